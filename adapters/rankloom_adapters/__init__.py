@@ -1,0 +1,1 @@
+"""Experts and what belongs to them: files, the gate, bundles, generations."""

@@ -1,0 +1,153 @@
+"""A bundle: an immutable folder with all that one generation serves, and its manifest.
+
+The manifest lists each file with its size and SHA-256; the bundle's digest is that of
+the manifest. A part is read once, checked, and used from those very bytes, so that
+what was checked is what is served.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+MAX_MANIFEST_BYTES = 4 << 20
+
+BASE_CONFIG = "base/config.json"
+BASE_WEIGHTS = "base/model.safetensors"
+BASE_TOKENIZER = "base/tokenizer.json"
+CALIBRATION = "calibration.json"
+CATALOGUE = "catalogue.jsonl"
+ENCODER = "features/encoder.onnx"
+EVENTS = "features/events.jsonl"
+ITEM_STATISTICS = "features/item_statistics.safetensors"
+ITEM_VECTORS = "features/item_vectors.safetensors"
+GATE = "gate.json"
+PROJECTOR = "projector.safetensors"
+PROMPT = "prompt.json"
+RANKERS = tuple(f"ranker/lightgbm-{seed}.txt" for seed in range(3))
+
+
+class BundleError(ValueError):
+    """The bundle cannot be used. ``part`` names the file, the message says why."""
+
+    def __init__(self, part: str, reason: str) -> None:
+        super().__init__(f"bundle: {part}: {reason}")
+        self.part = part
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What the manifest says of one file."""
+
+    sha256: str
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bundle:
+    """An opened bundle; parts are checked as they are read."""
+
+    folder: Path
+    digest: str
+    metadata: Mapping[str, Any]
+    parts: Mapping[str, Part]
+
+    def read(self, name: str) -> bytes:
+        """One part's bytes, checked against the manifest. Raises BundleError."""
+        if name not in self.parts:
+            raise BundleError(name, "not in the manifest")
+        expected, data = self.parts[name], _read_part(self.folder, name, self.parts[name])
+        if hashlib.sha256(data).hexdigest() != expected.sha256:
+            raise BundleError(name, "altered: its SHA-256 is not the manifest's")
+        return data
+
+    def check(self) -> None:
+        """Reads every part once. Raises BundleError for the first that is not as listed."""
+        for name in self.parts:
+            self.read(name)
+
+    def experts(self) -> tuple[str, ...]:
+        """Names of the experts that the bundle holds."""
+        names = {PurePosixPath(part).parts[1] for part in self.parts if part.startswith("experts/")}
+        return tuple(sorted(names))
+
+
+def expert_part(expert: str, file: str) -> str:
+    """Name of the part that holds one file of an expert."""
+    return f"experts/{expert}/{file}"
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """Opens a bundle by its manifest; parts are not read yet. Raises BundleError."""
+    path = folder / MANIFEST
+    try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise BundleError(MANIFEST, f"over {MAX_MANIFEST_BYTES} bytes")
+        data = path.read_bytes()
+    except OSError as error:
+        raise BundleError(MANIFEST, f"cannot be read in {folder}: {error.strerror}") from error
+    try:
+        fields = json.loads(data)
+        parts = {
+            name: Part(str(p["sha256"]), int(p["bytes"])) for name, p in fields["files"].items()
+        }
+        metadata = dict(fields["metadata"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BundleError(MANIFEST, "not a manifest") from error
+    if fields.get("format") != FORMAT:
+        raise BundleError(MANIFEST, f"format {fields.get('format')!r}; this version reads {FORMAT}")
+    for name in parts:
+        _check_name(name)
+    return Bundle(folder, hashlib.sha256(data).hexdigest(), metadata, parts)
+
+
+def seal(folder: Path, metadata: Mapping[str, Any]) -> str:
+    """Writes the manifest over all files of a folder; answers the bundle's digest.
+
+    The manifest is written last and moved into place, so that a folder without one is
+    a bundle that was never finished.
+    """
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    parts = {path.relative_to(folder).as_posix(): _describe(path) for path in files}
+    fields = {"format": FORMAT, "metadata": dict(metadata), "files": parts}
+    data = json.dumps(fields, indent=1, sort_keys=True).encode()
+    unfinished = folder / (MANIFEST + ".tmp")
+    with unfinished.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(folder / MANIFEST)
+    return hashlib.sha256(data).hexdigest()
+
+
+def _describe(path: Path) -> dict[str, object]:
+    data = path.read_bytes()
+    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
+def _check_name(name: str) -> None:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in name:
+        raise BundleError(MANIFEST, "names a file outside the bundle")
+
+
+def _read_part(folder: Path, name: str, expected: Part) -> bytes:
+    path = folder / name
+    try:
+        size = path.lstat().st_size
+        if path.is_symlink() or not path.is_file():
+            raise BundleError(name, "not a regular file")
+        if size != expected.num_bytes:
+            raise BundleError(name, f"{size} bytes long, the manifest says {expected.num_bytes}")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise BundleError(name, "missing") from error
+    except OSError as error:
+        raise BundleError(name, f"cannot be read: {error.strerror}") from error

@@ -1,0 +1,43 @@
+"""From scores to probabilities: Platt scaling."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class CalibrationError(ValueError):
+    """The bytes are no calibration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """P(liked) = σ(slope · score + intercept) (Platt, 1999). The slope is positive."""
+
+    slope: float = 1.0
+    intercept: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (0.0 < self.slope < math.inf and math.isfinite(self.intercept)):
+            raise CalibrationError("calibration: the slope must be positive and both finite")
+
+    def probability(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
+        """(n,) probabilities of (n,) scores; the order is kept."""
+        return np.asarray(1.0 / (1.0 + np.exp(-(self.slope * scores + self.intercept))))
+
+    def to_bytes(self) -> bytes:
+        """JSON."""
+        return json.dumps({"slope": self.slope, "intercept": self.intercept}).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Calibration:
+        """Reads what ``to_bytes`` wrote. Raises CalibrationError."""
+        try:
+            fields = json.loads(data)
+            return cls(float(fields["slope"]), float(fields["intercept"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CalibrationError("calibration: unreadable") from error

@@ -1,0 +1,168 @@
+"""An expert: a LoRA adapter in PEFT's file format, validated before it is used.
+
+An expert's folder holds ``adapter_config.json`` and ``adapter_model.safetensors``.
+Whatever changes the arithmetic beyond W + (alpha / r) B A is refused by name, and so
+is every field that this code does not know: an unknown field may mean another model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes  # noqa: F401  safetensors' numpy reader needs it for bfloat16
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from rankloom_adapters.header import HeaderError, TensorHeader, read_header
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+MAX_RANK = 64
+MAX_CONFIG_BYTES = 64 << 10
+_PREFIX = "base_model.model."
+_NEUTRAL: Mapping[str, tuple[object, ...]] = {
+    # Fields that change the arithmetic, with the values that mean "off".
+    "bias": ("none",),
+    "use_dora": (False,),
+    "use_rslora": (False,),
+    "lora_bias": (False,),
+    "modules_to_save": (None, []),
+    "rank_pattern": ({}, None),
+    "alpha_pattern": ({}, None),
+    "layers_to_transform": (None,),
+    "layer_replication": (None,),
+    "trainable_token_indices": (None,),
+    "target_parameters": (None, []),
+    "fan_in_fan_out": (False,),
+}
+
+
+class ExpertError(ValueError):
+    """The expert cannot be used. ``expert`` names it, the message says why."""
+
+    def __init__(self, expert: str, reason: str) -> None:
+        super().__init__(f"expert {expert}: {reason}")
+        self.expert = expert
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Factors:
+    """One module's low-rank delta: ``a`` (r, d_in) and ``b`` (d_out, r), float32."""
+
+    a: NDArray[np.float32]
+    b: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Expert:
+    """A validated adapter: ΔW = ``scale`` · b a in each of its modules.
+
+    ``digest``: SHA-256 of the weight file's bytes. ``modules``: by module path.
+    """
+
+    name: str
+    digest: str
+    rank: int
+    scale: float
+    modules: Mapping[str, Factors]
+
+
+def parse_expert(name: str, config: bytes, weights: bytes) -> Expert:
+    """Validates one adapter from the bytes of its two files. Raises ExpertError."""
+    rank, scale, targets = _read_config(name, config)
+    try:
+        headers = read_header(weights)
+    except HeaderError as error:
+        raise ExpertError(name, f"{WEIGHTS_FILE}: {error}") from error
+    modules = _modules_of(name, headers, rank, targets)
+    try:
+        tensors = safetensors.numpy.load(weights)
+    except Exception as error:  # the library's own exception class is not exported by it
+        raise ExpertError(name, f"{WEIGHTS_FILE}: safetensors refuses it") from error
+    factors = {module: _factors(tensors, module) for module in modules}
+    for module, pair in factors.items():
+        if not (np.isfinite(pair.a).all() and np.isfinite(pair.b).all()):
+            raise ExpertError(name, f"{module}: a weight is NaN or infinite")
+    return Expert(name, hashlib.sha256(weights).hexdigest(), rank, scale, factors)
+
+
+def check_shapes(expert: Expert, shapes: Mapping[str, tuple[int, int]]) -> None:
+    """Refuses an expert that does not fit a base model.
+
+    ``shapes``: (d_out, d_in) of each linear module by its path. Raises ExpertError.
+    """
+    for module, pair in expert.modules.items():
+        if module not in shapes:
+            raise ExpertError(expert.name, f"{module}: the base model has no such linear module")
+        found = (pair.b.shape[0], pair.a.shape[1])
+        if found != shapes[module]:
+            raise ExpertError(
+                expert.name, f"{module}: shape {found}, the base has {shapes[module]}"
+            )
+
+
+def _read_config(name: str, data: bytes) -> tuple[int, float, tuple[str, ...]]:
+    fields = _config_fields(name, data)
+    if fields.get("peft_type") != "LORA":
+        raise ExpertError(name, f"{CONFIG_FILE}: peft_type must be LORA")
+    for field, neutral in _NEUTRAL.items():
+        if fields.get(field, neutral[0]) not in neutral:
+            raise ExpertError(name, f"{CONFIG_FILE}: {field} is set, which is not supported")
+    rank, alpha, targets = (fields.get(key) for key in ("r", "lora_alpha", "target_modules"))
+    if type(rank) is not int or not 1 <= rank <= MAX_RANK:
+        raise ExpertError(name, f"{CONFIG_FILE}: r must be an integer from 1 to {MAX_RANK}")
+    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not np.isfinite(alpha):
+        raise ExpertError(name, f"{CONFIG_FILE}: lora_alpha must be a number")
+    if not isinstance(targets, list) or not all(isinstance(t, str) and t for t in targets):
+        raise ExpertError(name, f"{CONFIG_FILE}: target_modules must be a list of names")
+    return rank, float(alpha) / rank, tuple(targets)
+
+
+def _config_fields(name: str, data: bytes) -> dict[str, Any]:
+    if len(data) > MAX_CONFIG_BYTES:
+        raise ExpertError(name, f"{CONFIG_FILE}: over {MAX_CONFIG_BYTES} bytes")
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ExpertError(name, f"{CONFIG_FILE}: not JSON") from error
+    if not isinstance(fields, dict):
+        raise ExpertError(name, f"{CONFIG_FILE}: not a JSON object")
+    return fields
+
+
+def _modules_of(
+    name: str, headers: Mapping[str, TensorHeader], rank: int, targets: tuple[str, ...]
+) -> list[str]:
+    """Module paths, each with exactly its two factors of the configured rank."""
+    modules: dict[str, dict[str, TensorHeader]] = {}
+    for key, header in headers.items():
+        module, side = _split_key(name, key)
+        if module.rsplit(".", 1)[-1] not in targets:
+            raise ExpertError(name, f"{module[:80]}: not among the config's target_modules")
+        modules.setdefault(module, {})[side] = header
+    for module, sides in modules.items():
+        shapes = tuple(sides[side].shape if side in sides else () for side in "AB")
+        if [len(shape) for shape in shapes] != [2, 2]:
+            raise ExpertError(name, f"{module}: needs one lora_A and one lora_B matrix")
+        if (shapes[0][0], shapes[1][1]) != (rank, rank):
+            raise ExpertError(name, f"{module}: rank differs from the config's {rank}")
+    return sorted(modules)
+
+
+def _split_key(name: str, key: str) -> tuple[str, str]:
+    for side in "AB":
+        suffix = f".lora_{side}.weight"
+        if key.startswith(_PREFIX) and key.endswith(suffix):
+            return key[len(_PREFIX) : -len(suffix)], side
+    raise ExpertError(name, f"{WEIGHTS_FILE}: unexpected tensor {key[:80]!r}")
+
+
+def _factors(tensors: Mapping[str, NDArray[Any]], module: str) -> Factors:
+    a, b = (tensors[f"{_PREFIX}{module}.lora_{side}.weight"] for side in "AB")
+    return Factors(a.astype(np.float32), b.astype(np.float32))

@@ -1,0 +1,168 @@
+"""The gate: a user's latent vector becomes a weight per expert, and a route.
+
+ThinkRec (arXiv 2505.15091, equations 8 to 10): w = softmax(cos(u, c_n) / τ) over the
+centroids c_n of the user groups; one expert where the weights are concentrated, the
+global expert where they are averaged, else the weighted sum. Vectors and centroids
+are centred by the mean user first, the same centring that formed the groups: the
+latent vectors of one model share a large common part that would hide the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+GLOBAL = "global"  # the name of the expert trained on everybody
+DEFAULT_TEMPERATURE = 0.1
+CONCENTRATED_BASE, CONCENTRATED_SHARE = 0.5, 0.6
+AVERAGED_SHARE = 0.95
+SMALLEST_NORM = 1e-6
+
+
+class GateError(ValueError):
+    """The bytes are no gate; the message says what is wrong with them."""
+
+
+class Route(StrEnum):
+    """Which way a mix was made."""
+
+    SINGLE = "single"
+    GLOBAL = "global"
+    FUSED = "fused"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mix:
+    """One user's row of weights.
+
+    ``weights``: (N + 1,) float32 over the gate's experts, the global one last; they
+    sum to 1. ``entropy``: of the softmax over the N groups, in nats. ``cold``: the
+    vector said nothing, so the global expert answers.
+    """
+
+    route: Route
+    weights: NDArray[np.float32]
+    entropy: float
+    cold: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gate:
+    """``groups``: N expert names. ``centre``: (dim,), ``centroids``: (N, dim) float64."""
+
+    groups: tuple[str, ...]
+    centre: NDArray[np.float64]
+    centroids: NDArray[np.float64]
+    temperature: float = DEFAULT_TEMPERATURE
+
+    def __post_init__(self) -> None:
+        shape = (len(self.groups), len(self.centre))
+        if not self.groups or self.centroids.shape != shape:
+            raise GateError(f"gate: centroids of shape {self.centroids.shape}, expected {shape}")
+        if not (np.isfinite(self.centroids).all() and np.isfinite(self.centre).all()):
+            raise GateError("gate: centroids or centre are not finite")
+        if not 0.0 < self.temperature < math.inf:
+            raise GateError(f"gate: temperature {self.temperature} is not positive")
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors that the gate reads."""
+        return len(self.centre)
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """Names in the order of a mix's weights."""
+        return (*self.groups, GLOBAL)
+
+    def mix(self, vector: NDArray[np.floating]) -> Mix:
+        """The mix of one user; zero, non-finite or misshapen vectors give the global one."""
+        similarity = self.similarity(vector)
+        if similarity is None:
+            return self.global_mix(cold=True)
+        return self._route(softmax(similarity / self.temperature))
+
+    def similarity(self, vector: NDArray[np.floating]) -> NDArray[np.float64] | None:
+        """(N,) cosines of the centred vector and centroids; None where there are none."""
+        vector = np.asarray(vector, dtype=np.float64)
+        if vector.shape != self.centre.shape or not np.isfinite(vector).all():
+            return None
+        if np.linalg.norm(vector) < SMALLEST_NORM:
+            return None
+        return cosines(vector - self.centre, self.centroids - self.centre)
+
+    def global_mix(self, *, cold: bool = False) -> Mix:
+        """All weight on the global expert."""
+        return Mix(Route.GLOBAL, self._one_hot(len(self.groups)), math.log(len(self.groups)), cold)
+
+    def top1(self, mix: Mix) -> Mix:
+        """The same mix with all weight on its largest expert."""
+        place = int(mix.weights.argmax())
+        route = Route.GLOBAL if place == len(self.groups) else Route.SINGLE
+        return Mix(route, self._one_hot(place), mix.entropy, mix.cold)
+
+    def _route(self, weights: NDArray[np.float64]) -> Mix:
+        num = len(self.groups)
+        entropy = float(-(weights * np.log(np.maximum(weights, 1e-300))).sum())
+        if weights.max() > CONCENTRATED_BASE + CONCENTRATED_SHARE / num:
+            return Mix(Route.SINGLE, self._one_hot(int(weights.argmax())), entropy, False)
+        if entropy >= AVERAGED_SHARE * math.log(num):
+            return Mix(Route.GLOBAL, self._one_hot(num), entropy, False)
+        return Mix(Route.FUSED, np.append(weights, 0.0).astype(np.float32), entropy, False)
+
+    def _one_hot(self, place: int) -> NDArray[np.float32]:
+        row = np.zeros(len(self.groups) + 1, dtype=np.float32)
+        row[place] = 1.0
+        return row
+
+    def to_bytes(self) -> bytes:
+        """JSON with the full precision of the numbers."""
+        fields = {
+            "groups": self.groups,
+            "temperature": self.temperature,
+            "centre": self.centre.tolist(),
+            "centroids": self.centroids.tolist(),
+        }
+        return json.dumps(fields).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Gate:
+        """Reads what ``to_bytes`` wrote. Raises GateError."""
+        try:
+            fields: dict[str, Any] = json.loads(data)
+            return cls(
+                tuple(fields["groups"]),
+                np.array(fields["centre"], dtype=np.float64),
+                np.array(fields["centroids"], dtype=np.float64),
+                float(fields["temperature"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise (
+                error if isinstance(error, GateError) else GateError("gate: unreadable")
+            ) from error
+
+
+def softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) weights that sum to 1."""
+    weights = np.exp(values - values.max())
+    return np.asarray(weights / weights.sum())
+
+
+def cosines(vector: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) cosine of a (dim,) vector with each of (n, dim) others; 0 for a zero vector."""
+    norms = np.linalg.norm(vector) * np.linalg.norm(others, axis=1)
+    return np.asarray(others @ vector / np.maximum(norms, SMALLEST_NORM))
+
+
+def group_of(
+    vectors: NDArray[np.floating], centre: NDArray[np.float64], centroids: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """(n,) nearest centroid of (n, dim) vectors, by the gate's own measure."""
+    rows: Sequence[NDArray[np.float64]] = np.asarray(vectors, dtype=np.float64)
+    return np.array([cosines(row - centre, centroids - centre).argmax() for row in rows])

@@ -1,0 +1,7 @@
+"""`python -m rankloom` is the command `rankloom`."""
+
+import sys
+
+from rankloom.cli import main
+
+sys.exit(main())

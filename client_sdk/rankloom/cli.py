@@ -1,0 +1,100 @@
+"""The command `rankloom`: `rank` from this package, the others from the packages that bring them.
+
+The other commands are entry points. They are listed without being imported, since the base
+install lacks what they need; the chosen one is imported before its arguments are parsed.
+
+Exit codes: 0 done; 1 the server answered with an error, or not at all; 2 wrong usage, or a
+package is missing; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final
+
+from rankloom._version import __version__
+from rankloom.commands import Command
+from rankloom.errors import InvalidRequestError, RankloomError
+from rankloom.rank_command import RankCommand
+
+_RANK: Final = RankCommand()
+
+# Known beforehand, so that listing the commands imports none of them.
+_HELP: Final = {
+    _RANK.name: _RANK.help,
+    "serve": "run a server",
+    "train": "make a bundle from an interaction log",
+    "evaluate": "measure the rankings of a running server",
+    "demo": "train a small bundle, serve it and rank with it",
+}
+_EXTRAS: Final = {"serve": "server", "train": "train", "evaluate": "train", "demo": "train"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; usage errors exit by SystemExit."""
+    arguments = sys.argv[1:] if argv is None else argv
+    # The options before the command take no value, so the first plain word is the command.
+    chosen = next((word for word in arguments if not word.startswith("-")), "")
+    try:
+        return _run(arguments, chosen)
+    except KeyboardInterrupt:
+        print("rankloom: interrupted", file=sys.stderr)
+        return 130
+    except ModuleNotFoundError as error:
+        return _report_missing(chosen, error)
+    except RankloomError as error:
+        return _report_error(error)
+
+
+def _run(arguments: Sequence[str], chosen: str) -> int:
+    plugins = {point.name: point for point in entry_points(group="rankloom.commands")}
+    parser = argparse.ArgumentParser(
+        prog="rankloom",
+        description="Rank a user's candidate items with experts woven for that user.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"rankloom {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in (_RANK.name, *plugins):
+        summary = _HELP.get(name, "")
+        subparser = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        if name == chosen:
+            command = _command(plugins.get(name))
+            command.configure(subparser)
+            subparser.set_defaults(run=command.run)
+    args = parser.parse_args(arguments)
+    exit_code: int = args.run(args)
+    return exit_code
+
+
+def _command(plugin: EntryPoint | None) -> Command:
+    if plugin is None:
+        return _RANK
+    command: Command = plugin.load()
+    return command
+
+
+def _report_missing(chosen: str, error: ModuleNotFoundError) -> int:
+    """Say what to install; a missing module of ours is a defect, and stays one."""
+    package = (error.name or "").partition(".")[0]
+    if not package or package.startswith("rankloom"):
+        raise error
+    extra = _EXTRAS.get(chosen)
+    needs = f"pip install 'rankloom[{extra}]'" if extra else f"the package {package}"
+    print(f"rankloom {chosen} needs: {needs}", file=sys.stderr)
+    return 2
+
+
+def _report_error(error: RankloomError) -> int:
+    print(f"rankloom: {type(error).__name__}: {error}", file=sys.stderr)
+    violations = error.violations if isinstance(error, InvalidRequestError) else ()
+    for field, description in violations:
+        if field not in error.message:
+            print(f"  {field}: {description}", file=sys.stderr)
+    if error.request_id:
+        print(f"  request id: {error.request_id}", file=sys.stderr)
+    refused_here = isinstance(error, InvalidRequestError) and not error.status
+    return 2 if refused_here else 1

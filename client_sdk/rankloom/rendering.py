@@ -1,0 +1,51 @@
+"""A ranking as text for a terminal, or as JSON for a program."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+
+from rankloom.results import RankedItem, Ranking, Timing
+
+
+def as_json(ranking: Ranking) -> str:
+    """Return the whole answer as one JSON object, its keys named as the result's fields."""
+    return json.dumps({**asdict(ranking), "degraded": ranking.degraded}, indent=2)
+
+
+def as_text(ranking: Ranking) -> str:
+    """Return an aligned table of the items under a head that says how they came about."""
+    head = [(label, value) for label, value in _head(ranking) if value]
+    rows = [("rank", "item", "score", "probability"), *map(_row, ranking.items)]
+    return "\n".join([*_aligned(head, "<<"), "", *_aligned(rows, "><>>")])
+
+
+def _head(ranking: Ranking) -> Iterable[tuple[str, str]]:
+    weave = ranking.weave
+    yield "request", ranking.request_id
+    yield "generation", f"{ranking.generation.number}  {ranking.generation.bundle_digest}".rstrip()
+    yield "route", f"{weave.route}{', cold user' if weave.cold else ''}"
+    yield "weights", "  ".join(f"{each.expert} {each.weight:.3f}" for each in weave.weights)
+    yield "entropy", f"{weave.entropy:.3f} nats"
+    yield "history", f"{weave.history_events} events"
+    yield "rung", f"{ranking.rung}{f' ({ranking.rung_reason})' if ranking.rung_reason else ''}"
+    yield "time", _times(ranking.timing)
+
+
+def _times(timing: Timing) -> str:
+    stages = asdict(timing).items()
+    return "  ".join(f"{name.removesuffix('_s')} {value * 1e3:.1f} ms" for name, value in stages)
+
+
+def _row(item: RankedItem) -> tuple[str, str, str, str]:
+    if not item.scored:
+        return str(item.rank), item.item_id, "-", "-"
+    return str(item.rank), item.item_id, f"{item.score:.4f}", f"{item.probability:.4f}"
+
+
+def _aligned(rows: Sequence[tuple[str, ...]], sides: str) -> Iterable[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = zip(row, sides, widths, strict=True)
+        yield "  ".join(f"{cell:{side}{width}}" for cell, side, width in cells).rstrip()

@@ -1,0 +1,170 @@
+"""The values that go into a call and come out of it; none of them is a wire type.
+
+All are immutable, so they may be kept, shared between threads, pickled and compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class Semantics(StrEnum):
+    """How the weights of several experts become one model."""
+
+    EXACT_SUM = "exact_sum"
+    PEFT_LINEAR = "peft_linear"
+    TOP1 = "top1"
+
+
+class Route(StrEnum):
+    """How the gate used the experts: one, the global one, or several at once."""
+
+    SINGLE = "single"
+    GLOBAL = "global"
+    FUSED = "fused"
+    UNKNOWN = "unknown"  # a route that only a newer server knows
+
+
+class Rung(StrEnum):
+    """The step of the degradation ladder that answered, best first."""
+
+    EXACT_MIX = "exact_mix"
+    TOP_EXPERT = "top_expert"
+    GLOBAL_EXPERT = "global_expert"
+    LIGHTGBM_ORDER = "lightgbm_order"
+    POPULARITY_ORDER = "popularity_order"
+    UNKNOWN = "unknown"  # a rung that only a newer server knows
+
+
+class RungReason(StrEnum):
+    """Why a lower rung answered."""
+
+    VECTOR_INVALID = "vector_invalid"
+    EPOCH_MISMATCH = "epoch_mismatch"
+    FEATURES_UNAVAILABLE = "features_unavailable"
+    ENGINE_FAILED = "engine_failed"
+    UNKNOWN = "unknown"  # a reason that only a newer server knows
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One interaction of a user; `time`, where given, has a time zone."""
+
+    item_id: str
+    liked: bool
+    time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A candidate with its own text, for items that the server's catalogue lacks."""
+
+    item_id: str
+    title: str = ""
+    year: int | None = None
+    attributes: tuple[str, ...] = ()
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankOptions:
+    """How a ranking may be made; None leaves the choice to the server.
+
+    `top_k`: answer with that many of the best items only.
+    `allow_degraded`: a lower rung may answer where the exact mix cannot.
+    `allow_partial`: some items may come back unscored where time runs short.
+    `generation`: the number of the generation that must answer.
+    """
+
+    top_k: int | None = None
+    allow_degraded: bool = True
+    allow_partial: bool = False
+    semantics: Semantics | None = None
+    generation: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """The admitted bundle that answered."""
+
+    number: int
+    bundle_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertWeight:
+    """An expert's part in the mix, and the digest of its weight file."""
+
+    expert: str
+    digest: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Weave:
+    """How the experts were woven for this user.
+
+    `entropy`: of the gate's distribution over the group experts, in nats.
+    `cold`: nothing was known of the user.
+    `history_events`: how many of the user's events the model read.
+    """
+
+    route: Route
+    weights: tuple[ExpertWeight, ...]
+    entropy: float
+    cold: bool
+    history_events: int
+
+
+@dataclass(frozen=True, slots=True)
+class RankedItem:
+    """One item of the ranking; rank 1 is the best.
+
+    `score`: a logit, comparable within one generation.
+    `probability`: calibrated, that the user likes the item.
+    `scored`: False where only the order means something, and the two numbers do not.
+    """
+
+    item_id: str
+    rank: int
+    score: float
+    probability: float
+    scored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Wall time that each stage took on the server, in seconds."""
+
+    queue_s: float
+    features_s: float
+    prompt_s: float
+    model_s: float
+    total_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The answer: items in rank order, and how they came about."""
+
+    request_id: str
+    generation: Generation
+    weave: Weave
+    rung: Rung
+    rung_reason: RungReason | None
+    items: tuple[RankedItem, ...]
+    timing: Timing
+
+    @property
+    def degraded(self) -> bool:
+        """Whether anything but the user's exact mix answered."""
+        return self.rung is not Rung.EXACT_MIX
+
+    def scores(self) -> dict[str, float]:
+        """Return item id → score, best first, for a ranker downstream; unscored items are left out.
+
+        On the lowest rungs nothing is scored, and the mapping is empty.
+        """
+        return {item.item_id: item.score for item in self.items if item.scored}

@@ -1,0 +1,1 @@
+"""The engine: a prompt of token ids, packed, through one mixture of experts."""

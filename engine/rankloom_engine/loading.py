@@ -1,0 +1,87 @@
+"""From a bundle to a running engine's parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from rankloom_adapters import bundle as parts
+from rankloom_adapters.bundle import Bundle, expert_part
+from rankloom_adapters.calibration import Calibration
+from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE, Expert, parse_expert
+from rankloom_adapters.gate import Gate
+from rankloom_engine.errors import ModelError
+from rankloom_engine.mixture import install
+from rankloom_engine.model import Decoder, load_decoder_model, self_check
+from rankloom_engine.projector import Projector
+from rankloom_engine.prompt import PromptBuilder, PromptFormat
+from rankloom_engine.weaver import Weaver
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Engine:
+    """The model with its experts, and what surrounds it."""
+
+    weaver: Weaver
+    decoder: Decoder
+
+
+def load_engine(bundle: Bundle) -> Engine:
+    """Loads and checks everything that scoring needs; takes seconds.
+
+    Raises BundleError, ExpertError, GateError, CalibrationError or ModelError, all
+    ValueErrors that name the part.
+    """
+    gate = Gate.from_bytes(bundle.read(parts.GATE))
+    experts = [load_expert(bundle, name) for name in gate.experts]
+    tokenizer = load_tokenizer(bundle.read(parts.BASE_TOKENIZER))
+    fmt = PromptFormat.from_bytes(bundle.read(parts.PROMPT))
+    vectors = load_item_vectors(bundle.read(parts.ITEM_VECTORS))
+    if vectors.shape[1] != gate.dim:
+        raise ModelError("item vectors: not of the gate's latent space")
+    weaver = Weaver(
+        gate,
+        tuple(expert.digest for expert in experts),
+        Calibration.from_bytes(bundle.read(parts.CALIBRATION)),
+        PromptBuilder(tokenizer, fmt, vectors),
+    )
+    return Engine(weaver, _load_decoder(bundle, fmt, experts))
+
+
+def load_expert(bundle: Bundle, name: str) -> Expert:
+    """One validated expert of a bundle. Raises BundleError or ExpertError."""
+    config = bundle.read(expert_part(name, CONFIG_FILE))
+    return parse_expert(name, config, bundle.read(expert_part(name, WEIGHTS_FILE)))
+
+
+def load_tokenizer(data: bytes) -> Tokenizer:
+    """A fast tokenizer from the bytes of tokenizer.json. Raises ModelError."""
+    try:
+        return Tokenizer.from_str(data.decode())
+    except Exception as error:  # the library raises bare Exception
+        raise ModelError("base: tokenizer.json cannot be read") from error
+
+
+def load_item_vectors(data: bytes) -> NDArray[np.float32]:
+    """(items, dim) float32, all finite. Raises ModelError."""
+    try:
+        vectors = safetensors.numpy.load(data)["vectors"].astype(np.float32)
+    except Exception as error:  # safetensors' own class is not exported
+        raise ModelError("item vectors: cannot be read") from error
+    if vectors.ndim != 2 or not np.isfinite(vectors).all():
+        raise ModelError("item vectors: not a finite matrix")
+    return np.asarray(vectors)
+
+
+def _load_decoder(bundle: Bundle, fmt: PromptFormat, experts: list[Expert]) -> Decoder:
+    model = load_decoder_model(bundle.read(parts.BASE_CONFIG), bundle.read(parts.BASE_WEIGHTS))
+    table = model.get_input_embeddings()
+    self_check(model, table.num_embeddings)
+    projector = Projector.from_bytes(bundle.read(parts.PROJECTOR), table.embedding_dim)
+    decoder = Decoder(model, projector, yes=fmt.liked, no=fmt.disliked)
+    decoder.mixture = install(model, experts)
+    return decoder

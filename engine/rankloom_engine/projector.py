@@ -1,0 +1,69 @@
+"""The soft-token projector: latent vectors and tabular rows become embeddings."""
+
+from __future__ import annotations
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from rankloom_engine.errors import ModelError
+
+
+class Projector(nn.Module):
+    """Two small networks into the decoder's embedding space.
+
+    A latent vector of user or item goes through one shared network, as in CoLLM
+    (arXiv 2310.19488); a row of tabular features is standardised, unknown values become
+    the mean, and goes through another.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, latent_dim: int, num_columns: int, hidden: int) -> None:
+        super().__init__()
+        self.latent = nn.Sequential(
+            nn.Linear(latent_dim, 2 * hidden), nn.GELU(), nn.Linear(2 * hidden, hidden)
+        )
+        self.tabular = nn.Sequential(
+            nn.Linear(num_columns, 2 * hidden), nn.GELU(), nn.Linear(2 * hidden, hidden)
+        )
+        self.register_buffer("mean", torch.zeros(num_columns))
+        self.register_buffer("deviation", torch.ones(num_columns))
+
+    def fit_scale(self, rows: Tensor) -> None:
+        """Takes mean and deviation from training rows (n, columns), NaN left out."""
+        known = ~torch.isnan(rows)
+        count = known.sum(dim=0).clamp_min(1)
+        mean = torch.where(known, rows, 0.0).sum(dim=0) / count
+        square = torch.where(known, (rows - mean) ** 2, 0.0).sum(dim=0) / count
+        self.mean.copy_(mean)
+        self.deviation.copy_(square.sqrt().clamp_min(1e-3))
+
+    def of_latent(self, vectors: Tensor) -> Tensor:
+        """(n, latent_dim) → (n, hidden)."""
+        projected: Tensor = self.latent(vectors)
+        return projected
+
+    def of_tabular(self, rows: Tensor) -> Tensor:
+        """(n, columns), NaN where unknown → (n, hidden)."""
+        standard = torch.nan_to_num((rows - self.mean) / self.deviation).clamp(-5.0, 5.0)
+        projected: Tensor = self.tabular(standard)
+        return projected
+
+    def to_bytes(self) -> bytes:
+        """safetensors."""
+        return safetensors.torch.save(
+            {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes, hidden: int) -> Projector:
+        """Reads what ``to_bytes`` wrote for a decoder of that hidden size. Raises ModelError."""
+        try:
+            state = safetensors.torch.load(data)
+            projector = cls(state["latent.0.weight"].shape[1], len(state["mean"]), hidden)
+            projector.load_state_dict(state)
+        except Exception as error:  # safetensors' own class is not exported
+            raise ModelError("projector: does not fit the base model") from error
+        return projector.eval()

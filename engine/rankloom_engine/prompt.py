@@ -1,0 +1,200 @@
+"""Builds prompts from token ids: text is tokenised as plain text, structure is ids only.
+
+A soft token's place is a place in the sequence, not a token that text could spell, and
+blocks are kept or dropped whole, so that no cut can part a slot from its vector.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from rankloom_engine.errors import ModelError
+from rankloom_engine.packing import PackedRow, Segment, pack
+
+# Candidates per packed sequence: bounds the square of the attention mask.
+CANDIDATES_PER_ROW = 32
+MAX_TEXT_CHARS = 2_000  # far more than max_item_tokens can hold; bounds the tokeniser's work
+
+
+class Readable(Protocol):
+    """An item as text."""
+
+    @property
+    def title(self) -> str: ...  # noqa: D102
+
+    @property
+    def year(self) -> int | None: ...  # noqa: D102
+
+    @property
+    def attributes(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def description(self) -> str: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class PromptEvent:
+    """One past event. ``index``: the item's catalogue place, -1 where it has none."""
+
+    item: Readable
+    index: int
+    liked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PromptCandidate:
+    """One item to be scored. ``index``: its catalogue place, -1 where it has none."""
+
+    item: Readable
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFormat:
+    """The bundle's prompt: structural token ids, the two verdicts, and the limits."""
+
+    begin: tuple[int, ...]
+    item: tuple[int, ...]
+    ask: tuple[int, ...]
+    liked: int
+    disliked: int
+    max_item_tokens: int = 16
+    max_events: int = 20
+
+    def to_bytes(self) -> bytes:
+        """JSON."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> PromptFormat:
+        """Reads what ``to_bytes`` wrote. Raises ModelError."""
+        try:
+            fields: dict[str, Any] = json.loads(data)
+            for name in ("begin", "item", "ask"):
+                fields[name] = tuple(int(token) for token in fields[name])
+            return cls(**fields)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError("prompt: unreadable") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One request as packed sequences; each holds the whole prefix and some candidates."""
+
+    rows: tuple[PackedRow, ...]
+    num_candidates: int
+    num_events: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all rows."""
+        return sum(len(row) for row in self.rows)
+
+
+class PromptBuilder:
+    """Turns events and candidates into prompts. Safe to call from several threads.
+
+    ``item_vectors``: (items, dim) float32, the collaborative model's vector of each
+    catalogue item, zero for an item that it never saw.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, fmt: PromptFormat, item_vectors: NDArray[np.float32]
+    ) -> None:
+        self.format = fmt
+        self._tokenizer = tokenizer
+        self._tokenizer.encode_special_tokens = True  # special tokens in text are plain text
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._structural = frozenset(tokenizer.get_added_tokens_decoder())
+        self._item_vectors = item_vectors
+        self._no_vector = np.zeros(item_vectors.shape[1], dtype=np.float32)
+        self._ids: dict[int, tuple[int, ...]] = {}
+
+    def prompt(
+        self,
+        vector: NDArray[np.float32],
+        events: Sequence[PromptEvent],
+        candidates: Sequence[PromptCandidate],
+        tabular: NDArray[np.float32],
+    ) -> Prompt:
+        """Packs one request: ``vector`` (dim,), ``tabular`` (candidates, columns)."""
+        recent = events[-self.format.max_events :] if self.format.max_events else ()
+        prefix = self.prefix(recent)
+        segments = [
+            self.candidate(candidate, vector, row)
+            for candidate, row in zip(candidates, tabular, strict=True)
+        ]
+        chunks = range(0, len(segments), CANDIDATES_PER_ROW)
+        rows = tuple(pack(prefix, segments[at : at + CANDIDATES_PER_ROW]) for at in chunks)
+        return Prompt(rows, len(segments), len(recent))
+
+    def prefix(self, events: Sequence[PromptEvent]) -> Segment:
+        """The user's past, oldest first."""
+        return Segment.joined([Segment.of_ids(self.format.begin), *map(self.event, events)])
+
+    def event(self, event: PromptEvent) -> Segment:
+        """One past event with its verdict."""
+        verdict = self.format.liked if event.liked else self.format.disliked
+        return Segment.joined(
+            [
+                Segment.of_ids((*self.format.item, *self.text_ids(event.item, event.index))),
+                Segment.of_latent(self._vector_of(event.index)),
+                Segment.of_ids((*self.format.ask, verdict)),
+            ]
+        )
+
+    def candidate(
+        self, candidate: PromptCandidate, vector: NDArray[np.float32], row: NDArray[np.float32]
+    ) -> Segment:
+        """One item up to the place where the verdict is read: its last token."""
+        return Segment.joined(
+            [
+                Segment.of_ids(
+                    (*self.format.item, *self.text_ids(candidate.item, candidate.index))
+                ),
+                Segment.of_latent(self._vector_of(candidate.index)),
+                Segment.of_latent(vector),
+                Segment.of_tabular(row),
+                Segment.of_ids(self.format.ask),
+            ]
+        )
+
+    def text_ids(self, item: Readable, index: int) -> tuple[int, ...]:
+        """Ids of the item's text, cut to ``max_item_tokens``; catalogue items are kept."""
+        if index not in self._ids:
+            ids = self._tokenise(render(item))
+            if index < 0:
+                return ids
+            self._ids[index] = ids
+        return self._ids[index]
+
+    def _tokenise(self, text: str) -> tuple[int, ...]:
+        """Plain ids; an added token that the tokeniser still finds in text is left out."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        plain = [token for token in ids if token not in self._structural]
+        return tuple(plain[: self.format.max_item_tokens])
+
+    def _vector_of(self, index: int) -> NDArray[np.float32]:
+        return self._item_vectors[index] if index >= 0 else self._no_vector
+
+
+def render(item: Readable) -> str:
+    """The item as one line: title, year, attributes, description."""
+    year = f" ({item.year})" if item.year is not None else ""
+    parts = [f"{item.title}{year}", ", ".join(item.attributes), item.description]
+    return clean(". ".join(part for part in parts if part)[:MAX_TEXT_CHARS])
+
+
+def clean(text: str) -> str:
+    """Text as people see it: NFKC, without control, format and unassigned characters."""
+    normal = unicodedata.normalize("NFKC", text)
+    return "".join(c if unicodedata.category(c)[0] != "C" else " " for c in normal)

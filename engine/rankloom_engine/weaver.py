@@ -1,0 +1,49 @@
+"""Weaves one request: user and candidates into a prompt, margins into scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankloom_adapters.calibration import Calibration
+from rankloom_adapters.gate import Gate
+from rankloom_engine.prompt import Prompt, PromptBuilder, PromptCandidate, PromptEvent
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """(candidates,) logits and calibrated probabilities, in the request's order."""
+
+    score: NDArray[np.float64]
+    probability: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weaver:
+    """What of a bundle turns features into scores, but for the model itself.
+
+    ``expert_digests``: in the order of ``gate.experts``.
+    """
+
+    gate: Gate
+    expert_digests: tuple[str, ...]
+    calibration: Calibration
+    _builder: PromptBuilder
+
+    def prompt(
+        self,
+        vector: NDArray[np.float32],
+        events: Sequence[PromptEvent],
+        candidates: Sequence[PromptCandidate],
+        tabular: NDArray[np.float32],
+    ) -> Prompt:
+        """Packs one request: ``vector`` (dim,), ``tabular`` (candidates, columns)."""
+        return self._builder.prompt(vector, events, candidates, tabular)
+
+    def finish(self, margins: NDArray[np.float32], prior: NDArray[np.float64]) -> Scores:
+        """The language model's margin on top of the trees' logit it was trained on."""
+        score = np.asarray(margins, dtype=np.float64) + prior
+        return Scores(score, self.calibration.probability(score))

@@ -1,0 +1,1 @@
+"""What a ranker knows about a user: latent vectors, events and tabular features."""

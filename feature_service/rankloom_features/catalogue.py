@@ -1,0 +1,115 @@
+"""The items: what they are called, and the numbers that features are made of."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_ATTRIBUTE_COLUMNS = 32
+
+
+class CatalogueError(ValueError):
+    """The catalogue's bytes are no catalogue; the message names the line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One item as text: what a language model reads and a table shows."""
+
+    item_id: str
+    title: str = ""
+    year: int | None = None
+    attributes: tuple[str, ...] = ()
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ItemTraits:
+    """Numbers of some items, in their order.
+
+    ``index``: (n,) int64, the place in the catalogue, -1 where it lacks the item.
+    ``year``: (n,) float32, NaN where unknown. ``attributes``: (n, A) float32, 0 or 1.
+    """
+
+    index: NDArray[np.int64]
+    year: NDArray[np.float32]
+    attributes: NDArray[np.float32]
+
+
+class Catalogue:
+    """Items in a fixed order, found by id. Immutable."""
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        self.items = tuple(items)
+        self._index = {item.item_id: place for place, item in enumerate(self.items)}
+        if len(self._index) != len(self.items):
+            raise CatalogueError("the catalogue holds an item id twice")
+        counts = Counter(name for item in self.items for name in item.attributes)
+        ranked = sorted(counts, key=lambda name: (-counts[name], name))
+        self.attribute_names = tuple(sorted(ranked[:MAX_ATTRIBUTE_COLUMNS]))
+        self._column = {name: place for place, name in enumerate(self.attribute_names)}
+        self.traits = self._traits_of(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def index(self, item_id: str) -> int:
+        """Place of an item, or -1."""
+        return self._index.get(item_id, -1)
+
+    def get(self, item_id: str) -> Item | None:
+        """The item, or None where the catalogue lacks it."""
+        place = self.index(item_id)
+        return self.items[place] if place >= 0 else None
+
+    def resolve(self, item: Item) -> Item:
+        """The catalogue's own item of that id, else the item as given."""
+        return self.get(item.item_id) or item
+
+    def traits_of(self, items: Sequence[Item]) -> ItemTraits:
+        """Traits of any items; the catalogue's own text wins over what is given."""
+        places = np.array([self.index(item.item_id) for item in items], dtype=np.int64)
+        if (places >= 0).all():
+            return self.traits_at(places)
+        return self._traits_of([self.resolve(item) for item in items])
+
+    def traits_at(self, places: NDArray[np.int64]) -> ItemTraits:
+        """Traits of the items at ``places``: (n,) catalogue places, none negative."""
+        return ItemTraits(places, self.traits.year[places], self.traits.attributes[places])
+
+    def _traits_of(self, items: Sequence[Item]) -> ItemTraits:
+        attributes = np.zeros((len(items), len(self.attribute_names)), dtype=np.float32)
+        for row, item in enumerate(items):
+            for name in item.attributes:
+                if name in self._column:
+                    attributes[row, self._column[name]] = 1.0
+        year = [np.nan if item.year is None else item.year for item in items]
+        index = [self.index(item.item_id) for item in items]
+        return ItemTraits(
+            np.array(index, dtype=np.int64), np.array(year, dtype=np.float32), attributes
+        )
+
+    def to_bytes(self) -> bytes:
+        """JSON lines, one item a line."""
+        lines = (json.dumps(asdict(item), ensure_ascii=False) for item in self.items)
+        return "".join(line + "\n" for line in lines).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Catalogue:
+        """Reads what ``to_bytes`` wrote; raises CatalogueError naming the line."""
+        return cls(_item_of(line, number) for number, line in enumerate(data.splitlines(), 1))
+
+
+def _item_of(line: bytes, number: int) -> Item:
+    try:
+        fields: dict[str, Any] = json.loads(line)
+        fields["attributes"] = tuple(fields["attributes"])
+        return Item(**fields)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CatalogueError(f"catalogue line {number} is no item") from error

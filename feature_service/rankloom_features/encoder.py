@@ -1,0 +1,66 @@
+"""Runs the exported collaborative model: bytes in, vectors and logits out, no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from rankloom_features.events import History
+
+MAX_EVENTS = 50
+
+
+class EncoderError(ValueError):
+    """The bytes are no model that this encoder can run."""
+
+
+class Encoder:
+    """User vectors from events. Safe to call from several threads.
+
+    ``epoch`` is the digest of the model's bytes: the name of the latent space.
+    """
+
+    def __init__(self, model: bytes) -> None:
+        self.epoch = hashlib.sha256(model).hexdigest()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # torch owns the cores; encoding one user is small
+        options.inter_op_num_threads = 1
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"]
+            )
+            self.dim = int(self._session.get_outputs()[0].shape[1])
+        except Exception as error:  # onnxruntime raises classes of its own for each cause
+            raise EncoderError("the feature model is no ONNX model that can be run") from error
+
+    def encode(self, histories: Sequence[History]) -> NDArray[np.float32]:
+        """(n, dim) float32; zero where a history is empty."""
+        return self.encode_and_score(histories, np.zeros((len(histories), 1), dtype=np.int64))[0]
+
+    def encode_and_score(
+        self, histories: Sequence[History], candidates: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """User vectors (n, dim), and logits (n, c) of candidates (n, c).
+
+        ``candidates`` are catalogue places plus one; 0 gives a logit of zero.
+        """
+        items, liked = pad_events(histories)
+        feed = {"items": items, "liked": liked, "candidates": candidates}
+        vectors, logits = self._session.run(None, feed)
+        return np.asarray(vectors, np.float32), np.asarray(logits, np.float32)
+
+
+def pad_events(histories: Sequence[History]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The last MAX_EVENTS events as (n, MAX_EVENTS) items and labels, padded on the left."""
+    items = np.zeros((len(histories), MAX_EVENTS), dtype=np.int64)
+    liked = np.zeros_like(items)
+    for row, history in enumerate(histories):
+        recent = history.index[-MAX_EVENTS:]
+        if len(recent):
+            items[row, -len(recent) :] = recent + 1
+            liked[row, -len(recent) :] = history.liked[-MAX_EVENTS:]
+    return items, liked

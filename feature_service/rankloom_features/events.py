@@ -1,0 +1,88 @@
+"""The event log: what each user did, in order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankloom_features.catalogue import Catalogue
+
+
+class EventLogError(ValueError):
+    """The log's bytes are no event log; the message names the line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One interaction. ``time`` is in seconds since 1970 UTC, None where unknown."""
+
+    item_id: str
+    liked: bool
+    time: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class History:
+    """Events of one user as arrays, oldest first, items that the catalogue knows only.
+
+    ``index``: (n,) int64 catalogue places. ``liked``: (n,) bool.
+    """
+
+    index: NDArray[np.int64]
+    liked: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+def known_events(events: Sequence[Event], catalogue: Catalogue) -> tuple[Event, ...]:
+    """The events whose items the catalogue knows, in their order."""
+    return tuple(event for event in events if catalogue.index(event.item_id) >= 0)
+
+
+def history_of(events: Sequence[Event], catalogue: Catalogue) -> History:
+    """Arrays of the events; each must name an item of the catalogue."""
+    index = np.array([catalogue.index(event.item_id) for event in events], dtype=np.int64)
+    return History(index, np.array([event.liked for event in events], dtype=np.bool_))
+
+
+class EventLog:
+    """A snapshot of every user's events, oldest first. Immutable."""
+
+    def __init__(self, events: Mapping[str, Sequence[Event]]) -> None:
+        self._events = {user: tuple(rows) for user, rows in events.items()}
+        self.position = sum(len(rows) for rows in self._events.values())
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        """The users that have events, in the log's order."""
+        return tuple(self._events)
+
+    def events_of(self, user_id: str) -> tuple[Event, ...]:
+        """The user's events, empty where the log has none."""
+        return self._events.get(user_id, ())
+
+    def to_bytes(self) -> bytes:
+        """JSON lines, one user a line."""
+        lines = [
+            json.dumps([user, [[e.item_id, int(e.liked), e.time] for e in rows]])
+            for user, rows in self._events.items()
+        ]
+        return "".join(line + "\n" for line in lines).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> EventLog:
+        """Reads what ``to_bytes`` wrote; raises EventLogError naming the line."""
+        return cls(dict(_user_of(line, number) for number, line in enumerate(data.splitlines(), 1)))
+
+
+def _user_of(line: bytes, number: int) -> tuple[str, tuple[Event, ...]]:
+    try:
+        user, rows = json.loads(line)
+        return user, tuple(Event(item, bool(liked), time) for item, liked, time in rows)
+    except (ValueError, TypeError) as error:
+        raise EventLogError(f"event log line {number} is no user") from error

@@ -1,0 +1,100 @@
+"""Exports a collaborative model to one ONNX file and proves that it computes the same."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from rankloom_features.encoder import MAX_EVENTS, Encoder, pad_events
+from rankloom_features.events import History
+from rankloom_features.models.base import CollaborativeModel
+
+TOLERANCE = 1e-4
+CHECK_BATCHES = (1, 3, 64)
+
+
+class ExportError(RuntimeError):
+    """The exported model does not compute what the trained one does."""
+
+
+def export(model: CollaborativeModel) -> bytes:
+    """The model as ONNX bytes, weights inside, checked against torch within TOLERANCE.
+
+    Inputs: ``items`` and ``liked`` (batch, MAX_EVENTS), ``candidates`` (batch, n), all
+    int64. Outputs: user vectors (batch, dim) and logits (batch, n).
+    """
+    model.eval()
+    events = torch.ones(2, MAX_EVENTS, dtype=torch.int64)
+    batch, count = torch.export.Dim("batch"), torch.export.Dim("candidates")
+    with _quiet():
+        program = torch.onnx.export(
+            model,
+            (events, events.clone(), torch.ones(2, 3, dtype=torch.int64)),
+            input_names=["items", "liked", "candidates"],
+            output_names=["vector", "logits"],
+            dynamic_shapes={
+                "items": {0: batch},
+                "liked": {0: batch},
+                "candidates": {0: batch, 1: count},
+            },
+            dynamo=True,
+            verbose=False,
+        )
+    buffer = io.BytesIO()
+    program.save(buffer, external_data=False)  # type: ignore[union-attr]
+    check_equal(model, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def check_equal(model: CollaborativeModel, exported: bytes) -> None:
+    """Compares both on random events of several batch sizes. Raises ExportError."""
+    encoder, random = Encoder(exported), np.random.default_rng(0)
+    num_items = model.vectors.num_embeddings - 1
+    for size in CHECK_BATCHES:
+        histories = [_random_history(random, num_items) for _ in range(size)]
+        candidates = random.integers(0, num_items + 1, (size, 1 + size % 5))
+        worst = _difference(model, encoder, histories, candidates)
+        if not worst <= TOLERANCE:
+            raise ExportError(f"exported and trained model differ by {worst:.2g} on {size} users")
+
+
+def _difference(
+    model: CollaborativeModel,
+    encoder: Encoder,
+    histories: list[History],
+    candidates: np.ndarray[tuple[int, ...], np.dtype[np.int64]],
+) -> float:
+    items, liked = pad_events(histories)
+    with torch.inference_mode():
+        expected = model(*(torch.from_numpy(array) for array in (items, liked, candidates)))
+    found = encoder.encode_and_score(histories, candidates)
+    return max(
+        float(np.abs(one.numpy() - other).max()) for one, other in zip(expected, found, strict=True)
+    )
+
+
+def _random_history(random: np.random.Generator, num_items: int) -> History:
+    length = int(random.integers(0, MAX_EVENTS + 10))
+    return History(random.integers(0, num_items, length), random.random(length) < 0.5)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns of its own internals on every call."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,122 @@
+"""Trains a collaborative model on likes and dislikes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from rankloom_features.models.base import CollaborativeModel
+
+BATCH = 256
+LEARNING_RATE = 1e-3
+WEIGHT_DECAY = 1e-4
+MAX_EPOCHS = 20
+PATIENCE = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examples:
+    """Rows to learn from or to judge by.
+
+    ``items``, ``liked``: (n, length) events before the row, padded on the left with 0,
+    items numbered from 1. ``target``: (n,) the row's item, numbered likewise.
+    ``label``: (n,) whether it was liked.
+    """
+
+    items: NDArray[np.int64]
+    liked: NDArray[np.int64]
+    target: NDArray[np.int64]
+    label: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+def fit(
+    model: CollaborativeModel,
+    train: Examples,
+    valid: Examples,
+    *,
+    seed: int,
+    on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
+) -> float:
+    """Trains in place to the epoch of the lowest validation log-loss, and answers that.
+
+    ``on_epoch`` hears of each epoch's number, from 1, and its validation log-loss.
+    """
+    torch.manual_seed(seed)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    best, best_loss, since = copy.deepcopy(model.state_dict()), validation_loss(model, valid), 0
+    for epoch in range(1, MAX_EPOCHS + 1):
+        _train_epoch(model, train, optimiser, np.random.default_rng((seed, epoch)))
+        loss = validation_loss(model, valid)
+        on_epoch(epoch, loss)
+        if loss < best_loss:
+            best, best_loss, since = copy.deepcopy(model.state_dict()), loss, 0
+        else:
+            since += 1
+        if since == PATIENCE:
+            break
+    model.load_state_dict(best)
+    model.eval()
+    return best_loss
+
+
+def forget_untrained(model: CollaborativeModel, trained: NDArray[np.int64]) -> None:
+    """Zeroes the vectors of items that no training row names: they are noise.
+
+    ``trained``: catalogue places of the items that training rows name.
+    """
+    keep = torch.zeros(model.vectors.num_embeddings, 1)
+    keep[torch.from_numpy(trained) + 1] = 1.0
+    with torch.no_grad():
+        model.vectors.weight.mul_(keep)
+        model.item_bias.weight.mul_(keep)
+
+
+@torch.inference_mode()
+def validation_loss(model: CollaborativeModel, examples: Examples) -> float:
+    """Mean log-loss."""
+    model.eval()
+    total = sum(
+        float(_loss(model, examples, rows, reduction="sum"))
+        for rows in _batches(np.arange(len(examples)))
+    )
+    return total / max(len(examples), 1)
+
+
+def _train_epoch(
+    model: CollaborativeModel,
+    train: Examples,
+    optimiser: torch.optim.Optimizer,
+    random: np.random.Generator,
+) -> None:
+    model.train()
+    for rows in _batches(random.permutation(len(train))):
+        optimiser.zero_grad()
+        _loss(model, train, rows, reduction="mean").backward()
+        optimiser.step()
+
+
+def _batches(order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    for at in range(0, len(order), BATCH):
+        yield order[at : at + BATCH]
+
+
+def _loss(
+    model: CollaborativeModel, examples: Examples, rows: NDArray[np.int64], *, reduction: str
+) -> Tensor:
+    _, logits = model(
+        torch.from_numpy(examples.items[rows]),
+        torch.from_numpy(examples.liked[rows]),
+        torch.from_numpy(examples.target[rows])[:, None],
+    )
+    label = torch.from_numpy(examples.label[rows]).float()
+    return functional.binary_cross_entropy_with_logits(logits[:, 0], label, reduction=reduction)

@@ -1,0 +1,53 @@
+"""From a bundle's bytes to a feature provider."""
+
+from __future__ import annotations
+
+import numpy as np
+import safetensors.numpy
+
+from rankloom_features.catalogue import Catalogue
+from rankloom_features.encoder import Encoder
+from rankloom_features.events import EventLog
+from rankloom_features.provider import FeatureProvider
+from rankloom_features.tabular import ItemStatistics, TabularFeatures
+
+
+class StatisticsError(ValueError):
+    """The item statistics are unreadable or belong to another catalogue."""
+
+
+def provider_from_bytes(
+    *, catalogue: bytes, events: bytes, encoder: bytes, item_statistics: bytes
+) -> FeatureProvider:
+    """A provider from its four parts.
+
+    Raises CatalogueError, EventLogError, EncoderError or StatisticsError, all ValueErrors.
+    """
+    items = Catalogue.from_bytes(catalogue)
+    statistics = statistics_from_bytes(item_statistics, len(items))
+    return FeatureProvider(
+        items, EventLog.from_bytes(events), Encoder(encoder), TabularFeatures(items, statistics)
+    )
+
+
+def statistics_to_bytes(statistics: ItemStatistics) -> bytes:
+    """safetensors."""
+    return safetensors.numpy.save(
+        {
+            "rows": np.ascontiguousarray(statistics.rows),
+            "likes": np.ascontiguousarray(statistics.likes),
+            "co_liking": np.ascontiguousarray(statistics.co_liking),
+            "co_rating": np.ascontiguousarray(statistics.co_rating),
+        }
+    )
+
+
+def statistics_from_bytes(data: bytes, num_items: int) -> ItemStatistics:
+    """Reads what ``statistics_to_bytes`` wrote. Raises StatisticsError."""
+    try:
+        statistics = ItemStatistics(**safetensors.numpy.load(data))
+    except Exception as error:  # safetensors' own class is not exported
+        raise StatisticsError("item statistics: cannot be read") from error
+    if len(statistics.rows) != num_items:
+        raise StatisticsError("item statistics: of another catalogue")
+    return statistics

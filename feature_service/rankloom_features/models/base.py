@@ -1,0 +1,40 @@
+"""What every collaborative model is: a user encoder and item vectors in one space."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class CollaborativeModel(nn.Module):
+    """Encodes a user from events, so that users never seen in training work too.
+
+    Subclasses implement ``encode``. Item 0 of ``vectors`` is padding; catalogue place i
+    is row i + 1. Events are (batch, length) int64: 0 is padding, on the left, and
+    place + 1 an item; ``liked`` is (batch, length) int64, 1 where the user liked it.
+    """
+
+    def __init__(self, num_items: int, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.vectors = nn.Embedding(num_items + 1, dim, padding_idx=0)
+        self.item_bias = nn.Embedding(num_items + 1, 1, padding_idx=0)
+        nn.init.normal_(self.vectors.weight, std=0.1)
+        nn.init.zeros_(self.item_bias.weight)
+        with torch.no_grad():
+            self.vectors.weight[0].zero_()
+
+    def encode(self, items: Tensor, liked: Tensor) -> Tensor:
+        """(batch, dim) user vectors; zero for a row that is all padding."""
+        raise TypeError(f"{type(self).__name__} has no encoder")
+
+    def logits(self, users: Tensor, items: Tensor) -> Tensor:
+        """(batch, n) liking logits of items (batch, n), numbered as events are."""
+        products = (self.vectors(items) * users[:, None, :]).sum(-1)
+        biases: Tensor = self.item_bias(items).squeeze(-1)
+        return products + biases
+
+    def forward(self, items: Tensor, liked: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, dim) user vectors and (batch, n) logits of the candidates."""
+        users = self.encode(items, liked)
+        return users, self.logits(users, candidates)

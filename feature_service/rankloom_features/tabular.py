@@ -1,0 +1,246 @@
+"""Tabular features of a user and a candidate: the trees' input and one soft token.
+
+Every value comes from statistics of the training rows and from the events that
+the caller may see; none needs to know when, or by what protocol, labels were hidden.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankloom_features.catalogue import Catalogue, ItemTraits
+from rankloom_features.events import History
+
+MEAN_PRIOR_ROWS = 10.0  # how many average rows an item's or attribute's mean starts with
+LEVEL_PRIOR_ROWS = 5.0
+YEAR_SCALE = 6.0
+RECENT_EVENTS = (5, 20)
+
+_ITEM = ("item_log_count", "item_mean", "item_year")
+_USER = (
+    "user_log_liked",
+    "user_log_disliked",
+    "user_level",
+    "user_level_before_last_dislike",
+    "user_likes_since_dislike",
+    *(f"user_level_last_{n}" for n in RECENT_EVENTS),
+    "user_liked_item_mean",
+    "user_disliked_item_mean",
+    "user_liked_log_count",
+    "user_liked_year",
+)
+_PAIR = (
+    "pair_attribute_level_mean",
+    "pair_attribute_level_min",
+    "pair_attribute_level_max",
+    "pair_attribute_share",
+    "pair_attribute_log_count",
+    "pair_year_gap",
+    "pair_year_level",
+    "pair_log_count_gap",
+    "pair_item_mean_gap",
+    "pair_expected",
+    "pair_co_liking_mean",
+    "pair_co_liking_max",
+    "pair_co_liking_recent",
+    "pair_co_rating_level",
+    "pair_co_rating_lift",
+)
+RECENT_LIKES = 10
+# Raising one of these may never lower the trees' score.
+MONOTONE = frozenset(
+    {
+        "item_mean",
+        "user_level",
+        "user_level_before_last_dislike",
+        "pair_attribute_level_mean",
+        "pair_attribute_share",
+        "pair_year_level",
+        "pair_expected",
+        "pair_co_rating_level",
+        "pair_co_rating_lift",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ItemStatistics:
+    """What the training rows say of each item.
+
+    ``rows`` and ``likes``: (items,) float32 counts. ``co_liking`` and ``co_rating``:
+    (items, k) float32 factors; the inner product of two items' factors says how far
+    they are liked together, and liked more than others together.
+    """
+
+    rows: NDArray[np.float32]
+    likes: NDArray[np.float32]
+    co_liking: NDArray[np.float32]
+    co_rating: NDArray[np.float32]
+
+    @property
+    def overall_mean(self) -> float:
+        """Share of liked rows; one half where there are no rows."""
+        return float((self.likes.sum() + 0.5) / (self.rows.sum() + 1.0))
+
+    @property
+    def mean(self) -> NDArray[np.float32]:
+        """(items,) share of liked rows, drawn towards the overall mean."""
+        drawn = self.likes + MEAN_PRIOR_ROWS * self.overall_mean
+        return (drawn / (self.rows + MEAN_PRIOR_ROWS)).astype(np.float32)
+
+
+class TabularFeatures:
+    """Builds the feature matrix from one set of item statistics. Immutable."""
+
+    def __init__(self, catalogue: Catalogue, statistics: ItemStatistics) -> None:
+        self._traits = catalogue.traits
+        self._mean = statistics.mean
+        self._co_liking, self._co_rating = statistics.co_liking, statistics.co_rating
+        self._log_count = np.log1p(statistics.rows)
+        self._overall = statistics.overall_mean
+        weight = statistics.rows / max(float(statistics.rows.sum()), 1.0)
+        self._attribute_share = weight @ self._traits.attributes
+        self.names = column_names(catalogue)
+        self.schema_digest = hashlib.sha256("\n".join(self.names).encode()).hexdigest()
+
+    def matrix(self, history: History, candidates: ItemTraits) -> NDArray[np.float32]:
+        """(n, len(names)) float32 for n candidates; NaN where a value is not known."""
+        known = candidates.index >= 0
+        place = np.where(known, candidates.index, 0)
+        mean = np.where(known, self._mean[place], np.float32(self._overall))
+        log_count = np.where(known, self._log_count[place], np.float32(0.0))
+        user = self._user(history)
+        pair = self._pair(history, candidates, mean, log_count, user)
+        num = len(candidates.index)
+        columns = [log_count, mean, candidates.year]
+        columns += [np.full(num, user[name], dtype=np.float32) for name in _USER]
+        columns += [pair[name] for name in _PAIR]
+        stacked = np.column_stack(columns)
+        return np.hstack([stacked, candidates.attributes]).astype(np.float32)
+
+    def _user(self, history: History) -> dict[str, float]:
+        """What is known of the user, whatever the candidate."""
+        liked, index = history.liked, history.index
+        residual = liked - self._mean[index]
+        dislikes = np.flatnonzero(~liked)
+        known = int(dislikes[-1]) + 1 if len(dislikes) else 0
+        levels = {f"user_level_last_{n}": _level(residual[-n:]) for n in RECENT_EVENTS}
+        return levels | {
+            "user_log_liked": float(np.log1p(liked.sum())),
+            "user_log_disliked": float(np.log1p(len(dislikes))),
+            "user_level": _level(residual),
+            "user_level_before_last_dislike": _level(residual[:known]),
+            "user_likes_since_dislike": float(np.log1p(len(index) - known)),
+            "user_liked_item_mean": _mean(self._mean[index[liked]]),
+            "user_disliked_item_mean": _mean(self._mean[index[~liked]]),
+            "user_liked_log_count": _mean(self._log_count[index[liked]]),
+            "user_liked_year": _nanmean(self._traits.year[index[liked]]),
+        }
+
+    def _pair(
+        self,
+        history: History,
+        candidates: ItemTraits,
+        mean: NDArray[np.float32],
+        log_count: NDArray[np.float32],
+        user: dict[str, float],
+    ) -> dict[str, NDArray[np.floating]]:
+        """What the user's past says about these very candidates."""
+        residual = (history.liked - self._mean[history.index] - user["user_level"]).astype(
+            np.float32
+        )
+        year_level = self._year_level(history, residual, candidates.year)
+        attributes = self._attribute_levels(history, residual, candidates.attributes)
+        together = self._together(history, residual, candidates.index)
+        return (
+            attributes
+            | together
+            | {
+                "pair_year_gap": candidates.year - user["user_liked_year"],
+                "pair_year_level": year_level,
+                "pair_log_count_gap": log_count - user["user_liked_log_count"],
+                "pair_item_mean_gap": mean - user["user_liked_item_mean"],
+                "pair_expected": mean
+                + user["user_level"]
+                + attributes["pair_attribute_level_mean"]
+                + year_level,
+            }
+        )
+
+    def _attribute_levels(
+        self,
+        history: History,
+        residual: NDArray[np.float32],
+        attributes: NDArray[np.float32],
+    ) -> dict[str, NDArray[np.floating]]:
+        """How far the user likes the candidates' attributes more than others do."""
+        own = self._traits.attributes[history.index]
+        count = own.sum(axis=0)
+        level = (residual @ own) / (count + LEVEL_PRIOR_ROWS)
+        liked = own[history.liked].sum(axis=0)
+        prior = MEAN_PRIOR_ROWS * self._attribute_share
+        share = (liked + prior) / (history.liked.sum() + MEAN_PRIOR_ROWS) - self._attribute_share
+        num = np.maximum(attributes.sum(axis=1), 1.0)
+        has = attributes > 0
+        none = ~has.any(axis=1)
+        lowest = np.where(has, level, np.inf).min(axis=1, initial=np.inf)
+        highest = np.where(has, level, -np.inf).max(axis=1, initial=-np.inf)
+        return {
+            "pair_attribute_level_mean": attributes @ level / num,
+            "pair_attribute_level_min": np.where(none, 0.0, lowest),
+            "pair_attribute_level_max": np.where(none, 0.0, highest),
+            "pair_attribute_share": attributes @ share / num,
+            "pair_attribute_log_count": np.log1p(attributes @ count / num),
+        }
+
+    def _together(
+        self, history: History, residual: NDArray[np.float32], index: NDArray[np.int64]
+    ) -> dict[str, NDArray[np.floating]]:
+        """How far the candidates go together with what the user liked and rated."""
+        names = [name for name in _PAIR if name.startswith("pair_co_")]
+        values = np.full((len(names), len(index)), np.nan, dtype=np.float32)
+        known = index >= 0
+        if len(history) and known.any():
+            place = index[known]
+            rating = self._co_rating[place] @ self._co_rating[history.index].T
+            centred = residual - residual.mean()
+            plain = history.liked - self._mean[history.index]
+            values[3, known] = rating @ plain / (len(history) + LEVEL_PRIOR_ROWS)
+            values[4, known] = rating @ centred / (len(history) + LEVEL_PRIOR_ROWS)
+            liked = history.index[history.liked]
+            if len(liked):
+                liking = self._co_liking[place] @ self._co_liking[liked].T
+                values[0, known] = liking.mean(axis=1)
+                values[1, known] = liking.max(axis=1)
+                values[2, known] = liking[:, -RECENT_LIKES:].mean(axis=1)
+        return dict(zip(names, values, strict=True))
+
+    def _year_level(
+        self, history: History, residual: NDArray[np.float32], year: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """The user's level among items of about the candidate's year."""
+        gap = np.abs(year[:, None] - self._traits.year[history.index][None, :])
+        near = np.exp(-np.nan_to_num(gap, nan=np.inf) / YEAR_SCALE)
+        return np.asarray(near @ residual / (near.sum(axis=1) + LEVEL_PRIOR_ROWS), np.float32)
+
+
+def column_names(catalogue: Catalogue) -> tuple[str, ...]:
+    """Names of the matrix's columns, in order."""
+    flags = tuple(f"attribute:{name}" for name in catalogue.attribute_names)
+    return (*_ITEM, *_USER, *_PAIR, *flags)
+
+
+def _level(residual: NDArray[np.floating]) -> float:
+    return float(residual.sum() / (len(residual) + LEVEL_PRIOR_ROWS))
+
+
+def _mean(values: NDArray[np.floating]) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _nanmean(values: NDArray[np.floating]) -> float:
+    return _mean(values[~np.isnan(values)])

@@ -1,0 +1,1 @@
+"""Wire types of rankloom, generated from the .proto files beside them."""

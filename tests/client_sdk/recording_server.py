@@ -1,0 +1,127 @@
+"""A real gRPC server on a free port: it records what arrives and answers as it is told."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Self, cast
+
+import grpc
+from google.protobuf.any_pb2 import Any as PackedAny
+from google.protobuf.message import Message
+from google.rpc import status_pb2  # type: ignore[import-untyped]
+
+from rankloom_proto.v1.ranking_pb2 import RankRequest, RankResponse
+
+Behaviour = Callable[[RankRequest, grpc.ServicerContext], RankResponse]
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    payload: bytes
+    time_remaining_s: float
+    user_agent: str
+
+    @property
+    def request(self) -> RankRequest:
+        return RankRequest.FromString(self.payload)
+
+
+class RecordingServer:
+    """Answers call n with behaviour n, and with the last one from there on."""
+
+    def __init__(self, *, port: int = 0, credentials: grpc.ServerCredentials | None = None) -> None:
+        self.received: list[Received] = []
+        self._behaviours: list[Behaviour] = [answer()]
+        self._lock = threading.Lock()
+        self._server = grpc.server(ThreadPoolExecutor(max_workers=8))
+        # No deserializer: the bytes themselves are recorded.
+        service = grpc.method_handlers_generic_handler(
+            "rankloom.v1.RankingService",
+            {
+                "Rank": grpc.unary_unary_rpc_method_handler(
+                    self._rank, response_serializer=RankResponse.SerializeToString
+                )
+            },
+        )
+        self._server.add_generic_rpc_handlers((service,))
+        address = f"127.0.0.1:{port}"
+        self.port = (
+            self._server.add_secure_port(address, credentials)
+            if credentials
+            else self._server.add_insecure_port(address)
+        )
+        self.target = f"127.0.0.1:{self.port}"
+
+    def will(self, *behaviours: Behaviour) -> None:
+        self._behaviours = list(behaviours)
+
+    def stop(self) -> None:
+        self._server.stop(grace=None).wait()
+
+    def __enter__(self) -> Self:
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _rank(self, payload: bytes, context: grpc.ServicerContext) -> RankResponse:
+        metadata = dict(cast("Iterable[tuple[str, str]]", context.invocation_metadata()))
+        call = Received(payload, context.time_remaining(), metadata["user-agent"])
+        with self._lock:
+            behaviour = self._behaviours[min(len(self.received), len(self._behaviours) - 1)]
+            self.received.append(call)
+        return behaviour(call.request, context)
+
+
+def answer(**fields: object) -> Behaviour:
+    """Answer with these fields, the request's id and its candidates in reverse."""
+
+    def behave(request: RankRequest, _: grpc.ServicerContext) -> RankResponse:
+        response = RankResponse(**{"request_id": request.request_id, **fields})  # type: ignore[arg-type]
+        for index, candidate in enumerate(reversed(request.candidates)):
+            score = 2.0 - index
+            response.items.add(
+                item_id=candidate.item_id,
+                rank=index + 1,
+                score=score,
+                probability=1 / (1 + 2.0**-score),
+                scored=True,
+            )
+        return response
+
+    return behave
+
+
+def fail(code: grpc.StatusCode, message: str = "no", *details: Message) -> Behaviour:
+    """Refuse with a status and, where given, google.rpc details."""
+    status = status_pb2.Status(code=code.value[0], message=message)
+    for detail in details:
+        packed = PackedAny()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return fail_with_bytes(code, message, status.SerializeToString() if details else None)
+
+
+def fail_with_bytes(code: grpc.StatusCode, message: str, payload: bytes | None) -> Behaviour:
+    def behave(_: RankRequest, context: grpc.ServicerContext) -> RankResponse:
+        if payload is not None:
+            context.set_trailing_metadata((("grpc-status-details-bin", payload),))
+        context.abort(code, message)
+
+    return behave
+
+
+def wait(seconds: float) -> Behaviour:
+    """Answer after that time, or not at all where the call ends before."""
+
+    def behave(request: RankRequest, context: grpc.ServicerContext) -> RankResponse:
+        ended = threading.Event()
+        context.add_callback(ended.set)
+        ended.wait(seconds)
+        return answer()(request, context)
+
+    return behave

@@ -1,0 +1,191 @@
+"""What the server receives for given arguments, and what is refused before anything is sent."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from client_sdk.clients import AnyClient
+from client_sdk.recording_server import RecordingServer
+from rankloom import Event, InvalidRequestError, Item, RankOptions, Semantics
+from rankloom.policy import MAX_MESSAGE_BYTES
+from rankloom.requests import build_request
+from rankloom_proto.v1 import ranking_pb2
+from rankloom_proto.v1.features_pb2 import Candidate, History, ItemText
+from rankloom_proto.v1.features_pb2 import Event as WireEvent
+from rankloom_proto.v1.ranking_pb2 import RankRequest
+
+NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
+NOON_S = 1_714_564_800
+
+
+def build(**changes: object) -> RankRequest:
+    """Build a request that is right but for the changes."""
+    defaults = {"items": ["a"], "user": "u", "history": None, "options": RankOptions()}
+    return build_request(**{**defaults, "request_id": "r", **changes})  # type: ignore[arg-type]
+
+
+async def test_everything_given_arrives(client_class: AnyClient, server: RecordingServer) -> None:
+    film = Item("b", title="Été", year=1999, attributes=("Drama", "War"), description="long")
+    options = RankOptions(
+        top_k=1,
+        allow_degraded=False,
+        allow_partial=True,
+        semantics=Semantics.PEFT_LINEAR,
+        generation=2**64 - 1,
+    )
+    history = [Event("x", liked=True, time=NOON), Event("y", liked=False)]
+    async with client_class(server.target) as client:
+        await client.rank(["a", film], history=history, options=options, request_id="r-1")
+    text = ItemText(title="Été", year=1999, attributes=["Drama", "War"], description="long")
+    events = [WireEvent(item_id="x", liked=True), WireEvent(item_id="y", liked=False)]
+    events[0].time.seconds = NOON_S
+    assert server.received[0].request == RankRequest(
+        request_id="r-1",
+        history=History(events=events),
+        candidates=[Candidate(item_id="a"), Candidate(item_id="b", text=text)],
+        options=ranking_pb2.RankOptions(
+            top_k=1,
+            allow_degraded=False,
+            allow_partial=True,
+            semantics=ranking_pb2.SEMANTICS_PEFT_LINEAR,
+            generation=2**64 - 1,
+        ),
+    )
+
+
+async def test_defaults_leave_the_choice_to_the_server(
+    client_class: AnyClient, server: RecordingServer
+) -> None:
+    async with client_class(server.target) as client:
+        ranking = await client.rank(["a"], user="u")
+    request = server.received[0].request
+    assert request.user_id == "u"
+    assert not request.options.HasField("top_k")
+    assert not request.options.HasField("generation")
+    assert request.options.allow_degraded
+    assert not request.options.allow_partial
+    assert request.options.semantics == ranking_pb2.SEMANTICS_UNSPECIFIED
+    assert len(request.request_id) == 32
+    assert ranking.request_id == request.request_id
+
+
+def test_request_ids_differ() -> None:
+    assert len({build(request_id=None).request_id for _ in range(100)}) == 100
+
+
+def test_a_new_user_is_an_empty_history() -> None:
+    assert build(user=None, history=[]).WhichOneof("subject") == "history"
+
+
+def test_times_of_all_zones_are_one_instant() -> None:
+    there = NOON.astimezone(timezone(timedelta(hours=9)))
+    request = build(user=None, history=[Event("x", liked=True, time=there)])
+    assert request.history.events[0].time.seconds == NOON_S
+
+
+@pytest.mark.parametrize("semantics", list(Semantics))
+def test_every_semantics_has_its_wire_value(semantics: Semantics) -> None:
+    wire = build(options=RankOptions(semantics=semantics)).options.semantics
+    assert ranking_pb2.Semantics.Name(wire) == f"SEMANTICS_{semantics.name}"
+
+
+@pytest.mark.parametrize("num_items", [0, 1, 501])
+def test_limits_are_left_to_the_server(num_items: int) -> None:
+    assert len(build(items=["a"] * num_items).candidates) == num_items
+    assert build(user="").user_id == ""
+
+
+REFUSED: list[tuple[str, str, dict[str, Any]]] = [
+    ("both", "user", {"history": []}),
+    ("neither", "user", {"user": None}),
+    ("user-number", "user", {"user": 42}),
+    ("user-surrogate", "user", {"user": "\ud800"}),
+    ("request-id", "request_id", {"request_id": 7}),
+    ("bare-string", "items", {"items": "abc"}),
+    ("bytes", "items", {"items": b"abc"}),
+    ("no-list", "items", {"items": 5}),
+    ("item-number", "items[1]", {"items": ["a", 2]}),
+    ("item-none", "items[0]", {"items": [None]}),
+    ("item-surrogate", "items[0]", {"items": ["\udcff"]}),
+    ("item-id", "items[0].item_id", {"items": [Item(3)]}),  # type: ignore[arg-type]
+    ("title", "items[0].title", {"items": [Item("a", title=None)]}),  # type: ignore[arg-type]
+    ("year", "items[0].year", {"items": [Item("a", year="1999")]}),  # type: ignore[arg-type]
+    ("year-range", "items[0].year", {"items": [Item("a", year=2**31)]}),
+    ("year-bool", "items[0].year", {"items": [Item("a", year=True)]}),
+    (
+        "attributes",
+        "items[0].attributes",
+        {"items": [Item("a", attributes="Drama")]},  # type: ignore[arg-type]
+    ),
+    (
+        "attribute",
+        "items[0].attributes[1]",
+        {"items": [Item("a", attributes=("x", 1))]},  # type: ignore[arg-type]
+    ),
+    ("history-string", "history", {"user": None, "history": "abc"}),
+    ("event-id-only", "history[0]", {"user": None, "history": ["a"]}),
+    (
+        "liked",
+        "history[0].liked",
+        {"user": None, "history": [Event("a", liked=1)]},  # type: ignore[arg-type]
+    ),
+    (
+        "time-naive",
+        "history[0].time",
+        {"user": None, "history": [Event("a", liked=True, time=datetime(2024, 1, 1))]},
+    ),
+    (
+        "time-number",
+        "history[0].time",
+        {"user": None, "history": [Event("a", liked=True, time=5)]},  # type: ignore[arg-type]
+    ),
+    ("options", "options", {"options": {"top_k": 1}}),
+    ("top-k", "options.top_k", {"options": RankOptions(top_k=-1)}),
+    ("top-k-float", "options.top_k", {"options": RankOptions(top_k=1.0)}),  # type: ignore[arg-type]
+    ("generation", "options.generation", {"options": RankOptions(generation=2**64)}),
+    (
+        "allow-degraded",
+        "options.allow_degraded",
+        {"options": RankOptions(allow_degraded=None)},  # type: ignore[arg-type]
+    ),
+    (
+        "semantics",
+        "options.semantics",
+        {"options": RankOptions(semantics="exact")},  # type: ignore[arg-type]
+    ),
+    ("too-large", "items", {"items": [Item("a", description="x" * MAX_MESSAGE_BYTES)]}),
+]
+
+
+@pytest.mark.parametrize(
+    ("field", "arguments"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED]
+)
+def test_what_the_wire_cannot_express_is_refused(field: str, arguments: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        build(**arguments)
+    assert [violation.field for violation in caught.value.violations] == [field]
+    assert str(caught.value).startswith(f"{field}: ")
+    assert caught.value.status == ""
+
+
+async def test_nothing_is_sent_for_a_refused_request(
+    client_class: AnyClient, server: RecordingServer
+) -> None:
+    async with client_class(server.target) as client:
+        with pytest.raises(InvalidRequestError):
+            await client.rank("abc", user="u")
+        with pytest.raises(InvalidRequestError, match="timeout_s"):
+            await client.rank(["a"], user="u", timeout_s=0)
+    assert server.received == []
+
+
+def test_refusals_do_not_quote_the_user() -> None:
+    secret = "anna@example.com"
+    for arguments in ({"user": [secret]}, {"user": secret + "\ud800"}, {"items": [(secret,)]}):
+        with pytest.raises(InvalidRequestError) as caught:
+            build(**arguments)
+        assert secret not in str(caught.value)
+        assert caught.value.__cause__ is None

@@ -1,0 +1,1 @@
+"""From an interaction log to a bundle: learning, calibration and evaluation."""

@@ -1,0 +1,138 @@
+"""The tree ranker: item statistics held out by user, out-of-fold logits, final boosters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import lightgbm
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from scipy.sparse.linalg import svds
+
+from rankloom_features.catalogue import Catalogue
+from rankloom_features.ranker import TreeRanker
+from rankloom_features.tabular import MONOTONE, ItemStatistics, TabularFeatures
+from rankloom_training.data import Interactions, Split
+from rankloom_training.visibility import View
+
+NUM_FOLDS = 5
+FACTOR_RANK = 24
+CO_LIKING_SHRINKAGE, CO_RATING_SHRINKAGE = 5.0, 3.0
+MAX_ROUNDS, PATIENCE = 500, 60
+PARAMETERS = {
+    "objective": "binary",
+    "extra_trees": True,
+    "learning_rate": 0.04,
+    "num_leaves": 31,
+    "min_data_in_leaf": 60,
+    "feature_fraction": 0.5,
+    "bagging_fraction": 0.7,
+    "bagging_freq": 1,
+    "lambda_l2": 5.0,
+    "monotone_constraints_method": "intermediate",
+    "deterministic": True,
+    "verbose": -1,
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """Rows ready for the trees. ``features``: (n, columns); ``label``, ``user``: (n,)."""
+
+    features: NDArray[np.float32]
+    label: NDArray[np.bool_]
+    user: NDArray[np.int64]
+
+
+def item_statistics(log: Interactions, catalogue: Catalogue, rows: NDArray[np.bool_]) -> (
+    ItemStatistics
+):
+    """Statistics over the rows where ``rows``, a mask over the log, is true."""
+    user, item, liked = log.user[rows], log.item[rows], log.liked[rows]
+    shape = (log.num_users, len(catalogue))
+    counts = np.bincount(item, minlength=len(catalogue)).astype(np.float32)
+    likes = np.bincount(item, weights=liked, minlength=len(catalogue)).astype(np.float32)
+    none = np.zeros((len(catalogue), 0), np.float32)
+    mean = ItemStatistics(counts, likes, none, none).mean
+    liking = csr_matrix((liked.astype(np.float64), (user, item)), shape=shape)
+    rating = csr_matrix(((liked - mean[item]).astype(np.float64), (user, item)), shape=shape)
+    return ItemStatistics(
+        counts,
+        likes,
+        _item_factors(liking, CO_LIKING_SHRINKAGE),
+        _item_factors(rating, CO_RATING_SHRINKAGE),
+    )
+
+
+def _item_factors(matrix: csr_matrix, shrinkage: float) -> NDArray[np.float32]:
+    """(items, FACTOR_RANK) factors of the shrunk cosine between items' columns."""
+    square = np.asarray(matrix.multiply(matrix).sum(axis=0)).ravel()
+    scaled = matrix.multiply(1.0 / np.sqrt(square + shrinkage)).tocsr()
+    rank = min(FACTOR_RANK, min(scaled.shape) - 1)
+    _, strength, right = svds(scaled, k=rank, random_state=0)
+    return np.ascontiguousarray((right.T * strength).astype(np.float32))
+
+
+class HeldOutFeatures:
+    """Tabular features whose item statistics never hold the row's own user.
+
+    A training row's features come from the statistics of the other folds of users;
+    any other row's from all training rows.
+    """
+
+    def __init__(self, catalogue: Catalogue, log: Interactions, seed: int) -> None:
+        train = log.split == Split.TRAIN
+        self._catalogue, self._log, self._train = catalogue, log, train
+        self.fold = np.random.default_rng(seed).integers(0, NUM_FOLDS, log.num_users)
+        self.statistics = item_statistics(log, catalogue, train)
+        self.served = TabularFeatures(catalogue, self.statistics)
+        self._held_out = [
+            TabularFeatures(
+                catalogue, item_statistics(log, catalogue, train & (self.fold[log.user] != fold))
+            )
+            for fold in range(NUM_FOLDS)
+        ]
+
+    def table(self, view: View) -> Table:
+        """Features of the view's rows, each from what the row may see."""
+        features = [self._row(view, int(row)) for row in view.rows]
+        return Table(np.stack(features), self._log.liked[view.rows], self._log.user[view.rows])
+
+    def _row(self, view: View, row: int) -> NDArray[np.float32]:
+        held_out = self._held_out[self.fold[self._log.user[row]]]
+        features = held_out if self._train[row] else self.served
+        candidate = self._catalogue.traits_at(self._log.item[row : row + 1])
+        return features.matrix(view.history_before(self._log, row), candidate)[0]
+
+
+def fit_ranker(train: Table, valid: Table, names: Sequence[str], num_boosters: int) -> list[bytes]:
+    """Boosters that differ in their seed, each stopped by ``valid``."""
+    return [
+        _fit(train, valid, names, seed).model_to_string().encode() for seed in range(num_boosters)
+    ]
+
+
+def out_of_fold_logits(
+    train: Table, valid: Table, names: Sequence[str], fold: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """(n,) logits of the training rows from boosters that never saw their user."""
+    logits = np.zeros(len(train.label))
+    for held_out in range(NUM_FOLDS):
+        own = fold[train.user] == held_out
+        rest = Table(train.features[~own], train.label[~own], train.user[~own])
+        model = _fit(rest, valid, names, held_out).model_to_string().encode()
+        logits[own] = TreeRanker([model]).logits(train.features[own])
+    return logits
+
+
+def _fit(train: Table, valid: Table, names: Sequence[str], seed: int) -> lightgbm.Booster:
+    constraints = [int(name in MONOTONE) for name in names]
+    return lightgbm.train(
+        PARAMETERS | {"seed": seed, "monotone_constraints": constraints},
+        lightgbm.Dataset(train.features, train.label),
+        MAX_ROUNDS,
+        valid_sets=[lightgbm.Dataset(valid.features, valid.label)],
+        callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
+    )
