@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -83,10 +82,13 @@ class Gate:
 
     def mix(self, vector: NDArray[np.floating]) -> Mix:
         """The mix of one user; zero, non-finite or misshapen vectors give the global one."""
+        weights = self.weights(vector)
+        return self.global_mix(cold=True) if weights is None else self._route(weights)
+
+    def weights(self, vector: NDArray[np.floating]) -> NDArray[np.float64] | None:
+        """(N,) softmax over the groups before any threshold; None for such vectors."""
         similarity = self.similarity(vector)
-        if similarity is None:
-            return self.global_mix(cold=True)
-        return self._route(softmax(similarity / self.temperature))
+        return None if similarity is None else softmax(similarity / self.temperature)
 
     def similarity(self, vector: NDArray[np.floating]) -> NDArray[np.float64] | None:
         """(N,) cosines of the centred vector and centroids; None where there are none."""
@@ -164,5 +166,5 @@ def group_of(
     vectors: NDArray[np.floating], centre: NDArray[np.float64], centroids: NDArray[np.float64]
 ) -> NDArray[np.int64]:
     """(n,) nearest centroid of (n, dim) vectors, by the gate's own measure."""
-    rows: Sequence[NDArray[np.float64]] = np.asarray(vectors, dtype=np.float64)
+    rows = np.asarray(vectors, dtype=np.float64)
     return np.array([cosines(row - centre, centroids - centre).argmax() for row in rows])

@@ -52,7 +52,8 @@ class MixtureLinear(nn.Module):
         rows = self._columns.rows
         if rows is None:
             return out
-        return out + ((hidden @ self.stacked_a) * rows[:, None, :]) @ self.stacked_b
+        scaled = (hidden @ self.stacked_a) * rows[:, None, :].to(hidden.dtype)
+        return out + scaled @ self.stacked_b
 
 
 class Mixture:
@@ -107,7 +108,7 @@ def _layout(experts: Sequence[Expert], places: tuple[int, ...], like: Tensor) ->
     ranks = torch.tensor([experts[k].rank for k in places])
     expert = torch.tensor(places).repeat_interleave(ranks)
     scale = torch.tensor([experts[k].scale for k in places]).repeat_interleave(ranks)
-    return _Columns(expert.to(like.device), scale.to(like.device, like.dtype))
+    return _Columns(expert.to(like.device), scale.to(like.device))
 
 
 def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:

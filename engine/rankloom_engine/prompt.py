@@ -155,13 +155,15 @@ class PromptBuilder:
     def candidate(
         self, candidate: PromptCandidate, vector: NDArray[np.float32], row: NDArray[np.float32]
     ) -> Segment:
-        """One item up to the place where the verdict is read: its last token."""
+        """One item up to the place where the verdict is read: its last token.
+
+        The candidate's own latent vector is left out on purpose: it was fitted to the
+        training rows' labels, and experts that see it learn those by heart.
+        """
+        text = self.text_ids(candidate.item, candidate.index)
         return Segment.joined(
             [
-                Segment.of_ids(
-                    (*self.format.item, *self.text_ids(candidate.item, candidate.index))
-                ),
-                Segment.of_latent(self._vector_of(candidate.index)),
+                Segment.of_ids((*self.format.item, *text)),
                 Segment.of_latent(vector),
                 Segment.of_tabular(row),
                 Segment.of_ids(self.format.ask),

@@ -16,7 +16,7 @@ from rankloom_features.models.base import CollaborativeModel
 
 BATCH = 256
 LEARNING_RATE = 1e-3
-WEIGHT_DECAY = 1e-4
+WEIGHT_DECAY = 1.0  # these models overfit within an epoch without it
 MAX_EPOCHS = 20
 PATIENCE = 2
 

@@ -50,7 +50,7 @@ class FeatureProvider:
         self.catalogue = catalogue
         self.encoder = encoder
         self.schema_digest = tabular.schema_digest
-        self._log = log
+        self.log = log
         self._tabular = tabular
 
     def features(self, query: UserQuery) -> UserFeatures:
@@ -68,7 +68,7 @@ class FeatureProvider:
                 epoch=self.encoder.epoch,
                 cold=not rows,
                 events=rows,
-                log_position=self._log.position,
+                log_position=self.log.position,
                 tabular=self._tabular.matrix(history, self.catalogue.traits_of(query.candidates)),
                 schema_digest=self.schema_digest,
             )
@@ -80,4 +80,4 @@ class FeatureProvider:
     def _events_of(self, query: UserQuery) -> tuple[Event, ...]:
         if query.history is not None:
             return query.history
-        return self._log.events_of(query.user_id or "")
+        return self.log.events_of(query.user_id or "")

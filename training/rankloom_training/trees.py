@@ -46,9 +46,9 @@ class Table:
     user: NDArray[np.int64]
 
 
-def item_statistics(log: Interactions, catalogue: Catalogue, rows: NDArray[np.bool_]) -> (
-    ItemStatistics
-):
+def item_statistics(
+    log: Interactions, catalogue: Catalogue, rows: NDArray[np.bool_]
+) -> ItemStatistics:
     """Statistics over the rows where ``rows``, a mask over the log, is true."""
     user, item, liked = log.user[rows], log.item[rows], log.liked[rows]
     shape = (log.num_users, len(catalogue))
@@ -135,4 +135,13 @@ def _fit(train: Table, valid: Table, names: Sequence[str], seed: int) -> lightgb
         MAX_ROUNDS,
         valid_sets=[lightgbm.Dataset(valid.features, valid.label)],
         callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
+    )
+
+
+def joined(tables: Sequence[Table]) -> Table:
+    """The tables one below the other."""
+    return Table(
+        np.concatenate([table.features for table in tables]),
+        np.concatenate([table.label for table in tables]),
+        np.concatenate([table.user for table in tables]),
     )

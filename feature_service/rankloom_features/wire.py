@@ -1,0 +1,220 @@
+"""Features on the wire and as values.
+
+What a caller sends is checked field by field, and refused with the field's path but
+never with its value: values are a user's. What a feature service answers is only
+decoded here; whoever uses it knows what to expect of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
+from numpy.typing import NDArray
+
+from rankloom_features.catalogue import Item
+from rankloom_features.events import Event
+from rankloom_features.provider import UserFeatures, UserQuery
+from rankloom_proto.v1 import features_pb2
+
+MAX_USERS = 256
+MAX_CANDIDATES = 500
+MAX_EVENTS = 1_000
+MAX_ID_CHARS = 256
+MAX_TITLE_CHARS = 1_000
+MAX_DESCRIPTION_CHARS = 10_000
+MAX_ATTRIBUTES = 32
+MAX_ATTRIBUTE_CHARS = 100
+MAX_YEAR = 9_999
+# The years 1 to 9999, as google.protobuf.Timestamp defines them.
+MIN_TIME_S, MAX_TIME_S = -62_135_596_800, 253_402_300_799
+NANOS_PER_S = 1_000_000_000
+
+_FLOAT = np.dtype("<f4")
+
+
+class InvalidFieldError(ValueError):
+    """A field of a request is wrong. ``field`` is its path, ``description`` the cause."""
+
+    def __init__(self, field: str, description: str) -> None:
+        super().__init__(f"{field}: {description}")
+        self.field = field
+        self.description = description
+
+
+class Query(Protocol):
+    """What every message that asks about a user has; ``subject`` is its oneof."""
+
+    @property
+    def user_id(self) -> str: ...  # noqa: D102
+
+    @property
+    def history(self) -> features_pb2.History: ...  # noqa: D102
+
+    @property
+    def candidates(self) -> Sequence[features_pb2.Candidate]: ...  # noqa: D102
+
+
+def parse_users(message: features_pb2.GetUserFeaturesRequest) -> tuple[UserQuery, ...]:
+    """The queries of a request. Raises InvalidFieldError."""
+    check_count("users", len(message.users), 1, MAX_USERS)
+    return tuple(
+        parse_query(user, user.WhichOneof("subject"), f"users[{place}].")
+        for place, user in enumerate(message.users)
+    )
+
+
+def parse_query(message: Query, subject: str | None, prefix: str = "") -> UserQuery:
+    """One query; ``prefix`` leads to it in the request. Raises InvalidFieldError."""
+    candidates = _parse_candidates(message.candidates, f"{prefix}candidates")
+    if subject == "user_id":
+        check_chars(f"{prefix}user_id", message.user_id, 1, MAX_ID_CHARS)
+        return UserQuery(message.user_id, None, candidates)
+    if subject == "history":
+        events = _parse_events(message.history, f"{prefix}history.events")
+        return UserQuery(None, events, candidates)
+    raise InvalidFieldError(f"{prefix}subject", "missing; give user_id or history")
+
+
+def _parse_candidates(candidates: Sequence[features_pb2.Candidate], path: str) -> tuple[Item, ...]:
+    check_count(path, len(candidates), 0, MAX_CANDIDATES)
+    items = tuple(
+        _parse_candidate(candidate, f"{path}[{place}]")
+        for place, candidate in enumerate(candidates)
+    )
+    seen: set[str] = set()
+    for place, item in enumerate(items):
+        if item.item_id in seen:
+            raise InvalidFieldError(f"{path}[{place}].item_id", "given twice")
+        seen.add(item.item_id)
+    return items
+
+
+def _parse_candidate(candidate: features_pb2.Candidate, path: str) -> Item:
+    text = candidate.text
+    check_chars(f"{path}.item_id", candidate.item_id, 1, MAX_ID_CHARS)
+    check_chars(f"{path}.text.title", text.title, 0, MAX_TITLE_CHARS)
+    check_chars(f"{path}.text.description", text.description, 0, MAX_DESCRIPTION_CHARS)
+    check_count(f"{path}.text.attributes", len(text.attributes), 0, MAX_ATTRIBUTES)
+    for place, attribute in enumerate(text.attributes):
+        check_chars(f"{path}.text.attributes[{place}]", attribute, 1, MAX_ATTRIBUTE_CHARS)
+    year = text.year if text.HasField("year") else None
+    if year is not None and not 0 <= year <= MAX_YEAR:
+        raise InvalidFieldError(f"{path}.text.year", f"must be from 0 to {MAX_YEAR}")
+    attributes = tuple(text.attributes)
+    return Item(candidate.item_id, text.title, year, attributes, text.description)
+
+
+def _parse_events(history: features_pb2.History, path: str) -> tuple[Event, ...]:
+    check_count(path, len(history.events), 0, MAX_EVENTS)
+    return tuple(
+        _parse_event(event, f"{path}[{place}]") for place, event in enumerate(history.events)
+    )
+
+
+def _parse_event(event: features_pb2.Event, path: str) -> Event:
+    check_chars(f"{path}.item_id", event.item_id, 1, MAX_ID_CHARS)
+    if not event.HasField("time"):
+        return Event(event.item_id, event.liked)
+    seconds, nanos = event.time.seconds, event.time.nanos
+    if not (MIN_TIME_S <= seconds <= MAX_TIME_S and 0 <= nanos < NANOS_PER_S):
+        raise InvalidFieldError(f"{path}.time", "is no time of the years 1 to 9999")
+    return Event(event.item_id, event.liked, seconds + nanos / NANOS_PER_S)
+
+
+def check_chars(field: str, text: str, at_least: int, at_most: int) -> None:
+    """Raises InvalidFieldError where a text is too short or too long."""
+    if not at_least <= len(text) <= at_most:
+        bounds = f"must have {at_least} to {at_most} characters, has {len(text)}"
+        raise InvalidFieldError(field, bounds)
+
+
+def check_count(field: str, count: int, at_least: int, at_most: int) -> None:
+    """Raises InvalidFieldError where a list is too short or too long."""
+    if not at_least <= count <= at_most:
+        bounds = f"must have {at_least} to {at_most} elements, has {count}"
+        raise InvalidFieldError(field, bounds)
+
+
+def query_to_wire(query: UserQuery) -> features_pb2.UserQuery:
+    """The query without titles and descriptions: no feature is made of them."""
+    message = features_pb2.UserQuery(
+        candidates=[
+            features_pb2.Candidate(
+                item_id=item.item_id,
+                text=features_pb2.ItemText(year=item.year, attributes=item.attributes),
+            )
+            for item in query.candidates
+        ]
+    )
+    if query.history is not None:
+        events = map(_event_to_wire, query.history)
+        message.history.CopyFrom(features_pb2.History(events=events))
+    else:
+        message.user_id = query.user_id or ""
+    return message
+
+
+def features_to_wire(features: UserFeatures) -> features_pb2.UserFeatures:
+    """The features; tabular ones only where the query had candidates."""
+    message = features_pb2.UserFeatures(
+        vector=features.vector.astype(_FLOAT).tobytes(),
+        epoch=features.epoch,
+        cold=features.cold,
+        events=map(_event_to_wire, features.events),
+        log_position=features.log_position,
+    )
+    rows, columns = features.tabular.shape
+    if rows:
+        values = features.tabular.astype(_FLOAT).tobytes()
+        message.tabular.CopyFrom(
+            features_pb2.TabularMatrix(
+                rows=rows, columns=columns, values=values, schema_digest=features.schema_digest
+            )
+        )
+    return message
+
+
+def features_from_wire(message: features_pb2.UserFeatures) -> UserFeatures:
+    """The features as they came; bytes that are no such array give an empty one."""
+    return UserFeatures(
+        vector=_floats(message.vector),
+        epoch=message.epoch,
+        cold=message.cold,
+        events=tuple(
+            Event(e.item_id, e.liked, _seconds(e.time) if e.HasField("time") else None)
+            for e in message.events
+        ),
+        log_position=message.log_position,
+        tabular=_matrix(message.tabular),
+        schema_digest=message.tabular.schema_digest,
+    )
+
+
+def _matrix(message: features_pb2.TabularMatrix) -> NDArray[np.float32]:
+    values = _floats(message.values)
+    if len(values) != message.rows * message.columns:
+        return np.empty((0, 0), dtype=np.float32)
+    return values.reshape(message.rows, message.columns)
+
+
+def _floats(data: bytes) -> NDArray[np.float32]:
+    if len(data) % _FLOAT.itemsize:
+        return np.empty(0, dtype=np.float32)
+    return np.frombuffer(data, dtype=_FLOAT).astype(np.float32)
+
+
+def _event_to_wire(event: Event) -> features_pb2.Event:
+    message = features_pb2.Event(item_id=event.item_id, liked=event.liked)
+    if event.time is not None:
+        seconds = math.floor(event.time)
+        nanos = min(round((event.time - seconds) * NANOS_PER_S), NANOS_PER_S - 1)
+        message.time.CopyFrom(Timestamp(seconds=seconds, nanos=nanos))
+    return message
+
+
+def _seconds(time: Timestamp) -> float:
+    return time.seconds + time.nanos / NANOS_PER_S

@@ -1,0 +1,68 @@
+"""What a ranking answers, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rankloom_adapters.gate import Route
+from rankloom_server.ladder import Step
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertWeight:
+    """An expert's part in a mix; ``digest`` is that of its weight file."""
+
+    expert: str
+    digest: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Weave:
+    """How the experts were woven; without route and weights where none answered."""
+
+    route: Route | None = None
+    weights: tuple[ExpertWeight, ...] = ()
+    entropy: float = 0.0
+    cold: bool = False
+    num_events: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RankedItem:
+    """``scored``: the score is the model's, and not there for the order's sake."""
+
+    item_id: str
+    score: float
+    probability: float
+    scored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Wall time of each stage, in seconds."""
+
+    features_s: float = 0.0
+    prompt_s: float = 0.0
+    queue_s: float = 0.0
+    model_s: float = 0.0
+    total_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Candidates in rank order, and how they came into it."""
+
+    step: Step
+    weave: Weave
+    items: tuple[RankedItem, ...]
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class RankAnswer:
+    """A ranking and the generation that made it."""
+
+    generation: int
+    bundle_digest: str
+    ranking: Ranking

@@ -1,0 +1,79 @@
+"""The command `rankloom serve`. What it needs is imported when it runs, not to show its help."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Final
+
+_GIVEN: Final = argparse.SUPPRESS  # only flags that were given override the other sources
+_OF_RUN: Final = ("config", "what", "run")
+
+
+class ServeCommand:
+    """Runs a ranking server, or with `features` a feature server."""
+
+    name = "serve"
+    help = "run a server"
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments."""
+        _add_common(parser)
+        parser.add_argument(
+            "--features",
+            metavar="HOST:PORT",
+            default=_GIVEN,
+            help="a feature service to ask (default: features are computed in the process)",
+        )
+        parser.add_argument(
+            "--threads", metavar="N", default=_GIVEN, help="cores for the model (default: 1)"
+        )
+        services = parser.add_subparsers(title="services", metavar="SERVICE", dest="what")
+        summary = "serve features only, for ranking servers elsewhere"
+        features = services.add_parser(
+            "features", help=summary, description=summary, allow_abbrev=False
+        )
+        _add_common(features)
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Serve until a signal to stop; 2 where that cannot begin."""
+        from rankloom_server.config import load_settings
+        from rankloom_server.errors import StartError
+
+        flags = {name: value for name, value in vars(args).items() if name not in _OF_RUN}
+        try:
+            settings = load_settings(getattr(args, "config", None), flags)
+            if args.what == "features":
+                from rankloom_server.feature_app import serve_features
+
+                serve_features(settings)
+            else:
+                from rankloom_server.app import serve_ranking
+
+                serve_ranking(settings)
+        except StartError as error:
+            for line in str(error).splitlines():
+                sys.stderr.write(f"rankloom serve: {line}\n")
+            return 2
+        return 0
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", metavar="FOLDER", default=_GIVEN, help="what to serve")
+    parser.add_argument(
+        "--config", metavar="FILE", type=Path, default=_GIVEN, help="settings as YAML"
+    )
+    parser.add_argument("--host", default=_GIVEN, help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument(
+        "--port", metavar="N", default=_GIVEN, help="0 for any free one (default: 50051)"
+    )
+    parser.add_argument(
+        "--log-level", metavar="LEVEL", default=_GIVEN, help="debug, info, warning or error"
+    )
+    parser.add_argument(
+        "--reflection", action="store_true", default=_GIVEN, help="let callers list the services"
+    )
+
+
+serve = ServeCommand()

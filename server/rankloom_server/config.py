@@ -1,0 +1,87 @@
+"""The configuration: a YAML file, the environment and flags; later ones win.
+
+A key that nothing knows is refused, wherever it stands: it is a setting that somebody
+believes to be in force.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+from rankloom_server.errors import ConfigError
+
+ENV_PREFIX = "RANKLOOM_"
+
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseSettings):
+    """What a server can be told. Immutable."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
+
+    bundle: Path
+    host: str = Field("127.0.0.1", min_length=1)
+    port: int = Field(50051, ge=0, le=65535)
+    """0: any free port."""
+    features: str | None = Field(None, pattern=r"^\S+:\d{1,5}$")
+    """HOST:PORT of a feature service; without one, features are computed in the process."""
+    feature_share: float = Field(0.3, gt=0.0, lt=1.0)
+    """The part of a call's time that its features may take."""
+    default_deadline_s: float = Field(2.0, gt=0.0, le=3600.0)
+    """For calls that bring no deadline."""
+    max_in_flight: PositiveInt = 64
+    max_batch_tokens: PositiveInt = 8192
+    threads: PositiveInt = 1
+    """Cores that the model may use."""
+    drain_s: float = Field(30.0, ge=0.0, le=3600.0)
+    """How long calls in flight may take to end after a signal to stop."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    reflection: bool = False
+
+
+def load_settings(file: Path | None, flags: Mapping[str, object]) -> Settings:
+    """The settings of all sources together. Raises ConfigError with a line per wrong key."""
+    _refuse_unknown_variables()
+    values = {**_values_of(file), **EnvSettingsSource(Settings)(), **flags}
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise ConfigError([_problem(each) for each in error.errors()]) from error
+
+
+def _values_of(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        values = yaml.safe_load(file.read_bytes())
+    except OSError as error:
+        raise ConfigError([f"{file}: cannot be read: {error.strerror}"]) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{file}: is no YAML"]) from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ConfigError([f"{file}: must be a mapping from keys to values"])
+    return values
+
+
+def _refuse_unknown_variables() -> None:
+    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
+    ours = {name for name in os.environ if name.upper().startswith(ENV_PREFIX)}
+    unknown = sorted(name for name in ours if name.upper() not in known)
+    if unknown:
+        raise ConfigError([f"{name}: no such setting" for name in unknown])
+
+
+def _problem(error: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    told = {"extra_forbidden": "no such setting", "missing": "is not given"}
+    return f"{key}: {told.get(error['type'], error['msg'])}"

@@ -1,0 +1,60 @@
+"""What the server refuses, and why it does not start.
+
+Exception
+├── StartError                 the server cannot start; its text is for the operator
+│   ├── ConfigError            wrong configuration, one line per wrong key
+│   └── ListenError            the address cannot be listened on
+├── MalformedError             the bytes of a request are no message
+├── NotServingError            the server is starting or draining
+├── OverloadedError            as many calls as it admits are in flight
+├── FeaturesUnavailableError   no features came in their share of the deadline
+└── DegradedRefusedError       only a lower rung could answer, and the caller refused it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class StartError(Exception):
+    """The server cannot start."""
+
+
+class ConfigError(StartError):
+    """The configuration is wrong. ``problems``: one line per wrong key."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class ListenError(StartError):
+    """The address cannot be listened on."""
+
+
+class MalformedError(Exception):
+    """The bytes of a request are no message of its kind."""
+
+
+class NotServingError(Exception):
+    """The server is starting or draining and takes no calls."""
+
+
+class OverloadedError(Exception):
+    """As many calls as the server admits are in flight."""
+
+
+class FeaturesUnavailableError(Exception):
+    """No usable features came. ``cause``: one word of ours, for the log."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"no features: {cause}")
+        self.cause = cause
+
+
+class DegradedRefusedError(Exception):
+    """A lower rung had to answer and was refused. ``reason``: what brought it about."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"only a lower rung could answer: {reason}")
+        self.reason = reason

@@ -1,0 +1,43 @@
+"""From a bundle's folder to the parts of a server; takes seconds, and blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankloom_adapters import bundle as parts
+from rankloom_adapters.bundle import Bundle, BundleError, open_bundle
+from rankloom_features.loading import provider_from_bytes, statistics_from_bytes
+from rankloom_features.provider import FeatureProvider
+from rankloom_server.errors import StartError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeatureParts:
+    """A bundle's own features. ``popularity``: (items,) training rows of each item."""
+
+    bundle: Bundle
+    provider: FeatureProvider
+    popularity: NDArray[np.float32]
+
+
+def load_features(folder: Path) -> FeatureParts:
+    """Opens a bundle and loads what features need. Raises StartError."""
+    try:
+        bundle = open_bundle(folder)
+        statistics = bundle.read(parts.ITEM_STATISTICS)
+        provider = provider_from_bytes(
+            catalogue=bundle.read(parts.CATALOGUE),
+            events=bundle.read(parts.EVENTS),
+            encoder=bundle.read(parts.ENCODER),
+            item_statistics=statistics,
+        )
+        if not len(provider.catalogue):
+            raise BundleError(parts.CATALOGUE, "holds no item")
+        rows = statistics_from_bytes(statistics, len(provider.catalogue)).rows
+    except ValueError as error:
+        raise StartError(f"{folder}: {error}") from error
+    return FeatureParts(bundle, provider, rows)

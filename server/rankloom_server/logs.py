@@ -1,0 +1,82 @@
+"""The log: JSON lines on stderr, with fields of an allow-list and no user data.
+
+A call's facts are noted while it runs and written as one line when it ends. A fault is
+logged as the exception's type and stack, never its text, which may quote a user's data.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import sys
+import traceback
+from collections.abc import MutableMapping
+from typing import Any, Final
+
+import structlog
+
+_ALLOWED: Final = frozenset(
+    {
+        "event", "level", "timestamp",
+        # the process
+        "address", "bundle_digest", "generation", "service", "all_ended",
+        # a call
+        "method", "code", "request_id", "rung", "rung_reason", "route", "cold", "features_failure",
+        "num_candidates", "num_events",
+        "total_ms", "features_ms", "prompt_ms", "queue_ms", "model_ms",
+        # a fault
+        "error_id", "exception", "caused_by", "stack",
+    }
+)  # fmt: skip
+
+
+def configure(level: str) -> None:
+    """Sends what has at least this level to stderr."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _keep_allowed,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[level.upper()]
+        ),
+        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),  # whichever it is then
+    )
+
+
+def write(event: str, **fields: object) -> None:
+    """Writes one line with what was noted of the running call."""
+    structlog.get_logger().info(event, **fields)
+
+
+def forget() -> None:
+    """Forgets what was noted: a new call begins in this task."""
+    structlog.contextvars.clear_contextvars()
+
+
+def note(**fields: object) -> None:
+    """Keeps facts of the running call for its line."""
+    structlog.contextvars.bind_contextvars(**fields)
+
+
+def fault(event: str, error: BaseException) -> str:
+    """Writes where an exception came from; answers the id that the line can be found by."""
+    error_id = secrets.token_hex(8)
+    origin = error.__cause__ or error
+    structlog.get_logger().error(
+        event,
+        error_id=error_id,
+        exception=type(error).__qualname__,
+        caused_by=type(origin).__qualname__,
+        stack="".join(traceback.format_tb(origin.__traceback__)),
+    )
+    return error_id
+
+
+def _keep_allowed(
+    _logger: object, _method: str, fields: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    return {name: value for name, value in fields.items() if name in _ALLOWED}

@@ -1,0 +1,86 @@
+"""A RankRequest from the wire becomes a value that can be relied on, or is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from rankloom_features.catalogue import Catalogue
+from rankloom_features.provider import UserQuery
+from rankloom_features.wire import (
+    MAX_CANDIDATES,
+    InvalidFieldError,
+    check_chars,
+    check_count,
+    parse_query,
+)
+from rankloom_proto.v1 import ranking_pb2
+
+MAX_REQUEST_ID_CHARS = 128
+MAX_TOP_K = MAX_CANDIDATES
+
+
+class Semantics(Enum):
+    """How a user's weights become one model."""
+
+    EXACT_SUM = auto()
+    TOP1 = auto()
+
+
+_SERVED_SEMANTICS: Final = {
+    ranking_pb2.SEMANTICS_UNSPECIFIED: Semantics.EXACT_SUM,
+    ranking_pb2.SEMANTICS_EXACT_SUM: Semantics.EXACT_SUM,
+    ranking_pb2.SEMANTICS_TOP1: Semantics.TOP1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RankQuery:
+    """One ranking that is asked for. ``top_k``: None for all candidates."""
+
+    request_id: str
+    user: UserQuery
+    top_k: int | None = None
+    allow_degraded: bool = True
+    semantics: Semantics = Semantics.EXACT_SUM
+    generation: int | None = None
+
+
+def parse_rank(message: ranking_pb2.RankRequest) -> RankQuery:
+    """The query of a request. Raises InvalidFieldError.
+
+    ``allow_partial`` is a permission that this server has no use for: it scores all
+    candidates or none.
+    """
+    check_chars("request_id", message.request_id, 0, MAX_REQUEST_ID_CHARS)
+    check_count("candidates", len(message.candidates), 1, MAX_CANDIDATES)
+    options = message.options
+    if options.top_k > MAX_TOP_K:
+        raise InvalidFieldError("options.top_k", f"must be at most {MAX_TOP_K}")
+    return RankQuery(
+        request_id=message.request_id,
+        user=parse_query(message, message.WhichOneof("subject")),
+        top_k=options.top_k or None,
+        allow_degraded=options.allow_degraded if options.HasField("allow_degraded") else True,
+        semantics=_parse_semantics(options.semantics),
+        generation=options.generation if options.HasField("generation") else None,
+    )
+
+
+def check_texts(query: RankQuery, catalogue: Catalogue) -> None:
+    """Raises InvalidFieldError where nothing can be read of a candidate."""
+    for place, item in enumerate(query.user.candidates):
+        if not item.title.strip() and catalogue.index(item.item_id) < 0:
+            raise InvalidFieldError(
+                f"candidates[{place}].text.title", "needed: the catalogue lacks this item"
+            )
+
+
+def _parse_semantics(value: ranking_pb2.Semantics.ValueType) -> Semantics:
+    if value in _SERVED_SEMANTICS:
+        return _SERVED_SEMANTICS[value]
+    if value in ranking_pb2.Semantics.values():
+        name = ranking_pb2.Semantics.Name(value).removeprefix("SEMANTICS_")
+        raise InvalidFieldError("options.semantics", f"{name} is not served by this version")
+    raise InvalidFieldError("options.semantics", "unknown value")

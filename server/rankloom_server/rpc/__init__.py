@@ -1,0 +1,1 @@
+"""What every service of a server shares: errors, statuses, start and stop."""

@@ -1,0 +1,108 @@
+"""The outermost layer of every call: bytes in, an answer or a foreseen status out.
+
+Requests are parsed here rather than by gRPC, which reports malformed ones as the
+server's fault, and no exception passes, since gRPC would send its text to the caller.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from rankloom_server import logs
+from rankloom_server.admission import Admission
+from rankloom_server.errors import MalformedError
+from rankloom_server.rpc.status import refusal_of
+
+_OURS = "/rankloom."  # health and reflection are answered whatever the load
+
+if TYPE_CHECKING:  # gRPC's classes are generic in their stubs only
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Handler = grpc.RpcMethodHandler[Any, Any]
+    Answer = Callable[[bytes, Context], Awaitable[object]]
+
+
+class Boundary(grpc.aio.ServerInterceptor):
+    """Guards all methods that take one message; limits and logs those of rankloom."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """The method's handler, guarded; None where there is no such method."""
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.request_streaming:
+            return handler
+        answer = _parsing(handler)
+        if handler_call_details.method.startswith(_OURS):
+            admitted = _translating(_admitting(answer, self._admission))
+            return _with_answer(handler, _logging(admitted, handler_call_details.method))
+        return _with_answer(handler, _translating(answer))
+
+
+def _with_answer(handler: Handler, answer: Answer) -> Handler:
+    """The handler, but given the request's bytes."""
+    make: Any = (
+        grpc.unary_stream_rpc_method_handler
+        if handler.response_streaming
+        else grpc.unary_unary_rpc_method_handler
+    )
+    changed: Handler = make(answer, response_serializer=handler.response_serializer)
+    return changed
+
+
+def _parsing(handler: Handler) -> Answer:
+    behaviour: Any = handler.unary_stream if handler.response_streaming else handler.unary_unary
+    parse: Any = handler.request_deserializer
+
+    async def answer(payload: bytes, context: Context) -> object:
+        try:
+            request = parse(payload)
+        except DecodeError as error:
+            raise MalformedError from error
+        return await behaviour(request, context)
+
+    return answer
+
+
+def _admitting(inner: Answer, admission: Admission) -> Answer:
+    async def answer(payload: bytes, context: Context) -> object:
+        with admission.admit():
+            return await inner(payload, context)
+
+    return answer
+
+
+def _translating(inner: Answer) -> Answer:
+    async def answer(payload: bytes, context: Context) -> object:
+        try:
+            return await inner(payload, context)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            await refusal_of(error).send(context)
+
+    return answer
+
+
+def _logging(inner: Answer, method: str) -> Answer:
+    async def answer(payload: bytes, context: Context) -> object:
+        started = time.perf_counter()
+        logs.forget()
+        logs.note(method=method, code="CANCELLED")  # so it stays where the caller leaves
+        try:
+            answered = await inner(payload, context)
+            logs.note(code="OK")
+            return answered
+        finally:
+            logs.write("call", total_ms=round((time.perf_counter() - started) * 1e3, 3))
+
+    return answer

@@ -1,0 +1,117 @@
+"""A server's life: listen, answer health truthfully, stop without dropping a call."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from rankloom_server import logs
+from rankloom_server.admission import Admission
+from rankloom_server.config import Settings
+from rankloom_server.errors import ListenError
+from rankloom_server.rpc.interceptors import Boundary
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+FLUSH_S = 0.5  # for the last answers to leave, and for streams that never end by themselves
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+_OPTIONS: Final = (
+    # Otherwise two servers may share a port, each with its own bundle, and nobody notices.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # Finds callers that are gone, so that they do not hold connections for ever.
+    ("grpc.keepalive_time_ms", 120_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+)
+
+
+class RpcServer:
+    """A gRPC server with health, admission and drain; services are added to ``grpc``.
+
+    ``facts`` go into the log line that announces the address.
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        services: Sequence[str],
+        *,
+        warm_up: Callable[[], Awaitable[None]],
+        facts: Mapping[str, object],
+        reflects: bool,
+    ) -> None:
+        self.grpc = grpc.aio.server(interceptors=[Boundary(admission)], options=_OPTIONS)
+        self._admission = admission
+        self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]
+        self._services = ("", *services)
+        self._warm_up = warm_up
+        self._facts = facts
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
+        if reflects:
+            names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self.grpc)
+
+    async def serve(self, settings: Settings) -> None:
+        """Takes calls until a signal to stop, then drains. Raises StartError."""
+        stop = stop_event()
+        port = await self.start(settings.host, settings.port)
+        await self.open()
+        logs.write("serving", address=f"{settings.host}:{port}", **self._facts)
+        await stop.wait()
+        await self.drain(settings.drain_s)
+
+    async def start(self, host: str, port: int) -> int:
+        """Listens, not serving yet; answers the port. Raises ListenError."""
+        for service in self._services:
+            await self._health.set(service, _NOT_SERVING)
+        try:
+            bound = self.grpc.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            await self.grpc.stop(None)
+            raise ListenError(f"cannot listen on {host}:{port}; is the port in use?") from error
+        await self.grpc.start()
+        return bound
+
+    async def open(self) -> None:
+        """Warms up, then takes calls and says so. Raises what the warm-up raises."""
+        try:
+            await self._warm_up()
+        except BaseException:
+            await self.grpc.stop(None)
+            raise
+        self._admission.open()
+        for service in self._services:
+            await self._health.set(service, _SERVING)
+
+    async def drain(self, drain_s: float) -> None:
+        """Says that it stops, takes no more calls, lets those in flight end, and stops."""
+        started = time.monotonic()
+        await self._health.enter_graceful_shutdown()
+        all_ended = await self._admission.drain(max(0.0, drain_s - FLUSH_S))
+        left_s = max(0.0, drain_s - (time.monotonic() - started))
+        await self.grpc.stop(min(FLUSH_S, left_s) if all_ended else None)
+        logs.write("stopped", all_ended=all_ended)
+
+
+def stop_event() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT; a second one ends the process at once."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+    def heard() -> None:
+        for each in _SIGNALS:
+            loop.remove_signal_handler(each)
+            signal.signal(each, signal.SIG_DFL)
+        stop.set()
+
+    for each in _SIGNALS:
+        loop.add_signal_handler(each, heard)
+    return stop

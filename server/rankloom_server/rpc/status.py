@@ -1,0 +1,133 @@
+"""The one place where an error becomes a gRPC status with its google.rpc details."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+import grpc
+from google.protobuf.any_pb2 import Any as PackedAny
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+
+from rankloom_adapters.generation import UnknownGenerationError
+from rankloom_engine.errors import EngineClosedError, WorkExpiredError
+from rankloom_features.wire import InvalidFieldError
+from rankloom_proto.v1 import ranking_pb2
+from rankloom_server import logs
+from rankloom_server.errors import (
+    DegradedRefusedError,
+    MalformedError,
+    NotServingError,
+    OverloadedError,
+)
+
+DOMAIN = "rankloom"
+OVERLOADED_RETRY_S = 0.5
+NOT_SERVING_RETRY_S = 1.0
+
+_DETAILS_KEY: Final = "grpc-status-details-bin"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a caller hears instead of an answer."""
+
+    code: grpc.StatusCode
+    message: str
+    details: tuple[Message, ...] = ()
+
+    async def send(self, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
+        """Ends the call with this status."""
+        status = status_pb2.Status(code=self.code.value[0], message=self.message)
+        for detail in self.details:
+            packed = PackedAny()
+            packed.Pack(detail)
+            status.details.append(packed)
+        logs.note(code=self.code.name)
+        metadata = ((_DETAILS_KEY, status.SerializeToString()),) if self.details else ()
+        await context.abort(self.code, self.message, metadata)
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """The refusal that an error stands for; one that nobody foresaw is logged and masked."""
+    for kind, refuse in _REFUSALS.items():
+        if isinstance(error, kind):
+            return refuse(error)
+    error_id = logs.fault("internal_error", error)
+    return Refusal(
+        grpc.StatusCode.INTERNAL,
+        f"internal error {error_id}; the server's log has more under this id",
+        (_error_info(ranking_pb2.ERROR_REASON_INTERNAL, error_id=error_id),),
+    )
+
+
+def _malformed(_: Exception) -> Refusal:
+    description = "the bytes are no message of this method's request type"
+    return Refusal(grpc.StatusCode.INVALID_ARGUMENT, description, (_bad_request("", description),))
+
+
+def _invalid_field(error: InvalidFieldError) -> Refusal:
+    details = (_bad_request(error.field, error.description),)
+    return Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error), details)
+
+
+def _generation_unknown(error: UnknownGenerationError) -> Refusal:
+    return Refusal(
+        grpc.StatusCode.NOT_FOUND,
+        str(error),
+        (_error_info(ranking_pb2.ERROR_REASON_GENERATION_UNKNOWN),),
+    )
+
+
+def _degraded_refused(error: DegradedRefusedError) -> Refusal:
+    details = (_error_info(ranking_pb2.ERROR_REASON_DEGRADED_REFUSED, rung_reason=error.reason),)
+    return Refusal(grpc.StatusCode.FAILED_PRECONDITION, str(error), details)
+
+
+def _overloaded(error: OverloadedError) -> Refusal:
+    details = (_error_info(ranking_pb2.ERROR_REASON_OVERLOADED), _retry_info(OVERLOADED_RETRY_S))
+    return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), details)
+
+
+def _not_serving(error: Exception) -> Refusal:
+    details = (_error_info(ranking_pb2.ERROR_REASON_NOT_SERVING), _retry_info(NOT_SERVING_RETRY_S))
+    return Refusal(grpc.StatusCode.UNAVAILABLE, str(error), details)
+
+
+def _too_late(_: Exception) -> Refusal:
+    return Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed before the answer")
+
+
+_REFUSALS: Final[dict[type[Exception], Callable[[Any], Refusal]]] = {
+    MalformedError: _malformed,
+    InvalidFieldError: _invalid_field,
+    UnknownGenerationError: _generation_unknown,
+    DegradedRefusedError: _degraded_refused,
+    OverloadedError: _overloaded,
+    NotServingError: _not_serving,
+    EngineClosedError: _not_serving,
+    WorkExpiredError: _too_late,
+    TimeoutError: _too_late,
+}
+
+
+def _bad_request(field: str, description: str) -> Message:
+    violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=description)
+    message: Message = error_details_pb2.BadRequest(field_violations=[violation])
+    return message
+
+
+def _error_info(reason: ranking_pb2.ErrorReason.ValueType, **metadata: str) -> Message:
+    name = ranking_pb2.ErrorReason.Name(reason).removeprefix("ERROR_REASON_")
+    message: Message = error_details_pb2.ErrorInfo(reason=name, domain=DOMAIN, metadata=metadata)
+    return message
+
+
+def _retry_info(delay_s: float) -> Message:
+    delay = Duration()
+    delay.FromNanoseconds(round(delay_s * 1e9))
+    message: Message = error_details_pb2.RetryInfo(retry_delay=delay)
+    return message

@@ -1,0 +1,37 @@
+"""Fixtures that several folders of tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small log and its items."""
+    from small_data import write_small_data
+
+    return write_small_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real bundle, trained on the small log; tests must not write into it."""
+    from rankloom_training.experts import Recipe
+    from rankloom_training.pipeline import TrainOptions, train_bundle
+    from rankloom_training.progress import Progress
+
+    out = tmp_path_factory.mktemp("bundles") / "small"
+    options = TrainOptions(
+        num_groups=2,
+        base_epochs=1,
+        global_recipe=Recipe(epochs=1, learning_rate=1e-3),
+        group_recipe=Recipe(epochs=1, learning_rate=5e-4),
+    )
+    train_bundle(small_data, out, options, Progress())
+    return out

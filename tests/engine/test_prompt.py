@@ -1,0 +1,115 @@
+"""Soft tokens cannot be forged by text, nor cut; text is plain text."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rankloom_engine.prompt import (
+    CANDIDATES_PER_ROW,
+    Prompt,
+    PromptBuilder,
+    PromptCandidate,
+    PromptEvent,
+    PromptFormat,
+    render,
+)
+from rankloom_features.catalogue import Catalogue, Item
+from rankloom_training.base import ASK, BEGIN, ITEM, NO, YES, embedded_format, train_tokenizer
+
+DIM, COLUMNS, NUM_ITEMS = 4, 3, 12
+SPECIALS = (BEGIN, ITEM, ASK, YES, NO)
+CATALOGUE = Catalogue(
+    Item(f"i{n}", f"The Film No {n}", 1990 + n, ("Drama",)) for n in range(NUM_ITEMS)
+)
+TOKENIZER = train_tokenizer(CATALOGUE)
+FORMAT = embedded_format(TOKENIZER, max_events=5)
+VECTORS = np.arange(NUM_ITEMS * DIM, dtype=np.float32).reshape(NUM_ITEMS, DIM)
+BUILDER = PromptBuilder(TOKENIZER, FORMAT, VECTORS)
+
+titles = st.one_of(
+    st.text(max_size=200),
+    st.lists(
+        st.sampled_from([*SPECIALS, "The ", "|>", "<|", "<|yes", "\u200b", "\ufeff"]), max_size=30
+    ).map("".join),
+)
+
+
+def prompt_of(events: list[PromptEvent], candidates: list[PromptCandidate]) -> Prompt:
+    vector = np.full(DIM, 7.0, dtype=np.float32)
+    tabular = np.arange(len(candidates) * COLUMNS, dtype=np.float32).reshape(-1, COLUMNS)
+    return BUILDER.prompt(vector, events, candidates, tabular)
+
+
+@settings(max_examples=300, deadline=None)
+@given(title=titles, description=titles)
+def test_text_never_yields_a_structural_token(title: str, description: str) -> None:
+    ids = BUILDER.text_ids(Item("x", title, None, (), description), -1)
+    structural = {TOKENIZER.token_to_id(name) for name in SPECIALS}
+    assert not structural & set(ids)
+    assert len(ids) <= FORMAT.max_item_tokens
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    texts=st.lists(titles, min_size=1, max_size=80),
+    num_events=st.integers(0, 20),
+)
+def test_every_slot_has_its_vector_whatever_the_text(texts: list[str], num_events: int) -> None:
+    events = [
+        PromptEvent(Item("e", texts[n % len(texts)]), n % NUM_ITEMS, n % 2 == 0)
+        for n in range(num_events)
+    ]
+    candidates = [PromptCandidate(Item("c", text), -1) for text in texts]
+    prompt = prompt_of(events, candidates)
+    kept = min(num_events, FORMAT.max_events)
+    assert prompt.num_events == kept
+    assert sum(len(row.verdict_at) for row in prompt.rows) == len(texts)
+    for row in prompt.rows:
+        num = len(row.verdict_at)
+        tokens = row.tokens
+        # One latent slot per event and candidate, one tabular slot per candidate.
+        assert len(tokens.latent_at) == len(tokens.latent) == kept + num
+        assert len(tokens.tabular_at) == len(tokens.tabular) == num
+        assert set(tokens.latent_at).isdisjoint(tokens.tabular_at)
+        assert (tokens.ids[row.verdict_at] == FORMAT.ask[-1]).all()
+        # Structure is where the builder put it and nowhere else.
+        assert int((tokens.ids == FORMAT.item[0]).sum()) == kept + num
+        assert int(np.isin(tokens.ids, [FORMAT.liked, FORMAT.disliked]).sum()) == kept
+
+
+def test_slots_hold_the_right_vectors() -> None:
+    events = [PromptEvent(CATALOGUE.items[n], n, True) for n in range(8)]
+    row = prompt_of(events, [PromptCandidate(CATALOGUE.items[2], 2)]).rows[0]
+    expected = [*VECTORS[3:8], np.full(DIM, 7.0, dtype=np.float32)]  # the newest five, the user
+    assert all(np.array_equal(a, b) for a, b in zip(row.tokens.latent, expected, strict=True))
+    assert np.array_equal(row.tokens.tabular[0], np.arange(COLUMNS, dtype=np.float32))
+
+
+def test_long_requests_are_parted_over_the_same_prefix() -> None:
+    candidates = [PromptCandidate(CATALOGUE.items[n % NUM_ITEMS], n % NUM_ITEMS) for n in range(70)]
+    prompt = prompt_of([PromptEvent(CATALOGUE.items[0], 0, True)], candidates)
+    assert [len(row.verdict_at) for row in prompt.rows] == [
+        CANDIDATES_PER_ROW, CANDIDATES_PER_ROW, 70 - 2 * CANDIDATES_PER_ROW,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("item", "text"),
+    [
+        (
+            Item("a", "Alien", 1979, ("Horror", "Space"), "In space."),
+            "Alien (1979). Horror, Space. In space.",
+        ),
+        (Item("a", "Alien"), "Alien"),
+        (Item("a", "A\x00l\u202ei\u200ben"), "A l i en"),
+        (Item("a"), ""),
+    ],
+)
+def test_rendering(item: Item, text: str) -> None:
+    assert render(item) == text
+
+
+def test_format_round_trip() -> None:
+    assert PromptFormat.from_bytes(FORMAT.to_bytes()) == FORMAT

@@ -1,0 +1,71 @@
+"""Tiny models, experts and prompts for the engine's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from rankloom_adapters.expert import Expert, Factors
+from rankloom_engine.mixture import install
+from rankloom_engine.model import Decoder
+from rankloom_engine.packing import Segment
+from rankloom_engine.projector import Projector
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+HIDDEN, VOCABULARY, LATENT, COLUMNS = 32, 96, 8, 5
+
+
+@dataclass(frozen=True)
+class Readable:
+    """An item as text."""
+
+    title: str = ""
+    year: int | None = None
+    attributes: tuple[str, ...] = ()
+    description: str = ""
+
+
+def tiny_model(seed: int = 0) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=HIDDEN,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.15,  # large enough that an error in the arithmetic shows
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def random_expert(name: str, model: nn.Module, rank: int, seed: int) -> Expert:
+    random = np.random.default_rng(seed)
+    modules = {}
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Linear) and path.rsplit(".")[-1] in ("q_proj", "v_proj", "o_proj"):
+            a = random.normal(0, 0.3, (rank, module.in_features)).astype(np.float32)
+            b = random.normal(0, 0.3, (module.out_features, rank)).astype(np.float32)
+            modules[path] = Factors(a, b)
+    return Expert(name, f"{seed:064x}", rank, 2.0 / rank, modules)
+
+
+def tiny_decoder(ranks: Sequence[int] = (4, 8, 2), seed: int = 0) -> tuple[Decoder, list[Expert]]:
+    model = tiny_model(seed)
+    torch.manual_seed(seed + 1)
+    projector = Projector(LATENT, COLUMNS, HIDDEN).eval()
+    experts = [random_expert(f"e{n}", model, rank, n) for n, rank in enumerate(ranks)]
+    decoder = Decoder(model, projector, yes=3, no=4)
+    decoder.mixture = install(model, experts)
+    return decoder, experts
+
+
+def random_segment(random: np.random.Generator, length: int, *, soft: bool = True) -> Segment:
+    parts = [Segment.of_ids(random.integers(0, VOCABULARY, length).tolist())]
+    if soft:
+        parts.append(Segment.of_latent(random.normal(size=LATENT).astype(np.float32)))
+        parts.append(Segment.of_tabular(random.normal(size=COLUMNS).astype(np.float32)))
+    return Segment.joined([*parts, Segment.of_ids([1])])

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from feature_service.feature_bundle import write_feature_bundle
+from rankloom_server.loading import FeatureParts, load_features
+
+
+@pytest.fixture(scope="session")
+def feature_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_feature_bundle(tmp_path_factory.mktemp("feature-bundle"))
+
+
+@pytest.fixture(scope="session")
+def feature_parts(feature_folder: Path) -> FeatureParts:
+    return load_features(feature_folder)

@@ -1,0 +1,54 @@
+"""A bundle of the parts that features need: real files, a real ONNX model, eight items."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rankloom_adapters import bundle
+from rankloom_features.catalogue import Catalogue, Item
+from rankloom_features.events import Event, EventLog
+from rankloom_features.export import export
+from rankloom_features.loading import statistics_to_bytes
+from rankloom_features.models.mf import MatrixFactorisation
+from rankloom_features.tabular import ItemStatistics
+
+DIM = 4
+ITEMS = tuple(
+    Item(f"item-{place}", f"Title {place}", 1980 + place, ("Drama", "Comedy")[place % 2 :])
+    for place in range(8)
+)
+KNOWN_USER = "known-user"
+EVENTS = tuple(Event(f"item-{place}", place % 2 == 0, 1_000_000.25 + place) for place in (0, 3, 5))
+
+
+def write_feature_bundle(folder: Path) -> Path:
+    random = np.random.default_rng(0)
+    parts = {
+        bundle.CATALOGUE: Catalogue(ITEMS).to_bytes(),
+        bundle.EVENTS: EventLog({KNOWN_USER: EVENTS}).to_bytes(),
+        bundle.ENCODER: _encoder(),
+        bundle.ITEM_STATISTICS: statistics_to_bytes(
+            ItemStatistics(
+                rows=np.arange(len(ITEMS), dtype=np.float32),
+                likes=np.arange(len(ITEMS), dtype=np.float32) / 2,
+                co_liking=random.standard_normal((len(ITEMS), 3)).astype(np.float32),
+                co_rating=random.standard_normal((len(ITEMS), 3)).astype(np.float32),
+            )
+        ),
+    }
+    for name, data in parts.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    bundle.seal(folder, {})
+    return folder
+
+
+@cache
+def _encoder() -> bytes:
+    torch.manual_seed(0)
+    return export(MatrixFactorisation(len(ITEMS), DIM))

@@ -1,0 +1,139 @@
+"""`rankloom serve` as a process: what it says, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from feature_service.feature_bundle import KNOWN_USER
+from rankloom_adapters import bundle
+from rankloom_proto.v1.features_pb2 import GetUserFeaturesRequest
+from rankloom_proto.v1.features_pb2_grpc import FeatureServiceStub
+from rankloom_server.feature_app import feature_server
+from rankloom_server.loading import FeatureParts
+from server.servers import failure_of, opened, settings
+
+SERVE = [sys.executable, "-m", "rankloom", "serve"]
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*SERVE, *arguments],
+        capture_output=True, text=True, timeout=60, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], *expected: str) -> None:
+    assert done.returncode == 2
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(expected)
+    for line, start in zip(lines, expected, strict=True):
+        assert line.startswith(f"rankloom serve: {start}")
+
+
+@pytest.mark.parametrize("service", [(), ("features",)])
+def test_a_folder_that_is_no_bundle_is_refused(service: tuple[str, ...], tmp_path: Path) -> None:
+    done = run(*service, "--bundle", str(tmp_path))
+    assert_refused(done, f"{tmp_path}: bundle: manifest.json: cannot be read")
+
+
+def test_each_wrong_setting_has_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("{prot: 1}")
+    done = run("--config", str(file), "--threads", "none")
+    assert_refused(done, "bundle: is not given", "threads: ", "prot: no such setting")
+
+
+def test_an_unknown_variable_is_refused() -> None:
+    done = run("--bundle", "b", RANKLOOM_PROT="1")
+    assert_refused(done, "RANKLOOM_PROT: no such setting")
+
+
+def test_an_altered_part_is_refused(feature_folder: Path, tmp_path: Path) -> None:
+    for path in feature_folder.rglob("*"):
+        if path.is_file():
+            copy = tmp_path / path.relative_to(feature_folder)
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    catalogue = tmp_path / bundle.CATALOGUE
+    catalogue.write_bytes(catalogue.read_bytes().replace(b"Title 1", b"Title X"))
+    done = run("features", "--bundle", str(tmp_path))
+    assert_refused(done, f"{tmp_path}: bundle: {bundle.CATALOGUE}: altered")
+
+
+async def test_a_port_in_use_is_refused(feature_folder: Path, feature_parts: FeatureParts) -> None:
+    async with opened(feature_server(settings(), feature_parts)) as target:
+        port = target.rpartition(":")[2]
+        arguments = ("features", "--bundle", str(feature_folder), "--port", port)
+        done = await asyncio.to_thread(run, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"rankloom serve: cannot listen on {target}")
+    assert "Traceback" not in done.stderr
+
+
+@asynccontextmanager
+async def serving(*arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """The process and its address."""
+    process = await asyncio.create_subprocess_exec(
+        *SERVE, *arguments, "--port", "0", stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        if process.stderr is None:
+            raise ValueError("stderr is not piped")
+        line = json.loads(await asyncio.wait_for(process.stderr.readline(), 60))
+        assert (line["event"], line["level"]) == ("serving", "info")
+        yield process, line["address"]
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def test_it_serves_features_until_a_signal(feature_folder: Path) -> None:
+    request = GetUserFeaturesRequest(users=[{"user_id": KNOWN_USER}])
+    async with serving("features", "--bundle", str(feature_folder)) as (process, address):
+        async with grpc.aio.insecure_channel(address) as channel:
+            answer = await FeatureServiceStub(channel).GetUserFeatures(request, timeout=10)
+            assert not answer.features[0].cold
+            health = health_pb2_grpc.HealthStub(channel)
+            service = health_pb2.HealthCheckRequest(service="rankloom.v1.RankingService")
+            failure = await failure_of(health.Check(service, timeout=10))
+            assert failure.code is grpc.StatusCode.NOT_FOUND
+        process.send_signal(signal.SIGTERM)
+        _, log = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 0
+    assert [json.loads(line)["event"] for line in log.splitlines()] == ["call", "stopped"]
+    assert KNOWN_USER.encode() not in log
+
+
+def test_the_feature_server_loads_no_language_model() -> None:
+    code = "import sys, rankloom_server.feature_app; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    loaded = set(done.stdout.split())
+    assert "rankloom_server.feature_app" in loaded
+    assert not loaded & {"torch", "transformers", "lightgbm"}
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import contextlib, sys\n"
+        "from rankloom.cli import main\n"
+        "with contextlib.suppress(SystemExit):\n"
+        "    main(['serve', '--help'])\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "--bundle" in done.stdout
+    assert not set(done.stdout.split()) & {"torch", "pydantic", "structlog", "onnxruntime"}

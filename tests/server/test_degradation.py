@@ -1,0 +1,236 @@
+"""What still answers when a part has failed, and that the answer says so."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, cast
+
+import grpc
+import lightgbm
+import numpy as np
+import pytest
+import torch
+
+from rankloom_engine.loading import Engine
+from rankloom_engine.model import Decoder
+from rankloom_features.provider import UserQuery
+from rankloom_features.ranker import TreeRanker
+from rankloom_features.wire import features_to_wire, parse_users
+from rankloom_proto.v1 import ranking_pb2
+from rankloom_proto.v1.features_pb2 import (
+    Candidate,
+    GetUserFeaturesRequest,
+    GetUserFeaturesResponse,
+    ItemText,
+    UserFeatures,
+)
+from rankloom_proto.v1.ranking_pb2 import RankResponse
+from rankloom_server.app import Parts, ranking_server
+from rankloom_server.breaker import MAX_FAILURES
+from rankloom_server.errors import StartError
+from rankloom_server.feature_app import feature_server
+from server.rankings import (
+    candidates,
+    item_ids,
+    known_user,
+    order,
+    rank,
+    ranking_channel,
+    request,
+    scores,
+    with_options,
+)
+from server.servers import Behaviour, behaving_server, failure_of, opened, settings
+
+PLANTED = "planted-secret"
+NOBODY_LISTENS = "127.0.0.1:1"
+Spoil = Callable[[UserFeatures], object]
+
+
+class FailingDecoder:
+    """The bundle's decoder until it is told to fail."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self.failure: Callable[[torch.Tensor], torch.Tensor] | None = None
+
+    def mixed_margins(self, batch: Any, weights: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+        margins = self._decoder.mixed_margins(batch, weights)
+        return self.failure(margins) if self.failure else margins
+
+
+def out_of_memory(_: torch.Tensor) -> torch.Tensor:
+    raise MemoryError(PLANTED)
+
+
+def not_a_number(margins: torch.Tensor) -> torch.Tensor:
+    return margins * torch.nan
+
+
+def told(answer: RankResponse) -> tuple[str, str]:
+    rung = ranking_pb2.Rung.Name(answer.rung).removeprefix("RUNG_")
+    reason = ranking_pb2.RungReason.Name(answer.rung_reason).removeprefix("RUNG_REASON_")
+    return rung, reason
+
+
+async def assert_refused_by_reason(channel: grpc.aio.Channel, parts: Parts, reason: str) -> None:
+    failure = await failure_of(rank(channel, with_options(parts, allow_degraded=False)))
+    assert failure.code is grpc.StatusCode.FAILED_PRECONDITION
+    assert failure.reason == "DEGRADED_REFUSED"
+    assert failure.metadata == {"rung_reason": reason}
+
+
+@pytest.mark.parametrize("failure", [out_of_memory, not_a_number])
+async def test_the_trees_answer_where_the_engine_fails(
+    failure: Callable[[torch.Tensor], torch.Tensor],
+    parts: Parts,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    decoder = FailingDecoder(parts.engine.decoder)
+    engine = Engine(parts.engine.weaver, cast("Decoder", decoder))
+    async with ranking_channel(replace(parts, engine=engine)) as channel:
+        decoder.failure = failure
+        answer = await rank(channel, request(parts))
+        assert told(answer) == ("LIGHTGBM_ORDER", "ENGINE_FAILED")
+        assert not any(item.scored or item.probability for item in answer.items)
+        assert scores(answer) == pytest.approx(tree_logits(parts))
+        assert answer.items[0].score == max(scores(answer).values())
+        assert not answer.weave.weights
+        await assert_refused_by_reason(channel, parts, "ENGINE_FAILED")
+        decoder.failure = None
+        assert told(await rank(channel, request(parts))) == ("EXACT_MIX", "UNSPECIFIED")
+    captured = capsys.readouterr()
+    assert '"event": "engine_failed"' in captured.err
+    assert PLANTED not in captured.err + captured.out
+
+
+def tree_logits(parts: Parts) -> dict[str, float]:
+    items = parts.own.provider.catalogue.items[:5]
+    features = parts.own.provider.features(UserQuery(known_user(parts), None, items))
+    logits = parts.trees.logits(features.tabular).tolist()
+    return dict(zip(item_ids(parts, 5), logits, strict=True))
+
+
+@asynccontextmanager
+async def with_features(parts: Parts, behaviour: Behaviour) -> AsyncIterator[grpc.aio.Channel]:
+    async with (
+        opened(behaving_server(behaviour)) as target,
+        ranking_channel(parts, features=target) as channel,
+    ):
+        yield channel
+
+
+def spoiling(parts: Parts, spoil: Spoil) -> Behaviour:
+    """The bundle's own features, spoilt."""
+
+    async def behave(message: GetUserFeaturesRequest) -> GetUserFeaturesResponse:
+        found = parts.own.provider.features_of_many(parse_users(message))
+        answers = [features_to_wire(features) for features in found]
+        for answer in answers:
+            spoil(answer)
+        return GetUserFeaturesResponse(features=answers)
+
+    return behave
+
+
+async def test_a_good_feature_service_changes_nothing(parts: Parts) -> None:
+    async with ranking_channel(parts) as channel:
+        embedded = await rank(channel, request(parts))
+    async with (
+        opened(feature_server(settings(), parts.own)) as target,
+        ranking_channel(parts, features=target) as channel,
+    ):
+        remote = await rank(channel, request(parts))
+        assert scores(remote) == pytest.approx(scores(embedded), abs=1e-5)
+        assert remote.weave == embedded.weave
+        assert told(remote) == ("EXACT_MIX", "UNSPECIFIED")
+
+
+def nan_vector(message: UserFeatures) -> None:
+    message.vector = np.full(len(message.vector) // 4, np.nan, dtype="<f4").tobytes()
+
+
+BAD_VECTORS: dict[str, tuple[Spoil, str]] = {
+    "NaN": (nan_vector, "VECTOR_INVALID"),
+    "short": (lambda m: setattr(m, "vector", m.vector[:-4]), "VECTOR_INVALID"),
+    "other epoch": (lambda m: setattr(m, "epoch", "other"), "EPOCH_MISMATCH"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_VECTORS)
+async def test_the_global_expert_answers_where_the_vector_is_bad(name: str, parts: Parts) -> None:
+    spoil, reason = BAD_VECTORS[name]
+    async with with_features(parts, spoiling(parts, spoil)) as channel:
+        answer = await rank(channel, request(parts))
+        assert told(answer) == ("GLOBAL_EXPERT", reason)
+        assert answer.weave.route == ranking_pb2.ROUTE_GLOBAL
+        assert [(each.expert, each.weight) for each in answer.weave.weights] == [("global", 1.0)]
+        assert not answer.weave.cold
+        assert answer.weave.history_events > 0
+        assert all(item.scored and item.probability for item in answer.items)
+        await assert_refused_by_reason(channel, parts, reason)
+
+
+async def test_popularity_answers_where_the_tabular_features_are_bad(parts: Parts) -> None:
+    spoil: Spoil = lambda message: message.ClearField("tabular")  # noqa: E731
+    async with with_features(parts, spoiling(parts, spoil)) as channel:
+        await assert_ordered_by_popularity(channel, parts)
+
+
+async def assert_ordered_by_popularity(channel: grpc.aio.Channel, parts: Parts) -> None:
+    new = [Candidate(item_id=name, text=ItemText(title="New")) for name in ("z", "a", "m")]
+    known = item_ids(parts, 20)
+    message = request(parts, candidates=[*new, *candidates(known)])
+    answer = await rank(channel, message)
+    assert told(answer) == ("POPULARITY_ORDER", "FEATURES_UNAVAILABLE")
+    rows = dict(zip(known, parts.own.popularity.tolist(), strict=False))
+    expected = sorted(["z", "a", "m", *known], key=lambda item: -rows.get(item, 0.0))
+    assert order(answer) == expected  # equal ones stay in the order of the request
+    assert not any(item.scored or item.probability for item in answer.items)
+    assert not answer.weave.weights
+    await assert_refused_by_reason(channel, parts, "FEATURES_UNAVAILABLE")
+
+
+async def test_popularity_answers_where_the_feature_service_is_down(parts: Parts) -> None:
+    async with ranking_channel(parts, features=NOBODY_LISTENS) as channel:
+        await assert_ordered_by_popularity(channel, parts)
+
+
+async def test_a_slow_feature_service_costs_its_share_and_then_nothing(parts: Parts) -> None:
+    async def hang(_: GetUserFeaturesRequest) -> GetUserFeaturesResponse:
+        await asyncio.sleep(60)
+        return GetUserFeaturesResponse()
+
+    async with with_features(parts, hang) as channel:
+        for _ in range(MAX_FAILURES):
+            took_s = await time_degraded(channel, parts, timeout_s=1.0)
+            assert 0.2 < took_s < 0.8
+        assert await time_degraded(channel, parts, timeout_s=1.0) < 0.1
+
+
+async def time_degraded(channel: grpc.aio.Channel, parts: Parts, timeout_s: float) -> float:
+    started = time.perf_counter()
+    answer = await rank(channel, request(parts), timeout_s=timeout_s)
+    assert told(answer) == ("POPULARITY_ORDER", "FEATURES_UNAVAILABLE")
+    return time.perf_counter() - started
+
+
+async def test_a_server_with_remote_features_serves_none_itself(parts: Parts) -> None:
+    async with ranking_channel(parts, features=NOBODY_LISTENS) as channel:
+        call = channel.unary_unary("/rankloom.v1.FeatureService/GetUserFeatures")(b"", timeout=10)
+        assert (await failure_of(call)).code is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_parts_that_do_not_fit_are_found_before_it_serves(parts: Parts) -> None:
+    table = np.random.default_rng(0).standard_normal((50, 2))
+    data = lightgbm.Dataset(table, label=table[:, 0] > 0)
+    booster = lightgbm.train({"objective": "binary", "verbose": -1}, data, num_boost_round=2)
+    other = TreeRanker([booster.model_to_string().encode()])
+    async with ranking_server(settings(), replace(parts, trees=other)) as server:
+        await server.start("127.0.0.1", 0)
+        with pytest.raises(StartError, match="do not work together"):
+            await server.open()

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+
+from feature_service.feature_bundle import DIM, ITEMS, KNOWN_USER
+from rankloom_features.provider import UserFeatures, UserQuery
+from rankloom_features.wire import features_to_wire
+from rankloom_proto.v1.features_pb2 import (
+    GetUserFeaturesRequest,
+    GetUserFeaturesResponse,
+)
+from rankloom_proto.v1.features_pb2 import (
+    UserFeatures as FeaturesMessage,
+)
+from rankloom_server.breaker import COOLDOWN_S, MAX_FAILURES
+from rankloom_server.errors import FeaturesUnavailableError
+from rankloom_server.feature_app import feature_server
+from rankloom_server.features import EmbeddedFeatures, RemoteFeatures, fault_of, space_of
+from rankloom_server.ladder import RungReason
+from rankloom_server.loading import FeatureParts
+from server.servers import Behaviour, behaving_server, opened, settings
+
+QUERY = UserQuery(KNOWN_USER, None, ITEMS[:3])
+NOBODY_LISTENS = "127.0.0.1:1"
+
+
+@asynccontextmanager
+async def remote(target: str) -> AsyncIterator[RemoteFeatures]:
+    source = RemoteFeatures(target)
+    try:
+        yield source
+    finally:
+        await source.close()
+
+
+@asynccontextmanager
+async def asking(behaviour: Behaviour) -> AsyncIterator[RemoteFeatures]:
+    async with opened(behaving_server(behaviour)) as target, remote(target) as source:
+        yield source
+
+
+async def cause_of_failure(source: RemoteFeatures | EmbeddedFeatures, timeout_s: float) -> str:
+    with pytest.raises(FeaturesUnavailableError) as caught:
+        await source.get(QUERY, timeout_s)
+    return caught.value.cause
+
+
+async def test_embedded_and_remote_answer_alike(feature_parts: FeatureParts) -> None:
+    embedded = await EmbeddedFeatures(feature_parts.provider).get(QUERY, 10)
+    async with (
+        opened(feature_server(settings(), feature_parts)) as target,
+        remote(target) as source,
+    ):
+        answer = await source.get(QUERY, 10)
+    np.testing.assert_array_equal(answer.vector, embedded.vector)
+    np.testing.assert_array_equal(answer.tabular, embedded.tabular)
+    assert answer.events == embedded.events
+    assert fault_of(answer, space_of(feature_parts.provider), len(QUERY.candidates)) is None
+
+
+async def test_an_embedded_source_that_is_late_is_given_up(feature_parts: FeatureParts) -> None:
+    assert await cause_of_failure(EmbeddedFeatures(feature_parts.provider), 0.0) == "timeout"
+
+
+async def test_a_dead_service_opens_the_breaker() -> None:
+    async with remote(NOBODY_LISTENS) as source:
+        for _ in range(MAX_FAILURES):
+            assert await cause_of_failure(source, 10) == "unavailable"
+        assert await cause_of_failure(source, 10) == "breaker_open"
+
+
+async def test_an_open_breaker_costs_no_time() -> None:
+    async def hang(request: GetUserFeaturesRequest) -> GetUserFeaturesResponse:
+        await asyncio.sleep(60)
+        return GetUserFeaturesResponse()
+
+    async with asking(hang) as source:
+        for _ in range(MAX_FAILURES):
+            assert await cause_of_failure(source, 0.05) == "deadline_exceeded"
+        started = time.perf_counter()
+        for _ in range(100):
+            assert await cause_of_failure(source, 10) == "breaker_open"
+        assert (time.perf_counter() - started) / 100 < 0.005
+
+
+async def test_a_service_that_comes_back_is_asked_again() -> None:
+    is_ill = True
+
+    async def behave(request: GetUserFeaturesRequest) -> GetUserFeaturesResponse:
+        if is_ill:
+            raise RuntimeError
+        return GetUserFeaturesResponse(features=[FeaturesMessage(epoch="back")])
+
+    async with asking(behave) as source:
+        for _ in range(MAX_FAILURES):
+            assert await cause_of_failure(source, 10) == "internal"
+        is_ill = False
+        assert await cause_of_failure(source, 10) == "breaker_open"
+        await asyncio.sleep(COOLDOWN_S)
+        for _ in range(2):
+            assert (await source.get(QUERY, 10)).epoch == "back"
+
+
+async def test_callers_in_a_hurry_do_not_open_the_breaker() -> None:
+    async def behave(request: GetUserFeaturesRequest) -> GetUserFeaturesResponse:
+        await asyncio.sleep(0.05)
+        return GetUserFeaturesResponse(features=[FeaturesMessage()])
+
+    async with asking(behave) as source:
+        await source.get(QUERY, 10)
+        for _ in range(2 * MAX_FAILURES):
+            assert await cause_of_failure(source, 0.005) == "deadline_exceeded"
+        await source.get(QUERY, 10)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+async def test_an_answer_for_other_users_is_none(count: int) -> None:
+    async def behave(request: GetUserFeaturesRequest) -> GetUserFeaturesResponse:
+        return GetUserFeaturesResponse(features=[FeaturesMessage()] * count)
+
+    async with asking(behave) as source:
+        assert await cause_of_failure(source, 10) == "malformed_answer"
+
+
+def write_vector(message: FeaturesMessage, values: object) -> None:
+    message.vector = np.asarray(values, dtype="<f4").tobytes()
+
+
+def write_tabular(message: FeaturesMessage, value: float) -> None:
+    count = message.tabular.rows * message.tabular.columns
+    message.tabular.values = np.full(count, value, dtype="<f4").tobytes()
+
+
+def drop_a_row(message: FeaturesMessage) -> None:
+    message.tabular.rows -= 1
+    message.tabular.values = message.tabular.values[: -4 * message.tabular.columns]
+
+
+def transpose(message: FeaturesMessage) -> None:
+    tabular = message.tabular
+    tabular.rows, tabular.columns = tabular.columns, tabular.rows
+
+
+WRONG_ANSWERS: dict[str, tuple[Callable[[FeaturesMessage], object], RungReason]] = {
+    "NaN": (lambda m: write_vector(m, [np.nan] * DIM), RungReason.VECTOR_INVALID),
+    "infinity": (lambda m: write_vector(m, [1, 1, 1, -np.inf]), RungReason.VECTOR_INVALID),
+    "too short": (lambda m: write_vector(m, [1] * (DIM - 1)), RungReason.VECTOR_INVALID),
+    "too long": (lambda m: write_vector(m, [1] * (DIM + 1)), RungReason.VECTOR_INVALID),
+    "none": (lambda m: m.ClearField("vector"), RungReason.VECTOR_INVALID),
+    "odd bytes": (lambda m: setattr(m, "vector", m.vector + b"\0"), RungReason.VECTOR_INVALID),
+    "epoch": (lambda m: setattr(m, "epoch", "other"), RungReason.EPOCH_MISMATCH),
+    "no epoch": (lambda m: m.ClearField("epoch"), RungReason.EPOCH_MISMATCH),
+    "no tabular": (lambda m: m.ClearField("tabular"), RungReason.FEATURES_UNAVAILABLE),
+    "a row short": (drop_a_row, RungReason.FEATURES_UNAVAILABLE),
+    "transposed": (transpose, RungReason.FEATURES_UNAVAILABLE),
+    "infinite tabular": (lambda m: write_tabular(m, np.inf), RungReason.FEATURES_UNAVAILABLE),
+    "schema": (
+        lambda m: setattr(m.tabular, "schema_digest", "other"),
+        RungReason.FEATURES_UNAVAILABLE,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_ANSWERS)
+async def test_a_wrong_answer_is_found_out(name: str, feature_parts: FeatureParts) -> None:
+    spoil, expected = WRONG_ANSWERS[name]
+    features = feature_parts.provider.features(QUERY)
+
+    async def behave(request: GetUserFeaturesRequest) -> GetUserFeaturesResponse:
+        message = features_to_wire(features)
+        spoil(message)
+        return GetUserFeaturesResponse(features=[message])
+
+    async with asking(behave) as source:
+        answer: UserFeatures = await source.get(QUERY, 10)
+    space = space_of(feature_parts.provider)
+    assert fault_of(answer, space, len(QUERY.candidates)) is expected
+
+
+async def test_an_unknown_tabular_value_is_no_fault(feature_parts: FeatureParts) -> None:
+    features = feature_parts.provider.features(QUERY)
+    message = features_to_wire(features)
+    write_tabular(message, np.nan)
+
+    async def behave(request: GetUserFeaturesRequest) -> GetUserFeaturesResponse:
+        return GetUserFeaturesResponse(features=[message])
+
+    async with asking(behave) as source:
+        answer = await source.get(QUERY, 10)
+    assert fault_of(answer, space_of(feature_parts.provider), len(QUERY.candidates)) is None

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rankloom_server import logs
+
+PLANTED = "planted-secret"
+
+
+def read_lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    out, err = capsys.readouterr()
+    assert out == ""
+    return [json.loads(line) for line in err.splitlines()]
+
+
+def test_a_line_has_what_was_noted(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.note(request_id="r", rung="EXACT_MIX")
+    logs.write("call", code="OK")
+    (line,) = read_lines(capsys)
+    assert line.pop("timestamp")
+    assert line == {
+        "event": "call", "level": "info", "request_id": "r", "rung": "EXACT_MIX", "code": "OK",
+    }  # fmt: skip
+
+
+def test_fields_that_are_not_on_the_list_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.note(user_id=PLANTED)
+    logs.write("call", title=PLANTED, history=[PLANTED])
+    assert PLANTED not in json.dumps(read_lines(capsys))
+
+
+def test_a_fault_tells_its_stack_but_not_its_text(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        {}[PLANTED]
+    except KeyError as error:
+        error_id = logs.fault("internal_error", error)
+    (line,) = read_lines(capsys)
+    assert line["error_id"] == error_id
+    assert line["exception"] == "KeyError"
+    assert "test_a_fault_tells_its_stack" in str(line["stack"])
+    assert PLANTED not in json.dumps(line)
+
+
+def test_a_fault_names_its_cause(capsys: pytest.CaptureFixture[str]) -> None:
+    failure = RuntimeError()
+    failure.__cause__ = MemoryError()
+    logs.fault("engine_failed", failure)
+    (line,) = read_lines(capsys)
+    assert (line["exception"], line["caused_by"]) == ("RuntimeError", "MemoryError")
+
+
+def test_the_level_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("error")
+    logs.write("call")
+    logs.fault("internal_error", RuntimeError())
+    assert [line["event"] for line in read_lines(capsys)] == ["internal_error"]

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from rankloom_features.catalogue import Catalogue, Item
+from rankloom_features.events import Event
+from rankloom_features.provider import UserQuery
+from rankloom_features.wire import InvalidFieldError
+from rankloom_proto.v1.features_pb2 import Candidate, History
+from rankloom_proto.v1.features_pb2 import Event as EventMessage
+from rankloom_proto.v1.ranking_pb2 import (
+    SEMANTICS_EXACT_SUM,
+    SEMANTICS_PEFT_LINEAR,
+    SEMANTICS_TOP1,
+    RankOptions,
+    RankRequest,
+)
+from rankloom_server.parse import RankQuery, Semantics, check_texts, parse_rank
+
+PLANTED = "planted-secret"
+
+
+def request(**fields: object) -> RankRequest:
+    given = {"user_id": "u", "candidates": [Candidate(item_id="a")], **fields}
+    return RankRequest(**given)  # type: ignore[arg-type]
+
+
+def options(**fields: object) -> RankRequest:
+    return request(options=RankOptions(**fields))  # type: ignore[arg-type]
+
+
+def without_subject() -> RankRequest:
+    return RankRequest(candidates=[Candidate(item_id="a")])
+
+
+REFUSED: dict[str, tuple[Callable[[], RankRequest], str]] = {
+    "long request id": (lambda: request(request_id=PLANTED * 10), "request_id"),
+    "no candidates": (lambda: request(candidates=[]), "candidates"),
+    "501 candidates": (
+        lambda: request(candidates=[Candidate(item_id=str(n)) for n in range(501)]),
+        "candidates",
+    ),
+    "candidate twice": (
+        lambda: request(candidates=[Candidate(item_id=PLANTED)] * 2),
+        "candidates[1].item_id",
+    ),
+    "no subject": (without_subject, "subject"),
+    "empty user": (lambda: request(user_id=""), "user_id"),
+    "event without item": (
+        lambda: request(history=History(events=[EventMessage()])),
+        "history.events[0].item_id",
+    ),
+    "top_k 501": (lambda: options(top_k=501), "options.top_k"),
+    "unknown semantics": (lambda: options(semantics=99), "options.semantics"),
+    "negative semantics": (lambda: options(semantics=-1), "options.semantics"),
+    "unserved semantics": (lambda: options(semantics=SEMANTICS_PEFT_LINEAR), "options.semantics"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refuses_a_wrong_field_by_its_path(name: str) -> None:
+    make, field = REFUSED[name]
+    with pytest.raises(InvalidFieldError) as caught:
+        parse_rank(make())
+    assert caught.value.field == field
+    assert str(caught.value) == f"{field}: {caught.value.description}"
+    assert PLANTED not in str(caught.value)
+
+
+def test_semantics_that_are_not_served_are_named() -> None:
+    with pytest.raises(InvalidFieldError, match="PEFT_LINEAR is not served by this version"):
+        parse_rank(options(semantics=SEMANTICS_PEFT_LINEAR))
+
+
+def test_a_bare_request_takes_the_defaults() -> None:
+    user = UserQuery("u", None, (Item("a"),))
+    assert parse_rank(request()) == RankQuery("", user, None, True, Semantics.EXACT_SUM, None)
+
+
+def test_options_are_read() -> None:
+    message = options(
+        top_k=3, allow_degraded=False, allow_partial=True, semantics=SEMANTICS_TOP1, generation=7
+    )
+    message.request_id = "r" * 128
+    query = parse_rank(message)
+    assert (query.top_k, query.allow_degraded, query.generation) == (3, False, 7)
+    assert (query.semantics, query.request_id) == (Semantics.TOP1, "r" * 128)
+    assert parse_rank(options(semantics=SEMANTICS_EXACT_SUM)).semantics is Semantics.EXACT_SUM
+
+
+def test_top_k_of_zero_is_all() -> None:
+    assert parse_rank(options(top_k=0)).top_k is None
+
+
+def test_generation_zero_is_a_pin() -> None:
+    assert parse_rank(options(generation=0)).generation == 0
+
+
+def test_a_history_may_be_empty() -> None:
+    assert parse_rank(request(history=History())).user.history == ()
+    events = [EventMessage(item_id="x", liked=True)]
+    assert parse_rank(request(history=History(events=events))).user.history == (Event("x", True),)
+
+
+@pytest.mark.parametrize("title", ["", "  \t"])
+def test_an_item_that_nobody_knows_needs_a_title(title: str) -> None:
+    user = UserQuery("u", None, (Item("known"), Item("new", title="New"), Item("x", title=title)))
+    with pytest.raises(InvalidFieldError, match=r"^candidates\[2\]\.text\.title: "):
+        check_texts(RankQuery("", user), Catalogue([Item("known", title="Known")]))
+
+
+def test_known_items_need_no_text() -> None:
+    user = UserQuery("u", None, (Item("known"), Item("new", title="New")))
+    check_texts(RankQuery("", user), Catalogue([Item("known", title="Known")]))

@@ -1,0 +1,157 @@
+"""Bad input and bad moments: each ends in a status, and a good call follows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from rankloom_proto.v1 import ranking_pb2
+from rankloom_proto.v1.features_pb2 import (
+    Candidate,
+    Event,
+    GetUserFeaturesRequest,
+    GetUserFeaturesResponse,
+    History,
+    ItemText,
+)
+from rankloom_proto.v1.ranking_pb2 import RankOptions, RankRequest
+from rankloom_server.app import Parts
+from server.rankings import candidates, rank, ranking_channel, request, with_options
+from server.servers import behaving_server, failure_of, opened
+
+PLANTED = "planted-secret"
+MEGABYTE = PLANTED * 75_000
+METHOD = "/rankloom.v1.RankingService/Rank"
+
+
+@pytest.fixture
+async def channel(parts: Parts) -> AsyncIterator[grpc.aio.Channel]:
+    async with ranking_channel(parts) as channel:
+        yield channel
+
+
+def candidate(**text: object) -> dict[str, object]:
+    return {"candidates": [Candidate(item_id="x", text=ItemText(**text))]}  # type: ignore[arg-type]
+
+
+def event(**fields: object) -> dict[str, object]:
+    return {"history": History(events=[Event(**fields)])}  # type: ignore[arg-type]
+
+
+def options(**fields: object) -> dict[str, object]:
+    return {"options": RankOptions(**fields)}  # type: ignore[arg-type]
+
+
+BAD_FIELDS: dict[str, tuple[dict[str, object], str]] = {
+    "empty candidates": ({"candidates": []}, "candidates"),
+    "501 candidates": ({"candidates": candidates([str(n) for n in range(501)])}, "candidates"),
+    "candidate twice": ({"candidates": candidates([PLANTED] * 2)}, "candidates[1].item_id"),
+    "a megabyte of title": (candidate(title=MEGABYTE), "candidates[0].text.title"),
+    "a megabyte of id": ({"candidates": candidates([MEGABYTE])}, "candidates[0].item_id"),
+    "unknown without text": ({"candidates": candidates([PLANTED])}, "candidates[0].text.title"),
+    "unknown without title": (candidate(description=PLANTED), "candidates[0].text.title"),
+    "year": (candidate(title=PLANTED, year=-1), "candidates[0].text.year"),
+    "user": ({"user_id": MEGABYTE}, "user_id"),
+    "request id": ({"request_id": MEGABYTE}, "request_id"),
+    "time": (event(item_id=PLANTED, time=Timestamp(nanos=-1)), "history.events[0].time"),
+    "event item": (event(item_id=MEGABYTE), "history.events[0].item_id"),
+    "top_k": (options(top_k=501), "options.top_k"),
+    "unknown enum": (options(semantics=99), "options.semantics"),
+    "unserved enum": (
+        options(semantics=ranking_pb2.SEMANTICS_PEFT_LINEAR),
+        "options.semantics",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FIELDS)
+async def test_a_bad_field_is_refused_by_its_path(
+    name: str, channel: grpc.aio.Channel, parts: Parts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fields, field = BAD_FIELDS[name]
+    failure = await failure_of(rank(channel, request(parts, **fields)))
+    assert (failure.code, failure.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
+    assert PLANTED not in failure.raw
+    assert (await rank(channel, request(parts))).items
+    log = capsys.readouterr().err
+    assert '"code": "INVALID_ARGUMENT"' in log
+    assert PLANTED not in log
+
+
+async def test_a_missing_subject_is_refused(channel: grpc.aio.Channel) -> None:
+    failure = await failure_of(rank(channel, RankRequest(candidates=candidates(["x"]))))
+    assert (failure.code, failure.field) == (grpc.StatusCode.INVALID_ARGUMENT, "subject")
+
+
+@pytest.mark.parametrize("payload", [b"\xff", b"\x12\x02\xff\xfe", b"\x22\x7f"])
+async def test_malformed_bytes_are_refused(
+    payload: bytes, channel: grpc.aio.Channel, parts: Parts
+) -> None:
+    failure = await failure_of(channel.unary_unary(METHOD)(payload, timeout=10))
+    assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert (await rank(channel, request(parts))).items
+
+
+async def test_good_calls_leave_no_trace_of_the_user(
+    channel: grpc.aio.Channel, parts: Parts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = Candidate(item_id=PLANTED, text=ItemText(title=PLANTED, description=PLANTED))
+    for fields in ({"user_id": PLANTED}, event(item_id=PLANTED)):
+        assert (await rank(channel, request(parts, candidates=[new], **fields))).items
+    log = capsys.readouterr()
+    assert '"code": "OK"' in log.err
+    assert PLANTED not in log.err + log.out
+
+
+@pytest.mark.parametrize("timeout_s", [1e-6, 1e-3])
+async def test_a_deadline_that_is_too_short_is_exceeded(
+    timeout_s: float, channel: grpc.aio.Channel, parts: Parts
+) -> None:
+    failure = await failure_of(rank(channel, request(parts, 100), timeout_s=timeout_s))
+    assert failure.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert (await rank(channel, request(parts))).items
+
+
+async def test_a_call_without_a_deadline_gets_the_servers(parts: Parts) -> None:
+    async with ranking_channel(parts, default_deadline_s=1e-4) as channel:
+        failure = await failure_of(rank(channel, request(parts, 100), timeout_s=None))
+        assert failure.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert (await rank(channel, request(parts))).items
+
+
+async def test_a_call_over_the_limit_is_refused(parts: Parts) -> None:
+    entered, release = asyncio.Event(), asyncio.Event()
+
+    async def hold(_: GetUserFeaturesRequest) -> GetUserFeaturesResponse:
+        entered.set()
+        await release.wait()
+        return GetUserFeaturesResponse()
+
+    async with (
+        opened(behaving_server(hold)) as features,
+        ranking_channel(parts, features=features, max_in_flight=1) as channel,
+    ):
+        held = asyncio.create_task(rank(channel, request(parts)))
+        await entered.wait()
+        failure = await failure_of(rank(channel, request(parts)))
+        assert (failure.code, failure.reason) == (
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "OVERLOADED",
+        )
+        assert failure.retry_after_s
+        release.set()
+        assert (await held).items
+        assert (await rank(channel, request(parts))).items
+
+
+async def test_a_caller_that_leaves_costs_nothing(channel: grpc.aio.Channel, parts: Parts) -> None:
+    calls = [asyncio.create_task(rank(channel, request(parts, 100))) for _ in range(10)]
+    await asyncio.sleep(0.02)
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    assert (await rank(channel, with_options(parts, allow_degraded=False))).items

@@ -1,0 +1,208 @@
+"""The base decoder: one trained here on the catalogue and the log, or any causal LM."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import safetensors.torch
+import torch
+from tokenizers import Tokenizer
+from tokenizers import decoders, models, pre_tokenizers, trainers
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from rankloom_adapters import bundle as parts
+from rankloom_engine.loading import load_tokenizer
+from rankloom_engine.model import load_decoder_model
+from rankloom_engine.prompt import PromptFormat, render
+from rankloom_features.catalogue import Catalogue
+from rankloom_training.data import Interactions, Split
+
+BEGIN, ITEM, ASK, YES, NO = "<|begin|>", "<|item|>", "<|verdict|>", "<|yes|>", "<|no|>"
+VOCABULARY = 4096
+EVENTS_PER_SEQUENCE = 24
+BATCH_SEQUENCES = 16
+LEARNING_RATE = 2e-3
+OnStep = Callable[[int, int], None]
+
+
+class BaseModelError(ValueError):
+    """The base model cannot be used; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderShape:
+    """Size of the embedded decoder."""
+
+    hidden: int = 128
+    layers: int = 4
+    heads: int = 4
+    key_value_heads: int = 2
+    intermediate: int = 384
+
+
+def train_tokenizer(catalogue: Catalogue) -> Tokenizer:
+    """A byte-pair tokenizer of the catalogue's texts; structure has tokens of its own."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[BEGIN, ITEM, ASK, YES, NO],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((render(item) for item in catalogue.items), trainer)
+    return tokenizer
+
+
+def embedded_format(tokenizer: Tokenizer, max_events: int) -> PromptFormat:
+    """The prompt of the embedded decoder."""
+    token = {name: cast("int", tokenizer.token_to_id(name)) for name in (BEGIN, ITEM, ASK, YES, NO)}
+    return PromptFormat(
+        begin=(token[BEGIN],),
+        item=(token[ITEM],),
+        ask=(token[ASK],),
+        liked=token[YES],
+        disliked=token[NO],
+        max_events=max_events,
+    )
+
+
+def train_decoder(
+    tokenizer: Tokenizer,
+    fmt: PromptFormat,
+    catalogue: Catalogue,
+    log: Interactions,
+    *,
+    shape: DecoderShape,
+    epochs: int,
+    seed: int,
+    on_step: OnStep,
+) -> LlamaForCausalLM:
+    """Next-token training on the training rows as stretches of titles and verdicts."""
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(_config(tokenizer, shape))
+    sequences = list(_sequences(tokenizer, fmt, catalogue, log))
+    steps = epochs * -(-len(sequences) // BATCH_SEQUENCES)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps)
+    model.train()
+    for step, ids in enumerate(_epochs(sequences, epochs, np.random.default_rng(seed)), 1):
+        optimiser.zero_grad()
+        next_token_loss(model, ids).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        on_step(step, steps)
+    return model.eval()
+
+
+def next_token_loss(model: nn.Module, ids: Tensor) -> Tensor:
+    """Mean cross-entropy of (batch, length) ids; -1 is padding."""
+    logits = cast("Any", model)(input_ids=ids.clamp_min(0)).logits[:, :-1]
+    return functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=-1)
+
+
+def write_base(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> None:
+    """Writes config.json, model.safetensors and tokenizer.json into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = cast("Any", model).config.to_dict()
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    state = {n: t.contiguous() for n, t in model.state_dict().items() if n not in tied}
+    (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True))
+    (folder / "model.safetensors").write_bytes(safetensors.torch.save(state))
+    (folder / "tokenizer.json").write_text(tokenizer.to_str())
+
+
+def read_base(folder: Path) -> tuple[nn.Module, Tokenizer]:
+    """The model and tokenizer that ``write_base`` wrote under ``folder``'s bundle."""
+    read = lambda part: (folder / part).read_bytes()  # noqa: E731
+    model = load_decoder_model(read(parts.BASE_CONFIG), read(parts.BASE_WEIGHTS))
+    return model, load_tokenizer(read(parts.BASE_TOKENIZER))
+
+
+def fetch_base(name: str, max_events: int) -> tuple[nn.Module, Tokenizer, PromptFormat]:
+    """A causal LM by local path or hub id, its fast tokenizer, and a prompt in its words.
+
+    Raises BaseModelError.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        fast = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            name, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+        )
+        tokenizer = Tokenizer.from_str(fast.backend_tokenizer.to_str())
+    except Exception as error:  # transformers raises many kinds, all meaning this
+        raise BaseModelError(
+            f"base model {name!r}: no causal LM with safetensors weights and a fast tokenizer "
+            f"is found under that path or hub id"
+        ) from error
+    return model.eval(), tokenizer, _worded_format(tokenizer, max_events)
+
+
+def _worded_format(tokenizer: Tokenizer, max_events: int) -> PromptFormat:
+    def ids(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    return PromptFormat(
+        begin=ids("What the user thought of items so far."),
+        item=ids("\nItem: "),
+        ask=ids("\nLiked:"),
+        liked=ids(" Yes")[-1],
+        disliked=ids(" No")[-1],
+        max_item_tokens=32,
+        max_events=max_events,
+    )
+
+
+def _config(tokenizer: Tokenizer, shape: DecoderShape) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.key_value_heads,
+        intermediate_size=shape.intermediate,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+
+
+def _sequences(
+    tokenizer: Tokenizer, fmt: PromptFormat, catalogue: Catalogue, log: Interactions
+) -> Iterator[list[int]]:
+    """Stretches of one user's training rows: each item's text and its verdict."""
+    texts = [
+        tokenizer.encode(render(item), add_special_tokens=False).ids[: fmt.max_item_tokens]
+        for item in catalogue.items
+    ]
+    rows = np.flatnonzero(log.split == Split.TRAIN)
+    for own in np.split(rows, np.flatnonzero(np.diff(log.user[rows])) + 1):
+        for at in range(0, len(own), EVENTS_PER_SEQUENCE):
+            ids = list(fmt.begin)
+            for row in own[at : at + EVENTS_PER_SEQUENCE]:
+                verdict = fmt.liked if log.liked[row] else fmt.disliked
+                ids += [*fmt.item, *texts[log.item[row]], *fmt.ask, verdict]
+            yield ids
+
+
+def _epochs(
+    sequences: Sequence[list[int]], epochs: int, random: np.random.Generator
+) -> Iterator[Tensor]:
+    for _ in range(epochs):
+        order = random.permutation(len(sequences))
+        for at in range(0, len(order), BATCH_SEQUENCES):
+            chosen = [sequences[place] for place in order[at : at + BATCH_SEQUENCES]]
+            longest = max(map(len, chosen))
+            yield torch.tensor([ids + [-1] * (longest - len(ids)) for ids in chosen])

@@ -1,0 +1,76 @@
+"""Fits the gate's temperature and the probabilities on validation rows, as served."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+from rankloom_adapters.bundle import Bundle
+from rankloom_adapters.calibration import Calibration
+from rankloom_adapters.gate import DEFAULT_TEMPERATURE, Gate
+from rankloom_training.data import Dataset
+from rankloom_training.metrics import auc
+from rankloom_training.scoring import BundleScorer, Prepared, requests_of
+from rankloom_training.visibility import View
+
+TEMPERATURES = (0.05, DEFAULT_TEMPERATURE, 0.3, 1.0)
+# Another temperature than the paper's must be this much better in AUC to be taken.
+WORTHWHILE = 0.001
+MAX_ROWS = 4000
+MIN_SLOPE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What was fitted, and the numbers that say how well."""
+
+    gate: Gate
+    calibration: Calibration
+    report: dict[str, float]
+
+
+def fit_on_valid(
+    bundle: Bundle, dataset: Dataset, view: View, on_step: Callable[[int, int], None]
+) -> Fitted:
+    """Fits on at most about MAX_ROWS rows of ``view``, taken evenly over its requests."""
+    scorer = BundleScorer(bundle)
+    requests = requests_of(dataset, view)
+    every = max(1, round(len(view.rows) / MAX_ROWS))
+    prepared = [scorer.prepare(request) for request in requests[::every]]
+    rows = np.concatenate([one.rows for one in prepared])
+    label = dataset.log.liked[rows]
+    prior = np.concatenate([one.prior for one in prepared])
+    gate = scorer.engine.weaver.gate
+    aucs, scores = {}, {}
+    for number, temperature in enumerate(TEMPERATURES):
+        tried = dataclasses.replace(gate, temperature=temperature)
+        margins = scorer.margins(
+            prepared,
+            mixes(tried, prepared),
+            lambda done, total, n=number: on_step(n * total + done, len(TEMPERATURES) * total),
+        )
+        scores[temperature] = np.concatenate(margins) + prior
+        aucs[temperature] = auc(label, scores[temperature])
+    best = max(aucs, key=lambda t: (aucs[t], t == DEFAULT_TEMPERATURE))
+    chosen = best if aucs[best] > aucs[DEFAULT_TEMPERATURE] + WORTHWHILE else DEFAULT_TEMPERATURE
+    return Fitted(
+        dataclasses.replace(gate, temperature=chosen),
+        fit_calibration(scores[chosen], label),
+        {"rows": float(len(rows)), "auc": aucs[chosen]},
+    )
+
+
+def mixes(gate: Gate, prepared: Sequence[Prepared]) -> NDArray[np.float32]:
+    """(requests, K): each user's row of weights."""
+    return np.stack([gate.mix(one.features.vector).weights for one in prepared])
+
+
+def fit_calibration(score: NDArray[np.float64], label: NDArray[np.bool_]) -> Calibration:
+    """Platt scaling by maximum likelihood; the order of scores is always kept."""
+    model = LogisticRegression(C=1e6).fit(score[:, None], label)
+    return Calibration(max(float(model.coef_[0, 0]), MIN_SLOPE), float(model.intercept_[0]))

@@ -1,0 +1,136 @@
+"""The commands `rankloom train`, `rankloom evaluate` and `rankloom demo`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+Configure = Callable[[argparse.ArgumentParser], None]
+Run = Callable[[argparse.Namespace], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A subcommand of `rankloom`. Errors that a user can mend are printed in one line."""
+
+    name: str
+    help: str
+    configure: Configure
+    _run: Run
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Runs it; answers the exit code."""
+        try:
+            return self._run(args)
+        except (ValueError, OSError) as error:
+            print(f"rankloom {self.name}: {error}", file=sys.stderr)
+            return 2
+
+
+def _configure_train(parser: argparse.ArgumentParser) -> None:
+    from rankloom_features.models import MODEL_NAMES
+
+    parser.add_argument("--data", type=Path, required=True, help="folder with log and items")
+    parser.add_argument("--out", type=Path, required=True, help="where the bundle is written")
+    _add_training_options(parser)
+    parser.add_argument(
+        "--cf", choices=MODEL_NAMES, default="mf", help="the collaborative model (mf)"
+    )
+    parser.add_argument("--base", help="a causal LM by path or hub id (a small one, trained here)")
+    parser.add_argument("--groups", type=int, default=3, help="number of user groups (3)")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def _add_training_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--protocol",
+        choices=("p0", "p1"),
+        default="p1",
+        help="p1: the model sees a user's earlier dislikes too, as a service does; "
+        "p0: as the published tables do",
+    )
+
+
+def _train(args: argparse.Namespace) -> int:
+    from rankloom_training.pipeline import TrainOptions, train_bundle
+    from rankloom_training.progress import Progress
+    from rankloom_training.visibility import Protocol
+
+    options = TrainOptions(
+        protocol=Protocol(args.protocol),
+        collaborative=args.cf,
+        base=args.base,
+        num_groups=args.groups,
+        seed=args.seed,
+    )
+    digest = train_bundle(args.data, args.out, options, Progress())
+    print(f"{args.out}: bundle {digest[:12]}")
+    return 0
+
+
+train = Command("train", "turn an interaction log into a bundle", _configure_train, _train)
+
+
+def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True, help="folder with log and items")
+    _add_training_options(parser)
+    parser.add_argument(
+        "--through", choices=("process", "grpc"), default="process", help="where scores come from"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the report (png, svg, pdf)")
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from rankloom_training import reporting
+    from rankloom_training.evaluate import evaluate as judge
+    from rankloom_training.planted import read_truth
+    from rankloom_training.progress import Progress
+    from rankloom_training.visibility import Protocol
+
+    progress, console = Progress(), Console()
+    with progress.stage("evaluate"):
+        report, scored, dataset = judge(
+            args.bundle,
+            args.data,
+            Protocol(args.protocol),
+            through_grpc=args.through == "grpc",
+            on_step=progress.step,
+        )
+    for table in reporting.tables(report):
+        console.print(table)
+    truth = read_truth(args.data)
+    if truth:
+        console.print(reporting.planted_table(scored, dataset, truth))
+    console.print(reporting.difference_line(report), highlight=False)
+    if args.json is not None:
+        reporting.write_json(report, args.json)
+    if args.plot is not None:
+        reporting.write_plot(report, args.plot)
+    return 0
+
+
+evaluate = Command("evaluate", "measure how well a bundle ranks", _configure_evaluate, _evaluate)
+
+
+def _configure_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, help="an interaction log of your own")
+    parser.add_argument("--folder", type=Path, default=Path(".demo"), help="what is kept (.demo)")
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from rankloom_training.demo import run_demo
+
+    run_demo(args.data, args.folder, Console())
+    return 0
+
+
+demo = Command("demo", "train, serve and rank, in one go", _configure_demo, _demo)

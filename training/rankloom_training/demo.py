@@ -1,0 +1,141 @@
+"""The demonstration: data, bundle, server and a ranking through the SDK, in one command."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import rankloom
+from rankloom_adapters import bundle as parts
+from rankloom_adapters.bundle import open_bundle
+from rankloom_adapters.gate import Gate
+from rankloom_features.catalogue import Catalogue
+from rankloom_features.events import Event
+from rankloom_features.loading import provider_from_bytes
+from rankloom_features.provider import FeatureProvider, UserQuery
+from rankloom_training import reporting
+from rankloom_training.data import DataError
+from rankloom_training.evaluate import evaluate
+from rankloom_training.pipeline import TrainOptions, train_bundle
+from rankloom_training.planted import read_truth, write_planted
+from rankloom_training.progress import Progress
+from rankloom_training.serving import serving
+from rankloom_training.visibility import Protocol
+
+NUM_CANDIDATES, TOP_K, SHOWN_EVENTS = 40, 8, 8
+MIN_EVENTS = 10  # a user with fewer says little about a taste
+TIMEOUT_S = 10.0
+
+
+def run_demo(data: Path | None, folder: Path, console: Console) -> None:
+    """Builds or reuses a bundle under ``folder``, serves it, ranks, and judges it.
+
+    ``data``: an interaction log of one's own; None: the embedded one. Raises ValueErrors
+    that say what to do.
+    """
+    data = _embedded(folder) if data is None else data
+    if not data.is_dir():
+        raise DataError(f"{data}: no such folder; pass the folder that holds the log")
+    bundle = folder / f"bundle-{data.resolve().name}"
+    if not bundle.exists():
+        console.print(f"Training a bundle on {data.name} (kept for the next run) …")
+        options = TrainOptions()
+        digest = train_bundle(data, bundle, options, Progress())
+        console.print(f"bundle {digest[:12]}")
+    with console.status("Starting the server …"), serving(bundle) as address:
+        _rank_for_tastes(bundle, address, console)
+    _judge(bundle, data, console)
+
+
+def _embedded(folder: Path) -> Path:
+    data = folder / "planted"
+    if not (data / "truth.csv").exists():
+        write_planted(data)
+    return data
+
+
+def _rank_for_tastes(bundle: Path, address: str, console: Console) -> None:
+    opened = open_bundle(bundle)
+    catalogue = Catalogue.from_bytes(opened.read(parts.CATALOGUE))
+    provider = provider_from_bytes(
+        catalogue=opened.read(parts.CATALOGUE),
+        events=opened.read(parts.EVENTS),
+        encoder=opened.read(parts.ENCODER),
+        item_statistics=opened.read(parts.ITEM_STATISTICS),
+    )
+    gate = Gate.from_bytes(opened.read(parts.GATE))
+    with rankloom.Client(address, timeout_s=TIMEOUT_S) as client:
+        for user in typical_users(provider, gate):
+            events = provider.features(UserQuery(user, None)).events
+            items = _candidates(catalogue, events)
+            ranking = client.rank(items, user=user, options=rankloom.RankOptions(top_k=TOP_K))
+            _show(console, catalogue, user, events, ranking)
+
+
+def typical_users(provider: FeatureProvider, gate: Gate) -> list[str]:
+    """For each group one user: of those with enough events, the nearest to its centroid."""
+    users = [u for u in provider.log.users if len(provider.log.events_of(u)) >= MIN_EVENTS]
+    queries = [UserQuery(user, None) for user in users or provider.log.users]
+    vectors = np.stack([f.vector for f in provider.features_of_many(queries)]).astype(np.float64)
+    centred, centroids = vectors - gate.centre, gate.centroids - gate.centre
+    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+    nearest = (centred @ centroids.T).argmax(axis=0)
+    return [queries[int(place)].user_id or "" for place in nearest]
+
+
+def _candidates(catalogue: Catalogue, events: tuple[Event, ...]) -> list[str]:
+    """The first items of the catalogue that the user has not met, spread over it."""
+    seen = {event.item_id for event in events}
+    fresh = [item.item_id for item in catalogue.items if item.item_id not in seen]
+    return fresh[:: max(1, len(fresh) // NUM_CANDIDATES)][:NUM_CANDIDATES]
+
+
+def _show(
+    console: Console,
+    catalogue: Catalogue,
+    user: str,
+    events: tuple[Event, ...],
+    ranking: rankloom.Ranking,
+) -> None:
+    console.rule(f"user {user}")
+    for liked, word in ((True, "liked"), (False, "disliked")):
+        titles = [_title(catalogue, e.item_id) for e in events if e.liked is liked]
+        console.print(f"[bold]{word}[/] {'; '.join(titles[-SHOWN_EVENTS:]) or 'nothing'}")
+    weave = ranking.weave
+    weights = ", ".join(f"{w.expert} {w.weight:.2f}" for w in weave.weights)
+    console.print(f"[bold]route[/] {weave.route}   [bold]weights[/] {weights}")
+    table = Table("rank", "item", "P(like)", "score")
+    for item in ranking.items:
+        title = _title(catalogue, item.item_id)
+        table.add_row(str(item.rank), title, f"{item.probability:.3f}", f"{item.score:+.3f}")
+    console.print(table)
+    times = dataclasses.asdict(ranking.timing)
+    spans = ", ".join(f"{name[:-2]} {1000 * value:.1f} ms" for name, value in times.items())
+    console.print(f"{NUM_CANDIDATES} candidates: {spans}", highlight=False)
+
+
+def _title(catalogue: Catalogue, item_id: str) -> str:
+    item = catalogue.get(item_id)
+    if item is None:
+        return item_id
+    return f"{item.title} ({', '.join(item.attributes)})"
+
+
+def _judge(bundle: Path, data: Path, console: Console) -> None:
+    """Evaluates on the test rows, once per bundle and data."""
+    console.rule("how good is it?")
+    progress = Progress()
+    with progress.stage("evaluate"):
+        report, scored, dataset = evaluate(
+            bundle, data, Protocol.P1, through_grpc=False, on_step=progress.step
+        )
+    for table in reporting.tables(report):
+        console.print(table)
+    truth = read_truth(data)
+    if truth:
+        console.print(reporting.planted_table(scored, dataset, truth))
+    console.print(reporting.difference_line(report), highlight=False)

@@ -1,0 +1,209 @@
+"""How good a bundle ranks: its served score beside what the score is made of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import rankloom
+from rankloom_adapters.bundle import Bundle, open_bundle
+from rankloom_adapters.gate import Gate, Mix, Route
+from rankloom_training import metrics
+from rankloom_training.data import Dataset, Interactions, Split, load_dataset
+from rankloom_training.metrics import Estimate, Metrics
+from rankloom_training.scoring import BundleScorer, Prepared, Request, requests_of
+from rankloom_training.serving import serving
+from rankloom_training.visibility import Protocol, scoring_view
+
+CALLS_IN_FLIGHT = 8
+CALL_TIMEOUT_S = 60.0
+Step = Callable[[int, int], None]
+
+
+class ProtocolError(ValueError):
+    """The bundle was trained under another protocol than the one asked for."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """Scores of the test rows; arrays of one entry a row, in the log's order.
+
+    ``scores`` has the keys served, cf, lightgbm, global and fused. ``warm``: user and
+    item both have training rows. ``route``: the gate's route of each row.
+    """
+
+    rows: NDArray[np.int64]
+    user: NDArray[np.int64]
+    label: NDArray[np.bool_]
+    warm: NDArray[np.bool_]
+    route: NDArray[np.str_]
+    scores: Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was measured, on which rows and under which protocol."""
+
+    protocol: str
+    bundle_digest: str
+    num_rows: int
+    num_users: int
+    metrics: Mapping[str, Metrics]
+    parts: Mapping[str, tuple[int, float]]
+    fused_over_global: Estimate
+
+    def to_json(self) -> dict[str, object]:
+        """One object per score, each metric as value, low and high; and the rest."""
+        fields: dict[str, object] = {
+            name: {
+                metric: {"value": e.value, "low": e.low, "high": e.high}
+                for metric in ("auc", "uauc", "ndcg5", "map5")
+                for e in [getattr(found, metric)]
+            }
+            for name, found in self.metrics.items()
+        }
+        difference = self.fused_over_global
+        return fields | {
+            "protocol": self.protocol,
+            "bundle": self.bundle_digest,
+            "rows": self.num_rows,
+            "users": self.num_users,
+            "eligible_users": self.metrics["served"].num_eligible,
+            "parts": {
+                name: {"rows": rows, "auc": _or_none(auc)}
+                for name, (rows, auc) in self.parts.items()
+            },
+            "fused_minus_global_auc": {
+                "value": difference.value,
+                "low": difference.low,
+                "high": difference.high,
+            },
+        }
+
+
+def score_test(
+    bundle: Bundle, dataset: Dataset, protocol: Protocol, *, through_grpc: bool, on_step: Step
+) -> Scored:
+    """Scores every test row; ``through_grpc``: the served score comes from a server.
+
+    Raises ProtocolError, or what loading the bundle raises.
+    """
+    trained = bundle.metadata.get("protocol")
+    if trained != str(protocol):
+        raise ProtocolError(f"the bundle was trained under {trained}; pass --protocol {trained}")
+    requests = requests_of(dataset, scoring_view(dataset.log, protocol, Split.TEST))
+    scorer = BundleScorer(bundle)
+    prepared = [scorer.prepare(request) for request in requests]
+    scores, mixes = _all_scores(scorer, prepared, on_step)
+    if through_grpc:
+        with serving(bundle.folder) as address:
+            scores["served"] = asyncio.run(_served_scores(address, requests, on_step))
+    return _scored(dataset.log, prepared, scores, mixes)
+
+
+def report(scored: Scored, protocol: Protocol, bundle: Bundle) -> Report:
+    """Metrics of every score, of cold and warm rows, and of the gate's routes."""
+    served = scored.scores["served"]
+    masks = {"warm rows": scored.warm, "cold rows": ~scored.warm}
+    masks |= {f"route {route}": scored.route == route for route in Route}
+    return Report(
+        protocol=str(protocol),
+        bundle_digest=bundle.digest,
+        num_rows=len(scored.rows),
+        num_users=len(np.unique(scored.user)),
+        metrics={
+            name: metrics.evaluate(scored.user, scored.label, score)
+            for name, score in scored.scores.items()
+        },
+        parts={
+            name: (int(mask.sum()), metrics.auc(scored.label[mask], served[mask]))
+            for name, mask in masks.items()
+        },
+        fused_over_global=metrics.auc_difference(
+            scored.user, scored.label, scored.scores["fused"], scored.scores["global"]
+        ),
+    )
+
+
+def evaluate(
+    bundle: Path, data: Path, protocol: Protocol, *, through_grpc: bool, on_step: Step
+) -> tuple[Report, Scored, Dataset]:
+    """Opens both, scores the test rows and reports. Raises ValueErrors that say what to do."""
+    opened, dataset = open_bundle(bundle), load_dataset(data)
+    scored = score_test(opened, dataset, protocol, through_grpc=through_grpc, on_step=on_step)
+    return report(scored, protocol, opened), scored, dataset
+
+
+def _all_scores(
+    scorer: BundleScorer, prepared: Sequence[Prepared], on_step: Step
+) -> tuple[dict[str, NDArray[np.float64]], list[Mix]]:
+    gate = scorer.engine.weaver.gate
+    served = [gate.mix(one.features.vector) for one in prepared]
+    weights = {
+        "served": np.stack([mix.weights for mix in served]),
+        "global": np.stack([gate.global_mix().weights for _ in prepared]),
+        "fused": np.stack([_fused_weights(gate, one) for one in prepared]),
+    }
+    prior = np.concatenate([one.prior for one in prepared])
+    scores: dict[str, NDArray[np.float64]] = {}
+    for name, rows in weights.items():
+        scores[name] = np.concatenate(scorer.margins(prepared, rows, on_step)) + prior
+    scores["cf"] = np.concatenate([one.collaborative for one in prepared]).astype(np.float64)
+    scores["lightgbm"] = prior
+    names = ("served", "cf", "lightgbm", "global", "fused")
+    return {name: scores[name] for name in names}, served
+
+
+def _fused_weights(gate: Gate, one: Prepared) -> NDArray[np.float32]:
+    """The weighted sum for every user who has a vector, whatever the gate's thresholds say."""
+    weights = gate.weights(one.features.vector)
+    if weights is None:
+        return gate.global_mix(cold=True).weights
+    return np.append(weights, 0.0).astype(np.float32)
+
+
+def _scored(
+    log: Interactions,
+    prepared: Sequence[Prepared],
+    scores: Mapping[str, NDArray[np.float64]],
+    mixes: Sequence[Mix],
+) -> Scored:
+    rows = np.concatenate([one.rows for one in prepared])
+    train = log.split == Split.TRAIN
+    known_users, known_items = np.unique(log.user[train]), np.unique(log.item[train])
+    warm = np.isin(log.user[rows], known_users) & np.isin(log.item[rows], known_items)
+    route = [str(m.route) for m, one in zip(mixes, prepared, strict=True) for _ in one.rows]
+    return Scored(rows, log.user[rows], log.liked[rows], warm, np.array(route), scores)
+
+
+async def _served_scores(
+    address: str, requests: Sequence[Request], on_step: Step
+) -> NDArray[np.float64]:
+    """Scores from a server, a few calls at a time, in the requests' order of rows."""
+    limit = asyncio.Semaphore(CALLS_IN_FLIGHT)
+    async with rankloom.AsyncClient(address, timeout_s=CALL_TIMEOUT_S) as client:
+
+        async def ask(request: Request) -> list[float]:
+            async with limit:
+                ranking = await client.rank(
+                    [item.item_id for item in request.items],
+                    history=[rankloom.Event(e.item_id, e.liked) for e in request.events],
+                    options=rankloom.RankOptions(allow_degraded=False),
+                )
+            found = ranking.scores()
+            return [found[item.item_id] for item in request.items]
+
+        scores: list[list[float]] = []
+        for at in range(0, len(requests), 64):
+            scores += await asyncio.gather(*(ask(one) for one in requests[at : at + 64]))
+            on_step(len(scores), len(requests))
+    return np.concatenate([np.array(one) for one in scores])
+
+
+def _or_none(value: float) -> float | None:
+    return value if np.isfinite(value) else None

@@ -1,0 +1,172 @@
+"""Fine-tunes experts: LoRA on the frozen base, for everybody and then for each group."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import peft
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rankloom_adapters.expert import WEIGHTS_FILE
+from rankloom_engine.model import Decoder
+from rankloom_engine.packing import collate
+from rankloom_training.metrics import auc
+from rankloom_training.windows import Window, batches
+
+RANK, ALPHA = 8, 16
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+MAX_BATCH_TOKENS = 6144
+OnStep = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How long and how fast to learn. ``pairwise``: weight of the within-window loss."""
+
+    epochs: int
+    learning_rate: float
+    pairwise: float = 0.3
+    weight_decay: float = 0.01
+
+
+class ExpertTrainer:
+    """A base model with one trainable LoRA adapter. The base's own weights stay as they are."""
+
+    def __init__(self, decoder: Decoder, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.decoder = decoder
+        self._seed = seed
+        config = peft.LoraConfig(
+            r=RANK, lora_alpha=ALPHA, target_modules=_targets(decoder.model), bias="none"
+        )
+        with warnings.catch_warnings():
+            # peft reads an attribute that transformers has renamed; nothing to do about it here.
+            warnings.simplefilter("ignore", FutureWarning)
+            self._adapted: Any = peft.get_peft_model(cast("Any", decoder.model), config)
+
+    def train(
+        self,
+        windows: Sequence[Window],
+        valid: Sequence[Window],
+        recipe: Recipe,
+        *,
+        with_projector: bool,
+        on_step: OnStep,
+        on_epoch: Callable[[int, float], None],
+    ) -> float:
+        """Trains the adapter in place, keeping the epoch of the best validation AUC.
+
+        The start counts as an epoch, so that training can never make things worse on
+        ``valid``. Answers that AUC.
+        """
+        parameters = self._trainable(with_projector=with_projector)
+        random = np.random.default_rng(self._seed)
+        plan = [batches(windows, MAX_BATCH_TOKENS, random) for _ in range(recipe.epochs)]
+        steps = sum(map(len, plan))
+        optimiser = torch.optim.AdamW(
+            parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, recipe.learning_rate, total_steps=max(steps, 1)
+        )
+        best, best_state = self.auc(valid), copy.deepcopy(self.state())
+        on_epoch(0, best)
+        step = 0
+        for epoch, epoch_batches in enumerate(plan, 1):
+            self.decoder.projector.train(with_projector)
+            for batch in epoch_batches:
+                optimiser.zero_grad()
+                self._loss(batch, recipe.pairwise).backward()
+                nn.utils.clip_grad_norm_(parameters, 1.0)
+                optimiser.step()
+                schedule.step()
+                step += 1
+                on_step(step, steps)
+            found = self.auc(valid)
+            on_epoch(epoch, found)
+            if found > best:
+                best, best_state = found, copy.deepcopy(self.state())
+        self.load(best_state)
+        return best
+
+    def auc(self, windows: Sequence[Window]) -> float:
+        """AUC of margin plus prior over the windows' rows."""
+        margins = self.margins(windows)
+        prior = np.concatenate([window.prior for window in windows])
+        label = np.concatenate([window.label for window in windows])
+        return auc(label > 0, margins + prior)
+
+    @torch.inference_mode()
+    def margins(self, windows: Sequence[Window]) -> NDArray[np.float32]:
+        """Margins of all rows, in the windows' order."""
+        self.decoder.projector.eval()
+        order = batches(windows, MAX_BATCH_TOKENS, np.random.default_rng(0))
+        found: dict[int, NDArray[np.float32]] = {}
+        for batch in order:
+            margins = self.decoder.margins(collate([window.packed for window in batch])).numpy()
+            ends = np.cumsum([len(window.label) for window in batch])[:-1]
+            for window, part in zip(batch, np.split(margins, ends), strict=True):
+                found[id(window)] = part
+        return np.concatenate([found[id(window)] for window in windows])
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """Weights of adapter and projector."""
+        return {
+            "adapter": dict(peft.get_peft_model_state_dict(self._adapted)),
+            "projector": dict(self.decoder.projector.state_dict()),
+        }
+
+    def load(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """Takes back what ``state`` gave."""
+        peft.set_peft_model_state_dict(self._adapted, state["adapter"])
+        self.decoder.projector.load_state_dict(state["projector"])
+
+    def save(self, folder: Path) -> None:
+        """Writes the adapter in PEFT's file format."""
+        self._adapted.save_pretrained(str(folder))
+        (folder / "README.md").unlink(missing_ok=True)
+
+    def load_adapter(self, folder: Path) -> None:
+        """Takes the adapter that ``save`` wrote."""
+        weights = safetensors.torch.load_file(str(folder / WEIGHTS_FILE))
+        peft.set_peft_model_state_dict(self._adapted, weights)
+
+    def _trainable(self, *, with_projector: bool) -> list[nn.Parameter]:
+        for parameter in self.decoder.projector.parameters():
+            parameter.requires_grad_(with_projector)
+        modules = (self.decoder.model, self.decoder.projector)
+        return [p for module in modules for p in module.parameters() if p.requires_grad]
+
+    def _loss(self, batch: Sequence[Window], pairwise: float) -> Tensor:
+        """Log-loss of margin + prior, and a logistic loss over each window's pairs."""
+        margins = self.decoder.margins(collate([window.packed for window in batch]))
+        logits = margins + torch.from_numpy(np.concatenate([w.prior for w in batch]))
+        label = torch.from_numpy(np.concatenate([w.label for w in batch]))
+        loss = functional.binary_cross_entropy_with_logits(logits, label)
+        sizes = [len(window.label) for window in batch]
+        parts = zip(logits.split(sizes), label.split(sizes), strict=True)
+        pairs = [_pair_loss(*part) for part in parts]
+        return loss + pairwise * torch.stack(pairs).mean()
+
+
+def _pair_loss(logits: Tensor, label: Tensor) -> Tensor:
+    """Mean log-loss of liked over disliked; zero where a window has one class only."""
+    gaps = logits[label > 0][:, None] - logits[label == 0][None, :]
+    return functional.softplus(-gaps).mean() if gaps.numel() else logits.sum() * 0.0
+
+
+def _targets(model: nn.Module) -> list[str]:
+    names = {
+        name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear)
+    }
+    return sorted(names & set(TARGETS)) or sorted(names - {"lm_head", "embed_out"})

@@ -1,0 +1,139 @@
+"""Ranking metrics as the published tables compute them, and their uncertainty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+TOP = 5
+BOOTSTRAP_SAMPLES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A metric with its 95 % interval from a bootstrap over users."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """AUC over all rows; the others are means over users, see ``evaluate``."""
+
+    auc: Estimate
+    uauc: Estimate
+    ndcg5: Estimate
+    map5: Estimate
+    num_eligible: int
+
+
+def auc(label: NDArray[np.bool_], score: NDArray[np.floating]) -> float:
+    """P(a liked row scores above a disliked one), ties count half; NaN with one class."""
+    num_liked = int(label.sum())
+    pairs = num_liked * (len(label) - num_liked)
+    if not pairs:
+        return float("nan")
+    ranks = float(rankdata(score)[label].sum())
+    return (ranks - num_liked * (num_liked + 1) / 2) / pairs
+
+
+def ndcg(label: NDArray[np.bool_], score: NDArray[np.floating]) -> float:
+    """NDCG@5 with binary gain; 0 without a liked row."""
+    order = np.argsort(-score, kind="stable")[:TOP]
+    discount = 1.0 / np.log2(np.arange(2, TOP + 2))
+    best = discount[: min(int(label.sum()), TOP)].sum()
+    return float((label[order] * discount[: len(order)]).sum() / best) if best else 0.0
+
+
+def average_precision(label: NDArray[np.bool_], score: NDArray[np.floating]) -> float:
+    """AP@5, divided by the number of liked rows as ThinkRec's code does; 0 without one."""
+    hits = label[np.argsort(-score, kind="stable")[:TOP]]
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+    num_liked = int(label.sum())
+    return float((precision * hits).sum() / num_liked) if num_liked else 0.0
+
+
+def evaluate(
+    user: NDArray[np.int64], label: NDArray[np.bool_], score: NDArray[np.floating], seed: int = 0
+) -> Metrics:
+    """All metrics of (n,) rows.
+
+    UAUC: unweighted mean over users with both classes, the eligible ones. NDCG@5 and
+    MAP@5: mean over users with at least two rows.
+    """
+    groups = rows_by_user(user)
+    per_user = [(label[rows], score[rows]) for rows in groups]
+    uaucs = [auc(*rows) for rows in per_user]
+    listed = [rows if len(rows[0]) > 1 else None for rows in per_user]
+    ndcgs = [ndcg(*rows) if rows else float("nan") for rows in listed]
+    maps = [average_precision(*rows) if rows else float("nan") for rows in listed]
+    samples = _user_samples(len(groups), seed)
+    return Metrics(
+        auc=_estimate(auc(label, score), samples, _auc_of_sample(groups, label, score)),
+        uauc=_mean_estimate(uaucs, samples),
+        ndcg5=_mean_estimate(ndcgs, samples),
+        map5=_mean_estimate(maps, samples),
+        num_eligible=int(np.isfinite(uaucs).sum()),
+    )
+
+
+def auc_difference(
+    user: NDArray[np.int64],
+    label: NDArray[np.bool_],
+    one: NDArray[np.floating],
+    other: NDArray[np.floating],
+    seed: int = 0,
+) -> Estimate:
+    """AUC of ``one`` minus AUC of ``other``, with a paired bootstrap over users."""
+    groups = rows_by_user(user)
+    first, second = (_auc_of_sample(groups, label, score) for score in (one, other))
+    return _estimate(
+        auc(label, one) - auc(label, other),
+        _user_samples(len(groups), seed),
+        lambda users: first(users) - second(users),
+    )
+
+
+def rows_by_user(user: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Row numbers of each user, in the users' order."""
+    order = np.argsort(user, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(user[order])) + 1)
+
+
+def _user_samples(num_users: int, seed: int) -> NDArray[np.int64]:
+    return np.random.default_rng(seed).integers(0, num_users, (BOOTSTRAP_SAMPLES, num_users))
+
+
+def _auc_of_sample(
+    groups: Sequence[NDArray[np.int64]], label: NDArray[np.bool_], score: NDArray[np.floating]
+) -> Callable[[NDArray[np.int64]], float]:
+    def of(users: NDArray[np.int64]) -> float:
+        rows = np.concatenate([groups[user] for user in users])
+        return auc(label[rows], score[rows])
+
+    return of
+
+
+def _mean_estimate(values: Sequence[float], samples: NDArray[np.int64]) -> Estimate:
+    array = np.array(values)
+    if not np.isfinite(array).any():
+        return Estimate(float("nan"), float("nan"), float("nan"))
+    return _estimate(float(np.nanmean(array)), samples, lambda users: _nanmean(array[users]))
+
+
+def _nanmean(values: NDArray[np.float64]) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def _estimate(
+    value: float, samples: NDArray[np.int64], of: Callable[[NDArray[np.int64]], float]
+) -> Estimate:
+    low, high = np.nanquantile([of(users) for users in samples], [0.025, 0.975])
+    return Estimate(value, float(low), float(high))

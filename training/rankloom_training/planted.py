@@ -1,0 +1,172 @@
+"""The embedded demonstration data: invented films and planted tastes.
+
+Every label is drawn from a known probability, so that the best possible AUC is known
+too. The numbers below describe a plausible small service; they are stated here once
+and are no knobs: no model's result was used to choose them.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+SEED = 7
+NUM_USERS, NUM_ITEMS = 480, 240
+MIN_EVENTS, MAX_EVENTS = 25, 60
+NUM_DAYS, LAST_JOIN_DAY = 300, 240
+LIKES = 0.2  # log-odds that an average user likes an average item
+TASTE = 1.5  # log-odds that a group adds to a genre it loves, or takes from one it avoids
+QUALITY_SPREAD, LEVEL_SPREAD = 0.5, 0.3  # standard deviations of items and users, log-odds
+
+GENRES = ("Heist", "Space", "Romance", "Western", "Haunting", "Satire", "Voyage", "Courtroom")
+# Planted groups: genres that each loves, and genres that each avoids.
+GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "thrill": (("Heist", "Space", "Haunting"), ("Romance", "Satire")),
+    "heart": (("Romance", "Voyage", "Western"), ("Haunting", "Heist")),
+    "mind": (("Satire", "Courtroom", "Space"), ("Western", "Voyage")),
+}
+_ADJECTIVES = (
+    "Silent",
+    "Crimson",
+    "Last",
+    "Broken",
+    "Golden",
+    "Hidden",
+    "Endless",
+    "Paper",
+    "Winter",
+    "Glass",
+    "Distant",
+    "Burning",
+    "Quiet",
+    "Second",
+    "Hollow",
+    "Velvet",
+)
+_NOUNS = (
+    "Harbor",
+    "Orchard",
+    "Signal",
+    "Ledger",
+    "Lantern",
+    "Frontier",
+    "Mirror",
+    "Verdict",
+    "Garden",
+    "Comet",
+    "Cellar",
+    "Parade",
+    "Compass",
+    "Station",
+    "Promise",
+    "River",
+)
+_SCENES = {
+    "Heist": "a crew plans one final robbery",
+    "Space": "a crew drifts far from any star",
+    "Romance": "two strangers share a summer",
+    "Western": "a rider returns to a dusty town",
+    "Haunting": "an old house will not stay quiet",
+    "Satire": "a small office takes itself very seriously",
+    "Voyage": "a ship sets out with a torn map",
+    "Courtroom": "a young lawyer doubts the evidence",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Truth:
+    """What was planted. ``probability``: (rows,) of a like. ``group``: (users,) names."""
+
+    probability: NDArray[np.float64]
+    group: tuple[str, ...]
+
+
+def write_planted(folder: Path) -> None:
+    """Writes items.csv, interactions.csv and truth.csv; the same bytes every time."""
+    random = np.random.default_rng(SEED)
+    genres = _draw_genres(random)
+    quality = random.normal(0.0, QUALITY_SPREAD, NUM_ITEMS)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "items.csv", ["item_id", "title", "year", "genres", "description"],
+           _items(genres, random))  # fmt: skip
+    rows = list(_interactions(genres, quality, random))
+    header = ["user_id", "item_id", "label", "timestamp", "position"]
+    _write(folder / "interactions.csv", header, [row[:5] for row in rows])
+    header = ["user_id", "position", "group", "probability"]
+    _write(folder / "truth.csv", header, [[row[0], row[4], *row[5:]] for row in rows])
+
+
+def read_truth(folder: Path) -> dict[tuple[str, int], tuple[str, float]]:
+    """(user id, position) → (planted group, probability of a like); empty without the file."""
+    path = folder / "truth.csv"
+    if not path.exists():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        return {
+            (row["user_id"], int(row["position"])): (row["group"], float(row["probability"]))
+            for row in csv.DictReader(file)
+        }
+
+
+def _draw_genres(random: np.random.Generator) -> NDArray[np.bool_]:
+    """(items, genres): one or two genres each."""
+    flags = np.zeros((NUM_ITEMS, len(GENRES)), dtype=np.bool_)
+    for row in flags:
+        row[random.choice(len(GENRES), size=random.integers(1, 3), replace=False)] = True
+    return flags
+
+
+def _items(genres: NDArray[np.bool_], random: np.random.Generator) -> list[list[object]]:
+    names = [f"The {one} {two}" for one in _ADJECTIVES for two in _NOUNS]
+    random.shuffle(names)
+    years = random.integers(1960, 2021, NUM_ITEMS)
+    rows: list[list[object]] = []
+    for place, flags in enumerate(genres):
+        own = [name for name, flag in zip(GENRES, flags, strict=True) if flag]
+        description = "In this film " + ", while ".join(_SCENES[name] for name in own)
+        rows.append([f"film-{place:03d}", names[place], years[place], "|".join(own), description])
+    return rows
+
+
+def _interactions(
+    genres: NDArray[np.bool_], quality: NDArray[np.float64], random: np.random.Generator
+) -> list[list[object]]:
+    """Rows of user, item, label, time, position, planted group and probability."""
+    names = list(GROUPS)
+    popularity = np.exp(0.5 * random.normal(size=NUM_ITEMS) + 0.3 * quality)
+    popularity /= popularity.sum()
+    rows: list[list[object]] = []
+    for user in range(NUM_USERS):
+        group = names[int(random.integers(len(names)))]
+        level = random.normal(0.0, LEVEL_SPREAD)
+        count = int(random.integers(MIN_EVENTS, MAX_EVENTS + 1))
+        items = random.choice(NUM_ITEMS, size=count, replace=False, p=popularity)
+        joined = random.uniform(0, LAST_JOIN_DAY)
+        days = np.sort(random.uniform(joined, NUM_DAYS, count))
+        odds = LIKES + level + quality[items] + genres[items] @ _taste(group)
+        chance = 1.0 / (1.0 + np.exp(-odds))
+        liked = random.random(count) < chance
+        rows += [
+            [f"user-{user:03d}", f"film-{item:03d}", int(label), int(day * 86_400), place, group,
+             f"{p:.6f}"]
+            for place, (item, label, day, p) in enumerate(
+                zip(items, liked, days, chance, strict=True)
+            )
+        ]  # fmt: skip
+    return rows
+
+
+def _taste(group: str) -> NDArray[np.float64]:
+    loved, avoided = GROUPS[group]
+    return np.array([TASTE * ((g in loved) - (g in avoided)) for g in GENRES])
+
+
+def _write(path: Path, header: list[str], rows: list[list[object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

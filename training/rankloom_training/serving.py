@@ -1,0 +1,77 @@
+"""A ranking server in a process of its own, for as long as somebody needs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+STOP_S = 30.0
+
+
+class ServerStartError(RuntimeError):
+    """The server ended before it served; the message holds its last line."""
+
+
+@contextmanager
+def serving(bundle: Path, *options: str) -> Iterator[str]:
+    """Runs ``rankloom serve`` on a free port; gives its address once it serves.
+
+    The server is stopped, and waited for, when the body ends. Raises ServerStartError.
+    """
+    command = [sys.executable, "-m", "rankloom", "serve", "--bundle", str(bundle), "--port", "0"]
+    process = subprocess.Popen(
+        [*command, *options],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Ctrl-C reaches the whole terminal group; this process decides when the server stops.
+        start_new_session=True,
+        env=os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
+    )
+    try:
+        log = process.stderr
+        if log is None:
+            raise ServerStartError("the server has no log")
+        address = _await_address(log)
+        threading.Thread(target=_drain, args=(log,), daemon=True).start()
+        yield address
+    finally:
+        _stop(process)
+
+
+def _await_address(log: IO[str]) -> str:
+    last = "it said nothing"
+    for line in log:
+        last = line.strip()
+        try:
+            fields = json.loads(line)
+        except ValueError:
+            continue
+        if fields.get("event") == "serving":
+            return str(fields["address"])
+    raise ServerStartError(f"the server did not start: {last}")
+
+
+def _drain(log: IO[str]) -> None:
+    """Reads on, so that the server never waits for room in the pipe."""
+    for _ in log:
+        pass
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stderr is not None:
+        process.stderr.close()

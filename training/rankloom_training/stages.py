@@ -1,0 +1,69 @@
+"""Long work in stages: each is done once, kept, and found again by the next run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rankloom_training.progress import Progress
+
+RUN_FILE = "run.json"
+
+
+class Workspace:
+    """A folder of finished stages, bound to what they were made from.
+
+    A stage is written beside its place and moved there when it is whole, so that a
+    killed run leaves finished stages and at most one that is begun again.
+    """
+
+    def __init__(self, folder: Path, made_from: Mapping[str, object], progress: Progress) -> None:
+        self.folder = folder
+        self._progress = progress
+        text = json.dumps(made_from, sort_keys=True, indent=1)
+        if not _holds(folder / RUN_FILE, text):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            _write_whole(folder / RUN_FILE, text)
+
+    def stage(self, name: str, make: Callable[[Path], None]) -> Path:
+        """The folder of a finished stage; ``make`` fills it where it is not there yet."""
+        done, begun = self.folder / name, self.folder / f"{name}.begun"
+        with self._progress.stage(name) as shown:
+            if done.is_dir():
+                shown.note("kept from an earlier run")
+                return done
+            shutil.rmtree(begun, ignore_errors=True)
+            begun.mkdir()
+            make(begun)
+            begun.rename(done)
+        return done
+
+    def remove(self) -> None:
+        """Deletes the folder, once its result has been put elsewhere."""
+        shutil.rmtree(self.folder)
+
+
+def digest_of(folder: Path) -> str:
+    """SHA-256 over the names and bytes of the files right in a folder."""
+    total = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        with path.open("rb") as file:
+            total.update(
+                f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode()
+            )
+    return total.hexdigest()
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_text() == text
+
+
+def _write_whole(path: Path, text: str) -> None:
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(text)
+    os.replace(unfinished, path)
