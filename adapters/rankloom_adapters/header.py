@@ -64,8 +64,8 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _tensor(name: str, value: object) -> TensorHeader:
-    fields = value if isinstance(value, dict) else {}
-    dtype, shape = fields.get("dtype"), fields.get("shape")
+    fields: dict[str, Any] = value if isinstance(value, dict) else {}
+    dtype, shape = str(fields.get("dtype")), fields.get("shape")
     if dtype not in DTYPE_BYTES:
         raise HeaderError(f"tensor {name[:80]!r}: dtype must be one of {', '.join(DTYPE_BYTES)}")
     if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import safetensors.numpy
@@ -79,7 +80,7 @@ def load_item_vectors(data: bytes) -> NDArray[np.float32]:
 
 def _load_decoder(bundle: Bundle, fmt: PromptFormat, experts: list[Expert]) -> Decoder:
     model = load_decoder_model(bundle.read(parts.BASE_CONFIG), bundle.read(parts.BASE_WEIGHTS))
-    table = model.get_input_embeddings()
+    table = cast("Any", model).get_input_embeddings()
     self_check(model, table.num_embeddings)
     projector = Projector.from_bytes(bundle.read(parts.PROJECTOR), table.embedding_dim)
     decoder = Decoder(model, projector, yes=fmt.liked, no=fmt.disliked)

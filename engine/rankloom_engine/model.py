@@ -34,7 +34,7 @@ class Decoder:
         self.mixture: Mixture | None = None
         self._verdicts = torch.tensor([yes, no])
 
-    def hidden(self, batch: PackedBatch) -> Tensor:
+    def _hidden(self, batch: PackedBatch) -> Tensor:
         """(rows, length, hidden) last states of a packed batch."""
         body = cast("Any", self.model).base_model
         return cast(
@@ -47,13 +47,13 @@ class Decoder:
             ).last_hidden_state,
         )
 
-    def margins(self, batch: PackedBatch, hidden: Tensor | None = None) -> Tensor:
+    def margins(self, batch: PackedBatch) -> Tensor:
         """(verdicts,) Yes − No logits, in the batch's order of rows and candidates."""
-        states = self.hidden(batch) if hidden is None else hidden
+        states = self._hidden(batch)
         row, place = torch.from_numpy(batch.verdict_at).unbind(dim=1)
         head = cast("Any", self.model).get_output_embeddings()
         # Two rows of the head instead of the whole vocabulary.
-        logits = states[row, place] @ head.weight[self._verdicts].T
+        logits: Tensor = states[row, place] @ head.weight[self._verdicts].T
         if getattr(head, "bias", None) is not None:
             logits = logits + head.bias[self._verdicts]
         return (logits[:, 0] - logits[:, 1]).float()

@@ -53,9 +53,8 @@ class Projector(nn.Module):
 
     def to_bytes(self) -> bytes:
         """safetensors."""
-        return safetensors.torch.save(
-            {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
-        )
+        state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        return bytes(safetensors.torch.save(state))
 
     @classmethod
     def from_bytes(cls, data: bytes, hidden: int) -> Projector:

@@ -47,7 +47,7 @@ def export(model: CollaborativeModel) -> bytes:
             verbose=False,
         )
     buffer = io.BytesIO()
-    program.save(buffer, external_data=False)  # type: ignore[union-attr]
+    program.save(buffer, external_data=False)
     check_equal(model, buffer.getvalue())
     return buffer.getvalue()
 

@@ -32,13 +32,15 @@ def provider_from_bytes(
 
 def statistics_to_bytes(statistics: ItemStatistics) -> bytes:
     """safetensors."""
-    return safetensors.numpy.save(
-        {
-            "rows": np.ascontiguousarray(statistics.rows),
-            "likes": np.ascontiguousarray(statistics.likes),
-            "co_liking": np.ascontiguousarray(statistics.co_liking),
-            "co_rating": np.ascontiguousarray(statistics.co_rating),
-        }
+    return bytes(
+        safetensors.numpy.save(
+            {
+                "rows": np.ascontiguousarray(statistics.rows),
+                "likes": np.ascontiguousarray(statistics.likes),
+                "co_liking": np.ascontiguousarray(statistics.co_liking),
+                "co_rating": np.ascontiguousarray(statistics.co_rating),
+            }
+        )
     )
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
-from rankloom_adapters.expert import ExpertError
+
+from engine.tiny import random_expert, random_segment, tiny_decoder, tiny_model
+from rankloom_adapters.expert import Expert, ExpertError
 from rankloom_engine.mixture import install, merged_delta
 from rankloom_engine.model import Decoder
 from rankloom_engine.packing import PackedRow, collate, pack
-
-from engine.tiny import random_expert, random_segment, tiny_decoder, tiny_model
 
 FP32_TOLERANCE = 1e-5
 BF16_TOLERANCE = 0.06  # root mean square, in standard deviations of the margins
@@ -34,7 +35,9 @@ def random_weights(num_rows: int, num_experts: int) -> torch.Tensor:
     return torch.softmax(torch.randn(num_rows, num_experts, generator=generator), dim=1)
 
 
-def merged_margins(decoder: Decoder, experts: list, weights: list[float], row: PackedRow):
+def merged_margins(
+    decoder: Decoder, experts: Sequence[Expert], weights: Sequence[float], row: PackedRow
+) -> torch.Tensor:
     """The same model with the weighted deltas added to its weights."""
     merged = Decoder(copy.deepcopy(tiny_model()), decoder.projector, yes=3, no=4)
     merged.model.to(next(decoder.model.parameters()).dtype)
@@ -111,5 +114,5 @@ def test_an_expert_of_another_base_is_refused() -> None:
     path, pair = next(iter(expert.modules.items()))
     wrong = type(pair)(pair.a[:, :-1], pair.b)
     misfit = type(expert)("wide", expert.digest, 4, 1.0, {**expert.modules, path: wrong})
-    with pytest.raises(ExpertError, match="wide: .*shape"):
+    with pytest.raises(ExpertError, match=r"wide: .*shape"):
         install(model, [misfit])

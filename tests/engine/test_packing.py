@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rankloom_engine.errors import ModelError
-from rankloom_engine.model import self_check
-from rankloom_engine.packing import Segment, collate, pack
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from engine.tiny import VOCABULARY, random_segment, tiny_decoder
+from rankloom_engine.errors import ModelError
+from rankloom_engine.model import self_check
+from rankloom_engine.packing import Segment, collate, pack
 
 TOLERANCE = 1e-5
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from rankloom_engine.prompt import (
     CANDIDATES_PER_ROW,
     Prompt,

@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 import torch
+
+from engine.tiny import random_segment, tiny_decoder
 from rankloom_engine.errors import EngineClosedError, EngineFailedError, WorkExpiredError
 from rankloom_engine.packing import collate, pack
 from rankloom_engine.prompt import Prompt
 from rankloom_engine.runner import EngineRunner
-
-from engine.tiny import random_segment, tiny_decoder
 
 
 def prompt_of(seed: int, num_rows: int = 1) -> Prompt:

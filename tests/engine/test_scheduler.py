@@ -6,6 +6,7 @@ from math import inf
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rankloom_engine.scheduler import Job, Scheduler
 
 jobs = st.lists(

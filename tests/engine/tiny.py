@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
 from rankloom_adapters.expert import Expert, Factors
 from rankloom_engine.mixture import install
 from rankloom_engine.model import Decoder
 from rankloom_engine.packing import Segment
 from rankloom_engine.projector import Projector
-from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
 
 HIDDEN, VOCABULARY, LATENT, COLUMNS = 32, 96, 8, 5
 

@@ -11,8 +11,7 @@ from typing import Any, cast
 import numpy as np
 import safetensors.torch
 import torch
-from tokenizers import Tokenizer
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -104,6 +103,11 @@ def train_decoder(
     return model.eval()
 
 
+def embeddings_of(model: nn.Module) -> nn.Embedding:
+    """The table of a decoder's token embeddings."""
+    return cast("nn.Embedding", cast("Any", model).get_input_embeddings())
+
+
 def next_token_loss(model: nn.Module, ids: Tensor) -> Tensor:
     """Mean cross-entropy of (batch, length) ids; -1 is padding."""
     logits = cast("Any", model)(input_ids=ids.clamp_min(0)).logits[:, :-1]
@@ -123,9 +127,11 @@ def write_base(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> None:
 
 def read_base(folder: Path) -> tuple[nn.Module, Tokenizer]:
     """The model and tokenizer that ``write_base`` wrote under ``folder``'s bundle."""
-    read = lambda part: (folder / part).read_bytes()  # noqa: E731
-    model = load_decoder_model(read(parts.BASE_CONFIG), read(parts.BASE_WEIGHTS))
-    return model, load_tokenizer(read(parts.BASE_TOKENIZER))
+    config, weights, tokenizer = (
+        (folder / part).read_bytes()
+        for part in (parts.BASE_CONFIG, parts.BASE_WEIGHTS, parts.BASE_TOKENIZER)
+    )
+    return load_decoder_model(config, weights), load_tokenizer(tokenizer)
 
 
 def fetch_base(name: str, max_events: int) -> tuple[nn.Module, Tokenizer, PromptFormat]:

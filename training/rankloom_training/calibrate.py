@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,24 +45,25 @@ def fit_on_valid(
     rows = np.concatenate([one.rows for one in prepared])
     label = dataset.log.liked[rows]
     prior = np.concatenate([one.prior for one in prepared])
-    gate = scorer.engine.weaver.gate
-    aucs, scores = {}, {}
-    for number, temperature in enumerate(TEMPERATURES):
-        tried = dataclasses.replace(gate, temperature=temperature)
-        margins = scorer.margins(
-            prepared,
-            mixes(tried, prepared),
-            lambda done, total, n=number: on_step(n * total + done, len(TEMPERATURES) * total),
-        )
-        scores[temperature] = np.concatenate(margins) + prior
-        aucs[temperature] = auc(label, scores[temperature])
-    best = max(aucs, key=lambda t: (aucs[t], t == DEFAULT_TEMPERATURE))
-    chosen = best if aucs[best] > aucs[DEFAULT_TEMPERATURE] + WORTHWHILE else DEFAULT_TEMPERATURE
+    gates = {
+        temperature: dataclasses.replace(scorer.engine.weaver.gate, temperature=temperature)
+        for temperature in TEMPERATURES
+    }
+    weights = {temperature: mixes(gate, prepared) for temperature, gate in gates.items()}
+    margins = scorer.margins(prepared, weights, on_step)
+    aucs = {temperature: auc(label, found + prior) for temperature, found in margins.items()}
+    chosen = choose(aucs)
     return Fitted(
-        dataclasses.replace(gate, temperature=chosen),
-        fit_calibration(scores[chosen], label),
-        {"rows": float(len(rows)), "auc": aucs[chosen]},
+        gates[chosen],
+        fit_calibration(margins[chosen] + prior, label),
+        {"rows": float(len(rows)), "auc": aucs[chosen], "temperature": chosen},
     )
+
+
+def choose(aucs: Mapping[float, float]) -> float:
+    """The temperature of the best AUC, or the paper's where none is clearly better."""
+    best = max(aucs, key=lambda temperature: aucs[temperature])
+    return best if aucs[best] > aucs[DEFAULT_TEMPERATURE] + WORTHWHILE else DEFAULT_TEMPERATURE
 
 
 def mixes(gate: Gate, prepared: Sequence[Prepared]) -> NDArray[np.float32]:

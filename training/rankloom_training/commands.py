@@ -90,7 +90,6 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     from rankloom_training import reporting
     from rankloom_training.evaluate import evaluate as judge
-    from rankloom_training.planted import read_truth
     from rankloom_training.progress import Progress
     from rankloom_training.visibility import Protocol
 
@@ -103,12 +102,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             through_grpc=args.through == "grpc",
             on_step=progress.step,
         )
-    for table in reporting.tables(report):
-        console.print(table)
-    truth = read_truth(args.data)
-    if truth:
-        console.print(reporting.planted_table(scored, dataset, truth))
-    console.print(reporting.difference_line(report), highlight=False)
+    reporting.show(console, report, scored, dataset, args.data)
     if args.json is not None:
         reporting.write_json(report, args.json)
     if args.plot is not None:

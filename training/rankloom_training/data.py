@@ -273,7 +273,7 @@ def _liked(table: _Table) -> NDArray[np.bool_]:
     values = table.numbers("label")
     if not np.isin(values, (0.0, 1.0)).all():
         raise DataError(f"{table.name}: column for label: holds values other than 0 and 1")
-    return values == 1.0
+    return np.asarray(values == 1.0)
 
 
 def _refuse_unknown(log_name: str, items_name: str, place: NDArray[np.int64]) -> None:

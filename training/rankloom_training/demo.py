@@ -21,7 +21,7 @@ from rankloom_training import reporting
 from rankloom_training.data import DataError
 from rankloom_training.evaluate import evaluate
 from rankloom_training.pipeline import TrainOptions, train_bundle
-from rankloom_training.planted import read_truth, write_planted
+from rankloom_training.planted import write_planted
 from rankloom_training.progress import Progress
 from rankloom_training.serving import serving
 from rankloom_training.visibility import Protocol
@@ -133,9 +133,4 @@ def _judge(bundle: Path, data: Path, console: Console) -> None:
         report, scored, dataset = evaluate(
             bundle, data, Protocol.P1, through_grpc=False, on_step=progress.step
         )
-    for table in reporting.tables(report):
-        console.print(table)
-    truth = read_truth(data)
-    if truth:
-        console.print(reporting.planted_table(scored, dataset, truth))
-    console.print(reporting.difference_line(report), highlight=False)
+    reporting.show(console, report, scored, dataset, data)

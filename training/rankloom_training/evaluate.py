@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +16,12 @@ from rankloom_adapters.gate import Gate, Mix, Route
 from rankloom_training import metrics
 from rankloom_training.data import Dataset, Interactions, Split, load_dataset
 from rankloom_training.metrics import Estimate, Metrics
-from rankloom_training.scoring import BundleScorer, Prepared, Request, requests_of
+from rankloom_training.scoring import BundleScorer, Prepared, Request, Step, requests_of
 from rankloom_training.serving import serving
 from rankloom_training.visibility import Protocol, scoring_view
 
 CALLS_IN_FLIGHT = 8
 CALL_TIMEOUT_S = 60.0
-Step = Callable[[int, int], None]
 
 
 class ProtocolError(ValueError):
@@ -150,9 +149,8 @@ def _all_scores(
         "fused": np.stack([_fused_weights(gate, one) for one in prepared]),
     }
     prior = np.concatenate([one.prior for one in prepared])
-    scores: dict[str, NDArray[np.float64]] = {}
-    for name, rows in weights.items():
-        scores[name] = np.concatenate(scorer.margins(prepared, rows, on_step)) + prior
+    margins = scorer.margins(prepared, weights, on_step)
+    scores = {name: prior + found.astype(np.float64) for name, found in margins.items()}
     scores["cf"] = np.concatenate([one.collaborative for one in prepared]).astype(np.float64)
     scores["lightgbm"] = prior
     names = ("served", "cf", "lightgbm", "global", "fused")

@@ -7,6 +7,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -40,6 +41,8 @@ from rankloom_training.windows import Inputs, Window, WindowMaker
 
 MAX_EVENTS_IN_PROMPT = 20
 LATENT_DIM = 64
+GLOBAL_RECIPE = Recipe(epochs=2, learning_rate=5e-4)
+GROUP_RECIPE = Recipe(epochs=1, learning_rate=2e-4)
 _ENCODE_ROWS = 512
 
 
@@ -56,8 +59,8 @@ class TrainOptions:
     base: str | None = None
     num_groups: int = 3
     base_epochs: int = 3
-    global_recipe: Recipe = Recipe(epochs=2, learning_rate=5e-4)
-    group_recipe: Recipe = Recipe(epochs=1, learning_rate=2e-4)
+    global_recipe: Recipe = GLOBAL_RECIPE
+    group_recipe: Recipe = GROUP_RECIPE
     seed: int = 0
 
 
@@ -162,7 +165,7 @@ class _Run:
             )
         else:
             model, tokenizer, fmt = base.fetch_base(self._options.base, MAX_EVENTS_IN_PROMPT)
-        self_check(model, model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+        self_check(model, base.embeddings_of(model).num_embeddings)
         base.write_base(folder / "base", model, tokenizer)
         (folder / "prompt.json").write_bytes(fmt.to_bytes())
 
@@ -261,8 +264,7 @@ class _Run:
         fmt = PromptFormat.from_bytes((self._work.folder / "base" / "prompt.json").read_bytes())
         vectors = (self._work.folder / "collaborative" / "item_vectors.safetensors").read_bytes()
         builder = PromptBuilder(tokenizer, fmt, load_item_vectors(vectors))
-        hidden = int(model.get_input_embeddings().embedding_dim)  # type: ignore[operator]
-        projector = self._projector(with_global, hidden)
+        projector = self._projector(with_global, base.embeddings_of(model).embedding_dim)
         decoder = Decoder(model, projector, yes=fmt.liked, no=fmt.disliked)
         return decoder, WindowMaker(self._log, self._data.catalogue, builder)
 
@@ -335,7 +337,7 @@ def _joined_examples(examples: list[Examples]) -> Examples:
     )
 
 
-def _load_inputs(work: Path, rows: str) -> tuple[NDArray[np.float32], ...]:
+def _load_inputs(work: Path, rows: str) -> tuple[NDArray[Any], ...]:
     """Vectors, tabular features and priors in the order of ``Inputs``."""
     from_trees = np.load(work / "trees" / f"{rows}.npz")
     vector = np.load(work / "collaborative" / f"{rows}.npz")["vector"]

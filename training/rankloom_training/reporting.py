@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 from rich.table import Table
 
 from rankloom_training.data import Dataset
 from rankloom_training.evaluate import Report, Scored
 from rankloom_training.metrics import Estimate, auc
+from rankloom_training.planted import read_truth
 
 METRICS = {"auc": "AUC", "uauc": "UAUC", "ndcg5": "NDCG@5", "map5": "MAP@5"}
 
@@ -60,6 +62,16 @@ def planted_table(
         cells = [f"{auc(scored.label[rows], score[rows]):.4f}" for score in scores]
         table.add_row(str(name), str(int(rows.sum())), *cells)
     return table
+
+
+def show(console: Console, report: Report, scored: Scored, dataset: Dataset, data: Path) -> None:
+    """Prints every table, with the planted truth where ``data`` holds one."""
+    for table in tables(report):
+        console.print(table)
+    truth = read_truth(data)
+    if truth:
+        console.print(planted_table(scored, dataset, truth))
+    console.print(difference_line(report), highlight=False)
 
 
 def write_json(report: Report, path: Path) -> None:

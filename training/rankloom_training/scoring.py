@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,10 @@ from rankloom_features.provider import UserFeatures, UserQuery
 from rankloom_features.ranker import TreeRanker
 from rankloom_training.data import Dataset
 from rankloom_training.visibility import View
+
+K = TypeVar("K", bound=Hashable)
+Step = Callable[[int, int], None]
+Weights = NDArray[np.float32]
 
 MAX_BATCH_TOKENS = 8192
 # What one call may bring (the server's limits), here too so that both score the same.
@@ -118,37 +123,51 @@ class BundleScorer:
             logits[0],
         )
 
-    @torch.inference_mode()
     def margins(
-        self,
-        prepared: Sequence[Prepared],
-        weights: NDArray[np.float32],
-        on_step: Callable[[int, int], None] = lambda done, total: None,
+        self, prepared: Sequence[Prepared], weights: Mapping[K, Weights], on_step: Step
+    ) -> dict[K, NDArray[np.float32]]:
+        """(rows,) margins for each set of weights (requests, experts), rows in order.
+
+        A request that has the same weights in several sets goes through the model once.
+        """
+        places: dict[tuple[int, bytes], int] = {}
+        jobs: list[tuple[PackedRow, Weights]] = []
+        for rows in weights.values():
+            for request, row in enumerate(rows):
+                if places.setdefault((request, row.tobytes()), len(jobs)) == len(jobs):
+                    jobs += [(packed, row) for packed in prepared[request].prompt.rows]
+        found = self._run(jobs, on_step)
+
+        def of(request: int, row: Weights) -> list[NDArray[np.float32]]:
+            first = places[request, row.tobytes()]
+            return found[first : first + len(prepared[request].prompt.rows)]
+
+        return {
+            name: np.concatenate([m for n, row in enumerate(rows) for m in of(n, row)])
+            for name, rows in weights.items()
+        }
+
+    @torch.inference_mode()
+    def _run(
+        self, jobs: Sequence[tuple[PackedRow, Weights]], on_step: Step
     ) -> list[NDArray[np.float32]]:
-        """Each request's margins with its row of expert weights (requests, K)."""
-        rows = [(place, row) for place, one in enumerate(prepared) for row in one.prompt.rows]
-        found: dict[int, list[NDArray[np.float32]]] = {n: [] for n in range(len(prepared))}
-        done = 0
-        # Longest first, so that rows of like length share a batch; a request's own
-        # rows keep their order because the sort is stable and all but its last are equal.
-        for batch in _by_tokens(sorted(rows, key=lambda pair: -len(pair[1]))):
-            packed = collate([row for _, row in batch])
-            own = torch.from_numpy(weights[[place for place, _ in batch]])
-            margins = self.engine.decoder.mixed_margins(packed, own).numpy()
-            ends = np.cumsum([len(row.verdict_at) for _, row in batch])[:-1]
-            for (place, _), part in zip(batch, np.split(margins, ends), strict=True):
-                found[place].append(part)
-            done += len(batch)
-            on_step(done, len(rows))
-        return [np.concatenate(found[place]) for place in range(len(prepared))]
+        """Margins of each packed row, in order; rows of like length share a batch."""
+        found: dict[int, NDArray[np.float32]] = {}
+        for batch in _by_tokens([len(packed) for packed, _ in jobs]):
+            packed = collate([jobs[place][0] for place in batch])
+            weights = torch.from_numpy(np.stack([jobs[place][1] for place in batch]))
+            margins = self.engine.decoder.mixed_margins(packed, weights).numpy()
+            ends = np.cumsum([len(jobs[place][0].verdict_at) for place in batch])[:-1]
+            found |= dict(zip(batch, np.split(margins, ends), strict=True))
+            on_step(len(found), len(jobs))
+        return [found[place] for place in range(len(jobs))]
 
 
-def _by_tokens(
-    rows: Sequence[tuple[int, PackedRow]],
-) -> Iterator[Sequence[tuple[int, PackedRow]]]:
-    """Runs of rows, longest first, within the token budget."""
+def _by_tokens(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Places of rows, longest first, in runs within the token budget."""
+    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
     at = 0
-    while at < len(rows):
-        size = max(1, MAX_BATCH_TOKENS // len(rows[at][1]))
-        yield rows[at : at + size]
+    while at < len(order):
+        size = max(1, MAX_BATCH_TOKENS // lengths[order[at]])
+        yield order[at : at + size]
         at += size

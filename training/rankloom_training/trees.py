@@ -104,7 +104,7 @@ class HeldOutFeatures:
         held_out = self._held_out[self.fold[self._log.user[row]]]
         features = held_out if self._train[row] else self.served
         candidate = self._catalogue.traits_at(self._log.item[row : row + 1])
-        return features.matrix(view.history_before(self._log, row), candidate)[0]
+        return np.asarray(features.matrix(view.history_before(self._log, row), candidate)[0])
 
 
 def fit_ranker(train: Table, valid: Table, names: Sequence[str], num_boosters: int) -> list[bytes]:

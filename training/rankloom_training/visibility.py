@@ -39,7 +39,7 @@ class View:
         """Places of the user's earlier rows that may be seen, oldest first."""
         user = log.user[row]
         earlier = np.arange(log.start[user], row)
-        return earlier[log.liked[earlier] | (earlier < self.cutoff[user])]
+        return np.asarray(earlier[log.liked[earlier] | (earlier < self.cutoff[user])])
 
     def history_before(self, log: Interactions, row: int) -> History:
         """The visible events before a row."""

@@ -30,7 +30,7 @@ class CollaborativeModel(nn.Module):
 
     def logits(self, users: Tensor, items: Tensor) -> Tensor:
         """(batch, n) liking logits of items (batch, n), numbered as events are."""
-        products = (self.vectors(items) * users[:, None, :]).sum(-1)
+        products: Tensor = (self.vectors(items) * users[:, None, :]).sum(-1)
         biases: Tensor = self.item_bias(items).squeeze(-1)
         return products + biases
 

@@ -27,4 +27,5 @@ class MatrixFactorisation(CollaborativeModel):
         mapped = positive * self.of_liked(vectors) - (1 - positive) * self.of_disliked(vectors)
         seen = (items > 0).to(vectors.dtype)[..., None]
         count = seen.sum(dim=1).clamp_min(1.0)
-        return (mapped * seen).sum(dim=1) / torch.sqrt(count)
+        users: Tensor = (mapped * seen).sum(dim=1) / torch.sqrt(count)
+        return users

@@ -6,7 +6,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from rankloom_features.models.base import CollaborativeModel
 
@@ -31,7 +30,8 @@ class _Block(nn.Module):
         query, key, value = self.query_key_value(self.attention_norm(hidden)).chunk(3, dim=-1)
         scores = query @ key.transpose(1, 2) / math.sqrt(hidden.shape[-1]) + mask
         hidden = hidden + self.dropout(self.output(torch.softmax(scores, dim=-1) @ value))
-        return hidden + self.dropout(self.feed(self.feed_norm(hidden)))
+        fed: Tensor = self.dropout(self.feed(self.feed_norm(hidden)))
+        return hidden + fed
 
 
 class SASRec(CollaborativeModel):
@@ -61,5 +61,5 @@ class SASRec(CollaborativeModel):
         mask = torch.where(seen, 0.0, -1e9)
         for block in self.blocks:
             hidden = block(hidden, mask)
-        last: Tensor = functional.pad(self.norm(hidden)[:, -1], (0, 0))
+        last: Tensor = self.norm(hidden)[:, -1]
         return last * (items[:, -1:] > 0)

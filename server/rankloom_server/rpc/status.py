@@ -10,7 +10,7 @@ import grpc
 from google.protobuf.any_pb2 import Any as PackedAny
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2, status_pb2
 
 from rankloom_adapters.generation import UnknownGenerationError
 from rankloom_engine.errors import EngineClosedError, WorkExpiredError
