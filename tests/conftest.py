@@ -22,16 +22,8 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bundle_folder(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real bundle, trained on the small log; tests must not write into it."""
-    from rankloom_training.experts import Recipe
-    from rankloom_training.pipeline import TrainOptions, train_bundle
-    from rankloom_training.progress import Progress
+    from small_data import train_small
 
     out = tmp_path_factory.mktemp("bundles") / "small"
-    options = TrainOptions(
-        num_groups=2,
-        base_epochs=1,
-        global_recipe=Recipe(epochs=1, learning_rate=1e-3),
-        group_recipe=Recipe(epochs=1, learning_rate=5e-4),
-    )
-    train_bundle(small_data, out, options, Progress())
+    train_small(small_data, out)
     return out

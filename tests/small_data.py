@@ -1,8 +1,12 @@
-"""A small log with two tastes: real enough to learn from in seconds."""
+"""A small log with two tastes: real enough to learn from in seconds.
+
+Run as a program, it trains on a log: ``python small_data.py DATA OUT``.
+"""
 
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -31,3 +35,22 @@ def write_small_data(folder: Path, *, seed: int = 3) -> Path:
                 likes = 0.85 if item % 2 == user % 2 else 0.2
                 writer.writerow([f"u{user}", f"i{item}", int(random.random() < likes), time])
     return folder
+
+
+def train_small(data: Path, out: Path) -> str:
+    """Trains a bundle on a small log, with recipes as short as they can be."""
+    from rankloom_training.experts import Recipe
+    from rankloom_training.pipeline import TrainOptions, train_bundle
+    from rankloom_training.progress import Progress
+
+    options = TrainOptions(
+        num_groups=2,
+        base_epochs=1,
+        global_recipe=Recipe(epochs=1, learning_rate=1e-3),
+        group_recipe=Recipe(epochs=1, learning_rate=5e-4),
+    )
+    return train_bundle(data, out, options, Progress())
+
+
+if __name__ == "__main__":
+    train_small(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -147,10 +147,10 @@ def _modules_of(
             raise ExpertError(name, f"{module[:80]}: not among the config's target_modules")
         modules.setdefault(module, {})[side] = header
     for module, sides in modules.items():
-        shapes = tuple(sides[side].shape if side in sides else () for side in "AB")
-        if [len(shape) for shape in shapes] != [2, 2]:
+        a, b = (sides[side].shape if side in sides else () for side in "AB")
+        if len(a) != 2 or len(b) != 2:
             raise ExpertError(name, f"{module}: needs one lora_A and one lora_B matrix")
-        if (shapes[0][0], shapes[1][1]) != (rank, rank):
+        if a[0] != rank or b[1] != rank:
             raise ExpertError(name, f"{module}: rank differs from the config's {rank}")
     return sorted(modules)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -46,10 +45,11 @@ def export(model: CollaborativeModel) -> bytes:
             dynamo=True,
             verbose=False,
         )
-    buffer = io.BytesIO()
-    program.save(buffer, external_data=False)
-    check_equal(model, buffer.getvalue())
-    return buffer.getvalue()
+    if program is None:
+        raise ExportError("torch gave no ONNX program")
+    data = bytes(program.model_proto.SerializeToString())
+    check_equal(model, data)
+    return data
 
 
 def check_equal(model: CollaborativeModel, exported: bytes) -> None:

@@ -26,5 +26,7 @@ class TreeRanker:
         """(n,) liking logits of (n, columns) tabular features."""
         if not len(tabular):
             return np.zeros(0)
-        scores = [b.predict(tabular, raw_score=True, num_threads=1) for b in self._boosters]
-        return np.asarray(np.mean(scores, axis=0), dtype=np.float64)
+        total = np.zeros(len(tabular))
+        for booster in self._boosters:
+            total += np.asarray(booster.predict(tabular, raw_score=True, num_threads=1))
+        return total / len(self._boosters)

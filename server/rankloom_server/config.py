@@ -28,20 +28,20 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
 
     bundle: Path
-    host: str = Field("127.0.0.1", min_length=1)
-    port: int = Field(50051, ge=0, le=65535)
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=50051, ge=0, le=65535)
     """0: any free port."""
-    features: str | None = Field(None, pattern=r"^\S+:\d{1,5}$")
+    features: str | None = Field(default=None, pattern=r"^\S+:\d{1,5}$")
     """HOST:PORT of a feature service; without one, features are computed in the process."""
-    feature_share: float = Field(0.3, gt=0.0, lt=1.0)
+    feature_share: float = Field(default=0.3, gt=0.0, lt=1.0)
     """The part of a call's time that its features may take."""
-    default_deadline_s: float = Field(2.0, gt=0.0, le=3600.0)
+    default_deadline_s: float = Field(default=2.0, gt=0.0, le=3600.0)
     """For calls that bring no deadline."""
     max_in_flight: PositiveInt = 64
     max_batch_tokens: PositiveInt = 8192
     threads: PositiveInt = 1
     """Cores that the model may use."""
-    drain_s: float = Field(30.0, ge=0.0, le=3600.0)
+    drain_s: float = Field(default=30.0, ge=0.0, le=3600.0)
     """How long calls in flight may take to end after a signal to stop."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     reflection: bool = False

@@ -34,7 +34,7 @@ def write_feature_bundle(folder: Path) -> Path:
         bundle.ITEM_STATISTICS: statistics_to_bytes(
             ItemStatistics(
                 rows=np.arange(len(ITEMS), dtype=np.float32),
-                likes=np.arange(len(ITEMS), dtype=np.float32) / 2,
+                likes=np.arange(len(ITEMS), dtype=np.float32) / np.float32(2),
                 co_liking=random.standard_normal((len(ITEMS), 3)).astype(np.float32),
                 co_rating=random.standard_normal((len(ITEMS), 3)).astype(np.float32),
             )

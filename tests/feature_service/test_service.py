@@ -29,7 +29,7 @@ from rankloom_proto.v1.features_pb2 import (
 from rankloom_proto.v1.features_pb2_grpc import FeatureServiceStub
 from rankloom_server.feature_app import feature_server
 from rankloom_server.loading import FeatureParts
-from server.servers import failure_of, opened, settings
+from server.servers import FeaturesCall, failure_of, opened, settings
 
 PLANTED = "planted-secret"
 Mistake = Callable[[GetUserFeaturesRequest], object]
@@ -44,7 +44,7 @@ async def channel(feature_parts: FeatureParts) -> AsyncIterator[grpc.aio.Channel
         yield channel
 
 
-def ask(channel: grpc.aio.Channel, *users: UserQuery) -> grpc.aio.UnaryUnaryCall:
+def ask(channel: grpc.aio.Channel, *users: UserQuery) -> FeaturesCall:
     request = GetUserFeaturesRequest(users=map(query_to_wire, users))
     return FeatureServiceStub(channel).GetUserFeatures(request, timeout=10)
 

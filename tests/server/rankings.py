@@ -38,7 +38,7 @@ def candidates(ids: Sequence[str]) -> list[Candidate]:
     return [Candidate(item_id=item_id) for item_id in ids]
 
 
-def request(parts: Parts, count: int = 5, **fields: object) -> RankRequest:
+def request(parts: Parts, count: int = 5, /, **fields: object) -> RankRequest:
     """A good request of a known user, but for what is given."""
     given = {"candidates": candidates(item_ids(parts, count)), **fields}
     if "history" not in fields:

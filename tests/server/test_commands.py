@@ -18,12 +18,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from feature_service.feature_bundle import KNOWN_USER
 from rankloom_adapters import bundle
-from rankloom_proto.v1.features_pb2 import GetUserFeaturesRequest
+from rankloom_proto.v1 import ranking_pb2
+from rankloom_proto.v1.features_pb2 import GetUserFeaturesRequest, UserQuery
 from rankloom_proto.v1.features_pb2_grpc import FeatureServiceStub
+from rankloom_server.app import Parts
 from rankloom_server.feature_app import feature_server
 from rankloom_server.loading import FeatureParts
+from server.rankings import rank, request
 from server.servers import failure_of, opened, settings
 
+PLANTED = "planted-secret"
 SERVE = [sys.executable, "-m", "rankloom", "serve"]
 
 
@@ -78,9 +82,7 @@ async def test_a_port_in_use_is_refused(feature_folder: Path, feature_parts: Fea
         port = target.rpartition(":")[2]
         arguments = ("features", "--bundle", str(feature_folder), "--port", port)
         done = await asyncio.to_thread(run, *arguments)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(f"rankloom serve: cannot listen on {target}")
-    assert "Traceback" not in done.stderr
+    assert_refused(done, f"cannot listen on {target}: address already in use")
 
 
 @asynccontextmanager
@@ -102,7 +104,7 @@ async def serving(*arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Pro
 
 
 async def test_it_serves_features_until_a_signal(feature_folder: Path) -> None:
-    request = GetUserFeaturesRequest(users=[{"user_id": KNOWN_USER}])
+    request = GetUserFeaturesRequest(users=[UserQuery(user_id=KNOWN_USER)])
     async with serving("features", "--bundle", str(feature_folder)) as (process, address):
         async with grpc.aio.insecure_channel(address) as channel:
             answer = await FeatureServiceStub(channel).GetUserFeatures(request, timeout=10)
@@ -116,6 +118,38 @@ async def test_it_serves_features_until_a_signal(feature_folder: Path) -> None:
     assert process.returncode == 0
     assert [json.loads(line)["event"] for line in log.splitlines()] == ["call", "stopped"]
     assert KNOWN_USER.encode() not in log
+
+
+async def test_it_serves_rankings_until_a_signal_and_ends_the_call_in_flight(
+    bundle_folder: Path, parts: Parts
+) -> None:
+    size = min(300, len(parts.own.provider.catalogue))
+    async with serving("--bundle", str(bundle_folder)) as (process, address):
+        async with grpc.aio.insecure_channel(address) as channel:
+            first = await rank(channel, request(parts, user_id=PLANTED))
+            assert first.generation.bundle_digest == parts.own.bundle.digest
+            in_flight = [asyncio.create_task(rank(channel, request(parts, size))) for _ in range(3)]
+            await asyncio.sleep(0.2)
+            process.send_signal(signal.SIGTERM)
+            answers = await asyncio.gather(*in_flight)
+            assert [len(answer.items) for answer in answers] == [size] * 3
+        _, log = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 0
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert [line["event"] for line in lines] == ["call"] * 4 + ["stopped"]
+    assert lines[-1]["all_ended"]
+    assert PLANTED.encode() not in log
+
+
+async def test_a_ranking_server_asks_a_feature_server(bundle_folder: Path, parts: Parts) -> None:
+    async with (
+        serving("features", "--bundle", str(bundle_folder)) as (_, features),
+        serving("--bundle", str(bundle_folder), "--features", features) as (_, address),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        answer = await rank(channel, request(parts))
+        assert answer.rung == ranking_pb2.RUNG_EXACT_MIX
+        assert answer.weave.history_events > 0
 
 
 def test_the_feature_server_loads_no_language_model() -> None:

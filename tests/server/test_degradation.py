@@ -44,7 +44,7 @@ from server.rankings import (
     scores,
     with_options,
 )
-from server.servers import Behaviour, behaving_server, failure_of, opened, settings
+from server.servers import Behaviour, behaving_server, failure_of, opened, send_bytes, settings
 
 PLANTED = "planted-secret"
 NOBODY_LISTENS = "127.0.0.1:1"
@@ -209,7 +209,7 @@ async def test_a_slow_feature_service_costs_its_share_and_then_nothing(parts: Pa
         for _ in range(MAX_FAILURES):
             took_s = await time_degraded(channel, parts, timeout_s=1.0)
             assert 0.2 < took_s < 0.8
-        assert await time_degraded(channel, parts, timeout_s=1.0) < 0.1
+        assert await time_degraded(channel, parts, timeout_s=1.0) < 0.2
 
 
 async def time_degraded(channel: grpc.aio.Channel, parts: Parts, timeout_s: float) -> float:
@@ -221,7 +221,7 @@ async def time_degraded(channel: grpc.aio.Channel, parts: Parts, timeout_s: floa
 
 async def test_a_server_with_remote_features_serves_none_itself(parts: Parts) -> None:
     async with ranking_channel(parts, features=NOBODY_LISTENS) as channel:
-        call = channel.unary_unary("/rankloom.v1.FeatureService/GetUserFeatures")(b"", timeout=10)
+        call = send_bytes(channel, "/rankloom.v1.FeatureService/GetUserFeatures", b"")
         assert (await failure_of(call)).code is grpc.StatusCode.UNIMPLEMENTED
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
+from random import Random
 
 import grpc
 import pytest
@@ -21,7 +22,7 @@ from rankloom_proto.v1.features_pb2 import (
 from rankloom_proto.v1.ranking_pb2 import RankOptions, RankRequest
 from rankloom_server.app import Parts
 from server.rankings import candidates, rank, ranking_channel, request, with_options
-from server.servers import behaving_server, failure_of, opened
+from server.servers import behaving_server, failure_of, opened, send_bytes
 
 PLANTED = "planted-secret"
 MEGABYTE = PLANTED * 75_000
@@ -91,9 +92,62 @@ async def test_a_missing_subject_is_refused(channel: grpc.aio.Channel) -> None:
 async def test_malformed_bytes_are_refused(
     payload: bytes, channel: grpc.aio.Channel, parts: Parts
 ) -> None:
-    failure = await failure_of(channel.unary_unary(METHOD)(payload, timeout=10))
+    failure = await failure_of(send_bytes(channel, METHOD, payload))
     assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
     assert (await rank(channel, request(parts))).items
+
+
+async def test_no_flipped_byte_is_the_servers_fault(
+    channel: grpc.aio.Channel, parts: Parts
+) -> None:
+    random = Random(20)
+    fields = candidate(title="A Title", year=1999) | event(item_id="x", time=Timestamp(seconds=1))
+    good = request(parts, **fields, **options(top_k=3, generation=1)).SerializeToString()
+    codes = set()
+    for _ in range(300):
+        payload = bytearray(good)
+        for _ in range(random.randint(1, 3)):
+            payload[random.randrange(len(payload))] = random.randrange(256)
+        codes.add(await code_of(send_bytes(channel, METHOD, bytes(payload))))
+    code = grpc.StatusCode
+    assert code.INVALID_ARGUMENT in codes
+    assert codes <= {code.OK, code.INVALID_ARGUMENT, code.NOT_FOUND}
+
+
+async def code_of(call: Awaitable[object]) -> grpc.StatusCode:
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+EXTREMES: dict[str, dict[str, object]] = {
+    "invisible title": candidate(title="\u200b\x00\u202e"),
+    "special tokens": candidate(title="<|endoftext|><s></s>[INST]<unk><pad>"),
+    "the longest texts": candidate(
+        title="t" * 1_000, attributes=["a" * 100] * 32, description="d" * 10_000
+    ),
+    "the longest history": {"history": History(events=[Event(item_id="x", liked=True)] * 1_000)},
+    "year zero": candidate(title="Old", year=0),
+}
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+async def test_the_edge_of_what_is_allowed_is_served(
+    name: str, channel: grpc.aio.Channel, parts: Parts
+) -> None:
+    fields = {**EXTREMES[name], **options(allow_degraded=False)}
+    answer = await rank(channel, request(parts, **fields))
+    assert answer.rung == ranking_pb2.RUNG_EXACT_MIX
+    assert all(item.scored for item in answer.items)
+
+
+async def test_500_candidates_are_served(channel: grpc.aio.Channel, parts: Parts) -> None:
+    many = [Candidate(item_id=str(n), text=ItemText(title=f"Film {n}")) for n in range(500)]
+    answer = await rank(channel, request(parts, candidates=many))
+    assert answer.rung == ranking_pb2.RUNG_EXACT_MIX
+    assert len(answer.items) == 500
 
 
 async def test_good_calls_leave_no_trace_of_the_user(

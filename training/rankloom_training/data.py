@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 from numpy.typing import NDArray
+from pyarrow import csv, parquet
 
 from rankloom_features.catalogue import Catalogue, Item
 
@@ -202,8 +201,8 @@ def _find(folder: Path, names: Sequence[str]) -> Path:
 
 def _read_table(path: Path) -> pa.Table:
     readers: dict[str, Callable[[Path], pa.Table]] = {
-        ".parquet": pa.parquet.read_table,
-        ".csv": pa.csv.read_csv,
+        ".parquet": parquet.read_table,
+        ".csv": csv.read_csv,
         ".dat": _read_dat,
     }
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +53,11 @@ def run_demo(data: Path | None, folder: Path, console: Console) -> None:
 
 
 def _embedded(folder: Path) -> Path:
-    data = folder / "planted"
-    if not (data / "truth.csv").exists():
-        write_planted(data)
+    """The embedded data, written once and moved into place whole."""
+    data, begun = folder / "planted", folder / "planted.begun"
+    if not data.exists():
+        write_planted(begun)
+        begun.rename(data)
     return data
 
 
@@ -126,11 +129,25 @@ def _title(catalogue: Catalogue, item_id: str) -> str:
 
 
 def _judge(bundle: Path, data: Path, console: Console) -> None:
-    """Evaluates on the test rows, once per bundle and data."""
+    """Evaluates on the test rows; what was found is kept beside the bundle."""
     console.rule("how good is it?")
-    progress = Progress()
+    kept = bundle.with_name(f"{bundle.name}-{open_bundle(bundle).digest[:12]}.txt")
+    if not kept.exists():
+        _write_whole(kept, _evaluation(bundle, data))
+    console.print(kept.read_text(encoding="utf-8"), markup=False, highlight=False)
+
+
+def _evaluation(bundle: Path, data: Path) -> str:
+    progress, page = Progress(), Console(record=True, file=io.StringIO(), width=110)
     with progress.stage("evaluate"):
         report, scored, dataset = evaluate(
             bundle, data, Protocol.P1, through_grpc=False, on_step=progress.step
         )
-    reporting.show(console, report, scored, dataset, data)
+    reporting.show(page, report, scored, dataset, data)
+    return page.export_text()
+
+
+def _write_whole(path: Path, text: str) -> None:
+    begun = path.with_suffix(".begun")
+    begun.write_text(text, encoding="utf-8")
+    begun.rename(path)

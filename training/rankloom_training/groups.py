@@ -28,7 +28,8 @@ def fit_gate(vectors: NDArray[np.float32], num_groups: int, seed: int) -> Gate:
     centre = users.mean(axis=0)
     directions = users - centre
     directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12)
-    found = KMeans(num_groups, n_init=10, random_state=seed).fit_predict(directions)
+    clusters = KMeans(num_groups, n_init=10, random_state=seed)  # pyright: ignore[reportArgumentType]
+    found = clusters.fit_predict(directions)
     sizes = np.bincount(found, minlength=num_groups)
     if sizes.min() < MIN_GROUP_SHARE * len(users):
         raise GroupError(f"a group of {sizes.min()} of {len(users)} users; ask for fewer groups")

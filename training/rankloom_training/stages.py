@@ -39,8 +39,12 @@ class Workspace:
                 return done
             shutil.rmtree(begun, ignore_errors=True)
             begun.mkdir()
-            make(begun)
-            begun.rename(done)
+            try:
+                make(begun)
+                begun.rename(done)
+            except BaseException:  # Ctrl-C too: nothing half-written stays
+                shutil.rmtree(begun, ignore_errors=True)
+                raise
         return done
 
     def remove(self) -> None:

@@ -71,7 +71,7 @@ def _item_factors(matrix: csr_matrix, shrinkage: float) -> NDArray[np.float32]:
     square = np.asarray(matrix.multiply(matrix).sum(axis=0)).ravel()
     scaled = matrix.multiply(1.0 / np.sqrt(square + shrinkage)).tocsr()
     rank = min(FACTOR_RANK, min(scaled.shape) - 1)
-    _, strength, right = svds(scaled, k=rank, random_state=0)
+    _, strength, right = svds(scaled, k=rank, random_state=0)  # pyright: ignore[reportCallIssue]
     return np.ascontiguousarray((right.T * strength).astype(np.float32))
 
 

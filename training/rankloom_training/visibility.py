@@ -38,7 +38,7 @@ class View:
     def visible_before(self, log: Interactions, row: int) -> NDArray[np.int64]:
         """Places of the user's earlier rows that may be seen, oldest first."""
         user = log.user[row]
-        earlier = np.arange(log.start[user], row)
+        earlier = np.arange(int(log.start[user]), row)
         return np.asarray(earlier[log.liked[earlier] | (earlier < self.cutoff[user])])
 
     def history_before(self, log: Interactions, row: int) -> History:

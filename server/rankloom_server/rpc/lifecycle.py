@@ -73,11 +73,11 @@ class RpcServer:
         """Listens, not serving yet; answers the port. Raises ListenError."""
         for service in self._services:
             await self._health.set(service, _NOT_SERVING)
+        await _check_address(host, port)
         try:
             bound = self.grpc.add_insecure_port(f"{host}:{port}")
         except RuntimeError as error:
-            await self.grpc.stop(None)
-            raise ListenError(f"cannot listen on {host}:{port}; is the port in use?") from error
+            raise ListenError(f"cannot listen on {host}:{port}: {error}") from error
         await self.grpc.start()
         return bound
 
@@ -100,6 +100,18 @@ class RpcServer:
         left_s = max(0.0, drain_s - (time.monotonic() - started))
         await self.grpc.stop(min(FLUSH_S, left_s) if all_ended else None)
         logs.write("stopped", all_ended=all_ended)
+
+
+async def _check_address(host: str, port: int) -> None:
+    """Raises ListenError with the reason, which gRPC only prints."""
+    loop = asyncio.get_running_loop()
+    try:
+        probe = await loop.create_server(asyncio.Protocol, host.strip("[]"), port)
+    except OSError as error:
+        reason = str(error.strerror).rpartition(": ")[2]
+        raise ListenError(f"cannot listen on {host}:{port}: {reason}") from error
+    probe.close()
+    await probe.wait_closed()
 
 
 def stop_event() -> asyncio.Event:

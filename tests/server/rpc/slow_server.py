@@ -17,7 +17,7 @@ class SlowService(features_pb2_grpc.FeatureServiceServicer):
     def __init__(self, call_s: float) -> None:
         self._call_s = call_s
 
-    async def GetUserFeatures(  # type: ignore[override]
+    async def GetUserFeatures(
         self, request: features_pb2.GetUserFeaturesRequest, context: object
     ) -> features_pb2.GetUserFeaturesResponse:
         sys.stderr.write("{}\n")

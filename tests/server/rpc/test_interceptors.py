@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import pytest
@@ -16,10 +17,11 @@ from rankloom_proto.v1.features_pb2 import (
     GetUserFeaturesRequest,
     GetUserFeaturesResponse,
     UserFeatures,
+    UserQuery,
 )
 from rankloom_proto.v1.features_pb2_grpc import FeatureServiceStub
 from rankloom_server.errors import DegradedRefusedError
-from server.servers import Behaviour, behaving_server, failure_of, opened
+from server.servers import Behaviour, FeaturesCall, behaving_server, failure_of, opened, send_bytes
 
 PLANTED = "planted-secret"
 METHOD = "/rankloom.v1.FeatureService/GetUserFeatures"
@@ -51,18 +53,16 @@ async def connected(
         yield channel
 
 
-def send(
-    channel: grpc.aio.Channel, payload: bytes, method: str = METHOD
-) -> grpc.aio.UnaryUnaryCall:
-    return channel.unary_unary(method)(payload, timeout=10)
+def send(channel: grpc.aio.Channel, payload: bytes, method: str = METHOD) -> Awaitable[object]:
+    return send_bytes(channel, method, payload)
 
 
-def ask(channel: grpc.aio.Channel, **fields: object) -> grpc.aio.UnaryUnaryCall:
+def ask(channel: grpc.aio.Channel, **fields: object) -> FeaturesCall:
     request = GetUserFeaturesRequest(**fields)  # type: ignore[arg-type]
     return FeatureServiceStub(channel).GetUserFeatures(request, timeout=10)
 
 
-ONE_USER = {"users": [{"user_id": PLANTED}]}
+ONE_USER = {"users": [UserQuery(user_id=PLANTED)]}
 
 STATUSES: dict[str, tuple[Exception, Code, str | None]] = {
     "field": (InvalidFieldError("users[0].user_id", "is wrong"), Code.INVALID_ARGUMENT, None),
@@ -108,7 +108,9 @@ async def test_an_unforeseen_error_is_masked_and_logged(
 
 MALFORMED = {
     "not a message": b"\xff\xff\xff\xff",
-    "truncated": GetUserFeaturesRequest(users=[{"user_id": PLANTED}]).SerializeToString()[:-3],
+    "truncated": GetUserFeaturesRequest(users=[UserQuery(user_id=PLANTED)]).SerializeToString()[
+        :-3
+    ],
     "not UTF-8": b"\x0a\x04\x0a\x02\xff\xfe",
     "wrong wire type": b"\x0b",
 }
@@ -127,8 +129,10 @@ async def test_malformed_bytes_are_the_callers_fault(name: str) -> None:
 async def test_malformed_bytes_to_health_too(method: str) -> None:
     path = f"/grpc.health.v1.Health/{method}"
     async with connected() as channel:
-        stream = channel.unary_stream(path)(b"\xff", timeout=10)
-        assert (await failure_of(anext(aiter(stream)))).code is Code.INVALID_ARGUMENT
+        watch: Any = channel.unary_stream(path)
+        assert (
+            await failure_of(anext(aiter(watch(b"\xff", timeout=10))))
+        ).code is Code.INVALID_ARGUMENT
         checked = await health_pb2_grpc.HealthStub(channel).Check(
             health_pb2.HealthCheckRequest(), timeout=10
         )

@@ -19,7 +19,7 @@ from rankloom_proto.v1.features_pb2_grpc import FeatureServiceStub
 from rankloom_server.admission import Admission
 from rankloom_server.errors import ListenError, StartError
 from rankloom_server.rpc.lifecycle import RpcServer
-from server.servers import behaving_server, failure_of, no_warm_up, opened
+from server.servers import FeaturesCall, behaving_server, failure_of, no_warm_up, opened
 
 SLOW_SERVER = Path(__file__).with_name("slow_server.py")
 SERVICES = ("", "rankloom.v1.FeatureService")
@@ -31,7 +31,7 @@ async def answer(request: GetUserFeaturesRequest) -> GetUserFeaturesResponse:
     return GetUserFeaturesResponse()
 
 
-def ask(channel: grpc.aio.Channel) -> grpc.aio.UnaryUnaryCall:
+def ask(channel: grpc.aio.Channel) -> FeaturesCall:
     return FeatureServiceStub(channel).GetUserFeatures(GetUserFeaturesRequest(), timeout=20)
 
 
@@ -80,7 +80,9 @@ async def opened_at(port: int) -> AsyncIterator[str]:
 async def test_a_port_in_use_is_refused() -> None:
     async with opened(behaving_server(answer)) as target:
         port = int(target.rpartition(":")[2])
-        with pytest.raises(ListenError, match=f"cannot listen on {target}"):
+        with pytest.raises(
+            ListenError, match=f"^cannot listen on {target}: address already in use$"
+        ):
             await behaving_server(answer).start("127.0.0.1", port)
 
 
@@ -167,7 +169,7 @@ async def slow_server(call_s: float, drain_s: float) -> AsyncIterator[Process]:
 
 
 @asynccontextmanager
-async def call_in_flight(process: Process) -> AsyncIterator[grpc.aio.UnaryUnaryCall]:
+async def call_in_flight(process: Process) -> AsyncIterator[FeaturesCall]:
     serving = await process.event()
     assert serving["event"] == "serving"
     async with grpc.aio.insecure_channel(serving["address"]) as channel:

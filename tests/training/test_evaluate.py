@@ -1,0 +1,83 @@
+"""Evaluation: through gRPC as in the process, and reports that say what was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from rankloom_adapters.bundle import open_bundle
+from rankloom_training import reporting
+from rankloom_training.data import Dataset, load_dataset
+from rankloom_training.evaluate import ProtocolError, Scored, report, score_test
+from rankloom_training.visibility import Protocol
+
+KEYS = ["served", "cf", "lightgbm", "global", "fused"]
+
+
+def quiet(done: int, total: int) -> None:
+    assert 0 < done <= total
+
+
+@pytest.fixture(scope="module")
+def dataset(small_data: Path) -> Dataset:
+    return load_dataset(small_data)
+
+
+@pytest.fixture(scope="module")
+def scored(bundle_folder: Path, dataset: Dataset) -> Scored:
+    bundle = open_bundle(bundle_folder)
+    return score_test(bundle, dataset, Protocol.P1, through_grpc=False, on_step=quiet)
+
+
+def test_scores_through_grpc_equal_those_in_the_process(
+    bundle_folder: Path, dataset: Dataset, scored: Scored
+) -> None:
+    bundle = open_bundle(bundle_folder)
+    served = score_test(bundle, dataset, Protocol.P1, through_grpc=True, on_step=quiet)
+    assert np.array_equal(served.rows, scored.rows)
+    assert np.abs(served.scores["served"] - scored.scores["served"]).max() <= 1e-5
+
+
+def test_every_test_row_is_scored_once(dataset: Dataset, scored: Scored) -> None:
+    assert np.array_equal(np.sort(scored.rows), np.flatnonzero(dataset.log.split == 2))
+    assert list(scored.scores) == KEYS
+    assert all(np.isfinite(score).all() for score in scored.scores.values())
+
+
+def test_the_report_has_its_keys_as_json_and_as_a_plot(
+    bundle_folder: Path, scored: Scored, tmp_path: Path
+) -> None:
+    found = report(scored, Protocol.P1, open_bundle(bundle_folder))
+    reporting.write_json(found, tmp_path / "report.json")
+    fields = json.loads((tmp_path / "report.json").read_text())
+    for key in KEYS:
+        for metric in ("auc", "uauc", "ndcg5", "map5"):
+            estimate = fields[key][metric]
+            assert estimate["low"] <= estimate["value"] <= estimate["high"]
+    assert fields["protocol"] == "p1"
+    assert fields["rows"] == len(scored.rows)
+    reporting.write_plot(found, tmp_path / "report.png")
+    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_tables_name_the_rows_and_the_protocol(
+    bundle_folder: Path, dataset: Dataset, scored: Scored, small_data: Path
+) -> None:
+    console = Console(record=True, width=160)
+    found = report(scored, Protocol.P1, open_bundle(bundle_folder))
+    reporting.show(console, found, scored, dataset, small_data)
+    text = console.export_text()
+    assert f"{len(scored.rows)} test rows" in text
+    assert "protocol p1" in text
+    assert "cold rows" in text
+
+
+def test_another_protocol_is_refused(bundle_folder: Path, dataset: Dataset) -> None:
+    with pytest.raises(ProtocolError, match="p1"):
+        score_test(
+            open_bundle(bundle_folder), dataset, Protocol.P0, through_grpc=False, on_step=quiet
+        )
