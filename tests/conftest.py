@@ -22,8 +22,10 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bundle_folder(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real bundle, trained on the small log; tests must not write into it."""
+    from rankloom_engine.memory import keep_freed_memory
     from small_data import train_small
 
+    keep_freed_memory()
     out = tmp_path_factory.mktemp("bundles") / "small"
     train_small(small_data, out)
     return out

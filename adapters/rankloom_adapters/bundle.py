@@ -18,6 +18,7 @@ from typing import Any
 MANIFEST = "manifest.json"
 FORMAT = 1
 MAX_MANIFEST_BYTES = 4 << 20
+_UNFINISHED = MANIFEST + ".tmp"
 
 BASE_CONFIG = "base/config.json"
 BASE_WEIGHTS = "base/model.safetensors"
@@ -95,11 +96,9 @@ def open_bundle(folder: Path) -> Bundle:
         raise BundleError(MANIFEST, f"cannot be read in {folder}: {error.strerror}") from error
     try:
         fields = json.loads(data)
-        parts = {
-            name: Part(str(p["sha256"]), int(p["bytes"])) for name, p in fields["files"].items()
-        }
-        metadata = dict(fields["metadata"])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        parts = {name: _part(described) for name, described in fields["files"].items()}
+        metadata = {**fields["metadata"]}
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise BundleError(MANIFEST, "not a manifest") from error
     if fields.get("format") != FORMAT:
         raise BundleError(MANIFEST, f"format {fields.get('format')!r}; this version reads {FORMAT}")
@@ -112,19 +111,36 @@ def seal(folder: Path, metadata: Mapping[str, Any]) -> str:
     """Writes the manifest over all files of a folder; answers the bundle's digest.
 
     The manifest is written last and moved into place, so that a folder without one is
-    a bundle that was never finished.
+    a bundle that was never finished. Raises BundleError for what no bundle may hold.
     """
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-    parts = {path.relative_to(folder).as_posix(): _describe(path) for path in files}
+    parts = {name: _describe(folder / name) for name in _files_of(folder)}
     fields = {"format": FORMAT, "metadata": dict(metadata), "files": parts}
     data = json.dumps(fields, indent=1, sort_keys=True).encode()
-    unfinished = folder / (MANIFEST + ".tmp")
+    unfinished = folder / _UNFINISHED
     with unfinished.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(folder / MANIFEST)
     return hashlib.sha256(data).hexdigest()
+
+
+def _files_of(folder: Path) -> list[str]:
+    """Names of the files to seal, in order."""
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    for name, path in paths.items():
+        _check_name(name)
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise BundleError(name, "not a regular file")
+    own = (MANIFEST, _UNFINISHED)
+    return sorted(name for name, path in paths.items() if path.is_file() and name not in own)
+
+
+def _part(fields: Mapping[str, Any]) -> Part:
+    sha256, num_bytes = fields["sha256"], fields["bytes"]
+    if not isinstance(sha256, str) or type(num_bytes) is not int:
+        raise TypeError("a part is a digest and a whole number of bytes")
+    return Part(sha256, num_bytes)
 
 
 def _describe(path: Path) -> dict[str, object]:
@@ -134,15 +150,18 @@ def _describe(path: Path) -> dict[str, object]:
 
 def _check_name(name: str) -> None:
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in name:
-        raise BundleError(MANIFEST, "names a file outside the bundle")
+    plain = name.isprintable() and "\\" not in name and path.as_posix() == name
+    if not plain or path.is_absolute() or ".." in path.parts or not path.parts:
+        raise BundleError(MANIFEST, "names a file that is no plain path inside the bundle")
 
 
 def _read_part(folder: Path, name: str, expected: Part) -> bytes:
     path = folder / name
     try:
         size = path.lstat().st_size
-        if path.is_symlink() or not path.is_file():
+        # The real path differs where the part or a folder above it is a symbolic link.
+        linked = os.path.realpath(path) != os.path.join(os.path.realpath(folder), name)
+        if linked or not path.is_file():
             raise BundleError(name, "not a regular file")
         if size != expected.num_bytes:
             raise BundleError(name, f"{size} bytes long, the manifest says {expected.num_bytes}")

@@ -27,7 +27,9 @@ class Calibration:
 
     def probability(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
         """(n,) probabilities of (n,) scores; the order is kept."""
-        return np.asarray(1.0 / (1.0 + np.exp(-(self.slope * scores + self.intercept))))
+        scores = np.asarray(scores, dtype=np.float64)
+        with np.errstate(over="ignore"):  # e^∞ is the right limit: a probability of 0
+            return np.asarray(1.0 / (1.0 + np.exp(-(self.slope * scores + self.intercept))))
 
     def to_bytes(self) -> bytes:
         """JSON."""
@@ -39,5 +41,5 @@ class Calibration:
         try:
             fields = json.loads(data)
             return cls(float(fields["slope"]), float(fields["intercept"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise CalibrationError("calibration: unreadable") from error

@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import ml_dtypes  # noqa: F401  safetensors' numpy reader needs it for bfloat16
 import numpy as np
-import safetensors.numpy
+import safetensors
 from numpy.typing import NDArray
 
 from rankloom_adapters.header import HeaderError, TensorHeader, read_header
@@ -23,6 +22,7 @@ from rankloom_adapters.header import HeaderError, TensorHeader, read_header
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 MAX_RANK = 64
+MAX_ALPHA = float(np.finfo(np.float32).max)
 MAX_CONFIG_BYTES = 64 << 10
 _PREFIX = "base_model.model."
 _NEUTRAL: Mapping[str, tuple[object, ...]] = {
@@ -39,7 +39,22 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "trainable_token_indices": (None,),
     "target_parameters": (None, []),
     "fan_in_fan_out": (False,),
+    # The other ways to start also change the base model's own weights.
+    "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal", "mica"),
 }
+# What a field that this code does not know may hold.
+_OFF: tuple[object, ...] = (None, False, "", [], {})
+_HARMLESS = frozenset(
+    {
+        # Read below, one by one.
+        *("peft_type", "r", "lora_alpha", "target_modules"),
+        # Where the adapter came from, and how it was trained.
+        *("auto_mapping", "base_model_name_or_path", "peft_version", "revision", "task_type"),
+        *("inference_mode", "lora_dropout"),
+        # Defaults that say nothing while use_qalora and megatron_config are off.
+        *("qalora_group_size", "megatron_core"),
+    }
+)
 
 
 class ExpertError(ValueError):
@@ -81,10 +96,7 @@ def parse_expert(name: str, config: bytes, weights: bytes) -> Expert:
     except HeaderError as error:
         raise ExpertError(name, f"{WEIGHTS_FILE}: {error}") from error
     modules = _modules_of(name, headers, rank, targets)
-    try:
-        tensors = safetensors.numpy.load(weights)
-    except Exception as error:  # the library's own exception class is not exported by it
-        raise ExpertError(name, f"{WEIGHTS_FILE}: safetensors refuses it") from error
+    tensors = _tensors(name, weights)
     factors = {module: _factors(tensors, module) for module in modules}
     for module, pair in factors.items():
         if not (np.isfinite(pair.a).all() and np.isfinite(pair.b).all()):
@@ -111,14 +123,14 @@ def _read_config(name: str, data: bytes) -> tuple[int, float, tuple[str, ...]]:
     fields = _config_fields(name, data)
     if fields.get("peft_type") != "LORA":
         raise ExpertError(name, f"{CONFIG_FILE}: peft_type must be LORA")
-    for field, neutral in _NEUTRAL.items():
-        if fields.get(field, neutral[0]) not in neutral:
-            raise ExpertError(name, f"{CONFIG_FILE}: {field} is set, which is not supported")
+    for field, value in fields.items():
+        if field not in _HARMLESS and value not in _NEUTRAL.get(field, _OFF):
+            raise ExpertError(name, f"{CONFIG_FILE}: {field[:80]!r} is set, which is not supported")
     rank, alpha, targets = (fields.get(key) for key in ("r", "lora_alpha", "target_modules"))
     if type(rank) is not int or not 1 <= rank <= MAX_RANK:
         raise ExpertError(name, f"{CONFIG_FILE}: r must be an integer from 1 to {MAX_RANK}")
-    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not np.isfinite(alpha):
-        raise ExpertError(name, f"{CONFIG_FILE}: lora_alpha must be a number")
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) <= MAX_ALPHA:
+        raise ExpertError(name, f"{CONFIG_FILE}: lora_alpha must be a finite number")
     if not isinstance(targets, list) or not all(isinstance(t, str) and t for t in targets):
         raise ExpertError(name, f"{CONFIG_FILE}: target_modules must be a list of names")
     return rank, float(alpha) / rank, tuple(targets)
@@ -163,6 +175,23 @@ def _split_key(name: str, key: str) -> tuple[str, str]:
     raise ExpertError(name, f"{WEIGHTS_FILE}: unexpected tensor {key[:80]!r}")
 
 
-def _factors(tensors: Mapping[str, NDArray[Any]], module: str) -> Factors:
+def _factors(tensors: Mapping[str, NDArray[np.float32]], module: str) -> Factors:
     a, b = (tensors[f"{_PREFIX}{module}.lora_{side}.weight"] for side in "AB")
-    return Factors(a.astype(np.float32), b.astype(np.float32))
+    return Factors(a, b)
+
+
+def _tensors(name: str, weights: bytes) -> dict[str, NDArray[np.float32]]:
+    deserialize: Any = safetensors.deserialize  # its stub has no types
+    try:
+        return {key: _array(tensor) for key, tensor in deserialize(weights)}
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise ExpertError(name, f"{WEIGHTS_FILE}: safetensors refuses it") from error
+
+
+def _array(tensor: Mapping[str, Any]) -> NDArray[np.float32]:
+    """One tensor of the checked file as float32; numpy knows no bfloat16."""
+    data, shape = tensor["data"], tensor["shape"]
+    if tensor["dtype"] == "BF16":  # the upper half of a float32
+        return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4").reshape(shape)
+    dtype = {"F16": "<f2", "F32": "<f4"}[tensor["dtype"]]
+    return np.frombuffer(data, dtype).astype(np.float32).reshape(shape)

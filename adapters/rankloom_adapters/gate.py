@@ -22,7 +22,8 @@ GLOBAL = "global"  # the name of the expert trained on everybody
 DEFAULT_TEMPERATURE = 0.1
 CONCENTRATED_BASE, CONCENTRATED_SHARE = 0.5, 0.6
 AVERAGED_SHARE = 0.95
-SMALLEST_NORM = 1e-6
+SMALLEST_NORM = 1e-6  # a user's vector below it says nothing
+_TINY = 1e-12  # in place of the norm of a zero vector, so that its cosine is zero
 
 
 class GateError(ValueError):
@@ -62,9 +63,11 @@ class Gate:
     temperature: float = DEFAULT_TEMPERATURE
 
     def __post_init__(self) -> None:
-        shape = (len(self.groups), len(self.centre))
-        if not self.groups or self.centroids.shape != shape:
+        shape = (len(self.groups), *self.centre.shape)
+        if not self.groups or len(shape) != 2 or self.centroids.shape != shape:
             raise GateError(f"gate: centroids of shape {self.centroids.shape}, expected {shape}")
+        if len(set(self.experts)) != len(self.experts):
+            raise GateError(f"gate: group names must differ, also from {GLOBAL!r}")
         if not (np.isfinite(self.centroids).all() and np.isfinite(self.centre).all()):
             raise GateError("gate: centroids or centre are not finite")
         if not 0.0 < self.temperature < math.inf:
@@ -139,15 +142,21 @@ class Gate:
         try:
             fields: dict[str, Any] = json.loads(data)
             return cls(
-                tuple(fields["groups"]),
+                _names(fields["groups"]),
                 np.array(fields["centre"], dtype=np.float64),
                 np.array(fields["centroids"], dtype=np.float64),
                 float(fields["temperature"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise (
-                error if isinstance(error, GateError) else GateError("gate: unreadable")
-            ) from error
+        except GateError:
+            raise
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise GateError("gate: unreadable") from error
+
+
+def _names(groups: object) -> tuple[str, ...]:
+    if not isinstance(groups, list) or not all(isinstance(name, str) for name in groups):
+        raise GateError("gate: groups must be a list of names")
+    return tuple(groups)
 
 
 def softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -158,8 +167,9 @@ def softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def cosines(vector: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n,) cosine of a (dim,) vector with each of (n, dim) others; 0 for a zero vector."""
-    norms = np.linalg.norm(vector) * np.linalg.norm(others, axis=1)
-    return np.asarray(others @ vector / np.maximum(norms, SMALLEST_NORM))
+    unit = vector / max(float(np.linalg.norm(vector)), _TINY)
+    norms = np.linalg.norm(others, axis=1, keepdims=True)
+    return np.asarray(others / np.maximum(norms, _TINY) @ unit)
 
 
 def group_of(

@@ -13,6 +13,8 @@ from typing import Any
 
 MAX_HEADER_BYTES = 1 << 20
 MAX_TENSORS = 4096
+MAX_DIMENSIONS = 8
+MAX_DIMENSION = (1 << 31) - 1
 DTYPE_BYTES: Mapping[str, int] = {"F32": 4, "F16": 2, "BF16": 2}
 
 
@@ -68,8 +70,10 @@ def _tensor(name: str, value: object) -> TensorHeader:
     dtype, shape = str(fields.get("dtype")), fields.get("shape")
     if dtype not in DTYPE_BYTES:
         raise HeaderError(f"tensor {name[:80]!r}: dtype must be one of {', '.join(DTYPE_BYTES)}")
-    if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape):
-        raise HeaderError(f"tensor {name[:80]!r}: its shape is no list of positive integers")
+    if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS:
+        raise HeaderError(f"tensor {name[:80]!r}: its shape is no list of at most {MAX_DIMENSIONS}")
+    if not all(type(n) is int and 0 < n <= MAX_DIMENSION for n in shape):
+        raise HeaderError(f"tensor {name[:80]!r}: a dimension is not from 1 to {MAX_DIMENSION}")
     return TensorHeader(dtype, tuple(shape))
 
 

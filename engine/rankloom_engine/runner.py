@@ -42,9 +42,11 @@ class _Work:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _RowResult:
+    """``model``: when its micro-batch began and ended."""
+
     margins: NDArray[np.float32]
     queue_s: float
-    model_s: float
+    model: tuple[float, float]
 
 
 class EngineRunner:
@@ -92,7 +94,7 @@ class EngineRunner:
         return Scored(
             np.concatenate([result.margins for result in results]),
             max(result.queue_s for result in results),
-            sum(result.model_s for result in results),
+            _span([result.model for result in results]),
         )
 
     def _submit(self, row: PackedRow, weights: NDArray[np.float32], deadline: float | None) -> int:
@@ -143,12 +145,12 @@ class EngineRunner:
     def _deliver(
         self, work: Sequence[_Work], margins: Sequence[NDArray[np.float32]], started: float
     ) -> None:
-        model_s = time.monotonic() - started
+        ran = (started, time.monotonic())
         for item, row in zip(work, margins, strict=True):
             if item.done.done():  # its caller has gone
                 continue
             if np.isfinite(row).all():
-                item.done.set_result(_RowResult(row, started - item.submitted, model_s))
+                item.done.set_result(_RowResult(row, started - item.submitted, ran))
             else:
                 item.done.set_exception(EngineFailedError("the model gave a non-finite score"))
 
@@ -156,3 +158,8 @@ class EngineRunner:
         for item in work:
             if not item.done.done():
                 item.done.set_exception(error)
+
+
+def _span(runs: Sequence[tuple[float, float]]) -> float:
+    """Seconds in the model: rows that shared a micro-batch count it once."""
+    return sum(end - start for start, end in set(runs))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_ATTRIBUTE_COLUMNS = 32
+MAX_YEAR = 9999
 
 
 class CatalogueError(ValueError):
@@ -109,7 +110,18 @@ class Catalogue:
 def _item_of(line: bytes, number: int) -> Item:
     try:
         fields: dict[str, Any] = json.loads(line)
+        if not isinstance(fields["attributes"], list):
+            raise TypeError("attributes must be a list")
         fields["attributes"] = tuple(fields["attributes"])
-        return Item(**fields)
-    except (ValueError, KeyError, TypeError) as error:
+        item = Item(**fields)
+        _check_types(item)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CatalogueError(f"catalogue line {number} is no item") from error
+    return item
+
+
+def _check_types(item: Item) -> None:
+    """Raises TypeError, or ValueError for text that no request could carry."""
+    "".join((item.item_id, item.title, item.description, *item.attributes)).encode()
+    if item.year is not None and (type(item.year) is not int or not 0 <= item.year <= MAX_YEAR):
+        raise TypeError("year must be a whole number")

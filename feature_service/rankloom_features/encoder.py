@@ -37,6 +37,22 @@ class Encoder:
         except Exception as error:  # onnxruntime raises classes of its own for each cause
             raise EncoderError("the feature model is no ONNX model that can be run") from error
 
+    def check_num_items(self, num_items: int) -> None:
+        """Raises EncoderError where the model was trained on another number of items."""
+        if not self._knows(num_items) or self._knows(num_items + 1):
+            raise EncoderError(f"the feature model is of another catalogue, not of {num_items}")
+
+    def _knows(self, item: int) -> bool:
+        items, liked = np.zeros((2, 1, MAX_EVENTS), dtype=np.int64)
+        quiet = onnxruntime.RunOptions()
+        quiet.log_severity_level = 4  # a refusal is one of the two answers
+        feed = {"items": items, "liked": liked, "candidates": np.array([[item]])}
+        try:
+            self._session.run(None, feed, quiet)
+        except Exception:  # onnxruntime raises classes of its own for each cause
+            return False
+        return True
+
     def encode(self, histories: Sequence[History]) -> NDArray[np.float32]:
         """(n, dim) float32; zero where a history is empty."""
         return self.encode_and_score(histories, np.zeros((len(histories), 1), dtype=np.int64))[0]

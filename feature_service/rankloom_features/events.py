@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from rankloom_features.catalogue import Catalogue
 
+MIN_TIME_S, MAX_TIME_S = -62_135_596_800, 253_402_300_799  # the years 1 to 9999
+
 
 class EventLogError(ValueError):
     """The log's bytes are no event log; the message names the line."""
@@ -77,12 +79,34 @@ class EventLog:
     @classmethod
     def from_bytes(cls, data: bytes) -> EventLog:
         """Reads what ``to_bytes`` wrote; raises EventLogError naming the line."""
-        return cls(dict(_user_of(line, number) for number, line in enumerate(data.splitlines(), 1)))
+        events: dict[str, tuple[Event, ...]] = {}
+        for number, line in enumerate(data.splitlines(), 1):
+            user, rows = _user_of(line, number)
+            if user in events:
+                raise EventLogError(f"event log line {number} is of a user who has one already")
+            events[user] = rows
+        return cls(events)
 
 
 def _user_of(line: bytes, number: int) -> tuple[str, tuple[Event, ...]]:
     try:
         user, rows = json.loads(line)
-        return user, tuple(Event(item, bool(liked), time) for item, liked, time in rows)
-    except (ValueError, TypeError) as error:
+        if not isinstance(user, str):
+            raise TypeError("a user is a text")
+        return user, tuple(_event(item, liked, time) for item, liked, time in rows)
+    except (ValueError, TypeError, RecursionError) as error:
         raise EventLogError(f"event log line {number} is no user") from error
+
+
+def _event(item: object, liked: object, time: object) -> Event:
+    if not isinstance(item, str) or liked not in (0, 1):
+        raise TypeError("an event is an item, 0 or 1, and a time")
+    return Event(item, bool(liked), None if time is None else _seconds(time))
+
+
+def _seconds(time: object) -> float:
+    if isinstance(time, bool) or not isinstance(time, int | float):
+        raise TypeError("a time is a number of seconds")
+    if not MIN_TIME_S <= time <= MAX_TIME_S:
+        raise ValueError("a time is of the years 1 to 9999")
+    return float(time)

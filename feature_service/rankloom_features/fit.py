@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -37,6 +38,10 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.target)
+
+    def only(self, rows: NDArray[np.bool_]) -> Examples:
+        """The examples where ``rows``, a mask, is true."""
+        return Examples(self.items[rows], self.liked[rows], self.target[rows], self.label[rows])
 
 
 def fit(
@@ -82,6 +87,14 @@ def forget_untrained(model: CollaborativeModel, trained: NDArray[np.int64]) -> N
 
 
 @torch.inference_mode()
+def score(model: CollaborativeModel, examples: Examples) -> NDArray[np.float32]:
+    """(n,) liking logits of the examples' targets."""
+    model.eval()
+    logits = [_logits(model, examples, rows).numpy() for rows in _batches(np.arange(len(examples)))]
+    return np.concatenate(logits) if logits else np.zeros(0, dtype=np.float32)
+
+
+@torch.inference_mode()
 def validation_loss(model: CollaborativeModel, examples: Examples) -> float:
     """Mean log-loss."""
     model.eval()
@@ -113,10 +126,15 @@ def _batches(order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
 def _loss(
     model: CollaborativeModel, examples: Examples, rows: NDArray[np.int64], *, reduction: str
 ) -> Tensor:
+    label = torch.from_numpy(examples.label[rows]).float()
+    logits = _logits(model, examples, rows)
+    return functional.binary_cross_entropy_with_logits(logits, label, reduction=reduction)
+
+
+def _logits(model: CollaborativeModel, examples: Examples, rows: NDArray[np.int64]) -> Tensor:
     _, logits = model(
         torch.from_numpy(examples.items[rows]),
         torch.from_numpy(examples.liked[rows]),
         torch.from_numpy(examples.target[rows])[:, None],
     )
-    label = torch.from_numpy(examples.label[rows]).float()
-    return functional.binary_cross_entropy_with_logits(logits[:, 0], label, reduction=reduction)
+    return cast("Tensor", logits[:, 0])

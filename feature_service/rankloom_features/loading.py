@@ -24,9 +24,11 @@ def provider_from_bytes(
     Raises CatalogueError, EventLogError, EncoderError or StatisticsError, all ValueErrors.
     """
     items = Catalogue.from_bytes(catalogue)
+    model = Encoder(encoder)
+    model.check_num_items(len(items))
     statistics = statistics_from_bytes(item_statistics, len(items))
     return FeatureProvider(
-        items, EventLog.from_bytes(events), Encoder(encoder), TabularFeatures(items, statistics)
+        items, EventLog.from_bytes(events), model, TabularFeatures(items, statistics)
     )
 
 
@@ -50,6 +52,18 @@ def statistics_from_bytes(data: bytes, num_items: int) -> ItemStatistics:
         statistics = ItemStatistics(**safetensors.numpy.load(data))
     except Exception as error:  # safetensors' own class is not exported
         raise StatisticsError("item statistics: cannot be read") from error
-    if len(statistics.rows) != num_items:
-        raise StatisticsError("item statistics: of another catalogue")
+    _check(statistics, num_items)
     return statistics
+
+
+def _check(statistics: ItemStatistics, num_items: int) -> None:
+    counts, factors = (
+        (statistics.rows, statistics.likes),
+        (statistics.co_liking, statistics.co_rating),
+    )
+    if any(array.shape[:1] != (num_items,) for array in (*counts, *factors)):
+        raise StatisticsError("item statistics: of another catalogue")
+    if any(array.ndim != 1 for array in counts) or any(array.ndim != 2 for array in factors):
+        raise StatisticsError("item statistics: counts must be vectors, factors matrices")
+    if not all(np.isfinite(array).all() for array in (*counts, *factors)):
+        raise StatisticsError("item statistics: a value is NaN or infinite")

@@ -8,10 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rankloom_features.catalogue import Catalogue, Item
+from rankloom_features.catalogue import Catalogue, Item, ItemTraits
 from rankloom_features.encoder import Encoder
-from rankloom_features.events import Event, EventLog, history_of, known_events
-from rankloom_features.tabular import TabularFeatures
+from rankloom_features.events import Event, EventLog, History, history_of, known_events
+from rankloom_features.tabular import (
+    COLLABORATIVE,
+    TabularFeatures,
+    schema_digest,
+    with_collaborative,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,9 @@ class FeatureProvider:
     ) -> None:
         self.catalogue = catalogue
         self.encoder = encoder
-        self.schema_digest = tabular.schema_digest
+        names = (*tabular.names, COLLABORATIVE)
+        self.schema_digest = schema_digest(names)
+        self.num_columns = len(names)
         self.log = log
         self._tabular = tabular
 
@@ -61,7 +68,8 @@ class FeatureProvider:
         """Features in the order of the queries; vectors are encoded in one run."""
         events = [known_events(self._events_of(query), self.catalogue) for query in queries]
         histories = [history_of(rows, self.catalogue) for rows in events]
-        vectors = self.encoder.encode(histories) if queries else ()
+        candidates = [self.catalogue.traits_of(query.candidates) for query in queries]
+        vectors, logits = self._encode(histories, candidates)
         return tuple(
             UserFeatures(
                 vector=vector,
@@ -69,13 +77,30 @@ class FeatureProvider:
                 cold=not rows,
                 events=rows,
                 log_position=self.log.position,
-                tabular=self._tabular.matrix(history, self.catalogue.traits_of(query.candidates)),
+                tabular=self._matrix(history, own, row),
                 schema_digest=self.schema_digest,
             )
-            for query, rows, history, vector in zip(
-                queries, events, histories, vectors, strict=True
+            for rows, history, own, vector, row in zip(
+                events, histories, candidates, vectors, logits, strict=True
             )
         )
+
+    def _encode(
+        self, histories: Sequence[History], candidates: Sequence[ItemTraits]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Vectors, and logits of each user's candidates, padded to the longest list."""
+        longest = max((len(own.index) for own in candidates), default=0)
+        places = np.zeros((len(histories), max(longest, 1)), dtype=np.int64)
+        for row, own in zip(places, candidates, strict=True):
+            row[: len(own.index)] = own.index + 1
+        return self.encoder.encode_and_score(histories, places)
+
+    def _matrix(
+        self, history: History, candidates: ItemTraits, logits: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        matrix = self._tabular.matrix(history, candidates)
+        num = len(candidates.index)
+        return with_collaborative(matrix, logits[:num], candidates.index >= 0)
 
     def _events_of(self, query: UserQuery) -> tuple[Event, ...]:
         if query.history is not None:

@@ -7,6 +7,7 @@ the caller may see; none needs to know when, or by what protocol, labels were hi
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +51,7 @@ _PAIR = (
     "pair_co_rating_level",
     "pair_co_rating_lift",
 )
+COLLABORATIVE = "collaborative_logit"  # the last column of what the trees read
 RECENT_LIKES = 10
 # Raising one of these may never lower the trees' score.
 MONOTONE = frozenset(
@@ -63,6 +65,7 @@ MONOTONE = frozenset(
         "pair_expected",
         "pair_co_rating_level",
         "pair_co_rating_lift",
+        COLLABORATIVE,
     }
 )
 
@@ -99,13 +102,14 @@ class TabularFeatures:
     def __init__(self, catalogue: Catalogue, statistics: ItemStatistics) -> None:
         self._traits = catalogue.traits
         self._mean = statistics.mean
-        self._co_liking, self._co_rating = statistics.co_liking, statistics.co_rating
+        self._co_liking = np.ascontiguousarray(statistics.co_liking)
+        self._co_rating = np.ascontiguousarray(statistics.co_rating)
         self._log_count = np.log1p(statistics.rows)
         self._overall = statistics.overall_mean
         weight = statistics.rows / max(float(statistics.rows.sum()), 1.0)
         self._attribute_share = weight @ self._traits.attributes
         self.names = column_names(catalogue)
-        self.schema_digest = hashlib.sha256("\n".join(self.names).encode()).hexdigest()
+        self.schema_digest = schema_digest(self.names)
 
     def matrix(self, history: History, candidates: ItemTraits) -> NDArray[np.float32]:
         """(n, len(names)) float32 for n candidates; NaN where a value is not known."""
@@ -190,11 +194,11 @@ class TabularFeatures:
         lowest = np.where(has, level, np.inf).min(axis=1, initial=np.inf)
         highest = np.where(has, level, -np.inf).max(axis=1, initial=-np.inf)
         return {
-            "pair_attribute_level_mean": attributes @ level / num,
+            "pair_attribute_level_mean": _products(attributes, level) / num,
             "pair_attribute_level_min": np.where(none, 0.0, lowest),
             "pair_attribute_level_max": np.where(none, 0.0, highest),
-            "pair_attribute_share": attributes @ share / num,
-            "pair_attribute_log_count": np.log1p(attributes @ count / num),
+            "pair_attribute_share": _products(attributes, share) / num,
+            "pair_attribute_log_count": np.log1p(_products(attributes, count) / num),
         }
 
     def _together(
@@ -205,18 +209,17 @@ class TabularFeatures:
         values = np.full((len(names), len(index)), np.nan, dtype=np.float32)
         known = index >= 0
         if len(history) and known.any():
-            place = index[known]
-            rating = self._co_rating[place] @ self._co_rating[history.index].T
-            centred = residual - residual.mean()
+            rating, rated = self._co_rating[index[known]], self._co_rating[history.index]
+            num = len(history) + LEVEL_PRIOR_ROWS
             plain = history.liked - self._mean[history.index]
-            values[3, known] = rating @ plain / (len(history) + LEVEL_PRIOR_ROWS)
-            values[4, known] = rating @ centred / (len(history) + LEVEL_PRIOR_ROWS)
-            liked = history.index[history.liked]
+            values[3, known] = _products(rating, plain @ rated) / num
+            values[4, known] = _products(rating, (residual - residual.mean()) @ rated) / num
+            liked = self._co_liking[history.index[history.liked]]
             if len(liked):
-                liking = self._co_liking[place] @ self._co_liking[liked].T
-                values[0, known] = liking.mean(axis=1)
-                values[1, known] = liking.max(axis=1)
-                values[2, known] = liking[:, -RECENT_LIKES:].mean(axis=1)
+                liking = self._co_liking[index[known]]
+                values[0, known] = _products(liking, liked.mean(axis=0))
+                values[1, known] = _all_products(liking, liked).max(axis=1)
+                values[2, known] = _products(liking, liked[-RECENT_LIKES:].mean(axis=0))
         return dict(zip(names, values, strict=True))
 
     def _year_level(
@@ -225,13 +228,44 @@ class TabularFeatures:
         """The user's level among items of about the candidate's year."""
         gap = np.abs(year[:, None] - self._traits.year[history.index][None, :])
         near = np.exp(-np.nan_to_num(gap, nan=np.inf) / YEAR_SCALE)
-        return np.asarray(near @ residual / (near.sum(axis=1) + LEVEL_PRIOR_ROWS), np.float32)
+        level = _products(near, residual) / (near.sum(axis=1) + LEVEL_PRIOR_ROWS)
+        return np.asarray(level, np.float32)
+
+
+def with_collaborative(
+    matrix: NDArray[np.float32], logits: NDArray[np.float32], known: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """The matrix (n, columns) with the collaborative model's logits (n,) as last column.
+
+    NaN where the model does not know the item: ``known`` (n,) is false.
+    """
+    column = np.where(known, logits, np.float32(np.nan))
+    return np.hstack([matrix, column[:, None]]).astype(np.float32)
+
+
+def schema_digest(names: Sequence[str]) -> str:
+    """Digest of column names: equal where two matrices mean the same."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def column_names(catalogue: Catalogue) -> tuple[str, ...]:
     """Names of the matrix's columns, in order."""
     flags = tuple(f"attribute:{name}" for name in catalogue.attribute_names)
     return (*_ITEM, *_USER, *_PAIR, *flags)
+
+
+# A plain matrix product rounds a row by how many others there are; these two do not, so
+# that a candidate has the same features alone as among others.
+
+
+def _products(rows: NDArray[np.floating], vector: NDArray[np.floating]) -> NDArray[np.floating]:
+    """(n,) inner products of rows (n, k) with one vector (k,)."""
+    return np.asarray((rows * vector).sum(axis=1))
+
+
+def _all_products(rows: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.floating]:
+    """(n, m) inner products of rows (n, k) with others (m, k), one row at a time."""
+    return np.asarray((others @ rows[:, :, None])[:, :, 0])
 
 
 def _level(residual: NDArray[np.floating]) -> float:

@@ -15,6 +15,7 @@ from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import BundleError
 from rankloom_adapters.generation import Generations
 from rankloom_engine.loading import Engine, load_engine
+from rankloom_engine.memory import keep_freed_memory
 from rankloom_engine.runner import EngineRunner
 from rankloom_features import service as feature_service
 from rankloom_features.events import Event
@@ -45,6 +46,7 @@ class Parts:
 def serve_ranking(settings: Settings) -> None:
     """Serves until a signal to stop. Raises StartError."""
     logs.configure(settings.log_level)
+    keep_freed_memory()
     torch.set_num_threads(settings.threads)
     asyncio.run(_serve(settings, load_parts(settings.bundle)))
 

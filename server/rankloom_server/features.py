@@ -14,7 +14,6 @@ import grpc
 import numpy as np
 
 from rankloom_features.provider import FeatureProvider, UserFeatures, UserQuery
-from rankloom_features.tabular import column_names
 from rankloom_features.wire import features_from_wire, query_to_wire
 from rankloom_proto.v1 import features_pb2, features_pb2_grpc
 from rankloom_server.breaker import Breaker
@@ -106,7 +105,7 @@ def space_of(provider: FeatureProvider) -> FeatureSpace:
         epoch=provider.encoder.epoch,
         dim=provider.encoder.dim,
         schema_digest=provider.schema_digest,
-        num_columns=len(column_names(provider.catalogue)),
+        num_columns=provider.num_columns,
     )
 
 

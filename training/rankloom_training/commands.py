@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+MAX_SEED = 2**32 - 1  # more is refused by NumPy and by what builds on it
+
 Configure = Callable[[argparse.ArgumentParser], None]
 Run = Callable[[argparse.Namespace], int]
 
@@ -26,12 +28,38 @@ class Command:
         try:
             return self._run(args)
         except (ValueError, OSError) as error:
-            print(f"rankloom {self.name}: {error}", file=sys.stderr)
-            return 2
+            return self._refuse(error)
+        except RuntimeError as error:
+            if not _can_be_mended(error):
+                raise
+            return self._refuse(error)
+
+    def _refuse(self, error: Exception) -> int:
+        print(f"rankloom {self.name}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def _can_be_mended(error: RuntimeError) -> bool:
+    from rankloom_features.export import ExportError
+    from rankloom_training.serving import ServerStartError
+
+    return isinstance(error, (ExportError, ServerStartError))
+
+
+def _whole_number(least: int, most: int) -> Callable[[str], int]:
+    """Parses a number for argparse, which names the option before what is raised."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text}: not a whole number in {least} to {most}")
+        return int(text)
+
+    return parse
 
 
 def _configure_train(parser: argparse.ArgumentParser) -> None:
     from rankloom_features.models import MODEL_NAMES
+    from rankloom_training.groups import MAX_GROUPS, MIN_GROUPS
 
     parser.add_argument("--data", type=Path, required=True, help="folder with log and items")
     parser.add_argument("--out", type=Path, required=True, help="where the bundle is written")
@@ -40,8 +68,13 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
         "--cf", choices=MODEL_NAMES, default="mf", help="the collaborative model (mf)"
     )
     parser.add_argument("--base", help="a causal LM by path or hub id (a small one, trained here)")
-    parser.add_argument("--groups", type=int, default=3, help="number of user groups (3)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--groups",
+        type=_whole_number(MIN_GROUPS, MAX_GROUPS),
+        default=3,
+        help="number of user groups (3)",
+    )
+    parser.add_argument("--seed", type=_whole_number(0, MAX_SEED), default=0)
 
 
 def _add_training_options(parser: argparse.ArgumentParser) -> None:

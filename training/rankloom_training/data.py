@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
-from pyarrow import csv, parquet
 
 from rankloom_features.catalogue import Catalogue, Item
+from rankloom_training.tables import ITEM_COLUMNS, LOG_COLUMNS, Table, find_file, given_names
+from rankloom_training.tables import DataError as DataError
 
 LIKE_ABOVE = 3.0  # ratings above this are likes, where the log has ratings and no labels
 VALID_FROM, TEST_FROM = 0.70, 0.85  # share of the log before each split, where none is given
-
-COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "user": ("user_id", "userId", "user", "uid"),
-    "item": ("item_id", "itemId", "movieId", "movie_id", "item", "iid"),
-    "label": ("label", "liked", "like"),
-    "rating": ("rating", "stars", "score"),
-    "time": ("timestamp", "time", "datetime"),
-    "position": ("position", "order"),
-    "split": ("split",),
-    "title": ("title", "name"),
-    "year": ("year",),
-    "attributes": ("genres", "attributes", "categories", "genre", "category"),
-    "description": ("description", "summary"),
-}
-_DAT_HEADERS = {
-    "ratings.dat": ["user_id", "item_id", "rating", "timestamp"],
-    "movies.dat": ["item_id", "title", "genres"],
-}
+MAX_YEAR_DIGITS = 4
 _LOGS = ("interactions.parquet", "interactions.csv", "ratings.csv", "ratings.dat")
 _ITEMS = ("items.parquet", "items.csv", "movies.csv", "movies.dat")
-
-
-class DataError(ValueError):
-    """The data cannot be learned from; the message names the file and the column."""
 
 
 class Split(IntEnum):
@@ -54,6 +32,8 @@ class Split(IntEnum):
 @dataclass(frozen=True, slots=True, eq=False)
 class Interactions:
     """Rows sorted by user, and by time within a user; arrays of one entry a row.
+
+    A user's training rows come before the user's valid rows, and these before test rows.
 
     ``user``: int64 codes, dense from 0. ``item``: int64 catalogue places. ``liked``:
     bool. ``time``: float64 seconds. ``split``: int8. ``start``: (users,) int64, each
@@ -93,10 +73,11 @@ def load_dataset(folder: Path) -> Dataset:
     movies.csv|dat. Columns are recognised by their usual names; ``columns.json`` in the
     folder, an object of our name → theirs, says otherwise. Raises DataError.
     """
-    names = _column_config(folder)
-    log_path, items_path = _find(folder, _LOGS), _find(folder, _ITEMS)
-    catalogue = _read_items(_Table(items_path, names))
-    log, warnings = _read_log(_Table(log_path, names), catalogue, items_path.name)
+    log_path, items_path = find_file(folder, _LOGS), find_file(folder, _ITEMS)
+    names = given_names(folder)
+    items, log_table = Table(items_path, ITEM_COLUMNS, names), Table(log_path, LOG_COLUMNS, names)
+    catalogue = _read_items(items)
+    log, warnings = _read_log(log_table, catalogue, items.name)
     return Dataset(catalogue, log, warnings)
 
 
@@ -108,121 +89,18 @@ def make_log(
     order: NDArray[np.float64],
     split: NDArray[np.int8] | None = None,
 ) -> Interactions:
-    """Sorts rows by user and ``order``; splits by time where ``split`` is None."""
+    """Sorts rows by user, time and ``order``; splits by time where ``split`` is None."""
     codes: dict[str, int] = {}
     user = np.array([codes.setdefault(name, len(codes)) for name in users], dtype=np.int64)
     split = _split_by_time(time) if split is None else split
-    by = np.lexsort((order, user))
+    by = np.lexsort((order, time, user))
     start = np.searchsorted(user[by], np.arange(len(codes)))
     return Interactions(
         user[by], item[by], liked[by], time[by], split[by], start.astype(np.int64), tuple(codes)
     )
 
 
-class _Table:
-    """One file's columns, found by our names; errors name the file."""
-
-    def __init__(self, path: Path, names: Mapping[str, str]) -> None:
-        self.name = path.name
-        self._names = names
-        self._table = _read_table(path)
-
-    def has(self, column: str) -> bool:
-        return self._actual(column) is not None
-
-    def strings(self, column: str) -> list[str]:
-        return [str(value) for value in self._values(column)]
-
-    def optional_strings(self, column: str) -> list[str]:
-        if not self.has(column):
-            return [""] * len(self)
-        return ["" if value is None else str(value) for value in self._raw(column)]
-
-    def numbers(self, column: str) -> NDArray[np.float64]:
-        values = self._values(column)
-        try:
-            return np.array([_number(value) for value in values], dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{self.name}: column {self._actual(column)}: not a number") from error
-
-    def lists(self, column: str) -> list[tuple[str, ...]]:
-        if not self.has(column):
-            return [()] * len(self)
-        return [_labels(value) for value in self._raw(column)]
-
-    def __len__(self) -> int:
-        return int(self._table.num_rows)
-
-    def _values(self, column: str) -> list[object]:
-        values = self._raw(column)
-        for row, value in enumerate(values, 1):
-            if value is None:
-                raise DataError(f"{self.name}: column {self._actual(column)}: row {row} is empty")
-        return values
-
-    def _raw(self, column: str) -> list[object]:
-        actual = self._actual(column)
-        if actual is None:
-            raise DataError(
-                f"{self.name}: no column for {column} (looked for {', '.join(COLUMNS[column])}); "
-                f"add it, or name yours in columns.json"
-            )
-        values: list[object] = self._table.column(actual).to_pylist()
-        return values
-
-    def _actual(self, column: str) -> str | None:
-        if column in self._names:
-            return self._names[column] if self._names[column] in self._table.column_names else None
-        return next((n for n in COLUMNS[column] if n in self._table.column_names), None)
-
-
-def _column_config(folder: Path) -> dict[str, str]:
-    path = folder / "columns.json"
-    if not path.exists():
-        return {}
-    try:
-        names = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError(f"{path.name}: not JSON") from error
-    unknown = sorted(set(names) - set(COLUMNS)) if isinstance(names, dict) else ["(no object)"]
-    if unknown:
-        raise DataError(f"{path.name}: unknown keys {', '.join(unknown)}; known: {list(COLUMNS)}")
-    return {key: str(value) for key, value in names.items()}
-
-
-def _find(folder: Path, names: Sequence[str]) -> Path:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; pass the folder that holds the log")
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise DataError(f"{folder}: holds none of {', '.join(names)}")
-
-
-def _read_table(path: Path) -> pa.Table:
-    readers: dict[str, Callable[[Path], pa.Table]] = {
-        ".parquet": parquet.read_table,
-        ".csv": csv.read_csv,
-        ".dat": _read_dat,
-    }
-    try:
-        return readers[path.suffix](path)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path.name}: cannot be read as {path.suffix[1:]}") from error
-
-
-def _read_dat(path: Path) -> pa.Table:
-    """MovieLens' ``::``-separated text, Latin-1 as GroupLens ships it."""
-    header = _DAT_HEADERS[path.name]
-    rows = [line.split("::") for line in path.read_text(encoding="latin-1").splitlines() if line]
-    if any(len(row) != len(header) for row in rows):
-        raise ValueError("a line has another number of fields")
-    return pa.table(
-        {name: pa.array([row[place] for row in rows]) for place, name in enumerate(header)}
-    )
-
-
-def _read_items(table: _Table) -> Catalogue:
+def _read_items(table: Table) -> Catalogue:
     ids, titles = table.strings("item"), table.optional_strings("title")
     years = table.optional_strings("year")
     attributes, descriptions = table.lists("attributes"), table.optional_strings("description")
@@ -239,16 +117,17 @@ def _item(
     item_id: str, title: str, year: str, attributes: tuple[str, ...], description: str
 ) -> Item:
     """MovieLens writes the year behind the title; it is taken from there where it stands."""
-    digits = year.split(".")[0]
-    if not digits and title.endswith(")") and title[-5:-1].isdigit() and title[-6:-5] == "(":
-        title, digits = title[:-6].strip(), title[-5:-1]
-    return Item(item_id, title, int(digits) if digits.isdigit() else None, attributes, description)
+    year = year.split(".")[0]
+    if not year and title.endswith(")") and title[-6:-5] == "(" and title[-5:-1].isdecimal():
+        title, year = title[:-6].strip(), title[-5:-1]
+    known = year.isdecimal() and len(year) <= MAX_YEAR_DIGITS
+    return Item(item_id, title, int(year) if known else None, attributes, description)
 
 
 def _read_log(
-    table: _Table, catalogue: Catalogue, items_name: str
+    table: Table, catalogue: Catalogue, items_name: str
 ) -> tuple[Interactions, tuple[str, ...]]:
-    users, items, time = table.strings("user"), table.strings("item"), table.numbers("time")
+    users, items, time = table.strings("user"), table.strings("item"), table.times("time")
     liked = _liked(table)
     if not len(table):
         raise DataError(f"{table.name}: no rows")
@@ -263,15 +142,18 @@ def _read_log(
     kept_users = [user for user, kept in zip(users, keep, strict=True) if kept]
     log = make_log(kept_users, place[keep], liked[keep], time[keep], order[keep], split[keep])
     _refuse_one_class(table.name, log)
+    if table.has("split"):
+        _refuse_backwards(table, log)
     return log, warnings
 
 
-def _liked(table: _Table) -> NDArray[np.bool_]:
+def _liked(table: Table) -> NDArray[np.bool_]:
     if not table.has("label"):
         return table.numbers("rating") > LIKE_ABOVE
     values = table.numbers("label")
     if not np.isin(values, (0.0, 1.0)).all():
-        raise DataError(f"{table.name}: column for label: holds values other than 0 and 1")
+        label = table.theirs("label")
+        raise DataError(f"{table.name}: column {label}: holds values other than 0 and 1")
     return np.asarray(values == 1.0)
 
 
@@ -296,12 +178,26 @@ def _refuse_one_class(name: str, log: Interactions) -> None:
             )
 
 
-def _given_split(table: _Table) -> NDArray[np.int8]:
+def _refuse_backwards(table: Table, log: Interactions) -> None:
+    """A row may see all earlier rows of its user, so that none of them may be a later split's."""
+    back = (np.diff(log.split) < 0) & (np.diff(log.user) == 0)
+    if back.any():
+        num_users = len(np.unique(log.user[1:][back]))
+        raise DataError(
+            f"{table.name}: column {table.theirs('split')}: contradicts the order by time "
+            f"for {num_users} users; each user's rows must be train, then valid, then test"
+        )
+
+
+def _given_split(table: Table) -> NDArray[np.int8]:
     known = {split.name.lower(): int(split) for split in Split}
     names = table.strings("split")
     unknown = sorted(set(names) - set(known))
     if unknown:
-        raise DataError(f"{table.name}: column split: unknown values {', '.join(unknown[:5])}")
+        raise DataError(
+            f"{table.name}: column {table.theirs('split')}: unknown values "
+            f"{', '.join(unknown[:5])}; known: {', '.join(known)}"
+        )
     return np.array([known[name] for name in names], dtype=np.int8)
 
 
@@ -318,21 +214,3 @@ def _first_of_duplicates(users: Sequence[str], *columns: NDArray[np.generic]) ->
         keep[row] = key not in seen
         seen.add(key)
     return keep
-
-
-def _number(value: object) -> float:
-    """A number, or a date as seconds."""
-    stamp = getattr(value, "timestamp", None)
-    number = float(stamp() if callable(stamp) else value)  # type: ignore[arg-type]
-    if not np.isfinite(number):
-        raise ValueError("not finite")
-    return number
-
-
-def _labels(value: object) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        parts = value.split("|")
-        return tuple(part for part in parts if part and part != "(no genres listed)")
-    return tuple(str(part) for part in value)  # type: ignore[attr-defined]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import rankloom
 from rankloom_adapters.bundle import Bundle, open_bundle
 from rankloom_adapters.gate import Gate, Mix, Route
+from rankloom_engine.memory import keep_freed_memory
 from rankloom_training import metrics
 from rankloom_training.data import Dataset, Interactions, Split, load_dataset
 from rankloom_training.metrics import Estimate, Metrics
@@ -133,6 +134,7 @@ def evaluate(
     bundle: Path, data: Path, protocol: Protocol, *, through_grpc: bool, on_step: Step
 ) -> tuple[Report, Scored, Dataset]:
     """Opens both, scores the test rows and reports. Raises ValueErrors that say what to do."""
+    keep_freed_memory()
     opened, dataset = open_bundle(bundle), load_dataset(data)
     scored = score_test(opened, dataset, protocol, through_grpc=through_grpc, on_step=on_step)
     return report(scored, protocol, opened), scored, dataset

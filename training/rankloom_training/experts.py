@@ -25,7 +25,8 @@ from rankloom_training.windows import Window, batches
 
 RANK, ALPHA = 8, 16
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-MAX_BATCH_TOKENS = 6144
+MAX_BATCH_TOKENS = 4096
+PATIENCE = 2  # epochs without a better validation AUC before training ends
 OnStep = Callable[[int, int], None]
 
 
@@ -79,7 +80,7 @@ class ExpertTrainer:
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimiser, recipe.learning_rate, total_steps=max(steps, 1)
         )
-        best, best_state = self.auc(valid), copy.deepcopy(self.state())
+        best, best_epoch, best_state = self.auc(valid), 0, copy.deepcopy(self.state())
         on_epoch(0, best)
         step = 0
         for epoch, epoch_batches in enumerate(plan, 1):
@@ -95,7 +96,9 @@ class ExpertTrainer:
             found = self.auc(valid)
             on_epoch(epoch, found)
             if found > best:
-                best, best_state = found, copy.deepcopy(self.state())
+                best, best_epoch, best_state = found, epoch, copy.deepcopy(self.state())
+            if epoch - best_epoch == PATIENCE:
+                break
         self.load(best_state)
         return best
 

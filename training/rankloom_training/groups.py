@@ -8,11 +8,24 @@ from sklearn.cluster import KMeans
 
 from rankloom_adapters.gate import Gate
 
+MIN_GROUPS = 2
 MIN_GROUP_SHARE = 0.02
+MAX_GROUPS = int(1 / MIN_GROUP_SHARE)  # more could not all have that share
 
 
 class GroupError(ValueError):
     """The users cannot be parted into the groups asked for."""
+
+
+def check_groups(num_groups: int, num_users: int) -> None:
+    """Refuses a number of groups that cannot work, before anything is trained.
+
+    With one group every user would be routed to the global expert. Raises GroupError.
+    """
+    if not MIN_GROUPS <= num_groups <= MAX_GROUPS:
+        raise GroupError(f"{num_groups} groups; ask for {MIN_GROUPS} to {MAX_GROUPS}")
+    if num_users < num_groups:
+        raise GroupError(f"{num_users} users cannot be parted into {num_groups} groups")
 
 
 def fit_gate(vectors: NDArray[np.float32], num_groups: int, seed: int) -> Gate:
@@ -23,8 +36,7 @@ def fit_gate(vectors: NDArray[np.float32], num_groups: int, seed: int) -> Gate:
     the mean of its users' raw vectors (ThinkRec, equation 8). Raises GroupError.
     """
     users = np.asarray(vectors[np.linalg.norm(vectors, axis=1) > 0], dtype=np.float64)
-    if len(users) < num_groups:
-        raise GroupError(f"{len(users)} users with a vector; {num_groups} groups need more")
+    check_groups(num_groups, len(users))
     centre = users.mean(axis=0)
     directions = users - centre
     directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12)

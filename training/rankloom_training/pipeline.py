@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,26 +13,29 @@ import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 
+import rankloom
 from rankloom_adapters import bundle as parts
-from rankloom_adapters.bundle import expert_part, open_bundle, seal
-from rankloom_adapters.calibration import Calibration
-from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE
+from rankloom_adapters.bundle import open_bundle, seal
 from rankloom_adapters.gate import GLOBAL, Gate, group_of
 from rankloom_engine.loading import load_item_vectors
+from rankloom_engine.memory import keep_freed_memory
 from rankloom_engine.model import Decoder, self_check
 from rankloom_engine.projector import Projector
 from rankloom_engine.prompt import PromptBuilder, PromptFormat
 from rankloom_features.encoder import Encoder, pad_events
-from rankloom_features.events import Event, EventLog, History
+from rankloom_features.events import History
 from rankloom_features.export import export
-from rankloom_features.fit import Examples, fit, forget_untrained
+from rankloom_features.fit import Examples, fit, forget_untrained, score
 from rankloom_features.loading import statistics_to_bytes
 from rankloom_features.models import create_model
+from rankloom_features.models.base import CollaborativeModel
 from rankloom_features.ranker import TreeRanker
 from rankloom_training import base, calibrate, trees
+from rankloom_training.assemble import assemble
 from rankloom_training.data import Dataset, Split, load_dataset
 from rankloom_training.experts import ExpertTrainer, Recipe
-from rankloom_training.groups import fit_gate
+from rankloom_training.groups import check_groups, fit_gate
+from rankloom_training.metrics import auc
 from rankloom_training.progress import Progress
 from rankloom_training.stages import Workspace, digest_of
 from rankloom_training.visibility import Protocol, View, scoring_view, training_views
@@ -42,7 +44,7 @@ from rankloom_training.windows import Inputs, Window, WindowMaker
 MAX_EVENTS_IN_PROMPT = 20
 LATENT_DIM = 64
 GLOBAL_RECIPE = Recipe(epochs=2, learning_rate=5e-4)
-GROUP_RECIPE = Recipe(epochs=1, learning_rate=2e-4)
+GROUP_RECIPE = Recipe(epochs=2, learning_rate=2e-3, pairwise=0.1)
 _ENCODE_ROWS = 512
 
 
@@ -58,7 +60,7 @@ class TrainOptions:
     collaborative: str = "mf"
     base: str | None = None
     num_groups: int = 3
-    base_epochs: int = 3
+    base_epochs: int = 2
     global_recipe: Recipe = GLOBAL_RECIPE
     group_recipe: Recipe = GROUP_RECIPE
     seed: int = 0
@@ -73,10 +75,16 @@ def train_bundle(data: Path, out: Path, options: TrainOptions, progress: Progres
     """
     if out.exists():
         raise OutputError(f"{out} exists; choose another place or remove it")
+    keep_freed_memory()
     dataset = load_dataset(data)
     for warning in dataset.warnings:
         progress.warn(warning)
-    made_from = {"data": digest_of(data), "options": dataclasses.asdict(options)}
+    check_groups(options.num_groups, dataset.log.num_users)
+    made_from = {
+        "version": rankloom.__version__,
+        "data": digest_of(data),
+        "options": dataclasses.asdict(options),
+    }
     work = Workspace(out.with_name(out.name + ".work"), made_from, progress)
     return _Run(dataset, options, work, progress).bundle(out)
 
@@ -95,8 +103,8 @@ class _Run:
     def bundle(self, out: Path) -> str:
         """Runs or reuses every stage, then moves the sealed bundle into place."""
         for name, make in (
-            ("trees", self._trees),
             ("collaborative", self._collaborative),
+            ("trees", self._trees),
             ("base", self._base),
             ("global", self._global),
             ("groups", self._groups),
@@ -109,44 +117,68 @@ class _Run:
         self._work.remove()
         return digest
 
+    def _collaborative(self, folder: Path) -> None:
+        """The collaborative model, its ONNX file, and every row's user vector and logit."""
+        views = [*self._train_views, self._valid_view]
+        examples = [self._examples(view) for view in views]
+        model = self._fit_collaborative(_joined_examples(examples[:-1]), examples[-1])
+        onnx = export(model)
+        (folder / "encoder.onnx").write_bytes(onnx)
+        item_vectors = model.vectors.weight.detach().numpy()[1:].copy()
+        data = safetensors.numpy.save({"vectors": item_vectors})
+        (folder / "item_vectors.safetensors").write_bytes(data)
+        encoder = Encoder(onnx)
+        vectors = [self._encode(encoder, view) for view in views]
+        _save(
+            folder,
+            "train",
+            vector=np.concatenate(vectors[:-1]),
+            logit=self._out_of_fold(_joined_examples(examples[:-1]), examples[-1]),
+        )
+        _save(folder, "valid", vector=vectors[-1], logit=score(model, examples[-1]))
+
+    def _fit_collaborative(self, train: Examples, valid: Examples) -> CollaborativeModel:
+        torch.manual_seed(self._options.seed)
+        model = create_model(self._options.collaborative, len(self._data.catalogue), LATENT_DIM)
+        fit(
+            model,
+            train,
+            valid,
+            seed=self._options.seed,
+            on_epoch=lambda epoch, loss: self._progress.note(f"epoch {epoch}: log-loss {loss:.4f}"),
+        )
+        forget_untrained(model, np.unique(train.target) - 1)
+        return model
+
+    def _out_of_fold(self, train: Examples, valid: Examples) -> NDArray[np.float32]:
+        """(rows,) logits of the training rows from models that never saw their user."""
+        rows = np.concatenate([view.rows for view in self._train_views])
+        fold = trees.user_folds(self._log.num_users, self._options.seed)[self._log.user[rows]]
+        logits = np.zeros(len(rows), dtype=np.float32)
+        for held_out in range(trees.NUM_FOLDS):
+            self._progress.step(held_out, trees.NUM_FOLDS)
+            model = self._fit_collaborative(train.only(fold != held_out), valid)
+            logits[fold == held_out] = score(model, train.only(fold == held_out))
+        return logits
+
     def _trees(self, folder: Path) -> None:
         """Tabular features, the tree ranker and its out-of-fold logits."""
         held_out = trees.HeldOutFeatures(self._data.catalogue, self._log, self._options.seed)
-        tables = [held_out.table(view) for view in self._train_views]
-        train, valid = trees.joined(tables), held_out.table(self._valid_view)
-        names = held_out.served.names
-        boosters = trees.fit_ranker(train, valid, names, len(parts.RANKERS))
+        logits = np.load(self._work.folder / "collaborative" / "train.npz")["logit"]
+        ends = np.cumsum([len(view.rows) for view in self._train_views])
+        tables = map(held_out.table, self._train_views, np.split(logits, ends[:-1]))
+        valid_logits = np.load(self._work.folder / "collaborative" / "valid.npz")["logit"]
+        train, valid = trees.joined(list(tables)), held_out.table(self._valid_view, valid_logits)
+        boosters = trees.fit_ranker(train, valid, held_out.names, len(parts.RANKERS))
         for part, booster in zip(parts.RANKERS, boosters, strict=True):
             (folder / Path(part).name).write_bytes(booster)
-        prior = trees.out_of_fold_logits(train, valid, names, held_out.fold)
+        prior = trees.out_of_fold_logits(train, valid, held_out.names, held_out.fold)
         valid_prior = TreeRanker(boosters).logits(valid.features)
+        self._progress.note(f"AUC {auc(valid.label, valid_prior):.4f}")
         statistics = statistics_to_bytes(held_out.statistics)
         (folder / "item_statistics.safetensors").write_bytes(statistics)
         _save(folder, "train", tabular=train.features, prior=prior)
         _save(folder, "valid", tabular=valid.features, prior=valid_prior)
-
-    def _collaborative(self, folder: Path) -> None:
-        """The collaborative model, its ONNX file, and every row's user vector."""
-        torch.manual_seed(self._options.seed)
-        model = create_model(self._options.collaborative, len(self._data.catalogue), LATENT_DIM)
-        train = _joined_examples([self._examples(view) for view in self._train_views])
-        fit(
-            model,
-            train,
-            self._examples(self._valid_view),
-            seed=self._options.seed,
-            on_epoch=lambda epoch, loss: self._progress.note(f"epoch {epoch}: log-loss {loss:.4f}"),
-        )
-        forget_untrained(model, np.unique(self._log.item[self._log.split == Split.TRAIN]))
-        onnx = export(model)
-        (folder / "encoder.onnx").write_bytes(onnx)
-        vectors = model.vectors.weight.detach().numpy()[1:].copy()
-        data = safetensors.numpy.save({"vectors": vectors})
-        (folder / "item_vectors.safetensors").write_bytes(data)
-        encoder = Encoder(onnx)
-        train_vectors = [self._encode(encoder, view) for view in self._train_views]
-        _save(folder, "train", vector=np.concatenate(train_vectors))
-        _save(folder, "valid", vector=self._encode(encoder, self._valid_view))
 
     def _base(self, folder: Path) -> None:
         """The base decoder, its tokenizer and the prompt."""
@@ -196,67 +228,37 @@ class _Run:
             own = [w for w, group in zip(train, train_group, strict=True) if group == number]
             judge = [w for w, group in zip(valid, valid_group, strict=True) if group == number]
             self._learn(
-                trainer, own, judge or valid, self._options.group_recipe, with_projector=False
+                trainer,
+                own,
+                judge if _has_both_classes(judge) else valid,
+                self._options.group_recipe,
+                with_projector=False,
             )
             trainer.save(folder / name)
 
     def _calibrate(self, folder: Path) -> None:
         """Puts the bundle together, fits temperature and probabilities on valid, seals it."""
-        self._assemble(folder)
-        seal(folder, self._metadata())
+        assemble(folder, self._work.folder, self._data)
+        metadata = self._metadata(folder)
+        seal(folder, metadata)
         fitted = calibrate.fit_on_valid(
             open_bundle(folder), self._data, self._valid_view, self._progress.step
         )
         (folder / parts.GATE).write_bytes(fitted.gate.to_bytes())
         (folder / parts.CALIBRATION).write_bytes(fitted.calibration.to_bytes())
         self._progress.note(f"temperature {fitted.gate.temperature}")
-        seal(folder, self._metadata() | {"validation": fitted.report})
+        seal(folder, metadata | {"validation": fitted.report})
 
-    def _assemble(self, folder: Path) -> None:
-        work = self._work.folder
-        copies = {
-            parts.BASE_CONFIG: work / "base" / parts.BASE_CONFIG,
-            parts.BASE_WEIGHTS: work / "base" / parts.BASE_WEIGHTS,
-            parts.BASE_TOKENIZER: work / "base" / parts.BASE_TOKENIZER,
-            parts.PROMPT: work / "base" / "prompt.json",
-            parts.ENCODER: work / "collaborative" / "encoder.onnx",
-            parts.ITEM_VECTORS: work / "collaborative" / "item_vectors.safetensors",
-            parts.ITEM_STATISTICS: work / "trees" / "item_statistics.safetensors",
-            parts.PROJECTOR: work / "global" / "projector.safetensors",
-            parts.GATE: work / "groups" / "gate.json",
-        }
-        copies |= {part: work / "trees" / Path(part).name for part in parts.RANKERS}
-        gate = Gate.from_bytes((work / "groups" / "gate.json").read_bytes())
-        for name in gate.experts:
-            source = work / ("global" if name == GLOBAL else "groups") / name
-            for file in (CONFIG_FILE, WEIGHTS_FILE):
-                copies[expert_part(name, file)] = source / file
-        for part, path in copies.items():
-            (folder / part).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, folder / part)
-        (folder / parts.CATALOGUE).write_bytes(self._data.catalogue.to_bytes())
-        (folder / parts.EVENTS).write_bytes(self._event_log().to_bytes())
-        (folder / parts.CALIBRATION).write_bytes(Calibration().to_bytes())
-
-    def _metadata(self) -> dict[str, object]:
-        encoder = (self._work.folder / "collaborative" / "encoder.onnx").read_bytes()
+    def _metadata(self, folder: Path) -> dict[str, object]:
         return {
+            "version": rankloom.__version__,
             "protocol": str(self._options.protocol),
             "collaborative": self._options.collaborative,
             "base": self._options.base or "embedded",
-            "epoch": Encoder(encoder).epoch,
+            "epoch": Encoder((folder / parts.ENCODER).read_bytes()).epoch,
             "num_users": self._log.num_users,
             "num_items": len(self._data.catalogue),
         }
-
-    def _event_log(self) -> EventLog:
-        """All events of the log: what a server knows of its users on the first day."""
-        events: dict[str, list[Event]] = {user: [] for user in self._log.user_ids}
-        log, items = self._log, self._data.catalogue.items
-        for user, item, liked, time in zip(log.user, log.item, log.liked, log.time, strict=True):
-            event = Event(items[item].item_id, bool(liked), float(time))
-            events[log.user_ids[user]].append(event)
-        return EventLog(events)
 
     def _learner(self, with_global: Path | None) -> tuple[Decoder, WindowMaker]:
         """The base model with its projector, and the windows' maker."""
@@ -324,8 +326,15 @@ class _Run:
     def _last_vectors(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """(users, dim): each training user's vector at the user's last training row."""
         rows = np.concatenate([view.rows for view in self._train_views])
-        last = {int(self._log.user[row]): place for place, row in enumerate(rows)}
+        # The first view knows the most of each user, so it has the last word.
+        last = {int(self._log.user[rows[place]]): place for place in self._by_view_backwards()}
         return vectors[list(last.values())]
+
+    def _by_view_backwards(self) -> NDArray[np.int64]:
+        """Places of all training rows, the last view's first."""
+        sizes = [len(view.rows) for view in self._train_views]
+        places = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+        return np.concatenate(places[::-1])
 
 
 def _joined_examples(examples: list[Examples]) -> Examples:
@@ -358,3 +367,7 @@ def _window_groups(
     """The group that each window's newest row would be routed to."""
     newest = vectors[[window.places[-1] for window in windows]]
     return group_of(newest, gate.centre, gate.centroids)
+
+
+def _has_both_classes(windows: list[Window]) -> bool:
+    return len({float(label) for window in windows for label in window.label}) == 2

@@ -14,17 +14,23 @@ from rankloom_training.progress import Progress
 RUN_FILE = "run.json"
 
 
+class WorkspaceError(ValueError):
+    """The place of the unfinished work holds something else."""
+
+
 class Workspace:
     """A folder of finished stages, bound to what they were made from.
 
     A stage is written beside its place and moved there when it is whole, so that a
-    killed run leaves finished stages and at most one that is begun again.
+    killed run leaves finished stages and at most one that is begun again. Raises
+    WorkspaceError where the folder is somebody else's.
     """
 
     def __init__(self, folder: Path, made_from: Mapping[str, object], progress: Progress) -> None:
         self.folder = folder
         self._progress = progress
         text = json.dumps(made_from, sort_keys=True, indent=1)
+        _refuse_foreign(folder)
         if not _holds(folder / RUN_FILE, text):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
@@ -61,6 +67,15 @@ def digest_of(folder: Path) -> str:
                 f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode()
             )
     return total.hexdigest()
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """What is there is deleted for other data or options, so it must be a workspace."""
+    if folder.exists() and not (folder / RUN_FILE).is_file() and any(folder.iterdir()):
+        raise WorkspaceError(
+            f"{folder} is needed for unfinished work but holds other files; "
+            f"move it away, or write the bundle elsewhere"
+        )
 
 
 def _holds(path: Path, text: str) -> bool:

@@ -9,16 +9,23 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from scipy.sparse.linalg import svds
+from scipy.sparse.linalg import aslinearoperator, eigsh
 
 from rankloom_features.catalogue import Catalogue
 from rankloom_features.ranker import TreeRanker
-from rankloom_features.tabular import MONOTONE, ItemStatistics, TabularFeatures
+from rankloom_features.tabular import (
+    COLLABORATIVE,
+    MONOTONE,
+    ItemStatistics,
+    TabularFeatures,
+    with_collaborative,
+)
 from rankloom_training.data import Interactions, Split
 from rankloom_training.visibility import View
 
 NUM_FOLDS = 5
 FACTOR_RANK = 24
+NOISE = float(np.finfo(np.float32).eps) ** 2  # share of the largest squared singular value
 CO_LIKING_SHRINKAGE, CO_RATING_SHRINKAGE = 5.0, 3.0
 MAX_ROUNDS, PATIENCE = 500, 60
 PARAMETERS = {
@@ -67,12 +74,20 @@ def item_statistics(
 
 
 def _item_factors(matrix: csr_matrix, shrinkage: float) -> NDArray[np.float32]:
-    """(items, FACTOR_RANK) factors of the shrunk cosine between items' columns."""
+    """(items, FACTOR_RANK) factors of the shrunk cosine between items' columns.
+
+    Directions in which the log says nothing are zero: what a solver finds there is noise.
+    """
     square = np.asarray(matrix.multiply(matrix).sum(axis=0)).ravel()
-    scaled = matrix.multiply(1.0 / np.sqrt(square + shrinkage)).tocsr()
-    rank = min(FACTOR_RANK, min(scaled.shape) - 1)
-    _, strength, right = svds(scaled, k=rank, random_state=0)  # pyright: ignore[reportCallIssue]
-    return np.ascontiguousarray((right.T * strength).astype(np.float32))
+    scaled = aslinearoperator(matrix.multiply(1.0 / np.sqrt(square + shrinkage)).tocsr())
+    factors = np.zeros((len(square), FACTOR_RANK), np.float32)
+    rank = min(FACTOR_RANK, len(square) - 1)
+    if rank and square.any():
+        # A solver that breaks down goes on from a random vector, so it needs a seed of its own.
+        strength, found = eigsh(scaled.T @ scaled, k=rank, rng=np.random.default_rng(0))
+        told = strength > NOISE * strength.max()
+        factors[:, : told.sum()] = found[:, told] * np.sqrt(strength[told])
+    return factors
 
 
 class HeldOutFeatures:
@@ -85,7 +100,7 @@ class HeldOutFeatures:
     def __init__(self, catalogue: Catalogue, log: Interactions, seed: int) -> None:
         train = log.split == Split.TRAIN
         self._catalogue, self._log, self._train = catalogue, log, train
-        self.fold = np.random.default_rng(seed).integers(0, NUM_FOLDS, log.num_users)
+        self.fold = user_folds(log.num_users, seed)
         self.statistics = item_statistics(log, catalogue, train)
         self.served = TabularFeatures(catalogue, self.statistics)
         self._held_out = [
@@ -95,16 +110,34 @@ class HeldOutFeatures:
             for fold in range(NUM_FOLDS)
         ]
 
-    def table(self, view: View) -> Table:
-        """Features of the view's rows, each from what the row may see."""
-        features = [self._row(view, int(row)) for row in view.rows]
-        return Table(np.stack(features), self._log.liked[view.rows], self._log.user[view.rows])
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of a table's columns."""
+        return (*self.served.names, COLLABORATIVE)
+
+    def table(self, view: View, logits: NDArray[np.float32]) -> Table:
+        """Features of the view's rows, each from what the row may see.
+
+        ``logits``: (rows,) the collaborative model's, out of fold for training rows.
+        """
+        features = np.stack([self._row(view, int(row)) for row in view.rows])
+        known = np.ones(len(view.rows), dtype=np.bool_)
+        return Table(
+            with_collaborative(features, logits, known),
+            self._log.liked[view.rows],
+            self._log.user[view.rows],
+        )
 
     def _row(self, view: View, row: int) -> NDArray[np.float32]:
         held_out = self._held_out[self.fold[self._log.user[row]]]
         features = held_out if self._train[row] else self.served
         candidate = self._catalogue.traits_at(self._log.item[row : row + 1])
         return np.asarray(features.matrix(view.history_before(self._log, row), candidate)[0])
+
+
+def user_folds(num_users: int, seed: int) -> NDArray[np.int64]:
+    """(users,) the fold of each user."""
+    return np.random.default_rng(seed).integers(0, NUM_FOLDS, num_users)
 
 
 def fit_ranker(train: Table, valid: Table, names: Sequence[str], num_boosters: int) -> list[bytes]:

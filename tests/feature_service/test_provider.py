@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from feature_service.feature_bundle import DIM, EVENTS, ITEMS, KNOWN_USER
+from rankloom_adapters import bundle as parts
+from rankloom_adapters.bundle import open_bundle
+from rankloom_features.catalogue import CatalogueError, Item
+from rankloom_features.encoder import EncoderError
+from rankloom_features.events import Event, EventLogError, history_of
+from rankloom_features.loading import (
+    StatisticsError,
+    provider_from_bytes,
+    statistics_from_bytes,
+    statistics_to_bytes,
+)
+from rankloom_features.provider import FeatureProvider, UserQuery
+from rankloom_features.tabular import ItemStatistics
+
+Bytes = dict[str, bytes]
+
+
+@pytest.fixture(scope="session")
+def provider_bytes(feature_folder: Path) -> Bytes:
+    bundle = open_bundle(feature_folder)
+    return {
+        "catalogue": bundle.read(parts.CATALOGUE),
+        "events": bundle.read(parts.EVENTS),
+        "encoder": bundle.read(parts.ENCODER),
+        "item_statistics": bundle.read(parts.ITEM_STATISTICS),
+    }
+
+
+@pytest.fixture(scope="session")
+def provider(provider_bytes: Bytes) -> FeatureProvider:
+    return provider_from_bytes(**provider_bytes)
+
+
+def test_a_known_user_has_features(provider: FeatureProvider) -> None:
+    found = provider.features(UserQuery(KNOWN_USER, None, ITEMS[:2]))
+    assert (found.cold, found.events) == (False, EVENTS)
+    assert found.vector.shape == (DIM,)
+    assert found.vector.any()
+    assert found.tabular.shape[0] == 2
+    assert found.epoch == provider.encoder.epoch
+    assert found.schema_digest == provider.schema_digest
+    assert found.log_position == len(EVENTS)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [UserQuery("nobody", None), UserQuery(None, ()), UserQuery(None, (Event("gone", True),))],
+    ids=["unknown-user", "no-events", "unknown-items-only"],
+)
+def test_who_is_not_known_is_cold_with_a_zero_vector(
+    provider: FeatureProvider, query: UserQuery
+) -> None:
+    found = provider.features(query)
+    assert (found.cold, found.events) == (True, ())
+    assert found.vector.tolist() == [0.0] * DIM
+    assert found.tabular.shape[0] == 0
+
+
+def test_the_last_column_is_the_collaborative_models_logit(provider: FeatureProvider) -> None:
+    candidates = (ITEMS[3], Item("new"), ITEMS[0])
+    found = provider.features(UserQuery(KNOWN_USER, None, candidates)).tabular[:, -1]
+    history = history_of(EVENTS, provider.catalogue)
+    _, logits = provider.encoder.encode_and_score([history], np.array([[4, 1]]))
+    expected = [logits[0, 0], np.nan, logits[0, 1]]
+    assert found == pytest.approx(expected, abs=1e-5, nan_ok=True)
+    assert logits.any()
+
+
+def test_an_inline_history_wins(provider: FeatureProvider) -> None:
+    inline = (Event("item-1", True), Event("item-2", False))
+    found = provider.features(UserQuery(KNOWN_USER, inline, ITEMS))
+    alone = provider.features(UserQuery(None, inline, ITEMS))
+    assert found.events == inline
+    assert found.vector.tobytes() == alone.vector.tobytes()
+    assert found.tabular.tobytes() == alone.tabular.tobytes()
+
+
+def test_an_inline_history_like_the_logs_gives_the_logs_features(
+    provider: FeatureProvider,
+) -> None:
+    inline = provider.features(UserQuery(None, EVENTS, ITEMS))
+    logged = provider.features(UserQuery(KNOWN_USER, None, ITEMS))
+    assert inline.vector.tobytes() == logged.vector.tobytes()
+    assert inline.tabular.tobytes() == logged.tabular.tobytes()
+
+
+def test_events_of_unknown_items_change_nothing(provider: FeatureProvider) -> None:
+    mixed = (Event("gone", False), EVENTS[0], Event("", True), *EVENTS[1:], Event("gone", True))
+    found = provider.features(UserQuery(None, mixed, ITEMS))
+    expected = provider.features(UserQuery(None, EVENTS, ITEMS))
+    assert found.events == EVENTS
+    assert found.vector.tobytes() == expected.vector.tobytes()
+    assert found.tabular.tobytes() == expected.tabular.tobytes()
+
+
+def test_many_queries_are_answered_in_order(provider: FeatureProvider) -> None:
+    queries = [
+        UserQuery(None, (Event("item-1", True),), ITEMS[:1]),
+        UserQuery("nobody", None, ITEMS),
+        UserQuery(KNOWN_USER, None, (Item("new", year=2000),)),
+    ]
+    together = provider.features_of_many(queries)
+    for found, query in zip(together, queries, strict=True):
+        alone = provider.features(query)
+        assert found.vector == pytest.approx(alone.vector, abs=1e-5)
+        assert found.tabular == pytest.approx(alone.tabular, abs=1e-5, nan_ok=True)
+        assert (found.events, found.cold) == (alone.events, alone.cold)
+    assert provider.features_of_many([]) == ()
+
+
+def test_statistics_round_trip(provider_bytes: Bytes) -> None:
+    statistics = statistics_from_bytes(provider_bytes["item_statistics"], len(ITEMS))
+    assert statistics_to_bytes(statistics) == provider_bytes["item_statistics"]
+
+
+@pytest.mark.parametrize(
+    ("part", "error"),
+    [
+        ("catalogue", CatalogueError),
+        ("events", EventLogError),
+        ("encoder", EncoderError),
+        ("item_statistics", StatisticsError),
+    ],
+)
+def test_each_part_of_garbage_has_its_error(
+    provider_bytes: Bytes, part: str, error: type[ValueError]
+) -> None:
+    with pytest.raises(error):
+        provider_from_bytes(**provider_bytes | {part: b"garbage"})
+
+
+def statistics_of(num: int, num_factors: int) -> bytes:
+    one, factors = np.ones(num, np.float32), np.ones((num_factors, 2), np.float32)
+    return statistics_to_bytes(ItemStatistics(one, one, factors, factors))
+
+
+@pytest.mark.parametrize("sizes", [(len(ITEMS) + 1, len(ITEMS) + 1), (len(ITEMS), 2)])
+def test_statistics_of_another_catalogue_are_refused(
+    provider_bytes: Bytes, sizes: tuple[int, int]
+) -> None:
+    statistics = statistics_of(*sizes)
+    with pytest.raises(StatisticsError, match="another catalogue"):
+        provider_from_bytes(**provider_bytes | {"item_statistics": statistics})
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_model_of_another_catalogue_is_refused(
+    provider: FeatureProvider, provider_bytes: Bytes, change: int
+) -> None:
+    provider.encoder.check_num_items(len(ITEMS))
+    with pytest.raises(EncoderError, match="another catalogue"):
+        provider.encoder.check_num_items(len(ITEMS) + change)
+    catalogue = provider_bytes["catalogue"] + b'{"item_id": "new", "attributes": []}\n'
+    with pytest.raises(EncoderError, match="another catalogue"):
+        provider_from_bytes(**provider_bytes | {"catalogue": catalogue})
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_statistics_that_are_not_finite_are_refused(value: float) -> None:
+    one, factors = np.ones(2, np.float32), np.full((2, 2), value, np.float32)
+    with pytest.raises(StatisticsError, match="NaN or infinite"):
+        statistics_from_bytes(
+            statistics_to_bytes(ItemStatistics(one, one, one[:, None], factors)), 2
+        )
+
+
+def test_statistics_of_another_shape_are_refused() -> None:
+    one, factors = np.ones(2, np.float32), np.ones((2, 2), np.float32)
+    for statistics in (
+        ItemStatistics(factors, one, factors, factors),
+        ItemStatistics(one, one, one, factors),
+    ):
+        with pytest.raises(StatisticsError, match="vectors"):
+            statistics_from_bytes(statistics_to_bytes(statistics), 2)

@@ -1,0 +1,60 @@
+"""What training promises of the bundle that it writes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from rankloom_adapters import bundle as parts
+from rankloom_adapters.bundle import Bundle, open_bundle
+from rankloom_adapters.calibration import Calibration
+from rankloom_adapters.gate import GLOBAL, Gate
+from rankloom_engine.loading import load_expert
+from rankloom_features.events import EventLog
+from rankloom_training.data import load_dataset
+
+
+@pytest.fixture(scope="module")
+def bundle(bundle_folder: Path) -> Bundle:
+    return open_bundle(bundle_folder)
+
+
+def test_the_metadata_say_how_it_was_made(bundle: Bundle, small_data: Path) -> None:
+    dataset = load_dataset(small_data)
+    encoder = bundle.read(parts.ENCODER)
+    assert bundle.metadata["protocol"] == "p1"
+    assert bundle.metadata["epoch"] == hashlib.sha256(encoder).hexdigest()
+    assert bundle.metadata["num_users"] == dataset.log.num_users
+    assert bundle.metadata["num_items"] == len(dataset.catalogue)
+    assert 0.5 < bundle.metadata["validation"]["auc"] < 1.0
+
+
+def test_the_gate_names_the_experts_that_are_there(bundle: Bundle) -> None:
+    gate = Gate.from_bytes(bundle.read(parts.GATE))
+    assert set(gate.experts) == set(bundle.experts()) >= {GLOBAL}
+    digests = [load_expert(bundle, name).digest for name in gate.experts]
+    assert len(set(digests)) == len(digests)
+
+
+def test_scores_are_calibrated_on_the_validation_rows(bundle: Bundle) -> None:
+    assert Calibration.from_bytes(bundle.read(parts.CALIBRATION)) != Calibration()
+
+
+def test_the_event_log_is_the_data(bundle: Bundle, small_data: Path) -> None:
+    dataset, events = load_dataset(small_data), EventLog.from_bytes(bundle.read(parts.EVENTS))
+    log, items = dataset.log, dataset.catalogue.items
+    assert events.position == len(log)
+    for user, name in enumerate(log.user_ids):
+        own = log.user == user
+        expected = [items[item].item_id for item in log.item[own]]
+        assert [event.item_id for event in events.events_of(name)] == expected
+        assert [event.liked for event in events.events_of(name)] == log.liked[own].tolist()
+
+
+def test_no_path_of_the_machine_is_written_down(bundle: Bundle, bundle_folder: Path) -> None:
+    for name in bundle.parts:
+        assert str(bundle_folder.parent).encode() not in bundle.read(name)
+    assert str(bundle_folder.parent) not in json.dumps(dict(bundle.metadata))

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from rankloom_features.ranker import TreeRanker
+from rankloom_features.tabular import COLLABORATIVE
+from rankloom_training.data import Dataset, Split
+from rankloom_training.trees import (
+    FACTOR_RANK,
+    HeldOutFeatures,
+    Table,
+    fit_ranker,
+    item_statistics,
+    joined,
+    out_of_fold_logits,
+)
+from rankloom_training.visibility import Protocol, scoring_view, training_views
+from training.logs import random_log
+
+NAMES = ("item_mean", "noise")
+
+
+def table_of(seed: int, num_users: int = 20, rows_each: int = 40) -> Table:
+    """Rows whose first column decides the label, one user after the other."""
+    random = np.random.default_rng(seed)
+    user = np.repeat(np.arange(num_users), rows_each)
+    features = random.random((len(user), 2)).astype(np.float32)
+    return Table(features, random.random(len(user)) < features[:, 0], user)
+
+
+def test_counts_and_means_are_those_of_the_rows() -> None:
+    dataset = random_log(3)
+    log, rows = dataset.log, dataset.log.split == Split.TRAIN
+    statistics = item_statistics(log, dataset.catalogue, rows)
+    for place in range(len(dataset.catalogue)):
+        own = rows & (log.item == place)
+        assert statistics.rows[place] == own.sum()
+        assert statistics.likes[place] == log.liked[own].sum()
+
+
+def test_factors_are_larger_for_items_liked_together() -> None:
+    dataset = random_log(5, num_users=40, num_items=10)
+    log = dataset.log
+    together = (log.item < 5) == (log.user % 2 == 0)
+    liked = type(log)(log.user, log.item, together, log.time, log.split, log.start, log.user_ids)
+    factors = item_statistics(liked, dataset.catalogue, np.ones(len(log), np.bool_)).co_liking
+    closeness = factors @ factors.T
+    np.fill_diagonal(closeness, np.nan)
+    assert np.nanmin(closeness[:5, :5]) > np.nanmax(closeness[:5, 5:])
+
+
+@pytest.mark.parametrize("liked", [True, False])
+def test_a_log_that_tells_little_gives_few_factors(liked: bool) -> None:
+    """Two kinds of users who like all that they see, or nothing: there is little to factorise."""
+    dataset = random_log(5, num_users=40, num_items=50)
+    log = dataset.log
+    same = dataclasses.replace(log, item=log.user % 2, liked=np.full(len(log), liked))
+    found = item_statistics(same, dataset.catalogue, np.ones(len(log), np.bool_))
+    assert found.co_liking.shape == found.co_rating.shape == (50, FACTOR_RANK)
+    assert np.count_nonzero(found.co_liking.any(axis=0)) == (2 if liked else 0)
+
+
+@pytest.mark.parametrize("num_items", [1, 2])
+def test_hardly_any_item_is_no_error(num_items: int) -> None:
+    dataset = random_log(5, num_items=num_items)
+    rows = np.ones(len(dataset.log), np.bool_)
+    assert item_statistics(dataset.log, dataset.catalogue, rows).co_liking.shape[0] == num_items
+
+
+@pytest.mark.parametrize("seed", [11, 12])
+def test_the_same_log_gives_the_same_bits(seed: int) -> None:
+    dataset = random_log(seed, num_users=24, num_items=40, mean_rows=18)
+    view = training_views(dataset.log, Protocol.P1, 0)[0]
+    none = np.zeros(len(view.rows), np.float32)
+    made = [HeldOutFeatures(dataset.catalogue, dataset.log, 5).table(view, none) for _ in range(3)]
+    assert len({table.features.tobytes() for table in made}) == 1
+
+
+def test_rows_that_are_not_for_training_have_the_served_features(dataset: Dataset) -> None:
+    features = HeldOutFeatures(dataset.catalogue, dataset.log, 0)
+    view = scoring_view(dataset.log, Protocol.P1, Split.TEST)
+    logits = np.random.default_rng(0).normal(size=len(view.rows)).astype(np.float32)
+    table = features.table(view, logits)
+    assert features.names == (*features.served.names, COLLABORATIVE)
+    assert table.features[:, -1].tolist() == logits.tolist()
+    for place in range(0, len(view.rows), 1 + len(view.rows) // 100):
+        row = int(view.rows[place])
+        candidate = dataset.catalogue.traits_at(dataset.log.item[row : row + 1])
+        served = features.served.matrix(view.history_before(dataset.log, row), candidate)[0]
+        assert served.tobytes() == table.features[place, :-1].tobytes()
+        assert table.label[place] == dataset.log.liked[row]
+        assert table.user[place] == dataset.log.user[row]
+
+
+def test_boosters_learn_keep_monotone_columns_and_are_reproducible() -> None:
+    train, valid = table_of(0), table_of(1)
+    models = fit_ranker(train, valid, NAMES, 2)
+    assert models == fit_ranker(train, valid, NAMES, 2)
+    assert models[0] != models[1]
+    grid = np.column_stack([np.linspace(0, 1, 50), np.full(50, 0.5)]).astype(np.float32)
+    logits = TreeRanker(models).logits(grid)
+    assert (np.diff(logits) >= -1e-12).all()
+    assert logits[-1] > logits[0] + 1
+
+
+def test_a_users_own_labels_do_not_move_the_users_out_of_fold_logits() -> None:
+    train, valid = table_of(0), table_of(1)
+    fold = np.random.default_rng(0).integers(0, 5, 20)
+    logits = out_of_fold_logits(train, valid, NAMES, fold)
+    own = fold[train.user] == fold[0]
+    turned = Table(train.features, train.label ^ own, train.user)
+    after = out_of_fold_logits(turned, valid, NAMES, fold)
+    assert after[own].tolist() == logits[own].tolist()
+    assert after[~own].tolist() != logits[~own].tolist()
+
+
+def test_tables_are_joined_in_order() -> None:
+    one, other = table_of(0, 2, 3), table_of(1, 2, 3)
+    both = joined([one, other])
+    assert both.features.tolist() == [*one.features.tolist(), *other.features.tolist()]
+    assert both.label.tolist() == [*one.label.tolist(), *other.label.tolist()]
+    assert both.user.tolist() == [*one.user.tolist(), *other.user.tolist()]

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rankloom_training.data import DataError, Interactions, Split, load_dataset
+from rankloom_training.visibility import Protocol, scoring_view, training_views
+from training.logs import random_log, write_csv
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def earlier_rows(log: Interactions, row: int) -> list[int]:
+    return [other for other in range(row) if log.user[other] == log.user[row]]
+
+
+def slow_visible(log: Interactions, protocol: Protocol, row: int) -> list[int]:
+    """The two protocols in the words of the data set's README."""
+    seen = []
+    for other in earlier_rows(log, row):
+        known = log.split[other] == Split.TRAIN or protocol is Protocol.P1
+        if log.liked[other] or known:
+            seen.append(other)
+    return seen
+
+
+@settings(deadline=None)
+@given(seeds, st.sampled_from(Protocol), st.sampled_from(Split))
+def test_a_scored_row_sees_what_its_protocol_allows(
+    seed: int, protocol: Protocol, split: Split
+) -> None:
+    log = random_log(seed).log
+    view = scoring_view(log, protocol, split)
+    assert view.rows.tolist() == [row for row in range(len(log)) if log.split[row] == split]
+    for row in view.rows.tolist():
+        expected = slow_visible(log, protocol, row)
+        assert view.visible_before(log, row).tolist() == expected
+        history = view.history_before(log, row)
+        assert history.index.tolist() == [int(log.item[other]) for other in expected]
+        assert history.liked.tolist() == [bool(log.liked[other]) for other in expected]
+
+
+@settings(deadline=None)
+@given(seeds, seeds)
+def test_p1_trains_on_all_training_rows_with_all_earlier_events(seed: int, draw: int) -> None:
+    log = random_log(seed).log
+    (view,) = training_views(log, Protocol.P1, draw)
+    assert view.rows.tolist() == np.flatnonzero(log.split == Split.TRAIN).tolist()
+    for row in view.rows.tolist():
+        assert view.visible_before(log, row).tolist() == earlier_rows(log, row)
+
+
+@settings(deadline=None)
+@given(seeds, seeds)
+def test_p0_trains_with_dislikes_up_to_a_moment_and_with_none(seed: int, draw: int) -> None:
+    log = random_log(seed).log
+    some, none = training_views(log, Protocol.P0, draw)
+    train = np.flatnonzero(log.split == Split.TRAIN)
+    assert none.rows.tolist() == train.tolist()
+    for row in none.rows.tolist():
+        expected = [other for other in earlier_rows(log, row) if log.liked[other]]
+        assert none.visible_before(log, row).tolist() == expected
+    for user in np.unique(log.user[train]):
+        own = train[log.user[train] == user]
+        rows = some.rows[log.user[some.rows] == user]
+        cut = int(some.cutoff[user])
+        assert cut in own
+        assert rows.tolist() == own[own >= cut].tolist()
+        for row in rows.tolist():
+            expected = [o for o in earlier_rows(log, row) if log.liked[o] or o < cut]
+            assert some.visible_before(log, row).tolist() == expected
+
+
+def test_the_moment_of_known_dislikes_differs_by_seed_and_user() -> None:
+    log = random_log(1, num_users=30).log
+    cuts = [training_views(log, Protocol.P0, seed)[0].cutoff - log.start for seed in (0, 0, 1)]
+    assert cuts[0].tolist() == cuts[1].tolist() != cuts[2].tolist()
+    assert len(set(cuts[0].tolist())) > 3
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+def test_a_first_row_sees_nothing(protocol: Protocol) -> None:
+    log = random_log(4).log
+    for split in Split:
+        view = scoring_view(log, protocol, split)
+        for row in set(view.rows.tolist()) & set(log.start.tolist()):
+            assert len(view.history_before(log, row)) == 0
+
+
+def test_splits_that_run_backwards_are_refused_or_leak_nothing(tmp_path: Path) -> None:
+    """A split need not follow the time of a user; dislikes of test rows stay hidden even so."""
+    random = np.random.default_rng(0)
+    rows = [
+        {
+            "user_id": f"u{place % 4}",
+            "item_id": f"i{random.integers(9)}",
+            "label": int(random.random() < 0.5),
+            "timestamp": place,
+            "split": ("train", "valid", "test")[random.integers(3)],
+        }
+        for place in range(120)
+    ]
+    write_csv(tmp_path / "interactions.csv", rows)
+    write_csv(tmp_path / "items.csv", [{"item_id": f"i{n}", "title": ""} for n in range(9)])
+    try:
+        log = load_dataset(tmp_path).log
+    except DataError:
+        return
+    view = scoring_view(log, Protocol.P0, Split.TEST)
+    for row in view.rows.tolist():
+        assert view.visible_before(log, row).tolist() == slow_visible(log, Protocol.P0, row)

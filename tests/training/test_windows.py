@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from rankloom_engine.packing import PackedRow, Segment
+from rankloom_engine.prompt import PromptBuilder, PromptCandidate, PromptEvent
+from rankloom_training.base import embedded_format, train_tokenizer
+from rankloom_training.data import Dataset, Interactions, Split
+from rankloom_training.visibility import Protocol, View, scoring_view, training_views
+from rankloom_training.windows import MAX_TARGETS, Inputs, Window, WindowMaker, batches
+
+MAX_EVENTS, DIM, COLUMNS, MAX_USERS = 10, 3, 2, 30
+SEED = 2
+
+
+@pytest.fixture(scope="session")
+def builder(dataset: Dataset) -> PromptBuilder:
+    tokenizer = train_tokenizer(dataset.catalogue)
+    vectors = np.random.default_rng(0).normal(size=(len(dataset.catalogue), DIM))
+    return PromptBuilder(
+        tokenizer, embedded_format(tokenizer, MAX_EVENTS), vectors.astype(np.float32)
+    )
+
+
+def views(log: Interactions) -> Iterator[View]:
+    """Training and scoring views of both protocols, of the users with most rows."""
+    most = np.argsort(-np.bincount(log.user))[:MAX_USERS]
+    for protocol in Protocol:
+        scored = scoring_view(log, protocol, Split.TEST)
+        for view in (*training_views(log, protocol, SEED), scored):
+            yield View(view.rows[np.isin(log.user[view.rows], most)], view.cutoff)
+
+
+def inputs_of(view: View) -> Inputs:
+    random, num = np.random.default_rng(SEED), len(view.rows)
+    vector, tabular = random.normal(size=(num, DIM)), random.normal(size=(num, COLUMNS))
+    return Inputs(view, vector.astype("f4"), tabular.astype("f4"), random.normal(size=num))
+
+
+def part(packed: PackedRow, places: np.ndarray) -> tuple[list[int], list[bytes], list[bytes]]:
+    """Ids and soft tokens at ascending places of a packed row."""
+    tokens = packed.tokens
+    latent = zip(tokens.latent_at, tokens.latent, strict=True)
+    tabular = zip(tokens.tabular_at, tokens.tabular, strict=True)
+    return (
+        tokens.ids[places].tolist(),
+        [vector.tobytes() for at, vector in latent if at in places],
+        [row.tobytes() for at, row in tabular if at in places],
+    )
+
+
+def whole(segment: Segment) -> tuple[list[int], list[bytes], list[bytes]]:
+    return (
+        segment.ids.tolist(),
+        [vector.tobytes() for vector in segment.latent],
+        [row.tobytes() for row in segment.tabular],
+    )
+
+
+def check_candidate(
+    dataset: Dataset, builder: PromptBuilder, inputs: Inputs, window: Window, number: int
+) -> None:
+    """One candidate of a window against the prompt of that row alone."""
+    log, items, packed = dataset.log, dataset.catalogue.items, window.packed
+    place = int(window.places[number])
+    row = int(inputs.view.rows[place])
+    own = np.flatnonzero(packed.block == number + 1)
+    seen = int(packed.visible[own[0]])
+    assert set(packed.visible[own].tolist()) == {seen}
+    assert packed.position[own].tolist() == list(range(seen, seen + len(own)))
+    assert packed.verdict_at[number] == own[-1]
+    prefix = part(packed, np.arange(seen))
+    num_seen, visible = len(prefix[1]), inputs.view.visible_before(log, row)
+    assert num_seen == len(visible) or MAX_EVENTS // 2 <= num_seen <= MAX_EVENTS
+    recent = [int(other) for other in visible[len(visible) - num_seen :]]
+    events = [PromptEvent(items[log.item[o]], int(log.item[o]), bool(log.liked[o])) for o in recent]
+    assert prefix == whole(builder.prefix(events))
+    candidate = PromptCandidate(items[log.item[row]], int(log.item[row]))
+    alone = builder.candidate(candidate, inputs.vector[place], inputs.tabular[place])
+    assert part(packed, own) == whole(alone)
+    assert window.label[number] == log.liked[row]
+    assert window.prior[number] == np.float32(inputs.prior[place])
+
+
+def test_each_row_stands_in_one_window_and_sees_what_it_sees_alone(
+    dataset: Dataset, builder: PromptBuilder
+) -> None:
+    maker = WindowMaker(dataset.log, dataset.catalogue, builder)
+    random = np.random.default_rng(0)
+    for view in views(dataset.log):
+        inputs = inputs_of(view)
+        windows = maker.windows(inputs)
+        covered = np.concatenate([window.places for window in windows])
+        assert np.sort(covered).tolist() == list(range(len(view.rows)))
+        for place in random.permutation(len(windows))[:60]:
+            window = windows[place]
+            assert 1 <= len(window.places) <= MAX_TARGETS
+            assert len(np.unique(dataset.log.user[view.rows[window.places]])) == 1
+            for number in range(len(window.places)):
+                check_candidate(dataset, builder, inputs, window, number)
+
+
+def test_a_view_without_rows_has_no_windows(dataset: Dataset, builder: PromptBuilder) -> None:
+    maker = WindowMaker(dataset.log, dataset.catalogue, builder)
+    nothing = View(np.zeros(0, np.int64), dataset.log.start)
+    assert maker.windows(inputs_of(nothing)) == []
+
+
+@pytest.mark.parametrize("max_tokens", [1, 500, 10**6])
+def test_batches_hold_each_window_once_within_their_budget(
+    dataset: Dataset, builder: PromptBuilder, max_tokens: int
+) -> None:
+    view = next(views(dataset.log))
+    windows = WindowMaker(dataset.log, dataset.catalogue, builder).windows(inputs_of(view))[:80]
+    made = batches(windows, max_tokens, np.random.default_rng(0))
+    found = Counter(id(window) for batch in made for window in batch)
+    assert found == Counter(id(window) for window in windows)
+    for batch in made:
+        assert len(batch) == 1 or len(batch) * max(len(w.packed) for w in batch) <= max_tokens

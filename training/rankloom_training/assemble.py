@@ -1,0 +1,57 @@
+"""Puts the parts that the stages made into one bundle folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from rankloom_adapters import bundle as parts
+from rankloom_adapters.bundle import expert_part
+from rankloom_adapters.calibration import Calibration
+from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE
+from rankloom_adapters.gate import GLOBAL, Gate
+from rankloom_features.events import Event, EventLog
+from rankloom_training.data import Dataset
+
+
+def assemble(folder: Path, work: Path, dataset: Dataset) -> None:
+    """Fills ``folder`` from the stages' folders under ``work``; nothing is calibrated yet."""
+    for part, source in (_parts(work) | _experts(work)).items():
+        (folder / part).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, folder / part)
+    (folder / parts.CATALOGUE).write_bytes(dataset.catalogue.to_bytes())
+    (folder / parts.EVENTS).write_bytes(event_log(dataset).to_bytes())
+    (folder / parts.CALIBRATION).write_bytes(Calibration().to_bytes())
+
+
+def event_log(dataset: Dataset) -> EventLog:
+    """All events of the log: what a server knows of its users on the first day."""
+    log, items = dataset.log, dataset.catalogue.items
+    events: dict[str, list[Event]] = {user: [] for user in log.user_ids}
+    for user, item, liked, time in zip(log.user, log.item, log.liked, log.time, strict=True):
+        event = Event(items[item].item_id, bool(liked), float(time))
+        events[log.user_ids[user]].append(event)
+    return EventLog(events)
+
+
+def _parts(work: Path) -> dict[str, Path]:
+    """Where each part that is no expert was made."""
+    trees = (parts.ITEM_STATISTICS, *parts.RANKERS)
+    made = {part: work / "trees" / Path(part).name for part in trees}
+    for part in (parts.BASE_CONFIG, parts.BASE_WEIGHTS, parts.BASE_TOKENIZER, parts.PROMPT):
+        made[part] = work / "base" / part
+    for part in (parts.ENCODER, parts.ITEM_VECTORS):
+        made[part] = work / "collaborative" / Path(part).name
+    made[parts.PROJECTOR] = work / "global" / parts.PROJECTOR
+    made[parts.GATE] = work / "groups" / parts.GATE
+    return made
+
+
+def _experts(work: Path) -> dict[str, Path]:
+    gate = Gate.from_bytes((work / "groups" / parts.GATE).read_bytes())
+    stage = {name: work / ("global" if name == GLOBAL else "groups") for name in gate.experts}
+    return {
+        expert_part(name, file): stage[name] / name / file
+        for name in gate.experts
+        for file in (CONFIG_FILE, WEIGHTS_FILE)
+    }
