@@ -1,35 +1,41 @@
-"""The commands in a process of their own: what a user can mend is one line, and exit code 2."""
+"""The commands as a user calls them: what a user can mend is one line, and exit code 2."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from rankloom.cli import main
 from rankloom_features.export import ExportError
 from rankloom_training.commands import Command
 from rankloom_training.serving import ServerStartError
 from training.logs import write_csv
 
+Refusal = Callable[..., str]
 
-def refusal(*arguments: object) -> str:
+
+@pytest.fixture
+def refusal(capfd: pytest.CaptureFixture[str]) -> Refusal:
     """Runs `rankloom`; answers the one line that it says."""
-    command = [sys.executable, "-m", "rankloom", *map(str, arguments)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert (ended.returncode, ended.stdout) == (2, ""), ended.stderr
-    assert ended.stderr.count("\n") == 1
-    return ended.stderr
+
+    def run(*arguments: object) -> str:
+        assert main([str(argument) for argument in arguments]) == 2
+        out, said = capfd.readouterr()
+        assert (out, said.count("\n")) == ("", 1)
+        return said
+
+    return run
 
 
-def test_train_refuses_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_train_refuses_a_folder_that_is_not_there(refusal: Refusal, tmp_path: Path) -> None:
     said = refusal("train", "--data", tmp_path / "nowhere", "--out", tmp_path / "out")
     assert said.startswith("rankloom train: ")
     assert "no such folder" in said
 
 
-def test_train_refuses_bad_columns_and_leaves_nothing(tmp_path: Path) -> None:
+def test_train_refuses_bad_columns_and_leaves_nothing(refusal: Refusal, tmp_path: Path) -> None:
     write_csv(tmp_path / "interactions.csv", [{"who": 1, "item_id": 2}])
     write_csv(tmp_path / "items.csv", [{"item_id": 2}])
     said = refusal("train", "--data", tmp_path, "--out", tmp_path / "out")
@@ -37,12 +43,16 @@ def test_train_refuses_bad_columns_and_leaves_nothing(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["interactions.csv", "items.csv"]
 
 
-def test_train_refuses_a_place_that_cannot_be_written(small_data: Path, tmp_path: Path) -> None:
+def test_train_refuses_a_place_that_cannot_be_written(
+    refusal: Refusal, small_data: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
     assert "file" in refusal("train", "--data", small_data, "--out", tmp_path / "file" / "out")
 
 
-def test_train_leaves_a_folder_alone_that_is_not_its_own(small_data: Path, tmp_path: Path) -> None:
+def test_train_leaves_a_folder_alone_that_is_not_its_own(
+    refusal: Refusal, small_data: Path, tmp_path: Path
+) -> None:
     (tmp_path / "out.work").mkdir()
     (tmp_path / "out.work" / "thesis.txt").write_text("years of work")
     assert "out.work" in refusal("train", "--data", small_data, "--out", tmp_path / "out")
@@ -57,8 +67,6 @@ def test_train_leaves_a_folder_alone_that_is_not_its_own(small_data: Path, tmp_p
 def test_an_option_out_of_range_is_named(
     option: str, value: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from rankloom.cli import main
-
     with pytest.raises(SystemExit) as ended:
         main(["train", "--data", "d", "--out", "o", f"{option}={value}"])
     assert ended.value.code == 2
@@ -67,7 +75,7 @@ def test_an_option_out_of_range_is_named(
 
 @pytest.mark.parametrize("manifest", [None, b"", b"{}", b"not json"])
 def test_evaluate_refuses_what_is_no_bundle(
-    small_data: Path, tmp_path: Path, manifest: bytes | None
+    refusal: Refusal, small_data: Path, tmp_path: Path, manifest: bytes | None
 ) -> None:
     if manifest is not None:
         (tmp_path / "manifest.json").write_bytes(manifest)

@@ -21,7 +21,7 @@ from rankloom_training.visibility import View
 TEMPERATURES = (0.05, DEFAULT_TEMPERATURE, 0.3, 1.0)
 # Another temperature than the paper's must be this much better in AUC to be taken.
 WORTHWHILE = 0.001
-MAX_ROWS = 4000
+MAX_ROWS = 1500
 MIN_SLOPE = 1e-3
 
 
