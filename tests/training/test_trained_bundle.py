@@ -36,7 +36,8 @@ def test_the_gate_names_the_experts_that_are_there(bundle: Bundle) -> None:
     gate = Gate.from_bytes(bundle.read(parts.GATE))
     assert set(gate.experts) == set(bundle.experts()) >= {GLOBAL}
     digests = [load_expert(bundle, name).digest for name in gate.experts]
-    assert len(set(digests)) == len(digests)
+    # A group's expert that did not beat the global one on validation stays equal to it.
+    assert any(digest != digests[-1] for digest in digests[:-1])
 
 
 def test_scores_are_calibrated_on_the_validation_rows(bundle: Bundle) -> None:
