@@ -52,7 +52,7 @@ def test_the_report_has_its_keys_as_json_and_as_a_plot(
     bundle_folder: Path, scored: Scored, tmp_path: Path
 ) -> None:
     found = report(scored, Protocol.P1, open_bundle(bundle_folder))
-    reporting.write_json(found, tmp_path / "report.json")
+    reporting.write_json(found, {}, tmp_path / "report.json")
     fields = json.loads((tmp_path / "report.json").read_text())
     for key in KEYS:
         for metric in ("auc", "uauc", "ndcg5", "map5"):
@@ -64,12 +64,10 @@ def test_the_report_has_its_keys_as_json_and_as_a_plot(
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_tables_name_the_rows_and_the_protocol(
-    bundle_folder: Path, dataset: Dataset, scored: Scored, small_data: Path
-) -> None:
+def test_the_tables_name_the_rows_and_the_protocol(bundle_folder: Path, scored: Scored) -> None:
     console = Console(record=True, width=160)
     found = report(scored, Protocol.P1, open_bundle(bundle_folder))
-    reporting.show(console, found, scored, dataset, small_data)
+    reporting.show(console, found, {})
     text = console.export_text()
     assert f"{len(scored.rows)} test rows" in text
     assert "protocol p1" in text

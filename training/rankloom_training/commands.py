@@ -123,6 +123,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     from rankloom_training import reporting
     from rankloom_training.evaluate import evaluate as judge
+    from rankloom_training.planted import read_truth
     from rankloom_training.progress import Progress
     from rankloom_training.visibility import Protocol
 
@@ -135,9 +136,11 @@ def _evaluate(args: argparse.Namespace) -> int:
             through_grpc=args.through == "grpc",
             on_step=progress.step,
         )
-    reporting.show(console, report, scored, dataset, args.data)
+    truth = read_truth(args.data)
+    planted = reporting.planted_aucs(scored, dataset, truth) if truth else {}
+    reporting.show(console, report, planted)
     if args.json is not None:
-        reporting.write_json(report, args.json)
+        reporting.write_json(report, planted, args.json)
     if args.plot is not None:
         reporting.write_plot(report, args.plot)
     return 0

@@ -22,7 +22,7 @@ from rankloom_training import reporting
 from rankloom_training.data import DataError
 from rankloom_training.evaluate import evaluate
 from rankloom_training.pipeline import TrainOptions, train_bundle
-from rankloom_training.planted import write_planted
+from rankloom_training.planted import read_truth, write_planted
 from rankloom_training.progress import Progress
 from rankloom_training.serving import serving
 from rankloom_training.visibility import Protocol
@@ -131,19 +131,23 @@ def _title(catalogue: Catalogue, item_id: str) -> str:
 def _judge(bundle: Path, data: Path, console: Console) -> None:
     """Evaluates on the test rows; what was found is kept beside the bundle."""
     console.rule("how good is it?")
-    kept = bundle.with_name(f"{bundle.name}-{open_bundle(bundle).digest[:12]}.txt")
-    if not kept.exists():
-        _write_whole(kept, _evaluation(bundle, data))
-    console.print(kept.read_text(encoding="utf-8"), markup=False, highlight=False)
+    kept = bundle.with_name(f"{bundle.name}-{open_bundle(bundle).digest[:12]}")
+    page = kept.with_suffix(".txt")
+    if not page.exists():
+        _write_whole(page, _evaluation(bundle, data, kept.with_suffix(".json")))
+    console.print(page.read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True)
 
 
-def _evaluation(bundle: Path, data: Path) -> str:
+def _evaluation(bundle: Path, data: Path, json_path: Path) -> str:
     progress, page = Progress(), Console(record=True, file=io.StringIO(), width=110)
     with progress.stage("evaluate"):
         report, scored, dataset = evaluate(
             bundle, data, Protocol.P1, through_grpc=False, on_step=progress.step
         )
-    reporting.show(page, report, scored, dataset, data)
+    truth = read_truth(data)
+    planted = reporting.planted_aucs(scored, dataset, truth) if truth else {}
+    reporting.write_json(report, planted, json_path)
+    reporting.show(page, report, planted)
     return page.export_text()
 
 

@@ -12,8 +12,8 @@ from rich.table import Table
 from rankloom_training.data import Dataset
 from rankloom_training.evaluate import Report, Scored
 from rankloom_training.metrics import Estimate, auc
-from rankloom_training.planted import read_truth
 
+PLANTED = ("Bayes optimum", "served", "fused", "global")
 METRICS = {"auc": "AUC", "uauc": "UAUC", "ndcg5": "NDCG@5", "map5": "MAP@5"}
 
 
@@ -42,41 +42,48 @@ def difference_line(report: Report) -> str:
     )
 
 
-def planted_table(
+def planted_aucs(
     scored: Scored, dataset: Dataset, truth: dict[tuple[str, int], tuple[str, float]]
-) -> Table:
-    """AUC by planted group beside the best possible, for data whose truth is known."""
+) -> dict[str, dict[str, float]]:
+    """By planted group, and over all: rows, and the AUC of the truth and of the scores."""
     log = dataset.log
     keys = [
         (log.user_ids[user], int(row - log.start[user]))
         for row, user in zip(scored.rows, scored.user, strict=True)
     ]
     group = np.array([truth[key][0] for key in keys])
-    best = np.array([truth[key][1] for key in keys])
-    table = Table(
-        "planted group", "rows", "Bayes optimum", "served", "fused", "global", title="AUC by taste"
-    )
+    scores = {PLANTED[0]: np.array([truth[key][1] for key in keys])}
+    scores |= {name: scored.scores[name] for name in PLANTED[1:]}
+    found: dict[str, dict[str, float]] = {}
     for name in ["all", *sorted(set(group))]:
         rows = (group == name) | (name == "all")
-        scores = [best, *(scored.scores[key] for key in ("served", "fused", "global"))]
-        cells = [f"{auc(scored.label[rows], score[rows]):.4f}" for score in scores]
-        table.add_row(str(name), str(int(rows.sum())), *cells)
+        found[str(name)] = {"rows": int(rows.sum())} | {
+            key: auc(scored.label[rows], score[rows]) for key, score in scores.items()
+        }
+    return found
+
+
+def planted_table(planted: dict[str, dict[str, float]]) -> Table:
+    """AUC by planted group beside the best possible, for data whose truth is known."""
+    table = Table("planted group", "rows", *PLANTED, title="AUC by taste")
+    for name, values in planted.items():
+        table.add_row(name, str(values["rows"]), *(f"{values[key]:.4f}" for key in PLANTED))
     return table
 
 
-def show(console: Console, report: Report, scored: Scored, dataset: Dataset, data: Path) -> None:
-    """Prints every table, with the planted truth where ``data`` holds one."""
+def show(console: Console, report: Report, planted: dict[str, dict[str, float]]) -> None:
+    """Prints every table; ``planted`` is empty where the truth is not known."""
     for table in tables(report):
         console.print(table)
-    truth = read_truth(data)
-    if truth:
-        console.print(planted_table(scored, dataset, truth))
+    if planted:
+        console.print(planted_table(planted))
     console.print(difference_line(report), highlight=False)
 
 
-def write_json(report: Report, path: Path) -> None:
+def write_json(report: Report, planted: dict[str, dict[str, float]], path: Path) -> None:
     """Writes the report as one JSON object."""
-    path.write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
+    fields = report.to_json() | ({"planted": planted} if planted else {})
+    path.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
 
 
 def write_plot(report: Report, path: Path) -> None:
