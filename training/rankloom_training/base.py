@@ -134,6 +134,16 @@ def read_base(folder: Path) -> tuple[nn.Module, Tokenizer]:
     return load_decoder_model(config, weights), load_tokenizer(tokenizer)
 
 
+def check_base(name: str) -> None:
+    """Refuses a path or hub id that names no model, before long work. Raises BaseModelError."""
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # transformers raises many kinds, all meaning this
+        raise BaseModelError(_not_found(name)) from error
+
+
 def fetch_base(name: str, max_events: int) -> tuple[nn.Module, Tokenizer, PromptFormat]:
     """A causal LM by local path or hub id, its fast tokenizer, and a prompt in its words.
 
@@ -148,11 +158,15 @@ def fetch_base(name: str, max_events: int) -> tuple[nn.Module, Tokenizer, Prompt
         )
         tokenizer = Tokenizer.from_str(fast.backend_tokenizer.to_str())
     except Exception as error:  # transformers raises many kinds, all meaning this
-        raise BaseModelError(
-            f"base model {name!r}: no causal LM with safetensors weights and a fast tokenizer "
-            f"is found under that path or hub id"
-        ) from error
+        raise BaseModelError(_not_found(name)) from error
     return model.eval(), tokenizer, _worded_format(tokenizer, max_events)
+
+
+def _not_found(name: str) -> str:
+    return (
+        f"base model {name!r}: no causal LM with safetensors weights and a fast tokenizer "
+        f"is found under that path or hub id"
+    )
 
 
 def _worded_format(tokenizer: Tokenizer, max_events: int) -> PromptFormat:

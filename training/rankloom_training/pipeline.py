@@ -80,6 +80,8 @@ def train_bundle(data: Path, out: Path, options: TrainOptions, progress: Progres
     for warning in dataset.warnings:
         progress.warn(warning)
     check_groups(options.num_groups, dataset.log.num_users)
+    if options.base is not None:
+        base.check_base(options.base)
     made_from = {
         "version": rankloom.__version__,
         "data": digest_of(data),
