@@ -27,7 +27,7 @@ _HELP: Final = {
     _RANK.name: _RANK.help,
     "serve": "run a server",
     "train": "make a bundle from an interaction log",
-    "evaluate": "measure the rankings of a running server",
+    "evaluate": "measure how well a bundle ranks",
     "demo": "train a small bundle, serve it and rank with it",
 }
 _EXTRAS: Final = {"serve": "server", "train": "train", "evaluate": "train", "demo": "train"}
