@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,13 +144,14 @@ class _Run:
     def _fit_collaborative(self, train: Examples, valid: Examples) -> CollaborativeModel:
         torch.manual_seed(self._options.seed)
         model = create_model(self._options.collaborative, len(self._data.catalogue), LATENT_DIM)
-        fit(
-            model,
-            train,
-            valid,
-            seed=self._options.seed,
-            on_epoch=lambda epoch, loss: self._progress.note(f"epoch {epoch}: log-loss {loss:.4f}"),
-        )
+        with _one_thread():
+            fit(
+                model,
+                train,
+                valid,
+                seed=self._options.seed,
+                on_epoch=lambda n, loss: self._progress.note(f"epoch {n}: log-loss {loss:.4f}"),
+            )
         forget_untrained(model, np.unique(train.target) - 1)
         return model
 
@@ -337,6 +340,17 @@ class _Run:
         sizes = [len(view.rows) for view in self._train_views]
         places = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
         return np.concatenate(places[::-1])
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Small operations: a second thread gains little, and loses much on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _joined_examples(examples: list[Examples]) -> Examples:
