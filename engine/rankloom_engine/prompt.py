@@ -66,7 +66,7 @@ class PromptFormat:
     ask: tuple[int, ...]
     liked: int
     disliked: int
-    max_item_tokens: int = 12
+    max_item_tokens: int = 16
     max_events: int = 20
 
     def to_bytes(self) -> bytes:
