@@ -80,7 +80,7 @@ class ExpertTrainer:
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimiser, recipe.learning_rate, total_steps=max(steps, 1)
         )
-        best, best_epoch, best_state = self.auc(valid), 0, copy.deepcopy(self.state())
+        best, best_epoch, best_state = self.auc(valid), 0, self.state()
         on_epoch(0, best)
         step = 0
         for epoch, epoch_batches in enumerate(plan, 1):
@@ -96,7 +96,7 @@ class ExpertTrainer:
             found = self.auc(valid)
             on_epoch(epoch, found)
             if found > best:
-                best, best_epoch, best_state = found, epoch, copy.deepcopy(self.state())
+                best, best_epoch, best_state = found, epoch, self.state()
             if epoch - best_epoch == PATIENCE:
                 break
         self.load(best_state)
@@ -123,11 +123,12 @@ class ExpertTrainer:
         return np.concatenate([found[id(window)] for window in windows])
 
     def state(self) -> dict[str, dict[str, Tensor]]:
-        """Weights of adapter and projector."""
-        return {
+        """Weights of adapter and projector, as they are now: later training leaves them be."""
+        now = {
             "adapter": dict(peft.get_peft_model_state_dict(self._adapted)),
             "projector": dict(self.decoder.projector.state_dict()),
         }
+        return copy.deepcopy(now)
 
     def load(self, state: dict[str, dict[str, Tensor]]) -> None:
         """Takes back what ``state`` gave."""

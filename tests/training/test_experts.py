@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from rankloom_engine.model import Decoder
+from rankloom_engine.projector import Projector
+from rankloom_engine.prompt import PromptBuilder
+from rankloom_training.base import embedded_format, train_tokenizer
+from rankloom_training.experts import ExpertTrainer, Recipe
+from rankloom_training.visibility import Protocol, training_views
+from rankloom_training.windows import Inputs, Window, WindowMaker
+from training.logs import random_log
+
+DIM, COLUMNS, HIDDEN = 3, 2, 32
+RECIPE = Recipe(epochs=2, learning_rate=1e-2)
+
+
+@pytest.fixture(scope="module")
+def made() -> tuple[Callable[[], ExpertTrainer], list[Window]]:
+    """How to make a trainer, the same each time, and windows to learn from."""
+    dataset = random_log(3, num_users=12)
+    tokenizer = train_tokenizer(dataset.catalogue)
+    fmt = embedded_format(tokenizer, 8)
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(len(dataset.catalogue), DIM)).astype(np.float32)
+    builder = PromptBuilder(tokenizer, fmt, vectors)
+    view = training_views(dataset.log, Protocol.P1, 0)[0]
+    num = len(view.rows)
+    inputs = Inputs(
+        view,
+        random.normal(size=(num, DIM)).astype(np.float32),
+        random.normal(size=(num, COLUMNS)).astype(np.float32),
+        np.zeros(num),
+    )
+    windows = WindowMaker(dataset.log, dataset.catalogue, builder).windows(inputs)
+
+    def trainer() -> ExpertTrainer:
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            vocab_size=tokenizer.get_vocab_size(),
+            hidden_size=HIDDEN,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+        )
+        model = LlamaForCausalLM(config).eval()
+        projector = Projector(DIM, COLUMNS, HIDDEN)
+        return ExpertTrainer(Decoder(model, projector, yes=fmt.liked, no=fmt.disliked), 0)
+
+    return trainer, windows
+
+
+def train(trainer: ExpertTrainer, windows: list[Window]) -> list[float]:
+    """Trains on windows and judges on them; answers each epoch's AUC, the start first."""
+    aucs: list[float] = []
+    trainer.train(
+        windows,
+        windows,
+        RECIPE,
+        with_projector=False,
+        on_step=lambda step, steps: None,
+        on_epoch=lambda epoch, auc: aucs.append(auc),
+    )
+    return aucs
+
+
+def test_experts_of_one_start_do_not_know_of_each_other(
+    made: tuple[Callable[[], ExpertTrainer], list[Window]],
+) -> None:
+    """A group's expert starts from the global one, not from the group's before it."""
+    new, windows = made
+    half = len(windows) // 2
+    after_another, alone = new(), new()
+    start = after_another.state()
+    moved = train(after_another, windows[:half])
+    assert max(moved[1:]) > moved[0], "the first training must have moved the weights"
+    after_another.load(start)
+    assert train(after_another, windows[half:]) == train(alone, windows[half:])
+
+
+def test_the_best_epoch_is_kept(
+    made: tuple[Callable[[], ExpertTrainer], list[Window]],
+) -> None:
+    new, windows = made
+    trainer = new()
+    aucs = train(trainer, windows)
+    assert trainer.auc(windows) == max(aucs)
+
+
+def test_a_saved_expert_is_taken_back(
+    made: tuple[Callable[[], ExpertTrainer], list[Window]], tmp_path: Path
+) -> None:
+    new, windows = made
+    trainer, other = new(), new()
+    train(trainer, windows)
+    trainer.save(tmp_path)
+    other.load_adapter(tmp_path)
+    assert np.array_equal(trainer.margins(windows), other.margins(windows))
