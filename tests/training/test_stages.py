@@ -51,6 +51,24 @@ def test_a_finished_stage_is_kept(tmp_path: Path) -> None:
     assert calls == ["a"]
 
 
+@pytest.mark.parametrize("damage", ["truncated", "missing", "unsealed"])
+def test_a_finished_stage_that_was_damaged_is_made_again(tmp_path: Path, damage: str) -> None:
+    def nested(folder: Path) -> None:
+        (folder / "part").mkdir()
+        (folder / "part" / "file").write_text("all of it")
+
+    stage = workspace(tmp_path / "work").stage("one", nested)
+    match damage:
+        case "truncated":
+            (stage / "part" / "file").write_text("all")
+        case "missing":
+            (stage / "part" / "file").unlink()
+        case _:
+            (tmp_path / "work" / "one.sha256").unlink()
+    again = workspace(tmp_path / "work").stage("one", nested)
+    assert (again / "part" / "file").read_text() == "all of it"
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_stage_that_fails_is_repeated_and_the_finished_one_kept(
     tmp_path: Path, error: type[BaseException]

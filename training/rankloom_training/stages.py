@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from rankloom_training.progress import Progress
@@ -22,8 +22,9 @@ class Workspace:
     """A folder of finished stages, bound to what they were made from.
 
     A stage is written beside its place and moved there when it is whole, so that a
-    killed run leaves finished stages and at most one that is begun again. Raises
-    WorkspaceError where the folder is somebody else's.
+    killed run leaves finished stages and at most one that is begun again. A finished
+    stage whose files have changed since is made again. Raises WorkspaceError where the
+    folder is somebody else's.
     """
 
     def __init__(self, folder: Path, made_from: Mapping[str, object], progress: Progress) -> None:
@@ -40,18 +41,28 @@ class Workspace:
         """The folder of a finished stage; ``make`` fills it where it is not there yet."""
         done, begun = self.folder / name, self.folder / f"{name}.begun"
         with self._progress.stage(name) as shown:
-            if done.is_dir():
+            if self._is_whole(name):
                 shown.note("kept from an earlier run")
                 return done
-            shutil.rmtree(begun, ignore_errors=True)
+            for folder in (begun, done):
+                shutil.rmtree(folder, ignore_errors=True)
             begun.mkdir()
             try:
                 make(begun)
+                _write_whole(self._seal(name), _digest(begun, begun.rglob("*")))
                 begun.rename(done)
             except BaseException:  # Ctrl-C too: nothing half-written stays
                 shutil.rmtree(begun, ignore_errors=True)
                 raise
         return done
+
+    def _is_whole(self, name: str) -> bool:
+        """Whether the stage was finished and its files are still what they were."""
+        done = self.folder / name
+        return done.is_dir() and _holds(self._seal(name), _digest(done, done.rglob("*")))
+
+    def _seal(self, name: str) -> Path:
+        return self.folder / f"{name}.sha256"
 
     def remove(self) -> None:
         """Deletes the folder, once its result has been put elsewhere."""
@@ -60,12 +71,15 @@ class Workspace:
 
 def digest_of(folder: Path) -> str:
     """SHA-256 over the names and bytes of the files right in a folder."""
+    return _digest(folder, folder.iterdir())
+
+
+def _digest(folder: Path, paths: Iterable[Path]) -> str:
     total = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+    for path in sorted(path for path in paths if path.is_file()):
         with path.open("rb") as file:
-            total.update(
-                f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode()
-            )
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{path.relative_to(folder).as_posix()}\0{content}\0".encode())
     return total.hexdigest()
 
 
