@@ -14,9 +14,14 @@ class RankerError(ValueError):
 
 
 class TreeRanker:
-    """The mean of several LightGBM boosters' raw scores. Safe from several threads."""
+    """The mean of several LightGBM boosters' raw scores. Safe from several threads.
+
+    Raises RankerError for bytes that are no LightGBM model, and where there are none.
+    """
 
     def __init__(self, models: Sequence[bytes]) -> None:
+        if not models:
+            raise RankerError("the tree ranker has no LightGBM model")
         self._boosters = [_booster(model) for model in models]
 
     def logits(self, tabular: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -15,8 +15,8 @@ import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
-from rankloom_features.catalogue import Item
-from rankloom_features.events import Event
+from rankloom_features.catalogue import MAX_YEAR, Item
+from rankloom_features.events import MAX_TIME_S, MIN_TIME_S, Event
 from rankloom_features.provider import UserFeatures, UserQuery
 from rankloom_proto.v1 import features_pb2
 
@@ -28,9 +28,6 @@ MAX_TITLE_CHARS = 1_000
 MAX_DESCRIPTION_CHARS = 10_000
 MAX_ATTRIBUTES = 32
 MAX_ATTRIBUTE_CHARS = 100
-MAX_YEAR = 9_999
-# The years 1 to 9999, as google.protobuf.Timestamp defines them.
-MIN_TIME_S, MAX_TIME_S = -62_135_596_800, 253_402_300_799
 NANOS_PER_S = 1_000_000_000
 
 _FLOAT = np.dtype("<f4")

@@ -69,3 +69,8 @@ def test_a_truncated_model_is_refused(
     ended = subprocess.run([sys.executable, "-c", read, path], capture_output=True, check=False)
     assert ended.returncode == 0
     assert b"refused" in ended.stdout
+
+
+def test_a_ranker_of_no_models_is_refused() -> None:
+    with pytest.raises(RankerError, match="no LightGBM model"):
+        TreeRanker([])
