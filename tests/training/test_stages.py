@@ -102,7 +102,9 @@ def test_a_killed_run_leaves_its_finished_stage(tmp_path: Path) -> None:
     assert (first / "whole").read_text() == "of the killed run"
     second = work.stage("second", writing("of this run"))
     assert [path.name for path in second.iterdir()] == ["whole"]
-    assert sorted(path.name for path in folder.iterdir()) == ["first", "run.json", "second"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        ["run.json", "first", "first.sha256", "second", "second.sha256"]
+    )
 
 
 @pytest.mark.parametrize("other", [{"data": "e"}, {"options": {"seed": 1}}, {"more": 1}])
