@@ -46,7 +46,7 @@ from rankloom_training.windows import Inputs, Window, WindowMaker
 MAX_EVENTS_IN_PROMPT = 20
 LATENT_DIM = 64
 GLOBAL_RECIPE = Recipe(epochs=2, learning_rate=5e-4)
-GROUP_RECIPE = Recipe(epochs=3, learning_rate=2e-3, pairwise=0.1)
+GROUP_RECIPE = Recipe(epochs=2, learning_rate=2e-3, pairwise=0.1)
 _ENCODE_ROWS = 512
 
 
