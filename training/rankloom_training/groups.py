@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
-from rankloom_adapters.gate import Gate
+from rankloom_adapters.gate import Gate, group_of
+from rankloom_training.metrics import Estimate, auc_difference
+from rankloom_training.windows import Window
 
 MIN_GROUPS = 2
 MIN_GROUP_SHARE = 0.02
@@ -48,3 +50,28 @@ def fit_gate(vectors: NDArray[np.float32], num_groups: int, seed: int) -> Gate:
     names = tuple(f"group-{number}" for number in range(num_groups))
     centroids = np.stack([users[found == number].mean(axis=0) for number in range(num_groups)])
     return Gate(names, centre, centroids)
+
+
+def window_groups(
+    windows: list[Window], vectors: NDArray[np.float32], gate: Gate
+) -> NDArray[np.int64]:
+    """The group that each window's newest row would be routed to."""
+    newest = vectors[[window.places[-1] for window in windows]]
+    return group_of(newest, gate.centre, gate.centroids)
+
+
+def have_both_classes(windows: list[Window]) -> bool:
+    """Whether windows can be judged by AUC."""
+    return len({float(label) for window in windows for label in window.label}) == 2
+
+
+def gain_of(
+    user: NDArray[np.int64],
+    windows: list[Window],
+    before: NDArray[np.float32],
+    after: NDArray[np.float32],
+) -> Estimate:
+    """By how much the windows' AUC rose from one set of margins to another."""
+    prior = np.concatenate([window.prior for window in windows])
+    label = np.concatenate([window.label for window in windows]) > 0
+    return auc_difference(user, label, after + prior, before + prior)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 import rankloom
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import open_bundle, seal
-from rankloom_adapters.gate import GLOBAL, Gate, group_of
+from rankloom_adapters.gate import GLOBAL
 from rankloom_engine.loading import load_item_vectors
 from rankloom_engine.memory import keep_freed_memory
 from rankloom_engine.model import Decoder, self_check
@@ -36,7 +36,13 @@ from rankloom_training import base, calibrate, trees
 from rankloom_training.assemble import assemble
 from rankloom_training.data import Dataset, Split, load_dataset
 from rankloom_training.experts import ExpertTrainer, Recipe
-from rankloom_training.groups import check_groups, fit_gate
+from rankloom_training.groups import (
+    check_groups,
+    fit_gate,
+    gain_of,
+    have_both_classes,
+    window_groups,
+)
 from rankloom_training.metrics import auc
 from rankloom_training.progress import Progress
 from rankloom_training.stages import Workspace, digest_of
@@ -225,21 +231,29 @@ class _Run:
         trainer.load_adapter(self._work.folder / "global" / GLOBAL)
         start = trainer.state()
         train, valid = self._train_windows(maker), self._valid_windows(maker)
-        train_group = _window_groups(train, vectors, gate)
+        train_group = window_groups(train, vectors, gate)
         valid_vectors = np.load(self._work.folder / "collaborative" / "valid.npz")["vector"]
-        valid_group = _window_groups(valid, valid_vectors, gate)
+        valid_group = window_groups(valid, valid_vectors, gate)
         for number, name in enumerate(gate.groups):
             trainer.load(start)
             own = [w for w, group in zip(train, train_group, strict=True) if group == number]
             judge = [w for w, group in zip(valid, valid_group, strict=True) if group == number]
-            self._learn(
-                trainer,
-                own,
-                judge if _has_both_classes(judge) else valid,
-                self._options.group_recipe,
-                with_projector=False,
-            )
+            judge = judge if have_both_classes(judge) else valid
+            before = trainer.margins(judge)
+            self._learn(trainer, own, judge, self._options.group_recipe, with_projector=False)
+            gain = gain_of(self._users_of(judge), judge, before, trainer.margins(judge))
+            self._progress.note(f"{name}: {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]")
+            if gain.low <= 0.0:
+                # The best epoch of a few looks better than it is; what is not clearly
+                # better than the global expert would be noise in the mix.
+                trainer.load(start)
             trainer.save(folder / name)
+
+    def _users_of(self, valid: list[Window]) -> NDArray[np.int64]:
+        """(rows,) the users of validation windows' rows."""
+        places = np.concatenate([window.places for window in valid])
+        users: NDArray[np.int64] = self._log.user[self._valid_view.rows[places]]
+        return users
 
     def _calibrate(self, folder: Path) -> None:
         """Puts the bundle together, fits temperature and probabilities on valid, seals it."""
@@ -375,15 +389,3 @@ def _save(folder: Path, rows: str, **arrays: NDArray[np.floating]) -> None:
 
 def _shifted(window: Window, by: int) -> Window:
     return dataclasses.replace(window, places=window.places + by)
-
-
-def _window_groups(
-    windows: list[Window], vectors: NDArray[np.float32], gate: Gate
-) -> NDArray[np.int64]:
-    """The group that each window's newest row would be routed to."""
-    newest = vectors[[window.places[-1] for window in windows]]
-    return group_of(newest, gate.centre, gate.centroids)
-
-
-def _has_both_classes(windows: list[Window]) -> bool:
-    return len({float(label) for window in windows for label in window.label}) == 2
