@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -79,10 +80,12 @@ def load_item_vectors(data: bytes) -> NDArray[np.float32]:
 
 
 def _load_decoder(bundle: Bundle, fmt: PromptFormat, experts: list[Expert]) -> Decoder:
-    model = load_decoder_model(bundle.read(parts.BASE_CONFIG), bundle.read(parts.BASE_WEIGHTS))
+    files = [bundle.read(name) for name in (parts.BASE_CONFIG, parts.BASE_WEIGHTS, parts.PROJECTOR)]
+    model = load_decoder_model(files[0], files[1])
     table = cast("Any", model).get_input_embeddings()
     self_check(model, table.num_embeddings)
-    projector = Projector.from_bytes(bundle.read(parts.PROJECTOR), table.embedding_dim)
-    decoder = Decoder(model, projector, yes=fmt.liked, no=fmt.disliked)
+    projector = Projector.from_bytes(files[2], table.embedding_dim)
+    digest = hashlib.sha256(b"".join(hashlib.sha256(file).digest() for file in files)).digest()
+    decoder = Decoder(model, projector, yes=fmt.liked, no=fmt.disliked, digest=digest)
     decoder.mixture = install(model, experts)
     return decoder

@@ -2,96 +2,216 @@
 
 y = x W + ((x A) ⊙ (w_row · s)) B, where A and B are the experts' factors side by side:
 exactly Σ_k w_k s_k B_k A_k per row, for any ranks and any number of different rows, in
-two small matrix products. (PEFT's "linear" combination multiplies two sums instead and
-so has cross terms B_i A_j.)
+two small matrix products. Where that would be wider than a quarter of the model, each
+row takes only the experts that it gives weight to, in products of its own; the sum is
+the same.
+
+Experts live in the slots of one slab, so that rows of several generations, each a
+mapping of its experts to slots, share a batch, and loading an expert writes one slot.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
+from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rankloom_adapters.expert import Expert, Factors, check_shapes
+from rankloom_adapters.expert import Expert, ExpertError, check_shapes
+
+# Stacked experts cost K·r (1/d_in + 1/d_out) of a layer: beyond this share of the hidden
+# size, rows that use few of many experts are cheaper one by one.
+STACKED_SHARE = 4
 
 
-@dataclass(slots=True, eq=False)
-class _Columns:
-    """Which expert each stacked column belongs to, and the rows' scales while one runs.
+class Semantics(Enum):
+    """What a row of weights means.
 
-    ``expert``: (R,) int64, ``scale``: (R,). ``rows``: (batch, R), set by ``weighted``.
+    EXACT_SUM: Σ w_k s_k B_k A_k. PEFT_LINEAR: (Σ √(w_k s_k) B_k)(Σ √(w_k s_k) A_k), with
+    cross terms, as PEFT's "linear" combination and so ThinkRec's published code compute.
     """
 
-    expert: Tensor
-    scale: Tensor
-    rows: Tensor | None = None
+    EXACT_SUM = "exact_sum"
+    PEFT_LINEAR = "peft_linear"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weights:
+    """One row's weights: (slots,) float32, and what they mean."""
+
+    values: NDArray[np.float32]
+    semantics: Semantics = Semantics.EXACT_SUM
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Stacked:
+    """All rows through the slots ``first`` to ``last``; ``tokens``: (tokens, columns)."""
+
+    slots: slice
+    tokens: Mapping[int, Tensor]
+
+    def add(self, layer: MixtureLinear, hidden: Tensor, out: Tensor) -> None:
+        a = layer.a[self.slots].flatten(0, 1)
+        b = layer.b[self.slots].flatten(0, 1)
+        out.addmm_((hidden @ a.T).mul_(self.tokens[len(hidden)]), b)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Own:
+    """One row's slots and their factors' weights."""
+
+    slots: Tensor
+    factor: Tensor
+    semantics: Semantics
+
+    def woven(self, layer: MixtureLinear) -> tuple[Tensor, Tensor]:
+        """Factors (columns, d_in) and (columns, d_out) of the row's own delta."""
+        a, b = layer.a[self.slots], layer.b[self.slots]
+        if self.semantics is Semantics.PEFT_LINEAR:
+            root = self.factor.sqrt()
+            return (a * root).sum(0), (b * root).sum(0)
+        return (a * self.factor).flatten(0, 1), b.flatten(0, 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _RowByRow:
+    """Each row through its own experts; ``spans``: the rows' tokens."""
+
+    rows: Sequence[_Own]
+    spans: Mapping[int, Sequence[slice]]
+
+    def add(self, layer: MixtureLinear, hidden: Tensor, out: Tensor) -> None:
+        for row, span in zip(self.rows, self.spans[len(hidden)], strict=True):
+            if len(row.slots):
+                a, b = row.woven(layer)
+                out[span].addmm_(hidden[span] @ a.T, b)
 
 
 class MixtureLinear(nn.Module):
-    """A linear layer with K stacked low-rank experts."""
+    """A linear layer with slots of low-rank experts: ``a`` (slots, rank, d_in), ``b``."""
 
-    stacked_a: Tensor
-    stacked_b: Tensor
+    a: Tensor
+    b: Tensor
 
-    def __init__(self, base: nn.Linear, factors: Sequence[Factors], columns: _Columns) -> None:
+    def __init__(self, base: nn.Linear, mixture: Mixture) -> None:
         super().__init__()
         self.base = base
-        self._columns = columns
-        a = torch.cat([torch.from_numpy(pair.a) for pair in factors]).T
-        b = torch.cat([torch.from_numpy(pair.b) for pair in factors], dim=1).T
-        like = base.weight
-        self.register_buffer("stacked_a", a.to(like.device, like.dtype).contiguous())
-        self.register_buffer("stacked_b", b.to(like.device, like.dtype).contiguous())
+        self._mixture = [mixture]  # in a list, so that it is no part of the model
+        like, shape = base.weight, (mixture.num_slots, mixture.rank)
+        for name, width in (("a", base.in_features), ("b", base.out_features)):
+            self.register_buffer(name, like.new_zeros(*shape, width), persistent=False)
+
+    def load(self, slot: int, expert: Expert, name: str) -> None:
+        """Writes an expert's factors into a slot, zeros where it has none."""
+        self.a[slot], self.b[slot] = 0.0, 0.0
+        if name in expert.modules:
+            factors = expert.modules[name]
+            self.a[slot, : expert.rank] = torch.from_numpy(factors.a)
+            self.b[slot, : expert.rank] = torch.from_numpy(factors.b.T)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(batch, length, d_in) → (batch, length, d_out)."""
         out: Tensor = self.base(hidden)
-        rows = self._columns.rows
-        if rows is None:
-            return out
-        scaled = (hidden @ self.stacked_a) * rows[:, None, :].to(hidden.dtype)
-        return out + scaled @ self.stacked_b
+        plan = self._mixture[0].plan
+        if plan is not None:
+            plan.add(self, hidden.flatten(0, -2), out.view(-1, out.shape[-1]))
+        return out
 
 
 class Mixture:
-    """The experts wired into a model. Only one thread may use the model at a time."""
+    """The experts wired into a model. Only one thread may use the model at a time.
 
-    def __init__(self, columns: Sequence[_Columns], num_experts: int) -> None:
-        self._columns = columns
-        self.num_experts = num_experts
+    ``digests``, ``ranks``: of the expert in each slot.
+    """
+
+    def __init__(self, num_slots: int, rank: int, hidden: int) -> None:
+        self.num_slots, self.rank = num_slots, rank
+        self.plan: _Stacked | _RowByRow | None = None
+        self.digests = [""] * num_slots
+        self.ranks = [0] * num_slots
+        self._widest_stack = max(rank, hidden // STACKED_SHARE)
+        self._scale = np.zeros(num_slots, dtype=np.float32)
+        self._layers: dict[str, MixtureLinear] = {}
+
+    def load(self, slot: int, expert: Expert) -> None:
+        """Puts an expert into a slot that no running work uses. Raises ExpertError."""
+        linears = {name: layer.base for name, layer in self._layers.items()}
+        check_shapes(expert, {n: (m.out_features, m.in_features) for n, m in linears.items()})
+        if expert.rank > self.rank:
+            raise ExpertError(expert.name, f"rank {expert.rank}, the slots hold {self.rank}")
+        for name, layer in self._layers.items():
+            layer.load(slot, expert, name)
+        self._scale[slot] = expert.scale
+        self.digests[slot], self.ranks[slot] = expert.digest, expert.rank
+
+    def wire(self, model: nn.Module, names: Sequence[str]) -> None:
+        """Replaces the named linear layers in place."""
+        for name in names:
+            parent, _, child = name.rpartition(".")
+            layer = MixtureLinear(cast("nn.Linear", model.get_submodule(name)), self)
+            setattr(model.get_submodule(parent), child, layer)
+            self._layers[name] = layer
 
     @contextmanager
-    def weighted(self, weights: Tensor) -> Iterator[None]:
-        """Runs the model with one row of weights (batch, K) per sequence of the batch."""
-        for columns in self._columns:
-            columns.rows = weights[:, columns.expert] * columns.scale
+    def weighted(self, weights: Sequence[Weights], *lengths: Sequence[int]) -> Iterator[None]:
+        """Runs the model with a row of weights per row of the batch.
+
+        ``lengths``: how many tokens each row has, once for every way in which the pass
+        lays its rows out: all tokens, and the verdicts alone in the last layer.
+        """
+        self.plan = self._plan(weights, lengths)
         try:
             yield
         finally:
-            for columns in self._columns:
-                columns.rows = None
+            self.plan = None
+
+    def _plan(
+        self, weights: Sequence[Weights], lengths: Sequence[Sequence[int]]
+    ) -> _Stacked | _RowByRow:
+        factors = np.stack([row.values for row in weights]) * self._scale
+        used = np.flatnonzero(factors.any(axis=0))
+        slots = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
+        exact = all(row.semantics is Semantics.EXACT_SUM for row in weights)
+        if exact and (slots.stop - slots.start) * self.rank <= self._widest_stack:
+            columns = self._to_model(factors[:, slots].repeat(self.rank, axis=1))
+            return _Stacked(slots, {sum(own): _by_token(columns, own) for own in lengths})
+        rows = [self._own(row, own.semantics) for row, own in zip(factors, weights, strict=True)]
+        return _RowByRow(rows, {sum(own): _spans(own) for own in lengths})
+
+    def _own(self, factors: NDArray[np.float32], semantics: Semantics) -> _Own:
+        slots = np.flatnonzero(factors)
+        factor = self._to_model(factors[slots])[:, None, None]
+        return _Own(torch.from_numpy(slots).to(factor.device), factor, semantics)
+
+    def _to_model(self, values: NDArray[np.float32]) -> Tensor:
+        like = next(iter(self._layers.values())).a
+        return torch.from_numpy(values).to(like.device, like.dtype)
 
 
-def install(model: nn.Module, experts: Sequence[Expert]) -> Mixture:
-    """Replaces the experts' target modules in place. Raises ExpertError for a misfit.
+def install(model: nn.Module, experts: Sequence[Expert], num_slots: int | None = None) -> Mixture:
+    """Wires experts into a model, in place, one slot each. Raises ExpertError for a misfit.
 
-    The order of ``experts`` is the order of the weights in a row.
+    The order of ``experts`` is that of the slots. ``num_slots``: with room for more.
     """
     linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
     shapes = {name: (linear.out_features, linear.in_features) for name, linear in linears.items()}
     for expert in experts:
         check_shapes(expert, shapes)
-    layouts: dict[tuple[int, ...], _Columns] = {}
-    for name in sorted({module for expert in experts for module in expert.modules}):
-        places = tuple(k for k, expert in enumerate(experts) if name in expert.modules)
-        if places not in layouts:
-            layouts[places] = _layout(experts, places, linears[name].weight)
-        factors = [experts[k].modules[name] for k in places]
-        _replace(model, name, MixtureLinear(linears[name], factors, layouts[places]))
-    return Mixture(tuple(layouts.values()), len(experts))
+    names = sorted({module for expert in experts for module in expert.modules})
+    rank = max(expert.rank for expert in experts)
+    hidden = cast("Any", model).get_input_embeddings().embedding_dim
+    mixture = Mixture(num_slots or len(experts), rank, hidden)
+    mixture.wire(model, names)
+    for slot, expert in enumerate(experts):
+        mixture.load(slot, expert)
+    return mixture
 
 
 def merged_delta(experts: Sequence[Expert], weights: Sequence[float]) -> Mapping[str, Tensor]:
@@ -104,13 +224,10 @@ def merged_delta(experts: Sequence[Expert], weights: Sequence[float]) -> Mapping
     return deltas
 
 
-def _layout(experts: Sequence[Expert], places: tuple[int, ...], like: Tensor) -> _Columns:
-    ranks = torch.tensor([experts[k].rank for k in places])
-    expert = torch.tensor(places).repeat_interleave(ranks)
-    scale = torch.tensor([experts[k].scale for k in places]).repeat_interleave(ranks)
-    return _Columns(expert.to(like.device), scale.to(like.device))
+def _by_token(rows: Tensor, lengths: Sequence[int]) -> Tensor:
+    return rows.repeat_interleave(torch.tensor(lengths, device=rows.device), dim=0)
 
 
-def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, layer)
+def _spans(lengths: Sequence[int]) -> list[slice]:
+    ends = np.cumsum([0, *lengths]).tolist()
+    return [slice(start, stop) for start, stop in itertools.pairwise(ends)]

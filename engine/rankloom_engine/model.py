@@ -1,17 +1,25 @@
-"""Any Hugging Face decoder as a verdict model: packed batch in, Yes − No margins out."""
+"""Any Hugging Face decoder as a verdict model: packed rows in, Yes − No margins out."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from rankloom_engine import attention
+from rankloom_engine.attention import HeldPrefix, Pass
 from rankloom_engine.errors import ModelError
-from rankloom_engine.packing import PackedBatch, Segment, collate, pack
+from rankloom_engine.mixture import Weights
+from rankloom_engine.packing import PackedBatch, PackedRow, Segment, collate, pack, pack_behind
 
 if TYPE_CHECKING:
     from rankloom_engine.mixture import Mixture
@@ -22,72 +30,107 @@ SELF_CHECK_TOLERANCE = 1e-3
 SELF_CHECK_SEED = 20
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Ask:
+    """One row of a forward pass: candidates behind a prefix, and the experts' weights."""
+
+    prefix: Segment | HeldPrefix
+    candidates: Sequence[Segment]
+    weights: Weights
+    keep_prefix: bool = False
+
+    def row(self) -> PackedRow:
+        """The tokens that the model must see."""
+        if isinstance(self.prefix, Segment):
+            return pack(self.prefix, self.candidates)
+        return pack_behind([len(self.prefix)] * len(self.candidates), self.candidates)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """(candidates,) float32 margins, and the prefix for later passes if it was kept."""
+
+    margins: NDArray[np.float32]
+    prefix: HeldPrefix | None
+
+
 class Decoder:
     """A causal language model, its soft-token projector and its two verdict tokens.
 
-    Not thread-safe: one thread runs the model.
+    The model is wired for packed attention. ``digest``: of the bytes that model and
+    projector came from. Not thread-safe: one thread runs it.
     """
 
-    def __init__(self, model: nn.Module, projector: Projector, *, yes: int, no: int) -> None:
+    def __init__(
+        self, model: nn.Module, projector: Projector, *, yes: int, no: int, digest: bytes = b""
+    ) -> None:
+        attention.wire(model)
         self.model = model
         self.projector = projector
+        self.digest = digest
         self.mixture: Mixture | None = None
-        self._verdicts = torch.tensor([yes, no])
+        self._yes, self._no = yes, no
 
-    def _hidden(self, batch: PackedBatch) -> Tensor:
-        """(rows, length, hidden) last states of a packed batch."""
-        body = cast("Any", self.model).base_model
-        return cast(
-            "Tensor",
-            body(
-                inputs_embeds=self._embeddings(batch),
-                attention_mask=attention_mask(batch),
-                position_ids=torch.from_numpy(batch.position),
-                use_cache=False,
-            ).last_hidden_state,
+    @torch.inference_mode()
+    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
+        """Margins of many requests, each with its own mix, in one forward pass."""
+        batch = collate([ask.row() for ask in asks])
+        held = [ask.prefix if isinstance(ask.prefix, HeldPrefix) else None for ask in asks]
+        running = Pass(
+            batch, held, [ask.keep_prefix and not h for ask, h in zip(asks, held, strict=True)]
         )
+        with self._weighted([ask.weights for ask in asks], batch):
+            margins = self._margins(batch, running).cpu().numpy()
+        ends = np.cumsum(batch.num_verdicts)[:-1]
+        return [
+            Answer(own, row.held() if ask.keep_prefix else None)
+            for own, row, ask in zip(np.split(margins, ends), running.rows, asks, strict=True)
+        ]
 
     def margins(self, batch: PackedBatch) -> Tensor:
-        """(verdicts,) Yes − No logits, in the batch's order of rows and candidates."""
-        states = self._hidden(batch)
-        row, place = torch.from_numpy(batch.verdict_at).unbind(dim=1)
-        head = cast("Any", self.model).get_output_embeddings()
-        # Two rows of the head instead of the whole vocabulary.
-        logits: Tensor = states[row, place] @ head.weight[self._verdicts].T
-        if getattr(head, "bias", None) is not None:
-            logits = logits + head.bias[self._verdicts]
+        """(verdicts,) margins of the model as it is, in the order of rows and candidates."""
+        return self._margins(batch, Pass(batch))
+
+    def _margins(self, batch: PackedBatch, running: Pass) -> Tensor:
+        with running.running():
+            states = last_states(self.model, self._embeddings(batch), batch)
+        logits = verdict_logits(self.model, states, [self._yes, self._no])
         return (logits[:, 0] - logits[:, 1]).float()
 
-    def mixed_margins(self, batch: PackedBatch, weights: Tensor) -> Tensor:
-        """Margins with one row of expert weights (rows, K) per sequence."""
+    @contextmanager
+    def _weighted(self, weights: Sequence[Weights], batch: PackedBatch) -> Iterator[None]:
         if self.mixture is None:
-            raise ModelError("the decoder has no experts")
-        with self.mixture.weighted(weights):
-            return self.margins(batch)
+            yield
+            return
+        tokens = [len(row) for row in batch.rows]
+        with self.mixture.weighted(weights, tokens, batch.num_verdicts):
+            yield
 
     def _embeddings(self, batch: PackedBatch) -> Tensor:
+        """(1, tokens, hidden): the table's rows, and projected vectors at soft places."""
         table = cast("Any", self.model).get_input_embeddings()
-        embedded: Tensor = table(torch.from_numpy(batch.ids))
+        embedded: Tensor = table(torch.from_numpy(batch.ids).to(table.weight.device))
         embedded = _fill(embedded, batch.latent_at, batch.latent, self.projector.of_latent)
-        return _fill(embedded, batch.tabular_at, batch.tabular, self.projector.of_tabular)
+        embedded = _fill(embedded, batch.tabular_at, batch.tabular, self.projector.of_tabular)
+        return embedded[None]
 
 
-def attention_mask(batch: PackedBatch) -> Tensor:
-    """(rows, 1, length, length) float: 0 where a token may look, else the lowest float.
+def last_states(model: nn.Module, embeddings: Tensor, batch: PackedBatch) -> Tensor:
+    """(verdicts, hidden) last states of a running pass."""
+    body = cast("Any", model).base_model
+    position = torch.from_numpy(batch.position)[None].to(embeddings.device)
+    output = body(inputs_embeds=embeddings, position_ids=position, use_cache=False)
+    return cast("Tensor", output.last_hidden_state[0])
 
-    Causal; candidates see the prefix up to their limit and themselves; padding sees
-    only itself, so that its softmax has a value.
-    """
-    block, visible = torch.from_numpy(batch.block), torch.from_numpy(batch.visible)
-    place = torch.arange(block.shape[1])
-    same = block[:, :, None] == block[:, None, :]
-    prefix = (block == 0)[:, None, :] & (place[None, None, :] < visible[:, :, None])
-    causal = place[None, :, None] >= place[None, None, :]
-    own = place[None, :, None] == place[None, None, :]
-    real = (block >= 0)[:, :, None] & (block >= 0)[:, None, :]
-    allowed = (causal & (same | prefix) & real) | own
-    mask = torch.full(allowed.shape, torch.finfo(torch.float32).min)
-    return mask.masked_fill_(allowed, 0.0)[:, None]
+
+def verdict_logits(model: nn.Module, states: Tensor, tokens: Sequence[int]) -> Tensor:
+    """(verdicts, tokens) logits: a few rows of the head instead of the whole vocabulary."""
+    head = cast("Any", model).get_output_embeddings()
+    logits: Tensor = states @ head.weight[list(tokens)].T
+    if getattr(head, "bias", None) is not None:
+        logits = logits + head.bias[list(tokens)]
+    cap = getattr(cast("Any", model).config, "final_logit_softcapping", None)
+    return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
 def load_decoder_model(config: bytes, weights: bytes) -> nn.Module:
@@ -100,7 +143,7 @@ def load_decoder_model(config: bytes, weights: bytes) -> nn.Module:
         if fields.get("auto_map"):
             raise ModelError("base: its config asks for code of its own (auto_map)")
         settings = AutoConfig.for_model(fields.pop("model_type"), **fields)
-        model = AutoModelForCausalLM.from_config(settings, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_config(settings, attn_implementation="eager")
         state = safetensors.torch.load(weights)
         missing, unexpected = model.load_state_dict(state, strict=False)
     except ModelError:
@@ -116,39 +159,74 @@ def load_decoder_model(config: bytes, weights: bytes) -> nn.Module:
 
 @torch.inference_mode()
 def self_check(model: nn.Module, vocabulary: int) -> None:
-    """Compares packed with plain scoring on random tokens. Raises ModelError by name.
+    """Wires the model and compares packed with plain scoring. Raises ModelError by name.
 
-    A wrong mask raises nothing by itself: sliding windows and position biases would
-    only make scores silently wrong.
+    Random tokens, in rows of several lengths, behind new and behind held prefixes. A
+    wrong mask raises nothing by itself: it would only make scores silently wrong.
     """
-    random = torch.Generator().manual_seed(SELF_CHECK_SEED)
-    drawn = torch.randint(0, vocabulary, (56,), generator=random).tolist()
-    prefix, candidates = drawn[:32], [drawn[32:37], drawn[37:46], drawn[46:]]
     name = type(model).__name__
-    row = pack(Segment.of_ids(prefix), [Segment.of_ids(ids) for ids in candidates])
-    batch = collate([row])
-    any_model = cast("Any", model)
+    random = np.random.default_rng(SELF_CHECK_SEED)
+    tokens = sorted({0, vocabulary - 1})
+    rows = [
+        (_drawn(random, vocabulary, 37), [_drawn(random, vocabulary, n) for n in (5, 9, 3)]),
+        (_drawn(random, vocabulary, 11), [_drawn(random, vocabulary, n) for n in (4, 1)]),
+    ]
     try:
-        packed = any_model(
-            input_ids=torch.from_numpy(batch.ids),
-            attention_mask=attention_mask(batch),
-            position_ids=torch.from_numpy(batch.position),
-            use_cache=False,
-        ).logits[0, torch.from_numpy(row.verdict_at)]
-        plain = [any_model(torch.tensor([prefix + ids])).logits[0, -1] for ids in candidates]
-    except Exception as error:  # architectures refuse such a mask each in their own way
+        plain = [
+            _plain_logits(model, [*prefix, *ids], tokens) for prefix, own in rows for ids in own
+        ]
+        attention.wire(model)
+        new, held = _packed_logits(model, rows, tokens)
+    except Exception as error:  # architectures refuse in ways of their own
         raise ModelError(f"base: {name} cannot be scored in packed form") from error
-    difference = float((packed - torch.stack(plain)).abs().max())
-    if not difference <= SELF_CHECK_TOLERANCE:
-        raise ModelError(
-            f"base: {name} scores differently in packed form (by {difference:.3g}); "
-            f"its attention needs more than a mask and positions"
-        )
+    for packed in (new, held):
+        difference = float((packed - torch.stack(plain)).abs().max())
+        if not difference <= SELF_CHECK_TOLERANCE:
+            raise ModelError(
+                f"base: {name} scores differently in packed form (by {difference:.3g}); "
+                f"its attention needs more than masks and positions"
+            )
+
+
+def _drawn(random: np.random.Generator, vocabulary: int, num: int) -> list[int]:
+    found: list[int] = random.integers(0, vocabulary, num).tolist()
+    return found
+
+
+def _plain_logits(model: nn.Module, ids: list[int], tokens: Sequence[int]) -> Tensor:
+    """One full prompt through the model with the library's own attention."""
+    any_model = cast("Any", model)
+    any_model.set_attn_implementation("eager")
+    device = any_model.get_input_embeddings().weight.device
+    logits: Tensor = any_model(torch.tensor([ids], device=device)).logits[0, -1, list(tokens)]
+    return logits
+
+
+def _packed_logits(
+    model: nn.Module, rows: Sequence[tuple[list[int], list[list[int]]]], tokens: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """All rows in one pass, and again behind the prefixes that the first pass left."""
+    segments = [(Segment.of_ids(p), [Segment.of_ids(ids) for ids in own]) for p, own in rows]
+    first = collate([pack(prefix, own) for prefix, own in segments])
+    running = Pass(first, keep=[True] * len(rows))
+    new = _pass_logits(model, first, running, tokens)
+    behind = collate([pack_behind([len(p)] * len(own), own) for p, own in segments])
+    again = Pass(behind, held=[row.held() for row in running.rows])
+    return new, _pass_logits(model, behind, again, tokens)
+
+
+def _pass_logits(
+    model: nn.Module, batch: PackedBatch, running: Pass, tokens: Sequence[int]
+) -> Tensor:
+    table = cast("Any", model).get_input_embeddings()
+    embeddings = table(torch.from_numpy(batch.ids).to(table.weight.device))[None]
+    with running.running():
+        return verdict_logits(model, last_states(model, embeddings, batch), tokens)
 
 
 def _fill(embedded: Tensor, places: Any, vectors: Any, project: Any) -> Tensor:  # noqa: ANN401
-    """Writes projected vectors over the soft places (row, place)."""
+    """Writes projected vectors over the soft places of (tokens, hidden)."""
     if not len(places):
         return embedded
-    row, place = torch.from_numpy(places).unbind(dim=1)
-    return embedded.index_put((row, place), project(torch.from_numpy(vectors)).to(embedded.dtype))
+    projected = project(torch.from_numpy(vectors).to(embedded.device)).to(embedded.dtype)
+    return embedded.index_put((torch.from_numpy(places).to(embedded.device),), projected)

@@ -1,4 +1,4 @@
-"""Packed sequences: one prefix, then candidates that cannot see each other.
+"""Packed rows: one prefix, then candidates that cannot see each other.
 
 A candidate's tokens stand at the positions that they would have right behind the part
 of the prefix that they see, so that its score is the score of that prompt alone. When
@@ -70,11 +70,12 @@ _ZERO: Ints = np.zeros(1, dtype=np.int64)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedRow:
-    """One packed sequence; arrays of one entry a token.
+    """One prefix and its candidates; arrays of one entry a token.
 
-    ``block``: PREFIX or the candidate's number. ``visible``: how many prefix tokens the
-    token may see. ``position``: its logical position. ``verdict_at``: (candidates,) the
-    last token of each.
+    ``held``: tokens of the prefix that are not in the row, because an earlier pass left
+    their keys and values. ``block``: PREFIX or the candidate's number. ``visible``: how
+    many prefix tokens the token may see. ``position``: its logical position.
+    ``verdict_at``: (candidates,) the last token of each.
     """
 
     tokens: Segment
@@ -82,40 +83,58 @@ class PackedRow:
     visible: Ints
     position: Ints
     verdict_at: Ints
+    held: int = 0
 
     def __len__(self) -> int:
         return len(self.block)
+
+    @property
+    def num_prefix(self) -> int:
+        """Tokens of the prefix that are in the row."""
+        return int(np.count_nonzero(self.block == PREFIX))
 
 
 def pack(
     prefix: Segment, candidates: Sequence[Segment], visible: Sequence[int] | None = None
 ) -> PackedRow:
     """Packs candidates behind a prefix; ``visible[i]``: prefix tokens that i sees (all)."""
-    lengths = [len(segment) for segment in candidates]
-    sees = np.array([len(prefix)] * len(candidates) if visible is None else visible, np.int64)
-    ends = len(prefix) + np.cumsum(lengths, dtype=np.int64)
-    within = [np.arange(length, dtype=np.int64) for length in lengths]
+    sees = [len(prefix)] * len(candidates) if visible is None else visible
     own = np.arange(len(prefix), dtype=np.int64)
+    behind = pack_behind(sees, candidates)
     return PackedRow(
-        tokens=Segment.joined([prefix, *candidates]),
-        block=np.concatenate([own * 0, np.repeat(np.arange(1, len(lengths) + 1), lengths)]),
-        visible=np.concatenate([own + 1, np.repeat(sees, lengths)]),
-        position=np.concatenate([own, *(w + s for w, s in zip(within, sees, strict=True))]),
-        verdict_at=ends - 1,
+        tokens=Segment.joined([prefix, behind.tokens]),
+        block=np.concatenate([own * 0, behind.block]),
+        visible=np.concatenate([own + 1, behind.visible]),
+        position=np.concatenate([own, behind.position]),
+        verdict_at=behind.verdict_at + len(prefix),
+    )
+
+
+def pack_behind(visible: Sequence[int], candidates: Sequence[Segment]) -> PackedRow:
+    """Packs candidates behind a prefix that an earlier pass left; see ``pack``."""
+    lengths = [len(segment) for segment in candidates]
+    sees = np.array(visible, dtype=np.int64)
+    within = [np.arange(length, dtype=np.int64) for length in lengths]
+    return PackedRow(
+        tokens=Segment.joined(candidates),
+        block=np.repeat(np.arange(1, len(lengths) + 1), lengths),
+        visible=np.repeat(sees, lengths),
+        position=np.concatenate([w + s for w, s in zip(within, sees, strict=True)]),
+        verdict_at=np.cumsum(lengths, dtype=np.int64) - 1,
+        held=int(sees.max()),
     )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedBatch:
-    """Rows of one forward pass, padded on the right; see ``PackedRow``.
+    """Rows of one forward pass, end to end without padding; places count over the batch.
 
-    ``ids``, ``block``, ``visible``, ``position``: (rows, length) int64; block -1 is
-    padding. Places of soft tokens and verdicts are (n, 2): row and place.
+    ``ids``, ``position``: (tokens,) int64. ``latent_at``, ``tabular_at``: places of soft
+    tokens. ``verdict_at``: (verdicts,) places, in the order of rows and candidates.
     """
 
+    rows: tuple[PackedRow, ...]
     ids: Ints
-    block: Ints
-    visible: Ints
     position: Ints
     latent_at: Ints
     latent: Floats
@@ -123,33 +142,29 @@ class PackedBatch:
     tabular: Floats
     verdict_at: Ints
 
+    @property
+    def num_verdicts(self) -> list[int]:
+        """Candidates of each row."""
+        return [len(row.verdict_at) for row in self.rows]
+
 
 def collate(rows: Sequence[PackedRow]) -> PackedBatch:
     """Puts rows of any lengths into one batch, in their order."""
-    length = max(len(row) for row in rows)
+    starts = np.cumsum([0, *(len(row) for row in rows[:-1])])
     return PackedBatch(
-        ids=_padded([row.tokens.ids for row in rows], length, 0),
-        block=_padded([row.block for row in rows], length, -1),
-        visible=_padded([row.visible for row in rows], length, 0),
-        position=_padded([row.position for row in rows], length, 0),
-        latent_at=_places([row.tokens.latent_at for row in rows]),
+        rows=tuple(rows),
+        ids=np.concatenate([row.tokens.ids for row in rows]),
+        position=np.concatenate([row.position for row in rows]),
+        latent_at=_shifted([row.tokens.latent_at for row in rows], starts),
         latent=_vectors([vector for row in rows for vector in row.tokens.latent]),
-        tabular_at=_places([row.tokens.tabular_at for row in rows]),
+        tabular_at=_shifted([row.tokens.tabular_at for row in rows], starts),
         tabular=_vectors([vector for row in rows for vector in row.tokens.tabular]),
-        verdict_at=_places([row.verdict_at for row in rows]),
+        verdict_at=_shifted([row.verdict_at for row in rows], starts),
     )
 
 
-def _padded(arrays: Sequence[Ints], length: int, fill: int) -> Ints:
-    out = np.full((len(arrays), length), fill, dtype=np.int64)
-    for row, values in enumerate(arrays):
-        out[row, : len(values)] = values
-    return out
-
-
-def _places(arrays: Sequence[Ints]) -> Ints:
-    rows = np.repeat(np.arange(len(arrays)), [len(places) for places in arrays])
-    return np.stack([rows, np.concatenate(arrays)], axis=1).astype(np.int64)
+def _shifted(places: Sequence[Ints], starts: Ints) -> Ints:
+    return np.concatenate([own + start for own, start in zip(places, starts, strict=True)])
 
 
 def _vectors(vectors: Sequence[Floats]) -> Floats:

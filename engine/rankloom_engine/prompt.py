@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from rankloom_engine.errors import ModelError
-from rankloom_engine.packing import PackedRow, Segment, pack
+from rankloom_engine.packing import Segment
 
-# Candidates per packed sequence: bounds the square of the attention mask.
-CANDIDATES_PER_ROW = 32
 MAX_TEXT_CHARS = 2_000  # far more than max_item_tokens can hold; bounds the tokeniser's work
 
 
@@ -87,16 +85,16 @@ class PromptFormat:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One request as packed sequences; each holds the whole prefix and some candidates."""
+    """One request: the user's past, and the candidates that each follow it."""
 
-    rows: tuple[PackedRow, ...]
-    num_candidates: int
+    prefix: Segment
+    candidates: tuple[Segment, ...]
     num_events: int
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of all rows."""
-        return sum(len(row) for row in self.rows)
+        """Tokens of the prefix and of all candidates."""
+        return len(self.prefix) + sum(map(len, self.candidates))
 
 
 class PromptBuilder:
@@ -126,16 +124,13 @@ class PromptBuilder:
         candidates: Sequence[PromptCandidate],
         tabular: NDArray[np.float32],
     ) -> Prompt:
-        """Packs one request: ``vector`` (dim,), ``tabular`` (candidates, columns)."""
+        """One request's tokens: ``vector`` (dim,), ``tabular`` (candidates, columns)."""
         recent = events[-self.format.max_events :] if self.format.max_events else ()
-        prefix = self.prefix(recent)
-        segments = [
+        segments = tuple(
             self.candidate(candidate, vector, row)
             for candidate, row in zip(candidates, tabular, strict=True)
-        ]
-        chunks = range(0, len(segments), CANDIDATES_PER_ROW)
-        rows = tuple(pack(prefix, segments[at : at + CANDIDATES_PER_ROW]) for at in chunks)
-        return Prompt(rows, len(segments), len(recent))
+        )
+        return Prompt(self.prefix(recent), segments, len(recent))
 
     def prefix(self, events: Sequence[PromptEvent]) -> Segment:
         """The user's past, oldest first."""

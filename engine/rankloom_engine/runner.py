@@ -11,58 +11,109 @@ from dataclasses import dataclass
 from math import inf
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from rankloom_engine.errors import EngineClosedError, EngineFailedError, WorkExpiredError
-from rankloom_engine.model import Decoder
-from rankloom_engine.packing import PackedRow, collate
+from rankloom_engine.mixture import Weights
+from rankloom_engine.model import Answer, Ask, Decoder
+from rankloom_engine.prefix_cache import PrefixCache, prefix_key
 from rankloom_engine.prompt import Prompt
-from rankloom_engine.scheduler import Job, Scheduler
+from rankloom_engine.scheduler import Piece, Scheduler
+from rankloom_engine.work import Work
 
-DEFAULT_MAX_BATCH_TOKENS = 8192
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """What a micro-batch and the kept prefixes may take.
+
+    ``max_piece_tokens``: candidate tokens of one request in one micro-batch.
+    """
+
+    max_batch_tokens: int = 2048
+    max_piece_tokens: int = 1024
+    prefix_cache_bytes: int = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a caller wants to be served. ``deadline``: on time.monotonic's clock.
+
+    ``partial``: at the deadline, what has been scored by then is an answer.
+    """
+
+    deadline: float = inf
+    caller: str = ""
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
-    """(candidates,) float32 margins, and the seconds in the queue and in the model."""
+    """(candidates,) float32 margins, NaN where time ran out, and where the seconds went.
+
+    ``reused``: the prefix was kept from an earlier call.
+    """
 
     margins: NDArray[np.float32]
     queue_s: float
     model_s: float
+    reused: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Work:
-    row: PackedRow
-    weights: NDArray[np.float32]
-    done: asyncio.Future[_RowResult]
-    submitted: float
+class _Call:
+    """One call that waits: its work, and when the model was busy with it."""
 
+    def __init__(self, work: Work, key: bytes | None, terms: Terms) -> None:
+        self.work, self.key, self.terms = work, key, terms
+        self.reused = work.held is not None
+        self.submitted = time.monotonic()
+        self.first_started: float | None = None
+        self.model_s = 0.0
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _RowResult:
-    """``model``: when its micro-batch began and ended."""
+    def scored(self) -> Scored:
+        """What is known now."""
+        began = self.submitted if self.first_started is None else self.first_started
+        return Scored(
+            self.work.margins.copy(), began - self.submitted, self.model_s, reused=self.reused
+        )
 
-    margins: NDArray[np.float32]
-    queue_s: float
-    model: tuple[float, float]
+    def expire(self) -> None:
+        """The deadline has passed: what is there is the answer, or there is none."""
+        if self.terms.partial and not np.isnan(self.work.margins).all():
+            self.finish()
+        else:
+            self.fail(WorkExpiredError())
+
+    def fail(self, error: Exception) -> None:
+        """The call gets no answer."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+    def finish(self) -> None:
+        """The call gets what is there."""
+        if not self.done.done():
+            self.done.set_result(None)
 
 
 class EngineRunner:
     """Scores prompts on one thread of its own; use it from one event loop."""
 
-    def __init__(
-        self, decoder: Decoder, *, max_batch_tokens: int = DEFAULT_MAX_BATCH_TOKENS
-    ) -> None:
+    def __init__(self, decoder: Decoder, limits: EngineLimits | None = None) -> None:
+        limits = limits or EngineLimits()
         self._decoder = decoder
-        self._scheduler = Scheduler(max_batch_tokens)
-        self._work: dict[int, _Work] = {}
+        self._scheduler = Scheduler(limits.max_batch_tokens, limits.max_piece_tokens)
+        self.prefixes = PrefixCache(limits.prefix_cache_bytes)
+        self._calls: dict[int, _Call] = {}
         self._keys = itertools.count()
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rankloom-model")
         self._loop: asyncio.Task[None] | None = None
         self._closing = False
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Ranks of the experts, in the order of the weights."""
+        return tuple(self._decoder.mixture.ranks) if self._decoder.mixture else ()
 
     async def start(self) -> None:
         """Begins to take work."""
@@ -76,39 +127,47 @@ class EngineRunner:
             await self._loop
         self._thread.shutdown()
 
-    async def score(
-        self, prompt: Prompt, weights: NDArray[np.float32], deadline: float | None = None
-    ) -> Scored:
-        """Margins of one request with its row of expert weights (K,).
+    async def score(self, prompt: Prompt, weights: Weights, terms: Terms | None = None) -> Scored:
+        """Margins of one request with its weights over the experts.
 
-        ``deadline`` is on time.monotonic's clock. Raises WorkExpiredError,
-        EngineFailedError or EngineClosedError. A cancelled call leaves the queue.
+        Candidates are scored in their order. Raises WorkExpiredError, EngineFailedError
+        or EngineClosedError. A cancelled call leaves before the next micro-batch.
         """
         if self._closing or self._loop is None:
             raise EngineClosedError("the engine takes no work")
-        keys = [self._submit(row, weights, deadline) for row in prompt.rows]
+        key, call = self._submit(prompt, weights, terms or Terms())
         try:
-            results = await asyncio.gather(*(self._work[key].done for key in keys))
+            await self._finished(call)
         finally:
-            self._forget(keys)
-        return Scored(
-            np.concatenate([result.margins for result in results]),
-            max(result.queue_s for result in results),
-            _span([result.model for result in results]),
-        )
+            self._forget(key)
+        return call.scored()
 
-    def _submit(self, row: PackedRow, weights: NDArray[np.float32], deadline: float | None) -> int:
-        key = next(self._keys)
-        done: asyncio.Future[_RowResult] = asyncio.get_running_loop().create_future()
-        self._work[key] = _Work(row, weights, done, time.monotonic())
-        self._scheduler.add(Job(key, len(row), inf if deadline is None else deadline))
+    async def _finished(self, call: _Call) -> None:
+        deadline = call.terms.deadline
+        timeout = None if deadline == inf else max(deadline - time.monotonic(), 0.0)
+        await asyncio.wait({call.done}, timeout=timeout)
+        if not call.done.done():
+            call.expire()
+        call.done.result()
+
+    def _submit(self, prompt: Prompt, weights: Weights, terms: Terms) -> tuple[int, _Call]:
+        name = self._prefix_key(prompt, weights)
+        held = None if name is None else self.prefixes.get(name)
+        key, call = next(self._keys), _Call(Work(prompt, weights, held), name, terms)
+        self._calls[key] = call
+        self._scheduler.add(call.work.job(key, terms.deadline, terms.caller))
         self._arrived.set()
-        return key
+        return key, call
 
-    def _forget(self, keys: Sequence[int]) -> None:
-        for key in keys:
-            self._scheduler.remove(key)
-            self._work.pop(key, None)
+    def _prefix_key(self, prompt: Prompt, weights: Weights) -> bytes | None:
+        if not self.prefixes.max_bytes or self._decoder.mixture is None:
+            return None
+        experts = self._decoder.mixture.digests
+        return prefix_key(self._decoder.digest, experts, weights, prompt.prefix)
+
+    def _forget(self, key: int) -> None:
+        self._scheduler.remove(key)
+        self._calls.pop(key, None)
 
     async def _run(self) -> None:
         while not (self._closing and not len(self._scheduler)):
@@ -119,47 +178,41 @@ class EngineRunner:
 
     async def _run_batch(self) -> None:
         batch = self._scheduler.take(time.monotonic())
-        self._fail([self._work[job.key] for job in batch.expired], WorkExpiredError())
-        work = [self._work[job.key] for job in batch.jobs]
-        if not work:
+        for key in batch.expired:
+            self._calls[key].expire()
+        pieces = [(self._calls[piece.key], piece) for piece in batch.pieces]
+        if not pieces:
             return
         started = time.monotonic()
+        asks = [call.work.ask(piece, keep_prefix=call.key is not None) for call, piece in pieces]
+        for call, _ in pieces:
+            call.first_started = call.first_started or started
+        answers = await self._answers(asks)
+        for (call, piece), answer in zip(pieces, answers, strict=True):
+            call.model_s += time.monotonic() - started
+            self._deliver(call, piece, answer)
+
+    async def _answers(self, asks: Sequence[Ask]) -> Sequence[Answer | EngineFailedError]:
         loop = asyncio.get_running_loop()
         try:
-            margins = await loop.run_in_executor(self._thread, self._forward, work)
+            return await loop.run_in_executor(self._thread, self._decoder.answer, asks)
         except Exception as error:  # whatever the model raised, its callers must hear of it
             failure = EngineFailedError("the model failed on a micro-batch")
             failure.__cause__ = error
-            self._fail(work, failure)
-            return
-        self._deliver(work, margins, started)
+            return [failure] * len(asks)
 
-    def _forward(self, work: Sequence[_Work]) -> list[NDArray[np.float32]]:
-        """Runs on the model thread."""
-        with torch.inference_mode():
-            weights = torch.from_numpy(np.stack([item.weights for item in work]))
-            margins = self._decoder.mixed_margins(collate([item.row for item in work]), weights)
-            ends = np.cumsum([len(item.row.verdict_at) for item in work])[:-1]
-            return np.split(margins.numpy(), ends)
+    def _deliver(self, call: _Call, piece: Piece, answer: Answer | EngineFailedError) -> None:
+        if isinstance(answer, EngineFailedError):
+            self._give_up(call, piece, answer)
+        elif not np.isfinite(answer.margins).all():
+            self._give_up(call, piece, EngineFailedError("the model gave a non-finite score"))
+        else:
+            call.work.take(piece, answer)
+            if call.key is not None and call.work.held is not None:
+                self.prefixes.put(call.key, call.work.held)
+            if piece.last:
+                call.finish()
 
-    def _deliver(
-        self, work: Sequence[_Work], margins: Sequence[NDArray[np.float32]], started: float
-    ) -> None:
-        ran = (started, time.monotonic())
-        for item, row in zip(work, margins, strict=True):
-            if item.done.done():  # its caller has gone
-                continue
-            if np.isfinite(row).all():
-                item.done.set_result(_RowResult(row, started - item.submitted, ran))
-            else:
-                item.done.set_exception(EngineFailedError("the model gave a non-finite score"))
-
-    def _fail(self, work: Sequence[_Work], error: Exception) -> None:
-        for item in work:
-            if not item.done.done():
-                item.done.set_exception(error)
-
-
-def _span(runs: Sequence[tuple[float, float]]) -> float:
-    """Seconds in the model: rows that shared a micro-batch count it once."""
-    return sum(end - start for start, end in set(runs))
+    def _give_up(self, call: _Call, piece: Piece, failure: EngineFailedError) -> None:
+        self._scheduler.remove(piece.key)
+        call.fail(failure)

@@ -40,7 +40,7 @@ class Weaver:
         candidates: Sequence[PromptCandidate],
         tabular: NDArray[np.float32],
     ) -> Prompt:
-        """Packs one request: ``vector`` (dim,), ``tabular`` (candidates, columns)."""
+        """One request's tokens: ``vector`` (dim,), ``tabular`` (candidates, columns)."""
         return self._builder.prompt(vector, events, candidates, tabular)
 
     def finish(self, margins: NDArray[np.float32], prior: NDArray[np.float64]) -> Scores:

@@ -16,7 +16,7 @@ from rankloom_adapters.bundle import BundleError
 from rankloom_adapters.generation import Generations
 from rankloom_engine.loading import Engine, load_engine
 from rankloom_engine.memory import keep_freed_memory
-from rankloom_engine.runner import EngineRunner
+from rankloom_engine.runner import EngineLimits, EngineRunner
 from rankloom_features import service as feature_service
 from rankloom_features.events import Event
 from rankloom_features.provider import FeatureProvider, UserQuery
@@ -71,7 +71,7 @@ async def _serve(settings: Settings, loaded: Parts) -> None:
 @asynccontextmanager
 async def ranking_server(settings: Settings, loaded: Parts) -> AsyncIterator[RpcServer]:
     """A server that does not listen yet, with its model thread."""
-    runner = EngineRunner(loaded.engine.decoder, max_batch_tokens=settings.max_batch_tokens)
+    runner = EngineRunner(loaded.engine.decoder, _limits(settings))
     source = _feature_source(settings, loaded.own.provider)
     await runner.start()
     try:
@@ -79,6 +79,14 @@ async def ranking_server(settings: Settings, loaded: Parts) -> AsyncIterator[Rpc
     finally:
         await runner.close()
         await source.close()
+
+
+def _limits(settings: Settings) -> EngineLimits:
+    return EngineLimits(
+        max_batch_tokens=settings.max_batch_tokens,
+        max_piece_tokens=settings.max_batch_tokens // 2,
+        prefix_cache_bytes=settings.prefix_cache_mib << 20,
+    )
 
 
 def _served(loaded: Parts, source: FeatureSource, runner: EngineRunner) -> Served:

@@ -38,7 +38,10 @@ class Settings(BaseSettings):
     default_deadline_s: float = Field(default=2.0, gt=0.0, le=3600.0)
     """For calls that bring no deadline."""
     max_in_flight: PositiveInt = 64
-    max_batch_tokens: PositiveInt = 8192
+    max_batch_tokens: int = Field(default=2048, ge=2)
+    """Tokens of one micro-batch: more is not faster on a CPU, and delays what waits."""
+    prefix_cache_mib: int = Field(default=256, ge=0)
+    """Memory for users' histories as the model sees them, for their next calls."""
     threads: PositiveInt = 1
     """Cores that the model may use."""
     drain_s: float = Field(default=30.0, ge=0.0, le=3600.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
@@ -25,34 +26,37 @@ class Semantics(Enum):
     """How a user's weights become one model."""
 
     EXACT_SUM = auto()
+    PEFT_LINEAR = auto()
     TOP1 = auto()
 
 
-_SERVED_SEMANTICS: Final = {
+_SEMANTICS: Final = {
     ranking_pb2.SEMANTICS_UNSPECIFIED: Semantics.EXACT_SUM,
     ranking_pb2.SEMANTICS_EXACT_SUM: Semantics.EXACT_SUM,
+    ranking_pb2.SEMANTICS_PEFT_LINEAR: Semantics.PEFT_LINEAR,
     ranking_pb2.SEMANTICS_TOP1: Semantics.TOP1,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class RankQuery:
-    """One ranking that is asked for. ``top_k``: None for all candidates."""
+    """One ranking that is asked for. ``top_k``: None for all candidates.
+
+    ``caller``: among whom the model's time is shared fairly.
+    """
 
     request_id: str
     user: UserQuery
     top_k: int | None = None
     allow_degraded: bool = True
+    allow_partial: bool = False
     semantics: Semantics = Semantics.EXACT_SUM
     generation: int | None = None
+    caller: str = ""
 
 
-def parse_rank(message: ranking_pb2.RankRequest) -> RankQuery:
-    """The query of a request. Raises InvalidFieldError.
-
-    ``allow_partial`` is a permission that this server has no use for: it scores all
-    candidates or none.
-    """
+def parse_rank(message: ranking_pb2.RankRequest, caller: str = "") -> RankQuery:
+    """The query of a request. Raises InvalidFieldError."""
     check_chars("request_id", message.request_id, 0, MAX_REQUEST_ID_CHARS)
     check_count("candidates", len(message.candidates), 1, MAX_CANDIDATES)
     options = message.options
@@ -63,8 +67,10 @@ def parse_rank(message: ranking_pb2.RankRequest) -> RankQuery:
         user=parse_query(message, message.WhichOneof("subject")),
         top_k=options.top_k or None,
         allow_degraded=options.allow_degraded if options.HasField("allow_degraded") else True,
+        allow_partial=options.allow_partial,
         semantics=_parse_semantics(options.semantics),
         generation=options.generation if options.HasField("generation") else None,
+        caller=caller,
     )
 
 
@@ -77,10 +83,15 @@ def check_texts(query: RankQuery, catalogue: Catalogue) -> None:
             )
 
 
+def check_semantics(query: RankQuery, ranks: Sequence[int]) -> None:
+    """Raises InvalidFieldError where experts of these ranks cannot be combined as asked."""
+    if query.semantics is Semantics.PEFT_LINEAR and len(set(ranks)) > 1:
+        raise InvalidFieldError(
+            "options.semantics", "PEFT_LINEAR needs experts of one rank, these differ"
+        )
+
+
 def _parse_semantics(value: ranking_pb2.Semantics.ValueType) -> Semantics:
-    if value in _SERVED_SEMANTICS:
-        return _SERVED_SEMANTICS[value]
-    if value in ranking_pb2.Semantics.values():
-        name = ranking_pb2.Semantics.Name(value).removeprefix("SEMANTICS_")
-        raise InvalidFieldError("options.semantics", f"{name} is not served by this version")
+    if value in _SEMANTICS:
+        return _SEMANTICS[value]
     raise InvalidFieldError("options.semantics", "unknown value")

@@ -11,7 +11,7 @@ from rankloom_server.answers import RankAnswer, Ranking
 from rankloom_server.errors import FeaturesUnavailableError
 from rankloom_server.features import fault_of
 from rankloom_server.ladder import RungReason
-from rankloom_server.parse import RankQuery, check_texts
+from rankloom_server.parse import RankQuery, check_semantics, check_texts
 from rankloom_server.scoring import Served, rank_by_popularity, rank_with_features
 
 
@@ -31,6 +31,7 @@ class RankPipeline:
         started = time.perf_counter()
         with self._generations.lease(query.generation) as lease:
             check_texts(query, lease.value.catalogue)
+            check_semantics(query, lease.value.runner.ranks)
             ranking = await self._rank(lease.value, query, deadline)
             timing = replace(ranking.timing, total_s=time.perf_counter() - started)
             ranking = replace(ranking, timing=timing)

@@ -29,7 +29,7 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
         self, request: ranking_pb2.RankRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> ranking_pb2.RankResponse:
         """One user, 1 to 500 candidates."""
-        query = parse_rank(request)
+        query = parse_rank(request, _host_of(context.peer()))
         logs.note(request_id=query.request_id, num_candidates=len(query.user.candidates))
         left_s: float | None = context.time_remaining()  # None where the call brings no deadline
         budget_s = self._default_deadline_s if left_s is None else left_s
@@ -37,6 +37,11 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
             answer = await self._pipeline.rank(query, time.monotonic() + budget_s)
         _note(answer)
         return answer_to_wire(query.request_id, answer)
+
+
+def _host_of(peer: str) -> str:
+    """A peer's address without its port, which is new with every connection."""
+    return peer.rpartition(":")[0]
 
 
 def answer_to_wire(request_id: str, answer: RankAnswer) -> ranking_pb2.RankResponse:

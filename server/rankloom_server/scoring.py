@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankloom_adapters.gate import Gate, Mix
+from rankloom_engine import mixture
 from rankloom_engine.errors import EngineFailedError
 from rankloom_engine.prompt import Prompt, PromptCandidate, PromptEvent
-from rankloom_engine.runner import EngineRunner, Scored
+from rankloom_engine.runner import EngineRunner, Scored, Terms
 from rankloom_engine.weaver import Scores, Weaver
 from rankloom_features.catalogue import Catalogue
 from rankloom_features.provider import UserFeatures
@@ -22,6 +23,13 @@ from rankloom_server.answers import ExpertWeight, RankedItem, Ranking, Timing, W
 from rankloom_server.features import FeatureSource, FeatureSpace
 from rankloom_server.ladder import RungReason, step_after
 from rankloom_server.parse import RankQuery, Semantics
+
+PARTIAL_RESERVE_S = 0.02  # of the deadline, for a partial answer's own way
+_MIXED = {
+    Semantics.EXACT_SUM: mixture.Semantics.EXACT_SUM,
+    Semantics.PEFT_LINEAR: mixture.Semantics.PEFT_LINEAR,
+    Semantics.TOP1: mixture.Semantics.EXACT_SUM,  # of one expert
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,11 +48,17 @@ class Served:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Prepared:
-    """What the model needs; ``prior``: (candidates,) the trees' logits."""
+    """What the model needs; ``prior``: (candidates,) the trees' logits.
+
+    ``order``: (candidates,) places in the request, the best prior first: where time runs
+    short, the likeliest have been scored.
+    """
 
     mix: Mix
+    weights: mixture.Weights
     prompt: Prompt
     prior: NDArray[np.float64]
+    order: NDArray[np.int64]
     prompt_s: float
 
 
@@ -64,8 +78,9 @@ async def rank_with_features(
     step = step_after(fault, allow_degraded=query.allow_degraded)
     prepared = await asyncio.to_thread(_prepare, served, query, features, fault)
     try:
-        scored = await served.runner.score(prepared.prompt, prepared.mix.weights, deadline)
-        scores = _finish(served.weaver, scored, prepared.prior)
+        terms = _terms(query, deadline)
+        scored = await served.runner.score(prepared.prompt, prepared.weights, terms)
+        scores = _finish(served.weaver, scored, prepared)
     except EngineFailedError as error:
         logs.fault("engine_failed", error)
         step = step_after(RungReason.ENGINE_FAILED, allow_degraded=query.allow_degraded)
@@ -74,7 +89,7 @@ async def rank_with_features(
         return Ranking(step, weave, items, Timing(prompt_s=prepared.prompt_s))
     weave = _weave(served.weaver, prepared, cold=features.cold)
     timing = Timing(prompt_s=prepared.prompt_s, queue_s=scored.queue_s, model_s=scored.model_s)
-    return Ranking(step, weave, _ranked(query, scores), timing)
+    return Ranking(step, weave, _ranked(query, scores, prepared.prior), timing)
 
 
 def rank_by_popularity(served: Served, query: RankQuery) -> Ranking:
@@ -92,7 +107,9 @@ def _prepare(
     started = time.perf_counter()
     gate, catalogue = served.weaver.gate, served.catalogue
     vector = np.zeros(gate.dim, dtype=np.float32) if fault else features.vector
-    candidates = query.user.candidates
+    prior = served.trees.logits(features.tabular)
+    order = np.argsort(-prior, kind="stable")
+    candidates = [query.user.candidates[place] for place in order]
     prompt = served.weaver.prompt(
         vector,
         [
@@ -101,11 +118,17 @@ def _prepare(
             if (place := catalogue.index(event.item_id)) >= 0
         ],
         [PromptCandidate(catalogue.resolve(c), catalogue.index(c.item_id)) for c in candidates],
-        features.tabular,
+        features.tabular[order],
     )
-    prior = served.trees.logits(features.tabular)
     mix = _mix(gate, vector, query.semantics, known=not (fault or features.cold))
-    return _Prepared(mix, prompt, prior, time.perf_counter() - started)
+    weights = mixture.Weights(mix.weights, _MIXED[query.semantics])
+    return _Prepared(mix, weights, prompt, prior, order, time.perf_counter() - started)
+
+
+def _terms(query: RankQuery, deadline: float) -> Terms:
+    """A partial answer must leave in time to arrive."""
+    reserve_s = PARTIAL_RESERVE_S if query.allow_partial else 0.0
+    return Terms(deadline - reserve_s, query.caller, partial=query.allow_partial)
 
 
 def _mix(gate: Gate, vector: NDArray[np.float32], semantics: Semantics, *, known: bool) -> Mix:
@@ -115,9 +138,13 @@ def _mix(gate: Gate, vector: NDArray[np.float32], semantics: Semantics, *, known
     return gate.top1(mix) if semantics is Semantics.TOP1 else mix
 
 
-def _finish(weaver: Weaver, scored: Scored, prior: NDArray[np.float64]) -> Scores:
-    scores = weaver.finish(scored.margins, prior)
-    if not (np.isfinite(scores.score).all() and np.isfinite(scores.probability).all()):
+def _finish(weaver: Weaver, scored: Scored, prepared: _Prepared) -> Scores:
+    """Scores in the order of the request; NaN for what there was no time for."""
+    margins = np.empty_like(scored.margins)
+    margins[prepared.order] = scored.margins
+    scores = weaver.finish(margins, prepared.prior)
+    done = ~np.isnan(margins)
+    if not (np.isfinite(scores.score[done]).all() and np.isfinite(scores.probability[done]).all()):
         raise EngineFailedError("a score or probability is not finite")
     return scores
 
@@ -129,15 +156,19 @@ def _weave(weaver: Weaver, prepared: _Prepared, *, cold: bool) -> Weave:
     return Weave(mix.route, weights, mix.entropy, cold or mix.cold, prepared.prompt.num_events)
 
 
-def _ranked(query: RankQuery, scores: Scores) -> tuple[RankedItem, ...]:
+def _ranked(query: RankQuery, scores: Scores, prior: NDArray[np.float64]) -> tuple[RankedItem, ...]:
+    """What was scored by its score, and behind it the rest by the trees."""
+    missing = np.isnan(scores.score)
+    score = np.where(missing, prior, scores.score)
+    places = np.lexsort((-score, missing))[: query.top_k]
     return tuple(
         RankedItem(
             query.user.candidates[place].item_id,
-            float(scores.score[place]),
-            float(scores.probability[place]),
-            scored=True,
+            float(score[place]),
+            0.0 if missing[place] else float(scores.probability[place]),
+            scored=not missing[place],
         )
-        for place in _best(scores.score, query.top_k)
+        for place in places
     )
 
 

@@ -1,6 +1,8 @@
-"""A candidate's score is its own: alone, in bulk, and in any batch."""
+"""A candidate's score is its own: alone, in bulk, in any batch, in pieces, behind a held prefix."""
 
 from __future__ import annotations
+
+import copy
 
 import numpy as np
 import pytest
@@ -9,31 +11,65 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from engine.tiny import VOCABULARY, random_segment, tiny_decoder
+from engine.tiny import VOCABULARY, plain_margin, random_segment, tiny_decoder, weights_of
+from rankloom_engine.attention import _Rule as Rule
+from rankloom_engine.attention import wire
 from rankloom_engine.errors import ModelError
-from rankloom_engine.model import self_check
+from rankloom_engine.mixture import Weights
+from rankloom_engine.model import Ask, Decoder, self_check
 from rankloom_engine.packing import Segment, collate, pack
 
 TOLERANCE = 1e-5
 
 
+def random_asks(random: np.random.Generator, num: int) -> list[Ask]:
+    return [
+        Ask(
+            random_segment(random, int(random.integers(0, 40))),
+            [
+                random_segment(random, int(random.integers(1, 9)))
+                for _ in range(random.integers(1, 6))
+            ],
+            weights_of(random, 3),
+            keep_prefix=True,
+        )
+        for _ in range(num)
+    ]
+
+
+def alone(decoder: Decoder, ask: Ask) -> list[float]:
+    """Each candidate in a forward pass of its own."""
+    return [
+        float(decoder.answer([Ask(ask.prefix, [candidate], ask.weights)])[0].margins[0])
+        for candidate in ask.candidates
+    ]
+
+
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10_000), num=st.integers(1, 6), others=st.integers(0, 3))
-@torch.inference_mode()
-def test_score_is_independent_of_items_and_rows(seed: int, num: int, others: int) -> None:
+@given(seed=st.integers(0, 10_000), num=st.integers(1, 5))
+def test_score_is_independent_of_items_and_rows(seed: int, num: int) -> None:
+    decoder, _ = tiny_decoder()
+    asks = random_asks(np.random.default_rng(seed), num)
+    for ask, answer in zip(asks, decoder.answer(asks), strict=True):
+        assert np.abs(answer.margins - alone(decoder, ask)).max() <= TOLERANCE
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), cut=st.integers(1, 4))
+def test_score_behind_a_held_prefix_is_the_same(seed: int, cut: int) -> None:
+    """In pieces of any size, in batches that mix held and new prefixes."""
     decoder, _ = tiny_decoder()
     random = np.random.default_rng(seed)
-    prefix = random_segment(random, int(random.integers(0, 30)))
-    candidates = [random_segment(random, int(random.integers(1, 9))) for _ in range(num)]
-    neighbours = [
-        pack(random_segment(random, int(random.integers(1, 60))), [random_segment(random, 3)])
-        for _ in range(others)
-    ]
-    weights = torch.softmax(torch.randn(1 + others, 3), dim=1)
-    bulk = decoder.mixed_margins(collate([pack(prefix, candidates), *neighbours]), weights)
-    for place, candidate in enumerate(candidates):
-        alone = decoder.mixed_margins(collate([pack(prefix, [candidate])]), weights[:1])
-        assert abs(float(bulk[place] - alone[0])) <= TOLERANCE
+    first, other = random_asks(random, 2)
+    whole = decoder.answer([first])[0]
+    held = decoder.answer([Ask(first.prefix, first.candidates[:1], first.weights, True)])[0].prefix
+    assert held is not None
+    assert len(held) == len(first.prefix)
+    found: list[float] = []
+    for at in range(0, len(first.candidates), cut):
+        piece = Ask(held, first.candidates[at : at + cut], first.weights)
+        found += decoder.answer([other, piece])[1].margins.tolist()
+    assert np.abs(whole.margins - found).max() <= TOLERANCE
 
 
 @torch.inference_mode()
@@ -43,34 +79,90 @@ def test_a_candidate_that_sees_part_of_the_prefix_scores_as_behind_that_part() -
     parts = [random_segment(random, 4) for _ in range(4)]
     candidates = [random_segment(random, 3) for _ in range(4)]
     lengths = np.cumsum([len(part) for part in parts]).tolist()
-    weights = torch.tensor([[0.5, 0.2, 0.3]])
     window = pack(Segment.joined(parts), candidates, lengths)
-    together = decoder.mixed_margins(collate([window]), weights)
+    together = decoder.margins(collate([window]))
     for place, candidate in enumerate(candidates):
         behind = pack(Segment.joined(parts[: place + 1]), [candidate])
-        alone = decoder.mixed_margins(collate([behind]), weights)
-        assert abs(float(together[place] - alone[0])) <= TOLERANCE
+        assert abs(float(together[place] - decoder.margins(collate([behind]))[0])) <= TOLERANCE
+
+
+def test_the_margin_is_that_of_the_plain_model() -> None:
+    """Against the library's own forward of each full prompt, whole head and all layers."""
+    decoder, _ = tiny_decoder()
+    decoder.mixture = None
+    random = np.random.default_rng(2)
+    prefix = random_segment(random, 30, soft=False)
+    candidates = [random_segment(random, n, soft=False) for n in (3, 1, 7)]
+    found = decoder.answer([Ask(prefix, candidates, Weights(np.zeros(3, np.float32)))])[0].margins
+    for margin, candidate in zip(found, candidates, strict=True):
+        ids = [*prefix.ids.tolist(), *candidate.ids.tolist()]
+        assert abs(margin - plain_margin(decoder, ids)) <= TOLERANCE
+
+
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
+    decoder, _ = tiny_decoder()
+    asks = random_asks(np.random.default_rng(9), 4)
+    before, found = torch.get_num_threads(), []
+    try:
+        for num in (1, 2):
+            torch.set_num_threads(num)
+            found.append(np.concatenate([answer.margins for answer in decoder.answer(asks)]))
+    finally:
+        torch.set_num_threads(before)
+    assert np.abs(found[0] - found[1]).max() <= TOLERANCE
+
+
+def test_a_copy_of_a_wired_model_is_its_own() -> None:
+    decoder, _ = tiny_decoder()
+    decoder.mixture = None
+    twin = Decoder(copy.deepcopy(decoder.model), decoder.projector, yes=3, no=4)
+    ask = random_asks(np.random.default_rng(3), 1)[0]
+    before = decoder.answer([ask])[0].margins
+    for parameter in twin.model.parameters():
+        parameter.data.mul_(1.5)
+    assert np.abs(twin.answer([ask])[0].margins - before).max() > 1e-2
+    assert np.array_equal(decoder.answer([ask])[0].margins, before)
+
+
+def test_gradients_reach_every_weight_that_learning_needs() -> None:
+    decoder, _ = tiny_decoder()
+    decoder.mixture = None
+    random = np.random.default_rng(4)
+    row = pack(random_segment(random, 9), [random_segment(random, 3) for _ in range(2)])
+    decoder.margins(collate([row, row])).sum().backward()
+    for name, parameter in decoder.model.named_parameters():
+        assert parameter.grad is not None, name
+        assert float(parameter.grad.abs().sum()) > 0.0, name
 
 
 FAMILIES = {
     "llama": {},
+    "llama tied": {"tie_word_embeddings": True},
     "qwen2": {},
+    "qwen2 sliding": {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
     "qwen3": {"head_dim": 8},
     "mistral": {"sliding_window": None},
+    "mistral sliding": {"sliding_window": 8},
     "gemma": {"head_dim": 8},
+    "gemma2": {"head_dim": 8, "sliding_window": 8},
+    "gemma3_text": {"head_dim": 8, "sliding_window": 8},
     "gpt_neox": {},
     "opt": {"word_embed_proj_dim": 32, "ffn_dim": 64, "max_position_embeddings": 512},
+    "phi": {},
+    "phi3": {},
+    "olmo2": {},
+    "stablelm": {},
 }
 
 
 def tiny_family(name: str, **fields: object) -> torch.nn.Module:
     torch.manual_seed(0)
     config = AutoConfig.for_model(
-        name, vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, initializer_range=0.2,
+        name.split()[0], vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64,
+        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, initializer_range=0.2,
         pad_token_id=0, bos_token_id=1, eos_token_id=2, **fields,
     )  # fmt: skip
-    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    return AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -78,10 +170,17 @@ def test_packed_scoring_holds_for_the_family(name: str) -> None:
     self_check(tiny_family(name, **FAMILIES[name]), VOCABULARY)
 
 
-def test_a_sliding_window_is_refused_by_name() -> None:
+def test_a_mask_without_the_window_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check has teeth: the same model, its window forgotten, is refused by name."""
     model = tiny_family("mistral", sliding_window=8)
-    with pytest.raises(ModelError, match="MistralForCausalLM"):
+    monkeypatch.setattr("rankloom_engine.attention._Rule", _without_window)
+    with pytest.raises(ModelError, match="MistralForCausalLM scores differently"):
         self_check(model, VOCABULARY)
+
+
+def _without_window(scale: float | None, window: int | None, softcap: float | None) -> object:
+    del window
+    return Rule(scale, None, softcap)
 
 
 def test_position_biases_are_refused_by_name() -> None:
@@ -92,3 +191,12 @@ def test_position_biases_are_refused_by_name() -> None:
     model = AutoModelForCausalLM.from_config(config).eval()
     with pytest.raises(ModelError, match="BloomForCausalLM"):
         self_check(model, VOCABULARY)
+
+
+def test_a_model_outside_of_a_pass_keeps_the_librarys_arithmetic() -> None:
+    model = tiny_family("llama")
+    ids = torch.arange(12)[None]
+    before = model(ids).logits
+    wire(model)
+    model.set_attn_implementation("eager")
+    assert torch.equal(model(ids).logits, before)

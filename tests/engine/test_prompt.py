@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankloom_engine.prompt import (
-    CANDIDATES_PER_ROW,
     Prompt,
     PromptBuilder,
     PromptCandidate,
@@ -66,34 +65,29 @@ def test_every_slot_has_its_vector_whatever_the_text(texts: list[str], num_event
     prompt = prompt_of(events, candidates)
     kept = min(num_events, FORMAT.max_events)
     assert prompt.num_events == kept
-    assert sum(len(row.verdict_at) for row in prompt.rows) == len(texts)
-    for row in prompt.rows:
-        num = len(row.verdict_at)
-        tokens = row.tokens
-        # One latent slot per event and candidate, one tabular slot per candidate.
-        assert len(tokens.latent_at) == len(tokens.latent) == kept + num
-        assert len(tokens.tabular_at) == len(tokens.tabular) == num
-        assert set(tokens.latent_at).isdisjoint(tokens.tabular_at)
-        assert (tokens.ids[row.verdict_at] == FORMAT.ask[-1]).all()
+    assert len(prompt.candidates) == len(texts)
+    # One latent slot per event and candidate, one tabular slot per candidate.
+    assert len(prompt.prefix.latent_at) == len(prompt.prefix.latent) == kept
+    assert not len(prompt.prefix.tabular_at)
+    for own in prompt.candidates:
+        assert len(own.latent_at) == len(own.latent) == len(own.tabular_at) == 1
+        assert set(own.latent_at).isdisjoint(own.tabular_at)
+        assert own.ids[-1] == FORMAT.ask[-1]
         # Structure is where the builder put it and nowhere else.
-        assert int((tokens.ids == FORMAT.item[0]).sum()) == kept + num
-        assert int(np.isin(tokens.ids, [FORMAT.liked, FORMAT.disliked]).sum()) == kept
+        assert int((own.ids == FORMAT.item[0]).sum()) == 1
+        assert not np.isin(own.ids, [FORMAT.liked, FORMAT.disliked]).any()
+    assert int((prompt.prefix.ids == FORMAT.item[0]).sum()) == kept
+    assert int(np.isin(prompt.prefix.ids, [FORMAT.liked, FORMAT.disliked]).sum()) == kept
 
 
 def test_slots_hold_the_right_vectors() -> None:
     events = [PromptEvent(CATALOGUE.items[n], n, True) for n in range(8)]
-    row = prompt_of(events, [PromptCandidate(CATALOGUE.items[2], 2)]).rows[0]
-    expected = [*VECTORS[3:8], np.full(DIM, 7.0, dtype=np.float32)]  # the newest five, the user
-    assert all(np.array_equal(a, b) for a, b in zip(row.tokens.latent, expected, strict=True))
-    assert np.array_equal(row.tokens.tabular[0], np.arange(COLUMNS, dtype=np.float32))
-
-
-def test_long_requests_are_parted_over_the_same_prefix() -> None:
-    candidates = [PromptCandidate(CATALOGUE.items[n % NUM_ITEMS], n % NUM_ITEMS) for n in range(70)]
-    prompt = prompt_of([PromptEvent(CATALOGUE.items[0], 0, True)], candidates)
-    assert [len(row.verdict_at) for row in prompt.rows] == [
-        CANDIDATES_PER_ROW, CANDIDATES_PER_ROW, 70 - 2 * CANDIDATES_PER_ROW,
-    ]  # fmt: skip
+    prompt = prompt_of(events, [PromptCandidate(CATALOGUE.items[2], 2)])
+    newest = zip(prompt.prefix.latent, VECTORS[3:8], strict=True)
+    assert all(np.array_equal(a, b) for a, b in newest)
+    (own,) = prompt.candidates
+    assert np.array_equal(own.latent[0], np.full(DIM, 7.0, dtype=np.float32))  # the user
+    assert np.array_equal(own.tabular[0], np.arange(COLUMNS, dtype=np.float32))
 
 
 @pytest.mark.parametrize(

@@ -1,63 +1,113 @@
-"""The model thread: micro-batches of several users, deadlines, cancellation, failure."""
+"""The model thread: micro-batches of several users, pieces, deadlines, cancellation, failure."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 import pytest
-import torch
 
 from engine.tiny import random_segment, tiny_decoder
 from rankloom_engine.errors import EngineClosedError, EngineFailedError, WorkExpiredError
-from rankloom_engine.packing import collate, pack
+from rankloom_engine.mixture import Semantics, Weights
+from rankloom_engine.model import Answer, Ask
 from rankloom_engine.prompt import Prompt
-from rankloom_engine.runner import EngineRunner
+from rankloom_engine.runner import EngineLimits, EngineRunner, Scored, Terms
+
+LIMITS = EngineLimits(max_batch_tokens=4096, max_piece_tokens=2048, prefix_cache_bytes=1 << 20)
+SMALL_PIECES = EngineLimits(max_batch_tokens=40, max_piece_tokens=12, prefix_cache_bytes=0)
 
 
-def prompt_of(seed: int, num_rows: int = 1) -> Prompt:
+def prompt_of(seed: int, num_candidates: int = 2, prefix: int = 5) -> Prompt:
     random = np.random.default_rng(seed)
-    prefix = random_segment(random, 5)
-    rows = tuple(
-        pack(prefix, [random_segment(random, 3) for _ in range(2)]) for _ in range(num_rows)
-    )
-    return Prompt(rows, 2 * num_rows, 0)
+    candidates = tuple(random_segment(random, 3) for _ in range(num_candidates))
+    return Prompt(random_segment(np.random.default_rng(prefix), prefix), candidates, 0)
 
 
-def mix(place: int) -> np.ndarray:
-    return np.eye(3, dtype=np.float32)[place]
+def mix(place: int) -> Weights:
+    return Weights(np.eye(3, dtype=np.float32)[place])
+
+
+def alone(prompt: Prompt, weights: Weights) -> np.ndarray:
+    return tiny_decoder()[0].answer([Ask(prompt.prefix, prompt.candidates, weights)])[0].margins
 
 
 @pytest.fixture
 async def runner() -> AsyncIterator[EngineRunner]:
-    made = EngineRunner(tiny_decoder()[0], max_batch_tokens=4096)
+    made = EngineRunner(tiny_decoder()[0], LIMITS)
     await made.start()
     yield made
     await made.close()
 
 
-async def test_many_users_at_once_get_what_each_gets_alone(runner: EngineRunner) -> None:
-    prompts = [prompt_of(seed, num_rows=1 + seed % 3) for seed in range(12)]
+@pytest.mark.parametrize("limits", [LIMITS, SMALL_PIECES])
+async def test_many_users_at_once_get_what_each_gets_alone(limits: EngineLimits) -> None:
+    """Whatever the size of micro-batches and pieces."""
+    runner = EngineRunner(tiny_decoder()[0], limits)
+    await runner.start()
+    prompts = [prompt_of(seed, 1 + seed % 7, prefix=3 + seed % 4) for seed in range(12)]
     found = await asyncio.gather(
         *(runner.score(prompt, mix(n % 3)) for n, prompt in enumerate(prompts))
     )
-    decoder = tiny_decoder()[0]
+    await runner.close()
     for n, (prompt, scored) in enumerate(zip(prompts, found, strict=True)):
-        with torch.inference_mode():
-            alone = [
-                decoder.mixed_margins(collate([row]), torch.from_numpy(mix(n % 3)[None])).numpy()
-                for row in prompt.rows
-            ]
-        assert np.abs(scored.margins - np.concatenate(alone)).max() <= 1e-5
+        assert np.abs(scored.margins - alone(prompt, mix(n % 3))).max() <= 1e-5
         assert scored.queue_s >= 0.0
         assert scored.model_s > 0.0
 
 
+async def test_the_same_users_next_call_reuses_the_prefix(runner: EngineRunner) -> None:
+    first, second = prompt_of(1), prompt_of(2)
+    assert not (await runner.score(first, mix(0))).reused
+    again = await runner.score(second, mix(0))
+    assert again.reused
+    assert np.abs(again.margins - alone(second, mix(0))).max() <= 1e-5
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        (prompt_of(2), mix(1)),
+        (prompt_of(2), Weights(np.array([0.9, 0.0, 0.0], np.float32))),
+        (prompt_of(2), Weights(np.eye(3, dtype=np.float32)[0], Semantics.PEFT_LINEAR)),
+        (prompt_of(2, prefix=6), mix(0)),
+    ],
+    ids=["experts", "weights", "semantics", "tokens"],
+)
+async def test_other_content_never_reuses_a_prefix(
+    runner: EngineRunner, other: tuple[Prompt, Weights]
+) -> None:
+    await runner.score(prompt_of(1), mix(0))
+    assert not (await runner.score(*other)).reused
+
+
+async def test_a_soft_token_is_content_too(runner: EngineRunner) -> None:
+    first = prompt_of(1)
+    await runner.score(first, mix(0))
+    other = prompt_of(1)
+    other.prefix.latent[0][0] += 1e-3
+    assert not (await runner.score(other, mix(0))).reused
+
+
+async def test_another_experts_bytes_in_the_same_slot_are_other_content() -> None:
+    decoder, experts = tiny_decoder((4, 4, 4))
+    runner = EngineRunner(decoder, LIMITS)
+    await runner.start()
+    before = await runner.score(prompt_of(1), mix(0))
+    assert decoder.mixture is not None
+    decoder.mixture.load(0, experts[1])
+    after = await runner.score(prompt_of(1), mix(0))
+    await runner.close()
+    assert not after.reused
+    assert np.abs(before.margins - after.margins).max() > 1e-3
+
+
 async def test_expired_work_never_reaches_the_model(runner: EngineRunner) -> None:
     with pytest.raises(WorkExpiredError):
-        await runner.score(prompt_of(0), mix(0), deadline=time.monotonic() - 1.0)
+        await runner.score(prompt_of(0), mix(0), Terms(time.monotonic() - 1.0))
     assert (await runner.score(prompt_of(0), mix(0))).margins.shape == (2,)
 
 
@@ -71,9 +121,84 @@ async def test_a_cancelled_call_leaves_the_queue(runner: EngineRunner) -> None:
     assert (await runner.score(prompt_of(0), mix(0))).margins.shape == (2,)
 
 
+class Gated:
+    """A decoder whose passes wait to be let through, one by one."""
+
+    def __init__(self) -> None:
+        self._decoder = tiny_decoder()[0]
+        self.mixture, self.digest = self._decoder.mixture, self._decoder.digest
+        self.passes = threading.Semaphore(0)
+        self.rows: list[int] = []
+
+    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
+        self.passes.acquire()
+        self.rows.append(sum(len(ask.candidates) for ask in asks))
+        return self._decoder.answer(asks)
+
+
+async def gated_runner(limits: EngineLimits) -> tuple[Gated, EngineRunner]:
+    decoder = Gated()
+    runner = EngineRunner(decoder, limits)  # type: ignore[arg-type]
+    await runner.start()
+    return decoder, runner
+
+
+async def test_at_the_deadline_a_partial_answer_holds_what_was_scored() -> None:
+    decoder, runner = await gated_runner(SMALL_PIECES)
+    prompt = prompt_of(3, num_candidates=8)
+    terms = Terms(time.monotonic() + 0.3, partial=True)
+    decoder.passes.release()
+    scored = await runner.score(prompt, mix(0), terms)
+    done = ~np.isnan(scored.margins)
+    assert done.tolist() == [True] * decoder.rows[0] + [False] * (8 - decoder.rows[0])
+    assert 0 < done.sum() < 8
+    assert np.abs(scored.margins[done] - alone(prompt, mix(0))[done]).max() <= 1e-5
+    decoder.passes.release(20)
+    await runner.close()
+
+
+@pytest.mark.parametrize("partial", [False, True])
+async def test_with_nothing_scored_the_deadline_is_an_error(partial: bool) -> None:
+    decoder, runner = await gated_runner(LIMITS)
+    with pytest.raises(WorkExpiredError):
+        await runner.score(prompt_of(0), mix(0), Terms(time.monotonic() + 0.05, partial=partial))
+    decoder.passes.release(20)
+    await runner.close()
+
+
+async def test_cancelled_work_takes_no_further_pass() -> None:
+    """Cancellation is seen by the next micro-batch."""
+    decoder, runner = await gated_runner(SMALL_PIECES)
+    call = asyncio.create_task(runner.score(prompt_of(3, num_candidates=40), mix(0)))
+    await asyncio.sleep(0.05)
+    call.cancel()
+    decoder.passes.release(50)
+    other: Scored = await runner.score(prompt_of(4), mix(1))
+    assert np.isfinite(other.margins).all()
+    await runner.close()
+    assert sum(decoder.rows[1:]) == 2  # the pass that was running, and the other call's
+
+
+async def test_a_flood_of_one_caller_lets_another_through() -> None:
+    decoder, runner = await gated_runner(EngineLimits(60, 30, 0))
+    flood = [
+        asyncio.create_task(runner.score(prompt_of(n), mix(0), Terms(caller="many")))
+        for n in range(60)
+    ]
+    await asyncio.sleep(0.05)
+    one = asyncio.create_task(runner.score(prompt_of(99), mix(1), Terms(caller="one")))
+    await asyncio.sleep(0)
+    decoder.passes.release(3)
+    await asyncio.wait_for(one, 5.0)
+    assert sum(call.done() for call in flood) < len(flood) / 2
+    decoder.passes.release(100)
+    await asyncio.gather(*flood)
+    await runner.close()
+
+
 async def test_a_failing_batch_fails_its_callers_only(runner: EngineRunner) -> None:
     broken = prompt_of(0)
-    broken.rows[0].tokens.ids[0] = 10_000  # no such token
+    broken.prefix.ids[0] = 10_000  # no such token
     with pytest.raises(EngineFailedError):
         await runner.score(broken, mix(0))
     assert (await runner.score(prompt_of(1), mix(1))).margins.shape == (2,)
@@ -81,9 +206,10 @@ async def test_a_failing_batch_fails_its_callers_only(runner: EngineRunner) -> N
 
 async def test_a_non_finite_score_is_a_failure(runner: EngineRunner) -> None:
     poisoned = prompt_of(0)
-    poisoned.rows[0].tokens.latent[0][:] = np.inf
+    poisoned.prefix.latent[0][:] = np.inf
     with pytest.raises(EngineFailedError, match="non-finite"):
         await runner.score(poisoned, mix(0))
+    assert len(runner.prefixes) == 0, "a poisoned prefix must not be kept"
 
 
 async def test_close_finishes_what_was_submitted() -> None:

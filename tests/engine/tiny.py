@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rankloom_adapters.expert import Expert, Factors
-from rankloom_engine.mixture import install
+from rankloom_engine.mixture import Weights, install
 from rankloom_engine.model import Decoder
 from rankloom_engine.packing import Segment
 from rankloom_engine.projector import Projector
@@ -70,3 +71,18 @@ def random_segment(random: np.random.Generator, length: int, *, soft: bool = Tru
         parts.append(Segment.of_latent(random.normal(size=LATENT).astype(np.float32)))
         parts.append(Segment.of_tabular(random.normal(size=COLUMNS).astype(np.float32)))
     return Segment.joined([*parts, Segment.of_ids([1])])
+
+
+def weights_of(random: np.random.Generator, num: int) -> Weights:
+    """A random mix, all weights positive."""
+    values = np.exp(random.normal(size=num))
+    return Weights((values / values.sum()).astype(np.float32))
+
+
+@torch.inference_mode()
+def plain_margin(decoder: Decoder, ids: Sequence[int]) -> float:
+    """Yes − No at the end of a full prompt, by the library's own forward."""
+    model = copy.deepcopy(decoder.model)
+    model.set_attn_implementation("eager")
+    logits = model(torch.tensor([list(ids)])).logits[0, -1]
+    return float(logits[3] - logits[4])

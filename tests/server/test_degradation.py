@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import grpc
 import lightgbm
 import numpy as np
 import pytest
-import torch
 
 from rankloom_engine.loading import Engine
-from rankloom_engine.model import Decoder
+from rankloom_engine.model import Answer, Ask, Decoder
 from rankloom_features.provider import UserQuery
 from rankloom_features.ranker import TreeRanker
 from rankloom_features.wire import features_to_wire, parse_users
@@ -56,19 +55,20 @@ class FailingDecoder:
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
-        self.failure: Callable[[torch.Tensor], torch.Tensor] | None = None
+        self.mixture, self.digest = decoder.mixture, decoder.digest
+        self.failure: Callable[[Answer], Answer] | None = None
 
-    def mixed_margins(self, batch: Any, weights: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
-        margins = self._decoder.mixed_margins(batch, weights)
-        return self.failure(margins) if self.failure else margins
+    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
+        answers = self._decoder.answer(asks)
+        return [self.failure(each) for each in answers] if self.failure else answers
 
 
-def out_of_memory(_: torch.Tensor) -> torch.Tensor:
+def out_of_memory(_: Answer) -> Answer:
     raise MemoryError(PLANTED)
 
 
-def not_a_number(margins: torch.Tensor) -> torch.Tensor:
-    return margins * torch.nan
+def not_a_number(answer: Answer) -> Answer:
+    return Answer(answer.margins * np.nan, answer.prefix)
 
 
 def told(answer: RankResponse) -> tuple[str, str]:
@@ -86,7 +86,7 @@ async def assert_refused_by_reason(channel: grpc.aio.Channel, parts: Parts, reas
 
 @pytest.mark.parametrize("failure", [out_of_memory, not_a_number])
 async def test_the_trees_answer_where_the_engine_fails(
-    failure: Callable[[torch.Tensor], torch.Tensor],
+    failure: Callable[[Answer], Answer],
     parts: Parts,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

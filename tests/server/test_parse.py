@@ -14,10 +14,11 @@ from rankloom_proto.v1.ranking_pb2 import (
     SEMANTICS_EXACT_SUM,
     SEMANTICS_PEFT_LINEAR,
     SEMANTICS_TOP1,
+    SEMANTICS_UNSPECIFIED,
     RankOptions,
     RankRequest,
 )
-from rankloom_server.parse import RankQuery, Semantics, check_texts, parse_rank
+from rankloom_server.parse import RankQuery, Semantics, check_semantics, check_texts, parse_rank
 
 PLANTED = "planted-secret"
 
@@ -55,7 +56,6 @@ REFUSED: dict[str, tuple[Callable[[], RankRequest], str]] = {
     "top_k 501": (lambda: options(top_k=501), "options.top_k"),
     "unknown semantics": (lambda: options(semantics=99), "options.semantics"),
     "negative semantics": (lambda: options(semantics=-1), "options.semantics"),
-    "unserved semantics": (lambda: options(semantics=SEMANTICS_PEFT_LINEAR), "options.semantics"),
 }
 
 
@@ -69,14 +69,22 @@ def test_refuses_a_wrong_field_by_its_path(name: str) -> None:
     assert PLANTED not in str(caught.value)
 
 
-def test_semantics_that_are_not_served_are_named() -> None:
-    with pytest.raises(InvalidFieldError, match="PEFT_LINEAR is not served by this version"):
-        parse_rank(options(semantics=SEMANTICS_PEFT_LINEAR))
+@pytest.mark.parametrize("semantics", list(Semantics))
+def test_only_peft_linear_needs_experts_of_one_rank(semantics: Semantics) -> None:
+    query = RankQuery("", UserQuery("u", None, (Item("a"),)), semantics=semantics)
+    check_semantics(query, (8, 8, 8))
+    if semantics is not Semantics.PEFT_LINEAR:
+        check_semantics(query, (8, 4))
+        return
+    with pytest.raises(InvalidFieldError, match="PEFT_LINEAR needs"):
+        check_semantics(query, (8, 4))
 
 
 def test_a_bare_request_takes_the_defaults() -> None:
     user = UserQuery("u", None, (Item("a"),))
-    assert parse_rank(request()) == RankQuery("", user, None, True, Semantics.EXACT_SUM, None)
+    assert parse_rank(request()) == RankQuery(
+        "", user, top_k=None, allow_degraded=True, allow_partial=False, generation=None
+    )
 
 
 def test_options_are_read() -> None:
@@ -86,8 +94,21 @@ def test_options_are_read() -> None:
     message.request_id = "r" * 128
     query = parse_rank(message)
     assert (query.top_k, query.allow_degraded, query.generation) == (3, False, 7)
+    assert query.allow_partial
     assert (query.semantics, query.request_id) == (Semantics.TOP1, "r" * 128)
-    assert parse_rank(options(semantics=SEMANTICS_EXACT_SUM)).semantics is Semantics.EXACT_SUM
+
+
+@pytest.mark.parametrize(
+    ("wire", "expected"),
+    [
+        (SEMANTICS_UNSPECIFIED, Semantics.EXACT_SUM),
+        (SEMANTICS_EXACT_SUM, Semantics.EXACT_SUM),
+        (SEMANTICS_PEFT_LINEAR, Semantics.PEFT_LINEAR),
+        (SEMANTICS_TOP1, Semantics.TOP1),
+    ],
+)
+def test_semantics_are_read(wire: int, expected: Semantics) -> None:
+    assert parse_rank(options(semantics=wire)).semantics is expected
 
 
 def test_top_k_of_zero_is_all() -> None:

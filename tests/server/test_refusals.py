@@ -62,10 +62,6 @@ BAD_FIELDS: dict[str, tuple[dict[str, object], str]] = {
     "event item": (event(item_id=MEGABYTE), "history.events[0].item_id"),
     "top_k": (options(top_k=501), "options.top_k"),
     "unknown enum": (options(semantics=99), "options.semantics"),
-    "unserved enum": (
-        options(semantics=ranking_pb2.SEMANTICS_PEFT_LINEAR),
-        "options.semantics",
-    ),
 }
 
 

@@ -61,6 +61,7 @@ def test_a_causal_lm_is_taken_from_its_folder(hub_folder: Path, tmp_path: Path) 
     write_base(tmp_path / "copy" / "base", model, tokenizer)
     copy, same_tokenizer = read_base(tmp_path / "copy")
     ids = torch.tensor([tokenizer.encode("The Film No 3").ids])
+    model.set_attn_implementation("eager")  # the check left the packed one, for passes only
     with torch.inference_mode():
         assert torch.allclose(model(ids).logits, copy(ids).logits, atol=1e-6)
     assert same_tokenizer.get_vocab() == tokenizer.get_vocab()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle
 from rankloom_engine.loading import load_engine
-from rankloom_engine.packing import PackedRow, collate
+from rankloom_engine.mixture import Weights
 from rankloom_engine.prompt import Prompt, PromptCandidate, PromptEvent
+from rankloom_engine.scheduler import Scheduler
+from rankloom_engine.work import Work
 from rankloom_features.catalogue import Item
 from rankloom_features.events import Event, history_of
 from rankloom_features.loading import provider_from_bytes
@@ -25,9 +26,9 @@ from rankloom_training.visibility import View
 
 K = TypeVar("K", bound=Hashable)
 Step = Callable[[int, int], None]
-Weights = NDArray[np.float32]
+Rows = NDArray[np.float32]
 
-MAX_BATCH_TOKENS = 8192
+MAX_BATCH_TOKENS = 4096
 # What one call may bring (the server's limits), here too so that both score the same.
 MAX_CANDIDATES, MAX_HISTORY = 500, 1000
 
@@ -124,50 +125,33 @@ class BundleScorer:
         )
 
     def margins(
-        self, prepared: Sequence[Prepared], weights: Mapping[K, Weights], on_step: Step
+        self, prepared: Sequence[Prepared], weights: Mapping[K, Rows], on_step: Step
     ) -> dict[K, NDArray[np.float32]]:
         """(rows,) margins for each set of weights (requests, experts), rows in order.
 
         A request that has the same weights in several sets goes through the model once.
         """
-        places: dict[tuple[int, bytes], int] = {}
-        jobs: list[tuple[PackedRow, Weights]] = []
-        for rows in weights.values():
-            for request, row in enumerate(rows):
-                if places.setdefault((request, row.tobytes()), len(jobs)) == len(jobs):
-                    jobs += [(packed, row) for packed in prepared[request].prompt.rows]
-        found = self._run(jobs, on_step)
-
-        def of(request: int, row: Weights) -> list[NDArray[np.float32]]:
-            first = places[request, row.tobytes()]
-            return found[first : first + len(prepared[request].prompt.rows)]
-
+        work = {
+            (request, row.tobytes()): Work(prepared[request].prompt, Weights(row))
+            for rows in weights.values()
+            for request, row in enumerate(rows)
+        }
+        self._run(list(work.values()), on_step)
         return {
-            name: np.concatenate([m for n, row in enumerate(rows) for m in of(n, row)])
+            name: np.concatenate(
+                [work[request, row.tobytes()].margins for request, row in enumerate(rows)]
+            )
             for name, rows in weights.items()
         }
 
-    @torch.inference_mode()
-    def _run(
-        self, jobs: Sequence[tuple[PackedRow, Weights]], on_step: Step
-    ) -> list[NDArray[np.float32]]:
-        """Margins of each packed row, in order; rows of like length share a batch."""
-        found: dict[int, NDArray[np.float32]] = {}
-        for batch in _by_tokens([len(packed) for packed, _ in jobs]):
-            packed = collate([jobs[place][0] for place in batch])
-            weights = torch.from_numpy(np.stack([jobs[place][1] for place in batch]))
-            margins = self.engine.decoder.mixed_margins(packed, weights).numpy()
-            ends = np.cumsum([len(jobs[place][0].verdict_at) for place in batch])[:-1]
-            found |= dict(zip(batch, np.split(margins, ends), strict=True))
-            on_step(len(found), len(jobs))
-        return [found[place] for place in range(len(jobs))]
-
-
-def _by_tokens(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Places of rows, longest first, in runs within the token budget."""
-    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
-    at = 0
-    while at < len(order):
-        size = max(1, MAX_BATCH_TOKENS // lengths[order[at]])
-        yield order[at : at + size]
-        at += size
+    def _run(self, work: Sequence[Work], on_step: Step) -> None:
+        """Sends everything through the model, in micro-batches as a server makes them."""
+        scheduler = Scheduler(MAX_BATCH_TOKENS, MAX_BATCH_TOKENS)
+        for key, one in enumerate(work):
+            scheduler.add(one.job(key))
+        while len(scheduler):
+            pieces = scheduler.take(0.0).pieces
+            asks = [work[piece.key].ask(piece, keep_prefix=False) for piece in pieces]
+            for piece, answer in zip(pieces, self.engine.decoder.answer(asks), strict=True):
+                work[piece.key].take(piece, answer)
+            on_step(len(work) - len(scheduler), len(work))

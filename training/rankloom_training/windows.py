@@ -120,14 +120,14 @@ def _chunks(seen: NDArray[np.int64], max_events: int) -> Iterator[tuple[int, NDA
 def batches(
     windows: Sequence[Window], max_tokens: int, random: np.random.Generator
 ) -> list[list[Window]]:
-    """Random batches of windows of like length, at most ``max_tokens`` with padding."""
-    jitter = random.uniform(0.9, 1.1, len(windows))
-    order = np.argsort([len(w.packed) * j for w, j in zip(windows, jitter, strict=True)])
-    made: list[list[Window]] = [[]]
-    for place in order:
+    """Random batches of windows, at most ``max_tokens`` together."""
+    made: list[list[Window]] = []
+    room = 0
+    for place in random.permutation(len(windows)):
         window = windows[int(place)]
-        longest = max(len(w.packed) for w in [*made[-1], window])
-        if made[-1] and longest * (len(made[-1]) + 1) > max_tokens:
+        if not made or len(window.packed) > room:
             made.append([])
+            room = max_tokens
         made[-1].append(window)
-    return [made[place] for place in random.permutation(len(made))]
+        room -= len(window.packed)
+    return made

@@ -1,0 +1,296 @@
+"""Attention over packed rows laid end to end, for any decoder of transformers.
+
+The library lets a model's attention be any registered function, so no model is
+rewritten: this one knows the rows of the pass that is running. Each row sees only
+itself, candidates see their prefix and themselves, and a prefix may come from an
+earlier pass as its keys and values. The last layer works for the verdicts alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface
+
+from rankloom_engine.packing import PackedBatch, PackedRow
+
+NAME = "rankloom"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldPrefix:
+    """What a pass leaves of a prefix for later ones.
+
+    ``keys``, ``values``: one (1, key-value heads, tokens, head size) a layer.
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return int(self.keys[0].shape[2])
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that it takes."""
+        return sum(t.numel() * t.element_size() for t in (*self.keys, *self.values))
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """How a layer attends: score factor, window in tokens, and bound on scores."""
+
+    scale: float | None
+    window: int | None
+    softcap: float | None
+
+
+class _KeysTaken(Exception):
+    """The last layer's keys and values are there: the rest of its work is not needed."""
+
+
+class _RowPass:
+    """One row of a pass: its span of the batch, its masks, and its prefix's keys."""
+
+    def __init__(self, row: PackedRow, start: int, held: HeldPrefix | None, *, keep: bool) -> None:
+        self.start, self.stop = start, start + len(row)
+        self.num_prefix = row.num_prefix
+        self._row, self._held = row, held
+        self._verdicts = torch.from_numpy(row.verdict_at - self.num_prefix)
+        self._masks: dict[tuple[int | None, bool], Tensor] = {}
+        self._kept: dict[int, tuple[Tensor, Tensor]] | None = {} if keep else None
+
+    def keys(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of all that the row's tokens may see, the prefix first."""
+        key, value = key[:, :, self.start : self.stop], value[:, :, self.start : self.stop]
+        if self._kept is not None:
+            own = slice(0, self.num_prefix)
+            self._kept[layer] = key[:, :, own].clone(), value[:, :, own].clone()
+        if self._held is None:
+            return key, value
+        return (
+            torch.cat([self._held.keys[layer], key], dim=2),
+            torch.cat([self._held.values[layer], value], dim=2),
+        )
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, rule: _Rule) -> list[Tensor]:
+        """The whole row: the prefix causally, then the candidates."""
+        own, found = query[:, :, self.start : self.stop], []
+        if self.num_prefix:
+            seen = slice(0, self.num_prefix)
+            mask = self._prefix_mask(rule.window, query)
+            found.append(_attend(own[:, :, seen], key[:, :, seen], value[:, :, seen], mask, rule))
+        if self.num_prefix < own.shape[2]:
+            mask = self._candidate_mask(rule.window, query)
+            found.append(_attend(own[:, :, self.num_prefix :], key, value, mask, rule))
+        return found
+
+    def attend_verdicts(self, query: Tensor, key: Tensor, value: Tensor, rule: _Rule) -> Tensor:
+        """The last token of each candidate; ``query`` holds only those."""
+        mask = self._candidate_mask(rule.window, query)[:, :, self._verdicts]
+        return _attend(query, key, value, mask, rule)
+
+    def held(self) -> HeldPrefix | None:
+        """The prefix's keys and values, if they were to be kept or were given."""
+        if self._kept is None:
+            return self._held
+        layers = [self._kept[layer] for layer in sorted(self._kept)]
+        return HeldPrefix(tuple(k for k, _ in layers), tuple(v for _, v in layers))
+
+    def _prefix_mask(self, window: int | None, like: Tensor) -> Tensor | None:
+        """None where plain causal attention is meant, which needs no mask."""
+        if window is None or window >= self.num_prefix:
+            return None
+        place = torch.arange(self.num_prefix)
+        gap = place[:, None] - place[None, :]
+        return self._cached((window, True), (gap >= 0) & (gap < window), like)
+
+    def _candidate_mask(self, window: int | None, like: Tensor) -> Tensor:
+        """(1, 1, candidate tokens, all tokens): the prefix they may see, and themselves."""
+        found = self._masks.get((window, False))
+        return (
+            self._cached((window, False), self._allowed(window), like) if found is None else found
+        )
+
+    def _allowed(self, window: int | None) -> Tensor:
+        behind = slice(self.num_prefix, None)
+        block = torch.from_numpy(self._row.block[behind])
+        visible = torch.from_numpy(self._row.visible[behind])
+        position = torch.from_numpy(self._row.position[behind])
+        before = torch.arange(self.num_prefix + self._row.held)
+        seen = before[None, :] < visible[:, None]
+        own = torch.tril(block[:, None] == block[None, :])
+        if window is not None:
+            seen &= position[:, None] - before[None, :] < window
+            own &= position[:, None] - position[None, :] < window
+        return torch.cat([seen, own], dim=1)
+
+    def _cached(self, name: tuple[int | None, bool], allowed: Tensor, like: Tensor) -> Tensor:
+        mask = torch.zeros(allowed.shape, dtype=like.dtype)
+        mask.masked_fill_(~allowed, torch.finfo(like.dtype).min)
+        self._masks[name] = mask[None, None].to(like.device)
+        return self._masks[name]
+
+
+class Pass:
+    """What the layers' attention needs to know of the pass that is running.
+
+    ``held``: each row's prefix from an earlier pass, or None. ``keep``: whether the
+    row's own prefix is to be held for later passes.
+    """
+
+    def __init__(
+        self,
+        batch: PackedBatch,
+        held: Sequence[HeldPrefix | None] | None = None,
+        keep: Sequence[bool] | None = None,
+    ) -> None:
+        num = len(batch.rows)
+        ends = [0]
+        self.rows: list[_RowPass] = []
+        for row, own, kept in zip(
+            batch.rows, held or [None] * num, keep or [False] * num, strict=True
+        ):
+            self.rows.append(_RowPass(row, ends[-1], own, keep=kept))
+            ends.append(ends[-1] + len(row))
+        self._batch = batch
+        self._last: list[tuple[Tensor, Tensor]] | None = None
+        self._taking = False
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Makes this the pass that the attention of this thread's models works for."""
+        token = _running.set(self)
+        try:
+            yield
+        finally:
+            _running.reset(token)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: _Rule) -> Tensor:
+        """(1, heads, tokens, size) of each → (1, tokens, heads, size)."""
+        if self._last is not None:
+            return self._attend_verdicts(query, rule)
+        seen = [row.keys(layer, key, value) for row in self.rows]
+        if self._taking:
+            self._last = seen
+            raise _KeysTaken
+        parts = [
+            part
+            for row, (keys, values) in zip(self.rows, seen, strict=True)
+            for part in row.attend(query, keys, values, rule)
+        ]
+        return torch.cat(parts, dim=2).transpose(1, 2)
+
+    def _attend_verdicts(self, query: Tensor, rule: _Rule) -> Tensor:
+        queries = query.split(self._batch.num_verdicts, dim=2)
+        parts = [
+            row.attend_verdicts(own, *seen, rule)
+            for row, own, seen in zip(self.rows, queries, self._last or (), strict=True)
+        ]
+        return torch.cat(parts, dim=2).transpose(1, 2)
+
+    def take_last_keys(self, layer: Any, hidden: Tensor, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Runs the last layer up to its keys and values, which all tokens give."""
+        self._taking = True
+        try:
+            layer(hidden, *args, **kwargs)
+        except _KeysTaken:
+            return
+
+    @property
+    def verdict_at(self) -> Tensor:
+        """(verdicts,) places of the tokens that the last layer works for."""
+        return torch.from_numpy(self._batch.verdict_at)
+
+
+_running: ContextVar[Pass | None] = ContextVar("rankloom_pass", default=None)
+
+
+class _LastLayer(nn.Module):
+    """Mixed into a decoder's last layer: only verdicts leave it."""
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        whole, running = cast("Any", super()).forward, _running.get()
+        if running is None:
+            return whole(hidden_states, *args, **kwargs)
+        running.take_last_keys(whole, hidden_states, *args, **kwargs)
+        at, length = running.verdict_at.to(hidden_states.device), hidden_states.shape[1]
+        args = tuple(_picked(value, at, length) for value in args)
+        kwargs = {name: _picked(value, at, length) for name, value in kwargs.items()}
+        return whole(hidden_states[:, at], *args, **kwargs)
+
+
+def wire(model: nn.Module) -> None:
+    """Gives a decoder this attention and a last layer for verdicts alone, in place.
+
+    Raises ValueError or AttributeError where the model takes no other attention.
+    """
+    any_model = cast("Any", model)
+    any_model.set_attn_implementation(NAME)
+    layer = last_layer(model)
+    if not isinstance(layer, _LastLayer):
+        # A class of its own keeps names, weights and copies of the layer what they are.
+        layer.__class__ = type(type(layer).__name__, (_LastLayer, type(layer)), {})
+
+
+def last_layer(model: nn.Module) -> nn.Module:
+    """The decoder layer next to the head. Raises ValueError where it cannot be told."""
+    num = cast("Any", model).config.num_hidden_layers
+    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == num]
+    if not lists:
+        raise ValueError("the model has no list of its layers")
+    return lists[0][-1]
+
+
+def _picked(value: Any, at: Tensor, length: int) -> Any:  # noqa: ANN401
+    """The verdicts' part of whatever a layer is given per token."""
+    if isinstance(value, tuple):
+        return tuple(_picked(part, at, length) for part in value)
+    if isinstance(value, Tensor) and value.ndim > 1 and value.shape[1] == length:
+        return value[:, at]
+    return value
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **_: object,
+) -> tuple[Tensor, None]:
+    running = _running.get()
+    if running is None:
+        raise RuntimeError("packed attention runs inside a pass only")
+    layer = cast("int", module.layer_idx)
+    rule = _Rule(scaling, sliding_window, softcap)
+    return running.attend(layer, query, key, value, rule), None
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, rule: _Rule) -> Tensor:
+    """Scaled dot-product attention; no mask means causal."""
+    grouped = query.shape[1] != key.shape[1]
+    if rule.softcap is None:
+        return functional.scaled_dot_product_attention(
+            query, key, value, mask, is_causal=mask is None, scale=rule.scale, enable_gqa=grouped
+        )
+    repeats = query.shape[1] // key.shape[1]
+    key, value = (t.repeat_interleave(repeats, dim=1) for t in (key, value))
+    scale = query.shape[-1] ** -0.5 if rule.scale is None else rule.scale
+    scores = torch.tanh(query @ key.transpose(2, 3) * scale / rule.softcap) * rule.softcap
+    if mask is None:
+        mask = torch.full(scores.shape[2:], torch.finfo(scores.dtype).min).triu(1).to(scores)
+    return (scores + mask).softmax(dim=-1, dtype=torch.float32).to(value.dtype) @ value
+
+
+AttentionInterface.register(NAME, _attention)

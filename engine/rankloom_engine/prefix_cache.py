@@ -1,0 +1,66 @@
+"""Prefixes kept for the same user's next call, within a byte budget.
+
+Keys are content: what made the keys and values, and nothing named. A changed expert,
+weight, projector or token gives another key, so an old entry can only fall out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from rankloom_engine.attention import HeldPrefix
+from rankloom_engine.mixture import Weights
+from rankloom_engine.packing import Segment
+
+
+class PrefixCache:
+    """The most recently used prefixes. Not thread-safe: one event loop owns it."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.num_bytes = 0
+        self.num_hits = 0
+        self.num_misses = 0
+        self._held: OrderedDict[bytes, HeldPrefix] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def get(self, key: bytes) -> HeldPrefix | None:
+        """The prefix under a key, which is then the last to be evicted."""
+        found = self._held.get(key)
+        if found is None:
+            self.num_misses += 1
+            return None
+        self.num_hits += 1
+        self._held.move_to_end(key)
+        return found
+
+    def put(self, key: bytes, prefix: HeldPrefix) -> None:
+        """Keeps a prefix and evicts the least recently used; one over the budget is not kept."""
+        if key in self._held or prefix.num_bytes > self.max_bytes:
+            return
+        self._held[key] = prefix
+        self.num_bytes += prefix.num_bytes
+        while self.num_bytes > self.max_bytes:
+            self.num_bytes -= self._held.popitem(last=False)[1].num_bytes
+
+
+def prefix_key(model: bytes, experts: Iterable[str], weights: Weights, prefix: Segment) -> bytes:
+    """SHA-256 of all that a prefix's keys and values depend on.
+
+    ``model``: digest of base, projector and number format. ``experts``: digest of the
+    expert in each slot; those without weight do not count.
+    """
+    total = hashlib.sha256(model)
+    total.update(weights.semantics.value.encode())
+    for digest, weight in zip(experts, weights.values, strict=True):
+        if weight:
+            total.update(digest.encode() + weight.tobytes())
+    for values in (prefix.ids, prefix.latent_at, prefix.tabular_at):
+        total.update(len(values).to_bytes(8, "little") + values.tobytes())
+    for vector in (*prefix.latent, *prefix.tabular):
+        total.update(len(vector).to_bytes(8, "little") + vector.tobytes())
+    return total.digest()

@@ -1,0 +1,44 @@
+"""Kept prefixes: the byte budget holds, whatever comes and goes."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rankloom_engine.attention import HeldPrefix
+from rankloom_engine.prefix_cache import PrefixCache
+
+BYTES_A_TOKEN = 2 * 4 * 2  # keys and values of one layer, one head of size 4, bf16
+
+
+def held(num_tokens: int) -> HeldPrefix:
+    tensors = (torch.zeros(1, 1, num_tokens, 4, dtype=torch.bfloat16),)
+    return HeldPrefix(tensors, tensors)
+
+
+@given(st.lists(st.tuples(st.integers(0, 8), st.integers(1, 30)), max_size=60))
+def test_the_budget_holds_and_the_latest_stay(calls: list[tuple[int, int]]) -> None:
+    cache = PrefixCache(max_bytes=40 * BYTES_A_TOKEN)
+    kept: dict[bytes, int] = {}  # the least recently used first
+    for name, num_tokens in calls:
+        key = bytes([name])
+        assert (cache.get(key) is not None) == (key in kept)
+        if key in kept:
+            kept[key] = kept.pop(key)
+            continue
+        cache.put(key, held(num_tokens))
+        kept[key] = num_tokens
+        while sum(kept.values()) > 40:
+            del kept[next(iter(kept))]
+        assert cache.num_bytes == sum(kept.values()) * BYTES_A_TOKEN <= cache.max_bytes
+        assert len(cache) == len(kept)
+    assert cache.num_hits + cache.num_misses == len(calls)
+
+
+def test_what_is_larger_than_the_budget_is_not_kept() -> None:
+    cache = PrefixCache(max_bytes=10 * BYTES_A_TOKEN)
+    cache.put(b"small", held(4))
+    cache.put(b"large", held(11))
+    assert cache.get(b"large") is None
+    assert cache.get(b"small") is not None
