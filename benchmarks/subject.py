@@ -13,12 +13,15 @@ from workload import NO, YES, User, sharing_weights
 
 from rankloom_adapters.expert import Expert
 from rankloom_engine.attention import HeldPrefix
+from rankloom_engine.kernels import speed_up
 from rankloom_engine.mixture import Weights, install
-from rankloom_engine.model import Answer, Ask, Decoder
+from rankloom_engine.model import Ask, Decoder
 from rankloom_engine.packing import Segment
 from rankloom_engine.projector import Projector
+from rankloom_engine.runner import EngineLimits
 
-USERS_PER_PASS = 4
+# As the server's runner cuts its micro-batches by default.
+LIMITS = EngineLimits()
 
 
 class Engine:
@@ -30,47 +33,48 @@ class Engine:
         projector = Projector(1, 1, model.config.hidden_size).to(model.dtype).eval()
         self._decoder = Decoder(shared, projector, yes=YES, no=NO)
         self._decoder.mixture = install(shared, experts) if experts else None
+        speed_up(shared)
 
     def margins(self, users: Sequence[User]) -> Tensor:
-        """(users, candidates) float32, USERS_PER_PASS users in each forward pass."""
-        asks = [Ask(_segment(u.prefix), _segments(u.candidates), Weights(u.weights)) for u in users]
-        starts = range(0, len(asks), USERS_PER_PASS)
-        answers = [
-            answer
-            for at in starts
-            for answer in self._decoder.answer(asks[at : at + USERS_PER_PASS])
-        ]
-        return torch.from_numpy(np.stack([answer.margins for answer in answers]))
+        """(users, candidates) float32, in micro-batches of the default token budget."""
+        return self.answers([self.ask(user, user.candidates) for user in users])[0]
 
-    def alone(
-        self, user: User, candidates: NDArray[np.int64], held: HeldPrefix | None = None
-    ) -> Answer:
-        """One user in a pass of its own, whose prefix is held for the next one."""
+    def ask(self, user: User, candidates: NDArray[np.int64], held: HeldPrefix | None = None) -> Ask:
+        """One user's row; a prefix that is not held yet is kept."""
         prefix = _segment(user.prefix) if held is None else held
-        weights = Weights(user.weights)
-        ask = Ask(prefix, _segments(candidates), weights, keep_prefix=held is None)
-        [answer] = self._decoder.answer([ask])
-        return answer
+        return Ask(prefix, _segments(candidates), Weights(user.weights), keep_prefix=held is None)
+
+    def answers(self, asks: Sequence[Ask]) -> tuple[Tensor, list[HeldPrefix | None]]:
+        """(asks, candidates) margins, and the prefixes that were kept."""
+        found = [answer for batch in _within_budget(asks) for answer in self._decoder.answer(batch)]
+        margins = torch.from_numpy(np.stack([answer.margins for answer in found]))
+        return margins, [answer.prefix for answer in found]
+
+
+def _within_budget(asks: Sequence[Ask]) -> list[Sequence[Ask]]:
+    """Asks of equal length, as many in a pass as its tokens allow."""
+    size = max(1, LIMITS.max_batch_tokens // len(asks[0].row()))
+    return [asks[at : at + size] for at in range(0, len(asks), size)]
 
 
 class TwoCalls:
-    """Each user alone, twice: a first call, and one for other items behind its prefix."""
+    """All users twice: a first call, and one for other items behind the held prefixes."""
 
     def __init__(self, engine: Engine, users: Sequence[User], num_candidates: int) -> None:
         self._engine, self._users, self._num = engine, users, num_candidates
-        self._held: list[HeldPrefix | None] = []
+        self._held: list[HeldPrefix | None] = [None] * len(users)
 
     def first(self) -> Tensor:
         """(users, candidates) float32 for the users' ``candidates``."""
-        answers = [self._engine.alone(u, u.candidates[: self._num]) for u in self._users]
-        self._held = [answer.prefix for answer in answers]
-        return torch.from_numpy(np.stack([answer.margins for answer in answers]))
+        asks = [self._engine.ask(u, u.candidates[: self._num]) for u in self._users]
+        margins, self._held = self._engine.answers(asks)
+        return margins
 
     def second(self) -> Tensor:
         """(users, candidates) float32 for the users' ``later``, after ``first``."""
         calls = zip(self._users, self._held, strict=True)
-        margins = [self._engine.alone(u, u.later[: self._num], held).margins for u, held in calls]
-        return torch.from_numpy(np.stack(margins))
+        asks = [self._engine.ask(u, u.later[: self._num], held) for u, held in calls]
+        return self._engine.answers(asks)[0]
 
 
 def _segment(ids: NDArray[np.int64]) -> Segment:

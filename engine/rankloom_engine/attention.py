@@ -14,12 +14,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
 
-from rankloom_engine.packing import PackedBatch, PackedRow
+from rankloom_engine.packing import Ints, PackedBatch, PackedRow
 
 NAME = "rankloom"
 
@@ -63,30 +64,28 @@ class _RowPass:
         self.start, self.stop = start, start + len(row)
         self.num_prefix = row.num_prefix
         self._row, self._held = row, held
-        self._verdicts = torch.from_numpy(row.verdict_at - self.num_prefix)
         self._masks: dict[tuple[int | None, bool], Tensor] = {}
         self._kept: dict[int, tuple[Tensor, Tensor]] | None = {} if keep else None
 
     def keys(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of all that the row's tokens may see, the prefix first."""
         key, value = key[:, :, self.start : self.stop], value[:, :, self.start : self.stop]
+        if self._held is not None:
+            key = torch.cat([self._held.keys[layer], key], dim=2)
+            value = torch.cat([self._held.values[layer], value], dim=2)
         if self._kept is not None:
-            own = slice(0, self.num_prefix)
-            self._kept[layer] = key[:, :, own].clone(), value[:, :, own].clone()
-        if self._held is None:
-            return key, value
-        return (
-            torch.cat([self._held.keys[layer], key], dim=2),
-            torch.cat([self._held.values[layer], value], dim=2),
-        )
+            prefix = slice(0, self._row.held + self.num_prefix)
+            self._kept[layer] = key[:, :, prefix].clone(), value[:, :, prefix].clone()
+        return key, value
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, rule: _Rule) -> list[Tensor]:
-        """The whole row: the prefix causally, then the candidates."""
+        """The whole row: the prefix, then the candidates."""
         own, found = query[:, :, self.start : self.stop], []
         if self.num_prefix:
-            seen = slice(0, self.num_prefix)
+            seen = slice(0, self._row.held + self.num_prefix)
             mask = self._prefix_mask(rule.window, query)
-            found.append(_attend(own[:, :, seen], key[:, :, seen], value[:, :, seen], mask, rule))
+            part = own[:, :, : self.num_prefix]
+            found.append(_attend(part, key[:, :, seen], value[:, :, seen], mask, rule))
         if self.num_prefix < own.shape[2]:
             mask = self._candidate_mask(rule.window, query)
             found.append(_attend(own[:, :, self.num_prefix :], key, value, mask, rule))
@@ -94,7 +93,7 @@ class _RowPass:
 
     def attend_verdicts(self, query: Tensor, key: Tensor, value: Tensor, rule: _Rule) -> Tensor:
         """The last token of each candidate; ``query`` holds only those."""
-        mask = self._candidate_mask(rule.window, query)[:, :, self._verdicts]
+        mask = self._additive(self._allowed(self._row.verdict_at, rule.window), query)
         return _attend(query, key, value, mask, rule)
 
     def held(self) -> HeldPrefix | None:
@@ -106,37 +105,39 @@ class _RowPass:
 
     def _prefix_mask(self, window: int | None, like: Tensor) -> Tensor | None:
         """None where plain causal attention is meant, which needs no mask."""
-        if window is None or window >= self.num_prefix:
+        if not self._row.held and (window is None or window >= self.num_prefix):
             return None
-        place = torch.arange(self.num_prefix)
-        gap = place[:, None] - place[None, :]
-        return self._cached((window, True), (gap >= 0) & (gap < window), like)
+        name = (window, True)
+        if name not in self._masks:
+            own = self._allowed(np.arange(self.num_prefix), window)
+            self._masks[name] = self._additive(own[:, : self._row.held + self.num_prefix], like)
+        return self._masks[name]
 
     def _candidate_mask(self, window: int | None, like: Tensor) -> Tensor:
         """(1, 1, candidate tokens, all tokens): the prefix they may see, and themselves."""
-        found = self._masks.get((window, False))
-        return (
-            self._cached((window, False), self._allowed(window), like) if found is None else found
-        )
+        name = (window, False)
+        if name not in self._masks:
+            behind = np.arange(self.num_prefix, len(self._row))
+            self._masks[name] = self._additive(self._allowed(behind, window), like)
+        return self._masks[name]
 
-    def _allowed(self, window: int | None) -> Tensor:
-        behind = slice(self.num_prefix, None)
-        block = torch.from_numpy(self._row.block[behind])
-        visible = torch.from_numpy(self._row.visible[behind])
-        position = torch.from_numpy(self._row.position[behind])
-        before = torch.arange(self.num_prefix + self._row.held)
-        seen = before[None, :] < visible[:, None]
-        own = torch.tril(block[:, None] == block[None, :])
+    def _allowed(self, places: Ints, window: int | None) -> Tensor:
+        """(places, held and own tokens): what the row's tokens at some places may see."""
+        row, behind = self._row, np.arange(self.num_prefix, len(self._row))
+        before = np.arange(row.held + self.num_prefix)
+        position = row.position[places, None]
+        seen = before[None, :] < row.visible[places, None]
+        own = row.block[places, None] == row.block[None, behind]
+        own &= places[:, None] >= behind[None, :]
         if window is not None:
-            seen &= position[:, None] - before[None, :] < window
-            own &= position[:, None] - position[None, :] < window
-        return torch.cat([seen, own], dim=1)
+            seen &= position - before[None, :] < window
+            own &= position - row.position[None, behind] < window
+        return torch.from_numpy(np.concatenate([seen, own], axis=1))
 
-    def _cached(self, name: tuple[int | None, bool], allowed: Tensor, like: Tensor) -> Tensor:
+    def _additive(self, allowed: Tensor, like: Tensor) -> Tensor:
         mask = torch.zeros(allowed.shape, dtype=like.dtype)
         mask.masked_fill_(~allowed, torch.finfo(like.dtype).min)
-        self._masks[name] = mask[None, None].to(like.device)
-        return self._masks[name]
+        return mask[None, None].to(like.device)
 
 
 class Pass:

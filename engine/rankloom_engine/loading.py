@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import safetensors.numpy
+import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
@@ -17,11 +18,22 @@ from rankloom_adapters.calibration import Calibration
 from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE, Expert, parse_expert
 from rankloom_adapters.gate import Gate
 from rankloom_engine.errors import ModelError
+from rankloom_engine.kernels import speed_up
 from rankloom_engine.mixture import install
 from rankloom_engine.model import Decoder, load_decoder_model, self_check
 from rankloom_engine.projector import Projector
 from rankloom_engine.prompt import PromptBuilder, PromptFormat
 from rankloom_engine.weaver import Weaver
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """Where the model runs, and in which number format (a key of DTYPES)."""
+
+    device: str = "cpu"
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +44,7 @@ class Engine:
     decoder: Decoder
 
 
-def load_engine(bundle: Bundle) -> Engine:
+def load_engine(bundle: Bundle, hardware: Hardware | None = None) -> Engine:
     """Loads and checks everything that scoring needs; takes seconds.
 
     Raises BundleError, ExpertError, GateError, CalibrationError or ModelError, all
@@ -51,7 +63,7 @@ def load_engine(bundle: Bundle) -> Engine:
         Calibration.from_bytes(bundle.read(parts.CALIBRATION)),
         PromptBuilder(tokenizer, fmt, vectors),
     )
-    return Engine(weaver, _load_decoder(bundle, fmt, experts))
+    return Engine(weaver, _load_decoder(bundle, fmt, experts, hardware or Hardware()))
 
 
 def load_expert(bundle: Bundle, name: str) -> Expert:
@@ -79,13 +91,26 @@ def load_item_vectors(data: bytes) -> NDArray[np.float32]:
     return np.asarray(vectors)
 
 
-def _load_decoder(bundle: Bundle, fmt: PromptFormat, experts: list[Expert]) -> Decoder:
+def _load_decoder(
+    bundle: Bundle, fmt: PromptFormat, experts: list[Expert], hardware: Hardware
+) -> Decoder:
     files = [bundle.read(name) for name in (parts.BASE_CONFIG, parts.BASE_WEIGHTS, parts.PROJECTOR)]
     model = load_decoder_model(files[0], files[1])
     table = cast("Any", model).get_input_embeddings()
     self_check(model, table.num_embeddings)
     projector = Projector.from_bytes(files[2], table.embedding_dim)
-    digest = hashlib.sha256(b"".join(hashlib.sha256(file).digest() for file in files)).digest()
-    decoder = Decoder(model, projector, yes=fmt.liked, no=fmt.disliked, digest=digest)
+    model.to(hardware.device, DTYPES[hardware.dtype])
+    decoder = Decoder(
+        model,
+        projector.to(hardware.device),
+        yes=fmt.liked,
+        no=fmt.disliked,
+        digest=_digest([*files, hardware.dtype.encode()]),
+    )
     decoder.mixture = install(model, experts)
+    speed_up(model)
     return decoder
+
+
+def _digest(files: list[bytes]) -> bytes:
+    return hashlib.sha256(b"".join(hashlib.sha256(file).digest() for file in files)).digest()

@@ -52,15 +52,14 @@ class Weights:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Stacked:
-    """All rows through the slots ``first`` to ``last``; ``tokens``: (tokens, columns)."""
+    """All rows through a run of slots; ``tokens``: (tokens, columns) weights."""
 
-    slots: slice
+    slots: tuple[int, int]
     tokens: Mapping[int, Tensor]
 
     def add(self, layer: MixtureLinear, hidden: Tensor, out: Tensor) -> None:
-        a = layer.a[self.slots].flatten(0, 1)
-        b = layer.b[self.slots].flatten(0, 1)
-        out.addmm_((hidden @ a.T).mul_(self.tokens[len(hidden)]), b)
+        a, b = layer.stacked(*self.slots)
+        out.addmm_(torch.mm(hidden, a).mul_(self.tokens[len(hidden)]), b)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,6 +106,14 @@ class MixtureLinear(nn.Module):
         like, shape = base.weight, (mixture.num_slots, mixture.rank)
         for name, width in (("a", base.in_features), ("b", base.out_features)):
             self.register_buffer(name, like.new_zeros(*shape, width), persistent=False)
+        self._stacks: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    def stacked(self, first: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Views (d_in, columns) and (columns, d_out) of a run of slots."""
+        if (first, stop) not in self._stacks:
+            a, b = self.a[first:stop].flatten(0, 1).T, self.b[first:stop].flatten(0, 1)
+            self._stacks[first, stop] = a, b
+        return self._stacks[first, stop]
 
     def load(self, slot: int, expert: Expert, name: str) -> None:
         """Writes an expert's factors into a slot, zeros where it has none."""
@@ -177,11 +184,12 @@ class Mixture:
     ) -> _Stacked | _RowByRow:
         factors = np.stack([row.values for row in weights]) * self._scale
         used = np.flatnonzero(factors.any(axis=0))
-        slots = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
+        first, stop = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
         exact = all(row.semantics is Semantics.EXACT_SUM for row in weights)
-        if exact and (slots.stop - slots.start) * self.rank <= self._widest_stack:
-            columns = self._to_model(factors[:, slots].repeat(self.rank, axis=1))
-            return _Stacked(slots, {sum(own): _by_token(columns, own) for own in lengths})
+        if exact and (stop - first) * self.rank <= self._widest_stack:
+            columns = self._to_model(factors[:, first:stop].repeat(self.rank, axis=1))
+            tokens = {sum(own): _by_token(columns, own) for own in lengths}
+            return _Stacked((first, stop), tokens)
         rows = [self._own(row, own.semantics) for row, own in zip(factors, weights, strict=True)]
         return _RowByRow(rows, {sum(own): _spans(own) for own in lengths})
 

@@ -19,7 +19,15 @@ from rankloom_engine import attention
 from rankloom_engine.attention import HeldPrefix, Pass
 from rankloom_engine.errors import ModelError
 from rankloom_engine.mixture import Weights
-from rankloom_engine.packing import PackedBatch, PackedRow, Segment, collate, pack, pack_behind
+from rankloom_engine.packing import (
+    PackedBatch,
+    PackedRow,
+    Segment,
+    collate,
+    pack,
+    pack_behind,
+    pack_more,
+)
 
 if TYPE_CHECKING:
     from rankloom_engine.mixture import Mixture
@@ -54,6 +62,23 @@ class Answer:
     prefix: HeldPrefix | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class More:
+    """Tokens to read behind what an earlier pass left, or from the beginning."""
+
+    held: HeldPrefix | None
+    tokens: Segment
+    weights: Weights
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Next:
+    """(vocabulary,) float32 logits of the token to come, and all that has been read."""
+
+    logits: NDArray[np.float32]
+    held: HeldPrefix
+
+
 class Decoder:
     """A causal language model, its soft-token projector and its two verdict tokens.
 
@@ -69,7 +94,7 @@ class Decoder:
         self.projector = projector
         self.digest = digest
         self.mixture: Mixture | None = None
-        self._yes, self._no = yes, no
+        self.yes, self.no = yes, no
 
     @torch.inference_mode()
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
@@ -87,15 +112,30 @@ class Decoder:
             for own, row, ask in zip(np.split(margins, ends), running.rows, asks, strict=True)
         ]
 
+    @torch.inference_mode()
+    def read(self, texts: Sequence[More]) -> list[Next]:
+        """Reads more of many texts, each with its own mix, in one forward pass."""
+        rows = [pack_more(len(more.held) if more.held else 0, more.tokens) for more in texts]
+        batch = collate(rows)
+        running = Pass(batch, [more.held for more in texts], [True] * len(rows))
+        with self._weighted([more.weights for more in texts], batch):
+            states = self._states(batch, running)
+        logits = head_logits(self.model, states).float().cpu().numpy()
+        held = [cast("HeldPrefix", row.held()) for row in running.rows]
+        return [Next(own, prefix) for own, prefix in zip(logits, held, strict=True)]
+
     def margins(self, batch: PackedBatch) -> Tensor:
         """(verdicts,) margins of the model as it is, in the order of rows and candidates."""
         return self._margins(batch, Pass(batch))
 
     def _margins(self, batch: PackedBatch, running: Pass) -> Tensor:
-        with running.running():
-            states = last_states(self.model, self._embeddings(batch), batch)
-        logits = verdict_logits(self.model, states, [self._yes, self._no])
+        states = self._states(batch, running)
+        logits = head_logits(self.model, states, [self.yes, self.no])
         return (logits[:, 0] - logits[:, 1]).float()
+
+    def _states(self, batch: PackedBatch, running: Pass) -> Tensor:
+        with running.running():
+            return last_states(self.model, self._embeddings(batch), batch)
 
     @contextmanager
     def _weighted(self, weights: Sequence[Weights], batch: PackedBatch) -> Iterator[None]:
@@ -123,12 +163,13 @@ def last_states(model: nn.Module, embeddings: Tensor, batch: PackedBatch) -> Ten
     return cast("Tensor", output.last_hidden_state[0])
 
 
-def verdict_logits(model: nn.Module, states: Tensor, tokens: Sequence[int]) -> Tensor:
-    """(verdicts, tokens) logits: a few rows of the head instead of the whole vocabulary."""
+def head_logits(model: nn.Module, states: Tensor, tokens: Sequence[int] | None = None) -> Tensor:
+    """(verdicts, tokens) logits: a few rows of the head, or the whole vocabulary."""
     head = cast("Any", model).get_output_embeddings()
-    logits: Tensor = states @ head.weight[list(tokens)].T
+    rows = slice(None) if tokens is None else list(tokens)
+    logits: Tensor = states @ head.weight[rows].T
     if getattr(head, "bias", None) is not None:
-        logits = logits + head.bias[list(tokens)]
+        logits = logits + head.bias[rows]
     cap = getattr(cast("Any", model).config, "final_logit_softcapping", None)
     return logits if cap is None else torch.tanh(logits / cap) * cap
 
@@ -221,7 +262,7 @@ def _pass_logits(
     table = cast("Any", model).get_input_embeddings()
     embeddings = table(torch.from_numpy(batch.ids).to(table.weight.device))[None]
     with running.running():
-        return verdict_logits(model, last_states(model, embeddings, batch), tokens)
+        return head_logits(model, last_states(model, embeddings, batch), tokens)
 
 
 def _fill(embedded: Tensor, places: Any, vectors: Any, project: Any) -> Tensor:  # noqa: ANN401

@@ -125,6 +125,19 @@ def pack_behind(visible: Sequence[int], candidates: Sequence[Segment]) -> Packed
     )
 
 
+def pack_more(held: int, more: Segment) -> PackedRow:
+    """More of a prefix whose first ``held`` tokens an earlier pass left; read at its end."""
+    place = np.arange(len(more), dtype=np.int64)
+    return PackedRow(
+        tokens=more,
+        block=place * 0,
+        visible=place + held + 1,
+        position=place + held,
+        verdict_at=place[-1:],
+        held=held,
+    )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedBatch:
     """Rows of one forward pass, end to end without padding; places count over the batch.

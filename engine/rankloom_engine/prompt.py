@@ -108,11 +108,11 @@ class PromptBuilder:
         self, tokenizer: Tokenizer, fmt: PromptFormat, item_vectors: NDArray[np.float32]
     ) -> None:
         self.format = fmt
-        self._tokenizer = tokenizer
-        self._tokenizer.encode_special_tokens = True  # special tokens in text are plain text
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self._structural = frozenset(tokenizer.get_added_tokens_decoder())
+        self.tokenizer = tokenizer
+        self.tokenizer.encode_special_tokens = True  # special tokens in text are plain text
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        self.structural = frozenset(tokenizer.get_added_tokens_decoder())
         self._item_vectors = item_vectors
         self._no_vector = np.zeros(item_vectors.shape[1], dtype=np.float32)
         self._ids: dict[int, tuple[int, ...]] = {}
@@ -176,8 +176,8 @@ class PromptBuilder:
 
     def _tokenise(self, text: str) -> tuple[int, ...]:
         """Plain ids; an added token that the tokeniser still finds in text is left out."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        plain = [token for token in ids if token not in self._structural]
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        plain = [token for token in ids if token not in self.structural]
         return tuple(plain[: self.format.max_item_tokens])
 
     def _vector_of(self, index: int) -> NDArray[np.float32]:

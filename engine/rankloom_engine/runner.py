@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import inf
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankloom_engine.errors import EngineClosedError, EngineFailedError, WorkExpiredError
+from rankloom_engine.explain import Explanation, StopReason, Wording, Words
 from rankloom_engine.mixture import Weights
-from rankloom_engine.model import Answer, Ask, Decoder
+from rankloom_engine.model import Answer, Decoder, Next
 from rankloom_engine.prefix_cache import PrefixCache, prefix_key
 from rankloom_engine.prompt import Prompt
-from rankloom_engine.scheduler import Piece, Scheduler
+from rankloom_engine.scheduler import Job, Piece, Scheduler
 from rankloom_engine.work import Work
+
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +100,48 @@ class _Call:
             self.done.set_result(None)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Speaker:
+    """One explanation that is being decoded, and its words that wait to be taken."""
+
+    text: Explanation
+    terms: Terms
+    queue: asyncio.Queue[Words | EngineFailedError]
+
+    async def words(self, deadline: float) -> Words:
+        """The next words, or the end at the deadline. Raises EngineFailedError."""
+        timeout = None if deadline == inf else max(deadline - time.monotonic(), 0.0)
+        try:
+            found = await asyncio.wait_for(self.queue.get(), timeout)
+        except TimeoutError:
+            return Words((), StopReason.DEADLINE)
+        if isinstance(found, EngineFailedError):
+            raise found
+        return found
+
+    def take(self, found: Next) -> bool:
+        """Passes the words of a step on; whether there are more to come."""
+        if not np.isfinite(found.logits).all():
+            self.queue.put_nowait(EngineFailedError("the model gave a non-finite score"))
+            return False
+        words = self.text.take(found)
+        self.queue.put_nowait(words)
+        return words.stop is None
+
+
 class EngineRunner:
     """Scores prompts on one thread of its own; use it from one event loop."""
 
-    def __init__(self, decoder: Decoder, limits: EngineLimits | None = None) -> None:
+    def __init__(
+        self, decoder: Decoder, limits: EngineLimits | None = None, stops: Set[int] = frozenset()
+    ) -> None:
+        """``stops``: tokens that end an explanation."""
         limits = limits or EngineLimits()
-        self._decoder = decoder
+        self._decoder, self._stops = decoder, stops
         self._scheduler = Scheduler(limits.max_batch_tokens, limits.max_piece_tokens)
+        self._explaining = Scheduler(limits.max_batch_tokens, limits.max_batch_tokens)
         self.prefixes = PrefixCache(limits.prefix_cache_bytes)
+        self._speakers: dict[int, _Speaker] = {}
         self._calls: dict[int, _Call] = {}
         self._keys = itertools.count()
         self._arrived = asyncio.Event()
@@ -142,6 +181,52 @@ class EngineRunner:
             self._forget(key)
         return call.scored()
 
+    async def explain(
+        self,
+        prompt: Prompt,
+        weights: Weights,
+        *,
+        liked: bool,
+        wording: Wording,
+        terms: Terms | None = None,
+    ) -> AsyncGenerator[Words, None]:
+        """Words after the verdict on a prompt's one candidate, as they are decoded.
+
+        At the deadline the words end. Raises EngineFailedError or EngineClosedError.
+        Rankings go first: a step is taken when none waits. Closing it stops the work.
+        """
+        if self._closing or self._loop is None:
+            raise EngineClosedError("the engine takes no work")
+        terms = terms or Terms()
+        key, speaker = self._begin_to_speak(prompt, weights, wording, terms, liked=liked)
+        try:
+            stop = None
+            while stop is None:
+                words = await speaker.words(terms.deadline)
+                yield words
+                stop = words.stop
+        finally:
+            self._explaining.remove(key)
+            self._speakers.pop(key, None)
+
+    def _begin_to_speak(
+        self, prompt: Prompt, weights: Weights, wording: Wording, terms: Terms, *, liked: bool
+    ) -> tuple[int, _Speaker]:
+        name = self._prefix_key(prompt, weights)
+        held = None if name is None else self.prefixes.get(name)
+        verdict = self._decoder.yes if liked else self._decoder.no
+        text = Explanation(prompt, weights, verdict, self._stops, wording, held)
+        key, speaker = next(self._keys), _Speaker(text, terms, asyncio.Queue())
+        self._speakers[key] = speaker
+        self._let_speak(key, speaker)
+        return key, speaker
+
+    def _let_speak(self, key: int, speaker: _Speaker) -> None:
+        """Queues the next step of an explanation."""
+        tokens, terms = (len(speaker.text.next),), speaker.terms
+        self._explaining.add(Job(key, 0, tokens, terms.deadline, terms.caller))
+        self._arrived.set()
+
     async def _finished(self, call: _Call) -> None:
         deadline = call.terms.deadline
         timeout = None if deadline == inf else max(deadline - time.monotonic(), 0.0)
@@ -170,11 +255,32 @@ class EngineRunner:
         self._calls.pop(key, None)
 
     async def _run(self) -> None:
-        while not (self._closing and not len(self._scheduler)):
+        while not (self._closing and not self.num_waiting):
             await self._arrived.wait()
             self._arrived.clear()
-            while len(self._scheduler):
-                await self._run_batch()
+            while self.num_waiting:
+                if len(self._scheduler):
+                    await self._run_batch()
+                else:
+                    await self._speak()
+
+    @property
+    def num_waiting(self) -> int:
+        """Rankings and explanations with work left that the model has not begun."""
+        return len(self._scheduler) + len(self._explaining)
+
+    async def _speak(self) -> None:
+        """One more token of as many explanations as a micro-batch holds."""
+        batch = self._explaining.take(time.monotonic())  # the expired ones know it themselves
+        speakers = [(piece.key, self._speakers[piece.key]) for piece in batch.pieces]
+        if not speakers:
+            return
+        found = await self._on_thread(self._decoder.read, [s.text.more() for _, s in speakers])
+        for place, (key, speaker) in enumerate(speakers):
+            if isinstance(found, EngineFailedError):
+                speaker.queue.put_nowait(found)
+            elif speaker.take(found[place]) and key in self._speakers:
+                self._let_speak(key, speaker)
 
     async def _run_batch(self) -> None:
         batch = self._scheduler.take(time.monotonic())
@@ -187,19 +293,22 @@ class EngineRunner:
         asks = [call.work.ask(piece, keep_prefix=call.key is not None) for call, piece in pieces]
         for call, _ in pieces:
             call.first_started = call.first_started or started
-        answers = await self._answers(asks)
-        for (call, piece), answer in zip(pieces, answers, strict=True):
+        answers = await self._on_thread(self._decoder.answer, asks)
+        for place, (call, piece) in enumerate(pieces):
             call.model_s += time.monotonic() - started
+            answer = answers if isinstance(answers, EngineFailedError) else answers[place]
             self._deliver(call, piece, answer)
 
-    async def _answers(self, asks: Sequence[Ask]) -> Sequence[Answer | EngineFailedError]:
+    async def _on_thread(
+        self, run: Callable[[Sequence[In]], Sequence[Out]], work: Sequence[In]
+    ) -> Sequence[Out] | EngineFailedError:
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._thread, self._decoder.answer, asks)
+            return await loop.run_in_executor(self._thread, run, work)
         except Exception as error:  # whatever the model raised, its callers must hear of it
             failure = EngineFailedError("the model failed on a micro-batch")
             failure.__cause__ = error
-            return [failure] * len(asks)
+            return failure
 
     def _deliver(self, call: _Call, piece: Piece, answer: Answer | EngineFailedError) -> None:
         if isinstance(answer, EngineFailedError):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rankloom_adapters.calibration import Calibration
 from rankloom_adapters.gate import Gate
+from rankloom_engine.explain import Speech
 from rankloom_engine.prompt import Prompt, PromptBuilder, PromptCandidate, PromptEvent
 
 
@@ -42,6 +43,15 @@ class Weaver:
     ) -> Prompt:
         """One request's tokens: ``vector`` (dim,), ``tabular`` (candidates, columns)."""
         return self._builder.prompt(vector, events, candidates, tabular)
+
+    @property
+    def stops(self) -> frozenset[int]:
+        """Tokens that end an explanation: the tokenizer's own structure."""
+        return self._builder.structural
+
+    def speech(self) -> Speech:
+        """Token ids of an explanation to text."""
+        return Speech(self._builder.tokenizer)
 
     def finish(self, margins: NDArray[np.float32], prior: NDArray[np.float64]) -> Scores:
         """The language model's margin on top of the trees' logit it was trained on."""

@@ -1,0 +1,165 @@
+"""Explanations: the same words alone and in a crowd, by the mix and generation of the ranking."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import time
+from collections.abc import AsyncIterator, Sequence
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.test_prompt import TOKENIZER
+from engine.tiny import random_segment, tiny_decoder, weights_of
+from rankloom_engine.errors import EngineFailedError
+from rankloom_engine.explain import Speech, StopReason, Wording, Words
+from rankloom_engine.mixture import Weights, merged_delta
+from rankloom_engine.prompt import Prompt
+from rankloom_engine.runner import EngineLimits, EngineRunner, Terms
+
+EAGER = Wording(max_tokens=12)
+
+
+def prompt_of(seed: int, *, soft: bool = True) -> Prompt:
+    random = np.random.default_rng(seed)
+    return Prompt(
+        random_segment(random, 6 + seed % 5, soft=soft), (random_segment(random, 4, soft=soft),), 0
+    )
+
+
+def mix(seed: int) -> Weights:
+    return weights_of(np.random.default_rng(seed), 3)
+
+
+@pytest.fixture
+async def runner() -> AsyncIterator[EngineRunner]:
+    made = EngineRunner(tiny_decoder()[0], EngineLimits(prefix_cache_bytes=1 << 20))
+    await made.start()
+    yield made
+    await made.close()
+
+
+async def spoken(
+    runner: EngineRunner,
+    seed: int,
+    wording: Wording = EAGER,
+    terms: Terms | None = None,
+    *,
+    liked: bool = True,
+    soft: bool = True,
+) -> tuple[list[int], StopReason | None]:
+    found: list[Words] = [
+        words
+        async for words in runner.explain(
+            prompt_of(seed, soft=soft), mix(seed), liked=liked, wording=wording, terms=terms
+        )
+    ]
+    assert all(words.stop is None for words in found[:-1])
+    return [token for words in found for token in words.token_ids], found[-1].stop
+
+
+def greedy(ids: Sequence[int], weights: Weights, num: int) -> list[int]:
+    """By the library's own forward of merged weights over the whole text, token by token."""
+    decoder, experts = tiny_decoder()
+    decoder.mixture = None
+    model = copy.deepcopy(tiny_decoder()[0].model)
+    for path, delta in merged_delta(experts, weights.values.tolist()).items():
+        model.get_submodule(path).base.weight.data += delta  # type: ignore[union-attr,operator]
+    model.set_attn_implementation("eager")  # type: ignore[operator]
+    text = list(ids)
+    with torch.inference_mode():
+        for _ in range(num):
+            text.append(int(model(torch.tensor([text])).logits[0, -1].argmax()))
+    return text[len(ids) :]
+
+
+@pytest.mark.parametrize("liked", [True, False])
+async def test_words_are_those_of_the_merged_plain_model(runner: EngineRunner, liked: bool) -> None:
+    prompt = prompt_of(3, soft=False)
+    ids = [*prompt.prefix.ids.tolist(), *prompt.candidates[0].ids.tolist(), 3 if liked else 4]
+    found, stop = await spoken(runner, 3, liked=liked, soft=False)
+    assert found == greedy(ids, mix(3), EAGER.max_tokens)
+    assert stop is StopReason.MAX_TOKENS
+
+
+async def test_words_are_the_same_in_a_crowd_and_behind_a_kept_prefix(
+    runner: EngineRunner,
+) -> None:
+    alone = [(await spoken(runner, seed))[0] for seed in range(6)]
+    await runner.score(prompt_of(0), mix(0))  # its prefix is kept now
+    calls = [spoken(runner, seed) for seed in range(6)]
+    rankings = [runner.score(prompt_of(seed), mix(seed)) for seed in range(10)]
+    together = await asyncio.gather(*calls)
+    await asyncio.gather(*rankings)
+    assert [words for words, _ in together] == alone
+    assert len({tuple(words) for words in alone}) == 6
+
+
+async def test_sampled_words_follow_their_seed(runner: EngineRunner) -> None:
+    one, same, other = [
+        (await spoken(runner, 1, Wording(12, temperature=1.5, seed=seed)))[0] for seed in (7, 7, 8)
+    ]
+    assert one == same != other
+
+
+async def test_a_stop_token_ends_the_text() -> None:
+    decoder = tiny_decoder()[0]
+    runner = EngineRunner(decoder)
+    await runner.start()
+    words, _ = await spoken(runner, 2)
+    await runner.close()
+    stopping = EngineRunner(decoder, stops={words[4]})
+    await stopping.start()
+    found, stop = await spoken(stopping, 2)
+    await stopping.close()
+    assert found == words[: words.index(words[4])]
+    assert stop is StopReason.STOP_TOKEN
+
+
+async def test_at_the_deadline_the_words_end(runner: EngineRunner) -> None:
+    terms = Terms(time.monotonic() + 0.15)
+    found, stop = await spoken(runner, 1, Wording(max_tokens=100_000), terms)
+    assert stop is StopReason.DEADLINE
+    assert found
+
+
+async def test_rankings_go_before_explanations(runner: EngineRunner) -> None:
+    """An explanation takes no step while rankings wait."""
+    talk = runner.explain(prompt_of(1), mix(1), liked=True, wording=Wording(max_tokens=5_000))
+    await anext(talk)
+    scored = await asyncio.gather(*(runner.score(prompt_of(n), mix(n)) for n in range(40)))
+    assert max(one.queue_s for one in scored) < 5.0
+    await talk.aclose()
+
+
+async def test_a_closed_explanation_takes_no_further_step(runner: EngineRunner) -> None:
+    talk = runner.explain(prompt_of(1), mix(1), liked=True, wording=Wording(max_tokens=100_000))
+    await anext(talk)
+    await talk.aclose()
+    await runner.score(prompt_of(2), mix(2))
+    assert not runner.num_waiting
+
+
+async def test_a_failing_step_fails_the_explanation(runner: EngineRunner) -> None:
+    broken = prompt_of(0)
+    broken.candidates[0].ids[0] = 10_000  # no such token
+    with pytest.raises(EngineFailedError):
+        async for _ in runner.explain(broken, mix(0), liked=True, wording=EAGER):
+            pass
+    assert (await spoken(runner, 1))[0]
+
+
+@given(st.text(max_size=40), st.integers(1, 4))
+def test_text_comes_whole_and_in_order(text: str, size: int) -> None:
+    """Characters of several tokens are never said in part."""
+    ids = TOKENIZER.encode(text, add_special_tokens=False).ids
+    speech = Speech(TOKENIZER)
+    said = [speech.add(tuple(ids[at : at + size])) for at in range(0, len(ids), size)]
+    expected = TOKENIZER.decode(ids)
+    assert "".join(said) + speech.end() == expected
+    if "\N{REPLACEMENT CHARACTER}" not in expected:
+        assert not any("\N{REPLACEMENT CHARACTER}" in part for part in said)

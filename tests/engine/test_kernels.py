@@ -1,0 +1,72 @@
+"""Faster modules compute what the ones that they replace compute, or are not used."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from engine.test_mixture import BF16_TOLERANCE, answers, asks_of, random_mixes
+from engine.test_packing import FAMILIES, tiny_family
+from engine.tiny import COLUMNS, LATENT, tiny_decoder
+from rankloom_engine.kernels import speed_up
+from rankloom_engine.model import Decoder
+from rankloom_engine.projector import Projector
+
+pytestmark = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU has no bf16 arithmetic"
+)
+
+
+def kinds(model: nn.Module) -> Counter[str]:
+    return Counter(type(module).__name__ for module in model.modules())
+
+
+def test_scores_stay_within_bf16_rounding() -> None:
+    decoder, _ = tiny_decoder()
+    decoder.model.bfloat16()
+    asks = asks_of(random_mixes(8, 3))
+    before = answers(decoder, asks)
+    speed_up(decoder.model)
+    error = np.sqrt(np.square(answers(decoder, asks) - before).mean())
+    assert error <= BF16_TOLERANCE * before.std()
+    found = kinds(decoder.model)
+    # Three experts' modules a layer keep their wrapper around a packed layer.
+    assert (found["_GatedUnit"], found["_RootMeanSquareNorm"]) == (3, 7)
+    assert found["PackedLinear"] == 3 * 7
+    assert found["Linear"] == 1, "only the head's few rows are read"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_keeps_its_arithmetic(name: str) -> None:
+    """Gemma's norms and gates compute something else: they stay as they are."""
+    model = tiny_family(name, **FAMILIES[name])
+    projector = Projector(LATENT, COLUMNS, 32).eval()
+    decoder = Decoder(model.bfloat16(), projector, yes=3, no=4)
+    asks = asks_of(random_mixes(8, 1))
+    before = answers(decoder, asks)
+    speed_up(model)
+    error = np.sqrt(np.square(answers(decoder, asks) - before).mean())
+    assert error <= BF16_TOLERANCE * before.std()
+    assert kinds(model)["PackedLinear"]
+
+
+def test_other_number_formats_are_left_alone() -> None:
+    decoder, _ = tiny_decoder()
+    before = kinds(decoder.model)
+    speed_up(decoder.model)
+    assert kinds(decoder.model) == before
+
+
+def test_an_expert_can_be_loaded_into_a_packed_model() -> None:
+    decoder, experts = tiny_decoder([4, 4])
+    decoder.model.bfloat16()
+    speed_up(decoder.model)
+    assert decoder.mixture is not None
+    asks = asks_of(random_mixes(1, 2))
+    before = answers(decoder, asks)
+    decoder.mixture.load(1, experts[0])
+    assert np.abs(answers(decoder, asks) - before).max() > 0
