@@ -55,12 +55,18 @@ class Mix:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gate:
-    """``groups``: N expert names. ``centre``: (dim,), ``centroids``: (N, dim) float64."""
+    """``groups``: N expert names. ``centre``: (dim,), ``centroids``: (N, dim) float64.
+
+    ``max_experts``: how many a fused mix may have, the largest weights, summing to 1
+    again; beyond a quarter of the model's width in stacked ranks, experts cost more than
+    the layers that they adapt. None: all.
+    """
 
     groups: tuple[str, ...]
     centre: NDArray[np.float64]
     centroids: NDArray[np.float64]
     temperature: float = DEFAULT_TEMPERATURE
+    max_experts: int | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.groups), *self.centre.shape)
@@ -72,6 +78,8 @@ class Gate:
             raise GateError("gate: centroids or centre are not finite")
         if not 0.0 < self.temperature < math.inf:
             raise GateError(f"gate: temperature {self.temperature} is not positive")
+        if self.max_experts is not None and self.max_experts < 1:
+            raise GateError(f"gate: at most {self.max_experts} experts, one is the least")
 
     @property
     def dim(self) -> int:
@@ -119,7 +127,17 @@ class Gate:
             return Mix(Route.SINGLE, self._one_hot(int(weights.argmax())), entropy, False)
         if entropy >= AVERAGED_SHARE * math.log(num):
             return Mix(Route.GLOBAL, self._one_hot(num), entropy, False)
-        return Mix(Route.FUSED, np.append(weights, 0.0).astype(np.float32), entropy, False)
+        kept = self._largest(weights)
+        return Mix(Route.FUSED, np.append(kept, 0.0).astype(np.float32), entropy, False)
+
+    def _largest(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The ``max_experts`` largest weights, the first of equal ones; the others are 0."""
+        if self.max_experts is None or self.max_experts >= len(weights):
+            return weights
+        kept = np.zeros_like(weights)
+        places = np.argsort(-weights, kind="stable")[: self.max_experts]
+        kept[places] = weights[places] / weights[places].sum()
+        return kept
 
     def _one_hot(self, place: int) -> NDArray[np.float32]:
         row = np.zeros(len(self.groups) + 1, dtype=np.float32)
@@ -131,6 +149,7 @@ class Gate:
         fields = {
             "groups": self.groups,
             "temperature": self.temperature,
+            "max_experts": self.max_experts,
             "centre": self.centre.tolist(),
             "centroids": self.centroids.tolist(),
         }
@@ -146,6 +165,7 @@ class Gate:
                 np.array(fields["centre"], dtype=np.float64),
                 np.array(fields["centroids"], dtype=np.float64),
                 float(fields["temperature"]),
+                None if fields["max_experts"] is None else int(fields["max_experts"]),
             )
         except GateError:
             raise

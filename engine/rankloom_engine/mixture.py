@@ -31,6 +31,11 @@ from rankloom_adapters.expert import Expert, ExpertError, check_shapes
 STACKED_SHARE = 4
 
 
+def max_stacked(hidden: int, rank: int) -> int:
+    """How many experts of a rank a row is best given in a model of a hidden size."""
+    return max(1, hidden // STACKED_SHARE // rank)
+
+
 class Semantics(Enum):
     """What a row of weights means.
 
@@ -143,7 +148,7 @@ class Mixture:
         self.plan: _Stacked | _RowByRow | None = None
         self.digests = [""] * num_slots
         self.ranks = [0] * num_slots
-        self._widest_stack = max(rank, hidden // STACKED_SHARE)
+        self._widest_stack = rank * max_stacked(hidden, rank)
         self._scale = np.zeros(num_slots, dtype=np.float32)
         self._layers: dict[str, MixtureLinear] = {}
 

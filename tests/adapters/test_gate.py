@@ -223,6 +223,7 @@ GOOD: dict[str, Any] = {
     "temperature": 0.1,
     "centre": [0.0, 0.0],
     "centroids": [[1.0, 0.0], [0.0, 1.0]],
+    "max_experts": None,
 }
 MISSHAPEN: list[dict[str, Any]] = [
     {"groups": []},
@@ -252,6 +253,9 @@ MISSHAPEN: list[dict[str, Any]] = [
     {"centroids": [1.0, 0.0]},
     {"centre": [[0.0, 0.0]], "groups": ["a"], "centroids": [[1.0]]},
     {"centre": [0.0, 10**400]},
+    {"max_experts": 0},
+    {"max_experts": -1},
+    {"max_experts": "two"},
 ]
 
 
@@ -281,3 +285,26 @@ def test_a_gate_and_its_mixes_are_immutable() -> None:
         assert isinstance(value, Gate | Mix)
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(value, field, None)
+
+
+@given(num=st.integers(2, 12), seed=st.integers(0, 500), most=st.integers(1, 12))
+def test_a_fused_mix_keeps_the_largest_weights_only(num: int, seed: int, most: int) -> None:
+    random = np.random.default_rng(seed)
+    names = tuple(f"g{n}" for n in range(num))
+    gate = Gate(names, np.zeros(5), random.normal(size=(num, 5)), 0.5)
+    vector = random.normal(size=5)
+    whole, cut = gate.mix(vector), dataclasses.replace(gate, max_experts=most).mix(vector)
+    assert (cut.route, cut.entropy) == (whole.route, whole.entropy)
+    if whole.route is not Route.FUSED:
+        assert np.array_equal(cut.weights, whole.weights)
+        return
+    assert np.count_nonzero(cut.weights) == min(most, num)
+    assert cut.weights.sum() == pytest.approx(1.0, abs=1e-6)
+    kept = cut.weights > 0
+    assert whole.weights[kept].min() >= whole.weights[:-1][~kept[:-1]].max(initial=0.0)
+    assert cut.weights[kept] == pytest.approx(whole.weights[kept] / whole.weights[kept].sum())
+
+
+def test_a_gate_of_no_experts_is_refused() -> None:
+    with pytest.raises(GateError, match="at most 0 experts"):
+        Gate(("a", "b"), np.zeros(2), np.eye(2), max_experts=0)

@@ -30,7 +30,9 @@ def check_groups(num_groups: int, num_users: int) -> None:
         raise GroupError(f"{num_users} users cannot be parted into {num_groups} groups")
 
 
-def fit_gate(vectors: NDArray[np.float32], num_groups: int, seed: int) -> Gate:
+def fit_gate(
+    vectors: NDArray[np.float32], num_groups: int, seed: int, max_experts: int | None = None
+) -> Gate:
     """A gate over ``num_groups`` clusters of users' vectors (users, dim).
 
     Vectors are centred by their mean and put on the unit sphere, where Euclidean
@@ -49,7 +51,7 @@ def fit_gate(vectors: NDArray[np.float32], num_groups: int, seed: int) -> Gate:
         raise GroupError(f"a group of {sizes.min()} of {len(users)} users; ask for fewer groups")
     names = tuple(f"group-{number}" for number in range(num_groups))
     centroids = np.stack([users[found == number].mean(axis=0) for number in range(num_groups)])
-    return Gate(names, centre, centroids)
+    return Gate(names, centre, centroids, max_experts=max_experts)
 
 
 def window_groups(

@@ -21,6 +21,7 @@ from rankloom_adapters.bundle import open_bundle, seal
 from rankloom_adapters.gate import GLOBAL
 from rankloom_engine.loading import load_item_vectors
 from rankloom_engine.memory import keep_freed_memory
+from rankloom_engine.mixture import max_stacked
 from rankloom_engine.model import Decoder, self_check
 from rankloom_engine.projector import Projector
 from rankloom_engine.prompt import PromptBuilder, PromptFormat
@@ -35,7 +36,7 @@ from rankloom_features.ranker import TreeRanker
 from rankloom_training import base, calibrate, trees
 from rankloom_training.assemble import assemble
 from rankloom_training.data import Dataset, Split, load_dataset
-from rankloom_training.experts import ExpertTrainer, Recipe
+from rankloom_training.experts import RANK, ExpertTrainer, Recipe
 from rankloom_training.groups import (
     check_groups,
     fit_gate,
@@ -224,9 +225,14 @@ class _Run:
     def _groups(self, folder: Path) -> None:
         """The gate, and one expert per group that starts from the global one."""
         vectors = np.load(self._work.folder / "collaborative" / "train.npz")["vector"]
-        gate = fit_gate(self._last_vectors(vectors), self._options.num_groups, self._options.seed)
-        (folder / "gate.json").write_bytes(gate.to_bytes())
         decoder, maker = self._learner(self._work.folder / "global")
+        gate = fit_gate(
+            self._last_vectors(vectors),
+            self._options.num_groups,
+            self._options.seed,
+            max_stacked(base.embeddings_of(decoder.model).embedding_dim, RANK),
+        )
+        (folder / "gate.json").write_bytes(gate.to_bytes())
         trainer = ExpertTrainer(decoder, self._options.seed)
         trainer.load_adapter(self._work.folder / "global" / GLOBAL)
         start = trainer.state()
