@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from rankloom_engine.threads import wait_passively
+
+wait_passively()
+
 _GIVEN: Final = argparse.SUPPRESS  # only flags that were given override the other sources
 _OF_RUN: Final = ("config", "what", "run")
 

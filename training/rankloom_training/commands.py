@@ -8,6 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rankloom_engine.threads import wait_passively
+
+wait_passively()
+
 MAX_SEED = 2**32 - 1  # more is refused by NumPy and by what builds on it
 
 Configure = Callable[[argparse.ArgumentParser], None]
