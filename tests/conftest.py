@@ -29,3 +29,11 @@ def bundle_folder(small_data: Path, tmp_path_factory: pytest.TempPathFactory) ->
     out = tmp_path_factory.mktemp("bundles") / "small"
     train_small(small_data, out)
     return out
+
+
+@pytest.fixture(scope="session")
+def served_folder(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That bundle with experts that differ; tests must not write into it."""
+    from small_data import with_distinct_experts
+
+    return with_distinct_experts(bundle_folder, tmp_path_factory.mktemp("served") / "small")

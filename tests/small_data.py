@@ -6,6 +6,7 @@ Run as a program, it trains on a log: ``python small_data.py DATA OUT``.
 from __future__ import annotations
 
 import csv
+import shutil
 import sys
 from pathlib import Path
 
@@ -50,6 +51,27 @@ def train_small(data: Path, out: Path) -> str:
         group_recipe=Recipe(epochs=1, learning_rate=5e-4),
     )
     return train_bundle(data, out, options, Progress())
+
+
+def with_distinct_experts(trained: Path, out: Path) -> Path:
+    """A copy of a bundle whose group experts are moved from the global one, each its way.
+
+    So short a log teaches no group anything, and mixes of equal experts would hide errors.
+    """
+    from safetensors.numpy import load_file, save_file
+
+    from rankloom_adapters.bundle import open_bundle, seal
+
+    shutil.copytree(trained, out)
+    for number, file in enumerate(sorted((out / "experts").glob("group-*/*.safetensors"))):
+        random = np.random.default_rng(number)
+        moved = {
+            name: (value + random.normal(0, 0.05, value.shape)).astype(np.float32)
+            for name, value in load_file(file).items()
+        }
+        save_file(moved, file, metadata={"format": "pt"})
+    seal(out, open_bundle(trained).metadata)
+    return out
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ with Client("localhost:50051") as client:
 """
 
 from rankloom._version import __version__
-from rankloom.aio import AsyncClient
-from rankloom.client import Client
+from rankloom.aio import AsyncClient, AsyncExplanationStream
+from rankloom.client import Client, ExplanationStream
 from rankloom.errors import (
     AuthenticationError,
     CallCancelledError,
@@ -30,6 +30,8 @@ from rankloom.errors import (
 from rankloom.results import (
     Event,
     ExpertWeight,
+    ExplainOptions,
+    Explanation,
     Generation,
     Item,
     RankedItem,
@@ -39,12 +41,15 @@ from rankloom.results import (
     Rung,
     RungReason,
     Semantics,
+    StopReason,
     Timing,
+    Verdict,
     Weave,
 )
 
 __all__ = [
     "AsyncClient",
+    "AsyncExplanationStream",
     "AuthenticationError",
     "CallCancelledError",
     "Client",
@@ -54,6 +59,9 @@ __all__ = [
     "ErrorReason",
     "Event",
     "ExpertWeight",
+    "ExplainOptions",
+    "Explanation",
+    "ExplanationStream",
     "FieldViolation",
     "Generation",
     "InvalidRequestError",
@@ -71,8 +79,10 @@ __all__ = [
     "RungReason",
     "Semantics",
     "ServerError",
+    "StopReason",
     "Timing",
     "UnavailableError",
+    "Verdict",
     "Weave",
     "__version__",
 ]

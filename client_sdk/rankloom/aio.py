@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import grpc
 import grpc.aio
@@ -18,12 +19,16 @@ from rankloom.errors import (
     error_from_rpc,
 )
 from rankloom.policy import CHANNEL_OPTIONS, DEFAULT_TIMEOUT_S, checked_timeout_s, uses_tls
-from rankloom.requests import build_request
-from rankloom.responses import parse_response
-from rankloom.results import Event, Item, Ranking, RankOptions
+from rankloom.requests import build_explain_request, build_request
+from rankloom.responses import ExplanationParts, parse_response
+from rankloom.results import Event, ExplainOptions, Explanation, Item, Ranking, RankOptions
 from rankloom_proto.v1 import ranking_pb2, ranking_pb2_grpc
 
+if TYPE_CHECKING:  # generic in the stubs only
+    _ExplainCall = grpc.aio.UnaryStreamCall[ranking_pb2.ExplainRequest, ranking_pb2.ExplainResponse]
+
 _DEFAULTS: Final = RankOptions()
+_EXPLAIN_DEFAULTS: Final = ExplainOptions()
 
 
 class AsyncClient:
@@ -63,7 +68,32 @@ class AsyncClient:
             items, user=user, history=history, options=options, request_id=request_id
         )
         limit_s = self._timeout_s if timeout_s is None else checked_timeout_s(timeout_s)
-        return parse_response(await self._call(request, limit_s))
+        with _translating(request.request_id):
+            response = await self._stub.Rank(request, timeout=limit_s)
+        return parse_response(response)
+
+    def explain(
+        self,
+        item: str | Item,
+        *,
+        user: str | None = None,
+        history: Sequence[Event] | None = None,
+        options: ExplainOptions = _EXPLAIN_DEFAULTS,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> AsyncExplanationStream:
+        """Return a text about one item for one user, as `Client.explain` does.
+
+        async for text in client.explain("318", user="42"): print(text, end="")
+        explanation = await client.explain("318", user="42").result()
+        """
+        request = build_explain_request(
+            item, user=user, history=history, options=options, request_id=request_id
+        )
+        limit_s = self._timeout_s if timeout_s is None else checked_timeout_s(timeout_s)
+        with _translating(request.request_id):
+            call = self._stub.Explain(request, timeout=limit_s)
+        return AsyncExplanationStream(call, request.request_id)
 
     async def wait_ready(self, timeout_s: float = 10.0) -> None:
         """Return once a server is connected, or raise ConnectionFailedError after `timeout_s`."""
@@ -92,21 +122,64 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def _call(
-        self, request: ranking_pb2.RankRequest, timeout_s: float
-    ) -> ranking_pb2.RankResponse:
-        try:
-            return await self._stub.Rank(request, timeout=timeout_s)
-        except grpc.RpcError as error:
-            raise error_from_rpc(error, request.request_id) from error
-        except grpc.aio.UsageError as error:
-            raise ClientClosedError("the client is closed") from error
-        except asyncio.CancelledError as error:
-            if _is_being_cancelled():
-                raise
-            # Nobody cancelled the caller's task: gRPC ends calls of a closing channel this way.
-            details = ErrorDetails(status="CANCELLED", request_id=request.request_id)
-            raise CallCancelledError("the client was closed during the call", details) from error
+
+class AsyncExplanationStream:
+    """The text of `AsyncClient.explain` in pieces; otherwise as `ExplanationStream`."""
+
+    def __init__(self, call: _ExplainCall, request_id: str) -> None:
+        self._call = call
+        self._parts = ExplanationParts(request_id)
+
+    def __del__(self) -> None:
+        self._call.cancel()  # gRPC's own object is in a cycle, and would wait for the collector
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        with _translating(self._parts.request_id):
+            async for response in self._call:
+                if text := self._parts.add(response):
+                    return text
+        raise StopAsyncIteration
+
+    async def result(self) -> Explanation:
+        """Return the text and its verdict, once all has arrived."""
+        async for _ in self:
+            pass
+        return self._parts.explanation()
+
+    async def close(self) -> None:
+        """End the call, if it has not ended; what has not been read by then is lost."""
+        self._call.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+@contextmanager
+def _translating(request_id: str) -> Iterator[None]:
+    """Raise what the transport says of a call as an error of the SDK."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise error_from_rpc(error, request_id) from error
+    except grpc.aio.UsageError as error:
+        raise ClientClosedError("the client is closed") from error
+    except asyncio.CancelledError as error:
+        if _is_being_cancelled():
+            raise
+        # Nobody cancelled the caller's task: gRPC ends a call that is closed on this side so.
+        details = ErrorDetails(status="CANCELLED", request_id=request_id)
+        raise CallCancelledError("the call was closed before its end", details) from error
 
 
 def _is_being_cancelled() -> bool:

@@ -1,4 +1,4 @@
-"""The command `rankloom`: `rank` from this package, the others from the packages that bring them.
+"""The command `rankloom`: `rank` and `explain` from here, the others from the packages with them.
 
 The other commands are entry points. They are listed without being imported, since the base
 install lacks what they need; the chosen one is imported before its arguments are parsed.
@@ -18,13 +18,16 @@ from typing import Final
 from rankloom._version import __version__
 from rankloom.commands import Command
 from rankloom.errors import InvalidRequestError, RankloomError
+from rankloom.explain_command import ExplainCommand
 from rankloom.rank_command import RankCommand
 
-_RANK: Final = RankCommand()
+_OWN: Final[dict[str, Command]] = {
+    command.name: command for command in (RankCommand(), ExplainCommand())
+}
 
 # Known beforehand, so that listing the commands imports none of them.
 _HELP: Final = {
-    _RANK.name: _RANK.help,
+    **{name: command.help for name, command in _OWN.items()},
     "serve": "run a server",
     "train": "make a bundle from an interaction log",
     "evaluate": "measure how well a bundle ranks",
@@ -58,11 +61,11 @@ def _run(arguments: Sequence[str], chosen: str) -> int:
     )
     parser.add_argument("--version", action="version", version=f"rankloom {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name in (_RANK.name, *plugins):
+    for name in (*_OWN, *plugins):
         summary = _HELP.get(name, "")
         subparser = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         if name == chosen:
-            command = _command(plugins.get(name))
+            command = _OWN[name] if name in _OWN else _loaded(plugins[name])
             command.configure(subparser)
             subparser.set_defaults(run=command.run)
     args = parser.parse_args(arguments)
@@ -70,9 +73,7 @@ def _run(arguments: Sequence[str], chosen: str) -> int:
     return exit_code
 
 
-def _command(plugin: EntryPoint | None) -> Command:
-    if plugin is None:
-        return _RANK
+def _loaded(plugin: EntryPoint) -> Command:
     command: Command = plugin.load()
     return command
 

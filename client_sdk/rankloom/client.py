@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import grpc
 
 from rankloom.errors import ClientClosedError, ConnectionFailedError, error_from_rpc
 from rankloom.policy import CHANNEL_OPTIONS, DEFAULT_TIMEOUT_S, checked_timeout_s, uses_tls
-from rankloom.requests import build_request
-from rankloom.responses import parse_response
-from rankloom.results import Event, Item, Ranking, RankOptions
+from rankloom.requests import build_explain_request, build_request
+from rankloom.responses import ExplanationParts, parse_response
+from rankloom.results import Event, ExplainOptions, Explanation, Item, Ranking, RankOptions
 from rankloom_proto.v1 import ranking_pb2, ranking_pb2_grpc
 
+if TYPE_CHECKING:
+    from grpc import _CallIterator
+
 _DEFAULTS: Final = RankOptions()
+_EXPLAIN_DEFAULTS: Final = ExplainOptions()
 
 
 class Client:
@@ -63,7 +68,36 @@ class Client:
             items, user=user, history=history, options=options, request_id=request_id
         )
         limit_s = self._timeout_s if timeout_s is None else checked_timeout_s(timeout_s)
-        return parse_response(self._call(request, limit_s))
+        with _translating(request.request_id):
+            response = self._stub.Rank(request, timeout=limit_s)
+        return parse_response(response)
+
+    def explain(
+        self,
+        item: str | Item,
+        *,
+        user: str | None = None,
+        history: Sequence[Event] | None = None,
+        options: ExplainOptions = _EXPLAIN_DEFAULTS,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> ExplanationStream:
+        """Return a text about one item for one user, to be read while it is written.
+
+            for text in client.explain("318", user="42"): print(text, end="")
+            explanation = client.explain("318", user="42").result()
+
+        The user is given as for `rank`. The text ends in time for the verdict to arrive within
+        `timeout_s`. Raises InvalidRequestError where the arguments make no request; what the
+        server answers is raised by the stream.
+        """
+        request = build_explain_request(
+            item, user=user, history=history, options=options, request_id=request_id
+        )
+        limit_s = self._timeout_s if timeout_s is None else checked_timeout_s(timeout_s)
+        with _translating(request.request_id):
+            call = self._stub.Explain(request, timeout=limit_s)
+        return ExplanationStream(call, request.request_id)
 
     def wait_ready(self, timeout_s: float = 10.0) -> None:
         """Return once a server is connected, or raise ConnectionFailedError after `timeout_s`."""
@@ -95,14 +129,59 @@ class Client:
     ) -> None:
         self.close()
 
-    def _call(self, request: ranking_pb2.RankRequest, timeout_s: float) -> ranking_pb2.RankResponse:
-        try:
-            return self._stub.Rank(request, timeout=timeout_s)
-        except grpc.RpcError as error:
-            raise error_from_rpc(error, request.request_id) from error
-        except ValueError as error:
-            # All that gRPC says of a closed channel; the flag alone would leave a race.
-            raise ClientClosedError("the client is closed") from error
+
+class ExplanationStream:
+    """The text of `Client.explain` in pieces, as they arrive; `result` has the whole.
+
+    Each piece comes once. Leaving its `with` block, or `close`, tells the server to stop.
+    """
+
+    def __init__(self, call: _CallIterator[ranking_pb2.ExplainResponse], request_id: str) -> None:
+        self._call = call
+        self._parts = ExplanationParts(request_id)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        with _translating(self._parts.request_id):
+            for response in self._call:
+                if text := self._parts.add(response):
+                    return text
+        raise StopIteration
+
+    def result(self) -> Explanation:
+        """Return the text and its verdict, once all has arrived."""
+        for _ in self:
+            pass
+        return self._parts.explanation()
+
+    def close(self) -> None:
+        """End the call, if it has not ended; what has not been read by then is lost."""
+        self._call.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@contextmanager
+def _translating(request_id: str) -> Iterator[None]:
+    """Raise what the transport says of a call as an error of the SDK."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise error_from_rpc(error, request_id) from error
+    except ValueError as error:
+        # All that gRPC says of a closed channel; the flag alone would leave a race.
+        raise ClientClosedError("the client is closed") from error
 
 
 def _open_channel(target: str, root_certificates: bytes | None, plaintext: bool) -> grpc.Channel:

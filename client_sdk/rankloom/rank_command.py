@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from rankloom.client import Client
+from rankloom.call_arguments import add_connection, add_user, open_client
 from rankloom.errors import InvalidRequestError
-from rankloom.input_files import read_bytes, read_candidates, read_history
-from rankloom.policy import DEFAULT_TIMEOUT_S
+from rankloom.input_files import read_candidates
 from rankloom.rendering import as_json, as_text
 from rankloom.results import RankOptions
 
@@ -21,15 +20,8 @@ class RankCommand:
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments."""
-        _add_connection(parser)
-        user = parser.add_mutually_exclusive_group(required=True)
-        user.add_argument("--user", metavar="ID", help="a user that the server knows")
-        user.add_argument(
-            "--history",
-            metavar="FILE",
-            type=read_history,
-            help="the user's events: JSON list of {item_id, liked, time?}, oldest first",
-        )
+        add_connection(parser)
+        add_user(parser)
         parser.add_argument(
             "--items", metavar="A,B,C", type=_item_ids, default=[], help="ids of candidates"
         )
@@ -49,12 +41,7 @@ class RankCommand:
         items = [*args.items, *args.candidates]
         if not items:
             raise InvalidRequestError.of_field("--items", "give --items, --candidates or both")
-        with Client(
-            args.server,
-            timeout_s=args.timeout,
-            root_certificates=args.root_certificates,
-            plaintext=args.plaintext,
-        ) as client:
+        with open_client(args) as client:
             ranking = client.rank(
                 items,
                 user=args.user,
@@ -63,24 +50,6 @@ class RankCommand:
             )
         sys.stdout.write((as_json(ranking) if args.json else as_text(ranking)) + "\n")
         return 0
-
-
-def _add_connection(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--server", metavar="HOST:PORT", required=True, help="the server")
-    parser.add_argument(
-        "--timeout",
-        metavar="S",
-        type=float,
-        default=DEFAULT_TIMEOUT_S,
-        help="seconds until the call is given up (default: %(default)s)",
-    )
-    security = parser.add_mutually_exclusive_group()
-    security.add_argument(
-        "--root-certificates", metavar="FILE", type=read_bytes, help="whom to trust (PEM)"
-    )
-    security.add_argument(
-        "--plaintext", action="store_true", help="do not encrypt, even to another machine"
-    )
 
 
 def _item_ids(text: str) -> list[str]:

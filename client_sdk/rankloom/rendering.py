@@ -1,4 +1,4 @@
-"""A ranking as text for a terminal, or as JSON for a program."""
+"""An answer as text for a terminal, or as JSON for a program."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
-from rankloom.results import RankedItem, Ranking, Timing
+from rankloom.results import Explanation, Generation, RankedItem, Ranking, Timing, Weave
 
 
 def as_json(ranking: Ranking) -> str:
@@ -21,16 +21,45 @@ def as_text(ranking: Ranking) -> str:
     return "\n".join([*_aligned(head, "<<"), "", *_aligned(rows, "><>>")])
 
 
+def explanation_as_json(explanation: Explanation) -> str:
+    """Return the text and all else as one JSON object, its keys named as the result's fields."""
+    return json.dumps(asdict(explanation), indent=2)
+
+
+def explanation_as_text(explanation: Explanation) -> str:
+    """Return what stands behind the text as aligned lines; not the text itself."""
+    rows = [(label, value) for label, value in _verdict(explanation) if value]
+    return "\n".join(_aligned(rows, "<<"))
+
+
+def _verdict(explanation: Explanation) -> Iterable[tuple[str, str]]:
+    yield "verdict", explanation.verdict
+    yield "probability", f"{explanation.probability:.4f}"
+    yield "score", f"{explanation.score:.4f}"
+    yield "request", explanation.request_id
+    yield "generation", _generation(explanation.generation)
+    yield from _woven(explanation.weave)
+    read, written = explanation.prompt_tokens, explanation.generated_tokens
+    yield "tokens", f"{read} read  {written} written ({explanation.stop_reason})"
+
+
 def _head(ranking: Ranking) -> Iterable[tuple[str, str]]:
-    weave = ranking.weave
     yield "request", ranking.request_id
-    yield "generation", f"{ranking.generation.number}  {ranking.generation.bundle_digest}".rstrip()
+    yield "generation", _generation(ranking.generation)
+    yield from _woven(ranking.weave)
+    yield "rung", f"{ranking.rung}{f' ({ranking.rung_reason})' if ranking.rung_reason else ''}"
+    yield "time", _times(ranking.timing)
+
+
+def _generation(generation: Generation) -> str:
+    return f"{generation.number}  {generation.bundle_digest}".rstrip()
+
+
+def _woven(weave: Weave) -> Iterable[tuple[str, str]]:
     yield "route", f"{weave.route}{', cold user' if weave.cold else ''}"
     yield "weights", "  ".join(f"{each.expert} {each.weight:.3f}" for each in weave.weights)
     yield "entropy", f"{weave.entropy:.3f} nats"
     yield "history", f"{weave.history_events} events"
-    yield "rung", f"{ranking.rung}{f' ({ranking.rung_reason})' if ranking.rung_reason else ''}"
-    yield "time", _times(ranking.timing)
 
 
 def _times(timing: Timing) -> str:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 from uuid import uuid4
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from rankloom.errors import InvalidRequestError
 from rankloom.policy import MAX_MESSAGE_BYTES
-from rankloom.results import Event, Item, RankOptions, Semantics
+from rankloom.results import Event, ExplainOptions, Item, RankOptions, Semantics
 from rankloom_proto.v1 import features_pb2, ranking_pb2
 
 _Value = TypeVar("_Value")
+_Request: TypeAlias = ranking_pb2.RankRequest | ranking_pb2.ExplainRequest
 
 _INT32: Final = range(-(2**31), 2**31)
 _UINT32: Final = range(2**32)
@@ -34,22 +35,58 @@ def build_request(
     request_id: str | None,
 ) -> ranking_pb2.RankRequest:
     """Return the wire request, or raise InvalidRequestError naming the field."""
-    if (user is None) == (history is None):
-        raise InvalidRequestError.of_field("user", "give exactly one of user and history")
+    _check_subject(user, history)
     request = ranking_pb2.RankRequest(
-        request_id=uuid4().hex if request_id is None else _text(request_id, "request_id"),
+        request_id=_request_id(request_id),
         candidates=[_candidate(item, field) for field, item in _elements(items, "items")],
         options=_options(options),
     )
+    _set_subject(request, user, history)
+    _check_size(request, "items")
+    return request
+
+
+def build_explain_request(
+    item: str | Item,
+    *,
+    user: str | None,
+    history: Sequence[Event] | None,
+    options: ExplainOptions,
+    request_id: str | None,
+) -> ranking_pb2.ExplainRequest:
+    """Return the wire request, or raise InvalidRequestError naming the field."""
+    _check_subject(user, history)
+    request = ranking_pb2.ExplainRequest(
+        request_id=_request_id(request_id),
+        candidate=_candidate(item, "item"),
+        options=_explain_options(options),
+    )
+    _set_subject(request, user, history)
+    _check_size(request, "item")
+    return request
+
+
+def _check_subject(user: object, history: object) -> None:
+    if (user is None) == (history is None):
+        raise InvalidRequestError.of_field("user", "give exactly one of user and history")
+
+
+def _set_subject(request: _Request, user: object, history: object) -> None:
     if user is not None:
         request.user_id = _text(user, "user")
     else:
         request.history.CopyFrom(_history(history))
+
+
+def _check_size(request: _Request, field: str) -> None:
     num_bytes = request.ByteSize()
     if num_bytes > MAX_MESSAGE_BYTES:
         limit = f"the request has {num_bytes} bytes; at most {MAX_MESSAGE_BYTES} can be sent"
-        raise InvalidRequestError.of_field("items", limit)
-    return request
+        raise InvalidRequestError.of_field(field, limit)
+
+
+def _request_id(value: object) -> str:
+    return uuid4().hex if value is None else _text(value, "request_id")
 
 
 def _candidate(item: object, field: str) -> features_pb2.Candidate:
@@ -65,7 +102,7 @@ def _item_text(item: Item, field: str) -> features_pb2.ItemText:
     attributes = _elements(item.attributes, f"{field}.attributes")
     return features_pb2.ItemText(
         title=_text(item.title, f"{field}.title"),
-        year=None if item.year is None else _integer(item.year, _INT32, f"{field}.year"),
+        year=_optional_integer(item.year, _INT32, f"{field}.year"),
         attributes=[_text(attribute, path) for path, attribute in attributes],
         description=_text(item.description, f"{field}.description"),
     )
@@ -96,15 +133,23 @@ def _timestamp(value: object, field: str) -> Timestamp:
 
 def _options(options: object) -> ranking_pb2.RankOptions:
     value = _typed(options, RankOptions, "options", "RankOptions")
-    top_k, generation = value.top_k, value.generation
     return ranking_pb2.RankOptions(
-        top_k=None if top_k is None else _integer(top_k, _UINT32, "options.top_k"),
+        top_k=_optional_integer(value.top_k, _UINT32, "options.top_k"),
         allow_degraded=_typed(value.allow_degraded, bool, "options.allow_degraded", "bool"),
         allow_partial=_typed(value.allow_partial, bool, "options.allow_partial", "bool"),
         semantics=_semantics(value.semantics),
-        generation=(
-            None if generation is None else _integer(generation, _UINT64, "options.generation")
-        ),
+        generation=_optional_integer(value.generation, _UINT64, "options.generation"),
+    )
+
+
+def _explain_options(options: object) -> ranking_pb2.ExplainOptions:
+    value = _typed(options, ExplainOptions, "options", "ExplainOptions")
+    return ranking_pb2.ExplainOptions(
+        max_tokens=_optional_integer(value.max_tokens, _UINT32, "options.max_tokens"),
+        temperature=_optional_number(value.temperature, "options.temperature"),
+        seed=_optional_integer(value.seed, _UINT64, "options.seed"),
+        semantics=_semantics(value.semantics),
+        generation=_optional_integer(value.generation, _UINT64, "options.generation"),
     )
 
 
@@ -132,7 +177,9 @@ def _text(value: object, field: str) -> str:
     return text
 
 
-def _integer(value: object, allowed: range, field: str) -> int:
+def _optional_integer(value: object, allowed: range, field: str) -> int | None:
+    if value is None:
+        return None
     number = _typed(value, int, field, "int")
     if isinstance(value, bool):
         raise _wrong_type(value, field, "int")
@@ -140,6 +187,17 @@ def _integer(value: object, allowed: range, field: str) -> int:
         bounds = f"must be from {allowed.start} to {allowed.stop - 1}"
         raise InvalidRequestError.of_field(field, bounds)
     return number
+
+
+def _optional_number(value: object, field: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _wrong_type(value, field, "a number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise InvalidRequestError.of_field(field, "is too large for a float") from None
 
 
 def _typed(value: object, kind: type[_Value], field: str, expected: str) -> _Value:

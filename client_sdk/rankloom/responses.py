@@ -8,15 +8,19 @@ from typing import Final, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 
+from rankloom.errors import ErrorDetails, ServerError
 from rankloom.results import (
     ExpertWeight,
+    Explanation,
     Generation,
     RankedItem,
     Ranking,
     Route,
     Rung,
     RungReason,
+    StopReason,
     Timing,
+    Verdict,
     Weave,
 )
 from rankloom_proto.v1 import ranking_pb2
@@ -35,20 +39,63 @@ def _names(
 _ROUTES: Final = _names(ranking_pb2.Route.items(), Route, "ROUTE_")
 _RUNGS: Final = _names(ranking_pb2.Rung.items(), Rung, "RUNG_")
 _RUNG_REASONS: Final = _names(ranking_pb2.RungReason.items(), RungReason, "RUNG_REASON_")
+_VERDICTS: Final = _names(ranking_pb2.Verdict.items(), Verdict, "VERDICT_")
+_STOP_REASONS: Final = _names(ranking_pb2.StopReason.items(), StopReason, "STOP_REASON_")
 
 
 def parse_response(response: ranking_pb2.RankResponse) -> Ranking:
     """Return the answer as values; what only a newer server knows becomes UNKNOWN."""
-    generation = response.generation
     return Ranking(
         request_id=response.request_id,
-        generation=Generation(generation.number, generation.bundle_digest),
+        generation=_generation(response.generation),
         weave=_weave(response.weave),
         rung=_RUNGS.get(response.rung, Rung.UNKNOWN),
         rung_reason=_rung_reason(response.rung_reason),
         items=tuple(_ranked_item(item) for item in response.items),
         timing=_timing(response.timing),
     )
+
+
+class ExplanationParts:
+    """What has come of the answer to the call `request_id`."""
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        self._texts: list[str] = []
+        self._final: ranking_pb2.Explanation | None = None
+
+    def add(self, response: ranking_pb2.ExplainResponse) -> str:
+        """Keep a part, and return its text; empty where the part is none of text."""
+        if response.HasField("final"):
+            self._final = response.final
+        self._texts.append(response.chunk.text)
+        return response.chunk.text
+
+    def explanation(self) -> Explanation:
+        """Return the whole, or raise ServerError where the end never came."""
+        if self._final is None:
+            details = ErrorDetails(request_id=self.request_id)
+            raise ServerError("the server ended the text without a verdict", details)
+        return _explanation(self._final, "".join(self._texts))
+
+
+def _explanation(final: ranking_pb2.Explanation, text: str) -> Explanation:
+    return Explanation(
+        request_id=final.request_id,
+        text=text,
+        verdict=_VERDICTS.get(final.verdict, Verdict.UNKNOWN),
+        score=final.score,
+        probability=final.probability,
+        generation=_generation(final.generation),
+        weave=_weave(final.weave),
+        prompt_tokens=final.prompt_tokens,
+        generated_tokens=final.generated_tokens,
+        stop_reason=_STOP_REASONS.get(final.stop_reason, StopReason.UNKNOWN),
+    )
+
+
+def _generation(generation: ranking_pb2.Generation) -> Generation:
+    return Generation(generation.number, generation.bundle_digest)
 
 
 def _rung_reason(number: int) -> RungReason | None:

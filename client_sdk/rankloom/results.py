@@ -48,6 +48,23 @@ class RungReason(StrEnum):
     UNKNOWN = "unknown"  # a reason that only a newer server knows
 
 
+class Verdict(StrEnum):
+    """Which side of one half the probability is on."""
+
+    LIKED = "liked"
+    DISLIKED = "disliked"
+    UNKNOWN = "unknown"  # a verdict that only a newer server knows
+
+
+class StopReason(StrEnum):
+    """Why a text ends where it does."""
+
+    STOP_TOKEN = "stop_token"
+    MAX_TOKENS = "max_tokens"
+    DEADLINE = "deadline"
+    UNKNOWN = "unknown"  # a reason that only a newer server knows
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One interaction of a user; `time`, where given, has a time zone."""
@@ -81,6 +98,24 @@ class RankOptions:
     top_k: int | None = None
     allow_degraded: bool = True
     allow_partial: bool = False
+    semantics: Semantics | None = None
+    generation: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainOptions:
+    """How a text may be written; None leaves the choice to the server.
+
+    `max_tokens`: the most tokens of text.
+    `temperature`: 0 always takes the likeliest token, more draws more freely.
+    `seed`: what tokens are drawn by; the same seed draws the same ones.
+    `generation`: the number of the generation that must answer, as that of the ranking that is
+    to be explained.
+    """
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    seed: int | None = None
     semantics: Semantics | None = None
     generation: int | None = None
 
@@ -168,3 +203,24 @@ class Ranking:
         On the lowest rungs nothing is scored, and the mapping is empty.
         """
         return {item.item_id: item.score for item in self.items if item.scored}
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A text about one item, and the verdict that it tells of.
+
+    `verdict`, `score`, `probability`: those of the item in a ranking by the same generation.
+    `prompt_tokens`: how many the model read; `generated_tokens`: how many the text has.
+    `stop_reason`: why the text ends; it is cut short at MAX_TOKENS and DEADLINE.
+    """
+
+    request_id: str
+    text: str
+    verdict: Verdict
+    score: float
+    probability: float
+    generation: Generation
+    weave: Weave
+    prompt_tokens: int
+    generated_tokens: int
+    stop_reason: StopReason

@@ -152,6 +152,12 @@ class Mixture:
         self._scale = np.zeros(num_slots, dtype=np.float32)
         self._layers: dict[str, MixtureLinear] = {}
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory of all slots."""
+        slabs = [slab for layer in self._layers.values() for slab in (layer.a, layer.b)]
+        return sum(slab.numel() * slab.element_size() for slab in slabs)
+
     def load(self, slot: int, expert: Expert) -> None:
         """Puts an expert into a slot that no running work uses. Raises ExpertError."""
         linears = {name: layer.base for name, layer in self._layers.items()}

@@ -154,6 +154,11 @@ class EngineRunner:
         """Ranks of the experts, in the order of the weights."""
         return tuple(self._decoder.mixture.ranks) if self._decoder.mixture else ()
 
+    @property
+    def expert_bytes(self) -> int:
+        """Memory of the experts."""
+        return self._decoder.mixture.num_bytes if self._decoder.mixture else 0
+
     async def start(self) -> None:
         """Begins to take work."""
         self._loop = asyncio.create_task(self._run())

@@ -42,7 +42,7 @@ class InvalidFieldError(ValueError):
         self.description = description
 
 
-class Query(Protocol):
+class Subject(Protocol):
     """What every message that asks about a user has; ``subject`` is its oneof."""
 
     @property
@@ -50,6 +50,10 @@ class Query(Protocol):
 
     @property
     def history(self) -> features_pb2.History: ...  # noqa: D102
+
+
+class Query(Subject, Protocol):
+    """A message that asks about a user and several candidates."""
 
     @property
     def candidates(self) -> Sequence[features_pb2.Candidate]: ...  # noqa: D102
@@ -67,6 +71,13 @@ def parse_users(message: features_pb2.GetUserFeaturesRequest) -> tuple[UserQuery
 def parse_query(message: Query, subject: str | None, prefix: str = "") -> UserQuery:
     """One query; ``prefix`` leads to it in the request. Raises InvalidFieldError."""
     candidates = _parse_candidates(message.candidates, f"{prefix}candidates")
+    return parse_user(message, subject, candidates, prefix)
+
+
+def parse_user(
+    message: Subject, subject: str | None, candidates: tuple[Item, ...], prefix: str = ""
+) -> UserQuery:
+    """The query about these candidates. Raises InvalidFieldError."""
     if subject == "user_id":
         check_chars(f"{prefix}user_id", message.user_id, 1, MAX_ID_CHARS)
         return UserQuery(message.user_id, None, candidates)
@@ -79,8 +90,7 @@ def parse_query(message: Query, subject: str | None, prefix: str = "") -> UserQu
 def _parse_candidates(candidates: Sequence[features_pb2.Candidate], path: str) -> tuple[Item, ...]:
     check_count(path, len(candidates), 0, MAX_CANDIDATES)
     items = tuple(
-        _parse_candidate(candidate, f"{path}[{place}]")
-        for place, candidate in enumerate(candidates)
+        parse_candidate(candidate, f"{path}[{place}]") for place, candidate in enumerate(candidates)
     )
     seen: set[str] = set()
     for place, item in enumerate(items):
@@ -90,7 +100,8 @@ def _parse_candidates(candidates: Sequence[features_pb2.Candidate], path: str) -
     return items
 
 
-def _parse_candidate(candidate: features_pb2.Candidate, path: str) -> Item:
+def parse_candidate(candidate: features_pb2.Candidate, path: str) -> Item:
+    """One candidate; ``path`` leads to it in the request. Raises InvalidFieldError."""
     text = candidate.text
     check_chars(f"{path}.item_id", candidate.item_id, 1, MAX_ID_CHARS)
     check_chars(f"{path}.text.title", text.title, 0, MAX_TITLE_CHARS)

@@ -1,10 +1,11 @@
-"""What a ranking answers, as values."""
+"""What a ranking or an explanation answers, as values."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from rankloom_adapters.gate import Route
+from rankloom_engine.explain import StopReason
 from rankloom_server.ladder import Step
 
 
@@ -66,3 +67,36 @@ class RankAnswer:
     generation: int
     bundle_digest: str
     ranking: Ranking
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The score of one item, and the side that it is on."""
+
+    score: float
+    probability: float
+
+    @property
+    def liked(self) -> bool:
+        """Whether the user would rather like the item than not."""
+        return self.probability >= 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a text told of, and how it came about. ``num_tokens``: of the text."""
+
+    weave: Weave
+    verdict: Verdict
+    num_prompt_tokens: int
+    num_tokens: int
+    stop: StopReason
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainAnswer:
+    """What ends a text: the explanation, and the generation that made it."""
+
+    generation: int
+    bundle_digest: str
+    explanation: Explanation

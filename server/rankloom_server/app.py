@@ -14,7 +14,7 @@ import torch
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import BundleError
 from rankloom_adapters.generation import Generations
-from rankloom_engine.loading import Engine, load_engine
+from rankloom_engine.loading import Engine, Hardware, load_engine
 from rankloom_engine.memory import keep_freed_memory
 from rankloom_engine.runner import EngineLimits, EngineRunner
 from rankloom_features import service as feature_service
@@ -48,14 +48,15 @@ def serve_ranking(settings: Settings) -> None:
     logs.configure(settings.log_level)
     keep_freed_memory()
     torch.set_num_threads(settings.threads)
-    asyncio.run(_serve(settings, load_parts(settings.bundle)))
+    hardware = Hardware(settings.device, settings.dtype)
+    asyncio.run(_serve(settings, load_parts(settings.bundle, hardware)))
 
 
-def load_parts(folder: Path) -> Parts:
+def load_parts(folder: Path, hardware: Hardware | None = None) -> Parts:
     """Loads a whole bundle; takes seconds, and blocks. Raises StartError."""
     own = load_features(folder)
     try:
-        engine = load_engine(own.bundle)
+        engine = load_engine(own.bundle, hardware)
         if engine.weaver.gate.dim != own.provider.encoder.dim:
             raise BundleError(parts.GATE, "not of the feature model's latent space")
         return Parts(own, engine, TreeRanker([own.bundle.read(name) for name in parts.RANKERS]))
@@ -71,7 +72,7 @@ async def _serve(settings: Settings, loaded: Parts) -> None:
 @asynccontextmanager
 async def ranking_server(settings: Settings, loaded: Parts) -> AsyncIterator[RpcServer]:
     """A server that does not listen yet, with its model thread."""
-    runner = EngineRunner(loaded.engine.decoder, _limits(settings))
+    runner = EngineRunner(loaded.engine.decoder, _limits(settings), loaded.engine.weaver.stops)
     source = _feature_source(settings, loaded.own.provider)
     await runner.start()
     try:
@@ -122,6 +123,7 @@ def _server(settings: Settings, served: Served, provider: FeatureProvider) -> Rp
         facts={"bundle_digest": served.bundle_digest, "generation": number},
         reflects=settings.reflection,
     )
+    server.metrics.watch(served.runner)
     ranking_pb2_grpc.add_RankingServiceServicer_to_server(
         ranking.RankingService(pipeline, default_deadline_s=settings.default_deadline_s),
         server.grpc,

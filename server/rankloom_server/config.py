@@ -42,10 +42,15 @@ class Settings(BaseSettings):
     """Tokens of one micro-batch: more is not faster on a CPU, and delays what waits."""
     prefix_cache_mib: int = Field(default=256, ge=0)
     """Memory for users' histories as the model sees them, for their next calls."""
+    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """The model's number format; bfloat16 is several times faster where the CPU has AMX."""
     threads: PositiveInt = 1
     """Cores that the model may use."""
     drain_s: float = Field(default=30.0, ge=0.0, le=3600.0)
     """How long calls in flight may take to end after a signal to stop."""
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Where GET /metrics is answered for Prometheus; nowhere without one."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     reflection: bool = False
 

@@ -22,7 +22,7 @@ _ALLOWED: Final = frozenset(
         "address", "bundle_digest", "generation", "service", "all_ended",
         # a call
         "method", "code", "request_id", "rung", "rung_reason", "route", "cold", "features_failure",
-        "num_candidates", "num_events",
+        "num_candidates", "num_events", "prompt_tokens", "generated_tokens", "stop_reason",
         "total_ms", "features_ms", "prompt_ms", "queue_ms", "model_ms",
         # a fault
         "error_id", "exception", "caused_by", "stack",

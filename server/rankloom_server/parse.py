@@ -1,4 +1,4 @@
-"""A RankRequest from the wire becomes a value that can be relied on, or is refused."""
+"""A request from the wire becomes a value that can be relied on, or is refused."""
 
 from __future__ import annotations
 
@@ -7,19 +7,25 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from rankloom_features.catalogue import Catalogue
+from rankloom_engine.explain import Wording
+from rankloom_features.catalogue import Catalogue, Item
 from rankloom_features.provider import UserQuery
 from rankloom_features.wire import (
     MAX_CANDIDATES,
     InvalidFieldError,
     check_chars,
     check_count,
+    parse_candidate,
     parse_query,
+    parse_user,
 )
 from rankloom_proto.v1 import ranking_pb2
 
 MAX_REQUEST_ID_CHARS = 128
 MAX_TOP_K = MAX_CANDIDATES
+DEFAULT_EXPLAIN_TOKENS = 64
+MAX_EXPLAIN_TOKENS = 256
+MAX_TEMPERATURE = 2.0
 
 
 class Semantics(Enum):
@@ -55,6 +61,14 @@ class RankQuery:
     caller: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ExplainQuery:
+    """One explanation that is asked for. ``ranking``: of the one candidate, on the top rung."""
+
+    ranking: RankQuery
+    wording: Wording
+
+
 def parse_rank(message: ranking_pb2.RankRequest, caller: str = "") -> RankQuery:
     """The query of a request. Raises InvalidFieldError."""
     check_chars("request_id", message.request_id, 0, MAX_REQUEST_ID_CHARS)
@@ -74,13 +88,42 @@ def parse_rank(message: ranking_pb2.RankRequest, caller: str = "") -> RankQuery:
     )
 
 
+def parse_explain(message: ranking_pb2.ExplainRequest, caller: str = "") -> ExplainQuery:
+    """The query of a request. Raises InvalidFieldError."""
+    check_chars("request_id", message.request_id, 0, MAX_REQUEST_ID_CHARS)
+    item = parse_candidate(message.candidate, "candidate")
+    options = message.options
+    ranking = RankQuery(
+        request_id=message.request_id,
+        user=parse_user(message, message.WhichOneof("subject"), (item,)),
+        allow_degraded=False,
+        semantics=_parse_semantics(options.semantics),
+        generation=options.generation if options.HasField("generation") else None,
+        caller=caller,
+    )
+    return ExplainQuery(ranking, _parse_wording(options))
+
+
+def _parse_wording(options: ranking_pb2.ExplainOptions) -> Wording:
+    if options.max_tokens > MAX_EXPLAIN_TOKENS:
+        raise InvalidFieldError("options.max_tokens", f"must be at most {MAX_EXPLAIN_TOKENS}")
+    if not 0.0 <= options.temperature <= MAX_TEMPERATURE:  # NaN is refused too
+        bounds = f"must be from 0 to {MAX_TEMPERATURE:g}"
+        raise InvalidFieldError("options.temperature", bounds)
+    max_tokens = options.max_tokens or DEFAULT_EXPLAIN_TOKENS
+    return Wording(max_tokens, temperature=options.temperature, seed=options.seed)
+
+
 def check_texts(query: RankQuery, catalogue: Catalogue) -> None:
     """Raises InvalidFieldError where nothing can be read of a candidate."""
     for place, item in enumerate(query.user.candidates):
-        if not item.title.strip() and catalogue.index(item.item_id) < 0:
-            raise InvalidFieldError(
-                f"candidates[{place}].text.title", "needed: the catalogue lacks this item"
-            )
+        check_text(item, catalogue, f"candidates[{place}]")
+
+
+def check_text(item: Item, catalogue: Catalogue, path: str) -> None:
+    """Raises InvalidFieldError where nothing can be read of the candidate at ``path``."""
+    if not item.title.strip() and catalogue.index(item.item_id) < 0:
+        raise InvalidFieldError(f"{path}.text.title", "needed: the catalogue lacks this item")
 
 
 def check_semantics(query: RankQuery, ranks: Sequence[int]) -> None:

@@ -1,22 +1,32 @@
-"""One ranking, from query to answer, on domain values: it knows no gRPC."""
+"""One ranking or explanation, from query to answer, on domain values: it knows no gRPC."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import replace
 
-from rankloom_adapters.generation import Generations
+from rankloom_adapters.generation import Generations, Lease
+from rankloom_features.provider import UserFeatures
 from rankloom_server import logs
-from rankloom_server.answers import RankAnswer, Ranking
+from rankloom_server.answers import ExplainAnswer, Explanation, RankAnswer, Ranking
 from rankloom_server.errors import FeaturesUnavailableError
+from rankloom_server.explaining import explain_with_features, top_rung_only
 from rankloom_server.features import fault_of
 from rankloom_server.ladder import RungReason
-from rankloom_server.parse import RankQuery, check_semantics, check_texts
+from rankloom_server.parse import (
+    ExplainQuery,
+    RankQuery,
+    check_semantics,
+    check_text,
+    check_texts,
+)
 from rankloom_server.scoring import Served, rank_by_popularity, rank_with_features
 
 
 class RankPipeline:
-    """Ranks with the generation in service. Used from one event loop."""
+    """Ranks and explains with the generation in service. Used from one event loop."""
 
     def __init__(self, generations: Generations[Served], *, feature_share: float) -> None:
         self._generations = generations
@@ -37,14 +47,27 @@ class RankPipeline:
             ranking = replace(ranking, timing=timing)
             return RankAnswer(lease.number, lease.value.bundle_digest, ranking)
 
+    async def explain(
+        self, query: ExplainQuery, deadline: float
+    ) -> AsyncGenerator[str | ExplainAnswer, None]:
+        """Yields the text in pieces and then the answer, all by one generation.
+
+        Raises what ``rank`` raises, also between the pieces.
+        """
+        ranking = query.ranking
+        with self._generations.lease(ranking.generation) as lease, top_rung_only():
+            check_text(ranking.user.candidates[0], lease.value.catalogue, "candidate")
+            check_semantics(ranking, lease.value.runner.ranks)
+            features, fault = await self._features(lease.value, ranking, deadline)
+            told = explain_with_features(lease.value, query, features, fault, deadline)
+            async with aclosing(told) as parts:
+                async for part in parts:
+                    yield part if isinstance(part, str) else _answer(lease, part)
+
     async def _rank(self, served: Served, query: RankQuery, deadline: float) -> Ranking:
         started = time.perf_counter()
         try:
-            timeout_s = self._feature_share * _time_left(deadline)
-            features = await served.features.get(query.user, timeout_s)
-            fault = fault_of(features, served.space, len(query.user.candidates))
-            if fault is RungReason.FEATURES_UNAVAILABLE:
-                raise FeaturesUnavailableError("tabular_invalid")
+            features, fault = await self._features(served, query, deadline)
             features_s = time.perf_counter() - started
             ranking = await rank_with_features(served, query, features, fault, deadline)
         except FeaturesUnavailableError as error:
@@ -52,6 +75,21 @@ class RankPipeline:
             features_s = time.perf_counter() - started
             ranking = rank_by_popularity(served, query)
         return replace(ranking, timing=replace(ranking.timing, features_s=features_s))
+
+    async def _features(
+        self, served: Served, query: RankQuery, deadline: float
+    ) -> tuple[UserFeatures, RungReason | None]:
+        """The user's features, and what is wrong with the vector, if anything."""
+        timeout_s = self._feature_share * _time_left(deadline)
+        features = await served.features.get(query.user, timeout_s)
+        fault = fault_of(features, served.space, len(query.user.candidates))
+        if fault is RungReason.FEATURES_UNAVAILABLE:
+            raise FeaturesUnavailableError("tabular_invalid")
+        return features, fault
+
+
+def _answer(lease: Lease[Served], explanation: Explanation) -> ExplainAnswer:
+    return ExplainAnswer(lease.number, lease.value.bundle_digest, explanation)
 
 
 def _time_left(deadline: float) -> float:

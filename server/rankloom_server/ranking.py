@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -11,8 +13,8 @@ from google.protobuf.duration_pb2 import Duration
 
 from rankloom_proto.v1 import ranking_pb2, ranking_pb2_grpc
 from rankloom_server import logs
-from rankloom_server.answers import RankAnswer, RankedItem, Timing, Weave
-from rankloom_server.parse import parse_rank
+from rankloom_server.answers import ExplainAnswer, RankAnswer, RankedItem, Timing, Weave
+from rankloom_server.parse import parse_explain, parse_rank
 from rankloom_server.pipeline import RankPipeline
 
 SERVICE_NAME = ranking_pb2.DESCRIPTOR.services_by_name["RankingService"].full_name
@@ -31,12 +33,31 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
         """One user, 1 to 500 candidates."""
         query = parse_rank(request, _host_of(context.peer()))
         logs.note(request_id=query.request_id, num_candidates=len(query.user.candidates))
-        left_s: float | None = context.time_remaining()  # None where the call brings no deadline
-        budget_s = self._default_deadline_s if left_s is None else left_s
+        budget_s = self._budget_s(context)
         async with asyncio.timeout(budget_s):
             answer = await self._pipeline.rank(query, time.monotonic() + budget_s)
         _note(answer)
         return answer_to_wire(query.request_id, answer)
+
+    async def Explain(
+        self, request: ranking_pb2.ExplainRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncGenerator[ranking_pb2.ExplainResponse, None]:
+        """Text about one candidate, then its verdict; every stage heeds the deadline."""
+        query = parse_explain(request, _host_of(context.peer()))
+        logs.note(request_id=query.ranking.request_id)
+        deadline = time.monotonic() + self._budget_s(context)
+        async with aclosing(self._pipeline.explain(query, deadline)) as parts:
+            async for part in parts:
+                if isinstance(part, ExplainAnswer):
+                    _note_explanation(part)
+                    yield explanation_to_wire(query.ranking.request_id, part)
+                else:
+                    chunk = ranking_pb2.ExplanationChunk(text=part)
+                    yield ranking_pb2.ExplainResponse(chunk=chunk)
+
+    def _budget_s(self, context: grpc.aio.ServicerContext[Any, Any]) -> float:
+        left_s: float | None = context.time_remaining()  # None where the call brings no deadline
+        return self._default_deadline_s if left_s is None else left_s
 
 
 def _host_of(peer: str) -> str:
@@ -50,15 +71,34 @@ def answer_to_wire(request_id: str, answer: RankAnswer) -> ranking_pb2.RankRespo
     reason_name = reason.name if reason else "UNSPECIFIED"
     return ranking_pb2.RankResponse(
         request_id=request_id,
-        generation=ranking_pb2.Generation(
-            number=answer.generation, bundle_digest=answer.bundle_digest
-        ),
+        generation=_generation_to_wire(answer),
         weave=_weave_to_wire(ranking.weave),
         rung=ranking_pb2.Rung.Value(f"RUNG_{ranking.step.rung.name}"),
         rung_reason=ranking_pb2.RungReason.Value(f"RUNG_REASON_{reason_name}"),
         items=[_item_to_wire(rank, item) for rank, item in enumerate(ranking.items, 1)],
         timing=_timing_to_wire(ranking.timing),
     )
+
+
+def explanation_to_wire(request_id: str, answer: ExplainAnswer) -> ranking_pb2.ExplainResponse:
+    """The final message."""
+    explanation, verdict = answer.explanation, answer.explanation.verdict
+    final = ranking_pb2.Explanation(
+        request_id=request_id,
+        generation=_generation_to_wire(answer),
+        verdict=ranking_pb2.VERDICT_LIKED if verdict.liked else ranking_pb2.VERDICT_DISLIKED,
+        score=verdict.score,
+        probability=verdict.probability,
+        weave=_weave_to_wire(explanation.weave),
+        prompt_tokens=explanation.num_prompt_tokens,
+        generated_tokens=explanation.num_tokens,
+        stop_reason=ranking_pb2.StopReason.Value(f"STOP_REASON_{explanation.stop.name}"),
+    )
+    return ranking_pb2.ExplainResponse(final=final)
+
+
+def _generation_to_wire(answer: RankAnswer | ExplainAnswer) -> ranking_pb2.Generation:
+    return ranking_pb2.Generation(number=answer.generation, bundle_digest=answer.bundle_digest)
 
 
 def _weave_to_wire(weave: Weave) -> ranking_pb2.Weave:
@@ -108,14 +148,28 @@ def _note(answer: RankAnswer) -> None:
         generation=answer.generation,
         rung=ranking.step.rung.name,
         rung_reason=ranking.step.reason.name if ranking.step.reason else None,
-        route=ranking.weave.route.name if ranking.weave.route else None,
-        cold=ranking.weave.cold,
-        num_events=ranking.weave.num_events,
+        **_woven(ranking.weave),
         features_ms=_ms(timing.features_s),
         prompt_ms=_ms(timing.prompt_s),
         queue_ms=_ms(timing.queue_s),
         model_ms=_ms(timing.model_s),
     )
+
+
+def _note_explanation(answer: ExplainAnswer) -> None:
+    explanation = answer.explanation
+    logs.note(
+        generation=answer.generation,
+        prompt_tokens=explanation.num_prompt_tokens,
+        generated_tokens=explanation.num_tokens,
+        stop_reason=explanation.stop.name,
+        **_woven(explanation.weave),
+    )
+
+
+def _woven(weave: Weave) -> dict[str, object]:
+    route = weave.route.name if weave.route else None
+    return {"route": route, "cold": weave.cold, "num_events": weave.num_events}
 
 
 def _ms(seconds: float) -> float:

@@ -47,7 +47,7 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Prepared:
+class Prepared:
     """What the model needs; ``prior``: (candidates,) the trees' logits.
 
     ``order``: (candidates,) places in the request, the best prior first: where time runs
@@ -76,18 +76,16 @@ async def rank_with_features(
     EngineClosedError.
     """
     step = step_after(fault, allow_degraded=query.allow_degraded)
-    prepared = await asyncio.to_thread(_prepare, served, query, features, fault)
+    prepared = await asyncio.to_thread(prepare, served, query, features, fault)
     try:
-        terms = _terms(query, deadline)
-        scored = await served.runner.score(prepared.prompt, prepared.weights, terms)
-        scores = _finish(served.weaver, scored, prepared)
+        scored, scores = await score_prepared(served, query, prepared, deadline)
     except EngineFailedError as error:
         logs.fault("engine_failed", error)
         step = step_after(RungReason.ENGINE_FAILED, allow_degraded=query.allow_degraded)
         items = _unscored(query, prepared.prior)
         weave = Weave(cold=features.cold)
         return Ranking(step, weave, items, Timing(prompt_s=prepared.prompt_s))
-    weave = _weave(served.weaver, prepared, cold=features.cold)
+    weave = weave_of(served.weaver, prepared, cold=features.cold)
     timing = Timing(prompt_s=prepared.prompt_s, queue_s=scored.queue_s, model_s=scored.model_s)
     return Ranking(step, weave, _ranked(query, scores, prepared.prior), timing)
 
@@ -100,9 +98,9 @@ def rank_by_popularity(served: Served, query: RankQuery) -> Ranking:
     return Ranking(step, Weave(), _unscored(query, rows), Timing())
 
 
-def _prepare(
+def prepare(
     served: Served, query: RankQuery, features: UserFeatures, fault: RungReason | None
-) -> _Prepared:
+) -> Prepared:
     """Milliseconds of work: it runs on a thread beside the event loop."""
     started = time.perf_counter()
     gate, catalogue = served.weaver.gate, served.catalogue
@@ -122,7 +120,19 @@ def _prepare(
     )
     mix = _mix(gate, vector, query.semantics, known=not (fault or features.cold))
     weights = mixture.Weights(mix.weights, _MIXED[query.semantics])
-    return _Prepared(mix, weights, prompt, prior, order, time.perf_counter() - started)
+    return Prepared(mix, weights, prompt, prior, order, time.perf_counter() - started)
+
+
+async def score_prepared(
+    served: Served, query: RankQuery, prepared: Prepared, deadline: float
+) -> tuple[Scored, Scores]:
+    """What the model says, and the scores in the order of the request.
+
+    Raises WorkExpiredError, EngineFailedError or EngineClosedError.
+    """
+    terms = _terms(query, deadline)
+    scored = await served.runner.score(prepared.prompt, prepared.weights, terms)
+    return scored, _finish(served.weaver, scored, prepared)
 
 
 def _terms(query: RankQuery, deadline: float) -> Terms:
@@ -138,7 +148,7 @@ def _mix(gate: Gate, vector: NDArray[np.float32], semantics: Semantics, *, known
     return gate.top1(mix) if semantics is Semantics.TOP1 else mix
 
 
-def _finish(weaver: Weaver, scored: Scored, prepared: _Prepared) -> Scores:
+def _finish(weaver: Weaver, scored: Scored, prepared: Prepared) -> Scores:
     """Scores in the order of the request; NaN for what there was no time for."""
     margins = np.empty_like(scored.margins)
     margins[prepared.order] = scored.margins
@@ -149,7 +159,8 @@ def _finish(weaver: Weaver, scored: Scored, prepared: _Prepared) -> Scores:
     return scores
 
 
-def _weave(weaver: Weaver, prepared: _Prepared, *, cold: bool) -> Weave:
+def weave_of(weaver: Weaver, prepared: Prepared, *, cold: bool) -> Weave:
+    """How the experts were woven. ``cold``: no event of the user's names a known item."""
     mix = prepared.mix
     rows = zip(weaver.gate.experts, weaver.expert_digests, mix.weights.tolist(), strict=True)
     weights = tuple(ExpertWeight(*row) for row in rows if row[2] > 0.0)

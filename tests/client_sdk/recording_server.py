@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import grpc
 from google.protobuf.any_pb2 import Any as PackedAny
 from google.protobuf.message import Message
 from google.rpc import status_pb2  # type: ignore[import-untyped]
 
-from rankloom_proto.v1.ranking_pb2 import RankRequest, RankResponse
+from rankloom_proto.v1.ranking_pb2 import (
+    ExplainRequest,
+    ExplainResponse,
+    Explanation,
+    ExplanationChunk,
+    RankRequest,
+    RankResponse,
+)
 
-Behaviour = Callable[[RankRequest, grpc.ServicerContext], RankResponse]
+# Takes the request of the method that is called, and answers as that method does.
+Behaviour = Callable[[Any, grpc.ServicerContext], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +35,10 @@ class Received:
     @property
     def request(self) -> RankRequest:
         return RankRequest.FromString(self.payload)
+
+    @property
+    def explain_request(self) -> ExplainRequest:
+        return ExplainRequest.FromString(self.payload)
 
 
 class RecordingServer:
@@ -43,7 +55,10 @@ class RecordingServer:
             {
                 "Rank": grpc.unary_unary_rpc_method_handler(
                     self._rank, response_serializer=RankResponse.SerializeToString
-                )
+                ),
+                "Explain": grpc.unary_stream_rpc_method_handler(
+                    self._explain, response_serializer=ExplainResponse.SerializeToString
+                ),
             },
         )
         self._server.add_generic_rpc_handlers((service,))
@@ -69,12 +84,24 @@ class RecordingServer:
         self.stop()
 
     def _rank(self, payload: bytes, context: grpc.ServicerContext) -> RankResponse:
+        answer: RankResponse = self._record(payload, context)(
+            RankRequest.FromString(payload), context
+        )
+        return answer
+
+    def _explain(self, payload: bytes, context: grpc.ServicerContext) -> Iterator[ExplainResponse]:
+        parts: Iterator[ExplainResponse] = self._record(payload, context)(
+            ExplainRequest.FromString(payload), context
+        )
+        return parts
+
+    def _record(self, payload: bytes, context: grpc.ServicerContext) -> Behaviour:
         metadata = dict(cast("Iterable[tuple[str, str]]", context.invocation_metadata()))
         call = Received(payload, context.time_remaining(), metadata["user-agent"])
         with self._lock:
             behaviour = self._behaviours[min(len(self.received), len(self._behaviours) - 1)]
             self.received.append(call)
-        return behaviour(call.request, context)
+        return behaviour
 
 
 def answer(**fields: object) -> Behaviour:
@@ -113,6 +140,47 @@ def fail_with_bytes(code: grpc.StatusCode, message: str, payload: bytes | None) 
         context.abort(code, message)
 
     return behave
+
+
+def tell(*texts: str, **final: object) -> Behaviour:
+    """Answer with these pieces of text, and these fields of the final message."""
+
+    def behave(request: ExplainRequest, _: grpc.ServicerContext) -> Iterator[ExplainResponse]:
+        for text in texts:
+            yield chunk(text)
+        given = {"request_id": request.request_id, **final}
+        yield ExplainResponse(final=Explanation(**given))  # type: ignore[arg-type]
+
+    return behave
+
+
+def chunk(text: str) -> ExplainResponse:
+    return ExplainResponse(chunk=ExplanationChunk(text=text))
+
+
+def tell_then(text: str, then: Behaviour) -> Behaviour:
+    """Answer with a piece of text, and go on as `then` does."""
+
+    def behave(request: ExplainRequest, context: grpc.ServicerContext) -> Iterator[ExplainResponse]:
+        yield chunk(text)
+        yield from then(request, context)
+
+    return behave
+
+
+class Silence:
+    """Says these pieces, and nothing more until the call ends; `ended` is set when it has."""
+
+    def __init__(self, *texts: str) -> None:
+        self._texts = texts
+        self.ended = threading.Event()
+
+    def __call__(
+        self, request: ExplainRequest, context: grpc.ServicerContext
+    ) -> Iterator[ExplainResponse]:
+        context.add_callback(self.ended.set)
+        yield from map(chunk, self._texts)
+        self.ended.wait(30.0)
 
 
 def wait(seconds: float) -> Behaviour:

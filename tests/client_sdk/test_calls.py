@@ -20,11 +20,13 @@ from client_sdk.clients import AnyClient, ThreadedClient
 from client_sdk.recording_server import RecordingServer, answer, fail, wait
 from rankloom import (
     AsyncClient,
+    AsyncExplanationStream,
     CallCancelledError,
     Client,
     ClientClosedError,
     ConnectionFailedError,
     DeadlineExceededError,
+    ExplanationStream,
     InvalidRequestError,
     RankloomError,
     UnavailableError,
@@ -205,13 +207,20 @@ async def test_tasks_share_one_client(server: RecordingServer) -> None:
 def test_both_clients_have_the_same_methods() -> None:
     sync, aio = public_signatures(Client), public_signatures(AsyncClient)
     assert sync == aio
-    assert {"rank", "wait_ready", "close"} <= sync.keys()
+    assert {"rank", "explain", "wait_ready", "close"} <= sync.keys()
+
+
+def test_both_streams_have_the_same_methods() -> None:
+    sync, aio = public_signatures(ExplanationStream), public_signatures(AsyncExplanationStream)
+    assert {"result", "close"} <= sync.keys()
+    assert sync.keys() == aio.keys()
+    assert sync["result"] == aio["result"]
 
 
 def public_signatures(kind: type) -> dict[str, str]:
     methods = inspect.getmembers(kind, inspect.isfunction)
     return {
-        name: str(inspect.signature(method))
+        name: str(inspect.signature(method)).replace("'Async", "'")
         for name, method in methods
         if not name.startswith("_") or name == "__init__"
     }

@@ -9,13 +9,13 @@ import pytest
 
 from client_sdk.clients import AnyClient
 from client_sdk.recording_server import RecordingServer
-from rankloom import Event, InvalidRequestError, Item, RankOptions, Semantics
+from rankloom import Event, ExplainOptions, InvalidRequestError, Item, RankOptions, Semantics
 from rankloom.policy import MAX_MESSAGE_BYTES
-from rankloom.requests import build_request
+from rankloom.requests import build_explain_request, build_request
 from rankloom_proto.v1 import ranking_pb2
 from rankloom_proto.v1.features_pb2 import Candidate, History, ItemText
 from rankloom_proto.v1.features_pb2 import Event as WireEvent
-from rankloom_proto.v1.ranking_pb2 import RankRequest
+from rankloom_proto.v1.ranking_pb2 import ExplainRequest, RankRequest
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 NOON_S = 1_714_564_800
@@ -171,6 +171,81 @@ def test_what_the_wire_cannot_express_is_refused(field: str, arguments: dict[str
     assert caught.value.status == ""
 
 
+def build_explain(**changes: object) -> ExplainRequest:
+    """Build a request that is right but for the changes."""
+    defaults = {"item": "a", "user": "u", "history": None, "options": ExplainOptions()}
+    return build_explain_request(**{**defaults, "request_id": "r", **changes})  # type: ignore[arg-type]
+
+
+def test_everything_given_for_an_explanation_is_sent() -> None:
+    options = ExplainOptions(
+        max_tokens=9, temperature=0.5, seed=2**64 - 1, semantics=Semantics.TOP1, generation=7
+    )
+    film = Item("b", title="Été", year=1999)
+    request = build_explain(item=film, user=None, history=[Event("x", liked=True)], options=options)
+    assert request == ExplainRequest(
+        request_id="r",
+        history=History(events=[WireEvent(item_id="x", liked=True)]),
+        candidate=Candidate(item_id="b", text=ItemText(title="Été", year=1999)),
+        options=ranking_pb2.ExplainOptions(
+            max_tokens=9,
+            temperature=0.5,
+            seed=2**64 - 1,
+            semantics=ranking_pb2.SEMANTICS_TOP1,
+            generation=7,
+        ),
+    )
+
+
+def test_an_explanations_defaults_leave_the_choice_to_the_server() -> None:
+    request = build_explain(request_id=None)
+    assert request.user_id == "u"
+    assert request.candidate == Candidate(item_id="a")
+    assert request.options == ranking_pb2.ExplainOptions()
+    assert len(request.request_id) == 32
+
+
+def test_limits_of_an_explanation_are_left_to_the_server() -> None:
+    options = build_explain(options=ExplainOptions(max_tokens=2**32 - 1, temperature=-1)).options
+    assert (options.max_tokens, options.temperature) == (2**32 - 1, -1.0)
+
+
+EXPLAIN_REFUSED: list[tuple[str, str, dict[str, Any]]] = [
+    ("both", "user", {"history": []}),
+    ("neither", "user", {"user": None}),
+    ("request-id", "request_id", {"request_id": 7}),
+    ("item-list", "item", {"item": ["a"]}),
+    ("item-surrogate", "item", {"item": "\udcff"}),
+    ("year", "item.year", {"item": Item("a", year="1999")}),  # type: ignore[arg-type]
+    ("event", "history[0]", {"user": None, "history": ["a"]}),
+    ("options", "options", {"options": RankOptions()}),
+    ("max-tokens", "options.max_tokens", {"options": ExplainOptions(max_tokens=-1)}),
+    (
+        "temperature-word",
+        "options.temperature",
+        {"options": ExplainOptions(temperature="1")},  # type: ignore[arg-type]
+    ),
+    ("temperature-bool", "options.temperature", {"options": ExplainOptions(temperature=True)}),
+    ("temperature-huge", "options.temperature", {"options": ExplainOptions(temperature=10**400)}),
+    ("seed", "options.seed", {"options": ExplainOptions(seed=2**64)}),
+    ("generation", "options.generation", {"options": ExplainOptions(generation=-1)}),
+    ("too-large", "item", {"item": Item("a", description="x" * MAX_MESSAGE_BYTES)}),
+]
+
+
+@pytest.mark.parametrize(
+    ("field", "arguments"),
+    [case[1:] for case in EXPLAIN_REFUSED],
+    ids=[case[0] for case in EXPLAIN_REFUSED],
+)
+def test_an_explanation_that_the_wire_cannot_express_is_refused(
+    field: str, arguments: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        build_explain(**arguments)
+    assert [violation.field for violation in caught.value.violations] == [field]
+
+
 async def test_nothing_is_sent_for_a_refused_request(
     client_class: AnyClient, server: RecordingServer
 ) -> None:
@@ -179,6 +254,10 @@ async def test_nothing_is_sent_for_a_refused_request(
             await client.rank("abc", user="u")
         with pytest.raises(InvalidRequestError, match="timeout_s"):
             await client.rank(["a"], user="u", timeout_s=0)
+        with pytest.raises(InvalidRequestError, match="item"):
+            client.explain(["a"], user="u")  # type: ignore[arg-type]
+        with pytest.raises(InvalidRequestError, match="timeout_s"):
+            client.explain("a", user="u", timeout_s=0)
     assert server.received == []
 
 

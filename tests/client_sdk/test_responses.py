@@ -23,7 +23,9 @@ from rankloom import (
     Rung,
     RungReason,
     Semantics,
+    StopReason,
     Timing,
+    Verdict,
     Weave,
 )
 from rankloom.responses import parse_response
@@ -112,6 +114,8 @@ def test_an_empty_answer_is_still_a_value() -> None:
         (Rung, wire.Rung, "RUNG_"),
         (RungReason, wire.RungReason, "RUNG_REASON_"),
         (ErrorReason, wire.ErrorReason, "ERROR_REASON_"),
+        (Verdict, wire.Verdict, "VERDICT_"),
+        (StopReason, wire.StopReason, "STOP_REASON_"),
     ],
 )
 def test_every_wire_value_has_its_name(

@@ -32,5 +32,5 @@ def feature_parts(feature_folder: Path) -> FeatureParts:
 
 
 @pytest.fixture(scope="session")
-def parts(bundle_folder: Path) -> Parts:
-    return load_parts(bundle_folder)
+def parts(served_folder: Path) -> Parts:
+    return load_parts(served_folder)

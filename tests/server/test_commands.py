@@ -121,10 +121,10 @@ async def test_it_serves_features_until_a_signal(feature_folder: Path) -> None:
 
 
 async def test_it_serves_rankings_until_a_signal_and_ends_the_call_in_flight(
-    bundle_folder: Path, parts: Parts
+    served_folder: Path, parts: Parts
 ) -> None:
     size = min(300, len(parts.own.provider.catalogue))
-    async with serving("--bundle", str(bundle_folder)) as (process, address):
+    async with serving("--bundle", str(served_folder)) as (process, address):
         async with grpc.aio.insecure_channel(address) as channel:
             first = await rank(channel, request(parts, user_id=PLANTED))
             assert first.generation.bundle_digest == parts.own.bundle.digest
@@ -141,10 +141,10 @@ async def test_it_serves_rankings_until_a_signal_and_ends_the_call_in_flight(
     assert PLANTED.encode() not in log
 
 
-async def test_a_ranking_server_asks_a_feature_server(bundle_folder: Path, parts: Parts) -> None:
+async def test_a_ranking_server_asks_a_feature_server(served_folder: Path, parts: Parts) -> None:
     async with (
-        serving("features", "--bundle", str(bundle_folder)) as (_, features),
-        serving("--bundle", str(bundle_folder), "--features", features) as (_, address),
+        serving("features", "--bundle", str(served_folder)) as (_, features),
+        serving("--bundle", str(served_folder), "--features", features) as (_, address),
         grpc.aio.insecure_channel(address) as channel,
     ):
         answer = await rank(channel, request(parts))

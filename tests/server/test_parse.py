@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
 
+from rankloom_engine.explain import Wording
 from rankloom_features.catalogue import Catalogue, Item
 from rankloom_features.events import Event
 from rankloom_features.provider import UserQuery
@@ -15,10 +17,21 @@ from rankloom_proto.v1.ranking_pb2 import (
     SEMANTICS_PEFT_LINEAR,
     SEMANTICS_TOP1,
     SEMANTICS_UNSPECIFIED,
+    ExplainOptions,
+    ExplainRequest,
     RankOptions,
     RankRequest,
 )
-from rankloom_server.parse import RankQuery, Semantics, check_semantics, check_texts, parse_rank
+from rankloom_server.parse import (
+    ExplainQuery,
+    RankQuery,
+    Semantics,
+    check_semantics,
+    check_text,
+    check_texts,
+    parse_explain,
+    parse_rank,
+)
 
 PLANTED = "planted-secret"
 
@@ -135,3 +148,63 @@ def test_an_item_that_nobody_knows_needs_a_title(title: str) -> None:
 def test_known_items_need_no_text() -> None:
     user = UserQuery("u", None, (Item("known"), Item("new", title="New")))
     check_texts(RankQuery("", user), Catalogue([Item("known", title="Known")]))
+
+
+def explain_request(**fields: object) -> ExplainRequest:
+    given = {"user_id": "u", "candidate": Candidate(item_id="a"), **fields}
+    return ExplainRequest(**given)  # type: ignore[arg-type]
+
+
+def explain_options(**fields: object) -> ExplainRequest:
+    return explain_request(options=ExplainOptions(**fields))  # type: ignore[arg-type]
+
+
+EXPLAIN_REFUSED: dict[str, tuple[ExplainRequest, str]] = {
+    "long request id": (explain_request(request_id=PLANTED * 10), "request_id"),
+    "no candidate": (ExplainRequest(user_id="u"), "candidate.item_id"),
+    "no subject": (ExplainRequest(candidate=Candidate(item_id="a")), "subject"),
+    "empty user": (explain_request(user_id=""), "user_id"),
+    "event without item": (
+        explain_request(history=History(events=[EventMessage()])),
+        "history.events[0].item_id",
+    ),
+    "max_tokens 257": (explain_options(max_tokens=257), "options.max_tokens"),
+    "temperature above": (explain_options(temperature=2.001), "options.temperature"),
+    "temperature below": (explain_options(temperature=-0.001), "options.temperature"),
+    "temperature infinite": (explain_options(temperature=math.inf), "options.temperature"),
+    "temperature NaN": (explain_options(temperature=math.nan), "options.temperature"),
+    "unknown semantics": (explain_options(semantics=99), "options.semantics"),
+}
+
+
+@pytest.mark.parametrize("name", EXPLAIN_REFUSED)
+def test_refuses_a_wrong_field_of_an_explanation_by_its_path(name: str) -> None:
+    message, field = EXPLAIN_REFUSED[name]
+    with pytest.raises(InvalidFieldError) as caught:
+        parse_explain(message)
+    assert caught.value.field == field
+    assert PLANTED not in str(caught.value)
+
+
+def test_a_bare_explanation_takes_the_defaults() -> None:
+    ranking = RankQuery("", UserQuery("u", None, (Item("a"),)), allow_degraded=False)
+    wording = Wording(max_tokens=64, temperature=0.0, seed=0)
+    assert parse_explain(explain_request()) == ExplainQuery(ranking, wording)
+    assert parse_explain(explain_options(max_tokens=0)).wording == wording
+
+
+def test_options_of_an_explanation_are_read() -> None:
+    message = explain_options(
+        max_tokens=256, temperature=2.0, seed=2**64 - 1, semantics=SEMANTICS_TOP1, generation=0
+    )
+    query = parse_explain(message, caller="c")
+    assert query.wording == Wording(max_tokens=256, temperature=2.0, seed=2**64 - 1)
+    assert query.ranking.semantics is Semantics.TOP1
+    assert (query.ranking.generation, query.ranking.caller) == (0, "c")
+
+
+def test_an_item_to_explain_that_nobody_knows_needs_a_title() -> None:
+    catalogue = Catalogue([Item("known", title="Known")])
+    check_text(Item("known"), catalogue, "candidate")
+    with pytest.raises(InvalidFieldError, match=r"^candidate\.text\.title: "):
+        check_text(Item("new", title=" "), catalogue, "candidate")

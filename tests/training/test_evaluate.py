@@ -28,15 +28,15 @@ def dataset(small_data: Path) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def scored(bundle_folder: Path, dataset: Dataset) -> Scored:
-    bundle = open_bundle(bundle_folder)
+def scored(served_folder: Path, dataset: Dataset) -> Scored:
+    bundle = open_bundle(served_folder)
     return score_test(bundle, dataset, Protocol.P1, through_grpc=False, on_step=quiet)
 
 
 def test_scores_through_grpc_equal_those_in_the_process(
-    bundle_folder: Path, dataset: Dataset, scored: Scored
+    served_folder: Path, dataset: Dataset, scored: Scored
 ) -> None:
-    bundle = open_bundle(bundle_folder)
+    bundle = open_bundle(served_folder)
     served = score_test(bundle, dataset, Protocol.P1, through_grpc=True, on_step=quiet)
     assert np.array_equal(served.rows, scored.rows)
     assert np.abs(served.scores["served"] - scored.scores["served"]).max() <= 1e-5
@@ -49,9 +49,9 @@ def test_every_test_row_is_scored_once(dataset: Dataset, scored: Scored) -> None
 
 
 def test_the_report_has_its_keys_as_json_and_as_a_plot(
-    bundle_folder: Path, scored: Scored, tmp_path: Path
+    served_folder: Path, scored: Scored, tmp_path: Path
 ) -> None:
-    found = report(scored, Protocol.P1, open_bundle(bundle_folder))
+    found = report(scored, Protocol.P1, open_bundle(served_folder))
     reporting.write_json(found, {}, tmp_path / "report.json")
     fields = json.loads((tmp_path / "report.json").read_text())
     for key in KEYS:
@@ -64,9 +64,9 @@ def test_the_report_has_its_keys_as_json_and_as_a_plot(
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_tables_name_the_rows_and_the_protocol(bundle_folder: Path, scored: Scored) -> None:
+def test_the_tables_name_the_rows_and_the_protocol(served_folder: Path, scored: Scored) -> None:
     console = Console(record=True, width=160)
-    found = report(scored, Protocol.P1, open_bundle(bundle_folder))
+    found = report(scored, Protocol.P1, open_bundle(served_folder))
     reporting.show(console, found, {})
     text = console.export_text()
     assert f"{len(scored.rows)} test rows" in text
@@ -74,8 +74,8 @@ def test_the_tables_name_the_rows_and_the_protocol(bundle_folder: Path, scored: 
     assert "cold rows" in text
 
 
-def test_another_protocol_is_refused(bundle_folder: Path, dataset: Dataset) -> None:
+def test_another_protocol_is_refused(served_folder: Path, dataset: Dataset) -> None:
     with pytest.raises(ProtocolError, match="p1"):
         score_test(
-            open_bundle(bundle_folder), dataset, Protocol.P0, through_grpc=False, on_step=quiet
+            open_bundle(served_folder), dataset, Protocol.P0, through_grpc=False, on_step=quiet
         )

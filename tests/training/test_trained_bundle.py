@@ -35,9 +35,12 @@ def test_the_metadata_say_how_it_was_made(bundle: Bundle, small_data: Path) -> N
 def test_the_gate_names_the_experts_that_are_there(bundle: Bundle) -> None:
     gate = Gate.from_bytes(bundle.read(parts.GATE))
     assert set(gate.experts) == set(bundle.experts()) >= {GLOBAL}
-    digests = [load_expert(bundle, name).digest for name in gate.experts]
-    # A group's expert that did not beat the global one on validation stays equal to it.
-    assert any(digest != digests[-1] for digest in digests[:-1])
+
+
+def test_groups_that_learned_nothing_clear_keep_the_global_expert(bundle: Bundle) -> None:
+    """A handful of validation rows cannot show that an expert is better."""
+    gate = Gate.from_bytes(bundle.read(parts.GATE))
+    assert len({load_expert(bundle, name).digest for name in gate.experts}) == 1
 
 
 def test_scores_are_calibrated_on_the_validation_rows(bundle: Bundle) -> None:

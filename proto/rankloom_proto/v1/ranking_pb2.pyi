@@ -121,6 +121,52 @@ RUNG_REASON_ENGINE_FAILED: RungReason.ValueType  # 4
 """The engine failed on this request."""
 Global___RungReason: _TypeAlias = RungReason  # noqa: Y015
 
+class _Verdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VERDICT_UNSPECIFIED: _Verdict.ValueType  # 0
+    VERDICT_LIKED: _Verdict.ValueType  # 1
+    """0.5 and above."""
+    VERDICT_DISLIKED: _Verdict.ValueType  # 2
+
+class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
+    """The side of one half that the probability is on."""
+
+VERDICT_UNSPECIFIED: Verdict.ValueType  # 0
+VERDICT_LIKED: Verdict.ValueType  # 1
+"""0.5 and above."""
+VERDICT_DISLIKED: Verdict.ValueType  # 2
+Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
+
+class _StopReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StopReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StopReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STOP_REASON_UNSPECIFIED: _StopReason.ValueType  # 0
+    STOP_REASON_STOP_TOKEN: _StopReason.ValueType  # 1
+    """The model had said it all."""
+    STOP_REASON_MAX_TOKENS: _StopReason.ValueType  # 2
+    """As many tokens as the request allows."""
+    STOP_REASON_DEADLINE: _StopReason.ValueType  # 3
+    """The call's time was nearly over."""
+
+class StopReason(_StopReason, metaclass=_StopReasonEnumTypeWrapper):
+    """Why the text ends where it does."""
+
+STOP_REASON_UNSPECIFIED: StopReason.ValueType  # 0
+STOP_REASON_STOP_TOKEN: StopReason.ValueType  # 1
+"""The model had said it all."""
+STOP_REASON_MAX_TOKENS: StopReason.ValueType  # 2
+"""As many tokens as the request allows."""
+STOP_REASON_DEADLINE: StopReason.ValueType  # 3
+"""The call's time was nearly over."""
+Global___StopReason: _TypeAlias = StopReason  # noqa: Y015
+
 class _ErrorReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -447,3 +493,192 @@ class Timing(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Timing: _TypeAlias = Timing  # noqa: Y015
+
+@_typing.final
+class ExplainRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Echoed in the final message. At most 128 characters."""
+    user_id: _builtins.str
+    @_builtins.property
+    def history(self) -> _features_pb2.History: ...
+    @_builtins.property
+    def candidate(self) -> _features_pb2.Candidate: ...
+    @_builtins.property
+    def options(self) -> Global___ExplainOptions: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        history: _features_pb2.History | None = ...,
+        candidate: _features_pb2.Candidate | None = ...,
+        options: Global___ExplainOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "history", b"history", "options", b"options", "subject", b"subject", "user_id", b"user_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "history", b"history", "options", b"options", "request_id", b"request_id", "subject", b"subject", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["user_id", "history"]  # noqa: Y015
+    _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
+
+Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
+
+@_typing.final
+class ExplainOptions(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    SEMANTICS_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    max_tokens: _builtins.int
+    """The most tokens of text; 0 or absent: the server's default, 64. At most 256."""
+    temperature: _builtins.float
+    """0 or absent: always the likeliest token; above, tokens are drawn. At most 2."""
+    seed: _builtins.int
+    """What tokens are drawn by; the same seed draws the same ones. Default 0."""
+    semantics: Global___Semantics.ValueType
+    generation: _builtins.int
+    """The generation that must answer, as that of the ranking that is to be explained;
+    absent: the one that serves this user now.
+    """
+    def __init__(
+        self,
+        *,
+        max_tokens: _builtins.int | None = ...,
+        temperature: _builtins.float | None = ...,
+        seed: _builtins.int | None = ...,
+        semantics: Global___Semantics.ValueType = ...,
+        generation: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_generation", b"_generation", "_max_tokens", b"_max_tokens", "_seed", b"_seed", "_temperature", b"_temperature", "generation", b"generation", "max_tokens", b"max_tokens", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_generation", b"_generation", "_max_tokens", b"_max_tokens", "_seed", b"_seed", "_temperature", b"_temperature", "generation", b"generation", "max_tokens", b"max_tokens", "seed", b"seed", "semantics", b"semantics", "temperature", b"temperature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__generation: _TypeAlias = _typing.Literal["generation"]  # noqa: Y015
+    _WhichOneofArgType__generation: _TypeAlias = _typing.Literal["_generation", b"_generation"]  # noqa: Y015
+    _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
+    _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
+    _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__generation) -> _WhichOneofReturnType__generation | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
+
+Global___ExplainOptions: _TypeAlias = ExplainOptions  # noqa: Y015
+
+@_typing.final
+class ExplainResponse(_message.Message):
+    """Any number of chunks, then one final message. Where there is none, the status says why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNK_FIELD_NUMBER: _builtins.int
+    FINAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def chunk(self) -> Global___ExplanationChunk: ...
+    @_builtins.property
+    def final(self) -> Global___Explanation: ...
+    def __init__(
+        self,
+        *,
+        chunk: Global___ExplanationChunk | None = ...,
+        final: Global___Explanation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "final", b"final", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "final", b"final", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["chunk", "final"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
+
+@_typing.final
+class ExplanationChunk(_message.Message):
+    """The next piece of the text, of whole characters."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplanationChunk: _TypeAlias = ExplanationChunk  # noqa: Y015
+
+@_typing.final
+class Explanation(_message.Message):
+    """What the text told of, and how it came about."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    WEAVE_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    GENERATED_TOKENS_FIELD_NUMBER: _builtins.int
+    STOP_REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    verdict: Global___Verdict.ValueType
+    score: _builtins.float
+    """Logit on the model's own scale, as in a ranking."""
+    probability: _builtins.float
+    """Calibrated probability that the user likes the item."""
+    prompt_tokens: _builtins.int
+    """Tokens that the model read up to the verdict."""
+    generated_tokens: _builtins.int
+    """Tokens of the text."""
+    stop_reason: Global___StopReason.ValueType
+    @_builtins.property
+    def generation(self) -> Global___Generation: ...
+    @_builtins.property
+    def weave(self) -> Global___Weave: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        generation: Global___Generation | None = ...,
+        verdict: Global___Verdict.ValueType = ...,
+        score: _builtins.float = ...,
+        probability: _builtins.float = ...,
+        weave: Global___Weave | None = ...,
+        prompt_tokens: _builtins.int = ...,
+        generated_tokens: _builtins.int = ...,
+        stop_reason: Global___StopReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "weave", b"weave"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generated_tokens", b"generated_tokens", "generation", b"generation", "probability", b"probability", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "score", b"score", "stop_reason", b"stop_reason", "verdict", b"verdict", "weave", b"weave"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Explanation: _TypeAlias = Explanation  # noqa: Y015

@@ -35,6 +35,10 @@ class RankingServiceStub:
     def __new__(cls, channel: _aio.Channel) -> RankingServiceAsyncStub: ...
     Rank: _grpc.UnaryUnaryMultiCallable[_ranking_pb2.RankRequest, _ranking_pb2.RankResponse]
     """One user, 1 to 500 candidates."""
+    Explain: _grpc.UnaryStreamMultiCallable[_ranking_pb2.ExplainRequest, _ranking_pb2.ExplainResponse]
+    """Text in words about one candidate for one user, as it is written, then the verdict
+    that it tells of: the one that a ranking by the same generation would give.
+    """
 
 @_typing.type_check_only
 class RankingServiceAsyncStub(RankingServiceStub):
@@ -43,6 +47,10 @@ class RankingServiceAsyncStub(RankingServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Rank: _aio.UnaryUnaryMultiCallable[_ranking_pb2.RankRequest, _ranking_pb2.RankResponse]  # type: ignore[assignment]
     """One user, 1 to 500 candidates."""
+    Explain: _aio.UnaryStreamMultiCallable[_ranking_pb2.ExplainRequest, _ranking_pb2.ExplainResponse]  # type: ignore[assignment]
+    """Text in words about one candidate for one user, as it is written, then the verdict
+    that it tells of: the one that a ranking by the same generation would give.
+    """
 
 class RankingServiceServicer(metaclass=_abc_1.ABCMeta):
     """Ranks candidate items for one user with a mixture of experts woven for that user."""
@@ -54,5 +62,15 @@ class RankingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ranking_pb2.RankResponse, _abc.Awaitable[_ranking_pb2.RankResponse]]:
         """One user, 1 to 500 candidates."""
+
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _ranking_pb2.ExplainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_ranking_pb2.ExplainResponse], _abc.AsyncIterator[_ranking_pb2.ExplainResponse]]:
+        """Text in words about one candidate for one user, as it is written, then the verdict
+        that it tells of: the one that a ranking by the same generation would give.
+        """
 
 def add_RankingServiceServicer_to_server(servicer: RankingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -7,7 +7,8 @@ server's fault, and no exception passes, since gRPC would send its text to the c
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -16,6 +17,7 @@ from google.protobuf.message import DecodeError
 from rankloom_server import logs
 from rankloom_server.admission import Admission
 from rankloom_server.errors import MalformedError
+from rankloom_server.metrics import Metrics
 from rankloom_server.rpc.status import refusal_of
 
 _OURS = "/rankloom."  # health and reflection are answered whatever the load
@@ -29,8 +31,9 @@ if TYPE_CHECKING:  # gRPC's classes are generic in their stubs only
 class Boundary(grpc.aio.ServerInterceptor):
     """Guards all methods that take one message; limits and logs those of rankloom."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, metrics: Metrics) -> None:
         self._admission = admission
+        self._metrics = metrics
 
     async def intercept_service(
         self,
@@ -44,7 +47,10 @@ class Boundary(grpc.aio.ServerInterceptor):
         answer = _parsing(handler)
         if handler_call_details.method.startswith(_OURS):
             admitted = _translating(_admitting(answer, self._admission))
-            return _with_answer(handler, _logging(admitted, handler_call_details.method))
+            method = handler_call_details.method
+            return _with_answer(
+                handler, _logging(_counting(admitted, method, self._metrics), method)
+            )
         return _with_answer(handler, _translating(answer))
 
 
@@ -68,9 +74,20 @@ def _parsing(handler: Handler) -> Answer:
             request = parse(payload)
         except DecodeError as error:
             raise MalformedError from error
-        return await behaviour(request, context)
+        answered = behaviour(request, context)
+        if isinstance(answered, AsyncGenerator):
+            await _write(answered, context)
+            return None
+        return await answered
 
     return answer
+
+
+async def _write(answers: AsyncGenerator[object, None], context: Context) -> None:
+    """Sends a stream; closes its source also where the caller leaves in the middle."""
+    async with aclosing(answers):
+        async for each in answers:
+            await context.write(each)
 
 
 def _admitting(inner: Answer, admission: Admission) -> Answer:
@@ -89,6 +106,22 @@ def _translating(inner: Answer) -> Answer:
             raise
         except Exception as error:
             await refusal_of(error).send(context)
+
+    return answer
+
+
+def _counting(inner: Answer, method: str, metrics: Metrics) -> Answer:
+    async def answer(payload: bytes, context: Context) -> object:
+        started, code = time.perf_counter(), "CANCELLED"
+        try:
+            answered = await inner(payload, context)
+            code = "OK"
+            return answered
+        except grpc.aio.AbortError:
+            code = context.code().name
+            raise
+        finally:
+            metrics.count_call(method.rpartition("/")[2], code, time.perf_counter() - started)
 
     return answer
 

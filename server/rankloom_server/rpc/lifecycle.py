@@ -16,6 +16,7 @@ from rankloom_server import logs
 from rankloom_server.admission import Admission
 from rankloom_server.config import Settings
 from rankloom_server.errors import ListenError
+from rankloom_server.metrics import Metrics
 from rankloom_server.rpc.interceptors import Boundary
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
@@ -49,7 +50,9 @@ class RpcServer:
         facts: Mapping[str, object],
         reflects: bool,
     ) -> None:
-        self.grpc = grpc.aio.server(interceptors=[Boundary(admission)], options=_OPTIONS)
+        self.metrics = Metrics()
+        boundary = Boundary(admission, self.metrics)
+        self.grpc = grpc.aio.server(interceptors=[boundary], options=_OPTIONS)
         self._admission = admission
         self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]
         self._services = ("", *services)
@@ -64,10 +67,11 @@ class RpcServer:
         """Takes calls until a signal to stop, then drains. Raises StartError."""
         stop = stop_event()
         port = await self.start(settings.host, settings.port)
-        await self.open()
-        logs.write("serving", address=f"{settings.host}:{port}", **self._facts)
-        await stop.wait()
-        await self.drain(settings.drain_s)
+        with self.metrics.exposed(settings.host, settings.metrics_port):
+            await self.open()
+            logs.write("serving", address=f"{settings.host}:{port}", **self._facts)
+            await stop.wait()
+            await self.drain(settings.drain_s)
 
     async def start(self, host: str, port: int) -> int:
         """Listens, not serving yet; answers the port. Raises ListenError."""

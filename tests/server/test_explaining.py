@@ -1,0 +1,227 @@
+"""Explain over the wire, on a real bundle: what is told, and that it is the ranking's own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import grpc
+import pytest
+
+from rankloom import AsyncClient, ExplainOptions, Verdict
+from rankloom_adapters.generation import Generations
+from rankloom_engine.explain import Wording
+from rankloom_engine.runner import EngineRunner
+from rankloom_features.provider import UserQuery
+from rankloom_features.wire import query_to_wire
+from rankloom_proto.v1 import ranking_pb2
+from rankloom_proto.v1.features_pb2 import Candidate, History, ItemText
+from rankloom_server.answers import ExplainAnswer
+from rankloom_server.app import Parts, ranking_server
+from rankloom_server.features import EmbeddedFeatures, space_of
+from rankloom_server.parse import ExplainQuery, RankQuery
+from rankloom_server.pipeline import RankPipeline
+from rankloom_server.scoring import Served
+from server import rankings
+from server.explanations import explain, request, stubborn, with_options
+from server.rankings import candidates, item_ids, known_user, rank, ranking_channel
+from server.servers import failure_of, opened, settings
+
+
+@pytest.fixture
+async def channel(parts: Parts) -> AsyncIterator[grpc.aio.Channel]:
+    async with ranking_channel(parts) as channel:
+        yield channel
+
+
+@pytest.fixture
+async def talkative(parts: Parts) -> AsyncIterator[grpc.aio.Channel]:
+    """A server whose texts end only when they must."""
+    async with ranking_channel(stubborn(parts)[0]) as channel:
+        yield channel
+
+
+async def test_the_answer_is_whole(talkative: grpc.aio.Channel, parts: Parts) -> None:
+    told = await explain(talkative, request(parts, request_id="r-1"))
+    ranked = await rank(talkative, rankings.request(parts, 1))
+    assert told.text
+    assert all(told.texts)
+    assert told.final.request_id == "r-1"
+    assert told.final.generation == ranked.generation
+    assert told.final.weave == ranked.weave
+    assert told.final.prompt_tokens > ranked.weave.history_events
+    assert told.final.generated_tokens == 64
+    assert told.final.stop_reason == ranking_pb2.STOP_REASON_MAX_TOKENS
+
+
+async def test_the_verdict_is_the_rankings(channel: grpc.aio.Channel, parts: Parts) -> None:
+    ranked = await rank(channel, rankings.request(parts, 30))
+    verdicts = set()
+    for item in (*ranked.items[:3], *ranked.items[-3:]):
+        message = request(parts, candidate=candidates([item.item_id])[0])
+        final = (await explain(channel, message)).final
+        assert final.score == pytest.approx(item.score, abs=1e-4)
+        assert final.probability == pytest.approx(item.probability, abs=1e-4)
+        liked = final.verdict == ranking_pb2.VERDICT_LIKED
+        assert liked == (item.probability >= 0.5)
+        verdicts.add(final.verdict)
+    assert verdicts == {ranking_pb2.VERDICT_LIKED, ranking_pb2.VERDICT_DISLIKED}
+
+
+async def test_the_same_words_come_again(talkative: grpc.aio.Channel, parts: Parts) -> None:
+    greedy = [(await explain(talkative, request(parts))).text for _ in range(2)]
+    drawn = [
+        (await explain(talkative, with_options(parts, temperature=1.5, seed=seed))).text
+        for seed in (7, 7, 8)
+    ]
+    assert greedy[0] == greedy[1]
+    assert drawn[0] == drawn[1]
+    assert len({greedy[0], drawn[0], drawn[2]}) == 3
+
+
+async def test_the_text_is_as_long_as_allowed(talkative: grpc.aio.Channel, parts: Parts) -> None:
+    whole = (await explain(talkative, request(parts))).text
+    cut = await explain(talkative, with_options(parts, max_tokens=3))
+    assert cut.final.generated_tokens == 3
+    assert cut.final.stop_reason == ranking_pb2.STOP_REASON_MAX_TOKENS
+    assert whole.startswith(cut.text)
+    longest = await explain(talkative, with_options(parts, max_tokens=256))
+    assert longest.final.generated_tokens == 256
+
+
+async def test_semantics_are_heeded(channel: grpc.aio.Channel, parts: Parts) -> None:
+    message = with_options(parts, semantics=ranking_pb2.SEMANTICS_TOP1, max_tokens=1)
+    weave = (await explain(channel, message)).final.weave
+    assert [each.weight for each in weave.weights] == [1.0]
+
+
+async def test_a_new_user_is_explained_by_the_global_expert(
+    channel: grpc.aio.Channel, parts: Parts
+) -> None:
+    for fields in ({"user_id": "nobody"}, {"history": History()}):
+        weave = (await explain(channel, request(parts, **fields))).final.weave
+        assert (weave.route, weave.cold) == (ranking_pb2.ROUTE_GLOBAL, True)
+
+
+async def test_a_history_says_what_the_user_id_says(
+    channel: grpc.aio.Channel, parts: Parts
+) -> None:
+    events = parts.own.provider.features(UserQuery(known_user(parts), None)).events
+    history = query_to_wire(UserQuery(None, events)).history
+    by_id = await explain(channel, request(parts))
+    by_history = await explain(channel, request(parts, history=history))
+    assert by_history.text == by_id.text
+    assert by_history.final.score == pytest.approx(by_id.final.score, abs=1e-4)
+
+
+async def test_an_item_that_the_catalogue_lacks_is_explained_by_its_text(
+    channel: grpc.aio.Channel, parts: Parts
+) -> None:
+    new = Candidate(item_id="new", text=ItemText(title="A New One", year=1999))
+    final = (await explain(channel, request(parts, candidate=new))).final
+    assert final.verdict in (ranking_pb2.VERDICT_LIKED, ranking_pb2.VERDICT_DISLIKED)
+
+
+async def test_the_serving_generation_can_be_pinned(
+    channel: grpc.aio.Channel, parts: Parts
+) -> None:
+    assert (await explain(channel, with_options(parts, generation=1))).final.generation.number == 1
+    for other in (0, 2):
+        failure = await failure_of(explain(channel, with_options(parts, generation=other)))
+        assert failure.code is grpc.StatusCode.NOT_FOUND
+        assert failure.reason == "GENERATION_UNKNOWN"
+
+
+async def test_users_at_the_same_time_get_their_own_words(
+    talkative: grpc.aio.Channel, parts: Parts
+) -> None:
+    messages = [
+        request(parts, candidate=candidate, user_id=user)
+        for candidate in candidates(item_ids(parts, 3))
+        for user in (known_user(parts), "nobody")
+    ]
+    alone = [await explain(talkative, message) for message in messages]
+    together = await asyncio.gather(*(explain(talkative, message) for message in messages))
+    assert [told.text for told in together] == [told.text for told in alone]
+
+
+async def test_the_words_end_in_time_for_the_verdict(parts: Parts) -> None:
+    slow, decoder = stubborn(parts)
+    decoder.before_read = lambda: time.sleep(0.05)
+    async with ranking_channel(slow, default_deadline_s=0.8) as channel:
+        for timeout_s in (0.8, None):
+            message = with_options(parts, max_tokens=256)
+            told = await explain(channel, message, timeout_s=timeout_s)
+            assert told.final.stop_reason == ranking_pb2.STOP_REASON_DEADLINE
+            assert 0 < told.final.generated_tokens < 20
+            assert told.text
+
+
+async def test_the_sdk_reads_it(parts: Parts) -> None:
+    async with (
+        ranking_server(settings(), stubborn(parts)[0]) as server,
+        opened(server) as target,
+        AsyncClient(target, timeout_s=20.0) as client,
+    ):
+        ranking = await client.rank(item_ids(parts, 1), user=known_user(parts))
+        options = ExplainOptions(generation=ranking.generation.number)
+        stream = client.explain(item_ids(parts, 1)[0], user=known_user(parts), options=options)
+        texts = [text async for text in stream]
+        explanation = await stream.result()
+    liked = ranking.items[0].probability >= 0.5
+    assert explanation.verdict is (Verdict.LIKED if liked else Verdict.DISLIKED)
+    assert explanation.weave == ranking.weave
+    assert explanation.text == "".join(texts) != ""
+
+
+@asynccontextmanager
+async def served_by(parts: Parts) -> AsyncIterator[Served]:
+    own, engine = parts.own, parts.engine
+    runner = EngineRunner(engine.decoder, stops=engine.weaver.stops)
+    await runner.start()
+    yield Served(
+        bundle_digest="first",
+        catalogue=own.provider.catalogue,
+        popularity=own.popularity,
+        features=EmbeddedFeatures(own.provider),
+        space=space_of(own.provider),
+        trees=parts.trees,
+        weaver=engine.weaver,
+        runner=runner,
+    )
+    await runner.close()
+
+
+def question(parts: Parts) -> ExplainQuery:
+    user = UserQuery(known_user(parts), None, parts.own.provider.catalogue.items[:1])
+    return ExplainQuery(RankQuery("", user, allow_degraded=False), Wording(max_tokens=32))
+
+
+async def test_one_generation_from_the_score_to_the_last_word(parts: Parts) -> None:
+    async with served_by(stubborn(parts)[0]) as served:
+        generations: Generations[Served] = Generations()
+        first = generations.publish(served)
+        pipeline = RankPipeline(generations, feature_share=0.5)
+        told = pipeline.explain(question(parts), time.monotonic() + 30)
+        await anext(told)
+        assert generations.num_leases(first) == 1
+        generations.publish(replace(served, bundle_digest="second"))
+        *_, last = [part async for part in told]
+        assert isinstance(last, ExplainAnswer)
+        assert (last.generation, last.bundle_digest) == (first, "first")
+        assert generations.num_leases(first) == 0
+
+
+async def test_a_text_that_is_left_gives_back_its_lease_and_its_place(parts: Parts) -> None:
+    async with served_by(stubborn(parts)[0]) as served:
+        generations: Generations[Served] = Generations()
+        number = generations.publish(served)
+        pipeline = RankPipeline(generations, feature_share=0.5)
+        told = pipeline.explain(question(parts), time.monotonic() + 30)
+        await anext(told)
+        await told.aclose()
+        assert generations.num_leases(number) == 0
+        assert served.runner.num_waiting == 0

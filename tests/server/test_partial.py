@@ -1,0 +1,90 @@
+"""Where time runs short: what has been scored by then, the likeliest first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import cast
+
+import grpc
+import numpy as np
+import pytest
+
+from rankloom_engine.loading import Engine
+from rankloom_engine.model import Answer, Ask, Decoder
+from rankloom_features.provider import UserQuery
+from rankloom_proto.v1.ranking_pb2 import RankOptions, RankResponse
+from rankloom_server.app import Parts
+from server.rankings import item_ids, known_user, rank, ranking_channel, request
+from server.servers import failure_of
+
+NUM, PASS_S, TIME_S = 30, 0.15, 1.5
+
+
+class SlowDecoder:
+    """The bundle's decoder with slow passes."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self.mixture, self.digest = decoder.mixture, decoder.digest
+        self.pause_s = 0.0
+
+    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
+        time.sleep(self.pause_s)
+        return self._decoder.answer(asks)
+
+
+@asynccontextmanager
+async def slow_channel(parts: Parts) -> AsyncIterator[grpc.aio.Channel]:
+    """Pieces of few candidates, each of which takes its time."""
+    decoder = SlowDecoder(parts.engine.decoder)
+    engine = Engine(parts.engine.weaver, cast("Decoder", decoder))
+    slow = replace(parts, engine=engine)
+    async with ranking_channel(slow, max_batch_tokens=120, prefix_cache_mib=0) as channel:
+        decoder.pause_s = PASS_S
+        yield channel
+
+
+async def ranked(channel: grpc.aio.Channel, parts: Parts, *, partial: bool) -> RankResponse:
+    options = RankOptions(allow_partial=partial)
+    return await rank(channel, request(parts, NUM, options=options), timeout_s=TIME_S)
+
+
+def priors(parts: Parts) -> dict[str, float]:
+    ids = item_ids(parts, NUM)
+    items = tuple(parts.own.provider.catalogue.items[:NUM])
+    features = parts.own.provider.features(UserQuery(known_user(parts), None, items))
+    return dict(zip(ids, parts.trees.logits(features.tabular).tolist(), strict=True))
+
+
+async def test_a_partial_answer_scores_the_likeliest(parts: Parts) -> None:
+    async with slow_channel(parts) as channel:
+        answer = await ranked(channel, parts, partial=True)
+    done = [item for item in answer.items if item.scored]
+    rest = [item for item in answer.items if not item.scored]
+    assert done
+    assert rest
+    assert [item.rank for item in answer.items] == list(range(1, NUM + 1))
+    assert list(answer.items) == done + rest, "what was not scored comes last"
+    prior = priors(parts)
+    assert min(prior[item.item_id] for item in done) >= max(prior[i.item_id] for i in rest)
+    assert [item.score for item in done] == sorted((i.score for i in done), reverse=True)
+    assert [item.score for item in rest] == pytest.approx([prior[i.item_id] for i in rest])
+    assert not any(item.probability for item in rest)
+
+
+async def test_its_scores_are_those_of_a_whole_answer(parts: Parts) -> None:
+    async with ranking_channel(parts) as channel:
+        whole = {i.item_id: i.score for i in (await rank(channel, request(parts, NUM))).items}
+    async with slow_channel(parts) as channel:
+        answer = await ranked(channel, parts, partial=True)
+    found = {item.item_id: item.score for item in answer.items if item.scored}
+    assert np.allclose([whole[name] for name in found], list(found.values()), atol=1e-5)
+
+
+async def test_without_leave_it_is_late(parts: Parts) -> None:
+    async with slow_channel(parts) as channel:
+        failure = await failure_of(ranked(channel, parts, partial=False))
+    assert failure.code is grpc.StatusCode.DEADLINE_EXCEEDED
