@@ -1,0 +1,180 @@
+"""The server and the engine without one, in turns, and what each of them costs."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import serve_inprocess
+import serve_load
+from measure import progress
+from serve_inprocess import Calls, Prompts, Scoring
+from serve_processes import Worker, cpu_s_of, server, worker
+
+from rankloom_server.config import Settings
+
+CHECKED = 5
+TOLERANCE = 1e-2  # of a score; rounding in bfloat16 may differ where a batch's shape does
+LEAD_S = 0.5  # of load before the first check, and after the last one
+WARM_UP_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is run. ``seconds``: of each phase of a round."""
+
+    seconds: float
+    rounds: int = 5
+    in_flight: int = 16
+    checks_per_s: float = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One stretch of calls. ``latencies``: seconds of each; ``cpu_s``: of who answered them."""
+
+    latencies: list[float]
+    cpu_s: float
+    wall_s: float
+    num_reused: int = 0
+
+    def rate(self, *, wall: bool = False) -> float:
+        """Calls per CPU-second, or per second on the wall."""
+        return len(self.latencies) / (self.wall_s if wall else self.cpu_s)
+
+    def p50_ms(self) -> float:
+        """Median latency."""
+        return 1e3 * statistics.median(self.latencies)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Every phase once. ``checks``: seconds of each check of health, under load."""
+
+    phases: dict[str, Phase]
+    checks: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What was found, round by round. ``difference``: the largest of two sides' scores."""
+
+    plan: Plan
+    prompts: Prompts
+    difference: float
+    rounds: list[Round]
+
+
+class WrongScoresError(Exception):
+    """Both sides do not score the same, so that comparing their costs means nothing."""
+
+
+def study(settings: Settings, calls: Calls, plan: Plan) -> Study:
+    """Compares the scores of both sides, then times them. Raises WrongScoresError."""
+    with _sides(settings, calls) as sides:
+        prompts = sides.engine.run(serve_inprocess.describe, settings, calls)
+        progress("comparing the scores of both sides")
+        difference = checked(*sides.scores())
+        sides.round("warm-up", plan, min(WARM_UP_S, plan.seconds))
+        titles = [f"round {number} of {plan.rounds}" for number in range(1, plan.rounds + 1)]
+        rounds = [sides.round(title, plan, plan.seconds) for title in titles]
+        return Study(plan, prompts, difference, rounds)
+
+
+def ratios(rounds: Sequence[Round]) -> dict[str, float]:
+    """Medians of the rounds' own ratios; all checks of health together."""
+    phases = [each.phases for each in rounds]
+    over = [each["grpc"].rate() / each["inprocess"].rate() for each in phases]
+    added = [each["grpc_alone"].p50_ms() - each["inprocess_alone"].p50_ms() for each in phases]
+    checks = [one for each in rounds for one in each.checks]
+    return {
+        "grpc_over_inprocess": round(statistics.median(over), 3),
+        "grpc_added_p50_ms": round(statistics.median(added), 3),
+        "health_p99_ms": round(1e3 * float(np.percentile(checks, 99)), 3),
+    }
+
+
+def checked(served: Sequence[dict[str, float]], scored: Sequence[dict[str, float]]) -> float:
+    """The largest difference between two scores of an item. Raises WrongScoresError."""
+    pairs = list(zip(served, scored, strict=True))
+    if any(one.keys() != other.keys() for one, other in pairs):
+        raise WrongScoresError("the two sides scored different items: nothing was timed")
+    found = max(abs(one[item] - other[item]) for one, other in pairs for item in one)
+    if not found <= TOLERANCE:
+        raise WrongScoresError(
+            f"scores over gRPC and in process differ by {found:.3g}, over {TOLERANCE:g}: "
+            "nothing was timed"
+        )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """A server that listens, and the processes that call it or its engine."""
+
+    settings: Settings
+    calls: Calls
+    address: str
+    server_pid: int
+    engine: Worker
+    load: Worker
+    probe: Worker
+
+    def scores(self) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+        """Of a few calls, over gRPC and in process."""
+        served = self.load.run(serve_load.scores, self.address, self.calls[:CHECKED])
+        few = (self.settings, self.calls, CHECKED)
+        return served, self.engine.run(serve_inprocess.scores, *few)
+
+    def round(self, title: str, plan: Plan, seconds: float) -> Round:
+        """Every phase once, so that all see the same load of the machine."""
+        phases: dict[str, Phase] = {}
+        for name, in_flight in (("", plan.in_flight), ("_alone", 1)):
+            progress(f"{title}: {in_flight} in flight, over gRPC and in process")
+            phases[f"grpc{name}"] = self._grpc(in_flight, seconds)
+            phases[f"inprocess{name}"] = self._inprocess(in_flight, seconds)
+        progress(f"{title}: health under load")
+        phases["grpc_checked"], checks = self._health(plan, seconds)
+        return Round(phases, checks)
+
+    def _grpc(self, in_flight: int, seconds: float) -> Phase:
+        args = (self.address, self.calls, in_flight, seconds)
+        return _timed(self.server_pid, lambda: Scoring(self.load.run(serve_load.rank, *args), 0))
+
+    def _inprocess(self, in_flight: int, seconds: float) -> Phase:
+        args = (self.settings, self.calls, in_flight, seconds)
+        return _timed(self.engine.pid, lambda: self.engine.run(serve_inprocess.score, *args))
+
+    def _health(self, plan: Plan, seconds: float) -> tuple[Phase, list[float]]:
+        """Calls as before, and seconds of each check that came beside them."""
+        checks: list[float] = []
+
+        def work() -> Scoring:
+            loaded = (self.address, self.calls, plan.in_flight, seconds + 2 * LEAD_S)
+            self.load.begin(serve_load.rank, *loaded)
+            probed = (self.address, LEAD_S, plan.checks_per_s, seconds)
+            checks.extend(self.probe.run(serve_load.check_health, *probed))
+            return Scoring(self.load.result(), 0)
+
+        return _timed(self.server_pid, work), checks
+
+
+@contextmanager
+def _sides(settings: Settings, calls: Calls) -> Iterator[_Sides]:
+    with ExitStack() as stack:
+        progress("starting the server, the engine and their callers")
+        address, pid = stack.enter_context(server(settings))
+        engine, load, probe = (stack.enter_context(worker()) for _ in range(3))
+        yield _Sides(settings, calls, address, pid, engine, load, probe)
+
+
+def _timed(pid: int, work: Callable[[], Scoring]) -> Phase:
+    """Runs it once, with the CPU time that the process ``pid`` took meanwhile."""
+    cpu, wall = cpu_s_of(pid), time.perf_counter()
+    found = work()
+    cpu_s, wall_s = cpu_s_of(pid) - cpu, time.perf_counter() - wall
+    return Phase(found.latencies, cpu_s, wall_s, found.num_reused)
