@@ -48,7 +48,7 @@ class Worker:
         """What the work that was begun gave. Raises WorkerError."""
         try:
             found, failure = self._pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             raise WorkerError("a process of the benchmark ended before its work") from None
         if failure is not None:
             raise WorkerError(failure)

@@ -87,7 +87,9 @@ class Explanation:
             return int(logits.argmax())
         # The largest of logits with Gumbel noise is a sample of their softmax.
         noise = self._random.gumbel(size=len(logits))
-        return int((logits / self._wording.temperature + noise).argmax())
+        below = logits.astype(np.float64) - logits.max()  # a small temperature overflows to -inf
+        with np.errstate(over="ignore"):
+            return int((below / self._wording.temperature + noise).argmax())
 
 
 class Speech:

@@ -106,6 +106,11 @@ async def test_sampled_words_follow_their_seed(runner: EngineRunner) -> None:
     assert one == same != other
 
 
+async def test_the_smallest_temperature_is_greedy(runner: EngineRunner) -> None:
+    coldest = Wording(12, temperature=5e-324, seed=3)
+    assert await spoken(runner, 1, coldest) == await spoken(runner, 1)
+
+
 async def test_a_stop_token_ends_the_text() -> None:
     decoder = tiny_decoder()[0]
     runner = EngineRunner(decoder)
