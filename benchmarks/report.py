@@ -29,10 +29,10 @@ TITLES = {
     "engine": "(e) this engine, 8 experts",
     "engine_bare": "(e) this engine, no experts",
     "engine_256": "(e) this engine, 256 experts, 4 used by each user",
-    "first_20": "one user a call, 20 candidates: first call",
-    "second_20": "one user a call, 20 candidates: prefix held",
-    "first_5": "one user a call, 5 candidates: first call",
-    "second_5": "one user a call, 5 candidates: prefix held",
+    "first_20": "20 candidates a user: first call",
+    "second_20": "20 new candidates, prefixes held",
+    "first_5": "5 candidates a user: first call",
+    "second_5": "5 new candidates, prefixes held",
     "floor": "(f) floor: fewest FLOPs at the rate of a matmul",
 }
 

@@ -127,7 +127,8 @@ def _prepare(served: Served, parts: Parts, call: Call) -> Prepared:
     catalogue = parts.own.provider.catalogue
     items = tuple(catalogue.items[catalogue.index(item)] for item in call.items)
     query = RankQuery("", UserQuery(call.user, None, items))
-    return prepare(served, query, parts.own.provider.features(query.user), None)
+    features = parts.own.provider.features(query.user)
+    return asyncio.run(prepare(served, query, features, None))
 
 
 def _served(settings: Settings, parts: Parts) -> Served:

@@ -116,6 +116,8 @@ class PromptBuilder:
         self._item_vectors = item_vectors
         self._no_vector = np.zeros(item_vectors.shape[1], dtype=np.float32)
         self._ids: dict[int, tuple[int, ...]] = {}
+        self._events: dict[tuple[int, bool], Segment] = {}
+        self._frames: dict[int, Segment] = {}
 
     def prompt(
         self,
@@ -137,15 +139,21 @@ class PromptBuilder:
         return Segment.joined([Segment.of_ids(self.format.begin), *map(self.event, events)])
 
     def event(self, event: PromptEvent) -> Segment:
-        """One past event with its verdict."""
+        """One past event with its verdict; those of catalogue items are kept."""
+        key = (event.index, event.liked)
+        if key in self._events:
+            return self._events[key]
         verdict = self.format.liked if event.liked else self.format.disliked
-        return Segment.joined(
+        segment = Segment.joined(
             [
                 Segment.of_ids((*self.format.item, *self.text_ids(event.item, event.index))),
                 Segment.of_latent(self._vector_of(event.index)),
                 Segment.of_ids((*self.format.ask, verdict)),
             ]
         )
+        if event.index >= 0:
+            self._events[key] = segment
+        return segment
 
     def candidate(
         self, candidate: PromptCandidate, vector: NDArray[np.float32], row: NDArray[np.float32]
@@ -155,15 +163,25 @@ class PromptBuilder:
         The candidate's own latent vector is left out on purpose: it was fitted to the
         training rows' labels, and experts that see it learn those by heart.
         """
+        frame = self._frame(candidate)
+        return Segment(frame.ids, frame.latent_at, (vector,), frame.tabular_at, (row,))
+
+    def _frame(self, candidate: PromptCandidate) -> Segment:
+        """A candidate's tokens and soft places; those of catalogue items are kept."""
+        if candidate.index in self._frames:
+            return self._frames[candidate.index]
         text = self.text_ids(candidate.item, candidate.index)
-        return Segment.joined(
+        frame = Segment.joined(
             [
                 Segment.of_ids((*self.format.item, *text)),
-                Segment.of_latent(vector),
-                Segment.of_tabular(row),
+                Segment.of_latent(self._no_vector),
+                Segment.of_tabular(self._no_vector),
                 Segment.of_ids(self.format.ask),
             ]
         )
+        if candidate.index >= 0:
+            self._frames[candidate.index] = frame
+        return frame
 
     def text_ids(self, item: Readable, index: int) -> tuple[int, ...]:
         """Ids of the item's text, cut to ``max_item_tokens``; catalogue items are kept."""

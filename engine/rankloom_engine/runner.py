@@ -233,12 +233,15 @@ class EngineRunner:
         self._arrived.set()
 
     async def _finished(self, call: _Call) -> None:
-        deadline = call.terms.deadline
-        timeout = None if deadline == inf else max(deadline - time.monotonic(), 0.0)
-        await asyncio.wait({call.done}, timeout=timeout)
-        if not call.done.done():
-            call.expire()
-        call.done.result()
+        if call.terms.deadline == inf:
+            await call.done
+            return
+        left_s = max(call.terms.deadline - time.monotonic(), 0.0)
+        late = asyncio.get_running_loop().call_later(left_s, call.expire)
+        try:
+            await call.done
+        finally:
+            late.cancel()
 
     def _submit(self, prompt: Prompt, weights: Weights, terms: Terms) -> tuple[int, _Call]:
         name = self._prefix_key(prompt, weights)

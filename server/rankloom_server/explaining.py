@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 
@@ -45,7 +44,7 @@ async def explain_with_features(
     Raises DegradedRefusedError, WorkExpiredError, EngineFailedError or EngineClosedError.
     """
     step_after(fault, allow_degraded=query.ranking.allow_degraded)
-    prepared = await asyncio.to_thread(prepare, served, query.ranking, features, fault)
+    prepared = await prepare(served, query.ranking, features, fault)
     _, scores = await score_prepared(served, query.ranking, prepared, deadline)
     verdict = Verdict(float(scores.score[0]), float(scores.probability[0]))
     speech, num_tokens, stop = served.weaver.speech(), 0, StopReason.DEADLINE

@@ -50,9 +50,10 @@ class EmbeddedFeatures:
 
     async def get(self, query: UserQuery, timeout_s: float) -> UserFeatures:
         """Runs on a thread; one that is late runs on, but nobody waits for it."""
-        computed = asyncio.to_thread(self._provider.features, query)
+        loop = asyncio.get_running_loop()
         try:
-            return await asyncio.wait_for(computed, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await loop.run_in_executor(None, self._provider.features, query)
         except TimeoutError:
             raise FeaturesUnavailableError("timeout") from None
 

@@ -24,6 +24,8 @@ from rankloom_server.features import FeatureSource, FeatureSpace
 from rankloom_server.ladder import RungReason, step_after
 from rankloom_server.parse import RankQuery, Semantics
 
+# A millisecond of work: handing it to a thread and back would take a good part of that.
+MAX_CANDIDATES_AT_ONCE = 32
 PARTIAL_RESERVE_S = 0.02  # of the deadline, for a partial answer's own way
 _MIXED = {
     Semantics.EXACT_SUM: mixture.Semantics.EXACT_SUM,
@@ -76,7 +78,7 @@ async def rank_with_features(
     EngineClosedError.
     """
     step = step_after(fault, allow_degraded=query.allow_degraded)
-    prepared = await asyncio.to_thread(prepare, served, query, features, fault)
+    prepared = await prepare(served, query, features, fault)
     try:
         scored, scores = await score_prepared(served, query, prepared, deadline)
     except EngineFailedError as error:
@@ -98,10 +100,18 @@ def rank_by_popularity(served: Served, query: RankQuery) -> Ranking:
     return Ranking(step, Weave(), _unscored(query, rows), Timing())
 
 
-def prepare(
+async def prepare(
     served: Served, query: RankQuery, features: UserFeatures, fault: RungReason | None
 ) -> Prepared:
-    """Milliseconds of work: it runs on a thread beside the event loop."""
+    """What the model needs. Long lists are prepared on a thread beside the event loop."""
+    if len(query.user.candidates) <= MAX_CANDIDATES_AT_ONCE:
+        return _prepare(served, query, features, fault)
+    return await asyncio.to_thread(_prepare, served, query, features, fault)
+
+
+def _prepare(
+    served: Served, query: RankQuery, features: UserFeatures, fault: RungReason | None
+) -> Prepared:
     started = time.perf_counter()
     gate, catalogue = served.weaver.gate, served.catalogue
     vector = np.zeros(gate.dim, dtype=np.float32) if fault else features.vector
