@@ -81,7 +81,11 @@ class RankPipeline:
     ) -> tuple[UserFeatures, RungReason | None]:
         """The user's features, and what is wrong with the vector, if anything."""
         timeout_s = self._feature_share * _time_left(deadline)
-        features = await served.features.get(query.user, timeout_s)
+        try:
+            features = await served.features.get(query.user, timeout_s)
+        except FeaturesUnavailableError:
+            _time_left(deadline)  # where the call itself is late, that is what is wrong
+            raise
         fault = fault_of(features, served.space, len(query.user.candidates))
         if fault is RungReason.FEATURES_UNAVAILABLE:
             raise FeaturesUnavailableError("tabular_invalid")

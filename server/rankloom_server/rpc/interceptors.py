@@ -6,9 +6,11 @@ server's fault, and no exception passes, since gRPC would send its text to the c
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -136,6 +138,8 @@ def _logging(inner: Answer, method: str) -> Answer:
             logs.note(code="OK")
             return answered
         finally:
-            logs.write("call", total_ms=round((time.perf_counter() - started) * 1e3, 3))
+            total_ms = round((time.perf_counter() - started) * 1e3, 3)
+            # Once the answer is on its way: nobody waits for the log.
+            asyncio.get_running_loop().call_soon(partial(logs.write, "call", total_ms=total_ms))
 
     return answer
