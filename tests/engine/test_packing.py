@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from engine.tiny import VOCABULARY, plain_margin, random_segment, tiny_decoder, weights_of
+from rankloom_engine import attention
 from rankloom_engine.attention import _Rule as Rule
 from rankloom_engine.attention import wire
 from rankloom_engine.errors import ModelError
@@ -167,7 +168,9 @@ def tiny_family(name: str, **fields: object) -> torch.nn.Module:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_packed_scoring_holds_for_the_family(name: str) -> None:
-    self_check(tiny_family(name, **FAMILIES[name]), VOCABULARY)
+    model = tiny_family(name, **FAMILIES[name])
+    self_check(model, VOCABULARY)  # raises where the scores differ
+    assert model.config._attn_implementation == attention.NAME, "checked, and wired"
 
 
 def test_a_mask_without_the_window_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import urllib.request
 from collections.abc import AsyncIterator
 
@@ -72,5 +73,6 @@ def test_they_are_read_over_http() -> None:
 
 
 def test_without_a_port_nothing_listens() -> None:
+    before = threading.active_count()
     with Metrics().exposed("127.0.0.1", None):
-        pass
+        assert threading.active_count() == before

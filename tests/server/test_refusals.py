@@ -157,7 +157,7 @@ async def test_good_calls_leave_no_trace_of_the_user(
     assert PLANTED not in log.err + log.out
 
 
-@pytest.mark.parametrize("timeout_s", [1e-6, 1e-3])
+@pytest.mark.parametrize("timeout_s", [1e-6, 1e-4])
 async def test_a_deadline_that_is_too_short_is_exceeded(
     timeout_s: float, channel: grpc.aio.Channel, parts: Parts
 ) -> None:
