@@ -1,8 +1,8 @@
 """Keeps freed memory in the process, so that tensors land on pages that are already there.
 
 glibc gives every block over some hundred kilobytes back to the system when it is freed.
-A small decoder's tensors are of that size, and faulting their pages in again costs
-several times more than the arithmetic done on them (`benchmarks/README.md`).
+A small decoder's tensors are of that size, and faulting their pages in again takes time
+that the arithmetic could have (`benchmarks/README.md`).
 """
 
 from __future__ import annotations
