@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -70,29 +71,15 @@ class ExpertTrainer:
         The start counts as an epoch, so that training can never make things worse on
         ``valid``. Answers that AUC.
         """
-        parameters = self._trainable(with_projector=with_projector)
         random = np.random.default_rng(self._seed)
         plan = [batches(windows, MAX_BATCH_TOKENS, random) for _ in range(recipe.epochs)]
-        steps = sum(map(len, plan))
-        optimiser = torch.optim.AdamW(
-            parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, recipe.learning_rate, total_steps=max(steps, 1)
-        )
+        step = self._stepper(recipe, sum(map(len, plan)), on_step, with_projector=with_projector)
         best, best_epoch, best_state = self.auc(valid), 0, self.state()
         on_epoch(0, best)
-        step = 0
         for epoch, epoch_batches in enumerate(plan, 1):
             self.decoder.projector.train(with_projector)
             for batch in epoch_batches:
-                optimiser.zero_grad()
-                self._loss(batch, recipe.pairwise).backward()
-                nn.utils.clip_grad_norm_(parameters, 1.0)
-                optimiser.step()
-                schedule.step()
-                step += 1
-                on_step(step, steps)
+                step(batch)
             found = self.auc(valid)
             on_epoch(epoch, found)
             if found > best:
@@ -101,6 +88,29 @@ class ExpertTrainer:
                 break
         self.load(best_state)
         return best
+
+    def _stepper(
+        self, recipe: Recipe, num_steps: int, on_step: OnStep, *, with_projector: bool
+    ) -> Callable[[Sequence[Window]], None]:
+        """What learns from one batch, and says which step of how many that was."""
+        parameters = self._trainable(with_projector=with_projector)
+        optimiser = torch.optim.AdamW(
+            parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, recipe.learning_rate, total_steps=max(num_steps, 1)
+        )
+        done = itertools.count(1)
+
+        def step(batch: Sequence[Window]) -> None:
+            optimiser.zero_grad()
+            self._loss(batch, recipe.pairwise).backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+            schedule.step()
+            on_step(next(done), num_steps)
+
+        return step
 
     def auc(self, windows: Sequence[Window]) -> float:
         """AUC of margin plus prior over the windows' rows."""

@@ -36,7 +36,7 @@ class TellingService(RankingServiceServicer):
         self._telling = telling
 
     async def Rank(self, request: object, context: object) -> Any:  # noqa: ANN401
-        raise NotImplementedError
+        raise AssertionError("only words are asked for here")
 
     async def Explain(
         self, request: ExplainRequest, context: object
