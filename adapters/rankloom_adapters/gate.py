@@ -165,7 +165,7 @@ class Gate:
                 np.array(fields["centre"], dtype=np.float64),
                 np.array(fields["centroids"], dtype=np.float64),
                 float(fields["temperature"]),
-                None if fields["max_experts"] is None else int(fields["max_experts"]),
+                _most(fields.get("max_experts")),
             )
         except GateError:
             raise
@@ -177,6 +177,13 @@ def _names(groups: object) -> tuple[str, ...]:
     if not isinstance(groups, list) or not all(isinstance(name, str) for name in groups):
         raise GateError("gate: groups must be a list of names")
     return tuple(groups)
+
+
+def _most(value: object) -> int | None:
+    """Absent in gates that were written before there was a bound."""
+    if value is not None and type(value) is not int:
+        raise GateError("gate: max_experts must be a whole number")
+    return value
 
 
 def softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:

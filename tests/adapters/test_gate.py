@@ -223,7 +223,6 @@ GOOD: dict[str, Any] = {
     "temperature": 0.1,
     "centre": [0.0, 0.0],
     "centroids": [[1.0, 0.0], [0.0, 1.0]],
-    "max_experts": None,
 }
 MISSHAPEN: list[dict[str, Any]] = [
     {"groups": []},
@@ -256,6 +255,8 @@ MISSHAPEN: list[dict[str, Any]] = [
     {"max_experts": 0},
     {"max_experts": -1},
     {"max_experts": "two"},
+    {"max_experts": 1.5},
+    {"max_experts": True},
 ]
 
 
@@ -308,3 +309,8 @@ def test_a_fused_mix_keeps_the_largest_weights_only(num: int, seed: int, most: i
 def test_a_gate_of_no_experts_is_refused() -> None:
     with pytest.raises(GateError, match="at most 0 experts"):
         Gate(("a", "b"), np.zeros(2), np.eye(2), max_experts=0)
+
+
+def test_a_gate_written_before_there_was_a_bound_has_none() -> None:
+    assert "max_experts" not in GOOD
+    assert Gate.from_bytes(json.dumps(GOOD).encode()).max_experts is None
