@@ -11,6 +11,7 @@ import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
+from torch import nn
 
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle, expert_part
@@ -99,7 +100,7 @@ def _load_decoder(
     table = cast("Any", model).get_input_embeddings()
     self_check(model, table.num_embeddings)
     projector = Projector.from_bytes(files[2], table.embedding_dim)
-    model.to(hardware.device, DTYPES[hardware.dtype])
+    _move(model, hardware)
     decoder = Decoder(
         model,
         projector.to(hardware.device),
@@ -110,6 +111,13 @@ def _load_decoder(
     decoder.mixture = install(model, experts)
     speed_up(model)
     return decoder
+
+
+def _move(model: nn.Module, hardware: Hardware) -> None:
+    try:
+        model.to(hardware.device, DTYPES[hardware.dtype])
+    except (AssertionError, RuntimeError) as error:  # as torch says that there is no such device
+        raise ModelError(f"device {hardware.device}: not to be had here") from error
 
 
 def _digest(files: list[bytes]) -> bytes:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from feature_service.feature_bundle import KNOWN_USER
@@ -171,3 +173,20 @@ def test_help_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "--bundle" in done.stdout
     assert not set(done.stdout.split()) & {"torch", "pydantic", "structlog", "onnxruntime"}
+
+
+def test_a_taken_port_for_metrics_is_refused(served_folder: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        arguments = ("--bundle", str(served_folder), "--port", "0")
+        assert_refused(
+            run(*arguments, RANKLOOM_METRICS_PORT=port), f"cannot listen on 127.0.0.1:{port}"
+        )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to serve on")
+def test_a_device_that_is_not_there_is_refused(served_folder: Path) -> None:
+    done = run("--bundle", str(served_folder), "--port", "0", RANKLOOM_DEVICE="cuda")
+    assert_refused(done, f"{served_folder}: device cuda: not to be had here")

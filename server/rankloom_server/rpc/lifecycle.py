@@ -66,8 +66,8 @@ class RpcServer:
     async def serve(self, settings: Settings) -> None:
         """Takes calls until a signal to stop, then drains. Raises StartError."""
         stop = stop_event()
-        port = await self.start(settings.host, settings.port)
         with self.metrics.exposed(settings.host, settings.metrics_port):
+            port = await self.start(settings.host, settings.port)
             await self.open()
             logs.write("serving", address=f"{settings.host}:{port}", **self._facts)
             await stop.wait()
