@@ -15,7 +15,7 @@ from rankloom_adapters.expert import Expert
 from rankloom_engine.attention import HeldPrefix
 from rankloom_engine.kernels import speed_up
 from rankloom_engine.mixture import Weights, install
-from rankloom_engine.model import Ask, Decoder
+from rankloom_engine.model import Answer, Ask, Decoder
 from rankloom_engine.packing import Segment
 from rankloom_engine.projector import Projector
 from rankloom_engine.runner import EngineLimits
@@ -46,9 +46,13 @@ class Engine:
 
     def answers(self, asks: Sequence[Ask]) -> tuple[Tensor, list[HeldPrefix | None]]:
         """(asks, candidates) margins, and the prefixes that were kept."""
-        found = [answer for batch in _within_budget(asks) for answer in self._decoder.answer(batch)]
+        found = [a for batch in _within_budget(asks) for a in self.answers_of_pass(batch)]
         margins = torch.from_numpy(np.stack([answer.margins for answer in found]))
         return margins, [answer.prefix for answer in found]
+
+    def answers_of_pass(self, asks: Sequence[Ask]) -> list[Answer]:
+        """What one forward pass over all of them gives."""
+        return self._decoder.answer(asks)
 
 
 def _within_budget(asks: Sequence[Ask]) -> list[Sequence[Ask]]:

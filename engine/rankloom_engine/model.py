@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rankloom_engine import attention
 from rankloom_engine.attention import HeldPrefix, Pass
+from rankloom_engine.buckets import bucket
 from rankloom_engine.errors import ModelError
 from rankloom_engine.mixture import Weights
 from rankloom_engine.packing import (
@@ -27,6 +28,7 @@ from rankloom_engine.packing import (
     pack,
     pack_behind,
     pack_more,
+    padding,
 )
 
 if TYPE_CHECKING:
@@ -99,29 +101,28 @@ class Decoder:
     @torch.inference_mode()
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         """Margins of many requests, each with its own mix, in one forward pass."""
-        batch = collate([ask.row() for ask in asks])
+        batch = collate(_to_bucket([ask.row() for ask in asks]))
         held = [ask.prefix if isinstance(ask.prefix, HeldPrefix) else None for ask in asks]
-        running = Pass(
-            batch, held, [ask.keep_prefix and not h for ask, h in zip(asks, held, strict=True)]
-        )
+        keep = [ask.keep_prefix and not h for ask, h in zip(asks, held, strict=True)]
+        running = Pass(batch, [*held, None], [*keep, False])
         with self._weighted([ask.weights for ask in asks], batch):
             margins = self._margins(batch, running).cpu().numpy()
-        ends = np.cumsum(batch.num_verdicts)[:-1]
+        parts = np.split(margins, np.cumsum(batch.num_verdicts))[: len(asks)]
         return [
             Answer(own, row.held() if ask.keep_prefix else None)
-            for own, row, ask in zip(np.split(margins, ends), running.rows, asks, strict=True)
+            for own, row, ask in zip(parts, running.rows, asks, strict=False)
         ]
 
     @torch.inference_mode()
     def read(self, texts: Sequence[More]) -> list[Next]:
         """Reads more of many texts, each with its own mix, in one forward pass."""
         rows = [pack_more(len(more.held) if more.held else 0, more.tokens) for more in texts]
-        batch = collate(rows)
-        running = Pass(batch, [more.held for more in texts], [True] * len(rows))
+        batch = collate(_to_bucket(rows))
+        running = Pass(batch, [*(more.held for more in texts), None], [True] * len(rows) + [False])
         with self._weighted([more.weights for more in texts], batch):
-            states = self._states(batch, running)
+            states = self._states(batch, running)[: len(texts)]
         logits = head_logits(self.model, states).float().cpu().numpy()
-        held = [cast("HeldPrefix", row.held()) for row in running.rows]
+        held = [cast("HeldPrefix", row.held()) for row in running.rows[: len(texts)]]
         return [Next(own, prefix) for own, prefix in zip(logits, held, strict=True)]
 
     def margins(self, batch: PackedBatch) -> Tensor:
@@ -139,11 +140,13 @@ class Decoder:
 
     @contextmanager
     def _weighted(self, weights: Sequence[Weights], batch: PackedBatch) -> Iterator[None]:
+        """``weights``: of all rows but the last, which is padding and goes through none."""
         if self.mixture is None:
             yield
             return
+        none = Weights(np.zeros(self.mixture.num_slots, dtype=np.float32))
         tokens = [len(row) for row in batch.rows]
-        with self.mixture.weighted(weights, tokens, batch.num_verdicts):
+        with self.mixture.weighted([*weights, none], tokens, batch.num_verdicts):
             yield
 
     def _embeddings(self, batch: PackedBatch) -> Tensor:
@@ -153,6 +156,16 @@ class Decoder:
         embedded = _fill(embedded, batch.latent_at, batch.latent, self.projector.of_latent)
         embedded = _fill(embedded, batch.tabular_at, batch.tabular, self.projector.of_tabular)
         return embedded[None]
+
+
+def _to_bucket(rows: Sequence[PackedRow]) -> list[PackedRow]:
+    """The rows, and one of padding behind them."""
+    tokens, num = sum(map(len, rows)), sum(len(row.verdict_at) for row in rows)
+    verdicts = bucket(num)
+    # At least one token for padded verdicts to stand at, and never as many tokens as
+    # verdicts: a layer tells the two ways of laying out the rows apart by their length.
+    size = bucket(max(tokens, verdicts) + 1)
+    return [*rows, padding(size - tokens, verdicts - num)]
 
 
 def last_states(model: nn.Module, embeddings: Tensor, batch: PackedBatch) -> Tensor:

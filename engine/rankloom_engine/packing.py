@@ -138,6 +138,18 @@ def pack_more(held: int, more: Segment) -> PackedRow:
     )
 
 
+def padding(tokens: int, verdicts: int) -> PackedRow:
+    """A row of nothing, at least one token long, that brings a batch to a wanted size."""
+    place = np.arange(tokens, dtype=np.int64)
+    return PackedRow(
+        tokens=Segment(place * 0, _NONE, (), _NONE, ()),
+        block=place * 0,
+        visible=place + 1,
+        position=place,
+        verdict_at=np.zeros(verdicts, dtype=np.int64),
+    )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedBatch:
     """Rows of one forward pass, end to end without padding; places count over the batch.

@@ -20,6 +20,8 @@ from rankloom_server.breaker import Breaker
 from rankloom_server.errors import FeaturesUnavailableError
 from rankloom_server.ladder import RungReason
 
+# A millisecond of work: handing it to a thread and back would take a good part of that.
+MAX_CANDIDATES_AT_ONCE = 32
 # A service that missed a shorter slice than this has not shown that it is ill.
 FAIR_SLICE_S = 0.02
 
@@ -49,7 +51,9 @@ class EmbeddedFeatures:
         self._provider = provider
 
     async def get(self, query: UserQuery, timeout_s: float) -> UserFeatures:
-        """Runs on a thread; one that is late runs on, but nobody waits for it."""
+        """Long lists run on a thread; one that is late runs on, but nobody waits for it."""
+        if timeout_s > 0.0 and len(query.candidates) <= MAX_CANDIDATES_AT_ONCE:
+            return self._provider.features(query)
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout_s):

@@ -20,12 +20,10 @@ from rankloom_features.provider import UserFeatures
 from rankloom_features.ranker import TreeRanker
 from rankloom_server import logs
 from rankloom_server.answers import ExpertWeight, RankedItem, Ranking, Timing, Weave
-from rankloom_server.features import FeatureSource, FeatureSpace
+from rankloom_server.features import MAX_CANDIDATES_AT_ONCE, FeatureSource, FeatureSpace
 from rankloom_server.ladder import RungReason, step_after
 from rankloom_server.parse import RankQuery, Semantics
 
-# A millisecond of work: handing it to a thread and back would take a good part of that.
-MAX_CANDIDATES_AT_ONCE = 32
 PARTIAL_RESERVE_S = 0.02  # of the deadline, for a partial answer's own way
 _MIXED = {
     Semantics.EXACT_SUM: mixture.Semantics.EXACT_SUM,

@@ -9,12 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from engine.tiny import VOCABULARY, plain_margin, random_segment, tiny_decoder, weights_of
 from rankloom_engine import attention
 from rankloom_engine.attention import _Rule as Rule
 from rankloom_engine.attention import wire
+from rankloom_engine.buckets import bucket
 from rankloom_engine.errors import ModelError
 from rankloom_engine.mixture import Weights
 from rankloom_engine.model import Ask, Decoder, self_check
@@ -53,6 +55,19 @@ def test_score_is_independent_of_items_and_rows(seed: int, num: int) -> None:
     asks = random_asks(np.random.default_rng(seed), num)
     for ask, answer in zip(asks, decoder.answer(asks), strict=True):
         assert np.abs(answer.margins - alone(decoder, ask)).max() <= TOLERANCE
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), num=st.integers(1, 5))
+def test_only_sizes_of_buckets_are_run(seed: int, num: int) -> None:
+    decoder, _ = tiny_decoder()
+    seen: list[int] = []
+    for module in decoder.model.get_submodule("model.layers").modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(lambda _, args, __: seen.append(args[0].shape[1]))
+    decoder.answer(random_asks(np.random.default_rng(seed), num))
+    assert seen
+    assert set(seen) == {bucket(size) for size in seen}
 
 
 @settings(max_examples=25, deadline=None)
