@@ -109,7 +109,8 @@ def load(settings: Settings, calls: Calls) -> Loaded:
     """Loads and prepares what this process is to score, once."""
     keep_freed_memory()
     torch.set_num_threads(settings.threads)
-    parts = load_parts(settings.bundle, Hardware(settings.device, settings.dtype))
+    hardware = Hardware(settings.device, settings.dtype, settings.compile)
+    parts = load_parts(settings.bundle, hardware)
     served = _served(settings, parts)
     return Loaded(settings, parts, tuple(_prepare(served, parts, call) for call in calls))
 

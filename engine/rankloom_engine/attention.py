@@ -9,7 +9,7 @@ earlier pass as its keys and values. The last layer works for the verdicts alone
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, cast
@@ -235,19 +235,39 @@ def wire(model: nn.Module) -> None:
     """
     any_model = cast("Any", model)
     any_model.set_attn_implementation(NAME)
-    layer = last_layer(model)
+    layer = decoder_layers(model)[-1]
     if not isinstance(layer, _LastLayer):
         # A class of its own keeps names, weights and copies of the layer what they are.
         layer.__class__ = type(type(layer).__name__, (_LastLayer, type(layer)), {})
 
 
-def last_layer(model: nn.Module) -> nn.Module:
-    """The decoder layer next to the head. Raises ValueError where it cannot be told."""
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """A decoder's layers, first to last. Raises ValueError where they cannot be told."""
     num = cast("Any", model).config.num_hidden_layers
     lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == num]
     if not lists:
         raise ValueError("the model has no list of its layers")
-    return lists[0][-1]
+    return lists[0]
+
+
+class _LayerDone(Exception):
+    """The first layer has run, and no more was asked for."""
+
+
+@contextmanager
+def first_layer_alone(model: nn.Module) -> Iterator[None]:
+    """Ends the pass of the body before the second layer, if there is one."""
+
+    def stop(*_: object) -> None:
+        raise _LayerDone
+
+    hooks = [layer.register_forward_pre_hook(stop) for layer in decoder_layers(model)[1:2]]
+    try:
+        with suppress(_LayerDone):
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _picked(value: Any, at: Tensor, length: int) -> Any:  # noqa: ANN401

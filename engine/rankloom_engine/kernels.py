@@ -8,7 +8,7 @@ that computes something else keeps its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -73,23 +73,26 @@ class _RootMeanSquareNorm(nn.Module):
         return wide.to(hidden.dtype).mul_(self.weight)
 
 
-def speed_up(model: nn.Module) -> None:
-    """Replaces what can be replaced in a bf16 decoder on a CPU, in place.
+def speed_up(model: nn.Module, leave: Sequence[nn.Module] = ()) -> bool:
+    """Replaces what can be replaced in a bf16 decoder on a CPU, in place; whether it did.
 
-    Experts must have been wired before: they keep the layers that they wrap.
+    Experts must have been wired before: they keep the layers that they wrap. ``leave``:
+    modules that stay as they are, with all inside them.
     """
     weight = cast("Any", model).get_input_embeddings().weight
     if weight.device.type != "cpu" or weight.dtype != torch.bfloat16:
-        return
+        return False
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return
+        return False
     head = cast("Any", model).get_output_embeddings()
+    left = {head, *(module for region in leave for module in region.modules())}
     for replacement in (_gated_unit, _norm, _linear):
         for name, module in list(model.named_modules()):
-            faster = None if module is head else replacement(module)
+            faster = None if module in left else replacement(module)
             if faster is not None:
                 parent, _, child = name.rpartition(".")
                 setattr(model.get_submodule(parent), child, faster)
+    return True
 
 
 def _gated_unit(module: Any) -> nn.Module | None:  # noqa: ANN401

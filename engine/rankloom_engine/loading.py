@@ -18,6 +18,7 @@ from rankloom_adapters.bundle import Bundle, expert_part
 from rankloom_adapters.calibration import Calibration
 from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE, Expert, parse_expert
 from rankloom_adapters.gate import Gate
+from rankloom_engine.compiling import compile_regions
 from rankloom_engine.errors import ModelError
 from rankloom_engine.kernels import speed_up
 from rankloom_engine.mixture import install
@@ -31,10 +32,14 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """Where the model runs, and in which number format (a key of DTYPES)."""
+    """Where the model runs, in which number format (a key of DTYPES), and how.
+
+    ``compiled``: with torch.compile, which takes some seconds and a C++ compiler.
+    """
 
     device: str = "cpu"
     dtype: str = "float32"
+    compiled: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,7 +114,8 @@ def _load_decoder(
         digest=_digest([*files, hardware.dtype.encode()]),
     )
     decoder.mixture = install(model, experts)
-    speed_up(model)
+    regions = compile_regions(model) if hardware.compiled else []
+    decoder.kernels_by_size = speed_up(model, regions)
     return decoder
 
 

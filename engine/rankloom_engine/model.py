@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rankloom_engine import attention
 from rankloom_engine.attention import HeldPrefix, Pass
-from rankloom_engine.buckets import bucket
+from rankloom_engine.buckets import bucket, buckets
 from rankloom_engine.errors import ModelError
 from rankloom_engine.mixture import Weights
 from rankloom_engine.packing import (
@@ -85,7 +85,8 @@ class Decoder:
     """A causal language model, its soft-token projector and its two verdict tokens.
 
     The model is wired for packed attention. ``digest``: of the bytes that model and
-    projector came from. Not thread-safe: one thread runs it.
+    projector came from. ``kernels_by_size``: whether the first pass of a size is slow,
+    because its kernels are made then. Not thread-safe: one thread runs it.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Decoder:
         self.projector = projector
         self.digest = digest
         self.mixture: Mixture | None = None
+        self.kernels_by_size = False
         self.yes, self.no = yes, no
 
     @torch.inference_mode()
@@ -124,6 +126,19 @@ class Decoder:
         logits = head_logits(self.model, states).float().cpu().numpy()
         held = [cast("HeldPrefix", row.held()) for row in running.rows[: len(texts)]]
         return [Next(own, prefix) for own, prefix in zip(logits, held, strict=True)]
+
+    def warm_up(self, max_tokens: int) -> None:
+        """Runs whatever a request of at most so many tokens may run, so that none waits for it.
+
+        Layers have the same sizes, so kernels that are made for a size are made by the first.
+        """
+        num = self.mixture.num_slots if self.mixture else 0
+        weights = Weights(np.full(num, 1.0 / max(num, 1), dtype=np.float32))
+        self.read([More(None, _filler(2), weights)])
+        self.answer([Ask(_filler(2), [_filler(1)], weights)])
+        for size in buckets(max_tokens + 1) if self.kernels_by_size else ():
+            with attention.first_layer_alone(self.model):
+                self.answer([Ask(_filler(size - 2), [_filler(1)], weights)])
 
     def margins(self, batch: PackedBatch) -> Tensor:
         """(verdicts,) margins of the model as it is, in the order of rows and candidates."""
@@ -156,6 +171,10 @@ class Decoder:
         embedded = _fill(embedded, batch.latent_at, batch.latent, self.projector.of_latent)
         embedded = _fill(embedded, batch.tabular_at, batch.tabular, self.projector.of_tabular)
         return embedded[None]
+
+
+def _filler(length: int) -> Segment:
+    return Segment.of_ids([0] * length)
 
 
 def _to_bucket(rows: Sequence[PackedRow]) -> list[PackedRow]:

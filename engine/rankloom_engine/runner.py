@@ -138,6 +138,7 @@ class EngineRunner:
         """``stops``: tokens that end an explanation."""
         limits = limits or EngineLimits()
         self._decoder, self._stops = decoder, stops
+        self._max_tokens = limits.max_batch_tokens
         self._scheduler = Scheduler(limits.max_batch_tokens, limits.max_piece_tokens)
         self._explaining = Scheduler(limits.max_batch_tokens, limits.max_batch_tokens)
         self.prefixes = PrefixCache(limits.prefix_cache_bytes)
@@ -162,6 +163,11 @@ class EngineRunner:
     async def start(self) -> None:
         """Begins to take work."""
         self._loop = asyncio.create_task(self._run())
+
+    async def warm_up(self) -> None:
+        """Runs what requests may run, on the model thread, before there are any."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self._decoder.warm_up, self._max_tokens)
 
     async def close(self) -> None:
         """Finishes what was submitted, then stops the thread."""

@@ -48,7 +48,7 @@ def serve_ranking(settings: Settings) -> None:
     logs.configure(settings.log_level)
     keep_freed_memory()
     torch.set_num_threads(settings.threads)
-    hardware = Hardware(settings.device, settings.dtype)
+    hardware = Hardware(settings.device, settings.dtype, settings.compile)
     asyncio.run(_serve(settings, load_parts(settings.bundle, hardware)))
 
 
@@ -136,11 +136,12 @@ def _server(settings: Settings, served: Served, provider: FeatureProvider) -> Rp
 
 
 async def _warm_up(served: Served, provider: FeatureProvider) -> None:
-    """Ranks once on the top rung, with the bundle's own features. Raises StartError."""
+    """Runs the model, and ranks once with the bundle's own features. Raises StartError."""
     items = served.catalogue.items[:2]
     user = UserQuery(None, tuple(Event(item.item_id, True) for item in items), items)
     query = RankQuery("", user, allow_degraded=False)
     try:
+        await served.runner.warm_up()
         features = await asyncio.to_thread(provider.features, user)
         await rank_with_features(served, query, features, None, math.inf)
     except Exception as error:  # whatever it is, such a bundle cannot be served

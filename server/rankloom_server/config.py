@@ -45,6 +45,8 @@ class Settings(BaseSettings):
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
     dtype: Literal["float32", "bfloat16"] = "float32"
     """The model's number format; bfloat16 is several times faster where the CPU has AMX."""
+    compile: bool = False
+    """Whether torch.compile makes the kernels between attention and experts."""
     threads: PositiveInt = 1
     """Cores that the model may use."""
     drain_s: float = Field(default=30.0, ge=0.0, le=3600.0)

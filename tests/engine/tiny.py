@@ -18,6 +18,7 @@ from rankloom_engine.packing import Segment
 from rankloom_engine.projector import Projector
 
 HIDDEN, VOCABULARY, LATENT, COLUMNS = 32, 96, 8, 5
+TARGETS = ("q_proj", "v_proj", "o_proj")
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,13 @@ class Readable:
     description: str = ""
 
 
-def tiny_model(seed: int = 0) -> LlamaForCausalLM:
+def tiny_model(seed: int = 0, num_layers: int = 3) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=HIDDEN,
         intermediate_size=64,
-        num_hidden_layers=3,
+        num_hidden_layers=num_layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         initializer_range=0.15,  # large enough that an error in the arithmetic shows
@@ -44,22 +45,29 @@ def tiny_model(seed: int = 0) -> LlamaForCausalLM:
     return LlamaForCausalLM(config).eval()
 
 
-def random_expert(name: str, model: nn.Module, rank: int, seed: int) -> Expert:
+def random_expert(
+    name: str, model: nn.Module, rank: int, seed: int, targets: Sequence[str] = TARGETS
+) -> Expert:
     random = np.random.default_rng(seed)
     modules = {}
     for path, module in model.named_modules():
-        if isinstance(module, nn.Linear) and path.rsplit(".")[-1] in ("q_proj", "v_proj", "o_proj"):
+        if isinstance(module, nn.Linear) and path.rsplit(".")[-1] in targets:
             a = random.normal(0, 0.3, (rank, module.in_features)).astype(np.float32)
             b = random.normal(0, 0.3, (module.out_features, rank)).astype(np.float32)
             modules[path] = Factors(a, b)
     return Expert(name, f"{seed:064x}", rank, 2.0 / rank, modules)
 
 
-def tiny_decoder(ranks: Sequence[int] = (4, 8, 2), seed: int = 0) -> tuple[Decoder, list[Expert]]:
-    model = tiny_model(seed)
+def tiny_decoder(
+    ranks: Sequence[int] = (4, 8, 2),
+    seed: int = 0,
+    modules: Sequence[str] = TARGETS,
+    num_layers: int = 3,
+) -> tuple[Decoder, list[Expert]]:
+    model = tiny_model(seed, num_layers)
     torch.manual_seed(seed + 1)
     projector = Projector(LATENT, COLUMNS, HIDDEN).eval()
-    experts = [random_expert(f"e{n}", model, rank, n) for n, rank in enumerate(ranks)]
+    experts = [random_expert(f"e{n}", model, rank, n, modules) for n, rank in enumerate(ranks)]
     decoder = Decoder(model, projector, yes=3, no=4)
     decoder.mixture = install(model, experts)
     return decoder, experts

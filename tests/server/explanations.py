@@ -80,6 +80,9 @@ class StubbornDecoder:
         self.before_read: Callable[[], object] = lambda: None
         self.num_read = 0
 
+    def warm_up(self, max_tokens: int) -> None:
+        self._decoder.warm_up(max_tokens)
+
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         return self._decoder.answer(asks)
 

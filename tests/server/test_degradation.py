@@ -58,6 +58,9 @@ class FailingDecoder:
         self.mixture, self.digest = decoder.mixture, decoder.digest
         self.failure: Callable[[Answer], Answer] | None = None
 
+    def warm_up(self, max_tokens: int) -> None:
+        self._decoder.warm_up(max_tokens)
+
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         answers = self._decoder.answer(asks)
         return [self.failure(each) for each in answers] if self.failure else answers

@@ -31,6 +31,9 @@ class SlowDecoder:
         self.mixture, self.digest = decoder.mixture, decoder.digest
         self.pause_s = 0.0
 
+    def warm_up(self, max_tokens: int) -> None:
+        self._decoder.warm_up(max_tokens)
+
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         time.sleep(self.pause_s)
         return self._decoder.answer(asks)

@@ -1,0 +1,75 @@
+"""torch.compile for what lies between a decoder's attention and its experts.
+
+Feed-forward units and norms are compiled, each for any number of tokens. Attention
+knows the rows of the pass that is running, and experts its weights: both change with
+every pass and stay as they are. Each region is tried on random numbers as it is
+compiled, so that nothing is compiled while a request waits.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rankloom_engine.attention import decoder_layers
+from rankloom_engine.errors import ModelError
+from rankloom_engine.mixture import MixtureLinear
+
+_TRIALS = (24, 40)  # tokens; a second number shows the compiler that any may come
+_ERRORS = {torch.float32: 1e-4, torch.bfloat16: 2**-6}  # of the largest value
+
+
+def compile_regions(model: nn.Module) -> list[nn.Module]:
+    """Compiles in place what can be; gives what was. Experts must have been wired before.
+
+    Raises ModelError where nothing can be compiled on this machine.
+    """
+    regions = [region for layer in decoder_layers(model) for region in layer.children()]
+    return [region for region in regions if _can_be_region(region) and _compiled(region)]
+
+
+def _can_be_region(module: nn.Module) -> bool:
+    """Not where experts or attention are inside, nor for the single product of a layer."""
+    inside = list(module.modules())
+    if isinstance(module, nn.Linear) or any(isinstance(each, MixtureLinear) for each in inside):
+        return False
+    return not any(hasattr(each, "layer_idx") for each in inside) and _width(module) > 0
+
+
+def _width(module: nn.Module) -> int:
+    """How many numbers a token has for the module; 0 where it has no weights to tell."""
+    weight = next(module.parameters(), None)
+    return 0 if weight is None else weight.shape[-1]
+
+
+@torch.inference_mode()
+def _compiled(region: nn.Module) -> bool:
+    """Whether the region, compiled, gives what it gave; else it is left as it was."""
+    plain = region.forward
+    compiled = torch.compile(plain, dynamic=True)
+    weight = next(region.parameters())
+    random = torch.Generator().manual_seed(0)
+    for tokens in _TRIALS:
+        hidden = torch.randn(1, tokens, weight.shape[-1], generator=random).to(weight)
+        try:
+            expected = plain(hidden)
+        except (RuntimeError, TypeError):  # it takes something else
+            return False
+        try:
+            found = compiled(hidden)
+        except Exception as error:  # the compiler's own classes are many
+            raise ModelError(
+                "compile: torch.compile does not work on this machine; it needs a C++ compiler "
+                "(g++), or a GPU that it knows"
+            ) from error
+        if not _agree(found, expected):
+            return False
+    region.forward = compiled
+    return True
+
+
+def _agree(found: object, expected: object) -> bool:
+    if not (isinstance(found, Tensor) and isinstance(expected, Tensor)):
+        return False
+    bound = _ERRORS[expected.dtype] * float(expected.abs().max())
+    return float((found - expected).abs().max()) <= bound

@@ -1,0 +1,98 @@
+"""Compiled regions compute what they computed, at every size, and nothing compiles later."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from engine.test_mixture import answers, asks_of, random_mixes
+from engine.test_packing import FAMILIES, random_asks, tiny_family
+from engine.tiny import COLUMNS, LATENT, random_segment, tiny_decoder
+from rankloom_engine.compiling import compile_regions
+from rankloom_engine.errors import ModelError
+from rankloom_engine.mixture import Weights
+from rankloom_engine.model import Answer, Ask, Decoder
+from rankloom_engine.projector import Projector
+
+TOLERANCE = 1e-5
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler() -> Iterator[None]:
+    """What another test compiled must not count towards this one."""
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def kinds(regions: list[torch.nn.Module]) -> set[str]:
+    return {type(region).__name__ for region in regions}
+
+
+def test_scores_are_what_they_were() -> None:
+    decoder, _ = tiny_decoder()
+    asks = asks_of(random_mixes(8, 3))
+    before = answers(decoder, asks)
+    regions = compile_regions(decoder.model)
+    assert kinds(regions) == {"LlamaMLP", "LlamaRMSNorm"}
+    assert len(regions) == 3 * 3
+    assert np.abs(answers(decoder, asks) - before).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["gemma2", "gpt_neox", "opt"])
+def test_other_families_are_compiled_too(name: str) -> None:
+    model = tiny_family(name, **FAMILIES[name])
+    decoder = Decoder(model, Projector(LATENT, COLUMNS, 32).eval(), yes=3, no=4)
+    asks = asks_of(random_mixes(8, 1))
+    before = answers(decoder, asks)
+    assert compile_regions(model)
+    assert np.abs(answers(decoder, asks) - before).max() <= TOLERANCE
+
+
+def test_no_request_waits_for_the_compiler() -> None:
+    """Passes of other sizes, on another thread, run the code that was made at first."""
+    decoder, _ = tiny_decoder()
+    compile_regions(decoder.model)
+    random = np.random.default_rng(0)
+
+    def run() -> list[Answer]:
+        with torch.compiler.set_stance("fail_on_recompile"):
+            return [
+                answer
+                for num in range(1, 6)
+                for answer in decoder.answer([*random_asks(random, num), long_ask(random)])
+            ]
+
+    with ThreadPoolExecutor(1) as thread:
+        assert len(thread.submit(run).result()) == 1 + 2 + 3 + 4 + 5 + 5
+
+
+def long_ask(random: np.random.Generator) -> Ask:
+    candidates = [random_segment(random, 5) for _ in range(70)]
+    return Ask(random_segment(random, 300), candidates, Weights(np.ones(3, np.float32)))
+
+
+def test_units_that_hold_experts_are_left_alone() -> None:
+    decoder, _ = tiny_decoder(modules=("gate_proj", "q_proj"))
+    assert kinds(compile_regions(decoder.model)) == {"LlamaRMSNorm"}
+
+
+def test_a_machine_without_a_compiler_is_told_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object, **__: object) -> object:
+        def run(*_: object) -> None:
+            raise RuntimeError("no compiler")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(ModelError, match=r"compile: .* needs a C\+\+ compiler"):
+        compile_regions(tiny_decoder()[0].model)

@@ -1,0 +1,65 @@
+"""What is run before there are requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from torch import nn
+
+from engine.test_packing import random_asks
+from engine.tiny import tiny_decoder
+from rankloom_engine.buckets import buckets
+from rankloom_engine.model import Decoder
+
+
+@contextmanager
+def sizes_of(module: nn.Module) -> Iterator[set[int]]:
+    """Numbers of tokens that go through a module meanwhile."""
+    seen: set[int] = set()
+    hook = module.register_forward_hook(lambda _, args, __: seen.add(args[0].shape[1]))
+    yield seen
+    hook.remove()
+
+
+def first_and_second(decoder: Decoder) -> list[nn.Module]:
+    return [decoder.model.get_submodule(f"model.layers.{n}.mlp.up_proj") for n in range(2)]
+
+
+def test_kernels_are_made_for_every_size_by_the_first_layer() -> None:
+    decoder, _ = tiny_decoder()
+    decoder.kernels_by_size = True
+    first, second = first_and_second(decoder)
+    with sizes_of(first) as seen, sizes_of(second) as seen_by_second:
+        decoder.warm_up(700)
+    assert seen | {16} == set(buckets(701)), "16 is a number of verdicts alone"
+    assert seen_by_second == {32}
+
+
+def test_nothing_is_prepared_where_kernels_take_any_size() -> None:
+    decoder, _ = tiny_decoder()
+    first, _ = first_and_second(decoder)
+    with sizes_of(first) as seen:
+        decoder.warm_up(700)
+    assert seen == {32}
+
+
+@pytest.mark.parametrize("by_size", [False, True])
+def test_scores_are_the_same_afterwards(by_size: bool) -> None:
+    decoder, _ = tiny_decoder()
+    decoder.kernels_by_size = by_size
+    asks = random_asks(np.random.default_rng(1), 3)
+    before = decoder.answer(asks)
+    decoder.warm_up(100)
+    for one, other in zip(before, decoder.answer(asks), strict=True):
+        assert np.array_equal(one.margins, other.margins)
+
+
+def test_a_decoder_of_one_layer_or_without_experts_is_warmed_up_too() -> None:
+    decoder, _ = tiny_decoder(num_layers=1)
+    decoder.kernels_by_size = True
+    decoder.warm_up(100)
+    decoder.mixture = None
+    decoder.warm_up(100)

@@ -1,0 +1,81 @@
+"""A bundle answers alike on every device, in every number format, compiled or not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from rankloom_engine.loading import Hardware
+from rankloom_engine.model import Decoder
+from rankloom_server.app import Parts, load_parts, ranking_server
+from rankloom_server.errors import StartError
+from server.explanations import explain
+from server.explanations import request as explain_request
+from server.rankings import rank, ranking_channel, request
+from server.servers import settings
+
+BF16_ERROR = 0.06  # of the scores' standard deviation
+ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+VARIANTS = [
+    (Hardware(compiled=True), 1e-3),
+    (Hardware(dtype="bfloat16"), BF16_ERROR),
+    (Hardware(dtype="bfloat16", compiled=True), BF16_ERROR),
+    *(
+        pytest.param(Hardware("cuda", dtype, compiled=compiled), error, marks=ON_GPU)
+        for dtype, error in (("float32", 1e-3), ("bfloat16", BF16_ERROR))
+        for compiled in (False, True)
+    ),
+]
+
+
+async def scores(parts: Parts) -> NDArray[np.float64]:
+    """Of the same items of the same user, in the order of their names."""
+    async with ranking_channel(parts) as channel:
+        answer = await rank(channel, request(parts, 40))
+        told = await explain(channel, explain_request(parts))
+    assert told.final.generated_tokens > 0
+    return np.array([item.score for item in sorted(answer.items, key=lambda item: item.item_id)])
+
+
+@pytest.mark.parametrize(("hardware", "error"), VARIANTS)
+async def test_scores_are_those_of_plain_arithmetic(
+    parts: Parts, served_folder: Path, hardware: Hardware, error: float
+) -> None:
+    expected = await scores(parts)
+    found = await scores(load_parts(served_folder, hardware))
+    assert np.sqrt(np.square(found - expected).mean()) <= error * expected.std()
+
+
+async def test_a_model_that_finds_no_words_is_found_before_it_serves(parts: Parts) -> None:
+    class Speechless(Decoder):
+        def read(self, texts: object) -> list[object]:  # type: ignore[override]
+            raise ArithmeticError
+
+    decoder = cast("Decoder", Speechless.__new__(Speechless))
+    decoder.__dict__.update(parts.engine.decoder.__dict__)
+    broken = replace(parts, engine=replace(parts.engine, decoder=decoder))
+    async with ranking_server(settings(), broken) as server:
+        await server.start("127.0.0.1", 0)
+        with pytest.raises(StartError, match="do not work together"):
+            await server.open()
+
+
+def test_a_machine_that_cannot_compile_is_refused_in_one_line(
+    served_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> object:
+        def run(*_: object) -> None:
+            raise RuntimeError("no compiler")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(StartError, match=r"compile: .* needs a C\+\+ compiler") as caught:
+        load_parts(served_folder, Hardware(compiled=True))
+    assert "\n" not in str(caught.value)
