@@ -45,6 +45,9 @@ WITHOUT_GRPC = ("rankloom_adapters", "rankloom_engine")
 POLICY_MODULES = (
     "rankloom_adapters/gate.py",
     "rankloom_adapters/generation.py",
+    "rankloom_adapters/rollout/states.py",
+    "rankloom_adapters/rollout/split.py",
+    "rankloom_engine/buckets.py",
     "rankloom_engine/scheduler.py",
     "rankloom_server/admission.py",
     "rankloom_server/ladder.py",

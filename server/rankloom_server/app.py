@@ -13,7 +13,7 @@ import torch
 
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import BundleError
-from rankloom_adapters.generation import Generations
+from rankloom_adapters.generation import Generations, Traffic
 from rankloom_engine.loading import Engine, Hardware, load_engine
 from rankloom_engine.memory import keep_freed_memory
 from rankloom_engine.runner import EngineLimits, EngineRunner
@@ -32,6 +32,8 @@ from rankloom_server.parse import RankQuery
 from rankloom_server.pipeline import RankPipeline
 from rankloom_server.rpc.lifecycle import RpcServer
 from rankloom_server.scoring import Served, rank_with_features
+
+FIRST = 1  # the generation of the bundle that a server is started with
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +114,8 @@ def _feature_source(settings: Settings, provider: FeatureProvider) -> FeatureSou
 
 def _server(settings: Settings, served: Served, provider: FeatureProvider) -> RpcServer:
     generations: Generations[Served] = Generations()
-    number = generations.publish(served)
+    generations.add(FIRST, served)
+    generations.direct(Traffic(FIRST))
     pipeline = RankPipeline(generations, feature_share=settings.feature_share)
     embedded = settings.features is None
     names = [ranking.SERVICE_NAME, *([feature_service.SERVICE_NAME] if embedded else [])]
@@ -120,7 +123,7 @@ def _server(settings: Settings, served: Served, provider: FeatureProvider) -> Rp
         Admission(settings.max_in_flight),
         names,
         warm_up=lambda: _warm_up(served, provider),
-        facts={"bundle_digest": served.bundle_digest, "generation": number},
+        facts={"bundle_digest": served.bundle_digest, "generation": FIRST},
         reflects=settings.reflection,
     )
     server.metrics.watch(served.runner)

@@ -1,45 +1,63 @@
+"""A lease holds what it was given; a generation goes with the last one, and not before."""
+
 from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from rankloom_adapters.generation import Generations, UnknownGenerationError
+from rankloom_adapters.generation import (
+    GenerationInUseError,
+    Generations,
+    Lease,
+    Traffic,
+    UnknownGenerationError,
+)
 
-NUM_THREADS, NUM_ROUNDS = 8, 200
+NUM_THREADS, NUM_ROUNDS = 8, 300
 
 
-def test_numbers_start_at_one_and_rise() -> None:
+def serving(*values: str) -> Generations[str]:
+    """Generations from 1 up, the first one active."""
     generations = Generations[str]()
-    assert [generations.publish(value) for value in "abc"] == [1, 2, 3]
+    for number, value in enumerate(values, start=1):
+        generations.add(number, value)
+    generations.direct(Traffic(1))
+    return generations
 
 
-def test_nothing_can_be_leased_before_a_publish() -> None:
+def test_nothing_can_be_leased_before_traffic_goes_anywhere() -> None:
     generations = Generations[str]()
+    generations.add(1, "a")
     with pytest.raises(UnknownGenerationError), generations.lease():
         pass
-    assert generations.publish("a") == 1
 
 
-@pytest.mark.parametrize("pinned", [0, -1, 1, 3])
-def test_a_pinned_generation_must_be_the_active_one(pinned: int) -> None:
-    generations = Generations[str]()
-    generations.publish("a")
-    generations.publish("b")
+def test_a_number_is_given_once() -> None:
+    generations = serving("a")
+    with pytest.raises(ValueError, match="generation 1 is loaded already"):
+        generations.add(1, "b")
+
+
+@pytest.mark.parametrize("pinned", [0, -1, 3])
+def test_a_pinned_generation_must_be_loaded(pinned: int) -> None:
+    generations = serving("a", "b")
     with pytest.raises(UnknownGenerationError) as caught, generations.lease(pinned):
         pass
     assert caught.value.number == pinned
-    assert generations.num_leases(2) == 0
     with generations.lease(2) as held:
         assert held.value == "b"
 
 
-def test_a_lease_survives_a_publish() -> None:
-    generations = Generations[str]()
-    generations.publish("old")
+def test_a_lease_survives_a_change_of_traffic() -> None:
+    generations = serving("old", "new")
     with generations.lease() as held:
-        generations.publish("new")
+        generations.direct(Traffic(2))
         assert (held.number, held.value) == (1, "old")
         assert (generations.num_leases(1), generations.num_leases(2)) == (1, 0)
         with generations.lease() as later:
@@ -47,17 +65,66 @@ def test_a_lease_survives_a_publish() -> None:
     assert (generations.num_leases(1), generations.num_leases(2)) == (0, 0)
 
 
+def test_traffic_to_what_is_not_loaded_changes_nothing() -> None:
+    generations = serving("a")
+    with pytest.raises(UnknownGenerationError):
+        generations.direct(Traffic(1, canary=2, percent=5))
+    with generations.lease() as held:
+        assert held.number == 1
+
+
+def test_a_canary_takes_its_users() -> None:
+    generations = serving("a", "b")
+    generations.direct(Traffic(1, canary=2, percent=30, salt="b"))
+    found = []
+    for _ in range(2):
+        of_user = {}
+        for number in range(1000):
+            with generations.lease(user=f"user-{number}") as held:
+                of_user[number] = held.number
+        found.append(of_user)
+    assert found[0] == found[1]
+    assert 250 < list(found[0].values()).count(2) < 350
+
+
+def test_a_retired_generation_goes_with_its_last_lease() -> None:
+    generations, released = serving("a", "b"), list[str]()
+    with generations.lease(2), generations.lease(2):
+        generations.retire(2, released.append)
+        with pytest.raises(UnknownGenerationError), generations.lease(2):
+            pass
+        assert generations.num_leases(2) == 2
+        assert generations.numbers == (1, 2)
+        assert not released
+    assert released == ["b"]
+    assert generations.numbers == (1,)
+
+
+def test_a_retired_generation_that_nobody_holds_goes_at_once() -> None:
+    generations, released = serving("a", "b"), list[str]()
+    generations.retire(2, released.append)
+    assert released == ["b"]
+    with pytest.raises(UnknownGenerationError):
+        generations.retire(2, released.append)
+
+
+def test_what_answers_requests_cannot_be_retired() -> None:
+    generations = serving("a", "b")
+    generations.direct(Traffic(1, canary=2, percent=1))
+    for number in (1, 2):
+        with pytest.raises(GenerationInUseError):
+            generations.retire(number, print)
+
+
 def test_a_failing_body_gives_its_lease_back() -> None:
-    generations = Generations[str]()
-    generations.publish("a")
+    generations = serving("a")
     with pytest.raises(RuntimeError), generations.lease():
         raise RuntimeError
     assert generations.num_leases(1) == 0
 
 
 def test_all_holders_are_counted() -> None:
-    generations = Generations[int]()
-    number = generations.publish(1)
+    generations = serving("a")
     inside, leave = threading.Barrier(NUM_THREADS + 1), threading.Event()
 
     def hold() -> None:
@@ -68,26 +135,112 @@ def test_all_holders_are_counted() -> None:
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         held = [pool.submit(hold) for _ in range(NUM_THREADS)]
         inside.wait()
-        assert generations.num_leases(number) == NUM_THREADS
+        assert generations.num_leases(1) == NUM_THREADS
         leave.set()
         for one in held:
             one.result()
-    assert generations.num_leases(number) == 0
+    assert generations.num_leases(1) == 0
 
 
-def test_every_lease_is_given_back_while_generations_change() -> None:
-    generations = Generations[int]()
-    generations.publish(1)
+def test_nothing_is_released_while_it_is_held_and_all_is_in_the_end() -> None:
+    """Seven threads hold while one replaces the active generation again and again."""
+    generations, released = Generations[list[str]](), list[int]()
+    generations.add(1, ["alive"])
+    generations.direct(Traffic(1))
+    end = threading.Event()
 
-    def work(thread: int) -> None:
-        for count in range(NUM_ROUNDS):
-            if thread == 0 and count % 10 == 0:
-                generations.publish(1)
+    def let_go(number: int) -> None:
+        released.append(number)
+
+    def hold() -> None:
+        while not end.is_set():
             with generations.lease() as held:
-                assert generations.num_leases(held.number) >= 1
+                assert held.value == ["alive"]
+
+    def replace() -> None:
+        for number in range(2, NUM_ROUNDS + 1):
+            generations.add(number, ["alive"])
+            generations.direct(Traffic(number))
+
+            def release(value: list[str], number: int = number) -> None:
+                value.clear()  # whoever still held it would see that
+                let_go(number - 1)
+
+            generations.retire(number - 1, release)
+        end.set()
 
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        list(pool.map(work, range(NUM_THREADS)))
-    last = generations.publish(1)
-    assert last == NUM_ROUNDS // 10 + 2
-    assert [generations.num_leases(number) for number in range(1, last + 1)] == [0] * last
+        for one in [pool.submit(hold) for _ in range(NUM_THREADS - 1)] + [pool.submit(replace)]:
+            one.result()
+    assert sorted(released) == list(range(1, NUM_ROUNDS))
+    assert generations.numbers == (NUM_ROUNDS,)
+
+
+class LeaseMachine(RuleBasedStateMachine):
+    """Whatever is held, retired and directed, counts and releases are right."""
+
+    leases = Bundle("leases")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generations, self.next = Generations[str](), 1
+        self.open: list[tuple[ExitStack, Lease[str]]] = []
+        self.retired: set[int] = set()
+        self.released: list[str] = []
+        self.active = 0
+
+    @rule()
+    def add(self) -> None:
+        self.generations.add(self.next, f"value {self.next}")
+        self.next += 1
+
+    @rule(number=st.integers(0, 6))
+    def direct(self, number: int) -> None:
+        if number and (number >= self.next or number in self.retired):
+            with pytest.raises(UnknownGenerationError):
+                self.generations.direct(Traffic(number))
+        else:
+            self.generations.direct(Traffic(number))
+            self.active = number
+
+    @rule(target=leases, pinned=st.none() | st.integers(1, 6))
+    def lease(self, pinned: int | None) -> tuple[ExitStack, Lease[str]] | None:
+        number, stack = pinned or self.active, ExitStack()
+        if not number or number >= self.next or number in self.retired:
+            with pytest.raises(UnknownGenerationError):
+                stack.enter_context(self.generations.lease(pinned))
+            return None
+        held = (stack, stack.enter_context(self.generations.lease(pinned)))
+        assert held[1].number == number
+        self.open.append(held)
+        return held
+
+    @rule(held=consumes(leases))
+    def give_back(self, held: tuple[ExitStack, Lease[str]] | None) -> None:
+        if held is not None:
+            self.open.remove(held)
+            held[0].close()
+
+    @rule(number=st.integers(1, 6))
+    def retire(self, number: int) -> None:
+        if number >= self.next or number in self.retired:
+            with pytest.raises(UnknownGenerationError):
+                self.generations.retire(number, self.released.append)
+        elif number == self.active:
+            with pytest.raises(GenerationInUseError):
+                self.generations.retire(number, self.released.append)
+        else:
+            self.generations.retire(number, self.released.append)
+            self.retired.add(number)
+
+    @invariant()
+    def counts_are_right(self) -> None:
+        held = [lease.number for _, lease in self.open]
+        for number in range(1, self.next):
+            assert self.generations.num_leases(number) == held.count(number)
+        free = {number for number in self.retired if number not in held}
+        assert sorted(self.released) == sorted(f"value {number}" for number in free)
+
+
+TestLeases = LeaseMachine.TestCase
+TestLeases.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)

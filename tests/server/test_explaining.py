@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from rankloom import AsyncClient, ExplainOptions, Verdict
-from rankloom_adapters.generation import Generations
+from rankloom_adapters.generation import Generations, Traffic
 from rankloom_engine.explain import Wording
 from rankloom_engine.runner import EngineRunner
 from rankloom_features.provider import UserQuery
@@ -200,28 +200,37 @@ def question(parts: Parts) -> ExplainQuery:
     return ExplainQuery(RankQuery("", user, allow_degraded=False), Wording(max_tokens=32))
 
 
+def serving(*values: Served) -> Generations[Served]:
+    """Generations from 1 up, the first one active."""
+    generations: Generations[Served] = Generations()
+    for number, value in enumerate(values, start=1):
+        generations.add(number, value)
+    generations.direct(Traffic(1))
+    return generations
+
+
 async def test_one_generation_from_the_score_to_the_last_word(parts: Parts) -> None:
     async with served_by(stubborn(parts)[0]) as served:
-        generations: Generations[Served] = Generations()
-        first = generations.publish(served)
+        generations = serving(served, replace(served, bundle_digest="second"))
+        released: list[Served] = []
         pipeline = RankPipeline(generations, feature_share=0.5)
         told = pipeline.explain(question(parts), time.monotonic() + 30)
         await anext(told)
-        assert generations.num_leases(first) == 1
-        generations.publish(replace(served, bundle_digest="second"))
+        assert generations.num_leases(1) == 1
+        generations.direct(Traffic(2))
+        generations.retire(1, released.append)
         *_, last = [part async for part in told]
         assert isinstance(last, ExplainAnswer)
-        assert (last.generation, last.bundle_digest) == (first, "first")
-        assert generations.num_leases(first) == 0
+        assert (last.generation, last.bundle_digest) == (1, "first")
+        assert released == [served]
 
 
 async def test_a_text_that_is_left_gives_back_its_lease_and_its_place(parts: Parts) -> None:
     async with served_by(stubborn(parts)[0]) as served:
-        generations: Generations[Served] = Generations()
-        number = generations.publish(served)
+        generations = serving(served)
         pipeline = RankPipeline(generations, feature_share=0.5)
         told = pipeline.explain(question(parts), time.monotonic() + 30)
         await anext(told)
         await told.aclose()
-        assert generations.num_leases(number) == 0
+        assert generations.num_leases(1) == 0
         assert served.runner.num_waiting == 0

@@ -1,0 +1,1 @@
+"""Live rollout of bundles: states, their registry, and what judges and moves them."""

@@ -1,0 +1,154 @@
+"""The registry: every command that was carried out, durable before it is acknowledged.
+
+An append-only table in SQLite, one row a command, each with a checksum over its own
+bytes and the row before it, so that a row that was altered, lost or swapped is found at
+the next start. One process writes it: a second one is refused. The ledger is what the
+commands come to, one after the other; nothing else is stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+from rankloom_adapters.rollout.states import Command, Ledger, Rollout, RolloutError, Verb, after
+
+FORMAT = 1
+_ROOT = hashlib.sha256(b"rankloom rollout registry 1").hexdigest()
+_BEGIN = (
+    # A rollback journal, and one more sync of its folder: what is acknowledged survives a
+    # loss of power. Exclusive: the lock is held from the first transaction to the end.
+    "PRAGMA locking_mode=EXCLUSIVE",
+    "PRAGMA journal_mode=DELETE",
+    "PRAGMA synchronous=EXTRA",
+    "BEGIN EXCLUSIVE",
+)
+_CREATE = (
+    # AUTOINCREMENT: the largest number ever given is kept apart, so that a lost tail is found.
+    "CREATE TABLE commands (number INTEGER PRIMARY KEY AUTOINCREMENT, "
+    "time TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP, body TEXT NOT NULL, checksum TEXT NOT NULL)",
+    f"PRAGMA user_version={FORMAT}",
+)
+_INSERT = "INSERT INTO commands (body, checksum) VALUES (?, ?)"
+
+
+class RegistryError(Exception):
+    """The registry cannot be opened or written; the message says why, and what to do."""
+
+
+class Registry:
+    """The commands of one server, in a file. Use it from one thread at a time.
+
+    Once a write has failed, nobody knows what the disk holds: no more is written until
+    the file is opened again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Opens the file or begins one. Raises RegistryError."""
+        self._path, self._failed = path, False
+        try:
+            self._db = sqlite3.connect(
+                path, isolation_level=None, timeout=0.5, check_same_thread=False
+            )
+        except sqlite3.Error as error:
+            raise RegistryError(f"{path}: cannot be opened: {error}") from error
+        try:
+            self._begin()
+            self.ledger, self._checksum = self._replayed()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets another process have the file."""
+        self._db.close()
+
+    def carry_out(self, command: Command) -> Rollout:
+        """Writes a command, and gives the generation that it is about as it is now.
+
+        Raises RolloutError where it changes nothing, RegistryError where it is not known
+        to be written.
+        """
+        ledger, subject = after(self.ledger, command)
+        if ledger is not self.ledger:
+            self._append(command)
+            self.ledger = ledger
+        return subject
+
+    def _append(self, command: Command) -> None:
+        if self._failed:
+            raise RegistryError(f"{self._path}: a write failed; the server must be started again")
+        body = _body_of(command)
+        checksum = _checksum_of(self._checksum, body)
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute(
+                "INSERT INTO commands (body, checksum) VALUES (?, ?)", (body, checksum)
+            )
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._failed = True
+            with suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            raise RegistryError(f"{self._path}: cannot be written: {error}") from error
+        self._checksum = checksum
+
+    def _begin(self) -> None:
+        try:
+            [found] = self._db.execute("PRAGMA user_version").fetchone()
+            if found not in (0, FORMAT):
+                raise RegistryError(f"{self._path}: of format {found}; this version reads {FORMAT}")
+            for statement in (*_BEGIN, *(() if found else _CREATE), "COMMIT"):
+                self._db.execute(statement)
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_BUSY:
+                raise RegistryError(f"{self._path}: another server writes it") from error
+            raise RegistryError(f"{self._path}: is no registry: {error}") from error
+
+    def _replayed(self) -> tuple[Ledger, str]:
+        ledger, checksum = Ledger(), _ROOT
+        try:
+            [verdict] = self._db.execute("PRAGMA integrity_check(1)").fetchone()
+            rows = self._db.execute(
+                "SELECT number, body, checksum FROM commands ORDER BY number"
+            ).fetchall()
+            last = self._db.execute("SELECT seq FROM sqlite_sequence").fetchone()
+        except sqlite3.Error as error:
+            raise RegistryError(f"{self._path}: is damaged: {error}") from error
+        if verdict != "ok":
+            raise RegistryError(f"{self._path}: is damaged: {verdict}")
+        if (last or (0,))[0] != len(rows):
+            raise RegistryError(f"{self._path}: row {last[0]} was altered or lost")
+        for expected, (number, body, found) in enumerate(rows, start=1):
+            checksum = _checksum_of(checksum, str(body))
+            if number != expected or found != checksum:
+                raise RegistryError(f"{self._path}: row {expected} was altered or lost")
+            try:
+                ledger, _ = after(ledger, _command_of(body))
+            except (RolloutError, ValueError, TypeError, KeyError) as error:
+                raise RegistryError(f"{self._path}: row {number} cannot be carried out") from error
+        return ledger, checksum
+
+
+def _checksum_of(before: str, body: str) -> str:
+    return hashlib.sha256(f"{before}\n{body}".encode()).hexdigest()
+
+
+def _body_of(command: Command) -> str:
+    return json.dumps({**asdict(command), "verb": command.verb.value}, sort_keys=True)
+
+
+def _command_of(body: str) -> Command:
+    fields: dict[str, Any] = json.loads(body)
+    return Command(**{**fields, "verb": Verb(fields["verb"])})

@@ -1,0 +1,211 @@
+"""What may happen to the generations of a server, as pure functions of what has happened.
+
+    staged → warmed → shadow → canary → active
+       ↓        └───────┴────────┴────────┴──→ rolled_back → retired
+    quarantined
+
+A generation's number is given when its bundle is staged and never used again. Promoting
+one puts the active one back to warmed, from where rolling back returns to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from types import MappingProxyType
+
+
+class State(Enum):
+    """Where a generation stands."""
+
+    STAGED = "staged"
+    WARMED = "warmed"
+    SHADOW = "shadow"
+    CANARY = "canary"
+    ACTIVE = "active"
+    ROLLED_BACK = "rolled_back"
+    RETIRED = "retired"
+    QUARANTINED = "quarantined"
+
+
+class Verb(Enum):
+    """What can be asked of a generation; WARM and QUARANTINE are the server's own."""
+
+    STAGE = "stage"
+    WARM = "warm"
+    QUARANTINE = "quarantine"
+    SHADOW = "shadow"
+    CANARY = "canary"
+    PROMOTE = "promote"
+    ROLL_BACK = "roll_back"
+    RETIRE = "retire"
+
+
+LOADED = frozenset({State.WARMED, State.SHADOW, State.CANARY, State.ACTIVE})
+ON_TRIAL = frozenset({State.SHADOW, State.CANARY})
+_NEED_NO_OTHER_TRIAL = frozenset({Verb.SHADOW, Verb.CANARY, Verb.PROMOTE})
+_FROM: Mapping[Verb, frozenset[State]] = {
+    Verb.WARM: frozenset({State.STAGED}),
+    Verb.QUARANTINE: frozenset({State.STAGED}),
+    Verb.SHADOW: frozenset({State.WARMED}),
+    Verb.CANARY: frozenset({State.WARMED, State.SHADOW, State.CANARY}),
+    Verb.PROMOTE: frozenset({State.WARMED, State.SHADOW, State.CANARY}),
+    Verb.ROLL_BACK: ON_TRIAL | {State.WARMED, State.ACTIVE},
+    Verb.RETIRE: frozenset({State.WARMED, State.ROLLED_BACK}),
+}
+_TO: Mapping[Verb, State] = {
+    Verb.STAGE: State.STAGED,
+    Verb.WARM: State.WARMED,
+    Verb.QUARANTINE: State.QUARANTINED,
+    Verb.SHADOW: State.SHADOW,
+    Verb.CANARY: State.CANARY,
+    Verb.PROMOTE: State.ACTIVE,
+    Verb.ROLL_BACK: State.ROLLED_BACK,
+    Verb.RETIRE: State.RETIRED,
+}
+
+
+class RolloutError(Exception):
+    """The command changes nothing; the message says why."""
+
+
+class UnknownRolloutError(RolloutError):
+    """No generation has that number."""
+
+
+class TransitionError(RolloutError):
+    """The generation, or another one, stands where the command may not be given."""
+
+
+class StaleError(RolloutError):
+    """Another generation is active than the caller believes. ``current``: its number, or 0."""
+
+    def __init__(self, current: int) -> None:
+        super().__init__(f"generation {current} is active now; look at it, then ask again")
+        self.current = current
+
+
+class KeyReusedError(RolloutError):
+    """The idempotency key belongs to another command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What somebody wants. ``generation``: 0 where one is to be staged.
+
+    ``expected``: the generation that the caller believes to be active, 0 for none.
+    ``percent``: of users, for a canary. ``bundle_digest``: of what is staged.
+    """
+
+    verb: Verb
+    generation: int
+    expected: int
+    key: str
+    percent: int = 0
+    bundle_digest: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One generation. ``back_to``: the one that was active before it, 0 for none."""
+
+    generation: int
+    bundle_digest: str
+    state: State
+    percent: int = 0
+    reason: str = ""
+    back_to: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """All that has happened: rollouts by generation, and the commands by their keys."""
+
+    rollouts: Mapping[int, Rollout] = field(default_factory=lambda: MappingProxyType({}))
+    commands: Mapping[str, tuple[Command, int]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+
+    @property
+    def active(self) -> int:
+        """The generation that answers all that no canary takes; 0 where there is none."""
+        return self._one_in(frozenset({State.ACTIVE}))
+
+    @property
+    def on_trial(self) -> int:
+        """The generation that is a shadow or a canary; 0 where there is none."""
+        return self._one_in(ON_TRIAL)
+
+    def _one_in(self, states: frozenset[State]) -> int:
+        return next((n for n, each in self.rollouts.items() if each.state in states), 0)
+
+    def rollout(self, generation: int) -> Rollout:
+        """Raises UnknownRolloutError."""
+        if generation not in self.rollouts:
+            raise UnknownRolloutError(f"there is no generation {generation}")
+        return self.rollouts[generation]
+
+    def done(self, command: Command) -> Rollout | None:
+        """What a command with this key came to before. Raises KeyReusedError."""
+        if command.key not in self.commands:
+            return None
+        earlier, generation = self.commands[command.key]
+        if earlier != command:
+            raise KeyReusedError("the idempotency key was used for another command")
+        return self.rollouts[generation]
+
+
+def after(ledger: Ledger, command: Command) -> tuple[Ledger, Rollout]:
+    """The ledger once a command has been carried out, and the generation it is about.
+
+    A command that was carried out before changes nothing. Raises RolloutError.
+    """
+    earlier = ledger.done(command)
+    if earlier is not None:
+        return ledger, earlier
+    if command.expected != ledger.active:
+        raise StaleError(ledger.active)
+    changed = _changed(ledger, command)
+    subject = changed[0]
+    return (
+        Ledger(
+            MappingProxyType({**ledger.rollouts, **{each.generation: each for each in changed}}),
+            MappingProxyType({**ledger.commands, command.key: (command, subject.generation)}),
+        ),
+        subject,
+    )
+
+
+def _changed(ledger: Ledger, command: Command) -> list[Rollout]:
+    """The generation that the command is about as it will be, then others that move with it."""
+    if command.verb is Verb.STAGE:
+        return [Rollout(max(ledger.rollouts, default=0) + 1, command.bundle_digest, State.STAGED)]
+    before = ledger.rollout(command.generation)
+    _check(ledger, before, command)
+    moved = replace(before, state=_TO[command.verb], percent=command.percent, reason=command.reason)
+    if command.verb is Verb.PROMOTE and ledger.active:
+        former = ledger.rollouts[ledger.active]
+        return [replace(moved, back_to=former.generation), replace(former, state=State.WARMED)]
+    if command.verb is Verb.ROLL_BACK and before.state is State.ACTIVE:
+        former = ledger.rollouts[before.back_to]
+        return [moved, replace(former, state=State.ACTIVE)]
+    return [moved]
+
+
+def _check(ledger: Ledger, before: Rollout, command: Command) -> None:
+    """Raises TransitionError."""
+    number, verb = before.generation, command.verb
+    if before.state not in _FROM[verb]:
+        raise TransitionError(
+            f"generation {number} is {before.state.value}: no {verb.value} from there"
+        )
+    if verb in _NEED_NO_OTHER_TRIAL and ledger.on_trial not in (0, number):
+        raise TransitionError(f"generation {ledger.on_trial} is on trial: end that first")
+    if verb is Verb.CANARY and not 1 <= command.percent <= 99:
+        raise TransitionError("a canary takes from 1 to 99 percent of the users")
+    if verb is Verb.ROLL_BACK and before.state is State.ACTIVE:
+        former = ledger.rollouts.get(before.back_to)
+        if former is None or former.state is not State.WARMED:
+            raise TransitionError(f"generation {number} has nothing loaded to go back to")

@@ -1,0 +1,174 @@
+"""What was acknowledged is there again; what was touched is found."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adapters.rollout.commands import command, states
+from rankloom_adapters.rollout.registry import Registry, RegistryError
+from rankloom_adapters.rollout.states import RolloutError, State, Verb
+
+_NUM = 40
+_WRITER = """
+import sys
+from pathlib import Path
+from rankloom_adapters.rollout.registry import Registry
+from rankloom_adapters.rollout.states import Command, Verb
+with Registry(Path(sys.argv[1])) as registry:
+    while True:
+        number = len(registry.ledger.rollouts)
+        registry.carry_out(Command(Verb.STAGE, 0, 0, f"key-{number}", bundle_digest="d"))
+        print(number + 1, flush=True)
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "registry.sqlite"
+
+
+def fill(path: Path) -> None:
+    """Generation 1 active, 2 a canary."""
+    with Registry(path) as registry:
+        for verb, number, expected, percent in (
+            (Verb.STAGE, 0, 0, 0),
+            (Verb.WARM, 1, 0, 0),
+            (Verb.PROMOTE, 1, 0, 0),
+            (Verb.STAGE, 0, 1, 0),
+            (Verb.WARM, 2, 1, 0),
+            (Verb.CANARY, 2, 1, 25),
+        ):
+            registry.carry_out(command(verb, number, expected, percent=percent))
+
+
+def test_what_was_carried_out_is_there_again(path: Path) -> None:
+    fill(path)
+    with Registry(path) as registry:
+        assert states(registry.ledger) == {1: State.ACTIVE, 2: State.CANARY}
+        assert registry.ledger.rollout(2).percent == 25
+
+
+def test_a_refused_command_is_not_written(path: Path) -> None:
+    fill(path)
+    with Registry(path) as registry, pytest.raises(RolloutError):
+        registry.carry_out(command(Verb.RETIRE, 1, 1))
+    with Registry(path) as registry:
+        assert states(registry.ledger) == {1: State.ACTIVE, 2: State.CANARY}
+
+
+def test_a_repeated_command_is_acknowledged_and_written_once(path: Path) -> None:
+    fill(path)
+    promote = command(Verb.PROMOTE, 2, 1)
+    for _ in range(2):
+        with Registry(path) as registry:
+            assert registry.carry_out(promote).state is State.ACTIVE
+    rows = sqlite3.connect(path).execute("SELECT count(*) FROM commands").fetchone()
+    assert rows == (7,)
+
+
+def test_a_second_writer_is_refused(path: Path) -> None:
+    with Registry(path), pytest.raises(RegistryError, match="another server writes it"):
+        Registry(path)
+    Registry(path).close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE commands SET body = replace(body, '25', '99') WHERE number = 6",
+        "UPDATE commands SET checksum = 'x' WHERE number = 2",
+        "DELETE FROM commands WHERE number = 3",
+        "UPDATE commands SET number = 10 WHERE number = 6",
+        "DELETE FROM commands WHERE number = 6",
+        "DELETE FROM commands",
+    ],
+)
+def test_rows_that_were_touched_are_found(path: Path, damage: str) -> None:
+    fill(path)
+    with sqlite3.connect(path) as db:
+        db.execute(damage)
+    db.close()
+    with pytest.raises(RegistryError, match="was altered or lost"):
+        Registry(path)
+
+
+def test_a_lost_table_is_found(path: Path) -> None:
+    fill(path)
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE commands")
+    db.close()
+    with pytest.raises(RegistryError, match="is damaged: no such table"):
+        Registry(path)
+
+
+def test_a_flipped_byte_is_found_or_without_meaning(path: Path) -> None:
+    fill(path)
+    whole = path.read_bytes()
+    with Registry(path) as registry:
+        expected = registry.ledger
+    num_found = 0
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        try:
+            with Registry(path) as registry:
+                assert registry.ledger == expected
+        except RegistryError:
+            num_found += 1
+    assert num_found
+
+
+@pytest.mark.parametrize("content", [b"no database at all", b"\0" * 8192])
+def test_another_file_is_no_registry(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(RegistryError, match="registry"):
+        Registry(path)
+
+
+def test_a_registry_of_a_later_version_is_refused(path: Path) -> None:
+    fill(path)
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version=2")
+    db.close()
+    with pytest.raises(RegistryError, match="of format 2; this version reads 1"):
+        Registry(path)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match="nowhere"):
+        Registry(tmp_path / "nowhere" / "registry.sqlite")
+
+
+def test_after_a_failed_write_nothing_more_is_written(path: Path) -> None:
+    fill(path)
+    with Registry(path) as registry:
+        registry._db.execute("PRAGMA query_only=1")  # as a disk that has turned read-only
+        with pytest.raises(RegistryError, match="cannot be written"):
+            registry.carry_out(command(Verb.PROMOTE, 2, 1))
+        registry._db.execute("PRAGMA query_only=0")
+        with pytest.raises(RegistryError, match="must be started again"):
+            registry.carry_out(command(Verb.PROMOTE, 2, 1))
+        assert registry.ledger.active == 1
+    with Registry(path) as registry:
+        assert registry.ledger.active == 1
+
+
+def test_what_was_acknowledged_survives_a_kill(path: Path) -> None:
+    for _ in range(5):
+        process = subprocess.Popen(
+            [sys.executable, "-c", _WRITER, str(path)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        acknowledged = [int(process.stdout.readline()) for _ in range(_NUM)]
+        os.kill(process.pid, signal.SIGKILL)
+        acknowledged += [int(line) for line in process.stdout.read().split()]
+        process.wait()
+        process.stdout.close()
+        with Registry(path) as registry:
+            assert len(registry.ledger.rollouts) in (acknowledged[-1], acknowledged[-1] + 1)

@@ -1,0 +1,139 @@
+"""Which commands change what, and which are refused."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapters.rollout.commands import command, in_state, run, serving, staged_and_warmed, states
+from rankloom_adapters.rollout.states import (
+    LOADED,
+    ON_TRIAL,
+    KeyReusedError,
+    Ledger,
+    RolloutError,
+    StaleError,
+    State,
+    TransitionError,
+    UnknownRolloutError,
+    Verb,
+    after,
+)
+
+
+def test_a_new_generation_goes_all_the_way() -> None:
+    ledger, number = staged_and_warmed(serving(), "second")
+    ledger = run(ledger, Verb.SHADOW, number)
+    ledger = run(ledger, Verb.CANARY, number, percent=5)
+    ledger = run(ledger, Verb.CANARY, number, percent=50)
+    assert ledger.rollout(number).percent == 50
+    ledger = run(ledger, Verb.PROMOTE, number)
+    assert states(ledger) == {1: State.WARMED, 2: State.ACTIVE}
+    assert (ledger.active, ledger.on_trial) == (2, 0)
+    assert ledger.rollout(2).percent == 0
+
+
+def test_rolling_back_what_is_active_returns_to_what_was() -> None:
+    ledger, number = staged_and_warmed(serving())
+    ledger = run(run(ledger, Verb.PROMOTE, number), Verb.ROLL_BACK, number, reason="slow")
+    assert states(ledger) == {1: State.ACTIVE, 2: State.ROLLED_BACK}
+    assert ledger.rollout(2).reason == "slow"
+
+
+@pytest.mark.parametrize("verb", [Verb.SHADOW, Verb.CANARY])
+def test_rolling_back_a_trial_leaves_the_active_one(verb: Verb) -> None:
+    ledger, number = staged_and_warmed(serving())
+    ledger = run(ledger, verb, number, **({"percent": 5} if verb is Verb.CANARY else {}))
+    ledger = run(ledger, Verb.ROLL_BACK, number)
+    assert states(ledger) == {1: State.ACTIVE, 2: State.ROLLED_BACK}
+
+
+def test_what_is_gone_is_nothing_to_go_back_to() -> None:
+    ledger, number = staged_and_warmed(serving())
+    ledger = run(run(ledger, Verb.PROMOTE, number), Verb.RETIRE, 1)
+    with pytest.raises(TransitionError, match="nothing loaded to go back to"):
+        run(ledger, Verb.ROLL_BACK, number)
+
+
+def test_the_first_generation_has_nothing_to_go_back_to() -> None:
+    with pytest.raises(TransitionError, match="nothing loaded to go back to"):
+        run(serving(), Verb.ROLL_BACK, 1)
+
+
+@pytest.mark.parametrize("verb", [Verb.SHADOW, Verb.CANARY, Verb.PROMOTE])
+def test_there_is_one_trial_at_a_time(verb: Verb) -> None:
+    ledger, first = staged_and_warmed(serving())
+    ledger, second = staged_and_warmed(run(ledger, Verb.SHADOW, first))
+    with pytest.raises(TransitionError, match="generation 2 is on trial"):
+        run(ledger, verb, second, percent=1)
+
+
+@pytest.mark.parametrize("verb", [Verb.SHADOW, Verb.CANARY, Verb.PROMOTE, Verb.RETIRE])
+def test_what_was_not_warmed_goes_nowhere(verb: Verb) -> None:
+    ledger = run(serving(), Verb.STAGE)
+    with pytest.raises(TransitionError, match=f"generation 2 is staged: no {verb.value}"):
+        run(ledger, verb, 2, percent=1)
+
+
+@pytest.mark.parametrize("percent", [0, 100, -1])
+def test_a_canary_is_a_part_of_the_users(percent: int) -> None:
+    ledger, number = staged_and_warmed(serving())
+    with pytest.raises(TransitionError, match="from 1 to 99 percent"):
+        run(ledger, Verb.CANARY, number, percent=percent)
+
+
+def test_who_believes_another_generation_active_is_told() -> None:
+    ledger, number = staged_and_warmed(serving())
+    with pytest.raises(StaleError, match="generation 1 is active now") as caught:
+        after(ledger, command(Verb.PROMOTE, number, expected=7))
+    assert caught.value.current == 1
+
+
+def test_unknown_generations_are_named() -> None:
+    with pytest.raises(UnknownRolloutError, match="no generation 9"):
+        run(serving(), Verb.PROMOTE, 9)
+
+
+def test_the_same_command_again_changes_nothing() -> None:
+    ledger, number = staged_and_warmed(serving())
+    promote = command(Verb.PROMOTE, number, expected=1)
+    once, subject = after(ledger, promote)
+    twice, again = after(once, promote)
+    assert twice is once, "even though another generation is active by now"
+    assert again == subject
+
+
+def test_a_key_is_for_one_command() -> None:
+    ledger, number = staged_and_warmed(serving())
+    ledger = run(ledger, Verb.SHADOW, number, key="mine")
+    with pytest.raises(KeyReusedError):
+        run(ledger, Verb.PROMOTE, number, key="mine")
+
+
+_COMMANDS = st.tuples(
+    st.sampled_from(Verb), st.integers(0, 4), st.integers(0, 4), st.integers(0, 100)
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(_COMMANDS, max_size=60))
+def test_whatever_is_asked_the_rules_hold(asked: list[tuple[Verb, int, int, int]]) -> None:
+    ledger = Ledger()
+    for verb, number, expected, percent in asked:
+        before, had_active = ledger, ledger.active
+        # Often somebody who knows what is active, so that much of it is carried out.
+        believes = expected if expected == 4 else ledger.active
+        try:
+            ledger, subject = after(ledger, command(verb, number, believes, percent=percent))
+        except RolloutError:
+            assert ledger is before
+            continue
+        assert len(in_state(ledger, State.ACTIVE)) <= 1
+        assert sum(each.state in ON_TRIAL for each in ledger.rollouts.values()) <= 1
+        assert ledger.active or not had_active, "what serves is only ever replaced"
+        assert subject == ledger.rollout(subject.generation)
+        for each in ledger.rollouts.values():
+            was = before.rollouts.get(each.generation)
+            if each.state in LOADED and (was is None or was.state not in LOADED):
+                assert verb is Verb.WARM or each.state is State.ACTIVE
