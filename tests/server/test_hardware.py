@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -22,10 +23,11 @@ from server.servers import settings
 
 BF16_ERROR = 0.06  # of the scores' standard deviation
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+COMPILING = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 VARIANTS = [
-    (Hardware(compiled=True), 1e-3),
     (Hardware(dtype="bfloat16"), BF16_ERROR),
-    (Hardware(dtype="bfloat16", compiled=True), BF16_ERROR),
+    pytest.param(Hardware(compiled=True), 1e-3, marks=COMPILING),
+    pytest.param(Hardware(dtype="bfloat16", compiled=True), BF16_ERROR, marks=COMPILING),
     *(
         pytest.param(Hardware("cuda", dtype, compiled=compiled), error, marks=ON_GPU)
         for dtype, error in (("float32", 1e-3), ("bfloat16", BF16_ERROR))
