@@ -53,12 +53,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bundle:
-    """An opened bundle; parts are checked as they are read."""
+    """An opened bundle; parts are checked as they are read. ``manifest``: its bytes."""
 
     folder: Path
     digest: str
     metadata: Mapping[str, Any]
     parts: Mapping[str, Part]
+    manifest: bytes
 
     def read(self, name: str) -> bytes:
         """One part's bytes, checked against the manifest. Raises BundleError."""
@@ -104,7 +105,7 @@ def open_bundle(folder: Path) -> Bundle:
         raise BundleError(MANIFEST, f"format {fields.get('format')!r}; this version reads {FORMAT}")
     for name in parts:
         _check_name(name)
-    return Bundle(folder, hashlib.sha256(data).hexdigest(), metadata, parts)
+    return Bundle(folder, hashlib.sha256(data).hexdigest(), metadata, parts, data)
 
 
 def seal(folder: Path, metadata: Mapping[str, Any]) -> str:

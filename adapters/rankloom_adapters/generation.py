@@ -133,6 +133,12 @@ class Generations(Generic[T]):
         with self._lock:
             return tuple(sorted(self._held))
 
+    @property
+    def serving(self) -> tuple[int, ...]:
+        """Those among them that still take requests."""
+        with self._lock:
+            return tuple(sorted(n for n, held in self._held.items() if held.release is None))
+
     def _loaded(self, number: int) -> _Held[T]:
         held = self._held.get(number)
         if held is None or held.release is not None:

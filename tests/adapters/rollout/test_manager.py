@@ -1,0 +1,167 @@
+"""Commands take effect once they are durable; a start comes to where the last one led."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from adapters.rollout.commands import command, states
+from rankloom_adapters.bundle import BundleError, open_bundle, seal
+from rankloom_adapters.generation import Generations, UnknownGenerationError
+from rankloom_adapters.rollout.manager import Loader, NotServableError, RolloutManager
+from rankloom_adapters.rollout.registry import Registry, RegistryError
+from rankloom_adapters.rollout.states import RolloutError, State, Verb
+from rankloom_adapters.store import BundleStore
+
+
+class Server:
+    """A manager on real files; a bundle becomes the name in its metadata."""
+
+    def __init__(self, registry: Registry, folder: Path) -> None:
+        self.generations = Generations[str]()
+        self.released: list[str] = []
+        self.store = BundleStore(folder / "bundles")
+        loader = Loader(self._load, self.released.append)
+        self.registry = registry
+        self.manager = RolloutManager(registry, self.store, self.generations, loader)
+
+    async def _load(self, folder: Path) -> str:
+        bundle = open_bundle(folder)
+        bundle.check()
+        if "unfit" in bundle.metadata:
+            raise NotServableError("the gate is of another space")
+        return str(bundle.metadata["name"])
+
+    def answered_by(self, user: str = "") -> str:
+        with self.generations.lease(user=user) as lease:
+            return lease.value
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Server]:
+    with Registry(folder / "registry.sqlite") as registry:
+        yield Server(registry, folder)
+
+
+def bundle(folder: Path, name: str, **metadata: object) -> Path:
+    source = folder / f"source-{name}"
+    source.mkdir()
+    (source / "part").write_text(name)
+    seal(source, {"name": name, **metadata})
+    return source
+
+
+async def first_serving(server: Server, folder: Path) -> None:
+    await server.manager.stage(bundle(folder, "first"), 0, "stage first")
+    await server.manager.change(command(Verb.PROMOTE, 1, 0))
+
+
+async def test_a_bundle_goes_all_the_way(tmp_path: Path) -> None:
+    with opened(tmp_path) as server:
+        await first_serving(server, tmp_path)
+        staged = await server.manager.stage(bundle(tmp_path, "second"), 1, "stage second")
+        assert (staged.generation, staged.state) == (2, State.WARMED)
+        assert server.answered_by() == "first"
+        await server.manager.change(command(Verb.CANARY, 2, 1, percent=50))
+        users = [server.answered_by(f"user-{n}") for n in range(100)]
+        assert set(users) == {"first", "second"}
+        await server.manager.change(command(Verb.PROMOTE, 2, 1))
+        assert server.answered_by() == "second"
+        await server.manager.change(command(Verb.ROLL_BACK, 2, 2))
+        assert server.answered_by() == "first"
+        assert server.released == ["second"]
+
+
+async def test_what_is_rolled_back_is_let_go_with_its_last_lease(tmp_path: Path) -> None:
+    with opened(tmp_path) as server:
+        await first_serving(server, tmp_path)
+        await server.manager.stage(bundle(tmp_path, "second"), 1, "stage second")
+        await server.manager.change(command(Verb.PROMOTE, 2, 1))
+        with server.generations.lease() as lease:
+            await server.manager.change(command(Verb.ROLL_BACK, 2, 2))
+            assert (lease.value, server.answered_by()) == ("second", "first")
+            assert not server.released
+        assert server.released == ["second"]
+
+
+async def test_a_start_comes_to_where_the_last_command_led(tmp_path: Path) -> None:
+    with opened(tmp_path) as server:
+        await first_serving(server, tmp_path)
+        await server.manager.stage(bundle(tmp_path, "second"), 1, "stage second")
+        await server.manager.change(command(Verb.CANARY, 2, 1, percent=30))
+        before = [server.answered_by(f"user-{n}") for n in range(100)]
+    with opened(tmp_path) as server:
+        await server.manager.start()
+        assert states(server.manager.ledger) == {1: State.ACTIVE, 2: State.CANARY}
+        assert [server.answered_by(f"user-{n}") for n in range(100)] == before
+
+
+async def test_a_bundle_that_does_not_fit_is_quarantined(tmp_path: Path) -> None:
+    with opened(tmp_path) as server:
+        await first_serving(server, tmp_path)
+        staged = await server.manager.stage(bundle(tmp_path, "bad", unfit=True), 1, "stage bad")
+        assert (staged.state, staged.reason) == (
+            State.QUARANTINED,
+            "the gate is of another space",
+        )
+        with pytest.raises(RolloutError, match="is quarantined"):
+            await server.manager.change(command(Verb.PROMOTE, 2, 1))
+        with pytest.raises(UnknownGenerationError), server.generations.lease(2):
+            pass
+        assert server.answered_by() == "first"
+
+
+async def test_a_damaged_bundle_changes_nothing(tmp_path: Path) -> None:
+    with opened(tmp_path) as server:
+        await first_serving(server, tmp_path)
+        source = bundle(tmp_path, "second")
+        (source / "part").write_text("other")
+        with pytest.raises(BundleError):
+            await server.manager.stage(source, 1, "stage second")
+        assert states(server.manager.ledger) == {1: State.ACTIVE}
+
+
+async def test_a_start_goes_on_with_what_was_staged(tmp_path: Path) -> None:
+    """As after a crash between the two commands of a staging."""
+    with opened(tmp_path) as server:
+        await first_serving(server, tmp_path)
+        for name, metadata in (("second", {}), ("third", {"unfit": True})):
+            digest = server.store.put(bundle(tmp_path, name, **metadata))
+            server.registry.carry_out(command(Verb.STAGE, 0, 1, bundle_digest=digest))
+    with opened(tmp_path) as server:
+        await server.manager.start()
+        expected = {1: State.ACTIVE, 2: State.WARMED, 3: State.QUARANTINED}
+        assert states(server.manager.ledger) == expected
+
+
+async def test_a_trial_that_cannot_be_loaded_again_is_rolled_back(tmp_path: Path) -> None:
+    with opened(tmp_path) as server:
+        await first_serving(server, tmp_path)
+        staged = await server.manager.stage(bundle(tmp_path, "second"), 1, "stage second")
+        await server.manager.change(command(Verb.CANARY, 2, 1, percent=30))
+        (server.store.folder_of(staged.bundle_digest) / "part").write_text("other")
+    with opened(tmp_path) as server:
+        await server.manager.start()
+        assert states(server.manager.ledger) == {1: State.ACTIVE, 2: State.ROLLED_BACK}
+        assert server.answered_by() == "first"
+
+
+async def test_the_same_staging_again_is_one(tmp_path: Path) -> None:
+    with opened(tmp_path) as server:
+        source = bundle(tmp_path, "first")
+        one = await server.manager.stage(source, 0, "mine")
+        assert await server.manager.stage(source, 0, "mine") == one
+        assert states(server.manager.ledger) == {1: State.WARMED}
+
+
+async def test_a_command_that_is_not_durable_has_no_effect(tmp_path: Path) -> None:
+    with opened(tmp_path) as server:
+        await first_serving(server, tmp_path)
+        await server.manager.stage(bundle(tmp_path, "second"), 1, "stage second")
+        server.registry._db.execute("PRAGMA query_only=1")  # as a disk that turned read-only
+        with pytest.raises(RegistryError):
+            await server.manager.change(command(Verb.PROMOTE, 2, 1))
+        assert server.answered_by() == "first"

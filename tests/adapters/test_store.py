@@ -1,0 +1,122 @@
+"""A bundle is kept whole or not at all, whatever happens to the disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from rankloom_adapters.bundle import MANIFEST, BundleError, open_bundle, seal
+from rankloom_adapters.store import BundleStore, StoreError
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A sealed bundle of three parts, one of them in a folder."""
+    folder = tmp_path / "source"
+    (folder / "experts" / "one").mkdir(parents=True)
+    for name in ("gate.json", "prompt.json", "experts/one/weights"):
+        (folder / name).write_bytes(name.encode() * 1000)
+    seal(folder, {"made": "for a test"})
+    return folder
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    return tmp_path / "kept"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_is_put_is_there_whole(source: Path, kept: Path) -> None:
+    digest = BundleStore(kept).put(source)
+    shutil.rmtree(source)
+    store = BundleStore(kept)
+    bundle = open_bundle(store.folder_of(digest))
+    bundle.check()
+    assert (bundle.digest, store.digests) == (digest, {digest})
+    assert names(kept) == [digest]
+
+
+def test_the_same_bundle_is_kept_once(source: Path, kept: Path) -> None:
+    store = BundleStore(kept)
+    with ThreadPoolExecutor(4) as pool:
+        found = {one.result() for one in [pool.submit(store.put, source) for _ in range(8)]}
+    assert found == store.digests
+    assert names(kept) == sorted(found)
+
+
+def test_a_damaged_bundle_is_not_kept(source: Path, kept: Path) -> None:
+    (source / "gate.json").write_bytes(b"other bytes")
+    with pytest.raises(BundleError, match=r"gate\.json"):
+        BundleStore(kept).put(source)
+    assert names(kept) == []
+
+
+def test_what_a_killed_copy_left_is_swept(source: Path, kept: Path) -> None:
+    store = BundleStore(kept)
+    digest = store.put(source)
+    (kept / digest).rename(kept / ".unfinished-abc")
+    assert store.digests == frozenset()
+    BundleStore(kept)
+    assert names(kept) == []
+
+
+def test_a_removed_bundle_is_gone(source: Path, kept: Path) -> None:
+    store = BundleStore(kept)
+    digest = store.put(source)
+    for _ in range(2):
+        store.remove(digest)
+        assert names(kept) == []
+    with pytest.raises(BundleError, match=f"no bundle {digest[:12]} is kept"):
+        store.folder_of(digest)
+
+
+@pytest.mark.parametrize("number", range(9))
+@pytest.mark.parametrize(("code", "full"), [(errno.ENOSPC, True), (errno.EIO, False)])
+def test_a_disk_that_fails_keeps_nothing(
+    source: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int, full: bool
+) -> None:
+    """At each of the writes that make a copy durable."""
+    store, fsync, left = BundleStore(kept), os.fsync, iter(range(1000))
+
+    def failing(handle: int) -> None:
+        if next(left) == number:
+            raise OSError(code, os.strerror(code))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    last = 7  # four files, and the three folders that they and their names are in
+    if number == last:  # the copy has its name by then; asked again, it is there
+        with pytest.raises(StoreError):
+            store.put(source)
+    elif number > last:
+        assert store.put(source) in store.digests
+        return
+    else:
+        with pytest.raises(StoreError) as caught:
+            store.put(source)
+        assert caught.value.full is full
+        assert store.digests == frozenset()
+    monkeypatch.setattr(os, "fsync", fsync)
+    open_bundle(store.folder_of(store.put(source))).check()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="file"):
+        BundleStore(tmp_path / "file" / "kept")
+
+
+def test_a_bundle_without_its_manifest_is_none(source: Path, kept: Path) -> None:
+    store = BundleStore(kept)
+    digest = store.put(source)
+    (kept / digest / MANIFEST).unlink()
+    with pytest.raises(BundleError):
+        store.folder_of(digest)
