@@ -1,0 +1,33 @@
+"""A bundle that differs from another in one expert, for a group whose expert was trained anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rankloom_adapters.bundle import Bundle, expert_part, seal
+from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE, ExpertError
+from rankloom_adapters.expert_files import ExpertFiles
+
+DERIVED_FROM = "derived_from"
+
+
+def with_expert(bundle: Bundle, files: ExpertFiles, folder: Path) -> str:
+    """Writes the bundle, with these files for the expert of their name; gives its digest.
+
+    Its metadata names what it was derived from. ``folder`` must be empty or not be there.
+    Raises ExpertError where the bundle has no such expert, BundleError where it is not
+    whole, OSError.
+    """
+    name = files.expert.name
+    replaced = {
+        expert_part(name, CONFIG_FILE): files.config,
+        expert_part(name, WEIGHTS_FILE): files.weights,
+    }
+    if not replaced.keys() <= bundle.parts.keys():
+        known = ", ".join(bundle.experts())
+        raise ExpertError(name, f"the bundle has no such expert; it has {known}")
+    for part in bundle.parts:
+        path = folder / part
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(replaced[part] if part in replaced else bundle.read(part))
+    return seal(folder, {**bundle.metadata, DERIVED_FROM: bundle.digest})

@@ -1,0 +1,58 @@
+"""An expert's two files from a folder: read once, and never before their sizes are known."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from rankloom_adapters.expert import (
+    CONFIG_FILE,
+    MAX_CONFIG_BYTES,
+    WEIGHTS_FILE,
+    Expert,
+    ExpertError,
+    parse_expert,
+)
+
+MAX_WEIGHTS_BYTES = 256 << 20
+# A link may lead anywhere, and opening a pipe would wait for its writer.
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExpertFiles:
+    """The bytes that were checked, which are the ones to keep, and what they say."""
+
+    config: bytes
+    weights: bytes
+    expert: Expert
+
+
+def read_expert(name: str, folder: Path) -> ExpertFiles:
+    """A validated expert from a folder in PEFT's format; its other files are not looked at.
+
+    Raises ExpertError.
+    """
+    config = _read(name, folder / CONFIG_FILE, MAX_CONFIG_BYTES)
+    weights = _read(name, folder / WEIGHTS_FILE, MAX_WEIGHTS_BYTES)
+    return ExpertFiles(config, weights, parse_expert(name, config, weights))
+
+
+def _read(name: str, path: Path, max_bytes: int) -> bytes:
+    try:
+        with open(os.open(path, _FLAGS), "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise ExpertError(name, f"{path.name}: not a regular file")
+            if found.st_size > max_bytes:
+                raise ExpertError(
+                    name, f"{path.name}: {found.st_size} bytes; {max_bytes} are allowed"
+                )
+            data = file.read(found.st_size + 1)
+    except OSError as error:
+        raise ExpertError(name, f"{path.name}: cannot be read: {error.strerror}") from error
+    if len(data) != found.st_size:
+        raise ExpertError(name, f"{path.name}: it changed while it was read")
+    return data
