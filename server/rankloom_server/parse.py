@@ -60,6 +60,16 @@ class RankQuery:
     generation: int | None = None
     caller: str = ""
 
+    @property
+    def user_key(self) -> str:
+        """What tells users apart where only some of them are sent to a generation.
+
+        The id; of a user who is given by a history, the first event's item, which stays
+        while the history grows.
+        """
+        history = self.user.history
+        return self.user.user_id or (history[0].item_id if history else "")
+
 
 @dataclass(frozen=True, slots=True)
 class ExplainQuery:

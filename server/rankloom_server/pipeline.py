@@ -39,7 +39,7 @@ class RankPipeline:
         TimeoutError, WorkExpiredError or EngineClosedError.
         """
         started = time.perf_counter()
-        with self._generations.lease(query.generation) as lease:
+        with self._generations.lease(query.generation, query.user_key) as lease:
             check_texts(query, lease.value.catalogue)
             check_semantics(query, lease.value.runner.ranks)
             ranking = await self._rank(lease.value, query, deadline)
@@ -55,7 +55,10 @@ class RankPipeline:
         Raises what ``rank`` raises, also between the pieces.
         """
         ranking = query.ranking
-        with self._generations.lease(ranking.generation) as lease, top_rung_only():
+        with (
+            self._generations.lease(ranking.generation, ranking.user_key) as lease,
+            top_rung_only(),
+        ):
             check_text(ranking.user.candidates[0], lease.value.catalogue, "candidate")
             check_semantics(ranking, lease.value.runner.ranks)
             features, fault = await self._features(lease.value, ranking, deadline)

@@ -15,6 +15,7 @@ from rankloom import AsyncClient, ExplainOptions, Verdict
 from rankloom_adapters.generation import Generations, Traffic
 from rankloom_engine.explain import Wording
 from rankloom_engine.runner import EngineRunner
+from rankloom_features.events import Event
 from rankloom_features.provider import UserQuery
 from rankloom_features.wire import query_to_wire
 from rankloom_proto.v1 import ranking_pb2
@@ -234,3 +235,35 @@ async def test_a_text_that_is_left_gives_back_its_lease_and_its_place(parts: Par
         await told.aclose()
         assert generations.num_leases(1) == 0
         assert served.runner.num_waiting == 0
+
+
+async def test_a_users_ranking_and_words_come_from_one_arm_of_a_canary(parts: Parts) -> None:
+    async with served_by(stubborn(parts)[0]) as served:
+        second = replace(served, bundle_digest="second")
+        generations, found = serving(served, second), []
+        generations.direct(Traffic(1, canary=2, percent=50, salt="second"))
+        pipeline = RankPipeline(generations, feature_share=0.5)
+        for user in ("ann", "bob", "cid", "dan", "eve", "fay", "gus", "hal"):
+            item = parts.own.provider.catalogue.items[:1]
+            query = RankQuery("", UserQuery(user, None, item), allow_degraded=False)
+            ranked = await pipeline.rank(query, time.monotonic() + 30)
+            asked = ExplainQuery(query, Wording(max_tokens=2))
+            *_, told = [part async for part in pipeline.explain(asked, time.monotonic() + 30)]
+            assert isinstance(told, ExplainAnswer)
+            names = {1: "first", 2: "second"}
+            assert told.generation == ranked.generation
+            assert ranked.bundle_digest == told.bundle_digest == names[ranked.generation]
+            found.append(ranked.generation)
+        assert set(found) == {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("user", "key"),
+    [
+        (UserQuery("ann", None), "ann"),
+        (UserQuery(None, (Event("i-1", liked=True), Event("i-2", liked=True))), "i-1"),
+        (UserQuery(None, ()), ""),
+    ],
+)
+def test_a_canary_knows_users_by_what_stays(user: UserQuery, key: str) -> None:
+    assert RankQuery("", user).user_key == key
