@@ -1,0 +1,129 @@
+"""A process that rolls bundles out, says what was acknowledged, and dies where it is told to.
+
+    python crashing.py FOLDER LINES
+
+It kills itself once so many lines of rankloom_adapters have run in it, wherever that is:
+no handler runs and nothing is flushed. With no such number of lines it goes to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import rankloom_adapters
+from rankloom_adapters.bundle import open_bundle, seal
+from rankloom_adapters.generation import Generations
+from rankloom_adapters.rollout.manager import Loader, RolloutManager
+from rankloom_adapters.rollout.registry import Registry
+from rankloom_adapters.rollout.states import Command, Rollout, State, Verb
+from rankloom_adapters.store import BundleStore
+
+_OURS = str(Path(rankloom_adapters.__file__).parent)
+
+
+class Server:
+    """A manager on the files of a folder; a bundle serves the name in its metadata."""
+
+    def __init__(self, registry: Registry, folder: Path) -> None:
+        self.generations = Generations[str]()
+        self.registry = registry
+        self.store = BundleStore(folder / "bundles")
+        loader = Loader(self._load, lambda _: None)
+        self.manager = RolloutManager(registry, self.store, self.generations, loader)
+
+    async def _load(self, folder: Path) -> str:
+        bundle = open_bundle(folder)
+        bundle.check()
+        return str(bundle.metadata["name"])
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Server]:
+    with Registry(folder / "registry.sqlite") as registry:
+        yield Server(registry, folder)
+
+
+def write_bundle(folder: Path, name: str) -> Path:
+    source = folder / f"source-{name}"
+    if not source.exists():
+        source.mkdir()
+        (source / "part").write_text(name)
+        seal(source, {"name": name})
+    return source
+
+
+async def roll_out(server: Server, folder: Path) -> None:
+    """A second and a third generation, one rolled back, one promoted and the old one retired."""
+    await server.manager.start()
+    await _stage(server, folder, "second", 1)
+    await _change(server, Verb.SHADOW, 2, 1)
+    await _change(server, Verb.CANARY, 2, 1, percent=20)
+    await _change(server, Verb.PROMOTE, 2, 1)
+    await _change(server, Verb.ROLL_BACK, 2, 2)
+    await _stage(server, folder, "third", 1)
+    await _change(server, Verb.PROMOTE, 3, 1)
+    await _change(server, Verb.RETIRE, 1, 3)
+
+
+async def _stage(server: Server, folder: Path, name: str, expected: int) -> None:
+    acknowledge(await server.manager.stage(write_bundle(folder, name), expected, f"stage {name}"))
+
+
+async def _change(
+    server: Server, verb: Verb, generation: int, expected: int, percent: int = 0
+) -> None:
+    key = f"{verb.value} {generation}"
+    command = Command(verb, generation, expected, key, percent=percent)
+    acknowledge(await server.manager.change(command))
+
+
+def acknowledge(rollout: Rollout) -> None:
+    print(rollout.generation, rollout.state.value, flush=True)
+
+
+async def first_serving(server: Server, folder: Path) -> None:
+    """Generation 1 is active."""
+    await server.manager.stage(write_bundle(folder, "first"), 0, "stage first")
+    active = await server.manager.change(Command(Verb.PROMOTE, 1, 0, "promote 1"))
+    assert active.state is State.ACTIVE
+
+
+def die_after(lines: int) -> None:
+    """Kills this process at a line; where that was goes to standard error first."""
+    left = lines
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:  # noqa: ANN401
+        nonlocal left
+        if not frame.f_code.co_filename.startswith(_OURS):
+            return None
+        if event == "line":
+            left -= 1
+            if left < 0:
+                place = f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}"
+                os.write(2, f"{place}:{frame.f_lineno}\n".encode())
+                os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+
+    sys.settrace(trace)
+
+
+def main() -> None:
+    folder, lines = Path(sys.argv[1]), int(sys.argv[2])
+    for name in ("second", "third"):
+        write_bundle(folder, name)
+    with opened(folder) as server:
+        die_after(lines)
+        asyncio.run(roll_out(server, folder))
+        sys.settrace(None)
+
+
+if __name__ == "__main__":
+    main()
