@@ -40,3 +40,14 @@ def served_folder(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     from small_data import with_distinct_experts
 
     return with_distinct_experts(bundle_folder, tmp_path_factory.mktemp("served") / "small")
+
+
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.compile fails when what it gives is run, as without a C++ compiler."""
+    import torch
+
+    def run(*_: object) -> None:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: run)

@@ -16,7 +16,10 @@ STEPS: Final = 16  # to a doubling, so that padding adds 1/16 at most and 1/40 o
 
 def bucket(size: int) -> int:
     """The smallest size to run that holds so many; ``size`` is at least 1."""
-    step = max(FINEST, (1 << (size - 1).bit_length()) // (2 * STEPS))
+    power = 1 << (size - 1).bit_length()
+    if size <= FINEST:  # the next words of a few texts
+        return power
+    step = max(FINEST, power // (2 * STEPS))
     return -(-size // step) * step
 
 

@@ -28,5 +28,9 @@ def test_the_buckets_up_to_a_size_are_all_that_sizes_up_to_it_have(largest: int)
     assert list(buckets(largest)) == sorted({bucket(size) for size in range(1, largest + 1)})
 
 
+def test_a_few_words_are_not_padded_to_many() -> None:
+    assert [bucket(size) for size in (1, 2, 3, 5, 9, 17)] == [1, 2, 4, 8, 16, 32]
+
+
 def test_few_shapes_stand_for_all_sizes_of_a_micro_batch() -> None:
-    assert len(list(buckets(2048))) == 64
+    assert len(list(buckets(2048))) == 64 + 4

@@ -84,15 +84,6 @@ def test_units_that_hold_experts_are_left_alone() -> None:
     assert kinds(compile_regions(decoder.model)) == {"LlamaRMSNorm"}
 
 
-def test_a_machine_without_a_compiler_is_told_what_it_needs(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def broken(*_: object, **__: object) -> object:
-        def run(*_: object) -> None:
-            raise RuntimeError("no compiler")
-
-        return run
-
-    monkeypatch.setattr(torch, "compile", broken)
+def test_a_machine_without_a_compiler_is_told_what_it_needs(no_compiler: None) -> None:
     with pytest.raises(ModelError, match=r"compile: .* needs a C\+\+ compiler"):
         compile_regions(tiny_decoder()[0].model)

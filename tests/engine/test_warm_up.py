@@ -34,8 +34,8 @@ def test_kernels_are_made_for_every_size_by_the_first_layer() -> None:
     first, second = first_and_second(decoder)
     with sizes_of(first) as seen, sizes_of(second) as seen_by_second:
         decoder.warm_up(700)
-    assert seen | {16} == set(buckets(701)), "16 is a number of verdicts alone"
-    assert seen_by_second == {32}
+    assert seen | {1} == set(buckets(701)), "one is a number of verdicts alone"
+    assert seen_by_second == {4}
 
 
 def test_nothing_is_prepared_where_kernels_take_any_size() -> None:
@@ -43,7 +43,7 @@ def test_nothing_is_prepared_where_kernels_take_any_size() -> None:
     first, _ = first_and_second(decoder)
     with sizes_of(first) as seen:
         decoder.warm_up(700)
-    assert seen == {32}
+    assert seen == {4}
 
 
 @pytest.mark.parametrize("by_size", [False, True])
@@ -57,9 +57,13 @@ def test_scores_are_the_same_afterwards(by_size: bool) -> None:
         assert np.array_equal(one.margins, other.margins)
 
 
-def test_a_decoder_of_one_layer_or_without_experts_is_warmed_up_too() -> None:
+@pytest.mark.parametrize("experts", [True, False])
+def test_a_decoder_of_one_layer_is_warmed_up_too(experts: bool) -> None:
     decoder, _ = tiny_decoder(num_layers=1)
     decoder.kernels_by_size = True
-    decoder.warm_up(100)
-    decoder.mixture = None
-    decoder.warm_up(100)
+    if not experts:
+        decoder.mixture = None
+    layer = decoder.model.get_submodule("model.layers.0.self_attn.k_proj")
+    with sizes_of(layer) as seen:
+        decoder.warm_up(100)
+    assert {size for size in seen if size >= 16} == set(list(buckets(101))[4:])

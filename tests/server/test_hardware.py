@@ -69,15 +69,8 @@ async def test_a_model_that_finds_no_words_is_found_before_it_serves(parts: Part
 
 
 def test_a_machine_that_cannot_compile_is_refused_in_one_line(
-    served_folder: Path, monkeypatch: pytest.MonkeyPatch
+    served_folder: Path, no_compiler: None
 ) -> None:
-    def broken(*_: object, **__: object) -> object:
-        def run(*_: object) -> None:
-            raise RuntimeError("no compiler")
-
-        return run
-
-    monkeypatch.setattr(torch, "compile", broken)
     with pytest.raises(StartError, match=r"compile: .* needs a C\+\+ compiler") as caught:
         load_parts(served_folder, Hardware(compiled=True))
     assert "\n" not in str(caught.value)
