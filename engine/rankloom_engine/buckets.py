@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 FINEST: Final = 16  # rows of a tile of the CPU's matrix unit: less saves nothing
-STEPS: Final = 16  # to a doubling, so that padding adds 1/16 at most and 1/40 on average
+STEPS: Final = 16  # to a doubling from 256 up: padding adds 1/16 there at most, 1/40 on average
 
 
 def bucket(size: int) -> int:

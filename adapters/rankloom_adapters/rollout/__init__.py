@@ -1,1 +1,1 @@
-"""Live rollout of bundles: states, their registry, and what judges and moves them."""
+"""Live rollout of bundles: states, their registry, who is sent where, and what moves them."""

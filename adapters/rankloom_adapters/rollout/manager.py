@@ -84,16 +84,16 @@ class RolloutManager(Generic[T]):
     async def stage(self, source: Path, expected: int, key: str) -> Rollout:
         """Keeps, loads and warms a sealed bundle; it is quarantined where that fails.
 
-        Raises BundleError or StoreError where it cannot be kept, RolloutError or
-        RegistryError; nothing has changed then.
+        Asked again, it goes on where an earlier try was cut short. Raises BundleError or
+        StoreError where it cannot be kept, RolloutError or RegistryError; no generation
+        has changed then, though the copy may be kept.
         """
         async with self._lock:
             digest = await asyncio.to_thread(self._store.put, source)
-            known = len(self.ledger.rollouts)
             staged = self._registry.carry_out(
                 Command(Verb.STAGE, 0, expected, key, bundle_digest=digest)
             )
-            if len(self.ledger.rollouts) == known:  # asked before
+            if staged.state is not State.STAGED:  # asked before
                 return staged
             return await self._warm(staged.generation)
 

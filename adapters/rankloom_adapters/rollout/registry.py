@@ -93,9 +93,7 @@ class Registry:
         checksum = _checksum_of(self._checksum, body)
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute(
-                "INSERT INTO commands (body, checksum) VALUES (?, ?)", (body, checksum)
-            )
+            self._db.execute(_INSERT, (body, checksum))
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             self._failed = True
@@ -128,8 +126,9 @@ class Registry:
             raise RegistryError(f"{self._path}: is damaged: {error}") from error
         if verdict != "ok":
             raise RegistryError(f"{self._path}: is damaged: {verdict}")
-        if (last or (0,))[0] != len(rows):
-            raise RegistryError(f"{self._path}: row {last[0]} was altered or lost")
+        num_written = last[0] if last else 0
+        if num_written != len(rows):
+            raise RegistryError(f"{self._path}: row {num_written} was altered or lost")
         for expected, (number, body, found) in enumerate(rows, start=1):
             checksum = _checksum_of(checksum, str(body))
             if number != expected or found != checksum:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,12 +24,15 @@ class Server:
     def __init__(self, registry: Registry, folder: Path) -> None:
         self.generations = Generations[str]()
         self.released: list[str] = []
+        self.hold = asyncio.Event()
+        self.hold.set()
         self.store = BundleStore(folder / "bundles")
         loader = Loader(self._load, self.released.append)
         self.registry = registry
         self.manager = RolloutManager(registry, self.store, self.generations, loader)
 
     async def _load(self, folder: Path) -> str:
+        await self.hold.wait()
         bundle = open_bundle(folder)
         bundle.check()
         if "unfit" in bundle.metadata:
@@ -155,6 +159,20 @@ async def test_the_same_staging_again_is_one(tmp_path: Path) -> None:
         one = await server.manager.stage(source, 0, "mine")
         assert await server.manager.stage(source, 0, "mine") == one
         assert states(server.manager.ledger) == {1: State.WARMED}
+
+
+async def test_a_staging_that_was_cut_short_goes_on_when_asked_again(tmp_path: Path) -> None:
+    with opened(tmp_path) as server:
+        source = bundle(tmp_path, "first")
+        server.hold.clear()
+        cut = asyncio.create_task(server.manager.stage(source, 0, "mine"))
+        while not server.manager.ledger.rollouts:
+            await asyncio.sleep(0.01)
+        cut.cancel()
+        await asyncio.gather(cut, return_exceptions=True)
+        assert states(server.manager.ledger) == {1: State.STAGED}
+        server.hold.set()
+        assert (await server.manager.stage(source, 0, "mine")).state is State.WARMED
 
 
 async def test_a_command_that_is_not_durable_has_no_effect(tmp_path: Path) -> None:

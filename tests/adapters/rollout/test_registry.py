@@ -88,6 +88,7 @@ def test_a_second_writer_is_refused(path: Path) -> None:
         "UPDATE commands SET number = 10 WHERE number = 6",
         "DELETE FROM commands WHERE number = 6",
         "DELETE FROM commands",
+        "DELETE FROM sqlite_sequence",
     ],
 )
 def test_rows_that_were_touched_are_found(path: Path, damage: str) -> None:
