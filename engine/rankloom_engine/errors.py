@@ -2,9 +2,11 @@
 
 ValueError
 ├── ModelError         the base model, tokenizer or projector cannot be served
+├── NoRoomError        all that could hold another expert is held
 RuntimeError
 ├── WorkExpiredError   the deadline passed before the model saw the work
-├── EngineFailedError  the model raised, or gave a number that is not finite
+├── EngineFailedError  the model raised
+│   └── NonFiniteError the model gave a number that is not finite
 └── EngineClosedError  the engine is shutting down
 """
 
@@ -15,12 +17,20 @@ class ModelError(ValueError):
     """The model cannot be served; the message names the part and the cause."""
 
 
+class NoRoomError(ValueError):
+    """All slots for experts are held by generations that are being served."""
+
+
 class WorkExpiredError(RuntimeError):
     """The deadline passed before the model saw the work."""
 
 
 class EngineFailedError(RuntimeError):
-    """The model raised, or gave a number that is not finite."""
+    """The model raised."""
+
+
+class NonFiniteError(EngineFailedError):
+    """The model gave a number that is not finite."""
 
 
 class EngineClosedError(RuntimeError):

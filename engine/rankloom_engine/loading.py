@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,9 +15,15 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from rankloom_adapters import bundle as parts
-from rankloom_adapters.bundle import Bundle, expert_part
+from rankloom_adapters.bundle import Bundle, BundleError, Part, expert_part
 from rankloom_adapters.calibration import Calibration
-from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE, Expert, parse_expert
+from rankloom_adapters.expert import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    Expert,
+    check_base,
+    parse_expert,
+)
 from rankloom_adapters.gate import Gate
 from rankloom_engine.compiling import compile_regions
 from rankloom_engine.errors import ModelError
@@ -27,6 +34,14 @@ from rankloom_engine.projector import Projector
 from rankloom_engine.prompt import PromptBuilder, PromptFormat
 from rankloom_engine.weaver import Weaver
 
+_DECODER_PARTS = (
+    parts.BASE_CONFIG,
+    parts.BASE_WEIGHTS,
+    parts.BASE_TOKENIZER,
+    parts.PROJECTOR,
+    parts.PROMPT,  # verdicts are tokens that it names
+)
+MAX_SLOTS = 256
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -50,32 +65,60 @@ class Engine:
     decoder: Decoder
 
 
-def load_engine(bundle: Bundle, hardware: Hardware | None = None) -> Engine:
+def load_engine(bundle: Bundle, hardware: Hardware | None = None, expert_bytes: int = 0) -> Engine:
     """Loads and checks everything that scoring needs; takes seconds.
 
+    ``expert_bytes``: memory for experts; room for the bundle's own there is in any case.
     Raises BundleError, ExpertError, GateError, CalibrationError or ModelError, all
     ValueErrors that name the part.
     """
+    weaver = load_weaver(bundle)
+    experts = [load_expert(bundle, name) for name in weaver.gate.experts]
+    fmt = PromptFormat.from_bytes(bundle.read(parts.PROMPT))
+    return Engine(weaver, _load_decoder(bundle, fmt, experts, hardware or Hardware(), expert_bytes))
+
+
+def load_weaver(bundle: Bundle) -> Weaver:
+    """All but the model: tokenizer, gate, calibration, item vectors. Raises as load_engine."""
     gate = Gate.from_bytes(bundle.read(parts.GATE))
-    experts = [load_expert(bundle, name) for name in gate.experts]
     tokenizer = load_tokenizer(bundle.read(parts.BASE_TOKENIZER))
     fmt = PromptFormat.from_bytes(bundle.read(parts.PROMPT))
     vectors = load_item_vectors(bundle.read(parts.ITEM_VECTORS))
     if vectors.shape[1] != gate.dim:
         raise ModelError("item vectors: not of the gate's latent space")
-    weaver = Weaver(
+    return Weaver(
         gate,
-        tuple(expert.digest for expert in experts),
+        tuple(_part(bundle, expert_part(name, WEIGHTS_FILE)).sha256 for name in gate.experts),
         Calibration.from_bytes(bundle.read(parts.CALIBRATION)),
         PromptBuilder(tokenizer, fmt, vectors),
     )
-    return Engine(weaver, _load_decoder(bundle, fmt, experts, hardware or Hardware()))
+
+
+def decoder_key(bundle: Bundle) -> str:
+    """Of all that a decoder is made from, by the manifest: equal keys can share one."""
+    return " ".join(_part(bundle, name).sha256 for name in _DECODER_PARTS)
+
+
+def expert_keys(bundle: Bundle, names: Sequence[str]) -> list[str]:
+    """Of each expert's two files, by the manifest. Raises BundleError."""
+    files = (CONFIG_FILE, WEIGHTS_FILE)
+    return [
+        " ".join(_part(bundle, expert_part(name, file)).sha256 for file in files) for name in names
+    ]
+
+
+def _part(bundle: Bundle, name: str) -> Part:
+    if name not in bundle.parts:
+        raise BundleError(name, "not in the manifest")
+    return bundle.parts[name]
 
 
 def load_expert(bundle: Bundle, name: str) -> Expert:
     """One validated expert of a bundle. Raises BundleError or ExpertError."""
     config = bundle.read(expert_part(name, CONFIG_FILE))
-    return parse_expert(name, config, bundle.read(expert_part(name, WEIGHTS_FILE)))
+    expert = parse_expert(name, config, bundle.read(expert_part(name, WEIGHTS_FILE)))
+    check_base(expert, _part(bundle, parts.BASE_WEIGHTS).sha256)
+    return expert
 
 
 def load_tokenizer(data: bytes) -> Tokenizer:
@@ -98,7 +141,11 @@ def load_item_vectors(data: bytes) -> NDArray[np.float32]:
 
 
 def _load_decoder(
-    bundle: Bundle, fmt: PromptFormat, experts: list[Expert], hardware: Hardware
+    bundle: Bundle,
+    fmt: PromptFormat,
+    experts: list[Expert],
+    hardware: Hardware,
+    expert_bytes: int,
 ) -> Decoder:
     files = [bundle.read(name) for name in (parts.BASE_CONFIG, parts.BASE_WEIGHTS, parts.PROJECTOR)]
     model = load_decoder_model(files[0], files[1])
@@ -113,10 +160,19 @@ def _load_decoder(
         no=fmt.disliked,
         digest=_digest([*files, hardware.dtype.encode()]),
     )
-    decoder.mixture = install(model, experts)
+    num_slots = _num_slots(experts, expert_bytes, DTYPES[hardware.dtype].itemsize)
+    decoder.mixture = install(model, experts, num_slots)
     regions = compile_regions(model) if hardware.compiled else []
     decoder.kernels_by_size = speed_up(model, regions)
     return decoder
+
+
+def _num_slots(experts: Sequence[Expert], max_bytes: int, number_bytes: int) -> int:
+    """As many as the bytes allow, between the bundle's own experts and MAX_SLOTS."""
+    widest = max(experts, key=lambda expert: expert.rank)
+    numbers = sum(pair.a.size + pair.b.size for pair in widest.modules.values())
+    allowed = max_bytes // max(numbers * number_bytes, 1)
+    return max(len(experts), min(allowed, MAX_SLOTS))
 
 
 def _move(model: nn.Module, hardware: Hardware) -> None:

@@ -140,13 +140,15 @@ class MixtureLinear(nn.Module):
 class Mixture:
     """The experts wired into a model. Only one thread may use the model at a time.
 
-    ``digests``, ``ranks``: of the expert in each slot.
+    ``digests``, ``ranks``: of the expert in each slot. ``keys``: all that its part of a sum
+    depends on, which is its digest and its scale.
     """
 
     def __init__(self, num_slots: int, rank: int, hidden: int) -> None:
         self.num_slots, self.rank = num_slots, rank
         self.plan: _Stacked | _RowByRow | None = None
         self.digests = [""] * num_slots
+        self.keys = [""] * num_slots
         self.ranks = [0] * num_slots
         self._widest_stack = rank * max_stacked(hidden, rank)
         self._scale = np.zeros(num_slots, dtype=np.float32)
@@ -160,14 +162,19 @@ class Mixture:
 
     def load(self, slot: int, expert: Expert) -> None:
         """Puts an expert into a slot that no running work uses. Raises ExpertError."""
-        linears = {name: layer.base for name, layer in self._layers.items()}
-        check_shapes(expert, {n: (m.out_features, m.in_features) for n, m in linears.items()})
-        if expert.rank > self.rank:
-            raise ExpertError(expert.name, f"rank {expert.rank}, the slots hold {self.rank}")
+        self.check(expert)
         for name, layer in self._layers.items():
             layer.load(slot, expert, name)
         self._scale[slot] = expert.scale
         self.digests[slot], self.ranks[slot] = expert.digest, expert.rank
+        self.keys[slot] = f"{expert.digest} {expert.scale!r}"
+
+    def check(self, expert: Expert) -> None:
+        """Raises ExpertError where the slots cannot hold an expert."""
+        linears = {name: layer.base for name, layer in self._layers.items()}
+        check_shapes(expert, {n: (m.out_features, m.in_features) for n, m in linears.items()})
+        if expert.rank > self.rank:
+            raise ExpertError(expert.name, f"rank {expert.rank}, the slots hold {self.rank}")
 
     def wire(self, model: nn.Module, names: Sequence[str]) -> None:
         """Replaces the named linear layers in place."""

@@ -132,8 +132,8 @@ class Decoder:
 
         Layers have the same sizes, so kernels that are made for a size are made by the first.
         """
-        num = self.mixture.num_slots if self.mixture else 0
-        weights = Weights(np.full(num, 1.0 / max(num, 1), dtype=np.float32))
+        used = np.array(self.mixture.ranks if self.mixture else (), dtype=np.float32) > 0.0
+        weights = Weights((used / max(used.sum(), 1)).astype(np.float32))
         self.read([More(None, _filler(2), weights)])
         self.answer([Ask(_filler(2), [_filler(1)], weights)])
         for size in buckets(max_tokens + 1) if self.kernels_by_size else ():

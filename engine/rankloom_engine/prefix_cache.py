@@ -51,14 +51,14 @@ class PrefixCache:
 def prefix_key(model: bytes, experts: Iterable[str], weights: Weights, prefix: Segment) -> bytes:
     """SHA-256 of all that a prefix's keys and values depend on.
 
-    ``model``: digest of base, projector and number format. ``experts``: digest of the
+    ``model``: digest of base, projector and number format. ``experts``: key of the
     expert in each slot; those without weight do not count.
     """
     total = hashlib.sha256(model)
     total.update(weights.semantics.value.encode())
-    for digest, weight in zip(experts, weights.values, strict=True):
+    for expert, weight in zip(experts, weights.values, strict=True):
         if weight:
-            total.update(digest.encode() + weight.tobytes())
+            total.update(expert.encode() + weight.tobytes())
     for values in (prefix.ids, prefix.latent_at, prefix.tabular_at):
         total.update(len(values).to_bytes(8, "little") + values.tobytes())
     for vector in (*prefix.latent, *prefix.tabular):

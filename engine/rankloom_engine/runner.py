@@ -9,12 +9,17 @@ from collections.abc import AsyncGenerator, Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import inf
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankloom_engine.errors import EngineClosedError, EngineFailedError, WorkExpiredError
+from rankloom_engine.errors import (
+    EngineClosedError,
+    EngineFailedError,
+    NonFiniteError,
+    WorkExpiredError,
+)
 from rankloom_engine.explain import Explanation, StopReason, Wording, Words
 from rankloom_engine.mixture import Weights
 from rankloom_engine.model import Answer, Decoder, Next
@@ -22,6 +27,10 @@ from rankloom_engine.prefix_cache import PrefixCache, prefix_key
 from rankloom_engine.prompt import Prompt
 from rankloom_engine.scheduler import Job, Piece, Scheduler
 from rankloom_engine.work import Work
+
+if TYPE_CHECKING:
+    from rankloom_adapters.expert import Expert
+    from rankloom_engine.mixture import Mixture
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -122,20 +131,29 @@ class _Speaker:
     def take(self, found: Next) -> bool:
         """Passes the words of a step on; whether there are more to come."""
         if not np.isfinite(found.logits).all():
-            self.queue.put_nowait(EngineFailedError("the model gave a non-finite score"))
+            self.queue.put_nowait(NonFiniteError("the model gave a non-finite score"))
             return False
         words = self.text.take(found)
         self.queue.put_nowait(words)
         return words.stop is None
 
 
+def model_thread() -> ThreadPoolExecutor:
+    """The thread on which models run: two at a time would only take turns on the cores."""
+    return ThreadPoolExecutor(1, thread_name_prefix="rankloom-model")
+
+
 class EngineRunner:
-    """Scores prompts on one thread of its own; use it from one event loop."""
+    """Scores prompts on a model thread; use it from one event loop."""
 
     def __init__(
-        self, decoder: Decoder, limits: EngineLimits | None = None, stops: Set[int] = frozenset()
+        self,
+        decoder: Decoder,
+        limits: EngineLimits | None = None,
+        stops: Set[int] = frozenset(),
+        thread: ThreadPoolExecutor | None = None,
     ) -> None:
-        """``stops``: tokens that end an explanation."""
+        """``stops``: tokens that end an explanation. ``thread``: one that others use too."""
         limits = limits or EngineLimits()
         self._decoder, self._stops = decoder, stops
         self._max_tokens = limits.max_batch_tokens
@@ -146,7 +164,8 @@ class EngineRunner:
         self._calls: dict[int, _Call] = {}
         self._keys = itertools.count()
         self._arrived = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rankloom-model")
+        self._thread = thread or model_thread()
+        self._owns_thread = thread is None
         self._loop: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -169,13 +188,22 @@ class EngineRunner:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._thread, self._decoder.warm_up, self._max_tokens)
 
+    async def load(self, slot: int, expert: Expert) -> None:
+        """Puts an expert into a slot that no request uses, between two micro-batches.
+
+        Raises ExpertError where it does not fit.
+        """
+        mixture = cast("Mixture", self._decoder.mixture)
+        await asyncio.get_running_loop().run_in_executor(self._thread, mixture.load, slot, expert)
+
     async def close(self) -> None:
         """Finishes what was submitted, then stops the thread."""
         self._closing = True
         self._arrived.set()
         if self._loop is not None:
             await self._loop
-        self._thread.shutdown()
+        if self._owns_thread:
+            self._thread.shutdown()
 
     async def score(self, prompt: Prompt, weights: Weights, terms: Terms | None = None) -> Scored:
         """Margins of one request with its weights over the experts.
@@ -261,7 +289,7 @@ class EngineRunner:
     def _prefix_key(self, prompt: Prompt, weights: Weights) -> bytes | None:
         if not self.prefixes.max_bytes or self._decoder.mixture is None:
             return None
-        experts = self._decoder.mixture.digests
+        experts = self._decoder.mixture.keys
         return prefix_key(self._decoder.digest, experts, weights, prompt.prefix)
 
     def _forget(self, key: int) -> None:
@@ -328,7 +356,7 @@ class EngineRunner:
         if isinstance(answer, EngineFailedError):
             self._give_up(call, piece, answer)
         elif not np.isfinite(answer.margins).all():
-            self._give_up(call, piece, EngineFailedError("the model gave a non-finite score"))
+            self._give_up(call, piece, NonFiniteError("the model gave a non-finite score"))
         else:
             call.work.take(piece, answer)
             if call.key is not None and call.work.held is not None:

@@ -6,21 +6,30 @@ Errors leave as exceptions; the server that it runs in turns them into statuses.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import grpc
 
-from rankloom_features.provider import FeatureProvider
+from rankloom_features.provider import UserFeatures, UserQuery
 from rankloom_features.wire import features_to_wire, parse_users
 from rankloom_proto.v1 import features_pb2, features_pb2_grpc
 
 SERVICE_NAME = features_pb2.DESCRIPTOR.services_by_name["FeatureService"].full_name
 
 
+class Provider(Protocol):
+    """What features come from: one FeatureProvider, or whichever is in service."""
+
+    def features_of_many(self, queries: Sequence[UserQuery]) -> tuple[UserFeatures, ...]:
+        """Features in the order of the queries."""
+        ...
+
+
 class FeatureService(features_pb2_grpc.FeatureServiceServicer):
     """Answers from one provider; runs on an asyncio server."""
 
-    def __init__(self, provider: FeatureProvider) -> None:
+    def __init__(self, provider: Provider) -> None:
         self._provider = provider
 
     async def GetUserFeatures(

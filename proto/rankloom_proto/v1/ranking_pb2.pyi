@@ -184,6 +184,28 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The server is starting or draining."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 5
     """A fault of the server; the message holds the id it was logged under."""
+    ERROR_REASON_GENERATION_STALE: _ErrorReason.ValueType  # 6
+    """Another generation is active than the change expected; metadata "current" has its number."""
+    ERROR_REASON_WRONG_STATE: _ErrorReason.ValueType  # 7
+    """The generation, or another one, stands where the change may not be made."""
+    ERROR_REASON_KEY_REUSED: _ErrorReason.ValueType  # 8
+    """The idempotency key was used for another change."""
+    ERROR_REASON_GATES_NOT_PASSED: _ErrorReason.ValueType  # 9
+    """The trial has seen too little, or a gate is breached; metadata "gate" names it."""
+    ERROR_REASON_BUNDLE_INVALID: _ErrorReason.ValueType  # 10
+    """The bundle or expert is not what it should be."""
+    ERROR_REASON_SIGNATURE_INVALID: _ErrorReason.ValueType  # 11
+    """The bundle is not signed by a key that the server knows."""
+    ERROR_REASON_NO_ROOM: _ErrorReason.ValueType  # 12
+    """No room on the disk or in memory: retire generations, or give more."""
+    ERROR_REASON_SOURCE_UNAVAILABLE: _ErrorReason.ValueType  # 13
+    """The source cannot be reached now."""
+    ERROR_REASON_REGISTRY_UNAVAILABLE: _ErrorReason.ValueType  # 14
+    """The registry cannot be written: the server must be started again once the disk is well."""
+    ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 15
+    """No token came with the call."""
+    ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 16
+    """The token is not the server's."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorInfo.reason of the statuses of every rankloom service, domain "rankloom"."""
@@ -199,6 +221,28 @@ ERROR_REASON_NOT_SERVING: ErrorReason.ValueType  # 4
 """The server is starting or draining."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 5
 """A fault of the server; the message holds the id it was logged under."""
+ERROR_REASON_GENERATION_STALE: ErrorReason.ValueType  # 6
+"""Another generation is active than the change expected; metadata "current" has its number."""
+ERROR_REASON_WRONG_STATE: ErrorReason.ValueType  # 7
+"""The generation, or another one, stands where the change may not be made."""
+ERROR_REASON_KEY_REUSED: ErrorReason.ValueType  # 8
+"""The idempotency key was used for another change."""
+ERROR_REASON_GATES_NOT_PASSED: ErrorReason.ValueType  # 9
+"""The trial has seen too little, or a gate is breached; metadata "gate" names it."""
+ERROR_REASON_BUNDLE_INVALID: ErrorReason.ValueType  # 10
+"""The bundle or expert is not what it should be."""
+ERROR_REASON_SIGNATURE_INVALID: ErrorReason.ValueType  # 11
+"""The bundle is not signed by a key that the server knows."""
+ERROR_REASON_NO_ROOM: ErrorReason.ValueType  # 12
+"""No room on the disk or in memory: retire generations, or give more."""
+ERROR_REASON_SOURCE_UNAVAILABLE: ErrorReason.ValueType  # 13
+"""The source cannot be reached now."""
+ERROR_REASON_REGISTRY_UNAVAILABLE: ErrorReason.ValueType  # 14
+"""The registry cannot be written: the server must be started again once the disk is well."""
+ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 15
+"""No token came with the call."""
+ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 16
+"""The token is not the server's."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

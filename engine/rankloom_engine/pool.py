@@ -1,0 +1,222 @@
+"""The engines of all generations: a decoder for each base, shared, on one model thread.
+
+Two bundles that differ in experts alone share a decoder, and an expert that both have is
+in one slot, so that replacing one expert writes one slot. Rows of several generations
+run in one micro-batch, and each row goes through its own generation's experts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankloom_adapters.bundle import Bundle
+from rankloom_adapters.expert import Expert, ExpertError
+from rankloom_adapters.norms import check_norms
+from rankloom_engine.errors import ModelError
+from rankloom_engine.explain import Wording, Words
+from rankloom_engine.loading import (
+    Engine,
+    Hardware,
+    decoder_key,
+    expert_keys,
+    load_engine,
+    load_expert,
+    load_weaver,
+)
+from rankloom_engine.mixture import Mixture, Weights
+from rankloom_engine.prompt import Prompt
+from rankloom_engine.runner import EngineLimits, EngineRunner, Scored, Terms, model_thread
+from rankloom_engine.slots import Slots
+from rankloom_engine.weaver import Weaver
+
+
+@dataclass(slots=True, eq=False)
+class _Shared:
+    """A decoder with its runner, and who holds which of its slots."""
+
+    key: str
+    runner: EngineRunner
+    mixture: Mixture
+    slots: Slots
+    num_seats: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seat:
+    """One generation's experts on a decoder that others may share.
+
+    Weights are over the generation's own experts, in the order of its gate.
+    """
+
+    weaver: Weaver
+    runner: EngineRunner
+    slots: NDArray[np.int64]
+    num_slots: int
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Of the generation's experts."""
+        return tuple(self.runner.ranks[slot] for slot in self.slots)
+
+    @property
+    def num_waiting(self) -> int:
+        """Rankings and explanations that wait for the decoder, of all its generations."""
+        return self.runner.num_waiting
+
+    async def score(self, prompt: Prompt, weights: Weights, terms: Terms | None = None) -> Scored:
+        """Margins of one request, as EngineRunner.score."""
+        return await self.runner.score(prompt, self._over_slots(weights), terms)
+
+    def explain(
+        self,
+        prompt: Prompt,
+        weights: Weights,
+        *,
+        liked: bool,
+        wording: Wording,
+        terms: Terms | None = None,
+    ) -> AsyncGenerator[Words, None]:
+        """Words after a verdict, as EngineRunner.explain."""
+        over = self._over_slots(weights)
+        return self.runner.explain(prompt, over, liked=liked, wording=wording, terms=terms)
+
+    def _over_slots(self, weights: Weights) -> Weights:
+        values = np.zeros(self.num_slots, dtype=np.float32)
+        values[self.slots] = weights.values
+        return Weights(values, weights.semantics)
+
+
+class EnginePool:
+    """Gives generations their seats and takes them back. Use it from one event loop."""
+
+    def __init__(
+        self,
+        hardware: Hardware,
+        limits: EngineLimits,
+        expert_bytes: int,
+        loader: Executor | None = None,
+    ) -> None:
+        """``expert_bytes``: for each decoder's slots. ``loader``: where files are read."""
+        self._hardware, self._limits, self._expert_bytes = hardware, limits, expert_bytes
+        self._loader = loader
+        self._thread = model_thread()
+        self._shared: list[_Shared] = []
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @property
+    def runners(self) -> tuple[EngineRunner, ...]:
+        """Of all decoders in memory."""
+        return tuple(shared.runner for shared in self._shared)
+
+    async def admit(self, bundle: Bundle) -> Seat:
+        """Loads what of a bundle is not in memory yet. Requests meanwhile go on as before.
+
+        Raises the ValueErrors of load_engine, or NoRoomError.
+        """
+        loop, key = asyncio.get_running_loop(), decoder_key(bundle)
+        weaver = await loop.run_in_executor(self._loader, load_weaver, bundle)
+        for shared in self._shared:
+            if shared.key == key:
+                with contextlib.suppress(_MisfitError):
+                    return await self._seated(shared, bundle, weaver)
+        engine = await loop.run_in_executor(
+            self._loader, load_engine, bundle, self._hardware, self._expert_bytes
+        )
+        return await self.adopt(engine, bundle)
+
+    async def adopt(self, engine: Engine, bundle: Bundle) -> Seat:
+        """Takes a loaded engine in, whose experts are in its first slots, and warms it up.
+
+        Raises ModelError where it does not run.
+        """
+        runner = EngineRunner(engine.decoder, self._limits, engine.weaver.stops, self._thread)
+        mixture = engine.decoder.mixture or Mixture(0, 1, 1)
+        shared = _Shared(decoder_key(bundle), runner, mixture, Slots(mixture.num_slots))
+        await runner.start()
+        try:
+            await runner.warm_up()
+        except Exception as error:  # the model's own classes are many
+            await runner.close()
+            raise ModelError(f"the bundle's parts do not work together: {error}") from error
+        self._shared.append(shared)
+        taken = shared.slots.take(expert_keys(bundle, engine.weaver.gate.experts))
+        return _seat(shared, engine.weaver, taken.slots)
+
+    def release(self, seat: Seat) -> None:
+        """Gives a generation's slots back; a decoder that nobody needs is let go."""
+        shared = next(each for each in self._shared if each.runner is seat.runner)
+        shared.slots.give_back(seat.slots.tolist())
+        shared.num_seats -= 1
+        if not shared.num_seats:
+            self._shared.remove(shared)
+            task = asyncio.get_running_loop().create_task(shared.runner.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """Finishes what was submitted, then stops the thread."""
+        for shared in self._shared:
+            await shared.runner.close()
+        await asyncio.gather(*self._closing)
+        self._thread.shutdown()
+
+    def check_integrity(self) -> None:
+        """Raises ArithmeticError where somebody gave back what was not theirs."""
+        for shared in self._shared:
+            shared.slots.check_integrity()
+
+    async def _seated(self, shared: _Shared, bundle: Bundle, weaver: Weaver) -> Seat:
+        """A seat on a decoder that is there. Raises _MisfitError where it has no such slots."""
+        names = weaver.gate.experts
+        taken = shared.slots.take(expert_keys(bundle, names))
+        new = [(slot, n) for slot, n in zip(taken.slots, names, strict=True) if slot in taken.new]
+        try:
+            experts = await self._read(bundle, [name for _, name in new])
+            _check(shared.mixture, experts)
+            for (slot, _), expert in zip(new, experts, strict=True):
+                await shared.runner.load(slot, expert)
+        except BaseException:
+            shared.slots.give_back(taken.slots, unwritten=taken.new)
+            raise
+        return _seat(shared, weaver, taken.slots)
+
+    async def _read(self, bundle: Bundle, names: Sequence[str]) -> list[Expert]:
+        loop = asyncio.get_running_loop()
+        return [
+            await loop.run_in_executor(self._loader, _load_usual, bundle, name) for name in names
+        ]
+
+
+class _MisfitError(Exception):
+    """The decoder was loaded for experts of other modules, or of lower ranks."""
+
+
+def _load_usual(bundle: Bundle, name: str) -> Expert:
+    """An expert whose numbers cannot overflow: another row's weight for it is 0, and 0 × ∞ is NaN.
+
+    Raises BundleError or ExpertError.
+    """
+    expert = load_expert(bundle, name)
+    check_norms(expert, ())  # its siblings may be as young as it is
+    return expert
+
+
+def _check(mixture: Mixture, experts: Sequence[Expert]) -> None:
+    try:
+        for expert in experts:
+            mixture.check(expert)
+    except ExpertError as error:
+        raise _MisfitError from error
+
+
+def _seat(shared: _Shared, weaver: Weaver, slots: Sequence[int]) -> Seat:
+    shared.num_seats += 1
+    places = np.array(slots, dtype=np.int64)
+    return Seat(weaver, shared.runner, places, shared.mixture.num_slots)
