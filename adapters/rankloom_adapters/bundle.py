@@ -2,7 +2,8 @@
 
 The manifest lists each file with its size and SHA-256; the bundle's digest is that of
 the manifest. A part is read once, checked, and used from those very bytes, so that
-what was checked is what is served.
+what was checked is what is served. A signature of the manifest may lie beside it; it is
+no part, and the digest is the same without it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,7 +20,12 @@ from typing import Any
 MANIFEST = "manifest.json"
 FORMAT = 1
 MAX_MANIFEST_BYTES = 4 << 20
-_UNFINISHED = MANIFEST + ".tmp"
+SIGNATURE = "manifest.sig"
+MAX_SIGNATURE_BYTES = 4 << 10
+_UNFINISHED = ".tmp"
+_NO_PARTS = frozenset({MANIFEST, MANIFEST + _UNFINISHED, SIGNATURE, SIGNATURE + _UNFINISHED})
+# A link may lead anywhere, and opening a pipe would wait for its writer.
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 BASE_CONFIG = "base/config.json"
 BASE_WEIGHTS = "base/model.safetensors"
@@ -41,6 +48,7 @@ class BundleError(ValueError):
     def __init__(self, part: str, reason: str) -> None:
         super().__init__(f"bundle: {part}: {reason}")
         self.part = part
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +113,8 @@ def open_bundle(folder: Path) -> Bundle:
         raise BundleError(MANIFEST, f"format {fields.get('format')!r}; this version reads {FORMAT}")
     for name in parts:
         _check_name(name)
+        if PurePosixPath(name).parts[0] in _NO_PARTS:
+            raise BundleError(MANIFEST, f"lists {name}, which is no part")
     return Bundle(folder, hashlib.sha256(data).hexdigest(), metadata, parts, data)
 
 
@@ -117,13 +127,51 @@ def seal(folder: Path, metadata: Mapping[str, Any]) -> str:
     parts = {name: _describe(folder / name) for name in _files_of(folder)}
     fields = {"format": FORMAT, "metadata": dict(metadata), "files": parts}
     data = json.dumps(fields, indent=1, sort_keys=True).encode()
-    unfinished = folder / _UNFINISHED
-    with unfinished.open("wb") as file:
+    replace_file(folder / MANIFEST, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_signature(folder: Path) -> bytes | None:
+    """The bytes beside the manifest that sign it; None where there are none. Raises BundleError."""
+    try:
+        handle = os.open(folder / SIGNATURE, _FLAGS)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BundleError(SIGNATURE, f"cannot be read: {error.strerror}") from error
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise BundleError(SIGNATURE, "not a regular file")
+        data = os.read(handle, MAX_SIGNATURE_BYTES + 1)
+    except OSError as error:
+        raise BundleError(SIGNATURE, f"cannot be read: {error.strerror}") from error
+    finally:
+        os.close(handle)
+    if len(data) > MAX_SIGNATURE_BYTES:
+        raise BundleError(SIGNATURE, f"over {MAX_SIGNATURE_BYTES} bytes")
+    return data
+
+
+def link_or_write(source: Path, path: Path, data: bytes) -> None:
+    """Another name for the same file where the file system has that, else a copy of its bytes.
+
+    Files of bundles never change, so that one may be a part of many.
+    """
+    try:
+        os.link(source, path, follow_symlinks=False)
+    except OSError:
+        path.write_bytes(data)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Writes a file beside its place, and moves it there once it is safe on the disk."""
+    unfinished = path.with_name(path.name + _UNFINISHED)
+    unfinished.unlink(missing_ok=True)
+    with unfinished.open("xb") as file:  # never through a link
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    unfinished.replace(folder / MANIFEST)
-    return hashlib.sha256(data).hexdigest()
+    unfinished.replace(path)
 
 
 def _files_of(folder: Path) -> list[str]:
@@ -133,13 +181,12 @@ def _files_of(folder: Path) -> list[str]:
         _check_name(name)
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise BundleError(name, "not a regular file")
-    own = (MANIFEST, _UNFINISHED)
-    return sorted(name for name, path in paths.items() if path.is_file() and name not in own)
+    return sorted(name for name, path in paths.items() if path.is_file() and name not in _NO_PARTS)
 
 
 def _part(fields: Mapping[str, Any]) -> Part:
     sha256, num_bytes = fields["sha256"], fields["bytes"]
-    if not isinstance(sha256, str) or type(num_bytes) is not int:
+    if not isinstance(sha256, str) or type(num_bytes) is not int or num_bytes < 0:
         raise TypeError("a part is a digest and a whole number of bytes")
     return Part(sha256, num_bytes)
 

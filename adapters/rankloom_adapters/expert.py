@@ -8,23 +8,39 @@ is every field that this code does not know: an unknown field may mean another m
 from __future__ import annotations
 
 import hashlib
-import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import safetensors
 from numpy.typing import NDArray
 
-from rankloom_adapters.header import HeaderError, TensorHeader, read_header
+from rankloom_adapters.header import (
+    DTYPE_BYTES,
+    HeaderError,
+    TensorHeader,
+    json_object,
+    read_header,
+)
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 MAX_RANK = 64
 MAX_ALPHA = float(np.finfo(np.float32).max)
 MAX_CONFIG_BYTES = 64 << 10
+# In the weight file's metadata: SHA-256 of the weight file of the base it was trained on.
+BASE_DIGEST = "base_sha256"
+_SHA256 = re.compile("[0-9a-f]{64}")
 _PREFIX = "base_model.model."
+_PATH, _MAX_PATH = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*"), 256
+_EXPONENT: Mapping[str, np.unsignedinteger[Any]] = {
+    "F32": np.uint32(0x7F800000),
+    "F16": np.uint16(0x7C00),
+    "BF16": np.uint16(0x7F80),
+}
+_PIECE = 1 << 16  # numbers; they stay in the processor's cache
 _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     # Fields that change the arithmetic, with the values that mean "off".
     "bias": ("none",),
@@ -79,6 +95,8 @@ class Expert:
     """A validated adapter: ΔW = ``scale`` · b a in each of its modules.
 
     ``digest``: SHA-256 of the weight file's bytes. ``modules``: by module path.
+    ``base_digest``: that of the base's weight file, where the expert says on which it was
+    trained.
     """
 
     name: str
@@ -86,22 +104,29 @@ class Expert:
     rank: int
     scale: float
     modules: Mapping[str, Factors]
+    base_digest: str | None = None
 
 
 def parse_expert(name: str, config: bytes, weights: bytes) -> Expert:
     """Validates one adapter from the bytes of its two files. Raises ExpertError."""
     rank, scale, targets = _read_config(name, config)
     try:
-        headers = read_header(weights)
+        header = read_header(weights)
     except HeaderError as error:
         raise ExpertError(name, f"{WEIGHTS_FILE}: {error}") from error
-    modules = _modules_of(name, headers, rank, targets)
-    tensors = _tensors(name, weights)
-    factors = {module: _factors(tensors, module) for module in modules}
-    for module, pair in factors.items():
-        if not (np.isfinite(pair.a).all() and np.isfinite(pair.b).all()):
+    base = header.metadata.get(BASE_DIGEST)
+    if base is not None and not _SHA256.fullmatch(base):
+        raise ExpertError(name, f"{WEIGHTS_FILE}: {BASE_DIGEST} is no SHA-256")
+    modules = _modules_of(name, header.tensors, rank, targets)
+    # All of them before the first is converted: a file that is refused takes no more memory.
+    for module, sides in modules.items():
+        if not all(_is_finite(weights, side) for side in sides.values()):
             raise ExpertError(name, f"{module}: a weight is NaN or infinite")
-    return Expert(name, hashlib.sha256(weights).hexdigest(), rank, scale, factors)
+    factors = {
+        module: Factors(_array(weights, sides["A"]), _array(weights, sides["B"]))
+        for module, sides in modules.items()
+    }
+    return Expert(name, hashlib.sha256(weights).hexdigest(), rank, scale, factors, base)
 
 
 def check_shapes(expert: Expert, shapes: Mapping[str, tuple[int, int]]) -> None:
@@ -119,12 +144,22 @@ def check_shapes(expert: Expert, shapes: Mapping[str, tuple[int, int]]) -> None:
             )
 
 
+def check_base(expert: Expert, base_digest: str) -> None:
+    """Refuses an expert that says it was trained on another base; one may be silent.
+
+    ``base_digest``: SHA-256 of the base's weight file. Raises ExpertError.
+    """
+    if expert.base_digest is not None and expert.base_digest != base_digest:
+        found, needed = expert.base_digest[:12], base_digest[:12]
+        raise ExpertError(expert.name, f"trained on base {found}, this one is {needed}")
+
+
 def _read_config(name: str, data: bytes) -> tuple[int, float, tuple[str, ...]]:
     fields = _config_fields(name, data)
     if fields.get("peft_type") != "LORA":
         raise ExpertError(name, f"{CONFIG_FILE}: peft_type must be LORA")
     for field, value in fields.items():
-        if field not in _HARMLESS and value not in _NEUTRAL.get(field, _OFF):
+        if field not in _HARMLESS and not _is_off(field, value):
             raise ExpertError(name, f"{CONFIG_FILE}: {field[:80]!r} is set, which is not supported")
     rank, alpha, targets = (fields.get(key) for key in ("r", "lora_alpha", "target_modules"))
     if type(rank) is not int or not 1 <= rank <= MAX_RANK:
@@ -140,23 +175,25 @@ def _config_fields(name: str, data: bytes) -> dict[str, Any]:
     if len(data) > MAX_CONFIG_BYTES:
         raise ExpertError(name, f"{CONFIG_FILE}: over {MAX_CONFIG_BYTES} bytes")
     try:
-        fields = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ExpertError(name, f"{CONFIG_FILE}: not JSON") from error
-    if not isinstance(fields, dict):
-        raise ExpertError(name, f"{CONFIG_FILE}: not a JSON object")
-    return fields
+        return json_object(data)
+    except HeaderError as error:
+        raise ExpertError(name, f"{CONFIG_FILE}: {error}") from error
+
+
+def _is_off(field: str, value: object) -> bool:
+    """By type as well: 0 == False, and the 0 of a field that is not known may be a layer."""
+    return any(type(value) is type(off) and value == off for off in _NEUTRAL.get(field, _OFF))
 
 
 def _modules_of(
     name: str, headers: Mapping[str, TensorHeader], rank: int, targets: tuple[str, ...]
-) -> list[str]:
-    """Module paths, each with exactly its two factors of the configured rank."""
+) -> Mapping[str, Mapping[str, TensorHeader]]:
+    """By module path, in order, exactly its two factors of the configured rank."""
     modules: dict[str, dict[str, TensorHeader]] = {}
     for key, header in headers.items():
         module, side = _split_key(name, key)
         if module.rsplit(".", 1)[-1] not in targets:
-            raise ExpertError(name, f"{module[:80]}: not among the config's target_modules")
+            raise ExpertError(name, f"{module}: not among the config's target_modules")
         modules.setdefault(module, {})[side] = header
     for module, sides in modules.items():
         a, b = (sides[side].shape if side in sides else () for side in "AB")
@@ -164,34 +201,38 @@ def _modules_of(
             raise ExpertError(name, f"{module}: needs one lora_A and one lora_B matrix")
         if a[0] != rank or b[1] != rank:
             raise ExpertError(name, f"{module}: rank differs from the config's {rank}")
-    return sorted(modules)
+    return dict(sorted(modules.items()))
 
 
 def _split_key(name: str, key: str) -> tuple[str, str]:
+    """Module path and side. The path goes into messages and logs, so it is a plain one."""
     for side in "AB":
         suffix = f".lora_{side}.weight"
         if key.startswith(_PREFIX) and key.endswith(suffix):
-            return key[len(_PREFIX) : -len(suffix)], side
+            module = key[len(_PREFIX) : -len(suffix)]
+            if len(module) <= _MAX_PATH and _PATH.fullmatch(module):
+                return module, side
     raise ExpertError(name, f"{WEIGHTS_FILE}: unexpected tensor {key[:80]!r}")
 
 
-def _factors(tensors: Mapping[str, NDArray[np.float32]], module: str) -> Factors:
-    a, b = (tensors[f"{_PREFIX}{module}.lora_{side}.weight"] for side in "AB")
-    return Factors(a, b)
+def _bits(weights: bytes, header: TensorHeader) -> NDArray[Any]:
+    """A tensor's numbers as they are stored, a view of the file's bytes."""
+    unsigned = f"<u{DTYPE_BYTES[header.dtype]}"
+    return np.frombuffer(weights, unsigned, math.prod(header.shape), header.begin)
 
 
-def _tensors(name: str, weights: bytes) -> dict[str, NDArray[np.float32]]:
-    deserialize: Any = safetensors.deserialize  # its stub has no types
-    try:
-        return {key: _array(tensor) for key, tensor in deserialize(weights)}
-    except (safetensors.SafetensorError, ValueError) as error:
-        raise ExpertError(name, f"{WEIGHTS_FILE}: safetensors refuses it") from error
+def _is_finite(weights: bytes, header: TensorHeader) -> bool:
+    """Piece by piece, which needs no memory. An exponent of ones alone is NaN or infinity."""
+    bits, ones = _bits(weights, header), _EXPONENT[header.dtype]
+    pieces = (bits[at : at + _PIECE] for at in range(0, bits.size, _PIECE))
+    return not any(((piece & ones) == ones).any() for piece in pieces)
 
 
-def _array(tensor: Mapping[str, Any]) -> NDArray[np.float32]:
-    """One tensor of the checked file as float32; numpy knows no bfloat16."""
-    data, shape = tensor["data"], tensor["shape"]
-    if tensor["dtype"] == "BF16":  # the upper half of a float32
-        return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4").reshape(shape)
-    dtype = {"F16": "<f2", "F32": "<f4"}[tensor["dtype"]]
-    return np.frombuffer(data, dtype).astype(np.float32).reshape(shape)
+def _array(weights: bytes, header: TensorHeader) -> NDArray[np.float32]:
+    """One tensor of the checked file as float32, a copy; numpy knows no bfloat16."""
+    bits = _bits(weights, header)
+    if header.dtype == "BF16":  # the upper half of a float32
+        wide: NDArray[np.uint32] = np.left_shift(bits, 16, dtype=np.uint32)
+        return wide.view(np.float32).reshape(header.shape)
+    stored = bits.view(f"<f{DTYPE_BYTES[header.dtype]}")
+    return stored.astype(np.float32).reshape(header.shape)

@@ -15,6 +15,7 @@ from rankloom_adapters.expert import (
     ExpertError,
     parse_expert,
 )
+from rankloom_adapters.header import HeaderError, header_length
 
 MAX_WEIGHTS_BYTES = 256 << 20
 # A link may lead anywhere, and opening a pipe would wait for its writer.
@@ -42,17 +43,32 @@ def read_expert(name: str, folder: Path) -> ExpertFiles:
 
 def _read(name: str, path: Path, max_bytes: int) -> bytes:
     try:
-        with open(os.open(path, _FLAGS), "rb") as file:
+        # An opener, because a folder that is opened before is not closed again.
+        with open(path, "rb", opener=lambda path, _: os.open(path, _FLAGS)) as file:
             found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise ExpertError(name, f"{path.name}: not a regular file")
-            if found.st_size > max_bytes:
-                raise ExpertError(
-                    name, f"{path.name}: {found.st_size} bytes; {max_bytes} are allowed"
-                )
+            _check_file(name, path, found, max_bytes)
+            if path.name == WEIGHTS_FILE:
+                # What is no such file is not read to its end to find that out.
+                _check_start(name, file.peek(8), found.st_size)
             data = file.read(found.st_size + 1)
     except OSError as error:
         raise ExpertError(name, f"{path.name}: cannot be read: {error.strerror}") from error
     if len(data) != found.st_size:
         raise ExpertError(name, f"{path.name}: it changed while it was read")
     return data
+
+
+def _check_file(name: str, path: Path, found: os.stat_result, max_bytes: int) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise ExpertError(name, f"{path.name}: not a regular file")
+    if found.st_nlink != 1:  # the other name may be anywhere, and anyone's
+        raise ExpertError(name, f"{path.name}: a hard link, its file has other names")
+    if found.st_size > max_bytes:
+        raise ExpertError(name, f"{path.name}: {found.st_size} bytes; {max_bytes} are allowed")
+
+
+def _check_start(name: str, start: bytes, num_bytes: int) -> None:
+    try:
+        header_length(start, num_bytes)
+    except HeaderError as error:
+        raise ExpertError(name, f"{WEIGHTS_FILE}: {error}") from error

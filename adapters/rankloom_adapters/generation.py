@@ -21,6 +21,13 @@ class UnknownGenerationError(LookupError):
         self.number = number
 
 
+class GenerationRetiredError(LookupError):
+    """The generation was let go before the request had ended."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"generation {number} was retired before the answer was whole")
+
+
 class GenerationInUseError(ValueError):
     """Requests are still being sent to the generation."""
 
@@ -34,9 +41,11 @@ class Traffic:
     percent: int = 0
     salt: str = ""
 
-    def generation_of(self, user: str) -> int:
-        """Always the same one for a user, while the traffic is."""
-        if self.canary and arm_of(user, self.salt, self.percent) is Arm.CANARY:
+    def generation_of(self, user: str | None) -> int:
+        """Always the same one for a user, while the traffic is; without one, the active one."""
+        if not self.canary or user is None:
+            return self.active
+        if arm_of(user, self.salt, self.percent) is Arm.CANARY:
             return self.canary
         return self.active
 
@@ -46,12 +55,18 @@ class Traffic:
         return frozenset({self.active, self.canary} - {0})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Lease(Generic[T]):
     """A request's hold on a generation and what it serves."""
 
     number: int
     value: T
+    is_revoked: bool = False
+
+    def check(self) -> None:
+        """Raises GenerationRetiredError where the holder has been told to end."""
+        if self.is_revoked:
+            raise GenerationRetiredError(self.number)
 
 
 @dataclass(slots=True)
@@ -89,8 +104,13 @@ class Generations(Generic[T]):
                 self._loaded(number)
             self._traffic = traffic
 
+    @property
+    def traffic(self) -> Traffic:
+        """Where new requests are sent now."""
+        return self._traffic
+
     @contextmanager
-    def lease(self, pinned: int | None = None, user: str = "") -> Iterator[Lease[T]]:
+    def lease(self, pinned: int | None = None, user: str | None = None) -> Iterator[Lease[T]]:
         """Holds the user's generation, or the pinned one, to the end of the block.
 
         Raises UnknownGenerationError where it is not loaded, or where nothing answers yet.
@@ -120,6 +140,13 @@ class Generations(Generic[T]):
                 del self._held[number]
         if free:
             release(held.lease.value)
+
+    def revoke(self, number: int) -> None:
+        """Tells those that still hold a retired generation to end; it is theirs until they do."""
+        with self._lock:
+            held = self._held.get(number)
+            if held is not None and held.release is not None:
+                held.lease.is_revoked = True
 
     def num_leases(self, number: int) -> int:
         """How many requests hold a generation; 0 for one that is gone."""

@@ -2,7 +2,8 @@
 
 A bundle is copied part by part into a folder of its own, each part checked against the
 manifest as it is read, and moved to its name when the last one is safe on the disk. A
-copy that was cut short is swept away at the next start.
+copy that was cut short is swept away at the next start. A signature beside the manifest
+is kept with it as it is: whether it is to be trusted is for others to say.
 """
 
 from __future__ import annotations
@@ -11,9 +12,17 @@ import errno
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
-from rankloom_adapters.bundle import MANIFEST, Bundle, BundleError, open_bundle
+from rankloom_adapters.bundle import (
+    MANIFEST,
+    SIGNATURE,
+    Bundle,
+    BundleError,
+    open_bundle,
+    read_signature,
+)
 
 _UNFINISHED = ".unfinished-"
 
@@ -24,6 +33,12 @@ class StoreError(Exception):
     def __init__(self, message: str, *, full: bool = False) -> None:
         super().__init__(message)
         self.full = full
+
+    @classmethod
+    def of(cls, folder: Path, error: OSError) -> StoreError:
+        """What a failure of the disk means for the folder."""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return cls(f"{folder}: {error.strerror}", full=full)
 
 
 class BundleStore:
@@ -37,25 +52,32 @@ class BundleStore:
             for left in folder.glob(f"{_UNFINISHED}*"):
                 shutil.rmtree(left)
         except OSError as error:
-            raise _store_error(folder, error) from error
+            raise StoreError.of(folder, error) from error
 
     def put(self, source: Path) -> str:
         """Keeps a copy of a sealed bundle; gives its digest. One that is kept is not copied.
 
+        Of one that is kept, another signature takes the place of the old one, and none leaves it.
         Raises BundleError where the source is not whole, StoreError where it cannot be kept.
         """
-        bundle = open_bundle(source)
-        if (self._folder / bundle.digest).is_dir():
+        bundle, signature = open_bundle(source), read_signature(source)
+        kept = self._folder / bundle.digest
+        if kept.is_dir() and signature in (None, read_signature(kept)):
             return bundle.digest
         try:
             unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self._folder))
         except OSError as error:
-            raise _store_error(self._folder, error) from error
+            raise StoreError.of(self._folder, error) from error
         try:
-            _copy(bundle, unfinished)
-            self._move_into_place(unfinished, bundle.digest)
+            if signature is not None:
+                _write(unfinished / SIGNATURE, signature)
+            if kept.is_dir():
+                _move_signature(unfinished, kept)
+            else:
+                _copy(bundle, unfinished, self._kept_parts())
+                self._move_into_place(unfinished, bundle.digest)
         except OSError as error:
-            raise _store_error(self._folder, error) from error
+            raise StoreError.of(self._folder, error) from error
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         return bundle.digest
@@ -66,6 +88,16 @@ class BundleStore:
         if not (folder / MANIFEST).is_file():
             raise BundleError(MANIFEST, f"no bundle {digest[:12]} is kept here")
         return folder
+
+    def check(self, digest: str) -> None:
+        """Reads a kept bundle through, a part at a time; nothing is repaired or removed.
+
+        Raises BundleError for the first part that is not what was put.
+        """
+        bundle = open_bundle(self.folder_of(digest))
+        if bundle.digest != digest:
+            raise BundleError(MANIFEST, f"altered: kept as {digest[:12]}, is {bundle.digest[:12]}")
+        bundle.check()
 
     @property
     def digests(self) -> frozenset[str]:
@@ -81,7 +113,12 @@ class BundleStore:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise _store_error(self._folder, error) from error
+            raise StoreError.of(self._folder, error) from error
+
+    def _kept_parts(self) -> dict[str, Path]:
+        """A file for each part that is kept already, by its SHA-256."""
+        kept = [open_bundle(self.folder_of(digest)) for digest in self.digests]
+        return {part.sha256: b.folder / name for b in kept for name, part in b.parts.items()}
 
     def _move_into_place(self, unfinished: Path, digest: str) -> None:
         try:
@@ -93,14 +130,37 @@ class BundleStore:
         _sync(self._folder)
 
 
-def _copy(bundle: Bundle, folder: Path) -> None:
-    """The parts, and the manifest last: without one there is no bundle."""
-    for name in bundle.parts:
-        _write(folder / name, bundle.read(name))
+def _copy(bundle: Bundle, folder: Path, kept: Mapping[str, Path]) -> None:
+    """The parts, and the manifest last: without one there is no bundle.
+
+    A part that another bundle has too is one file with two names, on the disk once.
+    """
+    for name, part in bundle.parts.items():
+        data = bundle.read(name)
+        if part.sha256 not in kept or not _linked(kept[part.sha256], data, folder / name):
+            _write(folder / name, data)
     _write(folder / MANIFEST, bundle.manifest)
     for path in [folder, *folder.rglob("*")]:
         if path.is_dir():
             _sync(path)
+
+
+def _move_signature(unfinished: Path, kept: Path) -> None:
+    if (unfinished / SIGNATURE).is_file():
+        (unfinished / SIGNATURE).replace(kept / SIGNATURE)
+        _sync(kept)
+
+
+def _linked(source: Path, data: bytes, path: Path) -> bool:
+    """Whether the file has the bytes, and now the name too: a rotten one must not spread."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if source.read_bytes() != data:
+            return False
+        os.link(source, path, follow_symlinks=False)
+    except OSError:  # as on a file system without links
+        return False
+    return True
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -118,8 +178,3 @@ def _sync(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _store_error(folder: Path, error: OSError) -> StoreError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return StoreError(f"{folder}: {error.strerror}", full=full)

@@ -3,8 +3,8 @@
 The other commands are entry points. They are listed without being imported, since the base
 install lacks what they need; the chosen one is imported before its arguments are parsed.
 
-Exit codes: 0 done; 1 the server answered with an error, or not at all; 2 wrong usage, or a
-package is missing; 130 interrupted.
+Exit codes: 0 done; 1 the server answered with an error, or not at all, or a bundle was refused;
+2 wrong usage, or a package is missing; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -29,11 +29,18 @@ _OWN: Final[dict[str, Command]] = {
 _HELP: Final = {
     **{name: command.help for name, command in _OWN.items()},
     "serve": "run a server",
+    "bundle": "sign bundles and check their signatures",
     "train": "make a bundle from an interaction log",
     "evaluate": "measure how well a bundle ranks",
     "demo": "train a small bundle, serve it and rank with it",
 }
-_EXTRAS: Final = {"serve": "server", "train": "train", "evaluate": "train", "demo": "train"}
+_EXTRAS: Final = {
+    "serve": "server",
+    "bundle": "server",
+    "train": "train",
+    "evaluate": "train",
+    "demo": "train",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -120,3 +121,61 @@ def test_a_bundle_without_its_manifest_is_none(source: Path, kept: Path) -> None
     (kept / digest / MANIFEST).unlink()
     with pytest.raises(BundleError):
         store.folder_of(digest)
+
+
+def flip_a_byte(folder: Path) -> None:
+    data = bytearray((folder / "gate.json").read_bytes())
+    data[-1] ^= 1
+    (folder / "gate.json").write_bytes(data)
+
+
+def alter_the_manifest(folder: Path) -> None:
+    """So that it is a good one, of another bundle."""
+    (folder / "gate.json").write_bytes(b"other bytes")
+    seal(folder, {"made": "for a test"})
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "flipped byte": (flip_a_byte, r"gate\.json: altered"),
+    "truncated part": (lambda at: os.truncate(at / "prompt.json", 10), "prompt.json: 10 bytes"),
+    "missing part": (lambda at: (at / "experts/one/weights").unlink(), "weights: missing"),
+    "linked part": (lambda at: linked(at / "gate.json"), "gate.json: not a regular file"),
+    "manifest of another bundle": (alter_the_manifest, r"manifest\.json: altered: kept as"),
+    "manifest cut": (lambda at: os.truncate(at / MANIFEST, 10), "not a manifest"),
+    "no manifest": (lambda at: (at / MANIFEST).unlink(), "no bundle"),
+}
+
+
+def linked(path: Path) -> None:
+    """To the same bytes, elsewhere."""
+    path.rename(path.parents[2] / "elsewhere")
+    path.symlink_to(path.parents[2] / "elsewhere")
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES.values(), ids=list(DAMAGES))
+def test_a_check_finds_what_is_damaged_and_leaves_it(
+    source: Path, kept: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    store = BundleStore(kept)
+    digest = store.put(source)
+    store.check(digest)
+    damage(kept / digest)
+    left = set(kept.rglob("*"))
+    with pytest.raises(BundleError, match=message):
+        store.check(digest)
+    assert set(kept.rglob("*")) == left
+    assert store.digests == {digest}
+
+
+def test_a_check_of_one_bundle_reads_no_other(source: Path, kept: Path) -> None:
+    store = BundleStore(kept)
+    damaged = store.put(source)
+    (source / "gate.json").write_bytes(b"another gate")  # equal parts would be one file
+    healthy = seal(source, {"made": "for a test"})
+    store.put(source)
+    flip_a_byte(kept / damaged)
+    store.check(healthy)
+    with pytest.raises(BundleError):
+        store.check(damaged)
+    with pytest.raises(BundleError, match="no bundle"):
+        store.check("0" * 64)

@@ -8,16 +8,29 @@ a start after a crash comes to where the last acknowledged command led, or one f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from rankloom_adapters.bundle import BundleError
 from rankloom_adapters.generation import Generations, Traffic
+from rankloom_adapters.rollout.judge import Judgement, Verdict
 from rankloom_adapters.rollout.registry import Registry
-from rankloom_adapters.rollout.states import LOADED, Command, Ledger, Rollout, State, Verb
-from rankloom_adapters.store import BundleStore
+from rankloom_adapters.rollout.states import (
+    LOADED,
+    Command,
+    KeyReusedError,
+    Ledger,
+    Rollout,
+    RolloutError,
+    State,
+    Verb,
+    after,
+)
+from rankloom_adapters.rollout.trial import Trial
+from rankloom_adapters.store import BundleStore, StoreError
 
 T = TypeVar("T")
 MAX_REASON_CHARS = 300
@@ -28,6 +41,14 @@ class NotServableError(Exception):
     """The bundle's parts are not what they should be, or do not fit; the message says which."""
 
 
+class NoRoomError(Exception):
+    """There is no room for the bundle's experts now; there is once another has been retired."""
+
+
+class GatesNotPassedError(RolloutError):
+    """A promotion is refused: too little was seen, or what was seen is not good enough."""
+
+
 _UNFIT = (NotServableError, BundleError)
 
 
@@ -35,7 +56,8 @@ _UNFIT = (NotServableError, BundleError)
 class Loader(Generic[T]):
     """How a bundle's folder becomes what serves, and how that is let go.
 
-    ``load`` raises NotServableError or BundleError; ``release`` may be called on any thread.
+    ``load`` raises NotServableError or BundleError where the bundle is wrong, NoRoomError;
+    ``release`` is called where the last lease is given back.
     """
 
     load: Callable[[Path], Awaitable[T]]
@@ -45,7 +67,9 @@ class Loader(Generic[T]):
 class RolloutManager(Generic[T]):
     """One server's generations, from their registry. Use it from one event loop.
 
-    Commands are carried out one at a time, in the order in which they came.
+    Commands are carried out one at a time, in the order in which they came, and to their
+    end, also where the caller has left: what is written takes effect. The disk is waited
+    for on another thread.
     """
 
     def __init__(
@@ -54,10 +78,17 @@ class RolloutManager(Generic[T]):
         store: BundleStore,
         generations: Generations[T],
         loader: Loader[T],
+        retire_s: float = 60.0,
     ) -> None:
+        """``retire_s``: how long a request may go on with a generation that was let go."""
+        self._retire_s = retire_s
         self._registry, self._store = registry, store
         self._generations, self._loader = generations, loader
         self._lock = asyncio.Lock()
+        self._running: set[asyncio.Task[Rollout]] = set()
+        self.trial: Trial | None = None
+        self._terms: tuple[object, ...] | None = None
+        self.changed = asyncio.Event()
 
     @property
     def ledger(self) -> Ledger:
@@ -76,56 +107,154 @@ class RolloutManager(Generic[T]):
                 self._generations.direct(Traffic(self.ledger.active))
             for number, each in self.ledger.rollouts.items():
                 if each.state is State.STAGED:
-                    await self._warm(number)
+                    with suppress(NoRoomError):  # it stays staged, to be asked for again
+                        await self._warm(number)
                 elif each.state in LOADED and number != self.ledger.active:
                     await self._load_or_roll_back(number)
             self._follow()
+            await self._prune()
+            self._try(self.ledger.rollouts.get(self.ledger.on_trial))
 
-    async def stage(self, source: Path, expected: int, key: str) -> Rollout:
+    def staged_before(self, expected: int, key: str, origin: str) -> Rollout | None:
+        """What a staging under this key has come to. Raises KeyReusedError.
+
+        None where there was none, or where it was cut short: it is to be asked for again.
+        """
+        known = self.ledger.commands.get(key)
+        if known is None:
+            return None
+        command, number = known
+        if (command.verb, command.expected, command.reason) != (Verb.STAGE, expected, origin):
+            raise KeyReusedError("the idempotency key was used for another command")
+        found = self.ledger.rollout(number)
+        return None if found.state is State.STAGED else found
+
+    async def stage(self, source: Path, expected: int, key: str, origin: str = "") -> Rollout:
         """Keeps, loads and warms a sealed bundle; it is quarantined where that fails.
+
+        ``origin``: where it comes from, for the record.
 
         Asked again, it goes on where an earlier try was cut short. Raises BundleError or
         StoreError where it cannot be kept, RolloutError or RegistryError; no generation
         has changed then, though the copy may be kept.
         """
+        return await self._to_its_end(self._stage(source, expected, key, origin))
+
+    async def change(self, command: Command) -> Rollout:
+        """Carries out any other command. Raises RolloutError or RegistryError."""
+        return await self._to_its_end(self._change(command))
+
+    async def close(self) -> None:
+        """Waits for the commands that have begun."""
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def _to_its_end(self, work: Coroutine[object, object, Rollout]) -> Rollout:
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Rollout]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # where the caller has left, nobody else asks for it
+
+    async def _stage(self, source: Path, expected: int, key: str, origin: str) -> Rollout:
         async with self._lock:
             digest = await asyncio.to_thread(self._store.put, source)
-            staged = self._registry.carry_out(
-                Command(Verb.STAGE, 0, expected, key, bundle_digest=digest)
-            )
+            command = Command(Verb.STAGE, 0, expected, key, bundle_digest=digest, reason=origin)
+            staged = await self._write(command)
             if staged.state is not State.STAGED:  # asked before
                 return staged
             return await self._warm(staged.generation)
 
-    async def change(self, command: Command) -> Rollout:
-        """Carries out any other command. Raises RolloutError or RegistryError."""
+    async def _change(self, command: Command) -> Rollout:
         async with self._lock:
-            changed = self._registry.carry_out(command)
+            after(self.ledger, command)  # what is wrong anyway is said before the gates are asked
+            if command.verb is Verb.PROMOTE and self.ledger.done(command) is None:
+                self._check_gates(command)
+            changed = await self._write(command)
             self._follow()
+            if command.verb is Verb.RETIRE:
+                await self._prune()
             return changed
+
+    async def _prune(self) -> None:
+        """Removes the bundles that only retired generations had; a failure leaves them for later."""
+        rollouts = self.ledger.rollouts.values()
+        needed = {each.bundle_digest for each in rollouts if each.state is not State.RETIRED}
+        with suppress(StoreError):
+            for digest in self._store.digests - needed:
+                await asyncio.to_thread(self._store.remove, digest)
+
+    def _check_gates(self, command: Command) -> None:
+        """Raises GatesNotPassedError; nothing that was not tried is promoted, unless forced."""
+        if command.forced or not self.ledger.active:
+            return
+        trial = self.trial if self.trial and self.trial.generation == command.generation else None
+        if trial is None:
+            raise GatesNotPassedError(
+                f"generation {command.generation} has not been tried: start a shadow or a canary, "
+                "or promote without gates and say why"
+            )
+        if trial.judgement.verdict is not Verdict.PASS:
+            raise GatesNotPassedError(f"no gate lets it pass: {trial.judgement.reason}")
+
+    async def judge(self) -> Judgement | None:
+        """Checks the trial if that is due, and rolls a breach back; None where it is not."""
+        trial = self.trial
+        if trial is None or not trial.is_due:
+            return None
+        judgement = await asyncio.to_thread(trial.check())
+        trial.take(judgement)
+        if judgement.verdict is Verdict.BREACH:
+            await self._to_its_end(self._roll_back(trial, judgement.reason))
+        return judgement
+
+    async def _roll_back(self, trial: Trial, reason: str) -> Rollout:
+        async with self._lock:
+            found = self.ledger.rollout(trial.generation)
+            if trial is not self.trial:  # an operator was faster
+                return found
+            rolled_back = await self._own(Verb.ROLL_BACK, trial.generation, reason)
+            self._follow()
+            return rolled_back
+
+    async def _write(self, command: Command) -> Rollout:
+        found = await asyncio.to_thread(self._registry.carry_out, command)
+        self._try(self.ledger.rollouts.get(self.ledger.on_trial))
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
+        return found
+
+    def _try(self, rollout: Rollout | None) -> None:
+        """Begins a trial, or ends it. A canary of another share begins anew."""
+        terms = None if rollout is None else (rollout.generation, rollout.state, rollout.percent)
+        if terms != self._terms:
+            self._terms, self.trial = terms, Trial(rollout) if rollout else None
 
     async def _warm(self, number: int) -> Rollout:
         try:
             await self._load(number)
         except _UNFIT as error:
-            return self._own(Verb.QUARANTINE, number, str(error))
-        return self._own(Verb.WARM, number)
+            return await self._own(Verb.QUARANTINE, number, str(error))
+        return await self._own(Verb.WARM, number)
 
     async def _load_or_roll_back(self, number: int) -> None:
         try:
             await self._load(number)
-        except _UNFIT as error:
-            self._own(Verb.ROLL_BACK, number, str(error))
+        except (*_UNFIT, NoRoomError) as error:
+            await self._own(Verb.ROLL_BACK, number, str(error))
 
     async def _load(self, number: int) -> None:
         digest = self.ledger.rollout(number).bundle_digest
         self._generations.add(number, await self._loader.load(self._store.folder_of(digest)))
 
-    def _own(self, verb: Verb, number: int, reason: str = "") -> Rollout:
+    async def _own(self, verb: Verb, number: int, reason: str = "") -> Rollout:
         """A command of the server's own; a number goes through each of them once."""
         key = f"{_OWN}{verb.value} {number}"
         command = Command(verb, number, self.ledger.active, key, reason=reason[:MAX_REASON_CHARS])
-        return self._registry.carry_out(command)
+        return await self._write(command)
 
     def _follow(self) -> None:
         """Sends requests where the ledger says, and lets go of what it no longer holds."""
@@ -133,6 +262,8 @@ class RolloutManager(Generic[T]):
         for number in self._generations.serving:
             if self.ledger.rollout(number).state not in LOADED:
                 self._generations.retire(number, self._loader.release)
+                loop = asyncio.get_running_loop()
+                loop.call_later(self._retire_s, self._generations.revoke, number)
 
 
 def traffic_of(ledger: Ledger) -> Traffic:

@@ -2,7 +2,7 @@
 
     staged → warmed → shadow → canary → active
        ↓        └───────┴────────┴────────┴──→ rolled_back → retired
-    quarantined
+    quarantined ─────────────────────────────────────────────↗
 
 A generation's number is given when its bundle is staged and never used again. Promoting
 one puts the active one back to warmed, from where rolling back returns to it.
@@ -52,7 +52,7 @@ _FROM: Mapping[Verb, frozenset[State]] = {
     Verb.CANARY: frozenset({State.WARMED, State.SHADOW, State.CANARY}),
     Verb.PROMOTE: frozenset({State.WARMED, State.SHADOW, State.CANARY}),
     Verb.ROLL_BACK: ON_TRIAL | {State.WARMED, State.ACTIVE},
-    Verb.RETIRE: frozenset({State.WARMED, State.ROLLED_BACK}),
+    Verb.RETIRE: frozenset({State.WARMED, State.ROLLED_BACK, State.QUARANTINED}),
 }
 _TO: Mapping[Verb, State] = {
     Verb.STAGE: State.STAGED,
@@ -95,7 +95,9 @@ class Command:
     """What somebody wants. ``generation``: 0 where one is to be staged.
 
     ``expected``: the generation that the caller believes to be active, 0 for none.
-    ``percent``: of users, for a canary. ``bundle_digest``: of what is staged.
+    ``percent``: of users, for a canary. ``bundle_digest``: of what is staged. ``gates``:
+    what a trial must keep to, as text that this module does not read. ``forced``: a
+    promotion that asks no gate.
     """
 
     verb: Verb
@@ -105,11 +107,16 @@ class Command:
     percent: int = 0
     bundle_digest: str = ""
     reason: str = ""
+    gates: str = ""
+    forced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One generation. ``back_to``: the one that was active before it, 0 for none."""
+    """One generation. ``back_to``: the one that was active before it, 0 for none.
+
+    ``gates``: of its trial, as they were given.
+    """
 
     generation: int
     bundle_digest: str
@@ -117,6 +124,7 @@ class Rollout:
     percent: int = 0
     reason: str = ""
     back_to: int = 0
+    gates: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +192,13 @@ def _changed(ledger: Ledger, command: Command) -> list[Rollout]:
         return [Rollout(max(ledger.rollouts, default=0) + 1, command.bundle_digest, State.STAGED)]
     before = ledger.rollout(command.generation)
     _check(ledger, before, command)
-    moved = replace(before, state=_TO[command.verb], percent=command.percent, reason=command.reason)
+    moved = replace(
+        before,
+        state=_TO[command.verb],
+        percent=command.percent,
+        reason=command.reason,
+        gates=command.gates,
+    )
     if command.verb is Verb.PROMOTE and ledger.active:
         former = ledger.rollouts[ledger.active]
         return [replace(moved, back_to=former.generation), replace(former, state=State.WARMED)]

@@ -12,6 +12,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,7 +82,8 @@ async def _change(
     server: Server, verb: Verb, generation: int, expected: int, percent: int = 0
 ) -> None:
     key = f"{verb.value} {generation}"
-    command = Command(verb, generation, expected, key, percent=percent)
+    forced = verb is Verb.PROMOTE
+    command = Command(verb, generation, expected, key, percent=percent, forced=forced)
     acknowledge(await server.manager.change(command))
 
 
@@ -112,6 +114,7 @@ def die_after(lines: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
         return trace
 
+    threading.settrace(trace)  # those that begin from now on
     sys.settrace(trace)
 
 
@@ -123,6 +126,7 @@ def main() -> None:
         die_after(lines)
         asyncio.run(roll_out(server, folder))
         sys.settrace(None)
+        threading.settrace(None)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -69,8 +69,9 @@ def check(folder: Path, acknowledged: list[tuple[int, State]]) -> None:
         loaded = {number for number, state in states(ledger).items() if state in LOADED}
         assert set(server.generations.serving) == loaded
         assert not in_state(ledger, State.STAGED), "taken up again"
-        kept = {each.bundle_digest for each in ledger.rollouts.values()}
-        assert kept <= server.store.digests
+        rollouts = ledger.rollouts.values()
+        needed = {each.bundle_digest for each in rollouts if each.state is not State.RETIRED}
+        assert server.store.digests == needed
         assert not list((folder / "bundles").glob(".*"))
 
 

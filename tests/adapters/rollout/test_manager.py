@@ -60,7 +60,7 @@ def bundle(folder: Path, name: str, **metadata: object) -> Path:
 
 async def first_serving(server: Server, folder: Path) -> None:
     await server.manager.stage(bundle(folder, "first"), 0, "stage first")
-    await server.manager.change(command(Verb.PROMOTE, 1, 0))
+    await server.manager.change(command(Verb.PROMOTE, 1, 0, forced=True))
 
 
 async def test_a_bundle_goes_all_the_way(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ async def test_a_bundle_goes_all_the_way(tmp_path: Path) -> None:
         await server.manager.change(command(Verb.CANARY, 2, 1, percent=50))
         users = [server.answered_by(f"user-{n}") for n in range(100)]
         assert set(users) == {"first", "second"}
-        await server.manager.change(command(Verb.PROMOTE, 2, 1))
+        await server.manager.change(command(Verb.PROMOTE, 2, 1, forced=True))
         assert server.answered_by() == "second"
         await server.manager.change(command(Verb.ROLL_BACK, 2, 2))
         assert server.answered_by() == "first"
@@ -83,7 +83,7 @@ async def test_what_is_rolled_back_is_let_go_with_its_last_lease(tmp_path: Path)
     with opened(tmp_path) as server:
         await first_serving(server, tmp_path)
         await server.manager.stage(bundle(tmp_path, "second"), 1, "stage second")
-        await server.manager.change(command(Verb.PROMOTE, 2, 1))
+        await server.manager.change(command(Verb.PROMOTE, 2, 1, forced=True))
         with server.generations.lease() as lease:
             await server.manager.change(command(Verb.ROLL_BACK, 2, 2))
             assert (lease.value, server.answered_by()) == ("second", "first")
@@ -112,7 +112,7 @@ async def test_a_bundle_that_does_not_fit_is_quarantined(tmp_path: Path) -> None
             "the gate is of another space",
         )
         with pytest.raises(RolloutError, match="is quarantined"):
-            await server.manager.change(command(Verb.PROMOTE, 2, 1))
+            await server.manager.change(command(Verb.PROMOTE, 2, 1, forced=True))
         with pytest.raises(UnknownGenerationError), server.generations.lease(2):
             pass
         assert server.answered_by() == "first"
@@ -181,5 +181,5 @@ async def test_a_command_that_is_not_durable_has_no_effect(tmp_path: Path) -> No
         await server.manager.stage(bundle(tmp_path, "second"), 1, "stage second")
         server.registry._db.execute("PRAGMA query_only=1")  # as a disk that turned read-only
         with pytest.raises(RegistryError):
-            await server.manager.change(command(Verb.PROMOTE, 2, 1))
+            await server.manager.change(command(Verb.PROMOTE, 2, 1, forced=True))
         assert server.answered_by() == "first"

@@ -1,0 +1,43 @@
+"""How two score lists of the same candidates agree."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scores = NDArray[np.float64]
+
+
+def kendall(one: Scores, other: Scores) -> float:
+    """Kendall's τ_b of two (candidates,) lists; NaN where one of them is constant.
+
+    τ_b = (C − D) / √(N₁ N₂) over pairs of candidates: C concordant, D discordant, N₁ and
+    N₂ not tied in either list (Kendall, "The treatment of ties in ranking problems", 1945).
+    """
+    above, above_too = one[:, None] > one, other[:, None] > other
+    num_untied = np.count_nonzero(above) * np.count_nonzero(above_too)
+    if not num_untied:
+        return math.nan
+    excess = np.count_nonzero(above & above_too) - np.count_nonzero(above & above_too.T)
+    return excess / math.sqrt(num_untied)
+
+
+def tie_rate(scores: Scores) -> float:
+    """Share of the candidates whose score another one has too."""
+    _, counts = np.unique(scores, return_counts=True)
+    return float(counts[counts > 1].sum()) / len(scores)
+
+
+def topk_overlap(one: Scores, other: Scores, k: int) -> float:
+    """Share of the k best that both lists name; of shorter lists, all are the best.
+
+    Of equal scores the first counts as the better one, as in an answer.
+    """
+    k = min(k, len(one))
+    return len(np.intersect1d(_best(one, k), _best(other, k))) / k
+
+
+def _best(scores: Scores, k: int) -> NDArray[np.int64]:
+    return np.argsort(-scores, kind="stable")[:k]

@@ -1,0 +1,200 @@
+"""What was observed of a generation on trial, one small record for each ranking.
+
+Scores are reduced to a few figures at once, so that a long trial fits into memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from rankloom_adapters.rollout.agreement import Scores, kendall, tie_rate, topk_overlap
+from rankloom_adapters.rollout.split import Arm
+
+DEFAULT_TOP_K = 5
+MAX_OBSERVATIONS = 20_000  # of each arm, and of pairs: about eight megabytes each
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One ranking that an arm of a canary answered; the figures are NaN where there are none.
+
+    ``user``: any number that is the user's own. ``group``: the user's largest expert in the
+    gate of the active generation, whichever arm answered; only then are the users of a group
+    drawn alike in both arms. ``failed``: no answer, or one from a lower rung because of
+    the engine. ``contribution``: mean over candidates of what the model adds to the prior,
+    and its standard deviation ``spread``. ``agreement``: Kendall's τ_b of prior and score.
+    """
+
+    user: int
+    group: str
+    latency_s: float
+    failed: bool = False
+    non_finite: bool = False
+    score: float = math.nan
+    contribution: float = math.nan
+    spread: float = math.nan
+    agreement: float = math.nan
+    probability: float = math.nan
+    tie_rate: float = math.nan
+
+    def __post_init__(self) -> None:
+        _check_latency(self.latency_s)
+
+
+def observe(
+    user: int, group: str, latency_s: float, scores: Scores, prior: Scores, probabilities: Scores
+) -> Observation:
+    """Of (candidates,) logits, the trees' logits of the same candidates, and probabilities.
+
+    Give only candidates that were scored: a number that is not finite, or too large for a
+    mean, makes the ranking a failed one. Raises ValueError.
+    """
+    _check_lists(scores, prior, probabilities)
+    with np.errstate(over="ignore", invalid="ignore"):
+        contribution = scores - prior
+        figures = [each.mean() for each in (scores, contribution, probabilities)]
+        spread = contribution.std()
+    if not np.isfinite([*figures, spread]).all():
+        return Observation(user, group, latency_s, failed=True, non_finite=True)
+    return Observation(
+        user,
+        group,
+        latency_s,
+        score=float(figures[0]),
+        contribution=float(figures[1]),
+        spread=float(spread),
+        agreement=kendall(prior, scores),
+        probability=float(figures[2]),
+        tie_rate=tie_rate(scores),
+    )
+
+
+def observe_failure(user: int, group: str, latency_s: float) -> Observation:
+    """Of a ranking that the engine did not answer. Raises ValueError."""
+    return Observation(user, group, latency_s, failed=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What one generation said to a request: (candidates,) logits, None where it failed.
+
+    ``latency_s``: of the work alone, since a shadow's waits behind everybody's.
+    """
+
+    latency_s: float
+    scores: Scores | None
+
+    def __post_init__(self) -> None:
+        _check_latency(self.latency_s)
+
+    @property
+    def usable(self) -> Scores | None:
+        """The scores, if all of them are finite."""
+        finite = self.scores is not None and np.isfinite(self.scores).all()
+        return self.scores if finite else None
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One request that the active generation and its shadow answered.
+
+    Figures are NaN where one of them failed. ``non_finite``: in the shadow.
+    ``tie_increase``: share of tied scores, the shadow's less the active one's.
+    """
+
+    user: int
+    group: str
+    active_latency_s: float
+    shadow_latency_s: float
+    active_failed: bool = False
+    shadow_failed: bool = False
+    non_finite: bool = False
+    overlap: float = math.nan
+    kendall: float = math.nan
+    active_score: float = math.nan
+    shadow_score: float = math.nan
+    tie_increase: float = math.nan
+
+
+def compare(
+    user: int, group: str, active: Reply, shadow: Reply, top_k: int = DEFAULT_TOP_K
+) -> Pair:
+    """Of what both said of the same candidates. Raises ValueError."""
+    ours, theirs = shadow.usable, active.usable
+    failed = Pair(
+        user,
+        group,
+        active.latency_s,
+        shadow.latency_s,
+        active_failed=theirs is None,
+        shadow_failed=ours is None,
+        non_finite=ours is None and shadow.scores is not None,
+    )
+    if ours is None or theirs is None:
+        return failed
+    _check_lists(ours, theirs)
+    return Pair(
+        user,
+        group,
+        active.latency_s,
+        shadow.latency_s,
+        overlap=topk_overlap(ours, theirs, top_k),
+        kendall=kendall(ours, theirs),
+        active_score=float(theirs.mean()),
+        shadow_score=float(ours.mean()),
+        tie_increase=tie_rate(ours) - tie_rate(theirs),
+    )
+
+
+def _check_latency(latency_s: float) -> None:
+    if not 0.0 <= latency_s < math.inf:
+        raise ValueError(f"a latency of {latency_s} s is none: measure it on a monotonic clock")
+
+
+def _check_lists(*lists: Scores) -> None:
+    shapes = {each.shape for each in lists}
+    if len(shapes) > 1 or lists[0].ndim != 1 or not len(lists[0]):
+        raise ValueError(
+            f"lists of shapes {sorted(shapes)}: give one number for each candidate, in all alike"
+        )
+
+
+class Evidence:
+    """The newest observations of each arm of a canary, or the newest pairs of a shadow.
+
+    One trial's, in the order in which they came. Use it from one event loop.
+    """
+
+    def __init__(self, max_observations: int = MAX_OBSERVATIONS) -> None:
+        if max_observations < 1:
+            raise ValueError(f"room for {max_observations} observations: one is the least")
+        self._observations = {
+            arm: deque[Observation](maxlen=max_observations) for arm in (Arm.CANARY, Arm.BASELINE)
+        }
+        self._pairs = deque[Pair](maxlen=max_observations)
+
+    def add(self, arm: Arm, observation: Observation) -> None:
+        """Keeps it, and forgets the arm's oldest one where there is no room."""
+        self._of(arm).append(observation)
+
+    def add_pair(self, pair: Pair) -> None:
+        """Keeps it, and forgets the oldest one where there is no room."""
+        self._pairs.append(pair)
+
+    def observations(self, arm: Arm) -> tuple[Observation, ...]:
+        """An arm's, as they are now; another thread may read them."""
+        return tuple(self._of(arm))
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """As they are now; another thread may read them."""
+        return tuple(self._pairs)
+
+    def _of(self, arm: Arm) -> deque[Observation]:
+        if arm not in self._observations:
+            raise ValueError(f"users of the {arm.value} are in neither arm: leave them out")
+        return self._observations[arm]

@@ -1,0 +1,179 @@
+"""What is measured of a generation on trial, and the bound that each measure has."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from rankloom_adapters.rollout.statistics import (
+    Finding,
+    Sample,
+    kolmogorov_smirnov,
+    mean_above,
+    mean_below,
+    mean_increase,
+    mean_shift,
+    population_stability,
+    rate_excess,
+    rate_increase,
+)
+from rankloom_adapters.rollout.table import Arms, Table
+from rankloom_adapters.rollout.thresholds import Thresholds
+
+T = TypeVar("T")
+Measure = Callable[[T, int], tuple[int, Finding | None]]
+_TAIL = 0.95
+_DISTRIBUTIONS = ("score", "contribution", "spread")
+
+
+class Outcome(Enum):
+    """What a gate came to. NO_DATA: too few users."""
+
+    PASSED = "passed"
+    BREACHED = "breached"
+    NO_DATA = "no_data"
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """``group``: "" for all users. ``num_samples``: users, of the arm that has fewer.
+
+    ``p_value``: how likely a value as far off is by chance. Without data, the value is 0.
+    """
+
+    name: str
+    group: str
+    value: float
+    bound: float
+    num_samples: int
+    outcome: Outcome
+    p_value: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rule(Generic[T]):
+    """What is measured of T, and what is too much of it.
+
+    ``measure`` takes what was observed and how many users are enough, and gives how many
+    there are, with a finding where they are enough.
+    """
+
+    name: str
+    bound: float
+    measure: Measure[T]
+    is_beyond: Callable[[float, float], bool] = operator.gt
+
+    def gate(self, observed: T, group: str, min_users: int, level: float) -> Gate:
+        """Breached where the value is beyond the bound, and by more than chance."""
+        num, found = self.measure(observed, min_users)
+        if found is None:
+            return Gate(self.name, group, 0.0, self.bound, num, Outcome.NO_DATA)
+        breached = found.p_value < level and self.is_beyond(found.value, self.bound)
+        outcome = Outcome.BREACHED if breached else Outcome.PASSED
+        return Gate(self.name, group, found.value, self.bound, num, outcome, found.p_value)
+
+
+def canary_rules(thresholds: Thresholds) -> tuple[Rule[Arms], ...]:
+    """Failures and latency, then what the scores of both arms look like.
+
+    An expert that learned nothing true of its users adds something else to the prior than
+    the one before: more or less of it, otherwise spread, in another order.
+    """
+    shift, agreement = thresholds.max_calibration_shift, thresholds.max_agreement_shift
+    ratio, ties = thresholds.max_latency_ratio, thresholds.max_tie_rate_increase
+    return (
+        Rule("errors", thresholds.max_error_increase, _between("failed", rate_increase)),
+        Rule("latency", ratio, _between("log_latency", _mean_ratio)),
+        Rule("tail_latency", ratio, _tail_latency),
+        Rule("ties", ties, _between("tie_rate", rate_increase)),
+        Rule("calibration", shift, _between("probability", mean_shift), _is_further),
+        Rule("agreement", agreement, _between("agreement", mean_shift), _is_further),
+        *(
+            Rule(f"{column}_ks", thresholds.max_ks, _between(column, kolmogorov_smirnov))
+            for column in _DISTRIBUTIONS
+        ),
+        *(
+            Rule(f"{column}_psi", thresholds.max_psi, _between(column, population_stability))
+            for column in _DISTRIBUTIONS
+        ),
+    )
+
+
+def shadow_rules(thresholds: Thresholds) -> tuple[Rule[Table], ...]:
+    """How the lists of one request agree, then what the shadow has more of."""
+    overlap, tau = thresholds.min_topk_overlap, thresholds.min_kendall
+    return (
+        Rule("topk_overlap", overlap, _of("overlap", _below(overlap)), operator.lt),
+        Rule("kendall", tau, _of("kendall", _below(tau)), operator.lt),
+        Rule("errors", thresholds.max_error_increase, _of("failure_increase", rate_excess)),
+        Rule("latency", thresholds.max_latency_ratio, _of("log_latency_increase", _excess_ratio)),
+        Rule("ties", thresholds.max_tie_rate_increase, _of("tie_increase", rate_excess)),
+        Rule("score_ks", thresholds.max_ks, _of_scores(kolmogorov_smirnov)),
+        Rule("score_psi", thresholds.max_psi, _of_scores(population_stability)),
+    )
+
+
+def _between(column: str, test: Callable[[Sample, Sample], Finding]) -> Measure[Arms]:
+    def measure(arms: Arms, min_users: int) -> tuple[int, Finding | None]:
+        ours, theirs = arms.canary.means(column), arms.baseline.means(column)
+        num = min(len(ours), len(theirs))
+        return num, test(ours, theirs) if num >= min_users else None
+
+    return measure
+
+
+def _tail_latency(arms: Arms, min_users: int) -> tuple[int, Finding | None]:
+    """Ratio of a high percentile of rankings; tested by how many of each user's are slow."""
+    tables = (arms.canary, arms.baseline)
+    num = min(len(each.means("log_latency")) for each in tables)
+    if num < min_users:
+        return num, None
+    latencies = [each.columns["log_latency"] for each in tables]
+    known = [each[~np.isnan(each)] for each in latencies]
+    ours, theirs, slowest = (np.quantile(each, _TAIL) for each in (*known, np.concatenate(known)))
+    slow = [np.where(np.isnan(each), np.nan, each > slowest) for each in latencies]
+    found = rate_increase(arms.canary.means_of(slow[0]), arms.baseline.means_of(slow[1]))
+    return num, Finding(math.exp(ours - theirs), found.p_value)
+
+
+def _of(column: str, test: Callable[[Sample], Finding]) -> Measure[Table]:
+    def measure(pairs: Table, min_users: int) -> tuple[int, Finding | None]:
+        values = pairs.means(column)
+        return len(values), test(values) if len(values) >= min_users else None
+
+    return measure
+
+
+def _of_scores(test: Callable[[Sample, Sample], Finding]) -> Measure[Table]:
+    """Both samples are of the same users, which makes the test a careful one."""
+
+    def measure(pairs: Table, min_users: int) -> tuple[int, Finding | None]:
+        ours, theirs = pairs.means("shadow_score"), pairs.means("active_score")
+        return len(ours), test(ours, theirs) if len(ours) >= min_users else None
+
+    return measure
+
+
+def _below(bound: float) -> Callable[[Sample], Finding]:
+    return lambda values: mean_below(values, bound)
+
+
+def _mean_ratio(ours: Sample, theirs: Sample) -> Finding:
+    """Of geometric means, from logarithms."""
+    found = mean_increase(ours, theirs)
+    return Finding(math.exp(found.value), found.p_value)
+
+
+def _excess_ratio(differences: Sample) -> Finding:
+    found = mean_above(differences, 0.0)
+    return Finding(math.exp(found.value), found.p_value)
+
+
+def _is_further(value: float, bound: float) -> bool:
+    return abs(value) > bound

@@ -1,0 +1,114 @@
+"""What the evidence means: whether a generation on trial may go on, or must go back.
+
+Each check tests every gate, for all users and for each group that is large enough. Each
+test gets an equal share of the false alarms that a rollout may have over all its checks.
+Judging is work for a thread: it takes up to two tenths of a second where evidence is full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol, Self, TypeVar
+
+from rankloom_adapters.rollout.evidence import Observation, Pair
+from rankloom_adapters.rollout.gates import Gate, Outcome, Rule, canary_rules, shadow_rules
+from rankloom_adapters.rollout.table import Arms, Table, table_of_observations, table_of_pairs
+from rankloom_adapters.rollout.thresholds import Thresholds
+
+MAX_REASON_CHARS = 300
+_MAX_GROUP_CHARS = 60
+
+
+class Verdict(Enum):
+    """PASS: every gate of all users passed, and none of a group was breached."""
+
+    PASS = "pass"
+    BREACH = "breach"
+    NO_DATA = "no_data"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """``reason``: one line for operators, of the worst gate where one was breached."""
+
+    verdict: Verdict
+    gates: tuple[Gate, ...]
+    reason: str
+
+
+class _Grouped(Protocol):
+    def of(self, group: str) -> Self: ...
+
+    def groups(self, min_users: int) -> frozenset[str]: ...
+
+
+T = TypeVar("T", bound=_Grouped)
+
+
+def judge_canary(
+    canary: Sequence[Observation], baseline: Sequence[Observation], thresholds: Thresholds
+) -> Judgement:
+    """From all that both arms have answered up to now."""
+    arms = Arms(table_of_observations(canary), table_of_observations(baseline))
+    gates = _gates(arms, canary_rules(thresholds), thresholds)
+    return _judgement((_finiteness(arms.canary, thresholds), *gates), thresholds)
+
+
+def judge_shadow(pairs: Sequence[Pair], thresholds: Thresholds) -> Judgement:
+    """From all requests that both generations were given up to now."""
+    table = table_of_pairs(pairs)
+    gates = _gates(table, shadow_rules(thresholds), thresholds)
+    return _judgement((_finiteness(table, thresholds), *gates), thresholds)
+
+
+def _gates(observed: T, rules: Sequence[Rule[T]], thresholds: Thresholds) -> tuple[Gate, ...]:
+    groups = sorted(observed.groups(thresholds.min_group_samples))
+    level = thresholds.level(len(rules) * (1 + len(groups)))
+    of_all = [rule.gate(observed, "", thresholds.min_samples, level) for rule in rules]
+    parts: Mapping[str, T] = {group: observed.of(group) for group in groups}
+    of_groups = [
+        rule.gate(part, group, thresholds.min_group_samples, level)
+        for group, part in parts.items()
+        for rule in rules
+    ]
+    return (*of_all, *of_groups)
+
+
+def _finiteness(table: Table, thresholds: Thresholds) -> Gate:
+    """One score that is not finite is too many, however few were seen."""
+    num_bad = float(table.columns["non_finite"].sum())
+    num_users = len(table.means("non_finite"))
+    if num_bad:
+        return Gate("non_finite", "", num_bad, 0.0, num_users, Outcome.BREACHED, 0.0)
+    enough = num_users >= thresholds.min_samples
+    outcome = Outcome.PASSED if enough else Outcome.NO_DATA
+    return Gate("non_finite", "", 0.0, 0.0, num_users, outcome)
+
+
+def _judgement(gates: tuple[Gate, ...], thresholds: Thresholds) -> Judgement:
+    breached = [each for each in gates if each.outcome is Outcome.BREACHED]
+    unknown = [each for each in gates if each.outcome is Outcome.NO_DATA and not each.group]
+    if breached:
+        verdict, reason = Verdict.BREACH, _breach(breached)
+    elif unknown:
+        least = min(unknown, key=lambda gate: gate.num_samples)
+        verdict = Verdict.NO_DATA
+        reason = f"{least.name}: {least.num_samples} users, {thresholds.min_samples} are needed"
+    else:
+        least = min((each for each in gates if not each.group), key=lambda gate: gate.num_samples)
+        verdict = Verdict.PASS
+        reason = f"no gate is breached after {least.num_samples} users or more"
+    return Judgement(verdict, gates, reason[:MAX_REASON_CHARS])
+
+
+def _breach(breached: Sequence[Gate]) -> str:
+    """Of the gate that chance explains the least; the first of equal ones."""
+    worst = min(breached, key=lambda gate: gate.p_value)
+    whose = f" of group {worst.group[:_MAX_GROUP_CHARS]}" if worst.group else ""
+    more = f"; {len(breached) - 1} more gates are breached" if len(breached) > 1 else ""
+    return (
+        f"{worst.name}{whose} is {worst.value:.4g} where {worst.bound:.4g} is the bound, "
+        f"after {worst.num_samples} users (p = {worst.p_value:.1g}){more}"
+    )

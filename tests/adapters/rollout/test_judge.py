@@ -1,0 +1,334 @@
+"""What each gate breaches, what proves nothing, and what the operator is told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapters.rollout.observed import (
+    GROUPS,
+    World,
+    observations,
+    pairs,
+    users_of,
+)
+from rankloom_adapters.rollout.evidence import Observation, Pair
+from rankloom_adapters.rollout.gates import Gate, Outcome
+from rankloom_adapters.rollout.judge import (
+    MAX_REASON_CHARS,
+    Judgement,
+    Verdict,
+    judge_canary,
+    judge_shadow,
+)
+from rankloom_adapters.rollout.thresholds import Thresholds
+
+DEFAULTS = Thresholds()
+NUM_RANKINGS = 2_000  # of each arm
+
+
+def arms(canary: World | None = None, seed: int = 0) -> tuple[list[Observation], list[Observation]]:
+    random = np.random.default_rng(seed)
+    ours, theirs = (
+        observations(random, users_of(random), world, NUM_RANKINGS)
+        for world in (canary or World(), World())
+    )
+    return ours, theirs
+
+
+def gate_of(judgement: Judgement, name: str, group: str = "") -> Gate:
+    return next(each for each in judgement.gates if (each.name, each.group) == (name, group))
+
+
+def test_a_judgement_passes_with_all_its_gates() -> None:
+    found = judge_canary(*arms(), DEFAULTS)
+    assert found.verdict is Verdict.PASS
+    assert found.reason.startswith("no gate is breached after ")
+    assert {each.group for each in found.gates} == {"", *GROUPS}
+    assert {each.outcome for each in found.gates if not each.group} == {Outcome.PASSED}
+
+
+def test_the_reason_names_the_worst_gate_and_its_figures() -> None:
+    found = judge_canary(*arms(World(slowness=1.5)), DEFAULTS)
+    gate = gate_of(found, "latency")
+    assert found.verdict is Verdict.BREACH
+    assert f"latency is {gate.value:.4g} where 1.1 is the bound" in found.reason
+    assert f"after {gate.num_samples} users" in found.reason
+    assert 1.4 < gate.value < 1.6
+
+
+def test_the_reason_names_the_group_that_is_harmed() -> None:
+    found = judge_canary(*arms(World(untrue=("comedy",), spread=0.5)), DEFAULTS)
+    assert "of group comedy is" in found.reason
+
+
+def test_a_reason_is_one_short_line() -> None:
+    canary, baseline = arms(World(untrue=GROUPS, spread=3.0))
+    long = [
+        [replace(each, group="g" * 500) for each in observed if each.group == "comedy"]
+        for observed in (canary, baseline)
+    ]
+    found = judge_canary(long[0], long[1], DEFAULTS)
+    assert found.verdict is Verdict.BREACH
+    assert len(found.reason) <= MAX_REASON_CHARS
+    assert "\n" not in found.reason
+
+
+def test_nothing_observed_is_no_pass() -> None:
+    found = judge_canary([], [], DEFAULTS)
+    assert found.verdict is Verdict.NO_DATA
+    assert found.reason.endswith("0 users, 200 are needed")
+    assert {each.outcome for each in found.gates} == {Outcome.NO_DATA}
+    assert judge_shadow([], DEFAULTS).verdict is Verdict.NO_DATA
+
+
+@pytest.mark.parametrize("empty", [0, 1])
+def test_one_arm_alone_proves_nothing(empty: int) -> None:
+    both = list(arms(World(slowness=2.0)))
+    both[empty] = []
+    assert judge_canary(both[0], both[1], DEFAULTS).verdict is Verdict.NO_DATA
+
+
+def test_many_rankings_of_few_users_prove_nothing() -> None:
+    few = [
+        [replace(each, user=number % 150) for number, each in enumerate(observed)]
+        for observed in arms()
+    ]
+    found = judge_canary(few[0], few[1], DEFAULTS)
+    assert found.verdict is Verdict.NO_DATA
+    assert found.reason.endswith("150 users, 200 are needed")
+
+
+def test_one_user_who_always_fails_harms_nobody_else() -> None:
+    canary, baseline = arms()
+    failing = [Observation(7, "drama", 0.01, failed=True)] * NUM_RANKINGS
+    found = judge_canary([*canary, *failing], baseline, DEFAULTS)
+    assert found.verdict is Verdict.PASS
+
+
+def test_a_figure_that_nobody_has_is_no_pass() -> None:
+    canary, baseline = (
+        [replace(each, agreement=math.nan) for each in observed] for observed in arms()
+    )
+    found = judge_canary(canary, baseline, DEFAULTS)
+    assert found.verdict is Verdict.NO_DATA
+    assert found.reason == "agreement: 0 users, 200 are needed"
+
+
+def test_a_small_group_is_not_judged_alone() -> None:
+    canary, baseline = arms()
+    rare = [Observation(number, "rare", 9.0, failed=True) for number in range(49)]
+    found = judge_canary([*canary, *rare[:1]], [*baseline, *rare], DEFAULTS)
+    assert found.verdict is Verdict.PASS
+    assert "rare" not in {each.group for each in found.gates}
+
+
+def test_one_score_that_is_not_finite_is_enough() -> None:
+    bad = Observation(7, "drama", 0.1, failed=True, non_finite=True)
+    found = judge_canary([bad], [], DEFAULTS)
+    assert found.verdict is Verdict.BREACH
+    assert found.reason.startswith("non_finite is 1 where 0 is the bound")
+    assert judge_canary([], [bad], DEFAULTS).verdict is Verdict.NO_DATA
+    shadow = Pair(7, "drama", 0.1, 0.1, shadow_failed=True, non_finite=True)
+    assert judge_shadow([shadow], DEFAULTS).verdict is Verdict.BREACH
+
+
+def changed(**fields: float) -> Callable[[Observation], Observation]:
+    """An observation of which some figures are higher."""
+
+    def change(seen: Observation) -> Observation:
+        higher: dict[str, Any] = {name: getattr(seen, name) + more for name, more in fields.items()}
+        return replace(seen, **higher)
+
+    return change
+
+
+def with_bound(name: str, value: float) -> Thresholds:
+    bound: dict[str, Any] = {name: value}
+    return replace(DEFAULTS, **bound)
+
+
+def failing(seen: Observation) -> Observation:
+    return replace(seen, failed=seen.user % 8 == 0)
+
+
+@pytest.mark.parametrize(
+    ("gate", "change", "bound", "loose"),
+    [
+        ("errors", failing, "max_error_increase", 1.0),
+        ("latency", changed(latency_s=0.02), "max_latency_ratio", 2.0),
+        ("tail_latency", changed(latency_s=0.05), "max_latency_ratio", 2.0),
+        ("ties", changed(tie_rate=0.1), "max_tie_rate_increase", 0.2),
+        ("calibration", changed(probability=0.1), "max_calibration_shift", 0.2),
+        ("calibration", changed(probability=-0.1), "max_calibration_shift", 0.2),
+        ("agreement", changed(agreement=0.2), "max_agreement_shift", 0.3),
+        ("agreement", changed(agreement=-0.2), "max_agreement_shift", 0.3),
+        ("score_ks", changed(score=1.0), "max_ks", 1.0),
+        ("score_psi", changed(score=1.0), "max_psi", 20.0),
+        ("contribution_ks", changed(contribution=0.2), "max_ks", 1.0),
+        ("contribution_psi", changed(contribution=0.2), "max_psi", 20.0),
+        ("spread_ks", changed(spread=0.2), "max_ks", 1.0),
+        ("spread_psi", changed(spread=0.2), "max_psi", 20.0),
+    ],
+)
+def test_each_gate_of_a_canary_has_a_bound(
+    gate: str, change: Callable[[Observation], Observation], bound: str, loose: float
+) -> None:
+    canary, baseline = arms()
+    harmed = [each if each.failed else change(each) for each in canary]
+    loosened = with_bound(bound, loose)
+    assert gate_of(judge_canary(canary, baseline, DEFAULTS), gate).outcome is Outcome.PASSED
+    assert gate_of(judge_canary(harmed, baseline, DEFAULTS), gate).outcome is Outcome.BREACHED
+    assert gate_of(judge_canary(harmed, baseline, loosened), gate).outcome is Outcome.PASSED
+
+
+def test_false_alarms_that_are_rarer_need_more_evidence() -> None:
+    canary, baseline = arms(World(slowness=1.2))
+    rare = replace(DEFAULTS, false_alarms=1e-30)
+    assert judge_canary(canary, baseline, DEFAULTS).verdict is Verdict.BREACH
+    assert judge_canary(canary, baseline, rare).verdict is Verdict.PASS
+
+
+def failing_too(pair: Pair) -> Pair:
+    return replace(pair, shadow_failed=pair.user % 20 == 0)
+
+
+def tying(pair: Pair) -> Pair:
+    return replace(pair, tie_increase=0.1)
+
+
+def unchanged(pair: Pair) -> Pair:
+    return pair
+
+
+@pytest.mark.parametrize(
+    ("gate", "ways", "change", "bound", "loose"),
+    [
+        ("topk_overlap", {"noise": 6.0}, unchanged, "min_topk_overlap", 0.0),
+        ("kendall", {"noise": 3.0}, unchanged, "min_kendall", -1.0),
+        ("errors", {}, failing_too, "max_error_increase", 0.5),
+        ("latency", {"slowness": 1.2}, unchanged, "max_latency_ratio", 1.5),
+        ("ties", {}, tying, "max_tie_rate_increase", 0.2),
+        ("score_ks", {"level": 1.0}, unchanged, "max_ks", 1.0),
+        ("score_psi", {"level": 1.0}, unchanged, "max_psi", 20.0),
+    ],
+)
+def test_each_gate_of_a_shadow_has_a_bound(
+    gate: str, ways: dict[str, float], change: Callable[[Pair], Pair], bound: str, loose: float
+) -> None:
+    harmed = [change(each) for each in pairs(1, 600, **ways)]
+    found = judge_shadow(harmed, DEFAULTS)
+    assert gate_of(found, gate).outcome is Outcome.BREACHED
+    assert found.verdict is Verdict.BREACH
+    loosened = with_bound(bound, loose)
+    assert gate_of(judge_shadow(harmed, loosened), gate).outcome is Outcome.PASSED
+
+
+def test_few_pairs_prove_nothing() -> None:
+    assert judge_shadow(pairs(1, 150, noise=3.0), DEFAULTS).verdict is Verdict.NO_DATA
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("min_samples", 1),
+        ("min_samples", 200.5),
+        ("min_group_samples", 0),
+        ("top_k", 0),
+        ("max_checks", 0),
+        ("min_topk_overlap", 1.1),
+        ("min_kendall", -2.0),
+        ("max_psi", -0.1),
+        ("max_psi", math.inf),
+        ("max_ks", math.nan),
+        ("max_tie_rate_increase", -0.1),
+        ("max_calibration_shift", 2.0),
+        ("max_agreement_shift", "0.1"),
+        ("max_error_increase", True),
+        ("max_latency_ratio", 0.9),
+        ("false_alarms", 0.0),
+        ("false_alarms", 1.0),
+    ],
+)
+def test_a_bound_that_cannot_be_is_refused(field: str, value: object) -> None:
+    wrong: dict[str, Any] = {field: value}
+    with pytest.raises(ValueError, match=field):
+        Thresholds(**wrong)
+
+
+FIGURES = st.floats(-1e3, 1e3)
+USERS = st.integers(0, 9)
+OBSERVATIONS = st.builds(
+    Observation,
+    USERS,
+    st.sampled_from(GROUPS),
+    st.floats(0.0, 10.0),
+    failed=st.booleans(),
+    score=FIGURES | st.just(math.nan),
+    contribution=FIGURES | st.just(math.nan),
+    spread=st.floats(0.0, 1e3),
+    agreement=st.floats(-1.0, 1.0) | st.just(math.nan),
+    probability=st.floats(0.0, 1.0),
+    tie_rate=st.floats(0.0, 1.0),
+)
+PAIRS = st.builds(
+    Pair,
+    USERS,
+    st.sampled_from(GROUPS),
+    st.floats(0.0, 10.0),
+    st.floats(0.0, 10.0),
+    active_failed=st.booleans(),
+    shadow_failed=st.booleans(),
+    overlap=st.floats(0.0, 1.0),
+    kendall=st.floats(-1.0, 1.0) | st.just(math.nan),
+    active_score=FIGURES,
+    shadow_score=FIGURES,
+    tie_increase=st.floats(-1.0, 1.0),
+)
+EAGER = Thresholds(
+    min_samples=2,
+    min_group_samples=2,
+    max_psi=0.0,
+    max_ks=0.0,
+    max_tie_rate_increase=0.0,
+    max_calibration_shift=0.0,
+    max_agreement_shift=0.0,
+    max_error_increase=0.0,
+    max_latency_ratio=1.0,
+    false_alarms=0.99,
+    max_checks=1,
+)
+
+
+@settings(deadline=None)
+@given(st.lists(OBSERVATIONS, max_size=60))
+def test_arms_that_are_alike_are_never_breached(observed: list[Observation]) -> None:
+    found = judge_canary(observed, observed, EAGER)
+    assert found.verdict is not Verdict.BREACH, found.reason
+
+
+@settings(deadline=None)
+@given(st.lists(OBSERVATIONS, max_size=40), st.lists(OBSERVATIONS, max_size=40), st.randoms())
+def test_a_canary_is_judged_alike_in_any_order(
+    canary: list[Observation], baseline: list[Observation], random: Random
+) -> None:
+    before = judge_canary(canary, baseline, EAGER)
+    random.shuffle(canary)
+    random.shuffle(baseline)
+    assert judge_canary(canary, baseline, EAGER) == before
+
+
+@settings(deadline=None)
+@given(st.lists(PAIRS, max_size=60), st.randoms())
+def test_a_shadow_is_judged_alike_in_any_order(seen: list[Pair], random: Random) -> None:
+    before = judge_shadow(seen, EAGER)
+    random.shuffle(seen)
+    assert judge_shadow(seen, EAGER) == before

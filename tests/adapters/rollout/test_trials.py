@@ -1,0 +1,92 @@
+"""Trials that change nothing go on, and those that harm go back, within three checks.
+
+Canaries are simulated: three checks, each after as many more rankings of both arms by the
+same thousand users, who ask twice in the mean, a few of them far more often.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from adapters.rollout.observed import (
+    GROUPS,
+    World,
+    checks,
+    figures_of,
+    pairs,
+    probabilities_of,
+    rankings_of,
+    users_of,
+)
+from rankloom_adapters.rollout.evidence import observe
+from rankloom_adapters.rollout.judge import Verdict, judge_canary, judge_shadow
+from rankloom_adapters.rollout.thresholds import Thresholds
+
+DEFAULTS = Thresholds()
+NUM_SAME, NUM_HARMFUL = 200, 50  # runs
+MAX_FALSE, MIN_FOUND = 0.02, 0.95
+NUM_RANKINGS = 2_000  # of each arm before each check, one in 500 of them failing anyway
+NUM_RANKINGS_OF_SAME = 1_000
+
+
+def breached_at(seed: int, world: World, num: int, thresholds: Thresholds = DEFAULTS) -> int:
+    """Which check breaches a canary, from 1 up; 0 where none does."""
+    for number, (canary, baseline) in enumerate(checks(seed, world, num), start=1):
+        if judge_canary(canary, baseline, thresholds).verdict is Verdict.BREACH:
+            return number
+    return 0
+
+
+def test_the_simulation_reduces_rankings_as_observe_does() -> None:
+    random = np.random.default_rng(0)
+    rankings = rankings_of(random, users_of(random), World(), 50)
+    for row, figures in enumerate(figures_of(rankings)):
+        score = rankings.score[row]
+        seen = observe(1, "drama", 0.1, score, rankings.prior[row], probabilities_of(score))
+        found = (seen.score, seen.contribution, seen.spread, seen.agreement, seen.probability)
+        assert (*found, seen.tie_rate) == pytest.approx(figures)
+
+
+def test_canaries_that_change_nothing_go_on() -> None:
+    found = [breached_at(seed, World(), NUM_RANKINGS_OF_SAME) for seed in range(NUM_SAME)]
+    assert sum(map(bool, found)) <= MAX_FALSE * NUM_SAME
+
+
+def test_chance_alone_keeps_within_the_budget_where_no_bound_helps() -> None:
+    strict = Thresholds(
+        max_psi=0.0,
+        max_ks=0.0,
+        max_tie_rate_increase=0.0,
+        max_calibration_shift=0.0,
+        max_agreement_shift=0.0,
+        max_error_increase=0.0,
+        max_latency_ratio=1.0,
+        false_alarms=0.2,
+        max_checks=3,
+    )
+    found = [breached_at(1_000 + seed, World(), 500, strict) for seed in range(50)]
+    assert sum(map(bool, found)) <= 0.2 * len(found)
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        pytest.param(World(slowness=1.2), id="a fifth slower"),
+        pytest.param(World(tail_slowness=1.3), id="the slowest tenth is three tenths slower"),
+        pytest.param(World(failures=0.012), id="one point more errors"),
+        pytest.param(World(non_finite=1 / 200), id="not finite"),
+        pytest.param(World(untrue=GROUPS, spread=0.5), id="shuffled labels, learned little"),
+        pytest.param(World(untrue=GROUPS, spread=1.3), id="shuffled labels, learned by heart"),
+        pytest.param(World(untrue=("comedy",), spread=0.7), id="shuffled labels in one group"),
+    ],
+)
+def test_harm_is_found_within_three_checks(world: World) -> None:
+    found = [breached_at(seed, world, NUM_RANKINGS) for seed in range(NUM_HARMFUL)]
+    assert sum(map(bool, found)) >= MIN_FOUND * NUM_HARMFUL
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_shadows_that_nearly_agree_go_on(seed: int) -> None:
+    found = judge_shadow(pairs(seed, 600), DEFAULTS)
+    assert found.verdict is Verdict.PASS, found.reason
