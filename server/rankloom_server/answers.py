@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rankloom_adapters.gate import Route
 from rankloom_engine.explain import StopReason
 from rankloom_server.ladder import Step
@@ -50,6 +53,27 @@ class Timing:
     total_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """What a trial asks of a ranking: (candidates,) each, in the order of the request.
+
+    ``prior``: the trees' logits. ``vector``: the user's, in the space of ``epoch``, None
+    where it could not be used. ``non_finite``: the model gave such a score, or more.
+    """
+
+    prior: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
+    vector: NDArray[np.float32] | None
+    epoch: str
+    non_finite: bool = False
+
+    @property
+    def scored(self) -> NDArray[np.bool_]:
+        """Which candidates there was time for."""
+        return ~np.isnan(self.scores)
+
+
 @dataclass(frozen=True, slots=True)
 class Ranking:
     """Candidates in rank order, and how they came into it."""
@@ -58,6 +82,7 @@ class Ranking:
     weave: Weave
     items: tuple[RankedItem, ...]
     timing: Timing
+    seen: Seen | None = None
 
 
 @dataclass(frozen=True, slots=True)

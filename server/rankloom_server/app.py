@@ -3,46 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from rankloom_adapters import bundle as parts
-from rankloom_adapters.bundle import BundleError
-from rankloom_adapters.generation import Generations, Traffic
-from rankloom_engine.loading import Engine, Hardware, load_engine
+from rankloom_adapters.generation import Generations
+from rankloom_engine.loading import Hardware
 from rankloom_engine.memory import keep_freed_memory
-from rankloom_engine.runner import EngineLimits, EngineRunner
 from rankloom_features import service as feature_service
-from rankloom_features.events import Event
-from rankloom_features.provider import FeatureProvider, UserQuery
-from rankloom_features.ranker import TreeRanker
 from rankloom_proto.v1 import features_pb2_grpc, ranking_pb2_grpc
 from rankloom_server import logs, ranking
 from rankloom_server.admission import Admission
 from rankloom_server.config import Settings
-from rankloom_server.errors import StartError
-from rankloom_server.features import EmbeddedFeatures, FeatureSource, RemoteFeatures, space_of
-from rankloom_server.loading import FeatureParts, load_features
-from rankloom_server.parse import RankQuery
+from rankloom_server.features import ActiveFeatures
+from rankloom_server.lifetimes import FIRST, Fixed, Lifetimes, RolledOut
 from rankloom_server.pipeline import RankPipeline
+from rankloom_server.rollout import rollout_server
 from rankloom_server.rpc.lifecycle import RpcServer
-from rankloom_server.scoring import Served, rank_with_features
+from rankloom_server.scoring import Served
+from rankloom_server.served import Parts, ServedLoader, load_parts
+from rankloom_server.state import State, opened_state
 
-FIRST = 1  # the generation of the bundle that a server is started with
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Parts:
-    """A loaded bundle."""
-
-    own: FeatureParts
-    engine: Engine
-    trees: TreeRanker
+__all__ = ["FIRST", "Parts", "load_parts", "ranking_server", "serve_ranking", "servers"]
 
 
 def serve_ranking(settings: Settings) -> None:
@@ -51,101 +34,73 @@ def serve_ranking(settings: Settings) -> None:
     keep_freed_memory()
     torch.set_num_threads(settings.threads)
     hardware = Hardware(settings.device, settings.dtype, settings.compile)
-    asyncio.run(_serve(settings, load_parts(settings.bundle, hardware)))
+    with opened_state(settings.state) as state:
+        folder = state.first_folder(settings.bundle) if state else settings.bundle
+        loaded = load_parts(folder, hardware, settings.expert_slots_mib << 20)
+        asyncio.run(_serve(settings, loaded, state))
 
 
-def load_parts(folder: Path, hardware: Hardware | None = None) -> Parts:
-    """Loads a whole bundle; takes seconds, and blocks. Raises StartError."""
-    own = load_features(folder)
-    try:
-        engine = load_engine(own.bundle, hardware)
-        if engine.weaver.gate.dim != own.provider.encoder.dim:
-            raise BundleError(parts.GATE, "not of the feature model's latent space")
-        return Parts(own, engine, TreeRanker([own.bundle.read(name) for name in parts.RANKERS]))
-    except ValueError as error:
-        raise StartError(f"{folder}: {error}") from error
-
-
-async def _serve(settings: Settings, loaded: Parts) -> None:
-    async with ranking_server(settings, loaded) as server:
-        await server.serve(settings)
+async def _serve(settings: Settings, loaded: Parts, state: State | None) -> None:
+    async with servers(settings, loaded, state) as (server, admin):
+        await server.serve(settings, admin)
 
 
 @asynccontextmanager
 async def ranking_server(settings: Settings, loaded: Parts) -> AsyncIterator[RpcServer]:
-    """A server that does not listen yet, with its model thread."""
-    runner = EngineRunner(loaded.engine.decoder, _limits(settings), loaded.engine.weaver.stops)
-    source = _feature_source(settings, loaded.own.provider)
-    await runner.start()
+    """A server of one bundle that does not listen yet; the bundle is tried out when it opens."""
+    async with servers(settings, loaded, None) as (server, _):
+        yield server
+
+
+@asynccontextmanager
+async def servers(
+    settings: Settings, loaded: Parts, state: State | None
+) -> AsyncIterator[tuple[RpcServer, RpcServer | None]]:
+    """The ranking server, and with a state that of RolloutService; neither listens yet."""
+    loader, generations = ServedLoader(settings, loaded), Generations[Served]()
+    lifetimes = (
+        RolledOut(state, loader, generations, settings) if state else Fixed(loader, generations)
+    )
     try:
-        yield _server(settings, _served(loaded, source, runner), loaded.own.provider)
+        server = _server(settings, loader, generations, lifetimes)
+        admin = None
+        if isinstance(lifetimes, RolledOut) and settings.rollout_port is not None:
+            admin = rollout_server(settings, lifetimes, server.metrics)
+        yield server, admin
     finally:
-        await runner.close()
-        await source.close()
+        await lifetimes.close()
+        await loader.close()
 
 
-def _limits(settings: Settings) -> EngineLimits:
-    return EngineLimits(
-        max_batch_tokens=settings.max_batch_tokens,
-        max_piece_tokens=settings.max_batch_tokens // 2,
-        prefix_cache_bytes=settings.prefix_cache_mib << 20,
-    )
-
-
-def _served(loaded: Parts, source: FeatureSource, runner: EngineRunner) -> Served:
-    own = loaded.own
-    return Served(
-        bundle_digest=own.bundle.digest,
-        catalogue=own.provider.catalogue,
-        popularity=own.popularity,
-        features=source,
-        space=space_of(own.provider),
-        trees=loaded.trees,
-        weaver=loaded.engine.weaver,
-        runner=runner,
-    )
-
-
-def _feature_source(settings: Settings, provider: FeatureProvider) -> FeatureSource:
-    if settings.features is not None:
-        return RemoteFeatures(settings.features)
-    return EmbeddedFeatures(provider)
-
-
-def _server(settings: Settings, served: Served, provider: FeatureProvider) -> RpcServer:
-    generations: Generations[Served] = Generations()
-    generations.add(FIRST, served)
-    generations.direct(Traffic(FIRST))
-    pipeline = RankPipeline(generations, feature_share=settings.feature_share)
+def _server(
+    settings: Settings,
+    loader: ServedLoader,
+    generations: Generations[Served],
+    lifetimes: Lifetimes,
+) -> RpcServer:
     embedded = settings.features is None
     names = [ranking.SERVICE_NAME, *([feature_service.SERVICE_NAME] if embedded else [])]
+
+    async def warm_up() -> None:
+        await lifetimes.begin(settings.bundle)
+
     server = RpcServer(
         Admission(settings.max_in_flight),
         names,
-        warm_up=lambda: _warm_up(served, provider),
-        facts={"bundle_digest": served.bundle_digest, "generation": FIRST},
+        warm_up=warm_up,
+        facts=lifetimes.facts,
         reflects=settings.reflection,
     )
-    server.metrics.watch(served.runner)
+    server.metrics.watch(loader.pool)
+    pipeline = RankPipeline(
+        generations, feature_share=settings.feature_share, observer=lifetimes.observer
+    )
     ranking_pb2_grpc.add_RankingServiceServicer_to_server(
         ranking.RankingService(pipeline, default_deadline_s=settings.default_deadline_s),
         server.grpc,
     )
     if embedded:
         features_pb2_grpc.add_FeatureServiceServicer_to_server(
-            feature_service.FeatureService(provider), server.grpc
+            feature_service.FeatureService(ActiveFeatures(generations)), server.grpc
         )
     return server
-
-
-async def _warm_up(served: Served, provider: FeatureProvider) -> None:
-    """Runs the model, and ranks once with the bundle's own features. Raises StartError."""
-    items = served.catalogue.items[:2]
-    user = UserQuery(None, tuple(Event(item.item_id, True) for item in items), items)
-    query = RankQuery("", user, allow_degraded=False)
-    try:
-        await served.runner.warm_up()
-        features = await asyncio.to_thread(provider.features, user)
-        await rank_with_features(served, query, features, None, math.inf)
-    except Exception as error:  # whatever it is, such a bundle cannot be served
-        raise StartError(f"the bundle's parts do not work together: {error}") from error

@@ -33,6 +33,18 @@ class ServeCommand:
         parser.add_argument(
             "--threads", metavar="N", default=_GIVEN, help="cores for the model (default: 1)"
         )
+        parser.add_argument(
+            "--state",
+            metavar="FOLDER",
+            default=_GIVEN,
+            help="where rollouts are kept (default: the bundle is served for good)",
+        )
+        parser.add_argument(
+            "--rollout-port",
+            metavar="N",
+            default=_GIVEN,
+            help="where `rankloom rollout` reaches the server, on this machine only by default",
+        )
         services = parser.add_subparsers(title="services", metavar="SERVICE", dest="what")
         summary = "serve features only, for ranking servers elsewhere"
         features = services.add_parser(

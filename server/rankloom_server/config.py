@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 from rankloom_server.errors import ConfigError
 
 ENV_PREFIX = "RANKLOOM_"
+_LOOPBACK = ("127.0.0.1", "::1", "[::1]", "localhost")
 
 PositiveInt = Annotated[int, Field(ge=1)]
 
@@ -37,9 +38,24 @@ class Settings(BaseSettings):
     """The part of a call's time that its features may take."""
     default_deadline_s: float = Field(default=2.0, gt=0.0, le=3600.0)
     """For calls that bring no deadline."""
+    state: Path | None = None
+    """Where rollouts and their bundles are kept; without it, a bundle is served for good."""
+    rollout_port: int | None = Field(default=None, ge=0, le=65535)
+    """Where RolloutService listens, on ``rollout_host``; nowhere without one. Needs ``state``."""
+    rollout_host: str = Field(default="127.0.0.1", min_length=1)
+    rollout_token: Path | None = None
+    """A file with the token that callers of RolloutService must bring."""
+    bundle_keys: tuple[Path, ...] = ()
+    """Public keys in PEM; with any, only bundles signed by one of them are served."""
+    retire_s: float = Field(default=60.0, gt=0.0, le=3600.0)
+    """How long explanations may go on with a generation that was let go."""
+    max_bundle_mib: PositiveInt = 65536
+    """The largest bundle that may be staged."""
     max_in_flight: PositiveInt = 64
     max_batch_tokens: int = Field(default=2048, ge=2)
     """Tokens of one micro-batch: more is not faster on a CPU, and delays what waits."""
+    expert_slots_mib: int = Field(default=64, ge=0)
+    """Memory for experts; those of the first bundle have room in any case."""
     prefix_cache_mib: int = Field(default=256, ge=0)
     """Memory for users' histories as the model sees them, for their next calls."""
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
@@ -62,9 +78,21 @@ def load_settings(file: Path | None, flags: Mapping[str, object]) -> Settings:
     _refuse_unknown_variables()
     values = {**_values_of(file), **EnvSettingsSource(Settings)(), **flags}
     try:
-        return Settings(**values)
+        settings = Settings(**values)
     except ValidationError as error:
         raise ConfigError([_problem(each) for each in error.errors()]) from error
+    _check_rollouts(settings)
+    return settings
+
+
+def _check_rollouts(settings: Settings) -> None:
+    """Raises ConfigError where settings do not go together."""
+    if settings.rollout_port is None:
+        return
+    if settings.state is None:
+        raise ConfigError(["rollout_port: needs state, a folder where rollouts are kept"])
+    if settings.rollout_token is None and settings.rollout_host not in _LOOPBACK:
+        raise ConfigError(["rollout_host: other machines can reach it, so rollout_token is needed"])
 
 
 def _values_of(file: Path | None) -> dict[str, Any]:

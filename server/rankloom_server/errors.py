@@ -7,6 +7,8 @@ Exception
 ├── MalformedError             the bytes of a request are no message
 ├── NotServingError            the server is starting or draining
 ├── OverloadedError            as many calls as it admits are in flight
+├── UnauthenticatedError       the caller did not say who it is
+├── ForbiddenError             the caller may not do this
 ├── FeaturesUnavailableError   no features came in their share of the deadline
 └── DegradedRefusedError       only a lower rung could answer, and the caller refused it
 """
@@ -42,6 +44,14 @@ class NotServingError(Exception):
 
 class OverloadedError(Exception):
     """As many calls as the server admits are in flight."""
+
+
+class UnauthenticatedError(Exception):
+    """The caller did not say who it is."""
+
+
+class ForbiddenError(Exception):
+    """The caller may not do this."""
 
 
 class FeaturesUnavailableError(Exception):

@@ -7,8 +7,9 @@ remote service may be of another version, or wrong.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import grpc
 import numpy as np
@@ -19,6 +20,10 @@ from rankloom_proto.v1 import features_pb2, features_pb2_grpc
 from rankloom_server.breaker import Breaker
 from rankloom_server.errors import FeaturesUnavailableError
 from rankloom_server.ladder import RungReason
+
+if TYPE_CHECKING:
+    from rankloom_adapters.generation import Generations
+    from rankloom_server.scoring import Served
 
 # A millisecond of work: handing it to a thread and back would take a good part of that.
 MAX_CANDIDATES_AT_ONCE = 32
@@ -48,21 +53,34 @@ class EmbeddedFeatures:
     """Features computed in this process."""
 
     def __init__(self, provider: FeatureProvider) -> None:
-        self._provider = provider
+        self.provider = provider
 
     async def get(self, query: UserQuery, timeout_s: float) -> UserFeatures:
         """Long lists run on a thread; one that is late runs on, but nobody waits for it."""
         if timeout_s > 0.0 and len(query.candidates) <= MAX_CANDIDATES_AT_ONCE:
-            return self._provider.features(query)
+            return self.provider.features(query)
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout_s):
-                return await loop.run_in_executor(None, self._provider.features, query)
+                return await loop.run_in_executor(None, self.provider.features, query)
         except TimeoutError:
             raise FeaturesUnavailableError("timeout") from None
 
     async def close(self) -> None:
         """Nothing is held."""
+
+
+class ActiveFeatures:
+    """The features of whichever generation is active, for FeatureService."""
+
+    def __init__(self, generations: Generations[Served]) -> None:
+        self._generations = generations
+
+    def features_of_many(self, queries: Sequence[UserQuery]) -> tuple[UserFeatures, ...]:
+        """Features in the order of the queries, all by one generation."""
+        with self._generations.lease() as lease:
+            source = cast("EmbeddedFeatures", lease.value.features)
+            return source.provider.features_of_many(queries)
 
 
 class RemoteFeatures:

@@ -15,13 +15,16 @@ from rankloom_features.provider import FeatureProvider
 from rankloom_server.errors import StartError
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class FeatureParts:
     """A bundle's own features. ``popularity``: (items,) training rows of each item."""
 
     bundle: Bundle
     provider: FeatureProvider
     popularity: NDArray[np.float32]
+
+
+FEATURE_PARTS = (parts.CATALOGUE, parts.EVENTS, parts.ENCODER, parts.ITEM_STATISTICS)
 
 
 def load_features(folder: Path) -> FeatureParts:

@@ -5,7 +5,7 @@ Labels are methods and status codes, so there are as many series as those, whoev
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from rankloom_server.errors import ListenError
 
 if TYPE_CHECKING:  # a feature server counts its calls too, and loads no torch
+    from rankloom_engine.pool import EnginePool
     from rankloom_engine.runner import EngineRunner
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -39,9 +40,9 @@ class Metrics:
         """One call has ended."""
         self._calls.labels(method, code).observe(seconds)
 
-    def watch(self, runner: EngineRunner) -> None:
-        """Reads the engine's numbers whenever they are asked for."""
-        self.registry.register(_EngineCollector(runner))
+    def watch(self, pool: EnginePool) -> None:
+        """Reads the engines' numbers whenever they are asked for."""
+        self.registry.register(_EngineCollector(pool))
 
     @contextmanager
     def exposed(self, host: str, port: int | None) -> Iterator[None]:
@@ -62,28 +63,40 @@ class Metrics:
 
 
 class _EngineCollector(Collector):
-    def __init__(self, runner: EngineRunner) -> None:
-        self._runner = runner
+    def __init__(self, pool: EnginePool) -> None:
+        self._pool = pool
+
+    def _sum(self, number: Callable[[EngineRunner], float]) -> float:
+        return sum(number(runner) for runner in self._pool.runners)
 
     def collect(self) -> Iterator[Metric]:
-        prefixes = self._runner.prefixes
         yield GaugeMetricFamily(
             "rankloom_engine_waiting",
             "Rankings and explanations that wait for the model",
-            self._runner.num_waiting,
+            self._sum(lambda runner: runner.num_waiting),
         )
         yield GaugeMetricFamily(
-            "rankloom_experts_bytes", "Memory of the experts' slots", self._runner.expert_bytes
+            "rankloom_experts_bytes",
+            "Memory of the experts' slots",
+            self._sum(lambda r: r.expert_bytes),
         )
         yield GaugeMetricFamily(
-            "rankloom_prefix_cache_bytes", "Memory of kept prefixes", prefixes.num_bytes
+            "rankloom_prefix_cache_bytes",
+            "Memory of kept prefixes",
+            self._sum(lambda r: r.prefixes.num_bytes),
         )
         yield GaugeMetricFamily(
-            "rankloom_prefix_cache_max_bytes", "Memory that they may take", prefixes.max_bytes
+            "rankloom_prefix_cache_max_bytes",
+            "Memory that they may take",
+            self._sum(lambda r: r.prefixes.max_bytes),
         )
         yield CounterMetricFamily(
-            "rankloom_prefix_cache_hits", "Calls that found their prefix", prefixes.num_hits
+            "rankloom_prefix_cache_hits",
+            "Calls that found their prefix",
+            self._sum(lambda r: r.prefixes.num_hits),
         )
         yield CounterMetricFamily(
-            "rankloom_prefix_cache_misses", "Calls that did not", prefixes.num_misses
+            "rankloom_prefix_cache_misses",
+            "Calls that did not",
+            self._sum(lambda r: r.prefixes.num_misses),
         )

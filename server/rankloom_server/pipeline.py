@@ -23,13 +23,22 @@ from rankloom_server.parse import (
     check_texts,
 )
 from rankloom_server.scoring import Served, rank_by_popularity, rank_with_features
+from rankloom_server.trials import Observer
 
 
 class RankPipeline:
     """Ranks and explains with the generation in service. Used from one event loop."""
 
-    def __init__(self, generations: Generations[Served], *, feature_share: float) -> None:
+    def __init__(
+        self,
+        generations: Generations[Served],
+        *,
+        feature_share: float,
+        observer: Observer | None = None,
+    ) -> None:
+        """``observer``: hears of every ranking, for what is on trial."""
         self._generations = generations
+        self._observer = observer
         self._feature_share = feature_share
 
     async def rank(self, query: RankQuery, deadline: float) -> RankAnswer:
@@ -42,17 +51,29 @@ class RankPipeline:
         with self._generations.lease(query.generation, query.user_key) as lease:
             check_texts(query, lease.value.catalogue)
             check_semantics(query, lease.value.runner.ranks)
-            ranking = await self._rank(lease.value, query, deadline)
+            try:
+                ranking = await self._rank(lease.value, query, deadline)
+            except Exception:
+                self._tell(query, lease, None, started)
+                raise
             timing = replace(ranking.timing, total_s=time.perf_counter() - started)
             ranking = replace(ranking, timing=timing)
+            self._tell(query, lease, ranking, started)
             return RankAnswer(lease.number, lease.value.bundle_digest, ranking)
+
+    def _tell(
+        self, query: RankQuery, lease: Lease[Served], ranking: Ranking | None, started: float
+    ) -> None:
+        if self._observer is not None:
+            self._observer.ranked(query, lease, ranking, time.perf_counter() - started)
 
     async def explain(
         self, query: ExplainQuery, deadline: float
     ) -> AsyncGenerator[str | ExplainAnswer, None]:
         """Yields the text in pieces and then the answer, all by one generation.
 
-        Raises what ``rank`` raises, also between the pieces.
+        Raises what ``rank`` raises, also between the pieces, and GenerationRetiredError
+        where the generation was let go meanwhile.
         """
         ranking = query.ranking
         with (
@@ -65,6 +86,7 @@ class RankPipeline:
             told = explain_with_features(lease.value, query, features, fault, deadline)
             async with aclosing(told) as parts:
                 async for part in parts:
+                    lease.check()
                     yield part if isinstance(part, str) else _answer(lease, part)
 
     async def _rank(self, served: Served, query: RankQuery, deadline: float) -> Ranking:

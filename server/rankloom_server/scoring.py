@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from rankloom_adapters.gate import Gate, Mix
 from rankloom_engine import mixture
-from rankloom_engine.errors import EngineFailedError
+from rankloom_engine.errors import EngineFailedError, NonFiniteError
+from rankloom_engine.pool import Seat
 from rankloom_engine.prompt import Prompt, PromptCandidate, PromptEvent
 from rankloom_engine.runner import EngineRunner, Scored, Terms
 from rankloom_engine.weaver import Scores, Weaver
@@ -19,7 +20,7 @@ from rankloom_features.catalogue import Catalogue
 from rankloom_features.provider import UserFeatures
 from rankloom_features.ranker import TreeRanker
 from rankloom_server import logs
-from rankloom_server.answers import ExpertWeight, RankedItem, Ranking, Timing, Weave
+from rankloom_server.answers import ExpertWeight, RankedItem, Ranking, Seen, Timing, Weave
 from rankloom_server.features import MAX_CANDIDATES_AT_ONCE, FeatureSource, FeatureSpace
 from rankloom_server.ladder import RungReason, step_after
 from rankloom_server.parse import RankQuery, Semantics
@@ -43,7 +44,7 @@ class Served:
     space: FeatureSpace
     trees: TreeRanker
     weaver: Weaver
-    runner: EngineRunner
+    runner: EngineRunner | Seat
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,10 +85,12 @@ async def rank_with_features(
         step = step_after(RungReason.ENGINE_FAILED, allow_degraded=query.allow_degraded)
         items = _unscored(query, prepared.prior)
         weave = Weave(cold=features.cold)
-        return Ranking(step, weave, items, Timing(prompt_s=prepared.prompt_s))
+        seen = _seen(prepared, features, fault, None, non_finite=isinstance(error, NonFiniteError))
+        return Ranking(step, weave, items, Timing(prompt_s=prepared.prompt_s), seen)
     weave = weave_of(served.weaver, prepared, cold=features.cold)
     timing = Timing(prompt_s=prepared.prompt_s, queue_s=scored.queue_s, model_s=scored.model_s)
-    return Ranking(step, weave, _ranked(query, scores, prepared.prior), timing)
+    seen = _seen(prepared, features, fault, scores)
+    return Ranking(step, weave, _ranked(query, scores, prepared.prior), timing, seen)
 
 
 def rank_by_popularity(served: Served, query: RankQuery) -> Ranking:
@@ -96,6 +99,25 @@ def rank_by_popularity(served: Served, query: RankQuery) -> Ranking:
     places = [served.catalogue.index(item.item_id) for item in query.user.candidates]
     rows = np.array([served.popularity[place] if place >= 0 else 0.0 for place in places])
     return Ranking(step, Weave(), _unscored(query, rows), Timing())
+
+
+def _seen(
+    prepared: Prepared,
+    features: UserFeatures,
+    fault: RungReason | None,
+    scores: Scores | None,
+    *,
+    non_finite: bool = False,
+) -> Seen:
+    none = np.full_like(prepared.prior, np.nan)
+    return Seen(
+        prepared.prior,
+        none if scores is None else scores.score,
+        none if scores is None else scores.probability,
+        None if fault or features.cold else features.vector,
+        features.epoch,
+        non_finite,
+    )
 
 
 async def prepare(
@@ -163,7 +185,7 @@ def _finish(weaver: Weaver, scored: Scored, prepared: Prepared) -> Scores:
     scores = weaver.finish(margins, prepared.prior)
     done = ~np.isnan(margins)
     if not (np.isfinite(scores.score[done]).all() and np.isfinite(scores.probability[done]).all()):
-        raise EngineFailedError("a score or probability is not finite")
+        raise NonFiniteError("a score or probability is not finite")
     return scores
 
 

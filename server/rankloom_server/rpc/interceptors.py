@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,15 @@ from rankloom_server import logs
 from rankloom_server.admission import Admission
 from rankloom_server.errors import MalformedError
 from rankloom_server.metrics import Metrics
+from rankloom_server.rpc.identity import Token
 from rankloom_server.rpc.status import refusal_of
 
 _OURS = "/rankloom."  # health and reflection are answered whatever the load
+_MAKERS = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+}
 
 if TYPE_CHECKING:  # gRPC's classes are generic in their stubs only
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -33,9 +39,10 @@ if TYPE_CHECKING:  # gRPC's classes are generic in their stubs only
 class Boundary(grpc.aio.ServerInterceptor):
     """Guards all methods that take one message; limits and logs those of rankloom."""
 
-    def __init__(self, admission: Admission, metrics: Metrics) -> None:
+    def __init__(self, admission: Admission, metrics: Metrics, token: Token | None = None) -> None:
         self._admission = admission
         self._metrics = metrics
+        self._token = token
 
     async def intercept_service(
         self,
@@ -44,25 +51,20 @@ class Boundary(grpc.aio.ServerInterceptor):
     ) -> Handler | None:
         """The method's handler, guarded; None where there is no such method."""
         handler = await continuation(handler_call_details)
-        if handler is None or handler.request_streaming:
+        method = handler_call_details.method if handler else ""
+        if handler is None or (handler.request_streaming and not method.startswith(_OURS)):
             return handler
-        answer = _parsing(handler)
-        if handler_call_details.method.startswith(_OURS):
-            admitted = _translating(_admitting(answer, self._admission))
-            method = handler_call_details.method
-            return _with_answer(
-                handler, _logging(_counting(admitted, method, self._metrics), method)
-            )
+        answer = _parsing_stream(handler) if handler.request_streaming else _parsing(handler)
+        if method.startswith(_OURS):
+            identified = _identifying(_admitting(answer, self._admission), self._token)
+            counted = _counting(_translating(identified), method, self._metrics)
+            return _with_answer(handler, _logging(counted, method))
         return _with_answer(handler, _translating(answer))
 
 
 def _with_answer(handler: Handler, answer: Answer) -> Handler:
     """The handler, but given the request's bytes."""
-    make: Any = (
-        grpc.unary_stream_rpc_method_handler
-        if handler.response_streaming
-        else grpc.unary_unary_rpc_method_handler
-    )
+    make: Any = _MAKERS[handler.request_streaming, handler.response_streaming]
     changed: Handler = make(answer, response_serializer=handler.response_serializer)
     return changed
 
@@ -85,11 +87,40 @@ def _parsing(handler: Handler) -> Answer:
     return answer
 
 
+def _parsing_stream(handler: Handler) -> Answer:
+    """Of many messages to one."""
+    behaviour: Any = handler.stream_unary
+    parse: Any = handler.request_deserializer
+
+    async def answer(payloads: Any, context: Context) -> object:  # noqa: ANN401
+        answered: object = await behaviour(_parsed(payloads, parse), context)
+        return answered
+
+    return answer
+
+
+async def _parsed(payloads: AsyncIterator[bytes], parse: Any) -> AsyncIterator[object]:  # noqa: ANN401
+    async for payload in payloads:
+        try:
+            yield parse(payload)
+        except DecodeError as error:
+            raise MalformedError from error
+
+
 async def _write(answers: AsyncGenerator[object, None], context: Context) -> None:
     """Sends a stream; closes its source also where the caller leaves in the middle."""
     async with aclosing(answers):
         async for each in answers:
             await context.write(each)
+
+
+def _identifying(inner: Answer, token: Token | None) -> Answer:
+    async def answer(payload: bytes, context: Context) -> object:
+        if token:
+            token.check(context.invocation_metadata() or ())
+        return await inner(payload, context)
+
+    return answer
 
 
 def _admitting(inner: Answer, admission: Admission) -> Answer:

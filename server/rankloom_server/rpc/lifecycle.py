@@ -17,6 +17,7 @@ from rankloom_server.admission import Admission
 from rankloom_server.config import Settings
 from rankloom_server.errors import ListenError
 from rankloom_server.metrics import Metrics
+from rankloom_server.rpc.identity import Token
 from rankloom_server.rpc.interceptors import Boundary
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
@@ -49,9 +50,12 @@ class RpcServer:
         warm_up: Callable[[], Awaitable[None]],
         facts: Mapping[str, object],
         reflects: bool,
+        metrics: Metrics | None = None,
+        token: Token | None = None,
     ) -> None:
-        self.metrics = Metrics()
-        boundary = Boundary(admission, self.metrics)
+        """``token``: what callers must bring. ``metrics``: where another server counts too."""
+        self.metrics = metrics or Metrics()
+        boundary = Boundary(admission, self.metrics, token)
         self.grpc = grpc.aio.server(interceptors=[boundary], options=_OPTIONS)
         self._admission = admission
         self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]
@@ -63,15 +67,25 @@ class RpcServer:
             names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self.grpc)
 
-    async def serve(self, settings: Settings) -> None:
-        """Takes calls until a signal to stop, then drains. Raises StartError."""
+    async def serve(self, settings: Settings, admin: RpcServer | None = None) -> None:
+        """Takes calls until a signal to stop, then drains. Raises StartError.
+
+        ``admin``: listens on the port for rollouts as long as this server serves.
+        """
         stop = stop_event()
         with self.metrics.exposed(settings.host, settings.metrics_port):
-            port = await self.start(settings.host, settings.port)
-            await self.open()
-            logs.write("serving", address=f"{settings.host}:{port}", **self._facts)
+            await self._serving(settings.host, settings.port)
+            if admin:
+                await admin._serving(settings.rollout_host, settings.rollout_port or 0)
             await stop.wait()
+            if admin:
+                await admin.drain(0.0)
             await self.drain(settings.drain_s)
+
+    async def _serving(self, host: str, port: int) -> None:
+        bound = await self.start(host, port)
+        await self.open()
+        logs.write("serving", address=f"{host}:{bound}", **self._facts)
 
     async def start(self, host: str, port: int) -> int:
         """Listens, not serving yet; answers the port. Raises ListenError."""

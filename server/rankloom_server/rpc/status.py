@@ -12,21 +12,37 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from rankloom_adapters.generation import UnknownGenerationError
+from rankloom_adapters.bundle import BundleError
+from rankloom_adapters.expert import ExpertError
+from rankloom_adapters.generation import GenerationRetiredError, UnknownGenerationError
+from rankloom_adapters.rollout.manager import GatesNotPassedError, NoRoomError
+from rankloom_adapters.rollout.registry import RegistryError
+from rankloom_adapters.rollout.states import (
+    KeyReusedError,
+    RolloutError,
+    StaleError,
+    UnknownRolloutError,
+)
+from rankloom_adapters.signing import SignatureError
+from rankloom_adapters.sources import SourceError
+from rankloom_adapters.store import StoreError
 from rankloom_engine.errors import EngineClosedError, WorkExpiredError
 from rankloom_features.wire import InvalidFieldError
 from rankloom_proto.v1 import ranking_pb2
 from rankloom_server import logs
 from rankloom_server.errors import (
     DegradedRefusedError,
+    ForbiddenError,
     MalformedError,
     NotServingError,
     OverloadedError,
+    UnauthenticatedError,
 )
 
 DOMAIN = "rankloom"
 OVERLOADED_RETRY_S = 0.5
 NOT_SERVING_RETRY_S = 1.0
+DISK_RETRY_S = 5.0
 
 _DETAILS_KEY: Final = "grpc-status-details-bin"
 
@@ -97,6 +113,42 @@ def _not_serving(error: Exception) -> Refusal:
     return Refusal(grpc.StatusCode.UNAVAILABLE, str(error), details)
 
 
+def _reasoned(
+    code: grpc.StatusCode, reason: ranking_pb2.ErrorReason.ValueType, retry_s: float = 0.0
+) -> Callable[[Exception], Refusal]:
+    """A refusal in the error's own words; with a time where asking again may help."""
+
+    def refuse(error: Exception) -> Refusal:
+        retry = (_retry_info(retry_s),) if retry_s else ()
+        return Refusal(code, str(error), (_error_info(reason), *retry))
+
+    return refuse
+
+
+def _stale(error: StaleError) -> Refusal:
+    info = _error_info(ranking_pb2.ERROR_REASON_GENERATION_STALE, current=str(error.current))
+    return Refusal(grpc.StatusCode.ABORTED, str(error), (info,))
+
+
+def _source_failed(error: SourceError) -> Refusal:
+    if not error.can_pass:
+        return _bundle_invalid(error)
+    return _reasoned(
+        grpc.StatusCode.UNAVAILABLE, ranking_pb2.ERROR_REASON_SOURCE_UNAVAILABLE, DISK_RETRY_S
+    )(error)
+
+
+def _store_failed(error: StoreError) -> Refusal:
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED if error.full else grpc.StatusCode.UNAVAILABLE
+    details = (_error_info(ranking_pb2.ERROR_REASON_NO_ROOM), _retry_info(DISK_RETRY_S))
+    return Refusal(code, str(error), details)
+
+
+_bundle_invalid = _reasoned(
+    grpc.StatusCode.INVALID_ARGUMENT, ranking_pb2.ERROR_REASON_BUNDLE_INVALID
+)
+
+
 def _too_late(_: Exception) -> Refusal:
     return Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed before the answer")
 
@@ -108,6 +160,41 @@ _REFUSALS: Final[dict[type[Exception], Callable[[Any], Refusal]]] = {
     DegradedRefusedError: _degraded_refused,
     OverloadedError: _overloaded,
     NotServingError: _not_serving,
+    UnauthenticatedError: _reasoned(
+        grpc.StatusCode.UNAUTHENTICATED, ranking_pb2.ERROR_REASON_UNAUTHENTICATED
+    ),
+    ForbiddenError: _reasoned(
+        grpc.StatusCode.PERMISSION_DENIED, ranking_pb2.ERROR_REASON_PERMISSION_DENIED
+    ),
+    UnknownRolloutError: _reasoned(
+        grpc.StatusCode.NOT_FOUND, ranking_pb2.ERROR_REASON_GENERATION_UNKNOWN
+    ),
+    StaleError: _stale,
+    KeyReusedError: _reasoned(
+        grpc.StatusCode.FAILED_PRECONDITION, ranking_pb2.ERROR_REASON_KEY_REUSED
+    ),
+    GatesNotPassedError: _reasoned(
+        grpc.StatusCode.FAILED_PRECONDITION, ranking_pb2.ERROR_REASON_GATES_NOT_PASSED
+    ),
+    RolloutError: _reasoned(
+        grpc.StatusCode.FAILED_PRECONDITION, ranking_pb2.ERROR_REASON_WRONG_STATE
+    ),
+    RegistryError: _reasoned(
+        grpc.StatusCode.UNAVAILABLE, ranking_pb2.ERROR_REASON_REGISTRY_UNAVAILABLE, DISK_RETRY_S
+    ),
+    NoRoomError: _reasoned(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, ranking_pb2.ERROR_REASON_NO_ROOM, DISK_RETRY_S
+    ),
+    SourceError: _source_failed,
+    StoreError: _store_failed,
+    SignatureError: _reasoned(
+        grpc.StatusCode.FAILED_PRECONDITION, ranking_pb2.ERROR_REASON_SIGNATURE_INVALID
+    ),
+    BundleError: _bundle_invalid,
+    ExpertError: _bundle_invalid,
+    GenerationRetiredError: _reasoned(
+        grpc.StatusCode.NOT_FOUND, ranking_pb2.ERROR_REASON_GENERATION_UNKNOWN
+    ),
     EngineClosedError: _not_serving,
     WorkExpiredError: _too_late,
     TimeoutError: _too_late,

@@ -1,0 +1,94 @@
+"""The command `rankloom bundle`: keys, signatures, and whether a bundle is what was signed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+class BundleCommand:
+    """Makes keys, signs bundles with them, and checks what others signed."""
+
+    name = "bundle"
+    help = "sign bundles and check their signatures"
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments."""
+        actions = parser.add_subparsers(
+            title="actions", metavar="ACTION", dest="action", required=True
+        )
+        keygen = _add(actions, "keygen", "make an Ed25519 key; no file is overwritten")
+        keygen.add_argument("--private", metavar="FILE", type=Path, required=True)
+        keygen.add_argument("--public", metavar="FILE", type=Path, required=True)
+        sign = _add(actions, "sign", "check a bundle's parts and sign its manifest")
+        sign.add_argument("bundle", metavar="BUNDLE", type=Path)
+        sign.add_argument(
+            "--key", metavar="FILE", type=Path, required=True, help="a private key as PEM"
+        )
+        verify = _add(actions, "verify", "check a bundle's signature and its parts")
+        verify.add_argument("bundle", metavar="BUNDLE", type=Path)
+        verify.add_argument(
+            "--key", metavar="FILE", type=Path, required=True, action="append",
+            help="a trusted public key as PEM; may be given again",
+        )  # fmt: skip
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it; 1 where the bundle is refused, 2 where a file given is not what it should be."""
+        from rankloom_adapters.bundle import BundleError
+        from rankloom_adapters.signing import KeyFileError
+
+        actions = {"keygen": _keygen, "sign": _sign, "verify": _verify}
+        if args.action != "keygen" and not args.bundle.is_dir():
+            return _refuse(2, f"{args.bundle}: no such folder")
+        try:
+            done = actions[args.action](args)
+        except KeyFileError as error:
+            return _refuse(2, str(error))
+        except BundleError as error:
+            return _refuse(1, f"{args.bundle}: {error}")
+        except OSError as error:
+            return _refuse(1, f"{args.bundle}: {error.strerror}")
+        sys.stdout.write(f"{done}\n")
+        return 0
+
+
+def _add(
+    actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str
+) -> argparse.ArgumentParser:
+    return actions.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+
+
+def _keygen(args: argparse.Namespace) -> str:
+    from rankloom_adapters.signing import generate_keys
+
+    return f"{args.public}: key {generate_keys(args.private, args.public)}"
+
+
+def _sign(args: argparse.Namespace) -> str:
+    from rankloom_adapters.bundle import open_bundle
+    from rankloom_adapters.signing import read_private_key, sign
+
+    key = read_private_key(args.key)
+    bundle = open_bundle(args.bundle)
+    bundle.check()  # nobody vouches for what is not whole
+    return f"{args.bundle}: bundle {bundle.digest[:12]}, signed by key {sign(bundle, key)}"
+
+
+def _verify(args: argparse.Namespace) -> str:
+    from rankloom_adapters.bundle import open_bundle
+    from rankloom_adapters.signing import Keyring
+
+    keyring = Keyring.from_files(args.key)
+    bundle = open_bundle(args.bundle)
+    signer = keyring.check(bundle)
+    bundle.check()
+    return f"{args.bundle}: bundle {bundle.digest[:12]}, signed by key {signer}, whole"
+
+
+def _refuse(exit_code: int, message: str) -> int:
+    sys.stderr.write(f"rankloom bundle: {' '.join(message.split())}\n")
+    return exit_code
+
+
+bundle = BundleCommand()

@@ -1,0 +1,142 @@
+"""How generations come into a server: one bundle for good, or as a registry has it."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from contextlib import AbstractAsyncContextManager, suppress
+from pathlib import Path
+
+from rankloom_adapters.bundle import BundleError
+from rankloom_adapters.generation import Generations, Traffic
+from rankloom_adapters.rollout.manager import (
+    Loader,
+    NoRoomError,
+    NotServableError,
+    RolloutManager,
+)
+from rankloom_adapters.rollout.registry import RegistryError
+from rankloom_adapters.rollout.states import Command, Rollout, RolloutError, State, Verb
+from rankloom_adapters.rollout.trial import Trial
+from rankloom_adapters.store import StoreError
+from rankloom_server.config import Settings
+from rankloom_server.errors import StartError
+from rankloom_server.scoring import Served
+from rankloom_server.served import ServedLoader
+from rankloom_server.staging import Staging
+from rankloom_server.state import State as ServerState
+from rankloom_server.trials import Observer, Trials
+
+FIRST = 1  # the generation of the bundle that a server is started with
+_UNSERVABLE = (BundleError, NotServableError, NoRoomError)
+
+
+class Lifetimes(ABC):
+    """The generations of one server."""
+
+    def __init__(self) -> None:
+        self.facts: dict[str, object] = {}
+        self.observer: Observer | None = None
+
+    @abstractmethod
+    async def begin(self, bundle: Path) -> None:
+        """Loads what the server is to serve at first. Raises StartError."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Lets what has begun come to its end."""
+
+
+class Fixed(Lifetimes):
+    """One bundle, as long as the process runs."""
+
+    def __init__(self, loader: ServedLoader, generations: Generations[Served]) -> None:
+        super().__init__()
+        self._loader, self._generations = loader, generations
+
+    async def begin(self, bundle: Path) -> None:
+        """Loads the bundle."""
+        try:
+            served = await self._loader.load(bundle)
+        except _UNSERVABLE as error:
+            raise StartError(str(error)) from error
+        self._generations.add(FIRST, served)
+        self._generations.direct(Traffic(FIRST))
+        self.facts.update(bundle_digest=served.bundle_digest, generation=FIRST)
+
+    async def close(self) -> None:
+        """Nothing has."""
+
+
+class RolledOut(Lifetimes):
+    """Generations that are staged, tried, promoted and rolled back while the server runs."""
+
+    def __init__(
+        self,
+        state: ServerState,
+        loader: ServedLoader,
+        generations: Generations[Served],
+        settings: Settings,
+    ) -> None:
+        """Raises ConfigError."""
+        super().__init__()
+        self.generations, self.loader = generations, loader
+        parts = Loader(loader.load, loader.release)
+        self.manager = RolloutManager(
+            state.registry, state.store, generations, parts, settings.retire_s
+        )
+        self.staging = Staging(state, loader, settings.max_bundle_mib << 20)
+        self._trials = Trials(self.manager, generations)
+        self.observer = self._trials
+
+    async def begin(self, bundle: Path) -> None:
+        """Serves what served last; ``bundle`` becomes active where nothing has served yet."""
+        try:
+            await self.manager.start()
+            if not self.manager.ledger.active:
+                await self._begin_with(bundle)
+        except (*_UNSERVABLE, RegistryError, StoreError, RolloutError) as error:
+            raise StartError(str(error)) from error
+        active = self.manager.ledger.rollout(self.manager.ledger.active)
+        self.facts.update(bundle_digest=active.bundle_digest, generation=active.generation)
+
+    async def stage(
+        self, made: AbstractAsyncContextManager[Path], expected: int, key: str, origin: str
+    ) -> Rollout:
+        """Stages what ``made`` makes, unless that was done under this key.
+
+        Raises what the source raises, StoreError, RolloutError, RegistryError or NoRoomError.
+        """
+        before = self.manager.staged_before(expected, key, origin)
+        if before is not None:
+            return before
+        async with made as folder:
+            return await self.manager.stage(folder, expected, key, origin)
+
+    async def change(self, command: Command) -> Rollout:
+        """Carries out any other command. Raises RolloutError or RegistryError."""
+        return await self.manager.change(command)
+
+    def trial_of(self, generation: int) -> Trial | None:
+        """The generation's trial, while it runs."""
+        trial = self.manager.trial
+        return trial if trial and trial.generation == generation else None
+
+    async def changed(self, timeout_s: float) -> None:
+        """Returns after the next change, or after that time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self.manager.changed.wait()
+
+    async def close(self) -> None:
+        """Waits for the commands that have begun."""
+        await self._trials.close()
+        await self.manager.close()
+
+    async def _begin_with(self, bundle: Path) -> None:
+        attempt = f"first {len(self.manager.ledger.rollouts)}"
+        staged = await self.manager.stage(bundle, 0, f"{attempt} stage", str(bundle))
+        if staged.state is State.QUARANTINED:
+            raise StartError(f"{bundle}: {staged.reason}")
+        number = staged.generation
+        await self.manager.change(Command(Verb.PROMOTE, number, 0, f"{attempt} promote"))

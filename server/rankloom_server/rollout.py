@@ -1,0 +1,210 @@
+"""RolloutService: between the wire and the generations of this server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+from rankloom_adapters.rollout.states import Rollout, Verb
+from rankloom_features.wire import InvalidFieldError, check_chars
+from rankloom_proto.v1 import rollout_pb2, rollout_pb2_grpc
+from rankloom_server import logs
+from rankloom_server.admission import Admission
+from rankloom_server.config import Settings
+from rankloom_server.lifetimes import RolledOut
+from rankloom_server.memory import resident_bytes
+from rankloom_server.metrics import Metrics
+from rankloom_server.rollout_wire import (
+    MAX_URL_CHARS,
+    Change,
+    command_of,
+    key_of,
+    now,
+    rollout_to_wire,
+)
+from rankloom_server.rpc.identity import read_token
+from rankloom_server.rpc.lifecycle import RpcServer
+
+SERVICE_NAME = rollout_pb2.DESCRIPTOR.services_by_name["RolloutService"].full_name
+MAX_CALLS = 32
+MAX_NAME_CHARS = 64
+WATCH_EVERY_S = 1.0  # for what changes by itself: leases, gates
+
+
+def rollout_server(settings: Settings, lifetimes: RolledOut, metrics: Metrics) -> RpcServer:
+    """The server of RolloutService, which does not listen yet. Raises ConfigError."""
+
+    async def warm_up() -> None:
+        """The ranking server has loaded what there is."""
+
+    server = RpcServer(
+        Admission(MAX_CALLS),
+        [SERVICE_NAME],
+        warm_up=warm_up,
+        facts={"service": SERVICE_NAME},
+        reflects=settings.reflection,
+        metrics=metrics,
+        token=read_token(settings.rollout_token) if settings.rollout_token else None,
+    )
+    rollout_pb2_grpc.add_RolloutServiceServicer_to_server(RolloutService(lifetimes), server.grpc)
+    return server
+
+
+class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
+    """Changes and shows the generations of one server; errors leave as exceptions."""
+
+    def __init__(self, lifetimes: RolledOut) -> None:
+        self._lifetimes = lifetimes
+
+    async def Stage(
+        self, request: rollout_pb2.StageRequest, context: object
+    ) -> rollout_pb2.StageResponse:
+        """A bundle, or one expert for the active bundle, from where this machine can read."""
+        staging, expert = self._lifetimes.staging, request.expert
+        if request.WhichOneof("source") == "expert":
+            _check_expert(expert.name)
+            check_chars("expert.url", expert.url, 1, MAX_URL_CHARS)
+            made, origin = staging.expert(expert.name, expert.url), f"{expert.name} {expert.url}"
+        else:
+            check_chars("bundle_url", request.bundle_url, 1, MAX_URL_CHARS)
+            made, origin = staging.bundle(request.bundle_url), request.bundle_url
+        staged = await self._stage(made, request.expected_generation, key_of(request), origin)
+        return rollout_pb2.StageResponse(rollout=staged)
+
+    async def StageUpload(
+        self, request_iterator: AsyncIterator[rollout_pb2.StageUploadRequest], context: object
+    ) -> rollout_pb2.StageUploadResponse:
+        """A bundle or expert whose files come in the stream."""
+        header = await _header_of(request_iterator)
+        key, staging = key_of(header), self._lifetimes.staging
+        async with staging.upload() as upload:
+            async for message in request_iterator:
+                if message.WhichOneof("part") != "chunk":
+                    raise InvalidFieldError("chunk", "is not given; the header comes first alone")
+                await asyncio.to_thread(upload.write, message.chunk.name, message.chunk.data)
+            made = (
+                staging.expert(header.expert, upload.folder)
+                if header.expert
+                else staging.bundle(str(upload.folder))
+            )
+            origin = f"upload {header.expert}".strip()
+            staged = await self._stage(made, header.expected_generation, key, origin)
+        return rollout_pb2.StageUploadResponse(rollout=staged)
+
+    async def StartShadow(
+        self, request: rollout_pb2.StartShadowRequest, context: object
+    ) -> rollout_pb2.StartShadowResponse:
+        """Compares a generation's rankings with the active one's."""
+        return rollout_pb2.StartShadowResponse(rollout=await self._change(Verb.SHADOW, request))
+
+    async def StartCanary(
+        self, request: rollout_pb2.StartCanaryRequest, context: object
+    ) -> rollout_pb2.StartCanaryResponse:
+        """Sends a share of the users to a generation."""
+        return rollout_pb2.StartCanaryResponse(rollout=await self._change(Verb.CANARY, request))
+
+    async def Promote(
+        self, request: rollout_pb2.PromoteRequest, context: object
+    ) -> rollout_pb2.PromoteResponse:
+        """Sends everybody to a generation."""
+        return rollout_pb2.PromoteResponse(rollout=await self._change(Verb.PROMOTE, request))
+
+    async def Rollback(
+        self, request: rollout_pb2.RollbackRequest, context: object
+    ) -> rollout_pb2.RollbackResponse:
+        """Sends nobody to a generation any more."""
+        return rollout_pb2.RollbackResponse(rollout=await self._change(Verb.ROLL_BACK, request))
+
+    async def Retire(
+        self, request: rollout_pb2.RetireRequest, context: object
+    ) -> rollout_pb2.RetireResponse:
+        """Lets go of a generation."""
+        return rollout_pb2.RetireResponse(rollout=await self._change(Verb.RETIRE, request))
+
+    async def Get(
+        self, request: rollout_pb2.GetRequest, context: object
+    ) -> rollout_pb2.GetResponse:
+        """One generation. Raises UnknownRolloutError."""
+        found = self._lifetimes.manager.ledger.rollout(request.generation)
+        return rollout_pb2.GetResponse(rollout=self._shown(found))
+
+    async def List(
+        self, request: rollout_pb2.ListRequest, context: object
+    ) -> rollout_pb2.ListResponse:
+        """All generations."""
+        return rollout_pb2.ListResponse(generations=self._all())
+
+    async def Watch(
+        self, request: rollout_pb2.WatchRequest, context: object
+    ) -> AsyncGenerator[rollout_pb2.WatchResponse, None]:
+        """All generations, now and whenever something has changed."""
+        last = None
+        while True:
+            found = self._all()
+            found.ClearField("time")
+            if found != last:
+                last = rollout_pb2.Generations()
+                last.CopyFrom(found)
+                found.time.CopyFrom(now())
+                yield rollout_pb2.WatchResponse(generations=found)
+            await self._lifetimes.changed(WATCH_EVERY_S)
+
+    async def _stage(
+        self,
+        made: AbstractAsyncContextManager[Path],
+        expected: int,
+        key: str,
+        origin: str,
+    ) -> rollout_pb2.Rollout:
+        staged = await self._lifetimes.stage(made, expected, key, origin)
+        _note(staged)
+        return self._shown(staged)
+
+    async def _change(self, verb: Verb, request: Change) -> rollout_pb2.Rollout:
+        changed = await self._lifetimes.change(command_of(verb, request))
+        _note(changed)
+        return self._shown(changed)
+
+    def _shown(self, rollout: Rollout) -> rollout_pb2.Rollout:
+        generations, number = self._lifetimes.generations, rollout.generation
+        return rollout_to_wire(
+            rollout,
+            leases=generations.num_leases(number),
+            loaded=number in generations.numbers,
+            trial=self._lifetimes.trial_of(number),
+        )
+
+    def _all(self) -> rollout_pb2.Generations:
+        ledger = self._lifetimes.manager.ledger
+        return rollout_pb2.Generations(
+            rollouts=[self._shown(ledger.rollouts[n]) for n in sorted(ledger.rollouts)],
+            active=ledger.active,
+            expert_bytes=sum(r.expert_bytes for r in self._lifetimes.loader.pool.runners),
+            resident_bytes=resident_bytes(),
+            time=now(),
+        )
+
+
+def _check_expert(name: str) -> None:
+    check_chars("expert.name", name, 1, MAX_NAME_CHARS)
+
+
+async def _header_of(
+    messages: AsyncIterator[rollout_pb2.StageUploadRequest],
+) -> rollout_pb2.StageUploadHeader:
+    """The first message. Raises InvalidFieldError."""
+    first = await anext(messages, None)
+    if first is None or first.WhichOneof("part") != "header":
+        raise InvalidFieldError("header", "must come first")
+    check_chars("header.expert", first.header.expert, 0, MAX_NAME_CHARS)
+    return first.header
+
+
+def _note(rollout: Rollout) -> None:
+    logs.note(
+        generation=rollout.generation,
+        bundle_digest=rollout.bundle_digest,
+        rollout_state=rollout.state.value,
+    )

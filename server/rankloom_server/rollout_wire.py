@@ -1,0 +1,140 @@
+"""Rollouts between the wire and the values of rankloom_adapters."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Final, Protocol
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from rankloom_adapters.rollout.gates import Gate, Outcome
+from rankloom_adapters.rollout.judge import Verdict
+from rankloom_adapters.rollout.split import Arm
+from rankloom_adapters.rollout.states import Command, Rollout, Verb
+from rankloom_adapters.rollout.trial import Trial, thresholds_of
+from rankloom_features.wire import InvalidFieldError, check_chars, check_count
+from rankloom_proto.v1 import rollout_pb2
+
+MAX_KEY_CHARS = 128
+MAX_REASON_CHARS = 300
+MAX_URL_CHARS = 2048
+_OUTCOMES: Final = {
+    Outcome.PASSED: rollout_pb2.GATE_OUTCOME_PASSED,
+    Outcome.BREACHED: rollout_pb2.GATE_OUTCOME_BREACHED,
+    Outcome.NO_DATA: rollout_pb2.GATE_OUTCOME_NO_DATA,
+}
+
+_VERDICTS: Final = {
+    Verdict.PASS: rollout_pb2.GATE_OUTCOME_PASSED,
+    Verdict.BREACH: rollout_pb2.GATE_OUTCOME_BREACHED,
+    Verdict.NO_DATA: rollout_pb2.GATE_OUTCOME_NO_DATA,
+}
+
+
+class Keyed(Protocol):
+    """What every change brings."""
+
+    @property
+    def expected_generation(self) -> int: ...  # noqa: D102
+
+    @property
+    def idempotency_key(self) -> str: ...  # noqa: D102
+
+
+class Change(Keyed, Protocol):
+    """A change of one generation."""
+
+    @property
+    def generation(self) -> int: ...  # noqa: D102
+
+
+def key_of(message: Keyed) -> str:
+    """The idempotency key. Raises InvalidFieldError."""
+    key = message.idempotency_key
+    check_chars("idempotency_key", key, 1, MAX_KEY_CHARS)
+    if not key.isprintable():
+        raise InvalidFieldError("idempotency_key", "must be printable")
+    return key
+
+
+def command_of(verb: Verb, message: Change) -> Command:
+    """What a change asks for. Raises InvalidFieldError."""
+    if not message.generation:
+        raise InvalidFieldError("generation", "is not given")
+    reason = str(getattr(message, "reason", ""))
+    check_chars("reason", reason, 0, MAX_REASON_CHARS)
+    percent = int(getattr(message, "percent", 0))
+    if verb is Verb.CANARY:
+        check_count("percent", percent, 1, 99)
+    return Command(
+        verb,
+        message.generation,
+        message.expected_generation,
+        key_of(message),
+        percent=percent,
+        reason=reason,
+        gates=_gates_of(message),
+        forced=bool(getattr(message, "without_gates", False)),
+    )
+
+
+def _gates_of(message: Change) -> str:
+    """The fields that were given, as text; empty where there are none. Raises InvalidFieldError."""
+    spec = getattr(message, "gates", None)
+    given = {field.name: value for field, value in spec.ListFields()} if spec is not None else {}
+    for name, value in given.items():
+        if not math.isfinite(value):
+            raise InvalidFieldError(f"gates.{name}", "must be a finite number")
+    try:
+        thresholds_of(json.dumps(given))
+    except ValueError as error:
+        raise InvalidFieldError("gates", str(error)) from error
+    return json.dumps(given, sort_keys=True) if given else ""
+
+
+def rollout_to_wire(
+    rollout: Rollout, *, leases: int, loaded: bool, trial: Trial | None
+) -> rollout_pb2.Rollout:
+    """One generation's message."""
+    return rollout_pb2.Rollout(
+        generation=rollout.generation,
+        bundle_digest=rollout.bundle_digest,
+        state=rollout_pb2.RolloutState.Value(f"ROLLOUT_STATE_{rollout.state.name}"),
+        percent=rollout.percent,
+        reason=rollout.reason,
+        back_to=rollout.back_to,
+        leases=leases,
+        loaded=loaded,
+        judgement=None if trial is None else judgement_to_wire(trial),
+    )
+
+
+def judgement_to_wire(trial: Trial) -> rollout_pb2.Judgement:
+    """What a trial has come to."""
+    judgement = trial.judgement
+    return rollout_pb2.Judgement(
+        outcome=_VERDICTS[judgement.verdict],
+        reason=judgement.reason,
+        gates=[_gate_to_wire(gate) for gate in judgement.gates],
+        num_trial=trial.num_seen[Arm.CANARY],
+        num_baseline=trial.num_seen[Arm.BASELINE],
+    )
+
+
+def _gate_to_wire(gate: Gate) -> rollout_pb2.Gate:
+    return rollout_pb2.Gate(
+        name=gate.name,
+        group=gate.group,
+        value=gate.value,
+        bound=gate.bound,
+        samples=gate.num_samples,
+        outcome=_OUTCOMES[gate.outcome],
+    )
+
+
+def now() -> Timestamp:
+    """The wall clock's, for people; nothing is decided by it."""
+    stamp = Timestamp()
+    stamp.GetCurrentTime()
+    return stamp

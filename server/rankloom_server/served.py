@@ -1,0 +1,189 @@
+"""From a bundle's folder to what a generation serves, while other generations go on serving."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+from weakref import WeakValueDictionary
+
+from rankloom_adapters import bundle as parts
+from rankloom_adapters.bundle import Bundle, BundleError, open_bundle
+from rankloom_adapters.rollout.manager import NoRoomError, NotServableError
+from rankloom_adapters.signing import KeyFileError, Keyring
+from rankloom_engine.errors import NoRoomError as NoSlotError
+from rankloom_engine.loading import Engine, Hardware, load_engine
+from rankloom_engine.pool import EnginePool, Seat
+from rankloom_engine.runner import EngineLimits
+from rankloom_features.events import Event
+from rankloom_features.provider import UserQuery
+from rankloom_features.ranker import TreeRanker
+from rankloom_server.config import Settings
+from rankloom_server.errors import ConfigError, StartError
+from rankloom_server.features import EmbeddedFeatures, FeatureSource, RemoteFeatures, space_of
+from rankloom_server.loading import FEATURE_PARTS, FeatureParts, load_features
+from rankloom_server.parse import RankQuery
+from rankloom_server.scoring import Served, rank_with_features
+
+T = TypeVar("T")
+_LOWEST_PRIORITY = 19
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parts:
+    """A loaded bundle."""
+
+    own: FeatureParts
+    engine: Engine
+    trees: TreeRanker
+
+
+def load_parts(folder: Path, hardware: Hardware | None = None, expert_bytes: int = 0) -> Parts:
+    """Loads a whole bundle; takes seconds, and blocks. Raises StartError."""
+    own = load_features(folder)
+    try:
+        engine = load_engine(own.bundle, hardware, expert_bytes)
+        return Parts(own, engine, _trees(own.bundle))
+    except ValueError as error:
+        raise StartError(f"{folder}: {error}") from error
+
+
+class ServedLoader:
+    """Loads generations into one pool of engines. Use it from one event loop.
+
+    Files are read on a thread of the lowest priority: requests go first.
+    """
+
+    def __init__(self, settings: Settings, first: Parts | None = None) -> None:
+        """``first``: what is loaded already of the first bundle that will be asked for."""
+        self._reader = ThreadPoolExecutor(1, "rankloom-loader", _yield_to_others)
+        hardware = Hardware(settings.device, settings.dtype, settings.compile)
+        expert_bytes = settings.expert_slots_mib << 20
+        self.pool = EnginePool(hardware, _limits(settings), expert_bytes, self._reader)
+        self._remote = RemoteFeatures(settings.features) if settings.features else None
+        self._known: WeakValueDictionary[str, FeatureParts] = WeakValueDictionary()
+        self._kept: dict[Served, tuple[FeatureParts, Seat]] = {}
+        self._loop = asyncio.get_running_loop()
+        self.keyring = _keyring(settings)
+        self._first = first
+
+    async def load(self, folder: Path) -> Served:
+        """Loads and tries a bundle. Raises NotServableError, BundleError or NoRoomError."""
+        first, self._first = self._first, None
+        try:
+            bundle = first.own.bundle if first else await self.read(open_bundle, folder)
+            self.check_signature(bundle)
+            own = first.own if first else await self._features_of(bundle)
+            trees = first.trees if first else await self.read(_trees, bundle)
+            admitted = self.pool.adopt(first.engine, bundle) if first else self.pool.admit(bundle)
+            return await self._tried(own, await admitted, trees)
+        except NoSlotError as error:
+            raise NoRoomError(str(error)) from error
+        except (StartError, ValueError) as error:
+            raise NotServableError(str(error)) from error
+
+    def check_signature(self, bundle: Bundle) -> None:
+        """Raises SignatureError where keys are known and none of them signed the bundle."""
+        if self.keyring is not None:
+            self.keyring.check(bundle)
+
+    def release(self, served: Served) -> None:
+        """Lets go of what a generation served; from any thread."""
+        self._loop.call_soon_threadsafe(self._release, served)
+
+    def _release(self, served: Served) -> None:
+        _, seat = self._kept.pop(served)
+        self.pool.release(seat)
+
+    async def close(self) -> None:
+        """Finishes what was submitted, then stops."""
+        await self.pool.close()
+        if self._remote:
+            await self._remote.close()
+        self._reader.shutdown()
+
+    async def read(self, function: Callable[..., T], *arguments: object) -> T:
+        """Runs what reads or writes files, at the lowest priority."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._reader, function, *arguments)
+
+    async def _features_of(self, bundle: Bundle) -> FeatureParts:
+        """The bundle's features; those that another generation has too are not loaded twice."""
+        known = self._known.get(_features_key(bundle))
+        if known is not None:
+            return replace(known, bundle=bundle)
+        return await self.read(load_features, bundle.folder)
+
+    async def _tried(self, own: FeatureParts, seat: Seat, trees: TreeRanker) -> Served:
+        served = self._served(own, seat, trees)
+        try:
+            if seat.weaver.gate.dim != own.provider.encoder.dim:
+                raise BundleError(parts.GATE, "not of the feature model's latent space")
+            await _try_out(served, own)
+        except BaseException:
+            self.pool.release(seat)
+            raise
+        self._kept[served] = (own, seat)
+        self._known[_features_key(own.bundle)] = own
+        return served
+
+    def _served(self, own: FeatureParts, seat: Seat, trees: TreeRanker) -> Served:
+        source: FeatureSource = self._remote or EmbeddedFeatures(own.provider)
+        return Served(
+            bundle_digest=own.bundle.digest,
+            catalogue=own.provider.catalogue,
+            popularity=own.popularity,
+            features=source,
+            space=space_of(own.provider),
+            trees=trees,
+            weaver=seat.weaver,
+            runner=seat,
+        )
+
+
+def _keyring(settings: Settings) -> Keyring | None:
+    """Raises ConfigError."""
+    try:
+        return Keyring.from_files(settings.bundle_keys) if settings.bundle_keys else None
+    except KeyFileError as error:
+        raise ConfigError([f"bundle_keys: {error}"]) from error
+
+
+def _limits(settings: Settings) -> EngineLimits:
+    return EngineLimits(
+        max_batch_tokens=settings.max_batch_tokens,
+        max_piece_tokens=settings.max_batch_tokens // 2,
+        prefix_cache_bytes=settings.prefix_cache_mib << 20,
+    )
+
+
+def _features_key(bundle: Bundle) -> str:
+    return " ".join(bundle.parts[name].sha256 for name in FEATURE_PARTS if name in bundle.parts)
+
+
+def _trees(bundle: Bundle) -> TreeRanker:
+    return TreeRanker([bundle.read(name) for name in parts.RANKERS])
+
+
+def _yield_to_others() -> None:
+    """Niceness is each thread's own on Linux; elsewhere it would be the whole process's."""
+    if hasattr(os, "setpriority") and os.uname().sysname == "Linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
+
+
+async def _try_out(served: Served, own: FeatureParts) -> None:
+    """Ranks once with the bundle's own features. Raises NotServableError."""
+    items = served.catalogue.items[:2]
+    user = UserQuery(None, tuple(Event(item.item_id, True) for item in items), items)
+    query = RankQuery("", user, allow_degraded=False)
+    try:
+        features = await asyncio.to_thread(own.provider.features, user)
+        await rank_with_features(served, query, features, None, math.inf)
+    except Exception as error:  # whatever it is, such a bundle cannot be served
+        raise NotServableError(f"the bundle's parts do not work together: {error}") from error

@@ -1,0 +1,124 @@
+"""What is to be staged, brought to this machine's disk and checked: bundles, single experts."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from rankloom_adapters.bundle import BASE_WEIGHTS, Bundle, open_bundle
+from rankloom_adapters.derive import with_expert
+from rankloom_adapters.expert import check_base
+from rankloom_adapters.expert_files import read_expert
+from rankloom_adapters.norms import check_norms
+from rankloom_adapters.signing import SignatureError
+from rankloom_adapters.sources import fetch_bundle, fetch_expert, with_retries
+from rankloom_adapters.store import StoreError
+from rankloom_engine.loading import load_expert
+from rankloom_features.wire import InvalidFieldError
+from rankloom_server.served import ServedLoader
+from rankloom_server.state import State
+
+MAX_FILES = 1000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Staging:
+    """Makes folders of what is to be staged; they are gone when the block ends.
+
+    Files are read and written at the lowest priority.
+    """
+
+    state: State
+    loader: ServedLoader
+    max_bytes: int
+
+    @asynccontextmanager
+    async def bundle(self, url: str) -> AsyncIterator[Path]:
+        """A bundle's folder. Raises SourceError, BundleError or SignatureError, OSError."""
+        async with self._folder() as folder:
+            yield await self.loader.read(self._fetched_bundle, url, folder)
+
+    @asynccontextmanager
+    async def expert(self, name: str, source: str | Path) -> AsyncIterator[Path]:
+        """A bundle like the active one, with this expert. Raises ExpertError too."""
+        if self.loader.keyring is not None:
+            raise SignatureError(
+                "this server takes signed bundles only: put the expert into a bundle, and sign it"
+            )
+        async with self._folder() as folder:
+            yield await self.loader.read(self._derived, name, source, folder)
+
+    @asynccontextmanager
+    async def upload(self) -> AsyncIterator[Upload]:
+        """Takes files as they come."""
+        async with self._folder() as folder:
+            yield Upload(folder / "upload", self.max_bytes)
+
+    @asynccontextmanager
+    async def _folder(self) -> AsyncIterator[Path]:
+        folder = None
+        try:
+            folder = await self.loader.read(self.state.scratch)
+            yield folder
+        except OSError as error:
+            raise StoreError.of(self.state.folder, error) from error
+        finally:
+            if folder is not None:
+                await self.loader.read(shutil.rmtree, folder, True)
+
+    def _fetched_bundle(self, url: str, folder: Path) -> Path:
+        source = with_retries(lambda: fetch_bundle(url, folder / "bundle", self.max_bytes))
+        self.loader.check_signature(open_bundle(source))
+        return source
+
+    def _derived(self, name: str, source: str | Path, folder: Path) -> Path:
+        fetched = source
+        if isinstance(source, str):
+            fetched = with_retries(lambda: fetch_expert(source, folder / "expert"))
+        active = self._active()
+        files = read_expert(name, Path(fetched))
+        check_base(files.expert, active.parts[BASE_WEIGHTS].sha256)
+        check_norms(files.expert, [load_expert(active, other) for other in active.experts()])
+        derived = folder / "derived"
+        with_expert(active, files, derived)
+        return derived
+
+    def _active(self) -> Bundle:
+        ledger = self.state.registry.ledger
+        digest = ledger.rollout(ledger.active).bundle_digest
+        return open_bundle(self.state.store.folder_of(digest))
+
+
+class Upload:
+    """Files that come in pieces, one file after the other, into a folder of their own."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self.folder = folder
+        self._left = max_bytes
+        self._names: set[str] = set()
+        self._last = ""
+        folder.mkdir()
+
+    def write(self, name: str, data: bytes) -> None:
+        """One more piece. Raises InvalidFieldError, OSError."""
+        if name != self._last:
+            self._begin(name)
+        self._left -= len(data)
+        if self._left < 0:
+            raise InvalidFieldError("chunk.data", "the files are larger than the server takes")
+        with (self.folder / name).open("ab") as file:
+            file.write(data)
+
+    def _begin(self, name: str) -> None:
+        path = PurePosixPath(name)
+        plain = name and path.as_posix() == name and not path.is_absolute()
+        if not plain or ".." in path.parts or not name.isprintable() or len(name) > 255:
+            raise InvalidFieldError("chunk.name", "must be a plain path within the folder")
+        if name in self._names or len(self._names) >= MAX_FILES:
+            raise InvalidFieldError("chunk.name", "a file came twice, or too many did")
+        self._names.add(name)
+        self._last = name
+        (self.folder / name).parent.mkdir(parents=True, exist_ok=True)

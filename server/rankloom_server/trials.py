@@ -1,0 +1,190 @@
+"""Watches the rankings of a generation on trial, and ranks once more for a shadow."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import Protocol
+
+from rankloom_adapters.gate import Gate
+from rankloom_adapters.generation import Generations, Lease, UnknownGenerationError
+from rankloom_adapters.rollout.evidence import (
+    Observation,
+    Reply,
+    compare,
+    observe,
+    observe_failure,
+)
+from rankloom_adapters.rollout.manager import RolloutManager
+from rankloom_adapters.rollout.split import Arm, arm_of, place_of
+from rankloom_adapters.rollout.states import State
+from rankloom_adapters.rollout.trial import Trial
+from rankloom_server import logs
+from rankloom_server.answers import Ranking, Seen
+from rankloom_server.features import fault_of
+from rankloom_server.ladder import Rung
+from rankloom_server.parse import RankQuery
+from rankloom_server.scoring import Served, rank_with_features
+
+SHADOW_TIME_S = 5.0
+_SHADOW_CALLER = "\0shadow"  # no host is called so: its share of the model is its own
+_MANTISSA = 1 << 53
+
+
+class Observer(Protocol):
+    """Hears of every ranking that was asked for."""
+
+    def ranked(
+        self, query: RankQuery, lease: Lease[Served], ranking: Ranking | None, latency_s: float
+    ) -> None:
+        """``ranking``: None where there is no answer. Must not raise, nor take long."""
+        ...
+
+
+class Trials:
+    """Collects the evidence of the running trial, if there is one. Use it from one event loop."""
+
+    def __init__(self, manager: RolloutManager[Served], generations: Generations[Served]) -> None:
+        self._manager, self._generations = manager, generations
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_shadowing = self._is_judging = False
+
+    def ranked(
+        self, query: RankQuery, lease: Lease[Served], ranking: Ranking | None, latency_s: float
+    ) -> None:
+        """Evidence for a canary; for a shadow, a reason to rank once more."""
+        trial = self._manager.trial
+        if trial is None or query.generation is not None:
+            return
+        if trial.state is State.CANARY:
+            self._see(trial, query, lease, ranking, latency_s)
+        elif ranking is not None and lease.number == self._manager.ledger.active:
+            self._shadow(trial, query, lease, ranking)
+
+    async def close(self) -> None:
+        """Ends what runs."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _see(
+        self,
+        trial: Trial,
+        query: RankQuery,
+        lease: Lease[Served],
+        ranking: Ranking | None,
+        latency_s: float,
+    ) -> None:
+        traffic = self._generations.traffic
+        arm = arm_of(query.user_key, traffic.salt, traffic.percent)
+        answered = traffic.canary if arm is Arm.CANARY else traffic.active
+        if arm is Arm.REST or traffic.canary != trial.generation or lease.number != answered:
+            return  # begun before the trial was, or compared with nobody
+        user, group = _number_of(query), self._group_of(ranking)
+        trial.add(arm, _observed(user, group, ranking, latency_s))
+        self._judge_if_due(trial)
+
+    def _group_of(self, ranking: Ranking | None) -> str:
+        """The user's largest expert in the active generation's gate."""
+        seen = ranking.seen if ranking else None
+        if seen is None or seen.vector is None:
+            return ""
+        with self._generations.lease() as active:
+            if seen.epoch != active.value.space.epoch:
+                return ""
+            return _largest(active.value.weaver.gate, seen)
+
+    def _judge_if_due(self, trial: Trial) -> None:
+        if trial.is_due and not self._is_judging:
+            self._is_judging = True
+            self._begin(self._judge())
+
+    async def _judge(self) -> None:
+        try:
+            judgement = await self._manager.judge()
+            if judgement is not None:
+                logs.write("judged", verdict=judgement.verdict.value, reason=judgement.reason)
+        except Exception as error:
+            logs.fault("judging_failed", error)
+        finally:
+            self._is_judging = False
+
+    def _shadow(
+        self, trial: Trial, query: RankQuery, lease: Lease[Served], ranking: Ranking
+    ) -> None:
+        """One at a time, and only while nobody waits for the model."""
+        if self._is_shadowing or lease.value.runner.num_waiting:
+            return
+        self._is_shadowing = True
+        self._begin(self._compare(trial, query, ranking))
+
+    async def _compare(self, trial: Trial, query: RankQuery, ranking: Ranking) -> None:
+        try:
+            with (
+                suppress(UnknownGenerationError),
+                self._generations.lease(trial.generation) as lease,
+            ):
+                theirs = await _ranked_again(lease.value, query)
+                group = self._group_of(ranking)
+                pair = compare(
+                    _number_of(query),
+                    group,
+                    _reply(ranking),
+                    _reply(theirs),
+                    trial.thresholds.top_k,
+                )
+                trial.add_pair(pair)
+                self._judge_if_due(trial)
+        except Exception as error:
+            logs.fault("shadow_failed", error)
+        finally:
+            self._is_shadowing = False
+
+    def _begin(self, work: asyncio.Future[None] | object) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(work)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _ranked_again(served: Served, query: RankQuery) -> Ranking | None:
+    """What a generation makes of a query; None where it makes nothing of it."""
+    own = replace(query, caller=_SHADOW_CALLER, allow_degraded=True, allow_partial=False)
+    try:
+        features = await served.features.get(own.user, SHADOW_TIME_S)
+        fault = fault_of(features, served.space, len(own.user.candidates))
+        deadline = time.monotonic() + SHADOW_TIME_S
+        return await rank_with_features(served, own, features, fault, deadline)
+    except Exception as error:
+        logs.fault("shadow_unanswered", error)
+        return None
+
+
+def _observed(user: int, group: str, ranking: Ranking | None, latency_s: float) -> Observation:
+    seen = ranking.seen if ranking else None
+    if seen is None or (ranking and ranking.step.rung is not Rung.EXACT_MIX):
+        non_finite = seen is not None and seen.non_finite
+        failure = observe_failure(user, group, latency_s)
+        return replace(failure, non_finite=non_finite)
+    done = seen.scored
+    return observe(
+        user, group, latency_s, seen.scores[done], seen.prior[done], seen.probabilities[done]
+    )
+
+
+def _reply(ranking: Ranking | None) -> Reply:
+    if ranking is None or ranking.seen is None:
+        return Reply(0.0, None)
+    failed = ranking.step.rung is not Rung.EXACT_MIX and not ranking.seen.non_finite
+    return Reply(ranking.timing.model_s, None if failed else ranking.seen.scores)
+
+
+def _number_of(query: RankQuery) -> int:
+    return int(place_of(query.user_key, "user") * _MANTISSA)
+
+
+def _largest(gate: Gate, seen: Seen) -> str:
+    if seen.vector is None:
+        return ""
+    return gate.experts[int(gate.mix(seen.vector).weights.argmax())]
