@@ -61,7 +61,7 @@ class Slots:
             self._slots[slot].num_holders -= 1
             self._slots[slot].released = now
         for slot in unwritten:
-            self._slots[slot].key = ""
+            self._slots[slot].key, self._slots[slot].released = "", 0
 
     @property
     def num_held(self) -> int:

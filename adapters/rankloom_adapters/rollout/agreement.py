@@ -20,7 +20,8 @@ def kendall(one: Scores, other: Scores) -> float:
     num_untied = np.count_nonzero(above) * np.count_nonzero(above_too)
     if not num_untied:
         return math.nan
-    excess = np.count_nonzero(above & above_too) - np.count_nonzero(above & above_too.T)
+    below_too = other[:, None] < other
+    excess = np.count_nonzero(above & above_too) - np.count_nonzero(above & below_too)
     return excess / math.sqrt(num_untied)
 
 

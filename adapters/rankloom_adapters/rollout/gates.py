@@ -151,7 +151,7 @@ def _of(column: str, test: Callable[[Sample], Finding]) -> Measure[Table]:
 
 
 def _of_scores(test: Callable[[Sample, Sample], Finding]) -> Measure[Table]:
-    """Both samples are of the same users, which makes the test a careful one."""
+    """Both samples are of the same users, which makes the test conservative."""
 
     def measure(pairs: Table, min_users: int) -> tuple[int, Finding | None]:
         ours, theirs = pairs.means("shadow_score"), pairs.means("active_score")

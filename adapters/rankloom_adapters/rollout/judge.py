@@ -107,7 +107,7 @@ def _breach(breached: Sequence[Gate]) -> str:
     """Of the gate that chance explains the least; the first of equal ones."""
     worst = min(breached, key=lambda gate: gate.p_value)
     whose = f" of group {worst.group[:_MAX_GROUP_CHARS]}" if worst.group else ""
-    more = f"; {len(breached) - 1} more gates are breached" if len(breached) > 1 else ""
+    more = f"; {len(breached) - 1} more breached" if len(breached) > 1 else ""
     return (
         f"{worst.name}{whose} is {worst.value:.4g} where {worst.bound:.4g} is the bound, "
         f"after {worst.num_samples} users (p = {worst.p_value:.1g}){more}"

@@ -180,7 +180,7 @@ class RolloutManager(Generic[T]):
             return changed
 
     async def _prune(self) -> None:
-        """Removes the bundles that only retired generations had; a failure leaves them for later."""
+        """Removes bundles that only retired generations had; a failure leaves them for later."""
         rollouts = self.ledger.rollouts.values()
         needed = {each.bundle_digest for each in rollouts if each.state is not State.RETIRED}
         with suppress(StoreError):

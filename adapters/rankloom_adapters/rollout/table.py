@@ -60,11 +60,11 @@ class Table:
         return replace(self, user=self.user[rows], group=self.group[rows], columns=columns)
 
     def groups(self, min_users: int) -> frozenset[str]:
-        """Those that have so many users."""
+        """Those that have a name and so many users."""
         return frozenset(
             name
             for place, name in enumerate(self.group_names)
-            if len(np.unique(self.user[self.group == place])) >= min_users
+            if name and len(np.unique(self.user[self.group == place])) >= min_users
         )
 
     def with_columns(self, **more: Sample) -> Table:

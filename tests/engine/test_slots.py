@@ -1,0 +1,100 @@
+"""Slots: what somebody holds stays, what nobody holds goes when another one needs its place."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from rankloom_engine.errors import NoRoomError
+from rankloom_engine.slots import Slots, Taken
+
+NUM = 5
+KEYS = st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=3)
+
+
+def test_an_expert_that_is_there_is_not_written_again() -> None:
+    slots = Slots(4)
+    first = slots.take(["a", "b"])
+    assert first == Taken((0, 1), frozenset({0, 1}))
+    second = slots.take(["a", "c"])
+    assert second == Taken((0, 2), frozenset({2}))
+
+
+def test_a_generation_that_has_an_expert_twice_has_two_slots() -> None:
+    assert Slots(4).take(["a", "a"]).slots == (0, 1)
+
+
+def test_the_least_recently_held_one_goes_first() -> None:
+    slots = Slots(2)
+    old, new = slots.take(["a"]), slots.take(["b"])
+    slots.give_back(old.slots)
+    slots.give_back(new.slots)
+    assert slots.take(["c"]) == Taken((0,), frozenset({0}))
+    assert slots.take(["b"]) == Taken((1,), frozenset()), "still there, though nobody held it"
+
+
+def test_what_could_not_be_written_is_not_taken_for_what_it_was_for() -> None:
+    slots = Slots(2)
+    taken = slots.take(["a"])
+    slots.give_back(taken.slots, unwritten=taken.new)
+    assert slots.take(["a"]).new == {0}
+
+
+def test_no_room_takes_nothing() -> None:
+    slots = Slots(2)
+    slots.take(["a"])
+    with pytest.raises(NoRoomError, match="retire a generation"):
+        slots.take(["b", "c"])
+    assert slots.num_held == 1
+    assert slots.take(["b"]).slots == (1,)
+
+
+def test_a_hold_that_is_given_back_twice_is_found() -> None:
+    slots = Slots(1)
+    taken = slots.take(["a"])
+    slots.give_back(taken.slots)
+    slots.give_back(taken.slots)
+    with pytest.raises(ArithmeticError, match="twice"):
+        slots.check_integrity()
+
+
+class SlotsMachine(RuleBasedStateMachine):
+    """Beside a plain list of who holds what."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.slots = Slots(NUM)
+        self.held: list[tuple[list[str], Taken]] = []
+        self.contents = [""] * NUM  # as a slab would have them
+
+    @rule(keys=KEYS)
+    def take(self, keys: list[str]) -> None:
+        try:
+            taken = self.slots.take(keys)
+        except NoRoomError:
+            busy = {slot for _, held in self.held for slot in held.slots}
+            assert len(busy) + len(keys) > NUM
+            return
+        for slot, key in zip(taken.slots, keys, strict=True):
+            if slot in taken.new:
+                assert all(slot not in held.slots for _, held in self.held), "somebody's"
+                self.contents[slot] = key
+        self.held.append((keys, taken))
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def give_back(self, data: st.DataObject) -> None:
+        _, taken = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+        self.slots.give_back(taken.slots)
+
+    @invariant()
+    def everybody_has_their_own(self) -> None:
+        for keys, taken in self.held:
+            assert len(set(taken.slots)) == len(keys)
+            assert [self.contents[slot] for slot in taken.slots] == keys
+        assert self.slots.num_held == len({s for _, held in self.held for s in held.slots})
+        self.slots.check_integrity()
+
+
+TestSlots = SlotsMachine.TestCase
