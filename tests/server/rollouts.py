@@ -1,4 +1,4 @@
-"""Ranking servers with a state on disk, what is staged on them, and calls to both of their ports."""
+"""Ranking servers with a state on disk, what is staged on them, and calls to both ports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rankloom_proto.v1.ranking_pb2 import RankRequest, RankResponse
 from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceStub
 from rankloom_proto.v1.rollout_pb2_grpc import RolloutServiceStub
 from rankloom_server.app import load_parts, servers
-from rankloom_server.state import opened_state
+from rankloom_server.state import State, opened_state
 from server.servers import opened, settings
 
 _keys = itertools.count()
@@ -29,11 +29,11 @@ _keys = itertools.count()
 
 @dataclass(frozen=True)
 class Running:
-    """A server that takes calls, and the folder of its state."""
+    """A server that takes calls, and its state."""
 
     ranking: grpc.aio.Channel
     admin: grpc.aio.Channel
-    folder: Path
+    state: State
 
     async def rank(self, message: RankRequest) -> RankResponse:
         answer: RankResponse = await RankingServiceStub(self.ranking).Rank(message, timeout=30)
@@ -134,7 +134,7 @@ async def rolling_out(bundle: Path, folder: Path, **values: object) -> AsyncIter
                 grpc.aio.insecure_channel(target) as ranking,
                 grpc.aio.insecure_channel(admin_target) as channel,
             ):
-                yield Running(ranking, channel, folder)
+                yield Running(ranking, channel, state)
 
 
 def expert_folder(

@@ -123,6 +123,34 @@ def test_a_figure_that_nobody_has_is_no_pass() -> None:
     assert found.reason == "agreement: 0 users, 200 are needed"
 
 
+def test_a_figure_that_a_group_has_not_is_no_matter_of_all() -> None:
+    canary, baseline = (
+        [replace(each, agreement=math.nan) if each.group == "comedy" else each for each in observed]
+        for observed in arms()
+    )
+    found = judge_canary(canary, baseline, DEFAULTS)
+    assert gate_of(found, "agreement", "comedy").outcome is Outcome.NO_DATA
+    assert found.verdict is Verdict.PASS
+
+
+def test_users_without_a_group_are_judged_among_all() -> None:
+    canary, baseline = (
+        [replace(each, group="") if each.group == "comedy" else each for each in observed]
+        for observed in arms()
+    )
+    found = judge_canary(canary, baseline, DEFAULTS)
+    names = [(each.name, each.group) for each in found.gates]
+    assert len(set(names)) == len(names)
+    assert {each.group for each in found.gates} == {"", *GROUPS} - {"comedy"}
+
+
+def test_failing_at_once_hides_no_slowness() -> None:
+    canary, baseline = arms(World(slowness=1.5))
+    quick = [replace(each, failed=True, latency_s=1e-4) for each in canary[:600]]
+    found = judge_canary([*quick, *canary[600:]], baseline, DEFAULTS)
+    assert gate_of(found, "latency").outcome is Outcome.BREACHED
+
+
 def test_a_small_group_is_not_judged_alone() -> None:
     canary, baseline = arms()
     rare = [Observation(number, "rare", 9.0, failed=True) for number in range(49)]
@@ -212,7 +240,7 @@ def unchanged(pair: Pair) -> Pair:
 @pytest.mark.parametrize(
     ("gate", "ways", "change", "bound", "loose"),
     [
-        ("topk_overlap", {"noise": 6.0}, unchanged, "min_topk_overlap", 0.0),
+        ("topk_overlap", {"noise": 30.0}, unchanged, "min_topk_overlap", 0.0),
         ("kendall", {"noise": 3.0}, unchanged, "min_kendall", -1.0),
         ("errors", {}, failing_too, "max_error_increase", 0.5),
         ("latency", {"slowness": 1.2}, unchanged, "max_latency_ratio", 1.5),
@@ -230,6 +258,21 @@ def test_each_gate_of_a_shadow_has_a_bound(
     assert found.verdict is Verdict.BREACH
     loosened = with_bound(bound, loose)
     assert gate_of(judge_shadow(harmed, loosened), gate).outcome is Outcome.PASSED
+
+
+def test_a_shadow_that_fails_with_the_active_one_harms_nothing() -> None:
+    seen = [
+        replace(each, active_failed=each.user % 4 == 0, shadow_failed=each.user % 4 == 0)
+        for each in pairs(1, 600)
+    ]
+    assert judge_shadow(seen, DEFAULTS).verdict is Verdict.PASS
+
+
+def test_a_shadow_that_fails_at_once_hides_no_slowness() -> None:
+    slow = pairs(1, 600, slowness=1.2)
+    quick = [replace(each, shadow_failed=True, shadow_latency_s=1e-4) for each in slow[:200]]
+    found = judge_shadow([*quick, *slow[200:]], DEFAULTS)
+    assert gate_of(found, "latency").outcome is Outcome.BREACHED
 
 
 def test_few_pairs_prove_nothing() -> None:

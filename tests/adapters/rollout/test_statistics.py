@@ -97,7 +97,7 @@ def test_kolmogorov_smirnov_by_hand() -> None:
 @given(SAMPLES, SAMPLES)
 def test_kolmogorov_smirnov_is_the_one_of_scipy(one: Sample, other: Sample) -> None:
     found, expected = kolmogorov_smirnov(one, other), stats.ks_2samp(one, other, method="asymp")
-    assert found.value == pytest.approx(expected.statistic)
+    assert found.value == pytest.approx(expected[0])
 
 
 def test_population_stability_by_hand() -> None:
@@ -133,7 +133,7 @@ def test_t_tail(t: float, freedom: float) -> None:
 def test_fisher_tail(num_ours: int, num_theirs: int, data: st.DataObject) -> None:
     ours, theirs = data.draw(st.integers(0, num_ours)), data.draw(st.integers(0, num_theirs))
     table = [[ours, num_ours - ours], [theirs, num_theirs - theirs]]
-    expected = stats.fisher_exact(table, alternative="greater").pvalue
+    expected = stats.fisher_exact(table, alternative="greater")[1]
     assert fisher_tail(ours, num_ours, theirs, num_theirs) == pytest.approx(expected)
 
 
