@@ -45,10 +45,16 @@ WITHOUT_GRPC = ("rankloom_adapters", "rankloom_engine")
 POLICY_MODULES = (
     "rankloom_adapters/gate.py",
     "rankloom_adapters/generation.py",
-    "rankloom_adapters/rollout/states.py",
-    "rankloom_adapters/rollout/split.py",
+    *(
+        f"rankloom_adapters/rollout/{module}.py"
+        for module in (
+            *("states", "split", "manager", "registry", "trial", "judge", "gates"),
+            *("evidence", "agreement", "statistics", "table", "thresholds"),
+        )
+    ),
     "rankloom_engine/buckets.py",
     "rankloom_engine/scheduler.py",
+    "rankloom_engine/slots.py",
     "rankloom_server/admission.py",
     "rankloom_server/ladder.py",
 )

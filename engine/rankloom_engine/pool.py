@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -156,6 +157,7 @@ class EnginePool:
         shared.num_seats -= 1
         if not shared.num_seats:
             self._shared.remove(shared)
+            gc.unfreeze()  # layers and their mixture name each other: only a collection ends that
             task = asyncio.get_running_loop().create_task(shared.runner.close())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)

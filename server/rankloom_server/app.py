@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -83,6 +84,10 @@ def _server(
 
     async def warm_up() -> None:
         await lifetimes.begin(settings.bundle)
+        # What has been loaded stays: a full collection that looks through it all takes a
+        # quarter of a second, and some request would wait for it.
+        gc.collect()
+        gc.freeze()
 
     server = RpcServer(
         Admission(settings.max_in_flight),

@@ -60,7 +60,9 @@ class Trials:
             return
         if trial.state is State.CANARY:
             self._see(trial, query, lease, ranking, latency_s)
-        elif ranking is not None and lease.number == self._manager.ledger.active:
+        elif ranking is None or query.allow_partial:
+            return  # what there was no time for cannot be compared
+        elif lease.number == self._manager.ledger.active:
             self._shadow(trial, query, lease, ranking)
 
     async def close(self) -> None:

@@ -25,9 +25,9 @@ class Observation:
     ``user``: any number that is the user's own. ``group``: the user's largest expert in the
     gate of the active generation, whichever arm answered; only then are the users of a group
     drawn alike in both arms. Those of group "" are judged among all users only.
-    ``failed``: no answer, or one from a lower rung because of
-    the engine. ``contribution``: mean over candidates of what the model adds to the prior,
-    and its standard deviation ``spread``. ``agreement``: Kendall's τ_b of prior and score.
+    ``failed``: no answer, or one from a lower rung because of the engine. ``contribution``:
+    mean over candidates of what the model adds to the prior, and its standard deviation
+    ``spread``. ``agreement``: Kendall's τ_b of prior and score.
     """
 
     user: int

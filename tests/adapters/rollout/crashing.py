@@ -1,18 +1,22 @@
 """A process that rolls bundles out, says what was acknowledged, and dies where it is told to.
 
     python crashing.py FOLDER LINES
+    python crashing.py FOLDER PLACE TIMES
 
-It kills itself once so many lines of rankloom_adapters have run in it, wherever that is:
-no handler runs and nothing is flushed. With no such number of lines it goes to its end.
+It kills itself once so many lines of rankloom_adapters have run in it, wherever that is,
+or when a line has run so many times: no handler runs and nothing is flushed. Without, it
+goes to its end, and says on standard error which lines have run, and how often.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,35 +102,51 @@ async def first_serving(server: Server, folder: Path) -> None:
     assert active.state is State.ACTIVE
 
 
-def die_after(lines: int) -> None:
-    """Kills this process at a line; where that was goes to standard error first."""
-    left = lines
+class Killer:
+    """Counts the lines that run, on all threads, and kills the process at one of them."""
 
-    def trace(frame: FrameType, event: str, _: Any) -> Any:  # noqa: ANN401
-        nonlocal left
+    def __init__(self, lines: int, place: str = "", times: int = 0) -> None:
+        self.left, self.place, self.times = lines, place, times
+        self.places: Counter[str] = Counter()
+
+    def begin(self) -> None:
+        threading.settrace(self.trace)  # those that begin from now on
+        sys.settrace(self.trace)
+
+    def end(self) -> None:
+        sys.settrace(None)
+        threading.settrace(None)  # type: ignore[arg-type]
+        os.write(2, json.dumps(self.places).encode())
+
+    def trace(self, frame: FrameType, event: str, _: Any) -> Any:  # noqa: ANN401
         if not frame.f_code.co_filename.startswith(_OURS):
             return None
         if event == "line":
-            left -= 1
-            if left < 0:
-                place = f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}"
-                os.write(2, f"{place}:{frame.f_lineno}\n".encode())
-                os.kill(os.getpid(), signal.SIGKILL)
-        return trace
+            self._count(frame)
+        return self.trace
 
-    threading.settrace(trace)  # those that begin from now on
-    sys.settrace(trace)
+    def _count(self, frame: FrameType) -> None:
+        module = Path(frame.f_code.co_filename).stem
+        place = f"{module}.{frame.f_code.co_name}:{frame.f_lineno}"
+        self.places[place] += 1
+        self.left -= 1
+        if self.left < 0 or (place == self.place and self.places[place] == self.times):
+            os.write(2, place.encode())
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main() -> None:
-    folder, lines = Path(sys.argv[1]), int(sys.argv[2])
+    folder = Path(sys.argv[1])
+    if len(sys.argv) == 4:
+        killer = Killer(1 << 30, sys.argv[2], int(sys.argv[3]))
+    else:
+        killer = Killer(int(sys.argv[2]))
     for name in ("second", "third"):
         write_bundle(folder, name)
     with opened(folder) as server:
-        die_after(lines)
+        killer.begin()
         asyncio.run(roll_out(server, folder))
-        sys.settrace(None)
-        threading.settrace(None)  # type: ignore[arg-type]
+        killer.end()
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +19,14 @@ from adapters.rollout import crashing
 from adapters.rollout.commands import in_state, states
 from rankloom_adapters.rollout.states import LOADED, Rollout, State
 
-NUM_KILLS = 120
+NUM_KILLS = 200
+TIMES = 5
+STEPS = {
+    *("registry.carry_out", "registry._append"),
+    *("store.put", "store._copy", "store._write", "store._sync", "store._linked", "store.remove"),
+    *("store._move_into_place", "manager._stage", "manager._change", "manager._write"),
+    *("manager._follow", "manager._prune", "manager._warm", "manager._load", "manager._own"),
+}
 # The states of each generation in the order in which the run leads through them.
 COURSES = {
     1: [State.ACTIVE, State.WARMED, State.RETIRED],
@@ -36,23 +45,36 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, lines: int) -> tuple[int, list[tuple[int, State]], str]:
+def run(folder: Path, *where: object) -> tuple[int, list[tuple[int, State]], str]:
     """Exit status, what was acknowledged, and where the process died."""
-    done = subprocess.run([*_COMMAND, str(folder), str(lines)], capture_output=True, text=True)
+    command = [*_COMMAND, str(folder), *map(str, where)]
+    done = subprocess.run(command, capture_output=True, text=True)
     rows = [line.split() for line in done.stdout.splitlines()]
     return done.returncode, [(int(n), State(state)) for n, state in rows], done.stderr.strip()
 
 
-def num_lines(folder: Path) -> int:
-    """How many lines a whole run has, to a few."""
-    low, high = 0, 1 << 14
-    while high - low > 8:
-        middle = (low + high) // 2
-        copy = folder.with_name("counted")
-        shutil.copytree(folder, copy)
-        low, high = (middle, high) if run(copy, middle)[0] else (low, middle)
-        shutil.rmtree(copy)
-    return low
+@pytest.fixture(scope="module")
+def places(serving: Path) -> Counter[str]:
+    """The lines that a whole run goes through, and how often."""
+    folder = serving.with_name("counted")
+    shutil.copytree(serving, folder)
+    status, acknowledged, told = run(folder, 1 << 30)
+    assert (status, len(acknowledged)) == (0, 8)
+    check(folder, acknowledged)
+    return Counter(json.loads(told))
+
+
+def killed(serving: Path, *where: object) -> str:
+    """Kills a run somewhere, starts from what it left, and gives the place."""
+    folder = serving.with_name("killed")
+    shutil.copytree(serving, folder)
+    try:
+        status, acknowledged, place = run(folder, *where)
+        assert status == -signal.SIGKILL
+        check(folder, acknowledged)
+    finally:
+        shutil.rmtree(folder)
+    return place
 
 
 def check(folder: Path, acknowledged: list[tuple[int, State]]) -> None:
@@ -82,23 +104,18 @@ def follows(rollouts: Mapping[int, Rollout], acknowledged: list[tuple[int, State
         assert course.index(rollouts[number].state) >= course.index(state)
 
 
-def test_it_comes_back_from_wherever_it_dies(serving: Path) -> None:
-    total, dice = num_lines(serving), random.Random(0)
-    places = set()
-    for lines in sorted(dice.sample(range(total), NUM_KILLS)):
-        folder = serving.with_name(f"killed-{lines}")
-        shutil.copytree(serving, folder)
-        status, acknowledged, place = run(folder, lines)
-        assert status == -signal.SIGKILL
-        places.add(place)
-        check(folder, acknowledged)
-        shutil.rmtree(folder)
-    assert len(places) >= 40
+def test_it_comes_back_from_wherever_it_dies(serving: Path, places: Counter[str]) -> None:
+    # A few lines short: how far threads come before one another differs a little.
+    total, dice = places.total() * 9 // 10, random.Random(0)
+    for lines in dice.sample(range(total), NUM_KILLS):
+        killed(serving, lines)
 
 
-def test_a_run_that_is_left_alone_acknowledges_all(serving: Path) -> None:
-    folder = serving.with_name("whole")
-    shutil.copytree(serving, folder)
-    status, acknowledged, _ = run(folder, 1 << 30)
-    assert (status, len(acknowledged)) == (0, 8)
-    check(folder, acknowledged)
+def test_it_comes_back_from_each_step_of_writing(serving: Path, places: Counter[str]) -> None:
+    """Before each line that writes, registers, links, moves, syncs or lets go: five times each."""
+    steps = [place for place in sorted(places) if place.split(":")[0] in STEPS]
+    assert len(steps) >= 40
+    for place in steps:
+        times = places[place]
+        for turn in range(TIMES):
+            assert killed(serving, place, 1 + turn * (times - 1) // (TIMES - 1)) == place

@@ -1,0 +1,142 @@
+"""What generations share of an engine, what they do not, and what is let go."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from rankloom_adapters.bundle import PROJECTOR, open_bundle, seal
+from rankloom_proto.v1 import rollout_pb2
+from rankloom_server.app import Parts
+from server.rankings import request, scores
+from server.rollouts import Running, expert_folder, key, other_bundle, rolling_out, state_name
+from server.servers import failure_of
+
+
+def with_other_projector(bundle: Path, folder: Path) -> Path:
+    """A bundle whose prefixes and rows can share no pass with the first one's."""
+    shutil.copytree(bundle, folder)
+    tensors = safetensors.numpy.load((folder / PROJECTOR).read_bytes())
+    changed = {name: np.asarray(array * 1.5) for name, array in tensors.items()}
+    (folder / PROJECTOR).write_bytes(safetensors.numpy.save(changed))
+    seal(folder, {**open_bundle(bundle).metadata})
+    return folder
+
+
+async def retire(server: Running, generation: int, expected: int) -> None:
+    message = rollout_pb2.RetireRequest(
+        generation=generation, expected_generation=expected, idempotency_key=key()
+    )
+    await server.rollouts.Retire(message, timeout=10)
+
+
+async def test_another_base_has_a_decoder_of_its_own_which_goes_with_it(
+    served_folder: Path, parts: Parts, tmp_path: Path
+) -> None:
+    other = with_other_projector(served_folder, tmp_path / "other")
+    async with rolling_out(served_folder, tmp_path / "state") as server:
+        first = scores(await server.rank(request(parts)))
+        one_decoder = (await server.all()).expert_bytes
+        await server.stage(other)
+        assert (await server.all()).expert_bytes == 2 * one_decoder
+        await server.promote(2)
+        second = scores(await server.rank(request(parts)))
+        assert max(abs(second[item] - first[item]) for item in first) > 1e-4
+        await retire(server, 1, 2)
+        assert (await server.all()).expert_bytes == one_decoder
+        assert scores(await server.rank(request(parts))) == pytest.approx(second, abs=1e-5)
+
+
+async def test_experts_without_room_are_refused_until_there_is_some(
+    served_folder: Path, parts: Parts, tmp_path: Path
+) -> None:
+    files = expert_folder(served_folder, "global", tmp_path / "files", 2.0)
+    async with rolling_out(served_folder, tmp_path / "state", expert_slots_mib=0) as server:
+        message = rollout_pb2.StageRequest(
+            expert=rollout_pb2.ExpertSource(name="global", url=str(files)),
+            expected_generation=1,
+            idempotency_key=key(),
+        )
+        failure = await failure_of(server.rollouts.Stage(message, timeout=30))
+        assert (failure.code, failure.reason) == (
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "NO_ROOM",
+        )
+        assert "retire a generation" in failure.message
+        assert state_name(await server.get(2)) == "staged"
+        await server.rank(request(parts))
+
+
+async def test_a_server_with_keys_takes_signed_bundles_alone(
+    served_folder: Path, tmp_path: Path
+) -> None:
+    from rankloom_adapters.signing import generate_keys, read_private_key, sign
+
+    signed = other_bundle(served_folder, tmp_path / "signed")
+    unsigned = other_bundle(served_folder, tmp_path / "unsigned", 3.0)
+    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+    generate_keys(private, public)
+    own = other_bundle(served_folder, tmp_path / "own", 1.0)
+    for folder in (signed, own):
+        sign(open_bundle(folder), read_private_key(private))
+    async with rolling_out(own, tmp_path / "state", bundle_keys=(public,)) as server:
+        message = rollout_pb2.StageRequest(
+            bundle_url=str(unsigned), expected_generation=1, idempotency_key=key()
+        )
+        failure = await failure_of(server.rollouts.Stage(message, timeout=30))
+        assert failure.reason == "SIGNATURE_INVALID"
+        assert state_name(await server.stage(signed)) == "warmed"
+        expert = expert_folder(served_folder, "global", tmp_path / "files", 2.0)
+        source = rollout_pb2.ExpertSource(name="global", url=str(expert))
+        message = rollout_pb2.StageRequest(
+            expert=source, expected_generation=1, idempotency_key=key()
+        )
+        failure = await failure_of(server.rollouts.Stage(message, timeout=30))
+        assert failure.reason == "SIGNATURE_INVALID"
+        assert "sign it" in failure.message
+
+
+async def test_callers_without_the_token_change_and_see_nothing(
+    served_folder: Path, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("a-token-of-some-length\n")
+    async with rolling_out(served_folder, tmp_path / "state", rollout_token=token) as server:
+        for method in ("Stage", "Promote", "List", "Watch", "StageUpload"):
+            call = server.admin.unary_unary(f"/rankloom.v1.RolloutService/{method}")
+            if method in ("Watch", "StageUpload"):
+                continue
+            failure = await failure_of(call(b"", timeout=10))
+            assert failure.code is grpc.StatusCode.UNAUTHENTICATED, method
+            wrong = (("authorization", "Bearer another-token-of-some-length"),)
+            failure = await failure_of(call(b"", timeout=10, metadata=wrong))
+            assert failure.code is grpc.StatusCode.PERMISSION_DENIED, method
+            assert "another-token" not in failure.raw
+        right = (("authorization", "Bearer a-token-of-some-length"),)
+        answer = await server.rollouts.List(rollout_pb2.ListRequest(), metadata=right)
+        assert answer.generations.active == 1
+        stream = server.rollouts.StageUpload(iter(()))
+        failure = await failure_of(stream)
+        assert failure.code is grpc.StatusCode.UNAUTHENTICATED
+
+
+@pytest.mark.parametrize("what", ["nothing", "chunk first", "a path that leaves the folder"])
+async def test_an_upload_that_is_none_is_refused(
+    what: str, served_folder: Path, tmp_path: Path
+) -> None:
+    header = rollout_pb2.StageUploadRequest(
+        header=rollout_pb2.StageUploadHeader(expected_generation=1, idempotency_key="k")
+    )
+    chunk = rollout_pb2.StageUploadRequest(chunk=rollout_pb2.FileChunk(name="../x", data=b"x"))
+    messages = {"nothing": [], "chunk first": [chunk]}.get(what, [header, chunk])
+    async with rolling_out(served_folder, tmp_path / "state") as server:
+        failure = await failure_of(server.rollouts.StageUpload(iter(messages)))
+        assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert failure.field in ("header", "chunk.name")
+        assert not list((tmp_path / "state").glob("staging-*"))
+        assert not (tmp_path / "state" / "x").exists()
