@@ -33,6 +33,7 @@ class Running:
 
     ranking: grpc.aio.Channel
     admin: grpc.aio.Channel
+    rollout_address: str
     state: State
 
     async def rank(self, message: RankRequest) -> RankResponse:
@@ -134,7 +135,7 @@ async def rolling_out(bundle: Path, folder: Path, **values: object) -> AsyncIter
                 grpc.aio.insecure_channel(target) as ranking,
                 grpc.aio.insecure_channel(admin_target) as channel,
             ):
-                yield Running(ranking, channel, state)
+                yield Running(ranking, channel, admin_target, state)
 
 
 def expert_folder(

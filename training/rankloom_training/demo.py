@@ -24,6 +24,7 @@ from rankloom_training.evaluate import evaluate
 from rankloom_training.pipeline import TrainOptions, train_bundle
 from rankloom_training.planted import read_truth, write_planted
 from rankloom_training.progress import Progress
+from rankloom_training.rollout_demo import roll_out
 from rankloom_training.serving import serving
 from rankloom_training.visibility import Protocol
 
@@ -50,6 +51,7 @@ def run_demo(data: Path | None, folder: Path, console: Console) -> None:
     with console.status("Starting the server …"), serving(bundle) as address:
         _rank_for_tastes(bundle, address, console)
     _judge(bundle, data, console)
+    roll_out(bundle, console)
 
 
 def _embedded(folder: Path) -> Path:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -25,6 +25,20 @@ def serving(bundle: Path, *options: str) -> Iterator[str]:
 
     The server is stopped, and waited for, when the body ends. Raises ServerStartError.
     """
+    with _running(bundle, options, num_ports=1) as [address]:
+        yield address
+
+
+@contextmanager
+def serving_rollouts(bundle: Path, state: Path) -> Iterator[tuple[str, str]]:
+    """As ``serving``, with a state; gives the addresses for rankings and for rollouts."""
+    options = ("--state", str(state), "--rollout-port", "0")
+    with _running(bundle, options, num_ports=2) as [address, rollouts]:
+        yield address, rollouts
+
+
+@contextmanager
+def _running(bundle: Path, options: Sequence[str], num_ports: int) -> Iterator[list[str]]:
     command = [sys.executable, "-m", "rankloom", "serve", "--bundle", str(bundle), "--port", "0"]
     process = subprocess.Popen(
         [*command, *options],
@@ -40,9 +54,9 @@ def serving(bundle: Path, *options: str) -> Iterator[str]:
         log = process.stderr
         if log is None:
             raise ServerStartError("the server has no log")
-        address = _await_address(log)
+        addresses = [_await_address(log) for _ in range(num_ports)]
         threading.Thread(target=_drain, args=(log,), daemon=True).start()
-        yield address
+        yield addresses
     finally:
         _stop(process)
 

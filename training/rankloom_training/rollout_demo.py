@@ -1,0 +1,176 @@
+"""The end of the demonstration: a new expert is rolled out, and back, while callers rank."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+from rich.console import Console
+from rich.table import Table
+
+import rankloom
+from rankloom_adapters import bundle as parts
+from rankloom_adapters.bundle import Bundle, expert_part, open_bundle
+from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE
+from rankloom_features.catalogue import Catalogue
+from rankloom_features.events import EventLog
+from rankloom_training.serving import serving_rollouts
+
+EXPERT, CHANGE = "global", 1.05
+NUM_CALLERS, NUM_CANDIDATES = 2, 6
+PERCENT, MIN_USERS = 50, 60
+GATES = rankloom.GateSpec(min_samples=MIN_USERS, max_latency_ratio=2.0)
+TRIAL_S, TURN_S, TIMEOUT_S = 90.0, 2.0, 10.0
+
+
+@dataclass(eq=False)
+class Traffic:
+    """Counts what callers were answered. Thread-safe.
+
+    ``serving``: the generation that must answer what is asked from now on; 0 where either may.
+    """
+
+    serving: int = 1
+    answered: Counter[int] = field(default_factory=Counter)
+    num_failed: int = 0
+    num_stale: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, expected: int, found: int | None) -> None:
+        """One call: what had to answer it as it was sent, and what did; None where nothing did."""
+        with self.lock:
+            self.num_failed += found is None
+            self.num_stale += found is not None and expected not in (0, found)
+            self.answered[found or 0] += found is not None
+
+    def row(self) -> tuple[str, ...]:
+        """Answers of the first and of the second generation, failures and stale answers so far."""
+        with self.lock:
+            counts = (self.answered[1], self.answered[2], self.num_failed, self.num_stale)
+            return tuple(map(str, counts))
+
+
+def roll_out(bundle: Path, console: Console) -> None:
+    """Rolls a new expert out on a server that ranks meanwhile, and prints the counts."""
+    console.rule("a new expert, live")
+    with tempfile.TemporaryDirectory() as folder:
+        expert = _new_expert(open_bundle(bundle), Path(folder) / "expert")
+        with (
+            serving_rollouts(bundle, Path(folder) / "state") as (address, rollouts),
+            rankloom.RolloutClient(rollouts) as operator,
+            _ranking(bundle, address) as traffic,
+        ):
+            console.print(_course(operator, traffic, expert))
+
+
+def _new_expert(bundle: Bundle, folder: Path) -> Path:
+    """A stand-in for one that was trained anew: the bundle's own, a little larger."""
+    folder.mkdir()
+    tensors = safetensors.numpy.load(bundle.read(expert_part(EXPERT, WEIGHTS_FILE)))
+    grown = {name: np.asarray(array * CHANGE) for name, array in tensors.items()}
+    (folder / CONFIG_FILE).write_bytes(bundle.read(expert_part(EXPERT, CONFIG_FILE)))
+    (folder / WEIGHTS_FILE).write_bytes(safetensors.numpy.save(grown))
+    return folder
+
+
+def _course(operator: rankloom.RolloutClient, traffic: Traffic, expert: Path) -> Table:
+    """Stage, canary, promote, roll back; each step with what callers had been answered by then."""
+    table = Table("step", "state", "by 1", "by 2", "failed", "stale")
+
+    def note(step: str, rollout: rankloom.Rollout) -> None:
+        time.sleep(TURN_S)
+        table.add_row(step, rollout.state.value, *traffic.row())
+
+    staged = operator.stage_expert(EXPERT, str(expert))
+    number = staged.generation
+    note(f"stage a new {EXPERT} expert", staged)
+    traffic.serving = 0
+    note(f"canary of {PERCENT} %", operator.start_canary(number, PERCENT, gates=GATES))
+    judged = _judged(operator, number)
+    if judged.state is not rankloom.RolloutState.CANARY or not _passed(judged):
+        note(
+            f"not promoted: {judged.judgement.reason if judged.judgement else judged.reason}",
+            judged,
+        )
+        return table
+    note(f"gates passed after {_num_users(judged)} users", judged)
+    promoted = operator.promote(number)
+    traffic.serving = number
+    note("promote", promoted)
+    traffic.serving = 0
+    rolled_back = operator.roll_back(number, reason="the demonstration is over")
+    traffic.serving = 1
+    note("roll back", rolled_back)
+    return table
+
+
+def _judged(operator: rankloom.RolloutClient, number: int) -> rankloom.Rollout:
+    """The generation once its trial has come to something, or time is up."""
+    end = time.monotonic() + TRIAL_S
+    while True:
+        found = operator.get(number)
+        canary = found.state is rankloom.RolloutState.CANARY
+        if not canary or _passed(found) or time.monotonic() > end:
+            return found
+        time.sleep(0.2)
+
+
+def _passed(rollout: rankloom.Rollout) -> bool:
+    judgement = rollout.judgement
+    return judgement is not None and judgement.outcome is rankloom.GateOutcome.PASSED
+
+
+def _num_users(rollout: rankloom.Rollout) -> int:
+    gates = rollout.judgement.gates if rollout.judgement else ()
+    return min((gate.samples for gate in gates if not gate.group), default=0)
+
+
+@contextmanager
+def _ranking(bundle: Path, address: str) -> Iterator[Traffic]:
+    """Callers that rank for one user after the other until the block ends."""
+    opened, traffic, stop = open_bundle(bundle), Traffic(), threading.Event()
+    users = EventLog.from_bytes(opened.read(parts.EVENTS)).users
+    items = [item.item_id for item in Catalogue.from_bytes(opened.read(parts.CATALOGUE)).items]
+    threads = [
+        threading.Thread(
+            target=_call,
+            args=(address, users[n::NUM_CALLERS], items[:NUM_CANDIDATES], traffic, stop),
+        )
+        for n in range(NUM_CALLERS)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield traffic
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def _call(
+    address: str,
+    users: Sequence[str],
+    items: Sequence[str],
+    traffic: Traffic,
+    stop: threading.Event,
+) -> None:
+    with rankloom.Client(address, timeout_s=TIMEOUT_S) as client:
+        for user in itertools.cycle(users):
+            if stop.is_set():
+                return
+            expected = traffic.serving
+            try:
+                found = client.rank(items, user=user).generation.number
+            except rankloom.RankloomError:
+                found = None
+            traffic.count(expected, found)
