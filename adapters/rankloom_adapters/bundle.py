@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from rankloom_adapters.pace import Pace
+
 MANIFEST = "manifest.json"
 FORMAT = 1
 MAX_MANIFEST_BYTES = 4 << 20
@@ -61,13 +63,17 @@ class Part:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bundle:
-    """An opened bundle; parts are checked as they are read. ``manifest``: its bytes."""
+    """An opened bundle; parts are checked as they are read. ``manifest``: its bytes.
+
+    ``pace``: how fast they are read, None for as fast as may be.
+    """
 
     folder: Path
     digest: str
     metadata: Mapping[str, Any]
     parts: Mapping[str, Part]
     manifest: bytes
+    pace: Pace | None = None
 
     def read(self, name: str) -> bytes:
         """One part's bytes, checked against the manifest. Raises BundleError."""
@@ -76,6 +82,8 @@ class Bundle:
         expected, data = self.parts[name], _read_part(self.folder, name, self.parts[name])
         if hashlib.sha256(data).hexdigest() != expected.sha256:
             raise BundleError(name, "altered: its SHA-256 is not the manifest's")
+        if self.pace is not None:
+            self.pace.wait(len(data))
         return data
 
     def check(self) -> None:
@@ -94,7 +102,7 @@ def expert_part(expert: str, file: str) -> str:
     return f"experts/{expert}/{file}"
 
 
-def open_bundle(folder: Path) -> Bundle:
+def open_bundle(folder: Path, pace: Pace | None = None) -> Bundle:
     """Opens a bundle by its manifest; parts are not read yet. Raises BundleError."""
     path = folder / MANIFEST
     try:
@@ -115,7 +123,7 @@ def open_bundle(folder: Path) -> Bundle:
         _check_name(name)
         if PurePosixPath(name).parts[0] in _NO_PARTS:
             raise BundleError(MANIFEST, f"lists {name}, which is no part")
-    return Bundle(folder, hashlib.sha256(data).hexdigest(), metadata, parts, data)
+    return Bundle(folder, hashlib.sha256(data).hexdigest(), metadata, parts, data, pace)
 
 
 def seal(folder: Path, metadata: Mapping[str, Any]) -> str:

@@ -5,6 +5,8 @@ from rankloom import Client
 with Client("localhost:50051") as client:
     ranking = client.rank(["318", "50", "2571"], user="42")
     print(ranking.scores())
+
+`RolloutClient` is for operators: it brings new bundles and experts to a server that goes on.
 """
 
 from rankloom._version import __version__
@@ -46,6 +48,16 @@ from rankloom.results import (
     Verdict,
     Weave,
 )
+from rankloom.rollout_client import RolloutClient
+from rankloom.rollouts import (
+    Gate,
+    GateOutcome,
+    GateSpec,
+    GenerationList,
+    Judgement,
+    Rollout,
+    RolloutState,
+)
 
 __all__ = [
     "AsyncClient",
@@ -63,9 +75,14 @@ __all__ = [
     "Explanation",
     "ExplanationStream",
     "FieldViolation",
+    "Gate",
+    "GateOutcome",
+    "GateSpec",
     "Generation",
+    "GenerationList",
     "InvalidRequestError",
     "Item",
+    "Judgement",
     "NotFoundError",
     "OverloadedError",
     "PermissionDeniedError",
@@ -74,6 +91,9 @@ __all__ = [
     "RankedItem",
     "Ranking",
     "RankloomError",
+    "Rollout",
+    "RolloutClient",
+    "RolloutState",
     "Route",
     "Rung",
     "RungReason",

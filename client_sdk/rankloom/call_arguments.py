@@ -12,13 +12,23 @@ from rankloom.policy import DEFAULT_TIMEOUT_S
 def add_connection(parser: argparse.ArgumentParser) -> None:
     """Add what `open_client` needs."""
     parser.add_argument("--server", metavar="HOST:PORT", required=True, help="the server")
+    add_timeout(parser, DEFAULT_TIMEOUT_S)
+    add_encryption(parser)
+
+
+def add_timeout(parser: argparse.ArgumentParser, default_s: float) -> None:
+    """Add `timeout`."""
     parser.add_argument(
         "--timeout",
         metavar="S",
         type=float,
-        default=DEFAULT_TIMEOUT_S,
-        help="seconds until the call is given up (default: %(default)s)",
+        default=default_s,
+        help="seconds until the call is given up (default: %(default)g)",
     )
+
+
+def add_encryption(parser: argparse.ArgumentParser) -> None:
+    """Add `root_certificates` and `plaintext`."""
     security = parser.add_mutually_exclusive_group()
     security.add_argument(
         "--root-certificates", metavar="FILE", type=read_bytes, help="whom to trust (PEM)"

@@ -1,4 +1,4 @@
-"""The command `rankloom`: `rank` and `explain` from here, the others from the packages with them.
+"""The command `rankloom`: `rank`, `explain` and `rollout` from here, others from their packages.
 
 The other commands are entry points. They are listed without being imported, since the base
 install lacks what they need; the chosen one is imported before its arguments are parsed.
@@ -20,9 +20,10 @@ from rankloom.commands import Command
 from rankloom.errors import InvalidRequestError, RankloomError
 from rankloom.explain_command import ExplainCommand
 from rankloom.rank_command import RankCommand
+from rankloom.rollout_command import RolloutCommand
 
 _OWN: Final[dict[str, Command]] = {
-    command.name: command for command in (RankCommand(), ExplainCommand())
+    command.name: command for command in (RankCommand(), ExplainCommand(), RolloutCommand())
 }
 
 # Known beforehand, so that listing the commands imports none of them.
@@ -104,5 +105,7 @@ def _report_error(error: RankloomError) -> int:
             print(f"  {field}: {description}", file=sys.stderr)
     if error.request_id:
         print(f"  request id: {error.request_id}", file=sys.stderr)
+    for note in getattr(error, "__notes__", ()):
+        print(f"  {note}", file=sys.stderr)
     refused_here = isinstance(error, InvalidRequestError) and not error.status
     return 2 if refused_here else 1

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-import grpc
-
-from rankloom.errors import ClientClosedError, ConnectionFailedError, error_from_rpc
-from rankloom.policy import CHANNEL_OPTIONS, DEFAULT_TIMEOUT_S, checked_timeout_s, uses_tls
+from rankloom.connection import Connection, translating
+from rankloom.policy import DEFAULT_TIMEOUT_S, checked_timeout_s
 from rankloom.requests import build_explain_request, build_request
 from rankloom.responses import ExplanationParts, parse_response
 from rankloom.results import Event, ExplainOptions, Explanation, Item, Ranking, RankOptions
@@ -23,7 +20,7 @@ _DEFAULTS: Final = RankOptions()
 _EXPLAIN_DEFAULTS: Final = ExplainOptions()
 
 
-class Client:
+class Client(Connection):
     """Ranks items on a rankloom server; one client serves all threads of a process.
 
     `target` is "host:port", or any gRPC target. The connection is encrypted unless the target is
@@ -42,11 +39,9 @@ class Client:
         root_certificates: bytes | None = None,
         plaintext: bool = False,
     ) -> None:
-        self._target = target
         self._timeout_s = checked_timeout_s(timeout_s)
-        self._channel = _open_channel(target, root_certificates, plaintext)
+        super().__init__(target, root_certificates, plaintext)
         self._stub = ranking_pb2_grpc.RankingServiceStub(self._channel)
-        self._closed = False
 
     def rank(
         self,
@@ -68,7 +63,7 @@ class Client:
             items, user=user, history=history, options=options, request_id=request_id
         )
         limit_s = self._timeout_s if timeout_s is None else checked_timeout_s(timeout_s)
-        with _translating(request.request_id):
+        with translating(request.request_id):
             response = self._stub.Rank(request, timeout=limit_s)
         return parse_response(response)
 
@@ -95,39 +90,9 @@ class Client:
             item, user=user, history=history, options=options, request_id=request_id
         )
         limit_s = self._timeout_s if timeout_s is None else checked_timeout_s(timeout_s)
-        with _translating(request.request_id):
+        with translating(request.request_id):
             call = self._stub.Explain(request, timeout=limit_s)
         return ExplanationStream(call, request.request_id)
-
-    def wait_ready(self, timeout_s: float = 10.0) -> None:
-        """Return once a server is connected, or raise ConnectionFailedError after `timeout_s`."""
-        limit_s = checked_timeout_s(timeout_s)
-        if self._closed:
-            raise ClientClosedError("the client is closed")
-        ready = grpc.channel_ready_future(self._channel)
-        try:
-            ready.result(timeout=limit_s)
-        except grpc.FutureTimeoutError:
-            message = f"no server at {self._target} within {limit_s:g} s"
-            raise ConnectionFailedError(message) from None
-        finally:
-            ready.cancel()
-
-    def close(self) -> None:
-        """Close the connection; calls in flight end with CallCancelledError."""
-        self._closed = True
-        self._channel.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class ExplanationStream:
@@ -144,7 +109,7 @@ class ExplanationStream:
         return self
 
     def __next__(self) -> str:
-        with _translating(self._parts.request_id):
+        with translating(self._parts.request_id):
             for response in self._call:
                 if text := self._parts.add(response):
                     return text
@@ -170,23 +135,3 @@ class ExplanationStream:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-@contextmanager
-def _translating(request_id: str) -> Iterator[None]:
-    """Raise what the transport says of a call as an error of the SDK."""
-    try:
-        yield
-    except grpc.RpcError as error:
-        raise error_from_rpc(error, request_id) from error
-    except ValueError as error:
-        # All that gRPC says of a closed channel; the flag alone would leave a race.
-        raise ClientClosedError("the client is closed") from error
-
-
-def _open_channel(target: str, root_certificates: bytes | None, plaintext: bool) -> grpc.Channel:
-    has_roots = root_certificates is not None
-    if not uses_tls(target, has_root_certificates=has_roots, plaintext=plaintext):
-        return grpc.insecure_channel(target, CHANNEL_OPTIONS)
-    credentials = grpc.ssl_channel_credentials(root_certificates)
-    return grpc.secure_channel(target, credentials, CHANNEL_OPTIONS)

@@ -2,14 +2,14 @@
 
 Errors are named for what failed:
 
-    RankloomError                  everything below: message, status, request_id
+    RankloomError                  everything below: message, status, reason, request_id
     ├── InvalidRequestError        an argument is wrong; violations name the fields
-    ├── NotFoundError              the pinned generation is not the one being served; reason
-    ├── PreconditionError          well formed, but cannot be met as things stand; reason
+    ├── NotFoundError              there is no such generation, or it serves no more
+    ├── PreconditionError          well formed, but cannot be met as things stand; current
     ├── AuthenticationError        the server does not know who is calling
     ├── PermissionDeniedError      the caller may not do this
-    ├── OverloadedError            the server admits no more requests now; retry_after_s
-    ├── UnavailableError           the server is starting or draining; retry_after_s
+    ├── OverloadedError            the server has no room for more now; retry_after_s
+    ├── UnavailableError           the server, or what it needs, is not there now; retry_after_s
     │   └── ConnectionFailedError  no server was reached, or the connection broke
     ├── DeadlineExceededError      no answer within the call's time
     ├── CallCancelledError         the call was ended before its answer
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _DETAILS_KEY: Final = "grpc-status-details-bin"
 _DOMAIN: Final = "rankloom"
+_MAX_DIGITS: Final = 20  # of a uint64
 
 
 class FieldViolation(NamedTuple):
@@ -55,6 +56,18 @@ class ErrorReason(StrEnum):
     OVERLOADED = "overloaded"
     NOT_SERVING = "not_serving"
     INTERNAL = "internal"
+    GENERATION_STALE = "generation_stale"
+    WRONG_STATE = "wrong_state"
+    KEY_REUSED = "key_reused"
+    GATES_NOT_PASSED = "gates_not_passed"
+    BUNDLE_INVALID = "bundle_invalid"
+    SIGNATURE_INVALID = "signature_invalid"
+    NO_ROOM = "no_room"
+    STORE_UNAVAILABLE = "store_unavailable"
+    SOURCE_UNAVAILABLE = "source_unavailable"
+    REGISTRY_UNAVAILABLE = "registry_unavailable"
+    UNAUTHENTICATED = "unauthenticated"
+    PERMISSION_DENIED = "permission_denied"
     UNKNOWN = "unknown"  # a reason that only a newer server knows
 
 
@@ -68,6 +81,7 @@ class ErrorDetails:
     violations: tuple[FieldViolation, ...] = ()
     retry_after_s: float | None = None
     error_id: str = ""
+    current: int | None = None
 
 
 class RankloomError(Exception):
@@ -88,16 +102,14 @@ class RankloomError(Exception):
         return self._details.status
 
     @property
-    def request_id(self) -> str:
-        """The id of the failed call, the same as in the server's log."""
-        return self._details.request_id
-
-
-class _ReasonedError(RankloomError):
-    @property
     def reason(self) -> ErrorReason | None:
         """Why, in a form for programs; None where the server did not say."""
         return self._details.reason
+
+    @property
+    def request_id(self) -> str:
+        """The id of the failed call, the same as in the server's log; empty where it has none."""
+        return self._details.request_id
 
 
 class _RetryableError(RankloomError):
@@ -122,12 +134,17 @@ class InvalidRequestError(RankloomError):
         return self._details.violations
 
 
-class NotFoundError(_ReasonedError):
-    """The pinned generation is not the one being served."""
+class NotFoundError(RankloomError):
+    """There is no generation of that number, or it serves no more."""
 
 
-class PreconditionError(_ReasonedError):
+class PreconditionError(RankloomError):
     """The request is well formed, but cannot be met as things stand."""
+
+    @property
+    def current(self) -> int | None:
+        """For GENERATION_STALE: the generation that is active, 0 for none; otherwise None."""
+        return self._details.current
 
 
 class AuthenticationError(RankloomError):
@@ -139,11 +156,11 @@ class PermissionDeniedError(RankloomError):
 
 
 class OverloadedError(_RetryableError):
-    """The server admits no more requests now; the SDK does not retry it."""
+    """The server has no room for more now; the SDK does not retry it."""
 
 
 class UnavailableError(_RetryableError):
-    """The server is starting or draining; the SDK has retried already."""
+    """The server, or what it needs, is not there now; the SDK has retried already."""
 
 
 class ConnectionFailedError(UnavailableError):
@@ -233,11 +250,21 @@ def _with_detail(details: ErrorDetails, packed: Any) -> ErrorDetails:
         delay = retry_info.retry_delay
         return replace(details, retry_after_s=max(0.0, delay.seconds + delay.nanos / 1e9))
     if packed.Unpack(error_info) and error_info.domain == _DOMAIN:
-        error_id = error_info.metadata.get("error_id", "")
-        return replace(details, reason=_reason(error_info.reason), error_id=error_id)
+        told = error_info.metadata
+        return replace(
+            details,
+            reason=_reason(error_info.reason),
+            error_id=told.get("error_id", ""),
+            current=_generation(told.get("current", "")),
+        )
     return details
 
 
 def _reason(name: str) -> ErrorReason:
     short = name.removeprefix("ERROR_REASON_")
     return ErrorReason.__members__.get(short, ErrorReason.UNKNOWN)
+
+
+def _generation(text: str) -> int | None:
+    is_number = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+    return int(text) if is_number else None

@@ -7,7 +7,7 @@ import sys
 
 from rankloom.call_arguments import add_connection, add_user, open_client
 from rankloom.client import ExplanationStream
-from rankloom.rendering import explanation_as_json, explanation_as_text
+from rankloom.rendering import explanation_as_json, explanation_as_text, visible
 from rankloom.results import ExplainOptions
 
 
@@ -53,12 +53,7 @@ def _print_words(stream: ExplanationStream) -> None:
     try:
         for text in stream:
             end = "\n\n"
-            sys.stdout.write(_visible(text))
+            sys.stdout.write(visible(text))
             sys.stdout.flush()
     finally:
         sys.stdout.write(end)
-
-
-def _visible(text: str) -> str:
-    """Text that commands no terminal: a model may say any character."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)

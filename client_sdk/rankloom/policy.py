@@ -15,6 +15,8 @@ from rankloom._version import __version__
 from rankloom.errors import InvalidRequestError
 
 DEFAULT_TIMEOUT_S: Final = 2.0
+ROLLOUT_TIMEOUT_S: Final = 10.0  # a change waits for the one before it, and for the disk
+STAGING_TIMEOUT_S: Final = 300.0
 MAX_ATTEMPTS: Final = 3
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 
@@ -23,7 +25,11 @@ _SERVICE_CONFIG: Final = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
         {
-            "name": [{"service": "rankloom.v1.RankingService"}],
+            # A change of rollouts has a key: sent twice, it is done once.
+            "name": [
+                {"service": "rankloom.v1.RankingService"},
+                {"service": "rankloom.v1.RolloutService"},
+            ],
             "retryPolicy": {
                 "maxAttempts": MAX_ATTEMPTS,
                 "initialBackoff": "0.05s",

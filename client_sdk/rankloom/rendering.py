@@ -18,7 +18,7 @@ def as_text(ranking: Ranking) -> str:
     """Return an aligned table of the items under a head that says how they came about."""
     head = [(label, value) for label, value in _head(ranking) if value]
     rows = [("rank", "item", "score", "probability"), *map(_row, ranking.items)]
-    return "\n".join([*_aligned(head, "<<"), "", *_aligned(rows, "><>>")])
+    return "\n".join([*aligned(head, "<<"), "", *aligned(rows, "><>>")])
 
 
 def explanation_as_json(explanation: Explanation) -> str:
@@ -29,7 +29,7 @@ def explanation_as_json(explanation: Explanation) -> str:
 def explanation_as_text(explanation: Explanation) -> str:
     """Return what stands behind the text as aligned lines; not the text itself."""
     rows = [(label, value) for label, value in _verdict(explanation) if value]
-    return "\n".join(_aligned(rows, "<<"))
+    return "\n".join(aligned(rows, "<<"))
 
 
 def _verdict(explanation: Explanation) -> Iterable[tuple[str, str]]:
@@ -73,7 +73,13 @@ def _row(item: RankedItem) -> tuple[str, str, str, str]:
     return str(item.rank), item.item_id, f"{item.score:.4f}", f"{item.probability:.4f}"
 
 
-def _aligned(rows: Sequence[tuple[str, ...]], sides: str) -> Iterable[str]:
+def visible(text: str) -> str:
+    """Return text that commands no terminal: others may have written any character."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def aligned(rows: Sequence[tuple[str, ...]], sides: str) -> Iterable[str]:
+    """Yield the rows as lines with columns of one width; `sides` has "<" or ">" for each column."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = zip(row, sides, widths, strict=True)

@@ -6,24 +6,29 @@ many candidates a request may have, are the server's word: it knows its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, TypeAlias, TypeVar
+from typing import TypeAlias
 from uuid import uuid4
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from rankloom.checks import (
+    INT32,
+    UINT32,
+    UINT64,
+    checked_elements,
+    checked_text,
+    checked_type,
+    optional_integer,
+    optional_number,
+)
 from rankloom.errors import InvalidRequestError
 from rankloom.policy import MAX_MESSAGE_BYTES
 from rankloom.results import Event, ExplainOptions, Item, RankOptions, Semantics
 from rankloom_proto.v1 import features_pb2, ranking_pb2
 
-_Value = TypeVar("_Value")
 _Request: TypeAlias = ranking_pb2.RankRequest | ranking_pb2.ExplainRequest
-
-_INT32: Final = range(-(2**31), 2**31)
-_UINT32: Final = range(2**32)
-_UINT64: Final = range(2**64)
 
 
 def build_request(
@@ -38,7 +43,7 @@ def build_request(
     _check_subject(user, history)
     request = ranking_pb2.RankRequest(
         request_id=_request_id(request_id),
-        candidates=[_candidate(item, field) for field, item in _elements(items, "items")],
+        candidates=[_candidate(item, field) for field, item in checked_elements(items, "items")],
         options=_options(options),
     )
     _set_subject(request, user, history)
@@ -73,7 +78,7 @@ def _check_subject(user: object, history: object) -> None:
 
 def _set_subject(request: _Request, user: object, history: object) -> None:
     if user is not None:
-        request.user_id = _text(user, "user")
+        request.user_id = checked_text(user, "user")
     else:
         request.history.CopyFrom(_history(history))
 
@@ -86,44 +91,44 @@ def _check_size(request: _Request, field: str) -> None:
 
 
 def _request_id(value: object) -> str:
-    return uuid4().hex if value is None else _text(value, "request_id")
+    return uuid4().hex if value is None else checked_text(value, "request_id")
 
 
 def _candidate(item: object, field: str) -> features_pb2.Candidate:
     if isinstance(item, str):
-        return features_pb2.Candidate(item_id=_text(item, field))
-    value = _typed(item, Item, field, "str or Item")
+        return features_pb2.Candidate(item_id=checked_text(item, field))
+    value = checked_type(item, Item, field, "str or Item")
     return features_pb2.Candidate(
-        item_id=_text(value.item_id, f"{field}.item_id"), text=_item_text(value, field)
+        item_id=checked_text(value.item_id, f"{field}.item_id"), text=_item_text(value, field)
     )
 
 
 def _item_text(item: Item, field: str) -> features_pb2.ItemText:
-    attributes = _elements(item.attributes, f"{field}.attributes")
+    attributes = checked_elements(item.attributes, f"{field}.attributes")
     return features_pb2.ItemText(
-        title=_text(item.title, f"{field}.title"),
-        year=_optional_integer(item.year, _INT32, f"{field}.year"),
-        attributes=[_text(attribute, path) for path, attribute in attributes],
-        description=_text(item.description, f"{field}.description"),
+        title=checked_text(item.title, f"{field}.title"),
+        year=optional_integer(item.year, INT32, f"{field}.year"),
+        attributes=[checked_text(attribute, path) for path, attribute in attributes],
+        description=checked_text(item.description, f"{field}.description"),
     )
 
 
 def _history(history: object) -> features_pb2.History:
-    events = (_event(event, field) for field, event in _elements(history, "history"))
+    events = (_event(event, field) for field, event in checked_elements(history, "history"))
     return features_pb2.History(events=events)
 
 
 def _event(event: object, field: str) -> features_pb2.Event:
-    value = _typed(event, Event, field, "Event")
+    value = checked_type(event, Event, field, "Event")
     return features_pb2.Event(
-        item_id=_text(value.item_id, f"{field}.item_id"),
-        liked=_typed(value.liked, bool, f"{field}.liked", "bool"),
+        item_id=checked_text(value.item_id, f"{field}.item_id"),
+        liked=checked_type(value.liked, bool, f"{field}.liked", "bool"),
         time=None if value.time is None else _timestamp(value.time, f"{field}.time"),
     )
 
 
 def _timestamp(value: object, field: str) -> Timestamp:
-    time = _typed(value, datetime, field, "datetime")
+    time = checked_type(value, datetime, field, "datetime")
     if time.utcoffset() is None:
         raise InvalidRequestError.of_field(field, "needs a time zone, as datetime.UTC")
     timestamp = Timestamp()
@@ -132,81 +137,29 @@ def _timestamp(value: object, field: str) -> Timestamp:
 
 
 def _options(options: object) -> ranking_pb2.RankOptions:
-    value = _typed(options, RankOptions, "options", "RankOptions")
+    value = checked_type(options, RankOptions, "options", "RankOptions")
     return ranking_pb2.RankOptions(
-        top_k=_optional_integer(value.top_k, _UINT32, "options.top_k"),
-        allow_degraded=_typed(value.allow_degraded, bool, "options.allow_degraded", "bool"),
-        allow_partial=_typed(value.allow_partial, bool, "options.allow_partial", "bool"),
+        top_k=optional_integer(value.top_k, UINT32, "options.top_k"),
+        allow_degraded=checked_type(value.allow_degraded, bool, "options.allow_degraded", "bool"),
+        allow_partial=checked_type(value.allow_partial, bool, "options.allow_partial", "bool"),
         semantics=_semantics(value.semantics),
-        generation=_optional_integer(value.generation, _UINT64, "options.generation"),
+        generation=optional_integer(value.generation, UINT64, "options.generation"),
     )
 
 
 def _explain_options(options: object) -> ranking_pb2.ExplainOptions:
-    value = _typed(options, ExplainOptions, "options", "ExplainOptions")
+    value = checked_type(options, ExplainOptions, "options", "ExplainOptions")
     return ranking_pb2.ExplainOptions(
-        max_tokens=_optional_integer(value.max_tokens, _UINT32, "options.max_tokens"),
-        temperature=_optional_number(value.temperature, "options.temperature"),
-        seed=_optional_integer(value.seed, _UINT64, "options.seed"),
+        max_tokens=optional_integer(value.max_tokens, UINT32, "options.max_tokens"),
+        temperature=optional_number(value.temperature, "options.temperature"),
+        seed=optional_integer(value.seed, UINT64, "options.seed"),
         semantics=_semantics(value.semantics),
-        generation=_optional_integer(value.generation, _UINT64, "options.generation"),
+        generation=optional_integer(value.generation, UINT64, "options.generation"),
     )
 
 
 def _semantics(value: object) -> ranking_pb2.Semantics.ValueType:
     if value is None:
         return ranking_pb2.SEMANTICS_UNSPECIFIED
-    semantics = _typed(value, Semantics, "options.semantics", "Semantics")
+    semantics = checked_type(value, Semantics, "options.semantics", "Semantics")
     return ranking_pb2.Semantics.Value(f"SEMANTICS_{semantics.name}")
-
-
-def _elements(values: object, field: str) -> list[tuple[str, object]]:
-    """Return each element with its path; a bare string is no list of strings."""
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        raise _wrong_type(values, field, "a list or tuple")
-    return [(f"{field}[{index}]", value) for index, value in enumerate(values)]
-
-
-def _text(value: object, field: str) -> str:
-    text = _typed(value, str, field, "str")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        # The cause holds the text itself, and that may be a user's.
-        raise InvalidRequestError.of_field(field, "has characters UTF-8 cannot encode") from None
-    return text
-
-
-def _optional_integer(value: object, allowed: range, field: str) -> int | None:
-    if value is None:
-        return None
-    number = _typed(value, int, field, "int")
-    if isinstance(value, bool):
-        raise _wrong_type(value, field, "int")
-    if number not in allowed:
-        bounds = f"must be from {allowed.start} to {allowed.stop - 1}"
-        raise InvalidRequestError.of_field(field, bounds)
-    return number
-
-
-def _optional_number(value: object, field: str) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _wrong_type(value, field, "a number")
-    try:
-        return float(value)
-    except OverflowError:
-        raise InvalidRequestError.of_field(field, "is too large for a float") from None
-
-
-def _typed(value: object, kind: type[_Value], field: str, expected: str) -> _Value:
-    if not isinstance(value, kind):
-        raise _wrong_type(value, field, expected)
-    return value
-
-
-def _wrong_type(value: object, field: str, expected: str) -> InvalidRequestError:
-    """Name the type only: the value may be a user's."""
-    description = f"must be {expected}, not {type(value).__name__}"
-    return InvalidRequestError.of_field(field, description)

@@ -28,19 +28,19 @@ from rankloom_proto.v1 import ranking_pb2
 _Enum = TypeVar("_Enum", bound=StrEnum)
 
 
-def _names(
+def wire_names(
     wire_values: Iterable[tuple[str, int]], kind: type[_Enum], prefix: str
 ) -> dict[int, _Enum]:
-    """Return wire number → member, for the values that both sides know."""
+    """Return wire number → member, for the values of an enum that both sides know."""
     pairs = ((number, name.removeprefix(prefix)) for name, number in wire_values)
     return {number: kind[name] for number, name in pairs if name in kind.__members__}
 
 
-_ROUTES: Final = _names(ranking_pb2.Route.items(), Route, "ROUTE_")
-_RUNGS: Final = _names(ranking_pb2.Rung.items(), Rung, "RUNG_")
-_RUNG_REASONS: Final = _names(ranking_pb2.RungReason.items(), RungReason, "RUNG_REASON_")
-_VERDICTS: Final = _names(ranking_pb2.Verdict.items(), Verdict, "VERDICT_")
-_STOP_REASONS: Final = _names(ranking_pb2.StopReason.items(), StopReason, "STOP_REASON_")
+_ROUTES: Final = wire_names(ranking_pb2.Route.items(), Route, "ROUTE_")
+_RUNGS: Final = wire_names(ranking_pb2.Rung.items(), Rung, "RUNG_")
+_RUNG_REASONS: Final = wire_names(ranking_pb2.RungReason.items(), RungReason, "RUNG_REASON_")
+_VERDICTS: Final = wire_names(ranking_pb2.Verdict.items(), Verdict, "VERDICT_")
+_STOP_REASONS: Final = wire_names(ranking_pb2.StopReason.items(), StopReason, "STOP_REASON_")
 
 
 def parse_response(response: ranking_pb2.RankResponse) -> Ranking:

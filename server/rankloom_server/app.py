@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import torch
 
 from rankloom_adapters.generation import Generations
+from rankloom_adapters.pace import Pace
 from rankloom_engine.loading import Hardware
 from rankloom_engine.memory import keep_freed_memory
 from rankloom_features import service as feature_service
@@ -35,7 +36,7 @@ def serve_ranking(settings: Settings) -> None:
     keep_freed_memory()
     torch.set_num_threads(settings.threads)
     hardware = Hardware(settings.device, settings.dtype, settings.compile)
-    with opened_state(settings.state) as state:
+    with opened_state(settings.state, Pace(settings.load_mib_s << 20)) as state:
         folder = state.first_folder(settings.bundle) if state else settings.bundle
         loaded = load_parts(folder, hardware, settings.expert_slots_mib << 20)
         asyncio.run(_serve(settings, loaded, state))

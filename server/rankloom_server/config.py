@@ -54,6 +54,8 @@ class Settings(BaseSettings):
     max_in_flight: PositiveInt = 64
     max_batch_tokens: int = Field(default=2048, ge=2)
     """Tokens of one micro-batch: more is not faster on a CPU, and delays what waits."""
+    load_mib_s: PositiveInt = 256
+    """How much of a bundle is read in a second while others are served."""
     expert_slots_mib: int = Field(default=64, ge=0)
     """Memory for experts; those of the first bundle have room in any case."""
     prefix_cache_mib: int = Field(default=256, ge=0)

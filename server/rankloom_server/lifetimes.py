@@ -21,6 +21,7 @@ from rankloom_adapters.rollout.trial import Trial
 from rankloom_adapters.store import StoreError
 from rankloom_server.config import Settings
 from rankloom_server.errors import StartError
+from rankloom_server.integrity import Integrity
 from rankloom_server.scoring import Served
 from rankloom_server.served import ServedLoader
 from rankloom_server.staging import Staging
@@ -83,10 +84,12 @@ class RolledOut(Lifetimes):
         self.generations, self.loader = generations, loader
         parts = Loader(loader.load, loader.release)
         self.manager = RolloutManager(
-            state.registry, state.store, generations, parts, settings.retire_s
+            state.registry, state.store, generations, parts, settings.retire_s, loader.files
         )
         self.staging = Staging(state, loader, settings.max_bundle_mib << 20)
         self._trials = Trials(self.manager, generations)
+        self._integrity = Integrity(loader, state.store)
+        self._checking: asyncio.Task[None] | None = None
         self.observer = self._trials
 
     async def begin(self, bundle: Path) -> None:
@@ -97,6 +100,7 @@ class RolledOut(Lifetimes):
                 await self._begin_with(bundle)
         except (*_UNSERVABLE, RegistryError, StoreError, RolloutError) as error:
             raise StartError(str(error)) from error
+        self._checking = asyncio.create_task(self._integrity.run())
         active = self.manager.ledger.rollout(self.manager.ledger.active)
         self.facts.update(bundle_digest=active.bundle_digest, generation=active.generation)
 
@@ -130,6 +134,8 @@ class RolledOut(Lifetimes):
 
     async def close(self) -> None:
         """Waits for the commands that have begun."""
+        if self._checking is not None:
+            self._checking.cancel()
         await self._trials.close()
         await self.manager.close()
 

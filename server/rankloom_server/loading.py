@@ -30,7 +30,14 @@ FEATURE_PARTS = (parts.CATALOGUE, parts.EVENTS, parts.ENCODER, parts.ITEM_STATIS
 def load_features(folder: Path) -> FeatureParts:
     """Opens a bundle and loads what features need. Raises StartError."""
     try:
-        bundle = open_bundle(folder)
+        return features_of(open_bundle(folder))
+    except ValueError as error:
+        raise StartError(f"{folder}: {error}") from error
+
+
+def features_of(bundle: Bundle) -> FeatureParts:
+    """Loads what features need. Raises StartError, which names the folder."""
+    try:
         statistics = bundle.read(parts.ITEM_STATISTICS)
         provider = provider_from_bytes(
             catalogue=bundle.read(parts.CATALOGUE),
@@ -42,5 +49,5 @@ def load_features(folder: Path) -> FeatureParts:
             raise BundleError(parts.CATALOGUE, "holds no item")
         rows = statistics_from_bytes(statistics, len(provider.catalogue)).rows
     except ValueError as error:
-        raise StartError(f"{folder}: {error}") from error
+        raise StartError(f"{bundle.folder}: {error}") from error
     return FeatureParts(bundle, provider, rows)

@@ -142,12 +142,11 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
         """All generations, now and whenever something has changed."""
         last = None
         while True:
-            found = self._all()
-            found.ClearField("time")
-            if found != last:
-                last = rollout_pb2.Generations()
-                last.CopyFrom(found)
-                found.time.CopyFrom(now())
+            found, compared = self._all(), self._all()
+            for moving in ("time", "resident_bytes"):  # always another one
+                compared.ClearField(moving)
+            if compared != last:
+                last = compared
                 yield rollout_pb2.WatchResponse(generations=found)
             await self._lifetimes.changed(WATCH_EVERY_S)
 

@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle, BundleError, open_bundle
+from rankloom_adapters.pace import Pace
 from rankloom_adapters.rollout.manager import NoRoomError, NotServableError
 from rankloom_adapters.signing import KeyFileError, Keyring
 from rankloom_engine.errors import NoRoomError as NoSlotError
@@ -27,7 +28,7 @@ from rankloom_features.ranker import TreeRanker
 from rankloom_server.config import Settings
 from rankloom_server.errors import ConfigError, StartError
 from rankloom_server.features import EmbeddedFeatures, FeatureSource, RemoteFeatures, space_of
-from rankloom_server.loading import FEATURE_PARTS, FeatureParts, load_features
+from rankloom_server.loading import FEATURE_PARTS, FeatureParts, features_of, load_features
 from rankloom_server.parse import RankQuery
 from rankloom_server.scoring import Served, rank_with_features
 
@@ -62,10 +63,11 @@ class ServedLoader:
 
     def __init__(self, settings: Settings, first: Parts | None = None) -> None:
         """``first``: what is loaded already of the first bundle that will be asked for."""
-        self._reader = ThreadPoolExecutor(1, "rankloom-loader", _yield_to_others)
+        self.files = ThreadPoolExecutor(1, "rankloom-loader", _yield_to_others)
+        self._pace = Pace(settings.load_mib_s << 20)
         hardware = Hardware(settings.device, settings.dtype, settings.compile)
         expert_bytes = settings.expert_slots_mib << 20
-        self.pool = EnginePool(hardware, _limits(settings), expert_bytes, self._reader)
+        self.pool = EnginePool(hardware, _limits(settings), expert_bytes, self.files)
         self._remote = RemoteFeatures(settings.features) if settings.features else None
         self._known: WeakValueDictionary[str, FeatureParts] = WeakValueDictionary()
         self._kept: dict[Served, tuple[FeatureParts, Seat]] = {}
@@ -77,7 +79,7 @@ class ServedLoader:
         """Loads and tries a bundle. Raises NotServableError, BundleError or NoRoomError."""
         first, self._first = self._first, None
         try:
-            bundle = first.own.bundle if first else await self.read(open_bundle, folder)
+            bundle = first.own.bundle if first else await self.read(self.open, folder)
             self.check_signature(bundle)
             own = first.own if first else await self._features_of(bundle)
             trees = first.trees if first else await self.read(_trees, bundle)
@@ -87,6 +89,10 @@ class ServedLoader:
             raise NoRoomError(str(error)) from error
         except (StartError, ValueError) as error:
             raise NotServableError(str(error)) from error
+
+    def open(self, folder: Path) -> Bundle:
+        """A bundle whose parts are read at the pace of what loads beside requests."""
+        return open_bundle(folder, self._pace)
 
     def check_signature(self, bundle: Bundle) -> None:
         """Raises SignatureError where keys are known and none of them signed the bundle."""
@@ -106,19 +112,19 @@ class ServedLoader:
         await self.pool.close()
         if self._remote:
             await self._remote.close()
-        self._reader.shutdown()
+        self.files.shutdown()
 
     async def read(self, function: Callable[..., T], *arguments: object) -> T:
         """Runs what reads or writes files, at the lowest priority."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._reader, function, *arguments)
+        return await loop.run_in_executor(self.files, function, *arguments)
 
     async def _features_of(self, bundle: Bundle) -> FeatureParts:
         """The bundle's features; those that another generation has too are not loaded twice."""
         known = self._known.get(_features_key(bundle))
         if known is not None:
             return replace(known, bundle=bundle)
-        return await self.read(load_features, bundle.folder)
+        return await self.read(features_of, bundle)
 
     async def _tried(self, own: FeatureParts, seat: Seat, trees: TreeRanker) -> Served:
         served = self._served(own, seat, trees)

@@ -89,7 +89,7 @@ class Staging:
     def _active(self) -> Bundle:
         ledger = self.state.registry.ledger
         digest = ledger.rollout(ledger.active).bundle_digest
-        return open_bundle(self.state.store.folder_of(digest))
+        return self.loader.open(self.state.store.folder_of(digest))
 
 
 class Upload:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rankloom_adapters.bundle import BundleError
+from rankloom_adapters.pace import Pace
 from rankloom_adapters.rollout.registry import Registry, RegistryError
 from rankloom_adapters.store import BundleStore, StoreError
 from rankloom_server.errors import StartError
@@ -46,8 +47,11 @@ class State:
 
 
 @contextmanager
-def opened_state(folder: Path | None) -> Iterator[State | None]:
-    """The state in a folder, which is made where it is not there. Raises StartError."""
+def opened_state(folder: Path | None, pace: Pace | None = None) -> Iterator[State | None]:
+    """The state in a folder, which is made where it is not there. Raises StartError.
+
+    ``pace``: how fast bundles are read.
+    """
     if folder is None:
         yield None
         return
@@ -60,7 +64,7 @@ def opened_state(folder: Path | None) -> Iterator[State | None]:
         raise StartError(f"state: {error}") from error
     with registry:
         try:  # after the registry: what is swept there is no other server's
-            store = BundleStore(folder / BUNDLES)
+            store = BundleStore(folder / BUNDLES, pace)
             for left in folder.glob(f"{_SCRATCH}*"):
                 shutil.rmtree(left)
         except (StoreError, OSError) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from rankloom_adapters.rollout.trial import Trial
 from rankloom_adapters.store import BundleStore, StoreError
 
 T = TypeVar("T")
+U = TypeVar("U")
 MAX_REASON_CHARS = 300
 _OWN = "\0"  # begins the keys of commands that nobody asked for; a caller's are printable
 
@@ -79,8 +81,14 @@ class RolloutManager(Generic[T]):
         generations: Generations[T],
         loader: Loader[T],
         retire_s: float = 60.0,
+        files: Executor | None = None,
     ) -> None:
-        """``retire_s``: how long a request may go on with a generation that was let go."""
+        """``retire_s``: how long a request may go on with a generation that was let go.
+
+        ``files``: where bundles are read and written, and evidence is judged; registry
+        rows are not, since somebody waits for them.
+        """
+        self._files = files
         self._retire_s = retire_s
         self._registry, self._store = registry, store
         self._generations, self._loader = generations, loader
@@ -161,7 +169,7 @@ class RolloutManager(Generic[T]):
 
     async def _stage(self, source: Path, expected: int, key: str, origin: str) -> Rollout:
         async with self._lock:
-            digest = await asyncio.to_thread(self._store.put, source)
+            digest = await self._beside(self._store.put, source)
             command = Command(Verb.STAGE, 0, expected, key, bundle_digest=digest, reason=origin)
             staged = await self._write(command)
             if staged.state is not State.STAGED:  # asked before
@@ -185,7 +193,7 @@ class RolloutManager(Generic[T]):
         needed = {each.bundle_digest for each in rollouts if each.state is not State.RETIRED}
         with suppress(StoreError):
             for digest in self._store.digests - needed:
-                await asyncio.to_thread(self._store.remove, digest)
+                await self._beside(self._store.remove, digest)
 
     def _check_gates(self, command: Command) -> None:
         """Raises GatesNotPassedError; nothing that was not tried is promoted, unless forced."""
@@ -205,7 +213,7 @@ class RolloutManager(Generic[T]):
         trial = self.trial
         if trial is None or not trial.is_due:
             return None
-        judgement = await asyncio.to_thread(trial.check())
+        judgement = await self._beside(trial.check())
         trial.take(judgement)
         if judgement.verdict is Verdict.BREACH:
             await self._to_its_end(self._roll_back(trial, judgement.reason))
@@ -219,6 +227,10 @@ class RolloutManager(Generic[T]):
             rolled_back = await self._own(Verb.ROLL_BACK, trial.generation, reason)
             self._follow()
             return rolled_back
+
+    async def _beside(self, function: Callable[..., U], *arguments: object) -> U:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._files, function, *arguments)
 
     async def _write(self, command: Command) -> Rollout:
         found = await asyncio.to_thread(self._registry.carry_out, command)

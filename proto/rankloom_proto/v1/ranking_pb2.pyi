@@ -191,7 +191,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_KEY_REUSED: _ErrorReason.ValueType  # 8
     """The idempotency key was used for another change."""
     ERROR_REASON_GATES_NOT_PASSED: _ErrorReason.ValueType  # 9
-    """The trial has seen too little, or a gate is breached; metadata "gate" names it."""
+    """The trial has seen too little, or a gate is breached; the message says which."""
     ERROR_REASON_BUNDLE_INVALID: _ErrorReason.ValueType  # 10
     """The bundle or expert is not what it should be."""
     ERROR_REASON_SIGNATURE_INVALID: _ErrorReason.ValueType  # 11
@@ -206,6 +206,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No token came with the call."""
     ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 16
     """The token is not the server's."""
+    ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 17
+    """The disk for bundles cannot be read or written."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorInfo.reason of the statuses of every rankloom service, domain "rankloom"."""
@@ -228,7 +230,7 @@ ERROR_REASON_WRONG_STATE: ErrorReason.ValueType  # 7
 ERROR_REASON_KEY_REUSED: ErrorReason.ValueType  # 8
 """The idempotency key was used for another change."""
 ERROR_REASON_GATES_NOT_PASSED: ErrorReason.ValueType  # 9
-"""The trial has seen too little, or a gate is breached; metadata "gate" names it."""
+"""The trial has seen too little, or a gate is breached; the message says which."""
 ERROR_REASON_BUNDLE_INVALID: ErrorReason.ValueType  # 10
 """The bundle or expert is not what it should be."""
 ERROR_REASON_SIGNATURE_INVALID: ErrorReason.ValueType  # 11
@@ -243,6 +245,8 @@ ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 15
 """No token came with the call."""
 ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 16
 """The token is not the server's."""
+ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 17
+"""The disk for bundles cannot be read or written."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -139,9 +139,11 @@ def _source_failed(error: SourceError) -> Refusal:
 
 
 def _store_failed(error: StoreError) -> Refusal:
-    code = grpc.StatusCode.RESOURCE_EXHAUSTED if error.full else grpc.StatusCode.UNAVAILABLE
-    details = (_error_info(ranking_pb2.ERROR_REASON_NO_ROOM), _retry_info(DISK_RETRY_S))
-    return Refusal(code, str(error), details)
+    if error.full:
+        code, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, ranking_pb2.ERROR_REASON_NO_ROOM
+    else:
+        code, reason = grpc.StatusCode.UNAVAILABLE, ranking_pb2.ERROR_REASON_STORE_UNAVAILABLE
+    return Refusal(code, str(error), (_error_info(reason), _retry_info(DISK_RETRY_S)))
 
 
 _bundle_invalid = _reasoned(

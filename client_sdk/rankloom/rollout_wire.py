@@ -1,0 +1,93 @@
+"""Rollouts between the SDK's values and the wire."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import UTC
+from typing import Any, Final
+
+from rankloom.checks import UINT32, checked_type, optional_integer, optional_number
+from rankloom.responses import wire_names
+from rankloom.rollouts import (
+    Gate,
+    GateOutcome,
+    GateSpec,
+    GenerationList,
+    Judgement,
+    Rollout,
+    RolloutState,
+)
+from rankloom_proto.v1 import rollout_pb2
+
+_STATES: Final = wire_names(rollout_pb2.RolloutState.items(), RolloutState, "ROLLOUT_STATE_")
+_OUTCOMES: Final = wire_names(rollout_pb2.GateOutcome.items(), GateOutcome, "GATE_OUTCOME_")
+_COUNTS: Final = frozenset({"min_samples", "min_group_samples", "top_k", "max_checks"})
+
+
+def gates_to_wire(gates: object) -> rollout_pb2.GateSpec | None:
+    """Return the bounds that are given, or raise InvalidRequestError naming the field."""
+    if gates is None:
+        return None
+    spec = checked_type(gates, GateSpec, "gates", "GateSpec")
+    bounds: dict[str, Any] = {
+        field.name: _bound(field.name, getattr(spec, field.name)) for field in fields(spec)
+    }
+    return rollout_pb2.GateSpec(**bounds)
+
+
+def _bound(name: str, value: object) -> float | None:
+    field = f"gates.{name}"
+    return (
+        optional_integer(value, UINT32, field) if name in _COUNTS else optional_number(value, field)
+    )
+
+
+def parse_rollout(rollout: rollout_pb2.Rollout) -> Rollout:
+    """Return one generation; what only a newer server knows becomes UNKNOWN."""
+    return Rollout(
+        generation=rollout.generation,
+        bundle_digest=rollout.bundle_digest,
+        state=_STATES.get(rollout.state, RolloutState.UNKNOWN),
+        percent=rollout.percent,
+        reason=rollout.reason,
+        back_to=rollout.back_to,
+        leases=rollout.leases,
+        loaded=rollout.loaded,
+        judgement=_judgement(rollout.judgement) if rollout.HasField("judgement") else None,
+    )
+
+
+def parse_generations(generations: rollout_pb2.Generations) -> GenerationList:
+    """Return all generations of a server."""
+    return GenerationList(
+        rollouts=tuple(parse_rollout(rollout) for rollout in generations.rollouts),
+        active=generations.active,
+        expert_bytes=generations.expert_bytes,
+        resident_bytes=generations.resident_bytes,
+        time=generations.time.ToDatetime(UTC),
+    )
+
+
+def _judgement(judgement: rollout_pb2.Judgement) -> Judgement:
+    return Judgement(
+        outcome=_outcome(judgement.outcome),
+        reason=judgement.reason,
+        gates=tuple(_gate(gate) for gate in judgement.gates),
+        num_trial=judgement.num_trial,
+        num_baseline=judgement.num_baseline,
+    )
+
+
+def _gate(gate: rollout_pb2.Gate) -> Gate:
+    return Gate(
+        name=gate.name,
+        group=gate.group,
+        value=gate.value,
+        bound=gate.bound,
+        samples=gate.samples,
+        outcome=_outcome(gate.outcome),
+    )
+
+
+def _outcome(number: int) -> GateOutcome:
+    return _OUTCOMES.get(number, GateOutcome.UNKNOWN)

@@ -1,0 +1,44 @@
+"""Looks, while there is nothing else to do, whether what is kept is still what was put."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from rankloom_adapters.bundle import BundleError
+from rankloom_adapters.store import BundleStore
+from rankloom_server import logs
+from rankloom_server.served import ServedLoader
+
+EVERY_S = 60.0
+
+
+class Integrity:
+    """Checks one kept bundle at a time, and the counts of the slots. Nothing is repaired."""
+
+    def __init__(self, loader: ServedLoader, store: BundleStore, every_s: float = EVERY_S) -> None:
+        self._loader, self._store, self._every_s = loader, store, every_s
+        self._left: Iterator[str] = iter(())
+
+    async def run(self) -> None:
+        """Goes on until it is cancelled."""
+        while True:
+            await asyncio.sleep(self._every_s)
+            if not any(runner.num_waiting for runner in self._loader.pool.runners):
+                await self.check_next()
+
+    async def check_next(self) -> None:
+        """One bundle; after the last one it begins anew. What is wrong goes to the log."""
+        digest = next(self._left, None)
+        if digest is None:
+            self._left = iter(sorted(self._store.digests))
+            digest = next(self._left, None)
+        try:
+            self._loader.pool.check_integrity()
+            if digest is not None:
+                await self._loader.read(self._store.check, digest)
+        except BundleError as error:
+            if digest in self._store.digests:  # it may have been let go meanwhile
+                logs.write("bundle_damaged", bundle_digest=digest, reason=str(error))
+        except ArithmeticError as error:
+            logs.fault("slots_miscounted", error)

@@ -1,0 +1,256 @@
+"""What `RolloutClient` sends: keys, the expected generation, gates, files; and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from client_sdk.recording_rollouts import RecordingRollouts
+from client_sdk.recording_server import fail
+from client_sdk.test_errors import error_info, retry_info
+from rankloom import (
+    CallCancelledError,
+    ClientClosedError,
+    ErrorReason,
+    GateSpec,
+    InvalidRequestError,
+    PreconditionError,
+    Rollout,
+    RolloutClient,
+    UnavailableError,
+)
+from rankloom.policy import MAX_ATTEMPTS
+from rankloom.uploads import CHUNK_BYTES
+from rankloom_proto.v1 import rollout_pb2 as wire
+
+Code = grpc.StatusCode
+Change = Callable[..., Rollout]
+
+CHANGES: dict[str, Callable[[RolloutClient], Change]] = {
+    "stage": lambda client: lambda **terms: client.stage("/next", **terms),
+    "stage_expert": lambda client: lambda **terms: client.stage_expert("x", "/next", **terms),
+    "start_shadow": lambda client: lambda **terms: client.start_shadow(5, **terms),
+    "start_canary": lambda client: lambda **terms: client.start_canary(5, 10, **terms),
+    "promote": lambda client: lambda **terms: client.promote(5, **terms),
+    "roll_back": lambda client: lambda **terms: client.roll_back(5, **terms),
+    "retire": lambda client: lambda **terms: client.retire(5, **terms),
+}
+
+
+@pytest.fixture
+def server() -> Iterator[RecordingRollouts]:
+    with RecordingRollouts() as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: RecordingRollouts) -> Iterator[RolloutClient]:
+    with RolloutClient(server.target) as client:
+        yield client
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_that_is_sent_again_keeps_its_key(
+    name: str, server: RecordingRollouts, client: RolloutClient
+) -> None:
+    change = CHANGES[name](client)
+    server.failures = [fail(Code.UNAVAILABLE, "starting", retry_info(1))]
+    change()
+    change()
+    keys = [each.idempotency_key for each in server.changes]
+    assert keys[0] == keys[1] != keys[2]
+    assert {each.expected_generation for each in server.changes} == {server.active}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_terms_that_are_given_are_sent_and_nobody_is_asked(
+    name: str, server: RecordingRollouts, client: RolloutClient
+) -> None:
+    CHANGES[name](client)(expected=0, key="k")
+    sent = server.changes[0]
+    assert (sent.expected_generation, sent.idempotency_key) == (0, "k")
+    assert server.num_lists == 0
+
+
+def test_what_stays_away_is_not_asked_for_ever(
+    server: RecordingRollouts, client: RolloutClient
+) -> None:
+    detail = error_info("REGISTRY_UNAVAILABLE")
+    server.failures = [fail(Code.UNAVAILABLE, "the disk", detail, retry_info(5))] * 9
+    with pytest.raises(UnavailableError) as caught:
+        client.retire(5)
+    assert len(server.changes) == MAX_ATTEMPTS
+    assert caught.value.reason is ErrorReason.REGISTRY_UNAVAILABLE
+    assert caught.value.retry_after_s == 5.0
+
+
+@pytest.mark.parametrize(
+    ("told", "current"),
+    [("7", 7), ("0", 0), ("", None), ("-1", None), ("seven", None), ("9" * 5000, None)],
+)
+def test_a_stale_change_is_told_what_is_active(
+    told: str, current: int | None, server: RecordingRollouts, client: RolloutClient
+) -> None:
+    detail = error_info("GENERATION_STALE", current=told)
+    server.failures = [fail(Code.ABORTED, "another is active", detail)]
+    with pytest.raises(PreconditionError) as caught:
+        client.promote(5)
+    assert (caught.value.reason, caught.value.current) == (ErrorReason.GENERATION_STALE, current)
+
+
+def test_gates_are_sent_as_given(server: RecordingRollouts, client: RolloutClient) -> None:
+    client.start_shadow(5)
+    client.start_shadow(5, gates=GateSpec(min_samples=30, max_ks=0.5))
+    client.start_canary(5, 10, gates=GateSpec(max_latency_ratio=2))
+    assert not server.changes[0].HasField("gates")
+    assert server.changes[1].gates == wire.GateSpec(min_samples=30, max_ks=0.5)
+    assert server.changes[2].gates == wire.GateSpec(max_latency_ratio=2.0)
+    assert server.changes[2].percent == 10
+
+
+def test_the_specification_has_every_bound_of_the_wire() -> None:
+    names = {field.name for field in wire.GateSpec.DESCRIPTOR.fields}
+    assert set(GateSpec.__dataclass_fields__) == names
+
+
+WRONG: dict[str, tuple[Callable[[RolloutClient], object], str]] = {
+    "generation": (lambda client: client.get(-1), "generation"),
+    "a word": (lambda client: client.retire("5"), "generation"),  # type: ignore[arg-type]
+    "percent": (lambda client: client.start_canary(5, True), "percent"),
+    "expected": (lambda client: client.retire(5, expected=2**64), "expected"),
+    "key": (lambda client: client.retire(5, key=b"k"), "key"),  # type: ignore[arg-type]
+    "url": (lambda client: client.stage(Path("/next")), "url"),  # type: ignore[arg-type]
+    "gates": (lambda client: client.start_shadow(5, gates={}), "gates"),  # type: ignore[arg-type]
+    "a bound": (
+        lambda client: client.start_shadow(5, gates=GateSpec(min_samples=2.5)),  # type: ignore[arg-type]
+        "gates.min_samples",
+    ),
+    "timeout": (lambda client: client.stage("/next", timeout_s=0), "timeout_s"),
+    "reason": (lambda client: client.retire(5, reason=None), "reason"),  # type: ignore[arg-type]
+    "forced": (
+        lambda client: client.promote(5, without_gates=1),  # type: ignore[arg-type]
+        "without_gates",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_the_wire_cannot_express_is_refused(
+    name: str, server: RecordingRollouts, client: RolloutClient
+) -> None:
+    call, field = WRONG[name]
+    with pytest.raises(InvalidRequestError) as caught:
+        call(client)
+    assert caught.value.violations[0].field == field
+    assert server.changes == []
+
+
+@pytest.mark.parametrize("token", ["", " padded", "two\nlines", "ключ", b"bytes"])
+def test_a_token_that_no_header_can_hold_is_refused(token: Any) -> None:  # noqa: ANN401
+    with pytest.raises(InvalidRequestError) as caught:
+        RolloutClient("localhost:1", token=token)
+    assert caught.value.violations[0].field == "token"
+    assert not token or str(token) not in str(caught.value)
+
+
+def bundle(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    listed: dict[str, object] = {name: {} for name in files}
+    (folder / "manifest.json").write_text(json.dumps({"files": listed}))
+    return folder
+
+
+def test_a_bundle_is_sent_in_pieces(
+    server: RecordingRollouts, client: RolloutClient, tmp_path: Path
+) -> None:
+    files = {"base/large": bytes(2 * CHUNK_BYTES + 1), "empty": b"", "whole": bytes(CHUNK_BYTES)}
+    folder = bundle(tmp_path, files)
+    (folder / "manifest.sig").write_bytes(b"sig")
+    (folder / "not-listed").write_bytes(b"x")
+    client.upload(folder, key="k")
+    assert server.chunks[1:] == [
+        ("manifest.sig", 3),
+        *[("base/large", CHUNK_BYTES), ("base/large", CHUNK_BYTES), ("base/large", 1)],
+        ("empty", 0),
+        ("whole", CHUNK_BYTES),
+    ]
+    assert server.chunks[0][0] == "manifest.json"
+    expected = wire.StageUploadHeader(expected_generation=server.active, idempotency_key="k")
+    assert server.changes == [expected]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        (None, "manifest.json: No such file"),
+        (b"[]", "manifest.json: no manifest"),
+        (b"\xff", "manifest.json: no manifest"),
+        (b'{"files": ["a"]}', "manifest.json: lists"),
+        (b'{"files": {"../secret": {}}}', "manifest.json: lists"),
+        (b'{"files": {"/etc/passwd": {}}}', "manifest.json: lists"),
+        (b'{"files": {"": {}}}', "manifest.json: lists"),
+        (b'{"files": {"gone": {}}}', "gone: no such file"),
+        (b'{"files": {"folder": {}}}', "folder: no such file"),
+    ],
+)
+def test_a_folder_that_is_no_bundle_is_not_sent(
+    manifest: bytes | None,
+    said: str,
+    server: RecordingRollouts,
+    client: RolloutClient,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "secret").write_text("of nobody's concern")
+    folder = tmp_path / "bundle"
+    (folder / "folder").mkdir(parents=True)
+    if manifest is not None:
+        (folder / "manifest.json").write_bytes(manifest)
+    with pytest.raises(InvalidRequestError, match=said) as caught:
+        client.upload(folder)
+    assert caught.value.violations[0].field == "folder"
+    assert (server.chunks, server.changes, server.num_lists) == ([], [], 0)
+
+
+def test_an_expert_has_two_files(
+    server: RecordingRollouts, client: RolloutClient, tmp_path: Path
+) -> None:
+    (tmp_path / "adapter_config.json").write_bytes(b"{}")
+    with pytest.raises(InvalidRequestError, match=r"adapter_model\.safetensors: no such file"):
+        client.upload(tmp_path, expert="x")
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"1234")
+    client.upload(tmp_path, expert="x")
+    assert server.chunks == [("adapter_config.json", 2), ("adapter_model.safetensors", 4)]
+    assert server.changes[0].expert == "x"
+
+
+def test_a_refused_upload_is_the_servers_word(
+    server: RecordingRollouts, client: RolloutClient, tmp_path: Path
+) -> None:
+    server.failures = [fail(Code.INVALID_ARGUMENT, "no", error_info("BUNDLE_INVALID"))]
+    with pytest.raises(InvalidRequestError) as caught:
+        client.upload(bundle(tmp_path, {}))
+    assert caught.value.reason is ErrorReason.BUNDLE_INVALID
+
+
+def test_closing_ends_an_upload(
+    server: RecordingRollouts,
+    client: RolloutClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def closing(_: Path) -> Iterator[bytes]:
+        client.close()
+        yield b""
+
+    monkeypatch.setattr("rankloom.uploads._pieces", closing)
+    with pytest.raises(CallCancelledError):
+        client.upload(bundle(tmp_path, {}), expected=4)
+    with pytest.raises(ClientClosedError):
+        client.upload(bundle(tmp_path, {}), expected=4)

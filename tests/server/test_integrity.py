@@ -1,0 +1,38 @@
+"""What rots on the disk is found while nothing else is to be done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rankloom_adapters.bundle import CATALOGUE
+from rankloom_adapters.store import BundleStore
+from rankloom_server.app import Parts
+from rankloom_server.integrity import Integrity
+from rankloom_server.served import ServedLoader
+from server.servers import settings
+
+
+async def test_a_rotten_bundle_is_named_in_the_log(
+    served_folder: Path, parts: Parts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, loader = BundleStore(tmp_path / "bundles"), ServedLoader(settings(), parts)
+    served = await loader.load(served_folder)
+    digest = store.put(served_folder)
+    integrity = Integrity(loader, store)
+    await integrity.check_next()
+    assert "bundle_damaged" not in capsys.readouterr().err
+    path = store.folder_of(digest) / CATALOGUE
+    path.write_bytes(path.read_bytes()[::-1])
+    await integrity.check_next()  # the first one again, after the last
+    line = json.loads(capsys.readouterr().err.splitlines()[-1])
+    assert (line["event"], line["bundle_digest"]) == ("bundle_damaged", digest)
+    assert CATALOGUE in line["reason"]
+    store.remove(digest)
+    await integrity.check_next()
+    loader.pool.release(served.runner)  # type: ignore[arg-type]
+    with pytest.raises(StopIteration):  # a seat that is given back twice is nobody's
+        loader.pool.release(served.runner)  # type: ignore[arg-type]
+    await loader.close()
