@@ -13,6 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from rankloom_adapters.generation import (
     GenerationInUseError,
+    GenerationRetiredError,
     Generations,
     Lease,
     Traffic,
@@ -244,3 +245,23 @@ class LeaseMachine(RuleBasedStateMachine):
 
 TestLeases = LeaseMachine.TestCase
 TestLeases.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+
+
+def test_who_still_holds_a_retired_generation_can_be_told_to_end() -> None:
+    generations: Generations[str] = Generations()
+    released: list[str] = []
+    for number, value in ((1, "first"), (2, "second")):
+        generations.add(number, value)
+    generations.direct(Traffic(1))
+    with generations.lease() as lease:
+        generations.revoke(1)
+        lease.check()  # it was not retired
+        generations.direct(Traffic(2))
+        generations.retire(1, released.append)
+        lease.check()
+        generations.revoke(1)
+        with pytest.raises(GenerationRetiredError, match="generation 1 was retired"):
+            lease.check()
+        assert released == [], "it is held until it is given back"
+    assert released == ["first"]
+    generations.revoke(1)  # gone: nobody is to be told

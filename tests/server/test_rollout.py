@@ -10,6 +10,7 @@ import pytest
 
 from rankloom_proto.v1 import rollout_pb2
 from rankloom_server.app import Parts
+from server import explanations
 from server.rankings import known_user, request, scores
 from server.rollouts import (
     Running,
@@ -272,3 +273,23 @@ async def test_users_are_known_to_the_log_by_nothing(
         await server.start_canary(2, 50)
         await server.rank(request(parts, user_id=f"{user}-planted"))
     assert "planted" not in capsys.readouterr().err
+
+
+async def test_explanations_are_as_fresh_as_rankings(
+    served_folder: Path, parts: Parts, tmp_path: Path
+) -> None:
+    files = expert_folder(served_folder, "global", tmp_path / "files", 4.0)
+    question = explanations.request(parts, user_id="nobody")
+    async with rolling_out(served_folder, tmp_path / "state") as server:
+        before = (await explanations.explain(server.ranking, question)).final
+        await server.stage_expert("global", files)
+        await server.promote(2)
+        after = (await explanations.explain(server.ranking, question)).final
+        assert (before.generation.number, after.generation.number) == (1, 2)
+        assert abs(after.score - before.score) > 1e-3
+        item = question.candidate.item_id
+        ranked = scores(await server.rank(request(parts, 1, user_id="nobody")))
+        assert after.score == pytest.approx(ranked[item], abs=1e-5)
+        question.options.generation = 1
+        pinned = (await explanations.explain(server.ranking, question)).final
+        assert pinned.score == pytest.approx(before.score, abs=1e-5)

@@ -62,3 +62,8 @@ def test_no_path_of_the_machine_is_written_down(bundle: Bundle, bundle_folder: P
     for name in bundle.parts:
         assert str(bundle_folder.parent).encode() not in bundle.read(name)
     assert str(bundle_folder.parent) not in json.dumps(dict(bundle.metadata))
+
+
+def test_each_expert_names_the_base_that_it_was_trained_on(bundle: Bundle) -> None:
+    digest = bundle.parts[parts.BASE_WEIGHTS].sha256
+    assert {load_expert(bundle, name).base_digest for name in bundle.experts()} == {digest}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rankloom_adapters.expert import WEIGHTS_FILE
+from rankloom_adapters.expert import BASE_DIGEST, WEIGHTS_FILE
 from rankloom_engine.model import Decoder
 from rankloom_engine.packing import collate
 from rankloom_training.metrics import auc
@@ -145,10 +145,18 @@ class ExpertTrainer:
         peft.set_peft_model_state_dict(self._adapted, state["adapter"])
         self.decoder.projector.load_state_dict(state["projector"])
 
-    def save(self, folder: Path) -> None:
-        """Writes the adapter in PEFT's file format."""
+    def save(self, folder: Path, base_digest: str) -> None:
+        """Writes the adapter in PEFT's file format.
+
+        ``base_digest``: SHA-256 of the base's weight file, which goes into the adapter's,
+        so that no server puts it on another base of the same shapes.
+        """
         self._adapted.save_pretrained(str(folder))
         (folder / "README.md").unlink(missing_ok=True)
+        path = folder / WEIGHTS_FILE
+        tensors = safetensors.torch.load(path.read_bytes())
+        # One entry: the library writes several in any order, and equal experts must be equal.
+        path.write_bytes(safetensors.torch.save(tensors, {BASE_DIGEST: base_digest}))
 
     def load_adapter(self, folder: Path) -> None:
         """Takes the adapter that ``save`` wrote."""
