@@ -52,7 +52,8 @@ _FROM: Mapping[Verb, frozenset[State]] = {
     Verb.CANARY: frozenset({State.WARMED, State.SHADOW, State.CANARY}),
     Verb.PROMOTE: frozenset({State.WARMED, State.SHADOW, State.CANARY}),
     Verb.ROLL_BACK: ON_TRIAL | {State.WARMED, State.ACTIVE},
-    Verb.RETIRE: frozenset({State.WARMED, State.ROLLED_BACK, State.QUARANTINED}),
+    # From staged too: there may never be room for it.
+    Verb.RETIRE: frozenset({State.STAGED, State.WARMED, State.ROLLED_BACK, State.QUARANTINED}),
 }
 _TO: Mapping[Verb, State] = {
     Verb.STAGE: State.STAGED,

@@ -818,7 +818,7 @@ Global___ListResponse: _TypeAlias = ListResponse  # noqa: Y015
 
 @_typing.final
 class Generations(_message.Message):
-    """All generations of a server, by number."""
+    """The generations of a server, by number; of those that were retired, the last hundred."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
