@@ -70,6 +70,8 @@ async def test_experts_without_room_are_refused_until_there_is_some(
         assert "retire a generation" in failure.message
         assert state_name(await server.get(2)) == "staged"
         await server.rank(request(parts))
+        await retire(server, 2, 1)
+        assert state_name(await server.get(2)) == "retired"
 
 
 async def test_a_server_with_keys_takes_signed_bundles_alone(

@@ -69,7 +69,7 @@ def test_there_is_one_trial_at_a_time(verb: Verb) -> None:
         run(ledger, verb, second, percent=1)
 
 
-@pytest.mark.parametrize("verb", [Verb.SHADOW, Verb.CANARY, Verb.PROMOTE, Verb.RETIRE])
+@pytest.mark.parametrize("verb", [Verb.SHADOW, Verb.CANARY, Verb.PROMOTE])
 def test_what_was_not_warmed_goes_nowhere(verb: Verb) -> None:
     ledger = run(serving(), Verb.STAGE)
     with pytest.raises(TransitionError, match=f"generation 2 is staged: no {verb.value}"):
