@@ -4,8 +4,9 @@
        ↓        └───────┴────────┴────────┴──→ rolled_back → retired
     quarantined ─────────────────────────────────────────────↗
 
-What serves nobody can be retired: also what is staged, or warmed. A generation's number is given when its bundle is staged and never used again. Promoting
-one puts the active one back to warmed, from where rolling back returns to it.
+What serves nobody can be retired: also what is staged, or warmed. A generation's number
+is given when its bundle is staged and never used again. Promoting one puts the active one
+back to warmed, from where rolling back returns to it.
 """
 
 from __future__ import annotations
