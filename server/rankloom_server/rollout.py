@@ -67,7 +67,8 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
         if request.WhichOneof("source") == "expert":
             _check_expert(expert.name)
             check_chars("expert.url", expert.url, 1, MAX_URL_CHARS)
-            made, origin = staging.expert(expert.name, expert.url), f"{expert.name} {expert.url}"
+            made = staging.expert(expert.name, expert.url, request.expected_generation)
+            origin = f"{expert.name} {expert.url}"
         else:
             check_chars("bundle_url", request.bundle_url, 1, MAX_URL_CHARS)
             made, origin = staging.bundle(request.bundle_url), request.bundle_url
@@ -86,7 +87,7 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
                     raise InvalidFieldError("chunk", "is not given; the header comes first alone")
                 await asyncio.to_thread(upload.write, message.chunk.name, message.chunk.data)
             made = (
-                staging.expert(header.expert, upload.folder)
+                staging.expert(header.expert, upload.folder, header.expected_generation)
                 if header.expert
                 else staging.bundle(str(upload.folder))
             )

@@ -13,6 +13,7 @@ from rankloom_adapters.derive import with_expert
 from rankloom_adapters.expert import check_base
 from rankloom_adapters.expert_files import read_expert
 from rankloom_adapters.norms import check_norms
+from rankloom_adapters.rollout.states import StaleError
 from rankloom_adapters.signing import SignatureError
 from rankloom_adapters.sources import fetch_bundle, fetch_expert, with_retries
 from rankloom_adapters.store import StoreError
@@ -42,14 +43,14 @@ class Staging:
             yield await self.loader.read(self._fetched_bundle, url, folder)
 
     @asynccontextmanager
-    async def expert(self, name: str, source: str | Path) -> AsyncIterator[Path]:
-        """A bundle like the active one, with this expert. Raises ExpertError too."""
+    async def expert(self, name: str, source: str | Path, expected: int) -> AsyncIterator[Path]:
+        """A bundle like the active one, with this expert. Raises ExpertError, StaleError too."""
         if self.loader.keyring is not None:
             raise SignatureError(
                 "this server takes signed bundles only: put the expert into a bundle, and sign it"
             )
         async with self._folder() as folder:
-            yield await self.loader.read(self._derived, name, source, folder)
+            yield await self.loader.read(self._derived, name, source, expected, folder)
 
     @asynccontextmanager
     async def upload(self) -> AsyncIterator[Upload]:
@@ -74,11 +75,11 @@ class Staging:
         self.loader.check_signature(open_bundle(source))
         return source
 
-    def _derived(self, name: str, source: str | Path, folder: Path) -> Path:
+    def _derived(self, name: str, source: str | Path, expected: int, folder: Path) -> Path:
         fetched = source
         if isinstance(source, str):
             fetched = with_retries(lambda: fetch_expert(source, folder / "expert"))
-        active = self._active()
+        active = self._active(expected)
         files = read_expert(name, Path(fetched))
         check_base(files.expert, active.parts[BASE_WEIGHTS].sha256)
         check_norms(files.expert, [load_expert(active, other) for other in active.experts()])
@@ -86,8 +87,11 @@ class Staging:
         with_expert(active, files, derived)
         return derived
 
-    def _active(self) -> Bundle:
+    def _active(self, expected: int) -> Bundle:
+        """The bundle that the caller believes to be active. Raises StaleError."""
         ledger = self.state.registry.ledger
+        if ledger.active != expected:
+            raise StaleError(ledger.active)
         digest = ledger.rollout(ledger.active).bundle_digest
         return self.loader.open(self.state.store.folder_of(digest))
 

@@ -293,3 +293,20 @@ async def test_explanations_are_as_fresh_as_rankings(
         question.options.generation = 1
         pinned = (await explanations.explain(server.ranking, question)).final
         assert pinned.score == pytest.approx(before.score, abs=1e-5)
+
+
+async def test_an_expert_is_put_into_the_bundle_that_its_sender_knows(
+    served_folder: Path, tmp_path: Path
+) -> None:
+    files = expert_folder(served_folder, "global", tmp_path / "files", 2.0)
+    async with rolling_out(served_folder, tmp_path / "state") as server:
+        await server.stage_expert("global", files)
+        await server.promote(2)
+        message = rollout_pb2.StageRequest(
+            expert=rollout_pb2.ExpertSource(name="global", url=str(files)),
+            expected_generation=1,
+            idempotency_key=key(),
+        )
+        failure = await failure_of(server.rollouts.Stage(message))
+        assert (failure.code, failure.reason) == (grpc.StatusCode.ABORTED, "GENERATION_STALE")
+        assert failure.metadata == {"current": "2"}
