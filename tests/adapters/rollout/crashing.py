@@ -1,11 +1,14 @@
 """A process that rolls bundles out, says what was acknowledged, and dies where it is told to.
 
-    python crashing.py FOLDER LINES
-    python crashing.py FOLDER PLACE TIMES
+Each line of standard input asks for one such process, forked off so that nothing is
+imported again, and is answered in one line of JSON when it has ended:
+
+    ["FOLDER", LINES]
+    ["FOLDER", "PLACE", TIMES]
 
 It kills itself once so many lines of rankloom_adapters have run in it, wherever that is,
 or when a line has run so many times: no handler runs and nothing is flushed. Without, it
-goes to its end, and says on standard error which lines have run, and how often.
+goes to its end, and tells which lines have run, and how often.
 """
 
 from __future__ import annotations
@@ -15,9 +18,10 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -135,18 +139,30 @@ class Killer:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
-    if len(sys.argv) == 4:
-        killer = Killer(1 << 30, sys.argv[2], int(sys.argv[3]))
-    else:
-        killer = Killer(int(sys.argv[2]))
+def run(folder: Path, where: Sequence[object], out: int, told: int) -> None:
+    """A whole run in this process, which may not come to its end."""
+    os.dup2(out, 1)
+    os.dup2(told, 2)
+    killer = Killer(1 << 30, *where) if len(where) == 2 else Killer(*where)  # type: ignore[arg-type]
     for name in ("second", "third"):
         write_bundle(folder, name)
     with opened(folder) as server:
         killer.begin()
         asyncio.run(roll_out(server, folder))
         killer.end()
+
+
+def main() -> None:
+    for line in sys.stdin:
+        folder, *where = json.loads(line)
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as told:
+            child = os.fork()
+            if not child:
+                run(Path(folder), where, out.fileno(), told.fileno())
+                os._exit(0)
+            _, status = os.waitpid(child, 0)
+            texts = [os.pread(file.fileno(), 1 << 20, 0).decode() for file in (out, told)]
+        print(json.dumps([os.waitstatus_to_exitcode(status), *texts]), flush=True)
 
 
 if __name__ == "__main__":

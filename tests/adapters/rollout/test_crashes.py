@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -33,7 +33,6 @@ COURSES = {
     2: [State.WARMED, State.SHADOW, State.CANARY, State.ACTIVE, State.ROLLED_BACK],
     3: [State.WARMED, State.ACTIVE],
 }
-_COMMAND = [sys.executable, crashing.__file__]
 
 
 @pytest.fixture(scope="module")
@@ -45,31 +44,48 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, *where: object) -> tuple[int, list[tuple[int, State]], str]:
+@pytest.fixture(scope="module")
+def processes() -> Iterator[subprocess.Popen[str]]:
+    """Makes processes that die where they are told to."""
+    command = [sys.executable, crashing.__file__]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as maker:
+        yield maker
+        assert maker.stdin is not None
+        maker.stdin.close()
+
+
+Processes = subprocess.Popen[str]
+
+
+def run(maker: Processes, folder: Path, *where: object) -> tuple[int, list[tuple[int, State]], str]:
     """Exit status, what was acknowledged, and where the process died."""
-    command = [*_COMMAND, str(folder), *map(str, where)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    rows = [line.split() for line in done.stdout.splitlines()]
-    return done.returncode, [(int(n), State(state)) for n, state in rows], done.stderr.strip()
+    assert maker.stdin is not None
+    assert maker.stdout is not None
+    maker.stdin.write(json.dumps([str(folder), *where]) + "\n")
+    maker.stdin.flush()
+    status, out, told = json.loads(maker.stdout.readline())
+    rows = [line.split() for line in out.splitlines()]
+    return status, [(int(n), State(state)) for n, state in rows], told
 
 
 @pytest.fixture(scope="module")
-def places(serving: Path) -> Counter[str]:
+def places(processes: Processes, serving: Path) -> Counter[str]:
     """The lines that a whole run goes through, and how often."""
     folder = serving.with_name("counted")
     shutil.copytree(serving, folder)
-    status, acknowledged, told = run(folder, 1 << 30)
+    status, acknowledged, told = run(processes, folder, 1 << 30)
     assert (status, len(acknowledged)) == (0, 8)
     check(folder, acknowledged)
     return Counter(json.loads(told))
 
 
-def killed(serving: Path, *where: object) -> str:
+def killed(maker: Processes, serving: Path, *where: object) -> str:
     """Kills a run somewhere, starts from what it left, and gives the place."""
     folder = serving.with_name("killed")
     shutil.copytree(serving, folder)
     try:
-        status, acknowledged, place = run(folder, *where)
+        status, acknowledged, place = run(maker, folder, *where)
         assert status == -signal.SIGKILL
         check(folder, acknowledged)
     finally:
@@ -104,18 +120,22 @@ def follows(rollouts: Mapping[int, Rollout], acknowledged: list[tuple[int, State
         assert course.index(rollouts[number].state) >= course.index(state)
 
 
-def test_it_comes_back_from_wherever_it_dies(serving: Path, places: Counter[str]) -> None:
+def test_it_comes_back_from_wherever_it_dies(
+    processes: Processes, serving: Path, places: Counter[str]
+) -> None:
     # A few lines short: how far threads come before one another differs a little.
     total, dice = places.total() * 9 // 10, random.Random(0)
     for lines in dice.sample(range(total), NUM_KILLS):
-        killed(serving, lines)
+        killed(processes, serving, lines)
 
 
-def test_it_comes_back_from_each_step_of_writing(serving: Path, places: Counter[str]) -> None:
+def test_it_comes_back_from_each_step_of_writing(
+    processes: Processes, serving: Path, places: Counter[str]
+) -> None:
     """Before each line that writes, registers, links, moves, syncs or lets go: five times each."""
     steps = [place for place in sorted(places) if place.split(":")[0] in STEPS]
     assert len(steps) >= 40
     for place in steps:
         times = places[place]
         for turn in range(TIMES):
-            assert killed(serving, place, 1 + turn * (times - 1) // (TIMES - 1)) == place
+            assert killed(processes, serving, place, 1 + turn * (times - 1) // (TIMES - 1)) == place
