@@ -27,8 +27,8 @@ from rankloom_training.serving import serving_rollouts
 
 EXPERT, CHANGE = "global", 1.05
 NUM_CALLERS, NUM_CANDIDATES = 2, 6
-PERCENT, MIN_USERS = 50, 60
-GATES = rankloom.GateSpec(min_samples=MIN_USERS, max_latency_ratio=2.0)
+PERCENT, MIN_USERS, MAX_USERS = 50, 5, 60
+MAX_LATENCY_RATIO = 2.0  # two callers on a busy machine wait for each other
 TRIAL_S, TURN_S, TIMEOUT_S = 90.0, 2.0, 10.0
 
 
@@ -39,6 +39,7 @@ class Traffic:
     ``serving``: the generation that must answer what is asked from now on; 0 where either may.
     """
 
+    num_users: int
     serving: int = 1
     answered: Counter[int] = field(default_factory=Counter)
     num_failed: int = 0
@@ -69,7 +70,13 @@ def roll_out(bundle: Path, console: Console) -> None:
             rankloom.RolloutClient(rollouts) as operator,
             _ranking(bundle, address) as traffic,
         ):
-            console.print(_course(operator, traffic, expert))
+            console.print(_course(operator, traffic, expert, _gates(traffic.num_users)))
+
+
+def _gates(num_users: int) -> rankloom.GateSpec:
+    """Each side of the canary is half of the users; half of those are enough to be judged."""
+    enough = max(MIN_USERS, min(MAX_USERS, num_users // 4))
+    return rankloom.GateSpec(min_samples=enough, max_latency_ratio=MAX_LATENCY_RATIO)
 
 
 def _new_expert(bundle: Bundle, folder: Path) -> Path:
@@ -82,7 +89,9 @@ def _new_expert(bundle: Bundle, folder: Path) -> Path:
     return folder
 
 
-def _course(operator: rankloom.RolloutClient, traffic: Traffic, expert: Path) -> Table:
+def _course(
+    operator: rankloom.RolloutClient, traffic: Traffic, expert: Path, gates: rankloom.GateSpec
+) -> Table:
     """Stage, canary, promote, roll back; each step with what callers had been answered by then."""
     table = Table("step", "state", "by 1", "by 2", "failed", "stale")
 
@@ -94,7 +103,7 @@ def _course(operator: rankloom.RolloutClient, traffic: Traffic, expert: Path) ->
     number = staged.generation
     note(f"stage a new {EXPERT} expert", staged)
     traffic.serving = 0
-    note(f"canary of {PERCENT} %", operator.start_canary(number, PERCENT, gates=GATES))
+    note(f"canary of {PERCENT} %", operator.start_canary(number, PERCENT, gates=gates))
     judged = _judged(operator, number)
     if judged.state is not rankloom.RolloutState.CANARY or not _passed(judged):
         note(
@@ -137,8 +146,9 @@ def _num_users(rollout: rankloom.Rollout) -> int:
 @contextmanager
 def _ranking(bundle: Path, address: str) -> Iterator[Traffic]:
     """Callers that rank for one user after the other until the block ends."""
-    opened, traffic, stop = open_bundle(bundle), Traffic(), threading.Event()
+    opened, stop = open_bundle(bundle), threading.Event()
     users = EventLog.from_bytes(opened.read(parts.EVENTS)).users
+    traffic = Traffic(len(users))
     items = [item.item_id for item in Catalogue.from_bytes(opened.read(parts.CATALOGUE)).items]
     threads = [
         threading.Thread(

@@ -1,0 +1,27 @@
+"""The demonstration's rollout, on a bundle of a small log."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+from rich.console import Console
+
+from rankloom_training.rollout_demo import roll_out
+
+COUNTS = re.compile(r"│ (\w[^│]*?) +│ (\w+) +│ (\d+) +│ (\d+) +│ (\d+) +│ (\d+) +│")
+
+
+def test_an_expert_goes_live_and_back_and_nobody_notices(served_folder: Path) -> None:
+    page = Console(file=io.StringIO(), record=True, width=120)
+    roll_out(served_folder, page)
+    rows = COUNTS.findall(page.export_text())
+    states = [row[1] for row in rows]
+    assert states == ["warmed", "canary", "canary", "active", "rolled_back"]
+    counts = [[int(each) for each in row[2:]] for row in rows]
+    assert counts[0][1] == 0 < counts[0][0]
+    assert counts[1][1] > 0, "the canary answers"
+    assert counts[3][1] > counts[2][1], "what was promoted answers"
+    assert counts[4][0] > counts[3][0], "what was rolled back to answers again"
+    assert {tuple(row[2:]) for row in counts} == {(0, 0)}, "failed, stale"
