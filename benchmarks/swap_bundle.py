@@ -1,0 +1,55 @@
+"""The bundle that is swapped: small enough for a thousand swaps to take minutes.
+
+Features and trees are trained on a part of the embedded data, in about a minute. Decoder
+and experts are random, and the experts strong, so that replacing any of them shows in
+every score.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+from serve_bundle import OPTIONS, with_random_decoder
+from workload import Shape
+
+from rankloom_adapters.bundle import open_bundle, seal
+from rankloom_training.pipeline import train_bundle
+from rankloom_training.planted import write_planted
+from rankloom_training.progress import Progress
+
+SHAPE = Shape("XS", 128, 2, 4, 2, 256, 4096, tied=True)
+NUM_USERS = 60
+STRENGTH = 32.0  # times workload.B_STD
+
+
+def make_bundle(folder: Path, shape: Shape = SHAPE) -> Path:
+    """Trains what is real under ``folder``, and puts a decoder of ``shape`` to it."""
+    write_planted(folder / "data")
+    _keep_users(folder / "data" / "interactions.csv", NUM_USERS)
+    train_bundle(folder / "data", folder / "trained", OPTIONS, Progress())
+    return swappable(folder / "trained", folder, shape)
+
+
+def swappable(trained: Path, folder: Path, shape: Shape) -> Path:
+    """A copy of a bundle with a random decoder and strong experts, under ``folder``."""
+    out = folder / "bundle"
+    with_random_decoder(trained, out, shape)
+    for file in out.glob("experts/*/*.safetensors"):
+        tensors = safetensors.numpy.load(file.read_bytes())
+        stronger = {
+            key: np.asarray(array * np.float32(STRENGTH if ".lora_B." in key else 1.0))
+            for key, array in tensors.items()
+        }
+        file.write_bytes(safetensors.numpy.save(stronger))
+    seal(out, open_bundle(trained).metadata)
+    return out
+
+
+def _keep_users(file: Path, num: int) -> None:
+    """Keeps the rows of the first users; they stand together."""
+    header, *rows = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    users = list(dict.fromkeys(row.partition(",")[0] for row in rows))[:num]
+    kept = [row for row in rows if row.partition(",")[0] in users]
+    file.write_text(header + "".join(kept), encoding="utf-8")

@@ -1,0 +1,77 @@
+"""Takes the load's answers as they come: checks each one, and times those of a phase."""
+
+from __future__ import annotations
+
+import math
+import time
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from swap_check import Checker
+from swap_load import Answer, Load
+from swap_operator import OperatorError
+
+PATIENCE_S = 60.0
+
+
+@dataclass(slots=True)
+class Phase:
+    """All rounds of a kind. ``latencies``: seconds of calls that lie within one round."""
+
+    latencies: array[float] = field(default_factory=lambda: array("d"))
+    seconds: float = 0.0
+    longest_gap_s: float = 0.0
+
+
+class Watcher:
+    """The answers so far. Take them between changes: the timeline must be up to date."""
+
+    def __init__(self, load: Load, checker: Checker) -> None:
+        self.checker = checker
+        self._num_of: Counter[int] = Counter()
+        self._load, self._phase = load, Phase()
+        self._begun = self._last = math.inf
+
+    @contextmanager
+    def during(self, phase: Phase) -> Iterator[None]:
+        """Calls that are made and answered in the body belong to the phase."""
+        self.take()
+        self._phase, self._begun = phase, time.monotonic()
+        self._last = self._begun
+        yield
+        self.take()
+        phase.seconds += time.monotonic() - self._begun
+        self._phase, self._begun = Phase(), math.inf
+
+    def take(self, timeout_s: float = 0.0) -> None:
+        """Checks what has come, and waits so long for the first."""
+        for answer in self._load.take(timeout_s):
+            self._num_of[answer.generation] += 1
+            self.checker.check(answer)
+            self._time(answer)
+
+    def watch(self, seconds: float) -> None:
+        """Checks what comes in that time."""
+        end = time.monotonic() + seconds
+        while (left_s := end - time.monotonic()) > 0.0:
+            self.take(left_s)
+
+    def await_answers(self, generation: int, num: int) -> None:
+        """Returns once that many have come from a generation. Raises OperatorError."""
+        end = time.monotonic() + PATIENCE_S
+        while self._num_of[generation] < num:
+            if time.monotonic() > end:
+                raise OperatorError(f"generation {generation} is active, and answers nobody")
+            self.take(0.1)
+
+    def _time(self, answer: Answer) -> None:
+        phase = self._phase
+        if answer.received < self._begun:
+            return
+        phase.longest_gap_s = max(phase.longest_gap_s, answer.received - self._last)
+        self._last = answer.received
+        if answer.sent >= self._begun and not answer.failure:
+            phase.latencies.append(answer.received - answer.sent)
