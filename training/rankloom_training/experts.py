@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import itertools
 import warnings
 from collections.abc import Callable, Sequence
@@ -145,18 +146,19 @@ class ExpertTrainer:
         peft.set_peft_model_state_dict(self._adapted, state["adapter"])
         self.decoder.projector.load_state_dict(state["projector"])
 
-    def save(self, folder: Path, base_digest: str) -> None:
+    def save(self, folder: Path, base_weights: Path) -> None:
         """Writes the adapter in PEFT's file format.
 
-        ``base_digest``: SHA-256 of the base's weight file, which goes into the adapter's,
-        so that no server puts it on another base of the same shapes.
+        The digest of the base's weight file goes into the adapter's, so that no server
+        puts it on another base of the same shapes.
         """
         self._adapted.save_pretrained(str(folder))
         (folder / "README.md").unlink(missing_ok=True)
         path = folder / WEIGHTS_FILE
         tensors = safetensors.torch.load(path.read_bytes())
         # One entry: the library writes several in any order, and equal experts must be equal.
-        path.write_bytes(safetensors.torch.save(tensors, {BASE_DIGEST: base_digest}))
+        digest = hashlib.sha256(base_weights.read_bytes()).hexdigest()
+        path.write_bytes(safetensors.torch.save(tensors, {BASE_DIGEST: digest}))
 
     def load_adapter(self, folder: Path) -> None:
         """Takes the adapter that ``save`` wrote."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -220,7 +219,7 @@ class _Run:
         train, valid = self._train_windows(maker), self._valid_windows(maker)
         trainer = ExpertTrainer(decoder, self._options.seed)
         self._learn(trainer, train, valid, self._options.global_recipe, with_projector=True)
-        trainer.save(folder / GLOBAL, self._base_digest())
+        trainer.save(folder / GLOBAL, self._work.folder / "base" / parts.BASE_WEIGHTS)
         (folder / "projector.safetensors").write_bytes(decoder.projector.to_bytes())
 
     def _groups(self, folder: Path) -> None:
@@ -254,11 +253,7 @@ class _Run:
                 # The best epoch of a few looks better than it is; what is not clearly
                 # better than the global expert would be noise in the mix.
                 trainer.load(start)
-            trainer.save(folder / name, self._base_digest())
-
-    def _base_digest(self) -> str:
-        weights = self._work.folder / "base" / parts.BASE_WEIGHTS
-        return hashlib.sha256(weights.read_bytes()).hexdigest()
+            trainer.save(folder / name, self._work.folder / "base" / parts.BASE_WEIGHTS)
 
     def _users_of(self, valid: list[Window]) -> NDArray[np.int64]:
         """(rows,) the users of validation windows' rows."""
