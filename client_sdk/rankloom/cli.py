@@ -10,10 +10,14 @@ Exit codes: 0 done; 1 the server answered with an error, or not at all, or a bun
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
-from typing import Final
+from types import FrameType
+from typing import Final, NoReturn
 
 from rankloom._version import __version__
 from rankloom.commands import Command
@@ -77,8 +81,32 @@ def _run(arguments: Sequence[str], chosen: str) -> int:
             command.configure(subparser)
             subparser.set_defaults(run=command.run)
     args = parser.parse_args(arguments)
-    exit_code: int = args.run(args)
-    return exit_code
+    if chosen not in _OWN:
+        return int(args.run(args))  # which looks after interrupts itself
+    with _quiet_when_interrupted():
+        return int(args.run(args))
+
+
+@contextmanager
+def _quiet_when_interrupted() -> Iterator[None]:
+    """Let no thread of gRPC complain about a call that an interrupt broke off amid its work.
+
+    An interrupt is raised between any two steps of the main thread, so that the thread which
+    reads the channel can find a call half made. Its traceback would be of no use to anyone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # never interrupted
+        return
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+        threading.excepthook = lambda _: None  # for good: the command ends, that thread may be late
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _loaded(plugin: EntryPoint) -> Command:

@@ -246,11 +246,25 @@ def test_help_lists_every_command_with_a_text(capsys: pytest.CaptureFixture[str]
     assert names | {"rank"} <= described
 
 
-def test_interrupt_leaves_quietly(server: RecordingServer) -> None:
+# As gRPC's thread does where an interrupt came amid the making of a call.
+WITH_A_BROKEN_THREAD = """
+import sys, threading
+from rankloom.cli import main
+
+code = main()
+thread = threading.Thread(target=lambda: {}["no such call"])
+thread.start()
+thread.join()
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("program", [["-m", "rankloom"], ["-c", WITH_A_BROKEN_THREAD]])
+def test_interrupt_leaves_quietly(server: RecordingServer, program: list[str]) -> None:
     server.will(wait(30.0))
     options = ["--server", server.target, "--user", "u", "--items", "a", "--timeout", "25"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "rankloom", "rank", *options],
+        [sys.executable, *program, "rank", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
