@@ -41,6 +41,7 @@ _DECODER_PARTS = (
     parts.PROJECTOR,
     parts.PROMPT,  # verdicts are tokens that it names
 )
+_PROMPT_PARTS = (parts.CATALOGUE, parts.BASE_TOKENIZER, parts.PROMPT, parts.ITEM_VECTORS)
 MAX_SLOTS = 256
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -78,25 +79,41 @@ def load_engine(bundle: Bundle, hardware: Hardware | None = None, expert_bytes: 
     return Engine(weaver, _load_decoder(bundle, fmt, experts, hardware or Hardware(), expert_bytes))
 
 
-def load_weaver(bundle: Bundle) -> Weaver:
-    """All but the model: tokenizer, gate, calibration, item vectors. Raises as load_engine."""
+def load_weaver(bundle: Bundle, builder: PromptBuilder | None = None) -> Weaver:
+    """All but the model: tokenizer, gate, calibration, item vectors. Raises as load_engine.
+
+    ``builder``: one that was made from the same parts.
+    """
     gate = Gate.from_bytes(bundle.read(parts.GATE))
-    tokenizer = load_tokenizer(bundle.read(parts.BASE_TOKENIZER))
-    fmt = PromptFormat.from_bytes(bundle.read(parts.PROMPT))
-    vectors = load_item_vectors(bundle.read(parts.ITEM_VECTORS))
-    if vectors.shape[1] != gate.dim:
+    builder = builder or _load_builder(bundle)
+    if builder.dim != gate.dim:
         raise ModelError("item vectors: not of the gate's latent space")
     return Weaver(
         gate,
         tuple(_part(bundle, expert_part(name, WEIGHTS_FILE)).sha256 for name in gate.experts),
         Calibration.from_bytes(bundle.read(parts.CALIBRATION)),
-        PromptBuilder(tokenizer, fmt, vectors),
+        builder,
     )
+
+
+def _load_builder(bundle: Bundle) -> PromptBuilder:
+    tokenizer = load_tokenizer(bundle.read(parts.BASE_TOKENIZER))
+    fmt = PromptFormat.from_bytes(bundle.read(parts.PROMPT))
+    return PromptBuilder(tokenizer, fmt, load_item_vectors(bundle.read(parts.ITEM_VECTORS)))
 
 
 def decoder_key(bundle: Bundle) -> str:
     """Of all that a decoder is made from, by the manifest: equal keys can share one."""
-    return " ".join(_part(bundle, name).sha256 for name in _DECODER_PARTS)
+    return _key(bundle, _DECODER_PARTS)
+
+
+def builder_key(bundle: Bundle) -> str:
+    """Of all that prompts are built from, what a builder keeps of the catalogue too."""
+    return _key(bundle, _PROMPT_PARTS)
+
+
+def _key(bundle: Bundle, names: Sequence[str]) -> str:
+    return " ".join(_part(bundle, name).sha256 for name in names)
 
 
 def expert_keys(bundle: Bundle, names: Sequence[str]) -> list[str]:

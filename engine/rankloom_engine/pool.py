@@ -13,6 +13,7 @@ import gc
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from rankloom_engine.explain import Wording, Words
 from rankloom_engine.loading import (
     Engine,
     Hardware,
+    builder_key,
     decoder_key,
     expert_keys,
     load_engine,
@@ -32,7 +34,7 @@ from rankloom_engine.loading import (
     load_weaver,
 )
 from rankloom_engine.mixture import Mixture, Weights
-from rankloom_engine.prompt import Prompt
+from rankloom_engine.prompt import Prompt, PromptBuilder
 from rankloom_engine.runner import EngineLimits, EngineRunner, Scored, Terms, model_thread
 from rankloom_engine.slots import Slots
 from rankloom_engine.weaver import Weaver
@@ -109,6 +111,8 @@ class EnginePool:
         self._loader = loader
         self._thread = model_thread()
         self._shared: list[_Shared] = []
+        # Not for the milliseconds alone: a tokenizer's cache outlives it, on every thread.
+        self._builders: WeakValueDictionary[str, PromptBuilder] = WeakValueDictionary()
         self._closing: set[asyncio.Task[None]] = set()
 
     @property
@@ -122,7 +126,8 @@ class EnginePool:
         Raises the ValueErrors of load_engine, or NoRoomError.
         """
         loop, key = asyncio.get_running_loop(), decoder_key(bundle)
-        weaver = await loop.run_in_executor(self._loader, load_weaver, bundle)
+        known = self._builders.get(builder_key(bundle))
+        weaver = await loop.run_in_executor(self._loader, load_weaver, bundle, known)
         for shared in self._shared:
             if shared.key == key:
                 with contextlib.suppress(_MisfitError):
@@ -148,7 +153,7 @@ class EnginePool:
             raise ModelError(f"the bundle's parts do not work together: {error}") from error
         self._shared.append(shared)
         taken = shared.slots.take(expert_keys(bundle, engine.weaver.gate.experts))
-        return _seat(shared, engine.weaver, taken.slots)
+        return self._seat(shared, bundle, engine.weaver, taken.slots)
 
     def release(self, seat: Seat) -> None:
         """Gives a generation's slots back; a decoder that nobody needs is let go."""
@@ -187,7 +192,13 @@ class EnginePool:
         except BaseException:
             shared.slots.give_back(taken.slots, unwritten=taken.new)
             raise
-        return _seat(shared, weaver, taken.slots)
+        return self._seat(shared, bundle, weaver, taken.slots)
+
+    def _seat(self, shared: _Shared, bundle: Bundle, weaver: Weaver, slots: Sequence[int]) -> Seat:
+        shared.num_seats += 1
+        self._builders[builder_key(bundle)] = weaver.builder
+        places = np.array(slots, dtype=np.int64)
+        return Seat(weaver, shared.runner, places, shared.mixture.num_slots)
 
     async def _read(self, bundle: Bundle, names: Sequence[str]) -> list[Expert]:
         loop = asyncio.get_running_loop()
@@ -216,9 +227,3 @@ def _check(mixture: Mixture, experts: Sequence[Expert]) -> None:
             mixture.check(expert)
     except ExpertError as error:
         raise _MisfitError from error
-
-
-def _seat(shared: _Shared, weaver: Weaver, slots: Sequence[int]) -> Seat:
-    shared.num_seats += 1
-    places = np.array(slots, dtype=np.int64)
-    return Seat(weaver, shared.runner, places, shared.mixture.num_slots)

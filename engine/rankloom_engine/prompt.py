@@ -113,8 +113,9 @@ class PromptBuilder:
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         self.structural = frozenset(tokenizer.get_added_tokens_decoder())
+        self.dim = item_vectors.shape[1]
         self._item_vectors = item_vectors
-        self._no_vector = np.zeros(item_vectors.shape[1], dtype=np.float32)
+        self._no_vector = np.zeros(self.dim, dtype=np.float32)
         self._ids: dict[int, tuple[int, ...]] = {}
         self._events: dict[tuple[int, bool], Segment] = {}
         self._frames: dict[int, Segment] = {}

@@ -32,7 +32,7 @@ class Weaver:
     gate: Gate
     expert_digests: tuple[str, ...]
     calibration: Calibration
-    _builder: PromptBuilder
+    builder: PromptBuilder
 
     def prompt(
         self,
@@ -42,16 +42,16 @@ class Weaver:
         tabular: NDArray[np.float32],
     ) -> Prompt:
         """One request's tokens: ``vector`` (dim,), ``tabular`` (candidates, columns)."""
-        return self._builder.prompt(vector, events, candidates, tabular)
+        return self.builder.prompt(vector, events, candidates, tabular)
 
     @property
     def stops(self) -> frozenset[int]:
         """Tokens that end an explanation: the tokenizer's own structure."""
-        return self._builder.structural
+        return self.builder.structural
 
     def speech(self) -> Speech:
         """Token ids of an explanation to text."""
-        return Speech(self._builder.tokenizer)
+        return Speech(self.builder.tokenizer)
 
     def finish(self, margins: NDArray[np.float32], prior: NDArray[np.float64]) -> Scores:
         """The language model's margin on top of the trees' logit it was trained on."""

@@ -15,7 +15,7 @@ from rankloom_features.provider import FeatureProvider
 from rankloom_server.errors import StartError
 
 
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class FeatureParts:
     """A bundle's own features. ``popularity``: (items,) training rows of each item."""
 

@@ -6,12 +6,11 @@ import asyncio
 import math
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
-from weakref import WeakValueDictionary
 
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle, BundleError, open_bundle
@@ -55,10 +54,20 @@ def load_parts(folder: Path, hardware: Hardware | None = None, expert_bytes: int
         raise StartError(f"{folder}: {error}") from error
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Kept:
+    """What one generation serves with."""
+
+    own: FeatureParts
+    trees: TreeRanker
+    seat: Seat
+
+
 class ServedLoader:
     """Loads generations into one pool of engines. Use it from one event loop.
 
-    Files are read on a thread of the lowest priority: requests go first.
+    Files are read on a thread of the lowest priority: requests go first. What a generation
+    has in common with another that serves is shared, and not loaded again.
     """
 
     def __init__(self, settings: Settings, first: Parts | None = None) -> None:
@@ -69,8 +78,7 @@ class ServedLoader:
         expert_bytes = settings.expert_slots_mib << 20
         self.pool = EnginePool(hardware, _limits(settings), expert_bytes, self.files)
         self._remote = RemoteFeatures(settings.features) if settings.features else None
-        self._known: WeakValueDictionary[str, FeatureParts] = WeakValueDictionary()
-        self._kept: dict[Served, tuple[FeatureParts, Seat]] = {}
+        self._kept: dict[Served, _Kept] = {}
         self._loop = asyncio.get_running_loop()
         self.keyring = _keyring(settings)
         self._first = first
@@ -82,9 +90,9 @@ class ServedLoader:
             bundle = first.own.bundle if first else await self.read(self.open, folder)
             self.check_signature(bundle)
             own = first.own if first else await self._features_of(bundle)
-            trees = first.trees if first else await self.read(_trees, bundle)
+            trees = first.trees if first else await self._trees_of(bundle)
             admitted = self.pool.adopt(first.engine, bundle) if first else self.pool.admit(bundle)
-            return await self._tried(own, await admitted, trees)
+            return await self._tried(_Kept(own, trees, await admitted))
         except NoSlotError as error:
             raise NoRoomError(str(error)) from error
         except (StartError, ValueError) as error:
@@ -104,8 +112,7 @@ class ServedLoader:
         self._loop.call_soon_threadsafe(self._release, served)
 
     def _release(self, served: Served) -> None:
-        _, seat = self._kept.pop(served)
-        self.pool.release(seat)
+        self.pool.release(self._kept.pop(served).seat)
 
     async def close(self) -> None:
         """Finishes what was submitted, then stops."""
@@ -120,36 +127,41 @@ class ServedLoader:
         return await loop.run_in_executor(self.files, function, *arguments)
 
     async def _features_of(self, bundle: Bundle) -> FeatureParts:
-        """The bundle's features; those that another generation has too are not loaded twice."""
-        known = self._known.get(_features_key(bundle))
-        if known is not None:
-            return replace(known, bundle=bundle)
+        for kept in self._kept.values():
+            if _are_same(FEATURE_PARTS, kept.own.bundle, bundle):
+                return replace(kept.own, bundle=bundle)
         return await self.read(features_of, bundle)
 
-    async def _tried(self, own: FeatureParts, seat: Seat, trees: TreeRanker) -> Served:
-        served = self._served(own, seat, trees)
+    async def _trees_of(self, bundle: Bundle) -> TreeRanker:
+        for kept in self._kept.values():
+            if _are_same(parts.RANKERS, kept.own.bundle, bundle):
+                return kept.trees
+        return await self.read(_trees, bundle)
+
+    async def _tried(self, new: _Kept) -> Served:
+        served, gate = self._served(new), new.seat.weaver.gate
         try:
-            if seat.weaver.gate.dim != own.provider.encoder.dim:
+            if gate.dim != new.own.provider.encoder.dim:
                 raise BundleError(parts.GATE, "not of the feature model's latent space")
-            await _try_out(served, own)
+            await _try_out(served, new.own)
         except BaseException:
-            self.pool.release(seat)
+            self.pool.release(new.seat)
             raise
-        self._kept[served] = (own, seat)
-        self._known[_features_key(own.bundle)] = own
+        self._kept[served] = new
         return served
 
-    def _served(self, own: FeatureParts, seat: Seat, trees: TreeRanker) -> Served:
-        source: FeatureSource = self._remote or EmbeddedFeatures(own.provider)
+    def _served(self, new: _Kept) -> Served:
+        provider = new.own.provider
+        source: FeatureSource = self._remote or EmbeddedFeatures(provider)
         return Served(
-            bundle_digest=own.bundle.digest,
-            catalogue=own.provider.catalogue,
-            popularity=own.popularity,
+            bundle_digest=new.own.bundle.digest,
+            catalogue=provider.catalogue,
+            popularity=new.own.popularity,
             features=source,
-            space=space_of(own.provider),
-            trees=trees,
-            weaver=seat.weaver,
-            runner=seat,
+            space=space_of(provider),
+            trees=new.trees,
+            weaver=new.seat.weaver,
+            runner=new.seat,
         )
 
 
@@ -169,8 +181,9 @@ def _limits(settings: Settings) -> EngineLimits:
     )
 
 
-def _features_key(bundle: Bundle) -> str:
-    return " ".join(bundle.parts[name].sha256 for name in FEATURE_PARTS if name in bundle.parts)
+def _are_same(names: Sequence[str], one: Bundle, other: Bundle) -> bool:
+    """Whether these parts of two bundles are; a part that is missing is found when it is read."""
+    return all(one.parts.get(name) == other.parts.get(name) for name in names)
 
 
 def _trees(bundle: Bundle) -> TreeRanker:
