@@ -140,7 +140,7 @@ class RolledOut(Lifetimes):
         await self.manager.close()
 
     async def _begin_with(self, bundle: Path) -> None:
-        attempt = f"first {len(self.manager.ledger.rollouts)}"
+        attempt = f"first {self.manager.ledger.newest}"
         staged = await self.manager.stage(bundle, 0, f"{attempt} stage", str(bundle))
         if staged.state is State.QUARANTINED:
             raise StartError(f"{bundle}: {staged.reason}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from rankloom_adapters.bundle import PROJECTOR, open_bundle, seal
+from rankloom_adapters.bundle import PROJECTOR, RANKERS, open_bundle, seal
 from rankloom_proto.v1 import rollout_pb2
 from rankloom_server.app import Parts
+from rankloom_server.served import ServedLoader
 from server.rankings import request, scores
 from server.rollouts import Running, expert_folder, key, other_bundle, rolling_out, state_name
-from server.servers import failure_of
+from server.servers import failure_of, settings
 
 
 def with_other_projector(bundle: Path, folder: Path) -> Path:
@@ -24,6 +26,13 @@ def with_other_projector(bundle: Path, folder: Path) -> Path:
     tensors = safetensors.numpy.load((folder / PROJECTOR).read_bytes())
     changed = {name: np.asarray(array * 1.5) for name, array in tensors.items()}
     (folder / PROJECTOR).write_bytes(safetensors.numpy.save(changed))
+    seal(folder, {**open_bundle(bundle).metadata})
+    return folder
+
+
+def with_other_trees(bundle: Path, folder: Path) -> Path:
+    shutil.copytree(bundle, folder)
+    shutil.copy(folder / RANKERS[0], folder / RANKERS[1])
     seal(folder, {**open_bundle(bundle).metadata})
     return folder
 
@@ -50,6 +59,24 @@ async def test_another_base_has_a_decoder_of_its_own_which_goes_with_it(
         await retire(server, 1, 2)
         assert (await server.all()).expert_bytes == one_decoder
         assert scores(await server.rank(request(parts))) == pytest.approx(second, abs=1e-5)
+
+
+async def test_what_generations_have_in_common_is_loaded_once(
+    served_folder: Path, tmp_path: Path
+) -> None:
+    loader = ServedLoader(settings(bundle=served_folder))
+    first = await loader.load(served_folder)
+    for number in range(3):  # none of them takes what they share along when it goes
+        other = await loader.load(other_bundle(served_folder, tmp_path / str(number), 2 + number))
+        assert other.trees is first.trees
+        assert other.catalogue is first.catalogue
+        assert other.weaver.builder is first.weaver.builder
+        loader.release(other)
+        await asyncio.sleep(0)
+    different = await loader.load(with_other_trees(served_folder, tmp_path / "trees"))
+    assert different.trees is not first.trees
+    assert different.catalogue is first.catalogue
+    await loader.close()
 
 
 async def test_experts_without_room_are_refused_until_there_is_some(

@@ -43,6 +43,9 @@ class Verb(Enum):
     RETIRE = "retire"
 
 
+# A part of the registry's format: which commands are known again depends on it.
+MAX_RETIRED = 100
+
 LOADED = frozenset({State.WARMED, State.SHADOW, State.CANARY, State.ACTIVE})
 ON_TRIAL = frozenset({State.SHADOW, State.CANARY})
 _NEED_NO_OTHER_TRIAL = frozenset({Verb.SHADOW, Verb.CANARY, Verb.PROMOTE})
@@ -131,12 +134,17 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """All that has happened: rollouts by generation, and the commands by their keys."""
+    """What has happened: rollouts by generation, and the commands about them by their keys.
+
+    Of retired generations the last MAX_RETIRED are kept, with their commands; the registry
+    has them all. ``newest``: the largest number that was given.
+    """
 
     rollouts: Mapping[int, Rollout] = field(default_factory=lambda: MappingProxyType({}))
     commands: Mapping[str, tuple[Command, int]] = field(
         default_factory=lambda: MappingProxyType({})
     )
+    newest: int = 0
 
     @property
     def active(self) -> int:
@@ -154,6 +162,8 @@ class Ledger:
     def rollout(self, generation: int) -> Rollout:
         """Raises UnknownRolloutError."""
         if generation not in self.rollouts:
+            if 0 < generation <= self.newest:
+                raise UnknownRolloutError(f"generation {generation} was retired long ago")
             raise UnknownRolloutError(f"there is no generation {generation}")
         return self.rollouts[generation]
 
@@ -179,19 +189,28 @@ def after(ledger: Ledger, command: Command) -> tuple[Ledger, Rollout]:
         raise StaleError(ledger.active)
     changed = _changed(ledger, command)
     subject = changed[0]
-    return (
-        Ledger(
-            MappingProxyType({**ledger.rollouts, **{each.generation: each for each in changed}}),
-            MappingProxyType({**ledger.commands, command.key: (command, subject.generation)}),
-        ),
-        subject,
-    )
+    rollouts = {**ledger.rollouts, **{each.generation: each for each in changed}}
+    commands = {**ledger.commands, command.key: (command, subject.generation)}
+    return _without_oldest(rollouts, commands, subject), subject
+
+
+def _without_oldest(
+    rollouts: dict[int, Rollout], commands: dict[str, tuple[Command, int]], subject: Rollout
+) -> Ledger:
+    """The ledger without retired generations beyond MAX_RETIRED; the subject stays."""
+    newest = max(rollouts)
+    retired = sorted(n for n, each in rollouts.items() if each.state is State.RETIRED)
+    forgotten = {*retired[:-MAX_RETIRED]} - {subject.generation}
+    if forgotten:
+        rollouts = {n: each for n, each in rollouts.items() if n not in forgotten}
+        commands = {key: each for key, each in commands.items() if each[1] not in forgotten}
+    return Ledger(MappingProxyType(rollouts), MappingProxyType(commands), newest)
 
 
 def _changed(ledger: Ledger, command: Command) -> list[Rollout]:
     """The generation that the command is about as it will be, then others that move with it."""
     if command.verb is Verb.STAGE:
-        return [Rollout(max(ledger.rollouts, default=0) + 1, command.bundle_digest, State.STAGED)]
+        return [Rollout(ledger.newest + 1, command.bundle_digest, State.STAGED)]
     before = ledger.rollout(command.generation)
     _check(ledger, before, command)
     moved = replace(

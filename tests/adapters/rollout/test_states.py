@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from adapters.rollout.commands import command, in_state, run, serving, staged_and_warmed, states
 from rankloom_adapters.rollout.states import (
     LOADED,
+    MAX_RETIRED,
     ON_TRIAL,
     KeyReusedError,
     Ledger,
@@ -39,6 +40,33 @@ def test_rolling_back_what_is_active_returns_to_what_was() -> None:
     ledger = run(run(ledger, Verb.PROMOTE, number), Verb.ROLL_BACK, number, reason="slow")
     assert states(ledger) == {1: State.ACTIVE, 2: State.ROLLED_BACK}
     assert ledger.rollout(2).reason == "slow"
+
+
+def test_of_what_was_retired_the_last_are_known() -> None:
+    ledger, kept = staged_and_warmed(serving(), "kept")
+    for _ in range(MAX_RETIRED + 5):
+        ledger, number = staged_and_warmed(ledger)
+        retire = command(Verb.RETIRE, number, ledger.active)
+        ledger, gone = after(ledger, retire)
+        assert after(ledger, retire) == (ledger, gone)
+    assert len(in_state(ledger, State.RETIRED)) == MAX_RETIRED
+    assert {each for _, each in ledger.commands.values()} == set(ledger.rollouts)
+    assert (ledger.active, states(ledger)[kept]) == (1, State.WARMED)
+    assert ledger.newest == number == MAX_RETIRED + 7
+    with pytest.raises(UnknownRolloutError, match="generation 3 was retired long ago"):
+        ledger.rollout(3)
+    assert max(run(ledger, Verb.STAGE).rollouts) == number + 1
+
+
+def test_one_that_is_retired_late_is_known_until_the_next_command() -> None:
+    ledger, early = staged_and_warmed(serving())
+    for _ in range(MAX_RETIRED):
+        ledger, number = staged_and_warmed(ledger)
+        ledger = run(ledger, Verb.RETIRE, number)
+    retire = command(Verb.RETIRE, early, ledger.active)
+    ledger, gone = after(ledger, retire)
+    assert after(ledger, retire) == (ledger, gone)
+    assert early not in run(ledger, Verb.STAGE).rollouts
 
 
 @pytest.mark.parametrize("verb", [Verb.SHADOW, Verb.CANARY])
