@@ -8,6 +8,7 @@ earlier pass as its keys and values. The last layer works for the verdicts alone
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -45,7 +46,7 @@ class HeldPrefix:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
+class Rule:
     """How a layer attends: score factor, window in tokens, and bound on scores."""
 
     scale: float | None
@@ -53,7 +54,7 @@ class _Rule:
     softcap: float | None
 
 
-class _KeysTaken(Exception):
+class KeysTaken(Exception):
     """The last layer's keys and values are there: the rest of its work is not needed."""
 
 
@@ -78,23 +79,23 @@ class _RowPass:
             self._kept[layer] = key[:, :, prefix].clone(), value[:, :, prefix].clone()
         return key, value
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, rule: _Rule) -> list[Tensor]:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> list[Tensor]:
         """The whole row: the prefix, then the candidates."""
         own, found = query[:, :, self.start : self.stop], []
         if self.num_prefix:
             seen = slice(0, self._row.held + self.num_prefix)
             mask = self._prefix_mask(rule.window, query)
             part = own[:, :, : self.num_prefix]
-            found.append(_attend(part, key[:, :, seen], value[:, :, seen], mask, rule))
+            found.append(attend(part, key[:, :, seen], value[:, :, seen], mask, rule))
         if self.num_prefix < own.shape[2]:
             mask = self._candidate_mask(rule.window, query)
-            found.append(_attend(own[:, :, self.num_prefix :], key, value, mask, rule))
+            found.append(attend(own[:, :, self.num_prefix :], key, value, mask, rule))
         return found
 
-    def attend_verdicts(self, query: Tensor, key: Tensor, value: Tensor, rule: _Rule) -> Tensor:
+    def attend_verdicts(self, query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
         """The last token of each candidate; ``query`` holds only those."""
         mask = self._additive(self._allowed(self._row.verdict_at, rule.window), query)
-        return _attend(query, key, value, mask, rule)
+        return attend(query, key, value, mask, rule)
 
     def held(self) -> HeldPrefix | None:
         """The prefix's keys and values, if they were to be kept or were given."""
@@ -140,8 +141,44 @@ class _RowPass:
         return mask[None, None].to(like.device)
 
 
-class Pass:
-    """What the layers' attention needs to know of the pass that is running.
+class RunningPass(ABC):
+    """What the layers' attention needs to know of the pass that is running."""
+
+    def __init__(self) -> None:
+        self._taking = False
+
+    @abstractmethod
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
+        """(1, heads, tokens, size) of each → (1, tokens, heads, size).
+
+        Raises KeysTaken where keys and values are all that is wanted of the last layer.
+        """
+
+    @property
+    @abstractmethod
+    def verdict_at(self) -> Tensor:
+        """(verdicts,) places of the tokens that the last layer works for."""
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Makes this the pass that the attention of this thread's models works for."""
+        token = _running.set(self)
+        try:
+            yield
+        finally:
+            _running.reset(token)
+
+    def take_last_keys(self, layer: Any, hidden: Tensor, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Runs the last layer up to its keys and values, which all tokens give."""
+        self._taking = True
+        try:
+            layer(hidden, *args, **kwargs)
+        except KeysTaken:
+            return
+
+
+class Pass(RunningPass):
+    """A pass whose rows attend one after the other, each in no more space than it needs.
 
     ``held``: each row's prefix from an earlier pass, or None. ``keep``: whether the
     row's own prefix is to be held for later passes.
@@ -153,57 +190,44 @@ class Pass:
         held: Sequence[HeldPrefix | None] | None = None,
         keep: Sequence[bool] | None = None,
     ) -> None:
+        super().__init__()
         num = len(batch.rows)
         ends = [0]
-        self.rows: list[_RowPass] = []
+        self._rows: list[_RowPass] = []
         for row, own, kept in zip(
             batch.rows, held or [None] * num, keep or [False] * num, strict=True
         ):
-            self.rows.append(_RowPass(row, ends[-1], own, keep=kept))
+            self._rows.append(_RowPass(row, ends[-1], own, keep=kept))
             ends.append(ends[-1] + len(row))
         self._batch = batch
         self._last: list[tuple[Tensor, Tensor]] | None = None
-        self._taking = False
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Makes this the pass that the attention of this thread's models works for."""
-        token = _running.set(self)
-        try:
-            yield
-        finally:
-            _running.reset(token)
+    def held(self, number: int) -> HeldPrefix | None:
+        """A row's prefix, if it was to be kept or was given."""
+        return self._rows[number].held()
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: _Rule) -> Tensor:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
         """(1, heads, tokens, size) of each → (1, tokens, heads, size)."""
         if self._last is not None:
             return self._attend_verdicts(query, rule)
-        seen = [row.keys(layer, key, value) for row in self.rows]
+        seen = [row.keys(layer, key, value) for row in self._rows]
         if self._taking:
             self._last = seen
-            raise _KeysTaken
+            raise KeysTaken
         parts = [
             part
-            for row, (keys, values) in zip(self.rows, seen, strict=True)
+            for row, (keys, values) in zip(self._rows, seen, strict=True)
             for part in row.attend(query, keys, values, rule)
         ]
         return torch.cat(parts, dim=2).transpose(1, 2)
 
-    def _attend_verdicts(self, query: Tensor, rule: _Rule) -> Tensor:
+    def _attend_verdicts(self, query: Tensor, rule: Rule) -> Tensor:
         queries = query.split(self._batch.num_verdicts, dim=2)
         parts = [
             row.attend_verdicts(own, *seen, rule)
-            for row, own, seen in zip(self.rows, queries, self._last or (), strict=True)
+            for row, own, seen in zip(self._rows, queries, self._last or (), strict=True)
         ]
         return torch.cat(parts, dim=2).transpose(1, 2)
-
-    def take_last_keys(self, layer: Any, hidden: Tensor, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Runs the last layer up to its keys and values, which all tokens give."""
-        self._taking = True
-        try:
-            layer(hidden, *args, **kwargs)
-        except _KeysTaken:
-            return
 
     @property
     def verdict_at(self) -> Tensor:
@@ -211,7 +235,7 @@ class Pass:
         return torch.from_numpy(self._batch.verdict_at)
 
 
-_running: ContextVar[Pass | None] = ContextVar("rankloom_pass", default=None)
+_running: ContextVar[RunningPass | None] = ContextVar("rankloom_pass", default=None)
 
 
 class _LastLayer(nn.Module):
@@ -294,11 +318,11 @@ def _attention(
     if running is None:
         raise RuntimeError("packed attention runs inside a pass only")
     layer = cast("int", module.layer_idx)
-    rule = _Rule(scaling, sliding_window, softcap)
+    rule = Rule(scaling, sliding_window, softcap)
     return running.attend(layer, query, key, value, rule), None
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, rule: _Rule) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, rule: Rule) -> Tensor:
     """Scaled dot-product attention; no mask means causal."""
     grouped = query.shape[1] != key.shape[1]
     if rule.softcap is None:

@@ -27,9 +27,11 @@ from rankloom_adapters.expert import (
 from rankloom_adapters.gate import Gate
 from rankloom_engine.compiling import compile_regions
 from rankloom_engine.errors import ModelError
+from rankloom_engine.graphs import CudaGraphs
 from rankloom_engine.kernels import speed_up
 from rankloom_engine.mixture import install
 from rankloom_engine.model import Decoder, load_decoder_model, self_check
+from rankloom_engine.passes import Recorded
 from rankloom_engine.projector import Projector
 from rankloom_engine.prompt import PromptBuilder, PromptFormat
 from rankloom_engine.weaver import Weaver
@@ -50,7 +52,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class Hardware:
     """Where the model runs, in which number format (a key of DTYPES), and how.
 
-    ``compiled``: with torch.compile, which takes some seconds and a C++ compiler.
+    ``compiled``: with torch.compile, which takes some seconds and a C++ compiler; on a GPU
+    small passes are recorded as CUDA graphs too.
     """
 
     device: str = "cpu"
@@ -181,6 +184,8 @@ def _load_decoder(
     decoder.mixture = install(model, experts, num_slots)
     regions = compile_regions(model) if hardware.compiled else []
     decoder.kernels_by_size = speed_up(model, regions)
+    if hardware.compiled and table.weight.is_cuda:
+        decoder.passes = Recorded(model, decoder.mixture, CudaGraphs())
     return decoder
 
 

@@ -13,7 +13,7 @@ mapping of its experts to slots, share a batch, and loading an expert writes one
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -65,6 +65,27 @@ class _Stacked:
     def add(self, layer: MixtureLinear, hidden: Tensor, out: Tensor) -> None:
         a, b = layer.stacked(*self.slots)
         out.addmm_(torch.mm(hidden, a).mul_(self.tokens[len(hidden)]), b)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gathered:
+    """All rows through any slots, always as many: passes of one size differ in numbers alone.
+
+    ``slots``: (slots,) int64; ``tokens``: as of _Stacked.
+    """
+
+    slots: Tensor
+    tokens: Mapping[int, Tensor]
+
+    def add(self, layer: MixtureLinear, hidden: Tensor, out: Tensor) -> None:
+        """Adds the experts' part of a layer to what its base gives."""
+        a, b = layer.a[self.slots].flatten(0, 1).T, layer.b[self.slots].flatten(0, 1)
+        out.addmm_(torch.mm(hidden, a).mul_(self.tokens[len(hidden)]), b)
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Gathered:
+        """Each tensor through a function."""
+        tokens = {length: change(each) for length, each in self.tokens.items()}
+        return Gathered(change(self.slots), tokens)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,7 +167,7 @@ class Mixture:
 
     def __init__(self, num_slots: int, rank: int, hidden: int) -> None:
         self.num_slots, self.rank = num_slots, rank
-        self.plan: _Stacked | _RowByRow | None = None
+        self.plan: _Stacked | Gathered | _RowByRow | None = None
         self.digests = [""] * num_slots
         self.keys = [""] * num_slots
         self.ranks = [0] * num_slots
@@ -191,11 +212,33 @@ class Mixture:
         ``lengths``: how many tokens each row has, once for every way in which the pass
         lays its rows out: all tokens, and the verdicts alone in the last layer.
         """
-        self.plan = self._plan(weights, lengths)
+        with self.planned(self._plan(weights, lengths)):
+            yield
+
+    @contextmanager
+    def planned(self, plan: _Stacked | Gathered | _RowByRow | None) -> Iterator[None]:
+        """Runs the model by a plan that was made before; by None, without experts."""
+        self.plan = plan
         try:
             yield
         finally:
             self.plan = None
+
+    def gathered(self, weights: Sequence[Weights], *lengths: Sequence[int]) -> Gathered | None:
+        """A plan whose tensors' sizes depend on the lengths alone.
+
+        None where the rows use more experts than are cheap together, or not as a sum.
+        """
+        factors = np.stack([row.values for row in weights]) * self._scale
+        used = np.flatnonzero(factors.any(axis=0))
+        room = self._widest_stack // self.rank
+        if len(used) > room or any(row.semantics is not Semantics.EXACT_SUM for row in weights):
+            return None
+        slots = np.concatenate([used, np.zeros(room - len(used), dtype=np.int64)])
+        values = np.pad(factors[:, used], ((0, 0), (0, room - len(used))))
+        columns = self._to_model(values.repeat(self.rank, axis=1))
+        tokens = {sum(own): _by_token(columns, own) for own in lengths}
+        return Gathered(torch.from_numpy(slots).to(columns.device), tokens)
 
     def _plan(
         self, weights: Sequence[Weights], lengths: Sequence[Sequence[int]]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,19 +16,18 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rankloom_engine import attention
 from rankloom_engine.attention import HeldPrefix, Pass
-from rankloom_engine.buckets import bucket, buckets
+from rankloom_engine.buckets import buckets
 from rankloom_engine.errors import ModelError
 from rankloom_engine.mixture import Weights
 from rankloom_engine.packing import (
     PackedBatch,
     PackedRow,
     Segment,
-    collate,
     pack,
     pack_behind,
     pack_more,
-    padding,
 )
+from rankloom_engine.passes import AllAtOnce, Passes, RowByRow, last_states
 
 if TYPE_CHECKING:
     from rankloom_engine.mixture import Mixture
@@ -86,7 +84,8 @@ class Decoder:
 
     The model is wired for packed attention. ``digest``: of the bytes that model and
     projector came from. ``kernels_by_size``: whether the first pass of a size is slow,
-    because its kernels are made then. Not thread-safe: one thread runs it.
+    because its kernels are made then. ``passes``: how they are run. Not thread-safe: one
+    thread runs it.
     """
 
     def __init__(
@@ -98,34 +97,45 @@ class Decoder:
         self.digest = digest
         self.mixture: Mixture | None = None
         self.kernels_by_size = False
+        on_cpu = cast("Any", model).get_input_embeddings().weight.device.type == "cpu"
+        self.passes: Passes = RowByRow() if on_cpu else AllAtOnce()
         self.yes, self.no = yes, no
 
     @torch.inference_mode()
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         """Margins of many requests, each with its own mix, in one forward pass."""
-        batch = collate(_to_bucket([ask.row() for ask in asks]))
+        rows = [ask.row() for ask in asks]
         held = [ask.prefix if isinstance(ask.prefix, HeldPrefix) else None for ask in asks]
         keep = [ask.keep_prefix and not h for ask, h in zip(asks, held, strict=True)]
-        running = Pass(batch, [*held, None], [*keep, False])
-        with self._weighted([ask.weights for ask in asks], batch):
-            margins = self._margins(batch, running).cpu().numpy()
-        parts = np.split(margins, np.cumsum(batch.num_verdicts))[: len(asks)]
+        states, left = self._run(rows, [ask.weights for ask in asks], held, keep)
+        margins = self._verdicts(states).cpu().numpy()
+        parts = np.split(margins, np.cumsum([len(row.verdict_at) for row in rows]))
         return [
-            Answer(own, row.held() if ask.keep_prefix else None)
-            for own, row, ask in zip(parts, running.rows, asks, strict=False)
+            Answer(own, prefix if ask.keep_prefix else None)
+            for own, prefix, ask in zip(parts, left, asks, strict=False)
         ]
 
     @torch.inference_mode()
     def read(self, texts: Sequence[More]) -> list[Next]:
         """Reads more of many texts, each with its own mix, in one forward pass."""
         rows = [pack_more(len(more.held) if more.held else 0, more.tokens) for more in texts]
-        batch = collate(_to_bucket(rows))
-        running = Pass(batch, [*(more.held for more in texts), None], [True] * len(rows) + [False])
-        with self._weighted([more.weights for more in texts], batch):
-            states = self._states(batch, running)[: len(texts)]
-        logits = head_logits(self.model, states).float().cpu().numpy()
-        held = [cast("HeldPrefix", row.held()) for row in running.rows[: len(texts)]]
-        return [Next(own, prefix) for own, prefix in zip(logits, held, strict=True)]
+        held, keep = [more.held for more in texts], [True] * len(texts)
+        states, left = self._run(rows, [more.weights for more in texts], held, keep)
+        logits = head_logits(self.model, states[: len(texts)]).float().cpu().numpy()
+        prefixes = cast("list[HeldPrefix]", left)
+        return [Next(own, prefix) for own, prefix in zip(logits, prefixes, strict=True)]
+
+    def _run(
+        self,
+        rows: Sequence[PackedRow],
+        weights: Sequence[Weights],
+        held: Sequence[HeldPrefix | None],
+        keep: Sequence[bool],
+    ) -> tuple[Tensor, list[HeldPrefix | None]]:
+        """Last states of the rows' verdicts, and their prefixes; a row of padding runs along."""
+        batch = self.passes.batch(rows, weights, held, keep)
+        embeddings = self._embeddings(batch.packed)
+        return self.passes.run(self.model, self.mixture, embeddings, batch)
 
     def warm_up(self, max_tokens: int) -> None:
         """Runs whatever a request of at most so many tokens may run, so that none waits for it.
@@ -139,30 +149,26 @@ class Decoder:
         for size in buckets(max_tokens + 1) if self.kernels_by_size else ():
             with attention.first_layer_alone(self.model):
                 self.answer([Ask(_filler(size - 2), [_filler(1)], weights)])
+        for tokens, verdicts in self.passes.sizes(max_tokens):
+            self._run_of_size(tokens, verdicts, weights)
+
+    def _run_of_size(self, tokens: int, verdicts: int, weights: Weights) -> None:
+        """Behind a new prefix and behind the one that this left; half of a size is filled."""
+        length, rest = divmod(tokens // 2, verdicts)
+        candidates = [_filler(length)] * (verdicts - 1) + [_filler(length + rest)]
+        [left] = self.answer([Ask(_filler(1), candidates, weights, keep_prefix=True)])
+        self.answer([Ask(left.prefix or _filler(1), candidates, weights)])
 
     def margins(self, batch: PackedBatch) -> Tensor:
         """(verdicts,) margins of the model as it is, in the order of rows and candidates."""
-        return self._margins(batch, Pass(batch))
+        with Pass(batch).running():
+            position = torch.from_numpy(batch.position)
+            return self._verdicts(last_states(self.model, self._embeddings(batch), position))
 
-    def _margins(self, batch: PackedBatch, running: Pass) -> Tensor:
-        states = self._states(batch, running)
+    def _verdicts(self, states: Tensor) -> Tensor:
+        """(verdicts,) margins, Yes − No."""
         logits = head_logits(self.model, states, [self.yes, self.no])
         return (logits[:, 0] - logits[:, 1]).float()
-
-    def _states(self, batch: PackedBatch, running: Pass) -> Tensor:
-        with running.running():
-            return last_states(self.model, self._embeddings(batch), batch)
-
-    @contextmanager
-    def _weighted(self, weights: Sequence[Weights], batch: PackedBatch) -> Iterator[None]:
-        """``weights``: of all rows but the last, which is padding and goes through none."""
-        if self.mixture is None:
-            yield
-            return
-        none = Weights(np.zeros(self.mixture.num_slots, dtype=np.float32))
-        tokens = [len(row) for row in batch.rows]
-        with self.mixture.weighted([*weights, none], tokens, batch.num_verdicts):
-            yield
 
     def _embeddings(self, batch: PackedBatch) -> Tensor:
         """(1, tokens, hidden): the table's rows, and projected vectors at soft places."""
@@ -175,24 +181,6 @@ class Decoder:
 
 def _filler(length: int) -> Segment:
     return Segment.of_ids([0] * length)
-
-
-def _to_bucket(rows: Sequence[PackedRow]) -> list[PackedRow]:
-    """The rows, and one of padding behind them."""
-    tokens, num = sum(map(len, rows)), sum(len(row.verdict_at) for row in rows)
-    verdicts = bucket(num)
-    # At least one token for padded verdicts to stand at, and never as many tokens as
-    # verdicts: a layer tells the two ways of laying out the rows apart by their length.
-    size = bucket(max(tokens, verdicts) + 1)
-    return [*rows, padding(size - tokens, verdicts - num)]
-
-
-def last_states(model: nn.Module, embeddings: Tensor, batch: PackedBatch) -> Tensor:
-    """(verdicts, hidden) last states of a running pass."""
-    body = cast("Any", model).base_model
-    position = torch.from_numpy(batch.position)[None].to(embeddings.device)
-    output = body(inputs_embeds=embeddings, position_ids=position, use_cache=False)
-    return cast("Tensor", output.last_hidden_state[0])
 
 
 def head_logits(model: nn.Module, states: Tensor, tokens: Sequence[int] | None = None) -> Tensor:
@@ -249,10 +237,10 @@ def self_check(model: nn.Module, vocabulary: int) -> None:
             _plain_logits(model, [*prefix, *ids], tokens) for prefix, own in rows for ids in own
         ]
         attention.wire(model)
-        new, held = _packed_logits(model, rows, tokens)
+        ways = _packed_logits(model, rows, tokens)
     except Exception as error:  # architectures refuse in ways of their own
         raise ModelError(f"base: {name} cannot be scored in packed form") from error
-    for packed in (new, held):
+    for packed in ways:
         difference = float((packed - torch.stack(plain)).abs().max())
         if not difference <= SELF_CHECK_TOLERANCE:
             raise ModelError(
@@ -277,24 +265,27 @@ def _plain_logits(model: nn.Module, ids: list[int], tokens: Sequence[int]) -> Te
 
 def _packed_logits(
     model: nn.Module, rows: Sequence[tuple[list[int], list[list[int]]]], tokens: Sequence[int]
-) -> tuple[Tensor, Tensor]:
-    """All rows in one pass, and again behind the prefixes that the first pass left."""
+) -> list[Tensor]:
+    """All rows in one pass, and again behind the prefixes that it left; each way to run them."""
     segments = [(Segment.of_ids(p), [Segment.of_ids(ids) for ids in own]) for p, own in rows]
-    first = collate([pack(prefix, own) for prefix, own in segments])
-    running = Pass(first, keep=[True] * len(rows))
-    new = _pass_logits(model, first, running, tokens)
-    behind = collate([pack_behind([len(p)] * len(own), own) for p, own in segments])
-    again = Pass(behind, held=[row.held() for row in running.rows])
-    return new, _pass_logits(model, behind, again, tokens)
+    new = [pack(prefix, own) for prefix, own in segments]
+    behind = [pack_behind([len(p)] * len(own), own) for p, own in segments]
+    num = sum(len(own) for _, own in rows)
+    none = [Weights(np.zeros(0, dtype=np.float32))] * len(rows)
+    found = []
+    for passes in (RowByRow(), AllAtOnce()):
+        held: list[HeldPrefix | None] = [None] * len(rows)
+        for packed in (new, behind):
+            batch = passes.batch(packed, none, held, [packed is new] * len(rows))
+            states, held = passes.run(model, None, _embedded(model, batch.packed), batch)
+            found.append(head_logits(model, states[:num], tokens))
+    return found
 
 
-def _pass_logits(
-    model: nn.Module, batch: PackedBatch, running: Pass, tokens: Sequence[int]
-) -> Tensor:
+def _embedded(model: nn.Module, batch: PackedBatch) -> Tensor:
     table = cast("Any", model).get_input_embeddings()
-    embeddings = table(torch.from_numpy(batch.ids).to(table.weight.device))[None]
-    with running.running():
-        return head_logits(model, last_states(model, embeddings, batch), tokens)
+    embedded: Tensor = table(torch.from_numpy(batch.ids).to(table.weight.device))
+    return embedded[None]
 
 
 def _fill(embedded: Tensor, places: Any, vectors: Any, project: Any) -> Tensor:  # noqa: ANN401

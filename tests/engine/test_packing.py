@@ -14,8 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from engine.tiny import VOCABULARY, plain_margin, random_segment, tiny_decoder, weights_of
 from rankloom_engine import attention
-from rankloom_engine.attention import _Rule as Rule
-from rankloom_engine.attention import wire
+from rankloom_engine.attention import Rule, wire
 from rankloom_engine.buckets import bucket
 from rankloom_engine.errors import ModelError
 from rankloom_engine.mixture import Weights
@@ -191,7 +190,7 @@ def test_packed_scoring_holds_for_the_family(name: str) -> None:
 def test_a_mask_without_the_window_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check has teeth: the same model, its window forgotten, is refused by name."""
     model = tiny_family("mistral", sliding_window=8)
-    monkeypatch.setattr("rankloom_engine.attention._Rule", _without_window)
+    monkeypatch.setattr("rankloom_engine.attention.Rule", _without_window)
     with pytest.raises(ModelError, match="MistralForCausalLM scores differently"):
         self_check(model, VOCABULARY)
 

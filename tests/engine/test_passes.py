@@ -1,0 +1,195 @@
+"""However passes are run, what they give is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.test_packing import TOLERANCE, random_asks
+from engine.tiny import random_segment, tiny_decoder, weights_of
+from rankloom_engine import graphs
+from rankloom_engine.attention import HeldPrefix
+from rankloom_engine.graphs import MAX_TOKENS, MIN_TOKENS
+from rankloom_engine.mixture import Semantics, Weights
+from rankloom_engine.model import Answer, Ask, Decoder, More
+from rankloom_engine.passes import AllAtOnce, Passes, Recorded
+
+
+def run_again(work: Callable[[], Any]) -> Callable[[], Any]:
+    """As a CUDA graph does: the same work on the same memory, its results written over."""
+    states, seen = work()
+
+    def again() -> Any:  # noqa: ANN401
+        now, seen_now = work()
+        states.copy_(now)
+        for layer, sides in seen_now.items():
+            for mine, found in zip(seen[layer], sides, strict=True):
+                mine.copy_(found)
+        return states, seen
+
+    return again
+
+
+def recorded(decoder: Decoder) -> Recorded:
+    return Recorded(decoder.model, decoder.mixture, run_again)
+
+
+RANKS = (2, 1, 2)  # so low that all three are cheap together
+
+
+def by(
+    make: Callable[[Decoder], Passes], ranks: tuple[int, ...] = RANKS
+) -> tuple[Decoder, Decoder]:
+    """Two equal decoders: one that runs its rows one by one, and one by other passes."""
+    plain, other = tiny_decoder(ranks)[0], tiny_decoder(ranks)[0]
+    other.passes = make(other)
+    return plain, other
+
+
+def assert_alike(found: list[Answer], expected: list[Answer]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert np.abs(one.margins - other.margins).max() <= TOLERANCE
+        assert (one.prefix is None) == (other.prefix is None)
+        if one.prefix and other.prefix:
+            assert_same_prefix(one.prefix, other.prefix)
+
+
+def assert_same_prefix(one: HeldPrefix, other: HeldPrefix) -> None:
+    for mine, theirs in zip((*one.keys, *one.values), (*other.keys, *other.values), strict=True):
+        assert mine.shape == theirs.shape
+        assert mine.numel() == 0 or float((mine - theirs).abs().max()) <= TOLERANCE
+
+
+WAYS = [pytest.param(lambda _: AllAtOnce(), id="at once"), pytest.param(recorded, id="recorded")]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000), num=st.integers(1, 5))
+def test_rankings_are_the_same(way: Callable[[Decoder], Passes], seed: int, num: int) -> None:
+    """New prefixes first, then those that were left, mixed with new ones again."""
+    plain, other = by(way)
+    random = np.random.default_rng(seed)
+    asks = random_asks(random, num)
+    expected, found = plain.answer(asks), other.answer(asks)
+    new = random_asks(random, 2)
+    assert_alike(other.answer(new), plain.answer(new))  # what was left stays what it was
+    assert_alike(found, expected)
+    again = [
+        Ask(held.prefix, ask.candidates, ask.weights)
+        for ask, held in zip(asks, found, strict=True)
+        if held.prefix is not None
+    ]
+    assert_alike(other.answer([*again, *new]), plain.answer([*again, *new]))
+    assert not isinstance(other.passes, Recorded) or len(other.passes.recordings) > 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_words_are_the_same(way: Callable[[Decoder], Passes]) -> None:
+    """Several texts, a token at a time behind all that was read."""
+    plain, other = by(way)
+    random = np.random.default_rng(3)
+    texts = [More(None, random_segment(random, n), weights_of(random, 3)) for n in (30, 4, 11)]
+    steps = [texts, texts]
+    for _ in range(4):
+        expected, found = plain.read(steps[0]), other.read(steps[1])
+        for one, two in zip(found, expected, strict=True):
+            assert np.abs(one.logits - two.logits).max() <= TOLERANCE
+            assert_same_prefix(one.held, two.held)
+        word = random_segment(random, 0, soft=False)
+        steps = [
+            [More(each.held, word, text.weights) for each, text in zip(read, texts, strict=True)]
+            for read in (expected, found)
+        ]
+
+
+def test_a_size_is_recorded_once() -> None:
+    _, decoder = by(recorded)
+    random = np.random.default_rng(0)
+    assert isinstance(decoder.passes, Recorded)
+    for _ in range(30):
+        decoder.answer(random_asks(random, 1))
+    sizes = MAX_TOKENS.bit_length() - MIN_TOKENS.bit_length() + 1
+    assert 1 <= len(decoder.passes.recordings) <= sizes
+
+
+def test_what_a_warm_up_has_recorded_is_not_recorded_again() -> None:
+    _, decoder = by(recorded)
+    assert isinstance(decoder.passes, Recorded)
+    decoder.warm_up(256)
+    known = len(decoder.passes.recordings)
+    assert known == 2 * len(list(decoder.passes.sizes(256))) > 0
+    random = np.random.default_rng(7)
+    for length, num in ((20, 20), (100, 1), (150, 10), (200, 3)):
+        candidates = [random_segment(random, 3) for _ in range(num)]
+        asks = [Ask(random_segment(random, length), candidates, weights_of(random, 3), True)]
+        [left] = decoder.answer(asks)
+        assert left.prefix is not None
+        decoder.answer([Ask(left.prefix, candidates, weights_of(random, 3))])
+    assert len(decoder.passes.recordings) == known
+
+
+def test_the_least_used_sizes_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "MAX_RECORDINGS", 2)
+    plain, decoder = by(recorded)
+    assert isinstance(decoder.passes, Recorded)
+    random = np.random.default_rng(0)
+    for length in (10, 100, 200, 400, 10):
+        asks = [
+            Ask(random_segment(random, length), [random_segment(random, 3)], weights_of(random, 3))
+        ]
+        assert_alike(decoder.answer(asks), plain.answer(asks))
+        assert len(decoder.passes.recordings) <= 2
+
+
+def linear(random: np.random.Generator) -> Weights:
+    return Weights(weights_of(random, 3).values, Semantics.PEFT_LINEAR)
+
+
+def many(random: np.random.Generator) -> Weights:
+    return weights_of(random, 9)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "weights", "length"),
+    [
+        pytest.param(RANKS, linear, 20, id="no sum"),
+        pytest.param((2,) * 9, many, 20, id="too many experts"),
+        pytest.param(RANKS, lambda random: weights_of(random, 3), MAX_TOKENS, id="too long"),
+    ],
+)
+def test_what_cannot_be_recorded_is_run_as_it_is(
+    ranks: tuple[int, ...], weights: Callable[[np.random.Generator], Weights], length: int
+) -> None:
+    plain, decoder = by(recorded, ranks=ranks)
+    assert isinstance(decoder.passes, Recorded)
+    random = np.random.default_rng(1)
+    asks = [Ask(random_segment(random, length), [random_segment(random, 3)], weights(random))]
+    assert_alike(decoder.answer(asks), plain.answer(asks))
+    assert len(decoder.passes.recordings) == 0
+
+
+def test_other_experts_need_no_other_recording() -> None:
+    plain, decoder = by(recorded)
+    assert isinstance(decoder.passes, Recorded)
+    random = np.random.default_rng(4)
+    prefix, candidates = random_segment(random, 20), [random_segment(random, 3)]
+    for values in ([1.0, 0.0, 0.0], [0.0, 0.2, 0.8], [0.0, 0.0, 0.0]):
+        asks = [Ask(prefix, candidates, Weights(np.array(values, dtype=np.float32)))]
+        assert_alike(decoder.answer(asks), plain.answer(asks))
+    assert len(decoder.passes.recordings) == 1
+
+
+@torch.inference_mode()
+def test_a_model_without_experts_is_recorded_too() -> None:
+    plain, decoder = by(recorded)
+    plain.mixture = decoder.mixture = None
+    decoder.passes = recorded(decoder)
+    asks = random_asks(np.random.default_rng(6), 3)
+    assert_alike(decoder.answer(asks), plain.answer(asks))
