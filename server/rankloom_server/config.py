@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """The model's number format; bfloat16 is several times faster where the CPU has AMX."""
     compile: bool = False
-    """Whether torch.compile makes the kernels between attention and experts."""
+    """Whether torch.compile makes kernels; on a GPU, small passes become CUDA graphs too."""
     threads: PositiveInt = 1
     """Cores that the model may use."""
     drain_s: float = Field(default=30.0, ge=0.0, le=3600.0)

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from rankloom_adapters.rollout.states import Ledger, Rollout, State, Verb
+from rankloom_adapters.rollout.states import Rollout, Verb
 from rankloom_features.wire import InvalidFieldError, check_chars
 from rankloom_proto.v1 import rollout_pb2, rollout_pb2_grpc
 from rankloom_server import logs
@@ -30,7 +30,6 @@ from rankloom_server.rpc.lifecycle import RpcServer
 SERVICE_NAME = rollout_pb2.DESCRIPTOR.services_by_name["RolloutService"].full_name
 MAX_CALLS = 32
 MAX_NAME_CHARS = 64
-MAX_RETIRED = 100  # of a list; Get knows them all
 WATCH_EVERY_S = 1.0  # for what changes by itself: leases, gates
 
 
@@ -180,20 +179,12 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
     def _all(self) -> rollout_pb2.Generations:
         ledger = self._lifetimes.manager.ledger
         return rollout_pb2.Generations(
-            rollouts=[self._shown(each) for each in _newest(ledger)],
+            rollouts=[self._shown(ledger.rollouts[each]) for each in sorted(ledger.rollouts)],
             active=ledger.active,
             expert_bytes=sum(r.expert_bytes for r in self._lifetimes.loader.pool.runners),
             resident_bytes=resident_bytes(),
             time=now(),
         )
-
-
-def _newest(ledger: Ledger) -> list[Rollout]:
-    """By number: all that may still change, and of those that are gone the last ones."""
-    rollouts = [ledger.rollouts[number] for number in sorted(ledger.rollouts)]
-    retired = [each for each in rollouts if each.state is State.RETIRED]
-    forgotten = {each.generation for each in retired[:-MAX_RETIRED]}
-    return [each for each in rollouts if each.generation not in forgotten]
 
 
 def _check_expert(name: str) -> None:
