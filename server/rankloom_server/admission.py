@@ -7,7 +7,7 @@ still has time to go elsewhere.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
 
@@ -30,6 +30,7 @@ class Admission:
         self._state = State.STARTING
         self._idle = asyncio.Event()
         self._idle.set()
+        self._draining = asyncio.Event()
         self.num_in_flight = 0
 
     def open(self) -> None:
@@ -40,7 +41,7 @@ class Admission:
     def admit(self) -> Iterator[None]:
         """Holds a place for one call. Raises NotServingError or OverloadedError."""
         if self._state is not State.OPEN:
-            raise NotServingError(f"the server is {self._state.name.lower()}; call another one")
+            raise self._closed()
         if self.num_in_flight >= self._max_in_flight:
             raise OverloadedError("as many calls as the server admits are in flight")
         self.num_in_flight += 1
@@ -52,9 +53,27 @@ class Admission:
             if not self.num_in_flight:
                 self._idle.set()
 
+    async def unless_draining(self, pause: Coroutine[object, object, None]) -> None:
+        """A pause of a call that has no end of its own. Raises NotServingError to end it."""
+        tasks = [asyncio.create_task(each) for each in (pause, self._until_draining())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+        if self._draining.is_set():
+            raise self._closed()
+
+    async def _until_draining(self) -> None:
+        await self._draining.wait()
+
+    def _closed(self) -> NotServingError:
+        return NotServingError(f"the server is {self._state.name.lower()}; call another one")
+
     async def drain(self, timeout_s: float) -> bool:
         """Takes no more calls and waits for those in flight; answers whether all ended."""
         self._state = State.DRAINING
+        self._draining.set()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()

@@ -39,8 +39,9 @@ def rollout_server(settings: Settings, lifetimes: RolledOut, metrics: Metrics) -
     async def warm_up() -> None:
         """The ranking server has loaded what there is."""
 
+    admission = Admission(MAX_CALLS)
     server = RpcServer(
-        Admission(MAX_CALLS),
+        admission,
         [SERVICE_NAME],
         warm_up=warm_up,
         facts={"service": SERVICE_NAME},
@@ -48,15 +49,16 @@ def rollout_server(settings: Settings, lifetimes: RolledOut, metrics: Metrics) -
         metrics=metrics,
         token=read_token(settings.rollout_token) if settings.rollout_token else None,
     )
-    rollout_pb2_grpc.add_RolloutServiceServicer_to_server(RolloutService(lifetimes), server.grpc)
+    service = RolloutService(lifetimes, admission)
+    rollout_pb2_grpc.add_RolloutServiceServicer_to_server(service, server.grpc)
     return server
 
 
 class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
     """Changes and shows the generations of one server; errors leave as exceptions."""
 
-    def __init__(self, lifetimes: RolledOut) -> None:
-        self._lifetimes = lifetimes
+    def __init__(self, lifetimes: RolledOut, admission: Admission) -> None:
+        self._lifetimes, self._admission = lifetimes, admission
 
     async def Stage(
         self, request: rollout_pb2.StageRequest, context: object
@@ -140,7 +142,7 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
     async def Watch(
         self, request: rollout_pb2.WatchRequest, context: object
     ) -> AsyncGenerator[rollout_pb2.WatchResponse, None]:
-        """All generations, now and whenever something has changed."""
+        """All generations, now and whenever something has changed, until the server drains."""
         last = None
         while True:
             found, compared = self._all(), self._all()
@@ -149,7 +151,7 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
             if compared != last:
                 last = compared
                 yield rollout_pb2.WatchResponse(generations=found)
-            await self._lifetimes.changed(WATCH_EVERY_S)
+            await self._admission.unless_draining(self._lifetimes.changed(WATCH_EVERY_S))
 
     async def _stage(
         self,

@@ -32,6 +32,7 @@ from rankloom.uploads import CHUNK_BYTES
 from rankloom_adapters.bundle import open_bundle, seal
 from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceStub
 from rankloom_server.app import Parts, load_parts, servers
+from rankloom_server.rpc.lifecycle import RpcServer
 from rankloom_server.state import opened_state
 from server.rankings import request
 from server.rollouts import expert_folder, other_bundle
@@ -58,6 +59,7 @@ class Operated:
     ranking: str
     target: str
     capsys: pytest.CaptureFixture[str]
+    admin: RpcServer
 
     async def rollout(self, *arguments: object) -> Said:
         self.capsys.readouterr()
@@ -79,7 +81,7 @@ async def operated(
         async with servers(given, parts, state) as (server, admin), opened(server) as ranking:
             assert admin is not None
             async with opened(admin) as target:
-                yield Operated(ranking, target, capsys)
+                yield Operated(ranking, target, capsys, admin)
 
 
 @pytest.fixture
@@ -368,6 +370,19 @@ async def test_watch_prints_what_changes_until_it_is_interrupted(
         process.send_signal(signal.SIGINT)
         _, err = await asyncio.wait_for(process.communicate(), 20)
         assert (process.returncode, err) == (130, b"rankloom: interrupted\n")
+
+
+async def test_watch_is_told_that_the_server_stops(server: Operated) -> None:
+    process = await watching(server, "--json", stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    await asyncio.wait_for(process.stdout.readline(), 20)
+    draining = asyncio.create_task(server.admin.drain(5.0))
+    _, err = await asyncio.wait_for(process.communicate(), 20)
+    await draining
+    assert process.returncode == 1
+    said, hint = err.decode().splitlines()
+    assert said == "rankloom: UnavailableError: the server is draining; call another one"
+    assert "starting or stopping" in hint
 
 
 async def test_watch_redraws_a_terminal_and_leaves_it_clean(server: Operated) -> None:

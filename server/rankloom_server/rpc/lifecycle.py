@@ -21,7 +21,7 @@ from rankloom_server.rpc.identity import Token
 from rankloom_server.rpc.interceptors import Boundary
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
-FLUSH_S = 0.5  # for the last answers to leave, and for streams that never end by themselves
+FLUSH_S = 0.5  # for the last answers to leave
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
@@ -79,7 +79,7 @@ class RpcServer:
                 await admin._serving(settings.rollout_host, settings.rollout_port or 0)
             await stop.wait()
             if admin:
-                await admin.drain(0.0)
+                await admin.drain(2 * FLUSH_S)
             await self.drain(settings.drain_s)
 
     async def _serving(self, host: str, port: int) -> None:
