@@ -141,9 +141,13 @@ class WholePass(RunningPass):
             if self._taking:
                 self._last = key, value
                 raise KeysTaken
-        key, value = self._last or (key, value)
-        mask = self._mask(rule.window, query)
-        return attend(query, key, value, mask, rule).transpose(1, 2)
+        # CUDA's kernels take a mask or grouped heads, but not both.
+        repeats = query.shape[1] // key.shape[1]
+        key, value = (
+            each.repeat_interleave(repeats, dim=1) if repeats > 1 else each
+            for each in self._last or (key, value)
+        )
+        return attend(query, key, value, self._mask(rule.window, query), rule).transpose(1, 2)
 
     def _mask(self, window: int | None, like: Tensor) -> Tensor:
         """(1, 1, queries, held and tokens), to be added to scores."""
