@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -338,7 +338,7 @@ async def test_who_may_call(
 
 
 async def test_the_port_for_rankings_is_not_the_one(server: Operated) -> None:
-    mistaken = Operated(server.target, server.ranking, server.capsys)
+    mistaken = replace(server, target=server.ranking)
     said = await mistaken.rollout("list")
     assert said.code == 1
     assert "hint: this port has no RolloutService" in said.err
