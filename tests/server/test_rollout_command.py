@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import pty
 import re
-import signal
-import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,61 +21,15 @@ from rankloom import (
     RolloutClient,
     RolloutState,
 )
-from rankloom.cli import main
 from rankloom.uploads import CHUNK_BYTES
 from rankloom_adapters.bundle import open_bundle, seal
 from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceStub
-from rankloom_server.app import Parts, load_parts, servers
-from rankloom_server.rpc.lifecycle import RpcServer
-from rankloom_server.state import opened_state
+from rankloom_server.app import Parts
+from server.operated import Operated, operated
 from server.rankings import request
 from server.rollouts import expert_folder, other_bundle
-from server.servers import opened, settings
 
 TOKEN = "a token of sixteen characters or more"
-
-
-@dataclass(frozen=True)
-class Said:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:  # noqa: ANN401
-        return json.loads(self.out)
-
-
-@dataclass(frozen=True)
-class Operated:
-    """A real server, and an operator's command line."""
-
-    ranking: str
-    target: str
-    capsys: pytest.CaptureFixture[str]
-    admin: RpcServer
-
-    async def rollout(self, *arguments: object) -> Said:
-        self.capsys.readouterr()
-        words = ["rollout", *map(str, arguments), "--server", self.target]
-        code = await asyncio.to_thread(main, words)
-        out, err = self.capsys.readouterr()
-        log = re.compile(r"^\{.*\}\n", re.MULTILINE)  # the server is in this process
-        return Said(code, out, log.sub("", err))
-
-
-@asynccontextmanager
-async def operated(
-    bundle: Path, folder: Path, capsys: pytest.CaptureFixture[str], **values: object
-) -> AsyncIterator[Operated]:
-    given = settings(bundle=bundle, state=folder, rollout_port=0, **values)
-    with opened_state(folder) as state:
-        assert state is not None
-        parts = load_parts(state.first_folder(bundle), expert_bytes=given.expert_slots_mib << 20)
-        async with servers(given, parts, state) as (server, admin), opened(server) as ranking:
-            assert admin is not None
-            async with opened(admin) as target:
-                yield Operated(ranking, target, capsys, admin)
 
 
 @pytest.fixture
@@ -342,73 +290,3 @@ async def test_the_port_for_rankings_is_not_the_one(server: Operated) -> None:
     said = await mistaken.rollout("list")
     assert said.code == 1
     assert "hint: this port has no RolloutService" in said.err
-
-
-async def watching(server: Operated, *arguments: str, stdout: int) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "rankloom", "rollout", "watch", "--server", server.target, *arguments,
-        stdout=stdout, stderr=asyncio.subprocess.PIPE, env={**os.environ, "TERM": "xterm"},
-    )  # fmt: skip
-
-
-async def test_watch_prints_what_changes_until_it_is_interrupted(
-    server: Operated, other: Path
-) -> None:
-    blocks = await watching(server, stdout=asyncio.subprocess.PIPE)
-    lines = await watching(server, "--json", stdout=asyncio.subprocess.PIPE)
-    assert blocks.stdout is not None
-    assert lines.stdout is not None
-    assert b"active" in await asyncio.wait_for(blocks.stdout.readuntil(b"\n\n"), 20)
-    assert json.loads(await asyncio.wait_for(lines.stdout.readline(), 20))["active"] == 1
-    await server.rollout("stage", other)
-    await asyncio.wait_for(blocks.stdout.readuntil(b"warmed"), 20)
-    states: list[str] = []
-    while states != ["active", "warmed"]:
-        event = json.loads(await asyncio.wait_for(lines.stdout.readline(), 20))
-        states = [each["state"] for each in event["rollouts"]]
-    for process in (blocks, lines):
-        process.send_signal(signal.SIGINT)
-        _, err = await asyncio.wait_for(process.communicate(), 20)
-        assert (process.returncode, err) == (130, b"rankloom: interrupted\n")
-
-
-async def test_watch_is_told_that_the_server_stops(server: Operated) -> None:
-    process = await watching(server, "--json", stdout=asyncio.subprocess.PIPE)
-    assert process.stdout is not None
-    await asyncio.wait_for(process.stdout.readline(), 20)
-    draining = asyncio.create_task(server.admin.drain(5.0))
-    _, err = await asyncio.wait_for(process.communicate(), 20)
-    await draining
-    assert process.returncode == 1
-    said, hint = err.decode().splitlines()
-    assert said == "rankloom: UnavailableError: the server is draining; call another one"
-    assert "starting or stopping" in hint
-
-
-async def test_watch_redraws_a_terminal_and_leaves_it_clean(server: Operated) -> None:
-    ours, theirs = pty.openpty()
-    process = await watching(server, stdout=theirs)
-    os.close(theirs)
-    shown = b""
-    while b"memory: " not in shown:
-        shown += await asyncio.wait_for(asyncio.to_thread(os.read, ours, 4096), 20)
-    process.send_signal(signal.SIGINT)
-    _, err = await asyncio.wait_for(process.communicate(), 20)
-    assert (process.returncode, err) == (130, b"rankloom: interrupted\n")
-    os.set_blocking(ours, False)
-    shown += os.read(ours, 65536)
-    os.close(ours)
-    assert shown.startswith(b"\x1b[?1049h")
-    assert shown.endswith(b"\x1b[?1049l")
-    assert b"\x1b[H" in shown
-
-
-async def test_watch_ends_quietly_where_nobody_reads(server: Operated, other: Path) -> None:
-    process = await watching(server, "--json", stdout=asyncio.subprocess.PIPE)
-    assert process.stdout is not None
-    await asyncio.wait_for(process.stdout.readline(), 20)
-    process.stdout._transport.close()  # type: ignore[attr-defined]
-    await server.rollout("stage", other)
-    assert process.stderr is not None
-    assert await asyncio.wait_for(process.stderr.read(), 20) == b""
-    assert await asyncio.wait_for(process.wait(), 20) == 0
