@@ -38,7 +38,7 @@ def trained(folder: Path) -> tuple[Bundle, Dataset]:
 
 
 def with_shuffled(bundle: Bundle, data: Dataset, expert: str, folder: Path) -> Path:
-    """A bundle whose ``expert`` was trained on shuffled labels; a group's on the group's rows."""
+    """A bundle whose ``expert``, a group's, was trained on the group's rows, labels shuffled."""
     windows = _shuffled(_windows(bundle, data, expert), np.random.default_rng(1))
     trainer = ExpertTrainer(_decoder(bundle), seed=1)
     trainer.load_adapter(bundle.folder / "experts" / GLOBAL)
@@ -63,7 +63,7 @@ def _train(trainer: ExpertTrainer, windows: list[Window], recipe: Recipe) -> Non
 
 
 def _windows(bundle: Bundle, data: Dataset, expert: str) -> list[Window]:
-    """Of the training rows whose user's largest expert this is; of all for the global one."""
+    """Of the training rows whose user's largest expert this is."""
     scorer, [view] = BundleScorer(bundle), training_views(data.log, OPTIONS.protocol, OPTIONS.seed)
     prepared = [scorer.prepare(request) for request in requests_of(data, view)]
     vectors = [np.repeat(each.features.vector[None], len(each.rows), axis=0) for each in prepared]
@@ -74,10 +74,7 @@ def _windows(bundle: Bundle, data: Dataset, expert: str) -> list[Window]:
         np.concatenate([each.prior for each in prepared]),
     )
     maker = WindowMaker(data.log, data.catalogue, scorer.engine.weaver.builder)
-    windows = maker.windows(inputs)
-    if expert == GLOBAL:
-        return windows
-    gate = scorer.engine.weaver.gate
+    gate, windows = scorer.engine.weaver.gate, maker.windows(inputs)
     return [each for each in windows if _largest(gate, inputs.vector[each.places[-1]]) == expert]
 
 
