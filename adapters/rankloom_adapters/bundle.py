@@ -41,7 +41,7 @@ ITEM_VECTORS = "features/item_vectors.safetensors"
 GATE = "gate.json"
 PROJECTOR = "projector.safetensors"
 PROMPT = "prompt.json"
-RANKERS = tuple(f"ranker/lightgbm-{seed}.txt" for seed in range(3))
+TREES = "ranker/trees.onnx"
 
 
 class BundleError(ValueError):

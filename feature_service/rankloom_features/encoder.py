@@ -10,6 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from rankloom_features.events import History
+from rankloom_features.sessions import open_session
 
 MAX_EVENTS = 50
 
@@ -26,13 +27,8 @@ class Encoder:
 
     def __init__(self, model: bytes) -> None:
         self.epoch = hashlib.sha256(model).hexdigest()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # torch owns the cores; encoding one user is small
-        options.inter_op_num_threads = 1
         try:
-            self._session = onnxruntime.InferenceSession(
-                model, options, providers=["CPUExecutionProvider"]
-            )
+            self._session = open_session(model)
             self.dim = int(self._session.get_outputs()[0].shape[1])
         except Exception as error:  # onnxruntime raises classes of its own for each cause
             raise EncoderError("the feature model is no ONNX model that can be run") from error

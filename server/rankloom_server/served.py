@@ -134,15 +134,14 @@ class ServedLoader:
 
     async def _trees_of(self, bundle: Bundle) -> TreeRanker:
         for kept in self._kept.values():
-            if _are_same(parts.RANKERS, kept.own.bundle, bundle):
+            if _are_same((parts.TREES,), kept.own.bundle, bundle):
                 return kept.trees
         return await self.read(_trees, bundle)
 
     async def _tried(self, new: _Kept) -> Served:
-        served, gate = self._served(new), new.seat.weaver.gate
+        served = self._served(new)
         try:
-            if gate.dim != new.own.provider.encoder.dim:
-                raise BundleError(parts.GATE, "not of the feature model's latent space")
+            _check_fit(new)
             await _try_out(served, new.own)
         except BaseException:
             self.pool.release(new.seat)
@@ -163,6 +162,15 @@ class ServedLoader:
             weaver=new.seat.weaver,
             runner=new.seat,
         )
+
+
+def _check_fit(new: _Kept) -> None:
+    """Raises BundleError where one part was made for another than those beside it."""
+    provider = new.own.provider
+    if new.seat.weaver.gate.dim != provider.encoder.dim:
+        raise BundleError(parts.GATE, "not of the feature model's latent space")
+    if new.trees.num_columns != provider.num_columns:
+        raise BundleError(parts.TREES, "not of the features' columns")
 
 
 def _keyring(settings: Settings) -> Keyring | None:
@@ -187,7 +195,7 @@ def _are_same(names: Sequence[str], one: Bundle, other: Bundle) -> bool:
 
 
 def _trees(bundle: Bundle) -> TreeRanker:
-    return TreeRanker([bundle.read(name) for name in parts.RANKERS])
+    return TreeRanker(bundle.read(parts.TREES))
 
 
 def _yield_to_others() -> None:

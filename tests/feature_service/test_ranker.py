@@ -1,76 +1,119 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import lightgbm
 import numpy as np
 import pytest
 
+from feature_service.boosters import COLUMNS, booster
+from rankloom_features.export import ExportError
 from rankloom_features.ranker import RankerError, TreeRanker
-
-
-def booster(seed: int) -> lightgbm.Booster:
-    random = np.random.default_rng(seed)
-    features = random.normal(size=(300, 4))
-    label = features[:, 0] + 0.3 * random.normal(size=300) > 0
-    options = {"objective": "binary", "verbose": -1, "num_threads": 1, "min_data_in_leaf": 5}
-    return lightgbm.train(options, lightgbm.Dataset(features, label), 10)
+from rankloom_features.tree_export import TOLERANCE, export_trees, raw_scores
 
 
 @pytest.fixture(scope="module")
-def models() -> list[lightgbm.Booster]:
+def boosters() -> list[lightgbm.Booster]:
     return [booster(seed) for seed in range(3)]
 
 
-def to_bytes(model: lightgbm.Booster) -> bytes:
-    return model.model_to_string().encode()
+@pytest.fixture(scope="module")
+def exported(boosters: list[lightgbm.Booster]) -> bytes:
+    return export_trees(boosters)
 
 
-def test_the_logit_is_the_mean_of_the_boosters(models: list[lightgbm.Booster]) -> None:
-    rows = np.random.default_rng(9).normal(size=(20, 4)).astype(np.float32)
-    rows[3, 1] = np.nan
-    found = TreeRanker([to_bytes(model) for model in models]).logits(rows)
-    expected = np.mean([model.predict(rows, raw_score=True) for model in models], axis=0)
-    assert found == pytest.approx(expected)
+def test_the_logit_is_the_mean_of_the_boosters(
+    boosters: list[lightgbm.Booster], exported: bytes
+) -> None:
+    rows = np.random.default_rng(9).normal(size=(50, COLUMNS)).astype(np.float32)
+    found = TreeRanker(exported).logits(rows)
+    expected = np.mean([model.predict(rows, raw_score=True) for model in boosters], axis=0)
+    assert found == pytest.approx(expected, abs=TOLERANCE)
+    assert np.ptp(expected) > 1
     assert found.dtype == np.float64
 
 
-def test_a_row_alone_has_the_logit_that_it_has_in_bulk(models: list[lightgbm.Booster]) -> None:
-    ranker = TreeRanker([to_bytes(model) for model in models])
-    rows = np.random.default_rng(1).normal(size=(50, 4)).astype(np.float32)
-    alone = [ranker.logits(rows[place : place + 1])[0] for place in range(50)]
+@pytest.mark.parametrize("column", range(COLUMNS))
+def test_an_unknown_value_goes_where_lightgbm_sends_it(
+    boosters: list[lightgbm.Booster], exported: bytes, column: int
+) -> None:
+    """Also in a column where training saw none."""
+    rows = np.random.default_rng(9).normal(size=(200, COLUMNS)).astype(np.float32)
+    known = raw_scores(boosters, rows)
+    rows[:, column] = np.nan
+    expected = raw_scores(boosters, rows)
+    assert np.abs(known - expected).max() > 0.01 or column == 2
+    assert TreeRanker(exported).logits(rows) == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_a_value_at_a_split_goes_where_lightgbm_sends_it() -> None:
+    """Splits are doubles: the float32 next to one may lie on either side."""
+    random = np.random.default_rng(0)
+    values = random.random(40).astype(np.float32)
+    rows = np.repeat(values, 10)[:, None]
+    label = rows[:, 0] > np.median(values)
+    options = {"objective": "binary", "verbose": -1, "min_data_in_leaf": 1, "num_leaves": 40}
+    model = lightgbm.train(options, lightgbm.Dataset(rows, label), 20)
+    splits = [
+        tree["tree_structure"]["threshold"]
+        for tree in model.dump_model()["tree_info"]
+        if "threshold" in tree["tree_structure"]
+    ]
+    near = np.array(splits, np.float32)
+    edge = np.concatenate([near, np.nextafter(near, np.inf), np.nextafter(near, -np.inf)])[:, None]
+    found = TreeRanker(export_trees([model])).logits(edge)
+    assert found == pytest.approx(raw_scores([model], edge), abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("size", [1, 2, 19, 50, 51, 300])
+def test_a_row_alone_has_the_logit_that_it_has_in_bulk(exported: bytes, size: int) -> None:
+    ranker = TreeRanker(exported)
+    rows = np.random.default_rng(1).normal(size=(size, COLUMNS)).astype(np.float32)
+    alone = [ranker.logits(rows[place : place + 1])[0] for place in range(size)]
     assert alone == ranker.logits(rows).tolist()
 
 
-def test_no_rows_have_no_logits(models: list[lightgbm.Booster]) -> None:
-    assert TreeRanker([to_bytes(models[0])]).logits(np.zeros((0, 4), np.float32)).shape == (0,)
+def test_no_rows_have_no_logits(exported: bytes) -> None:
+    assert TreeRanker(exported).logits(np.zeros((0, COLUMNS), np.float32)).shape == (0,)
+
+
+def test_a_booster_that_learnt_nothing_is_exported() -> None:
+    features = np.random.default_rng(0).normal(size=(30, COLUMNS))
+    data = lightgbm.Dataset(features, np.arange(30) % 3 == 0)
+    flat = lightgbm.train({"objective": "binary", "verbose": -1, "min_data_in_leaf": 30}, data, 2)
+    rows = features.astype(np.float32)
+    found = TreeRanker(export_trees([flat])).logits(rows)
+    assert found == pytest.approx(flat.predict(rows, raw_score=True), abs=TOLERANCE)
+
+
+def test_the_same_boosters_give_the_same_bytes(
+    boosters: list[lightgbm.Booster], exported: bytes
+) -> None:
+    assert export_trees(boosters) == exported
+
+
+@pytest.mark.parametrize(
+    ("options", "categories"),
+    [({}, [0]), ({"zero_as_missing": True}, [])],
+    ids=["categories", "zero as missing"],
+)
+def test_a_split_that_the_export_does_not_know_is_refused(
+    options: dict[str, bool], categories: list[int]
+) -> None:
+    random = np.random.default_rng(0)
+    features = random.integers(0, 4, (300, 2)).astype(float)
+    label = np.isin(features[:, 0], [0, 2])
+    data = lightgbm.Dataset(features, label, categorical_feature=categories)
+    settings = {"objective": "binary", "verbose": -1, "min_data_per_group": 5, **options}
+    with pytest.raises(ExportError, match="does not compare numbers"):
+        export_trees([lightgbm.train(settings, data, 5)])
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage", b"tree\nversion=v4\n", b"\xff\xfe"], ids=repr)
-def test_bytes_that_are_no_model_are_refused(data: bytes, models: list[lightgbm.Booster]) -> None:
+def test_bytes_that_are_no_model_are_refused(data: bytes) -> None:
     with pytest.raises(RankerError):
-        TreeRanker([to_bytes(models[0]), data])
+        TreeRanker(data)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
-def test_a_truncated_model_is_refused(
-    models: list[lightgbm.Booster], tmp_path: Path, share: float
-) -> None:
-    """In a process of its own: LightGBM may end the process that reads such a file."""
-    path = tmp_path / "model.txt"
-    data = to_bytes(models[0])
-    path.write_bytes(data[: int(share * len(data))])
-    read = "import sys; from pathlib import Path; from rankloom_features.ranker import *\n"
-    read += (
-        "try: TreeRanker([Path(sys.argv[1]).read_bytes()])\nexcept RankerError: print('refused')"
-    )
-    ended = subprocess.run([sys.executable, "-c", read, path], capture_output=True, check=False)
-    assert ended.returncode == 0
-    assert b"refused" in ended.stdout
-
-
-def test_a_ranker_of_no_models_is_refused() -> None:
-    with pytest.raises(RankerError, match="no LightGBM model"):
-        TreeRanker([])
+def test_a_truncated_model_is_refused(exported: bytes, share: float) -> None:
+    with pytest.raises(RankerError):
+        TreeRanker(exported[: int(share * len(exported))])

@@ -162,6 +162,14 @@ def test_the_feature_server_loads_no_language_model() -> None:
     assert not loaded & {"torch", "transformers", "lightgbm"}
 
 
+def test_the_ranking_server_needs_no_lightgbm() -> None:
+    code = "import sys, rankloom_server.app; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    loaded = set(done.stdout.split())
+    assert "rankloom_server.app" in loaded
+    assert not loaded & {"lightgbm", "onnx"}  # pipelines of training alone need those
+
+
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import contextlib, sys\n"

@@ -10,14 +10,15 @@ from dataclasses import replace
 from typing import cast
 
 import grpc
-import lightgbm
 import numpy as np
 import pytest
 
+from feature_service.boosters import booster
 from rankloom_engine.loading import Engine
 from rankloom_engine.model import Answer, Ask, Decoder
 from rankloom_features.provider import UserQuery
 from rankloom_features.ranker import TreeRanker
+from rankloom_features.tree_export import export_trees
 from rankloom_features.wire import features_to_wire, parse_users
 from rankloom_proto.v1 import ranking_pb2
 from rankloom_proto.v1.features_pb2 import (
@@ -229,11 +230,8 @@ async def test_a_server_with_remote_features_serves_none_itself(parts: Parts) ->
 
 
 async def test_parts_that_do_not_fit_are_found_before_it_serves(parts: Parts) -> None:
-    table = np.random.default_rng(0).standard_normal((50, 2))
-    data = lightgbm.Dataset(table, label=table[:, 0] > 0)
-    booster = lightgbm.train({"objective": "binary", "verbose": -1}, data, num_boost_round=2)
-    other = TreeRanker([booster.model_to_string().encode()])
+    other = TreeRanker(export_trees([booster(0)]))
     async with ranking_server(settings(), replace(parts, trees=other)) as server:
         await server.start("127.0.0.1", 0)
-        with pytest.raises(StartError, match="do not work together"):
+        with pytest.raises(StartError, match=r"ranker/trees.onnx: .*columns"):
             await server.open()

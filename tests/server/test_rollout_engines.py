@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from rankloom_adapters.bundle import PROJECTOR, RANKERS, open_bundle, seal
+from feature_service.boosters import booster
+from rankloom_adapters.bundle import PROJECTOR, TREES, open_bundle, seal
+from rankloom_features.ranker import TreeRanker
+from rankloom_features.tree_export import export_trees
 from rankloom_proto.v1 import rollout_pb2
 from rankloom_server.app import Parts
 from rankloom_server.served import ServedLoader
@@ -32,7 +35,8 @@ def with_other_projector(bundle: Path, folder: Path) -> Path:
 
 def with_other_trees(bundle: Path, folder: Path) -> Path:
     shutil.copytree(bundle, folder)
-    shutil.copy(folder / RANKERS[0], folder / RANKERS[1])
+    num_columns = TreeRanker((bundle / TREES).read_bytes()).num_columns
+    (folder / TREES).write_bytes(export_trees([booster(0, num_columns)]))
     seal(folder, {**open_bundle(bundle).metadata})
     return folder
 

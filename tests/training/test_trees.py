@@ -97,12 +97,11 @@ def test_rows_that_are_not_for_training_have_the_served_features(dataset: Datase
 
 def test_boosters_learn_keep_monotone_columns_and_are_reproducible() -> None:
     train, valid = table_of(0), table_of(1)
-    models = fit_ranker(train, valid, NAMES, 2)
-    assert models == fit_ranker(train, valid, NAMES, 2)
-    assert models[0] != models[1]
+    model = fit_ranker(train, valid, NAMES)
+    assert model == fit_ranker(train, valid, NAMES)
     grid = np.column_stack([np.linspace(0, 1, 50), np.full(50, 0.5)]).astype(np.float32)
-    logits = TreeRanker(models).logits(grid)
-    assert (np.diff(logits) >= -1e-12).all()
+    logits = TreeRanker(model).logits(grid)
+    assert (np.diff(logits) >= -1e-6).all()
     assert logits[-1] > logits[0] + 1
 
 

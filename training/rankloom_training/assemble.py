@@ -36,7 +36,7 @@ def event_log(dataset: Dataset) -> EventLog:
 
 def _parts(work: Path) -> dict[str, Path]:
     """Where each part that is no expert was made."""
-    trees = (parts.ITEM_STATISTICS, *parts.RANKERS)
+    trees = (parts.ITEM_STATISTICS, parts.TREES)
     made = {part: work / "trees" / Path(part).name for part in trees}
     for part in (parts.BASE_CONFIG, parts.BASE_WEIGHTS, parts.BASE_TOKENIZER, parts.PROMPT):
         made[part] = work / "base" / part

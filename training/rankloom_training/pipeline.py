@@ -181,11 +181,10 @@ class _Run:
         tables = map(held_out.table, self._train_views, np.split(logits, ends[:-1]))
         valid_logits = np.load(self._work.folder / "collaborative" / "valid.npz")["logit"]
         train, valid = trees.joined(list(tables)), held_out.table(self._valid_view, valid_logits)
-        boosters = trees.fit_ranker(train, valid, held_out.names, len(parts.RANKERS))
-        for part, booster in zip(parts.RANKERS, boosters, strict=True):
-            (folder / Path(part).name).write_bytes(booster)
+        ranker = trees.fit_ranker(train, valid, held_out.names)
+        (folder / Path(parts.TREES).name).write_bytes(ranker)
         prior = trees.out_of_fold_logits(train, valid, held_out.names, held_out.fold)
-        valid_prior = TreeRanker(boosters).logits(valid.features)
+        valid_prior = TreeRanker(ranker).logits(valid.features)
         self._progress.note(f"AUC {auc(valid.label, valid_prior):.4f}")
         statistics = statistics_to_bytes(held_out.statistics)
         (folder / "item_statistics.safetensors").write_bytes(statistics)

@@ -97,7 +97,7 @@ class BundleScorer:
             encoder=bundle.read(parts.ENCODER),
             item_statistics=bundle.read(parts.ITEM_STATISTICS),
         )
-        self._ranker = TreeRanker([bundle.read(part) for part in parts.RANKERS])
+        self._ranker = TreeRanker(bundle.read(parts.TREES))
 
     def prepare(self, request: Request) -> Prepared:
         """Features, prompt and prior of one request."""

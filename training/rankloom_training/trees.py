@@ -12,7 +12,6 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import aslinearoperator, eigsh
 
 from rankloom_features.catalogue import Catalogue
-from rankloom_features.ranker import TreeRanker
 from rankloom_features.tabular import (
     COLLABORATIVE,
     MONOTONE,
@@ -20,10 +19,12 @@ from rankloom_features.tabular import (
     TabularFeatures,
     with_collaborative,
 )
+from rankloom_features.tree_export import export_trees, raw_scores
 from rankloom_training.data import Interactions, Split
 from rankloom_training.visibility import View
 
 NUM_FOLDS = 5
+NUM_BOOSTERS = 3
 FACTOR_RANK = 24
 NOISE = float(np.finfo(np.float32).eps) ** 2  # share of the largest squared singular value
 CO_LIKING_SHRINKAGE, CO_RATING_SHRINKAGE = 5.0, 3.0
@@ -140,11 +141,9 @@ def user_folds(num_users: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng(seed).integers(0, NUM_FOLDS, num_users)
 
 
-def fit_ranker(train: Table, valid: Table, names: Sequence[str], num_boosters: int) -> list[bytes]:
-    """Boosters that differ in their seed, each stopped by ``valid``."""
-    return [
-        _fit(train, valid, names, seed).model_to_string().encode() for seed in range(num_boosters)
-    ]
+def fit_ranker(train: Table, valid: Table, names: Sequence[str]) -> bytes:
+    """Boosters that differ in their seed, each stopped by ``valid``, as one ONNX model."""
+    return export_trees([_fit(train, valid, names, seed) for seed in range(NUM_BOOSTERS)])
 
 
 def out_of_fold_logits(
@@ -155,8 +154,8 @@ def out_of_fold_logits(
     for held_out in range(NUM_FOLDS):
         own = fold[train.user] == held_out
         rest = Table(train.features[~own], train.label[~own], train.user[~own])
-        model = _fit(rest, valid, names, held_out).model_to_string().encode()
-        logits[own] = TreeRanker([model]).logits(train.features[own])
+        booster = _fit(rest, valid, names, held_out)
+        logits[own] = raw_scores([booster], train.features[own])
     return logits
 
 

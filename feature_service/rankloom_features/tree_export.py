@@ -1,0 +1,121 @@
+"""Exports LightGBM boosters to one ONNX file and proves that it computes the same.
+
+A server that reads it imports no LightGBM, and no damaged model can end it. onnxmltools 1.16
+gives one booster's probabilities, with each split rounded to the nearest float32, so
+that a value at a split may go the wrong way; here splits stay doubles and boosters add up.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, Final
+
+import lightgbm
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from rankloom_features.export import ExportError
+from rankloom_features.ranker import TreeRanker
+
+TOLERANCE = 1e-5
+CHECK_ROWS = 256
+_IR_VERSION: Final = 9  # what onnxruntime 1.24, the oldest that may be installed, reads for sure
+_OPSETS: Final = {"ai.onnx.ml": 3, "": 18}
+_ZERO: Final = np.float32(1e-35)
+_DOUBLES: Final = ("nodes_values", "target_weights")
+
+
+def export_trees(boosters: Sequence[lightgbm.Booster]) -> bytes:
+    """The mean of the boosters' raw scores as ONNX bytes, checked within TOLERANCE.
+
+    Input: ``features`` (n, columns) float64. Output: ``logits`` (n, 1) float32. Raises
+    ExportError for splits that compare no numbers, and where the results differ.
+    """
+    forest, trees = _Forest(), 0
+    for booster in boosters:
+        for tree in booster.dump_model()["tree_info"]:
+            forest.add(trees, 0, tree["tree_structure"], 1.0 / len(boosters))
+            trees += 1
+    num_columns = boosters[0].num_feature()
+    data = _model(forest.attributes, num_columns)
+    _check_equal(boosters, data, forest.attributes["nodes_values"])
+    return data
+
+
+class _Forest:
+    """Attributes of ONNX's TreeEnsembleRegressor: one list per property of a node or leaf."""
+
+    def __init__(self) -> None:
+        self.attributes: dict[str, list[Any]] = defaultdict(list)
+
+    def add(self, tree: int, node: int, found: dict[str, Any], scale: float) -> int:
+        """Adds LightGBM's ``found`` and all below it, numbered from ``node``; gives the next."""
+        if "leaf_value" in found:
+            self._put("nodes", treeids=tree, nodeids=node, featureids=0, values=0.0, modes="LEAF")
+            self._put("nodes", truenodeids=0, falsenodeids=0, missing_value_tracks_true=0)
+            weight = scale * found["leaf_value"]
+            self._put("target", treeids=tree, nodeids=node, ids=0, weights=weight)
+            return node + 1
+        column, value = found["split_feature"], found["threshold"]
+        self._put("nodes", treeids=tree, nodeids=node, featureids=column, values=value)
+        self._put("nodes", modes="BRANCH_LEQ", missing_value_tracks_true=_unknown_goes_left(found))
+        place = len(self.attributes["nodes_falsenodeids"])
+        self._put("nodes", truenodeids=node + 1, falsenodeids=0)
+        right = self.add(tree, node + 1, found["left_child"], scale)
+        self.attributes["nodes_falsenodeids"][place] = right
+        return self.add(tree, right, found["right_child"], scale)
+
+    def _put(self, group: str, **values: float | str) -> None:
+        for name, value in values.items():
+            self.attributes[f"{group}_{name}"].append(value)
+
+
+def _unknown_goes_left(found: dict[str, Any]) -> int:
+    """Where NaN goes: by the split's default, or as zero does if training saw no NaN there."""
+    if found["decision_type"] != "<=" or found["missing_type"] not in {"NaN", "None"}:
+        raise ExportError("the trees hold a split that does not compare numbers")
+    if found["missing_type"] == "NaN":
+        return int(found["default_left"])
+    return int(found["threshold"] >= 0.0)
+
+
+def _model(attributes: dict[str, list[Any]], num_columns: int) -> bytes:
+    given = {name: values for name, values in attributes.items() if name not in _DOUBLES}
+    for name in _DOUBLES:
+        doubles = np.array(attributes[name], np.float64)
+        given[f"{name}_as_tensor"] = numpy_helper.from_array(doubles, name)
+    node = helper.make_node(
+        "TreeEnsembleRegressor", ["features"], ["logits"], domain="ai.onnx.ml", n_targets=1, **given
+    )
+    features = helper.make_tensor_value_info(
+        "features", onnx.TensorProto.DOUBLE, ["n", num_columns]
+    )
+    logits = helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["n", 1])
+    graph = helper.make_graph([node], "trees", [features], [logits])
+    opsets = [helper.make_opsetid(domain, version) for domain, version in _OPSETS.items()]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
+    return bytes(model.SerializeToString())
+
+
+def _check_equal(
+    boosters: Sequence[lightgbm.Booster], exported: bytes, thresholds: Sequence[float]
+) -> None:
+    """Compares both on rows at, and beside, the splits, and of unknown values."""
+    shape = CHECK_ROWS, boosters[0].num_feature()
+    values = np.array([*thresholds, 0.0, np.nan, np.nan], np.float32)
+    values[np.abs(values) <= _ZERO] = 0.0  # LightGBM reads them as zero, and splits there
+    rows = np.random.default_rng(0).choice(values, shape)
+    worst = float(np.abs(TreeRanker(exported).logits(rows) - raw_scores(boosters, rows)).max())
+    if not worst <= TOLERANCE:
+        raise ExportError(f"exported and trained trees differ by {worst:.2g}")
+
+
+def raw_scores(
+    boosters: Sequence[lightgbm.Booster], rows: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """(n,) mean of the boosters' raw scores of rows (n, columns), by LightGBM itself."""
+    found = [booster.predict(rows, raw_score=True, num_threads=1) for booster in boosters]
+    return np.asarray(np.mean(found, axis=0), np.float64)
