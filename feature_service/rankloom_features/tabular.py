@@ -51,6 +51,7 @@ _PAIR = (
     "pair_co_rating_level",
     "pair_co_rating_lift",
 )
+_COMPUTED = (*_ITEM, *_USER, *_PAIR)  # before the candidate's own attributes
 COLLABORATIVE = "collaborative_logit"  # the last column of what the trees read
 RECENT_LIKES = 10
 # Raising one of these may never lower the trees' score.
@@ -119,12 +120,13 @@ class TabularFeatures:
         log_count = np.where(known, self._log_count[place], np.float32(0.0))
         user = self._user(history)
         pair = self._pair(history, candidates, mean, log_count, user)
-        num = len(candidates.index)
-        columns = [log_count, mean, candidates.year]
-        columns += [np.full(num, user[name], dtype=np.float32) for name in _USER]
-        columns += [pair[name] for name in _PAIR]
-        stacked = np.column_stack(columns)
-        return np.hstack([stacked, candidates.attributes]).astype(np.float32)
+        item = {"item_log_count": log_count, "item_mean": mean, "item_year": candidates.year}
+        columns: dict[str, NDArray[np.floating] | float] = {**item, **user, **pair}
+        matrix = np.empty((len(candidates.index), len(self.names)), np.float32)
+        for place, name in enumerate(_COMPUTED):
+            matrix[:, place] = columns[name]
+        matrix[:, len(_COMPUTED) :] = candidates.attributes
+        return matrix
 
     def _user(self, history: History) -> dict[str, float]:
         """What is known of the user, whatever the candidate."""
@@ -239,8 +241,10 @@ def with_collaborative(
 
     NaN where the model does not know the item: ``known`` (n,) is false.
     """
-    column = np.where(known, logits, np.float32(np.nan))
-    return np.hstack([matrix, column[:, None]]).astype(np.float32)
+    joined = np.empty((len(matrix), matrix.shape[1] + 1), np.float32)
+    joined[:, :-1] = matrix
+    joined[:, -1] = np.where(known, logits, np.float32(np.nan))
+    return joined
 
 
 def schema_digest(names: Sequence[str]) -> str:
@@ -251,7 +255,7 @@ def schema_digest(names: Sequence[str]) -> str:
 def column_names(catalogue: Catalogue) -> tuple[str, ...]:
     """Names of the matrix's columns, in order."""
     flags = tuple(f"attribute:{name}" for name in catalogue.attribute_names)
-    return (*_ITEM, *_USER, *_PAIR, *flags)
+    return (*_COMPUTED, *flags)
 
 
 # A plain matrix product rounds a row by how many others there are; these two do not, so
