@@ -123,8 +123,8 @@ class TabularFeatures:
         item = {"item_log_count": log_count, "item_mean": mean, "item_year": candidates.year}
         columns: dict[str, NDArray[np.floating] | float] = {**item, **user, **pair}
         matrix = np.empty((len(candidates.index), len(self.names)), np.float32)
-        for place, name in enumerate(_COMPUTED):
-            matrix[:, place] = columns[name]
+        for column, name in enumerate(_COMPUTED):
+            matrix[:, column] = columns[name]
         matrix[:, len(_COMPUTED) :] = candidates.attributes
         return matrix
 
