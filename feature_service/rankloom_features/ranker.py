@@ -29,4 +29,4 @@ class TreeRanker:
         """(n,) liking logits of (n, num_columns) tabular features."""
         # Doubles: a split lies where LightGBM put it, and sums do not drift.
         (found,) = self._session.run(None, {"features": tabular.astype(np.float64)})
-        return np.asarray(found[:, 0], np.float64)
+        return np.asarray(found, np.float64)[:, 0]

@@ -83,9 +83,9 @@ def _unknown_goes_left(found: dict[str, Any]) -> int:
 
 
 def _model(attributes: dict[str, list[Any]], num_columns: int) -> bytes:
-    given = {name: values for name, values in attributes.items() if name not in _DOUBLES}
+    given: dict[str, Any] = {**attributes}
     for name in _DOUBLES:
-        doubles = np.array(attributes[name], np.float64)
+        doubles = np.array(given.pop(name), np.float64)
         given[f"{name}_as_tensor"] = numpy_helper.from_array(doubles, name)
     node = helper.make_node(
         "TreeEnsembleRegressor", ["features"], ["logits"], domain="ai.onnx.ml", n_targets=1, **given
@@ -117,5 +117,7 @@ def raw_scores(
     boosters: Sequence[lightgbm.Booster], rows: NDArray[np.float32]
 ) -> NDArray[np.float64]:
     """(n,) mean of the boosters' raw scores of rows (n, columns), by LightGBM itself."""
-    found = [booster.predict(rows, raw_score=True, num_threads=1) for booster in boosters]
+    found = [
+        np.asarray(booster.predict(rows, raw_score=True, num_threads=1)) for booster in boosters
+    ]
     return np.asarray(np.mean(found, axis=0), np.float64)
