@@ -20,7 +20,7 @@ from typing import Any
 from rankloom_adapters.pace import Pace
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 MAX_MANIFEST_BYTES = 4 << 20
 SIGNATURE = "manifest.sig"
 MAX_SIGNATURE_BYTES = 4 << 10
@@ -118,7 +118,8 @@ def open_bundle(folder: Path, pace: Pace | None = None) -> Bundle:
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise BundleError(MANIFEST, "not a manifest") from error
     if fields.get("format") != FORMAT:
-        raise BundleError(MANIFEST, f"format {fields.get('format')!r}; this version reads {FORMAT}")
+        told = f"format {fields.get('format')!r:.20}; this version reads {FORMAT}"
+        raise BundleError(MANIFEST, f"{told}: serve it with another, or train it again")
     for name in parts:
         _check_name(name)
         if PurePosixPath(name).parts[0] in _NO_PARTS:

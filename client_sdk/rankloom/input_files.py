@@ -77,3 +77,5 @@ def _json(path: str) -> object:
         raise ArgumentTypeError(message) from None
     except UnicodeDecodeError:
         raise ArgumentTypeError(f"{path}: not UTF-8") from None
+    except RecursionError:
+        raise ArgumentTypeError(f"{path}: nested too deeply") from None

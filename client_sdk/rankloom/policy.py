@@ -69,9 +69,20 @@ def checked_timeout_s(timeout_s: float) -> float:
 
 def uses_tls(target: str, *, has_root_certificates: bool, plaintext: bool) -> bool:
     """Return whether to encrypt: always, but to this machine or where the caller says not to."""
+    if not _is_text(target):
+        raise InvalidRequestError.of_field("target", "must be text that can be sent as UTF-8")
     if has_root_certificates and plaintext:
         raise InvalidRequestError.of_field("plaintext", "cannot be combined with root_certificates")
     return has_root_certificates or not (plaintext or _is_loopback(target))
+
+
+def _is_text(target: str) -> bool:
+    """Whether it has a form in UTF-8; bytes of a command line may have none."""
+    try:
+        target.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_loopback(target: str) -> bool:

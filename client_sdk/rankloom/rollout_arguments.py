@@ -89,9 +89,17 @@ def _bound(text: str) -> tuple[str, float]:
         known = ", ".join(_BOUNDS)
         raise argparse.ArgumentTypeError(f"no bound is called {name!r}; there are {known}")
     try:
-        return name, int(value) if value.isdigit() else float(value)
+        return name, _number(value)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{name} needs a number: {name}=VALUE") from None
+
+
+def _number(text: str) -> float:
+    """Whole numbers stay whole: some bounds must be."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
 
 
 def _read_token(path: str) -> str:

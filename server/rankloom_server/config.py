@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
 
 from rankloom_server.errors import ConfigError
 
@@ -21,6 +21,16 @@ ENV_PREFIX = "RANKLOOM_"
 _LOOPBACK = ("127.0.0.1", "::1", "[::1]", "localhost")
 
 PositiveInt = Annotated[int, Field(ge=1)]
+
+
+def _separated(value: object) -> object:
+    if isinstance(value, str):
+        return [path for path in value.split(os.pathsep) if path]
+    return value
+
+
+Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_separated)]
+"""A list in a file; in the environment as PATH is written."""
 
 
 class Settings(BaseSettings):
@@ -45,7 +55,7 @@ class Settings(BaseSettings):
     rollout_host: str = Field(default="127.0.0.1", min_length=1)
     rollout_token: Path | None = None
     """A file with the token that callers of RolloutService must bring."""
-    bundle_keys: tuple[Path, ...] = ()
+    bundle_keys: Paths = ()
     """Public keys in PEM; with any, only bundles signed by one of them are served."""
     retire_s: float = Field(default=60.0, gt=0.0, le=3600.0)
     """How long explanations may go on with a generation that was let go."""
@@ -104,7 +114,7 @@ def _values_of(file: Path | None) -> dict[str, Any]:
         values = yaml.safe_load(file.read_bytes())
     except OSError as error:
         raise ConfigError([f"{file}: cannot be read: {error.strerror}"]) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError([f"{file}: is no YAML"]) from error
     if values is None:
         return {}

@@ -10,14 +10,14 @@ from rankloom_proto.v1 import features_pb2_grpc
 from rankloom_server import logs
 from rankloom_server.admission import Admission
 from rankloom_server.config import Settings
-from rankloom_server.loading import FeatureParts, load_features
+from rankloom_server.loading import FeatureParts, keyring_of, load_features
 from rankloom_server.rpc.lifecycle import RpcServer
 
 
 def serve_features(settings: Settings) -> None:
     """Serves until a signal to stop. Raises StartError."""
     logs.configure(settings.log_level)
-    asyncio.run(_serve(settings, load_features(settings.bundle)))
+    asyncio.run(_serve(settings, load_features(settings.bundle, keyring_of(settings))))
 
 
 async def _serve(settings: Settings, loaded: FeatureParts) -> None:

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle, BundleError, open_bundle
+from rankloom_adapters.signing import KeyFileError, Keyring
 from rankloom_features.loading import provider_from_bytes, statistics_from_bytes
 from rankloom_features.provider import FeatureProvider
-from rankloom_server.errors import StartError
+from rankloom_server.config import Settings
+from rankloom_server.errors import ConfigError, StartError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,10 +29,21 @@ class FeatureParts:
 FEATURE_PARTS = (parts.CATALOGUE, parts.EVENTS, parts.ENCODER, parts.ITEM_STATISTICS)
 
 
-def load_features(folder: Path) -> FeatureParts:
-    """Opens a bundle and loads what features need. Raises StartError."""
+def keyring_of(settings: Settings) -> Keyring | None:
+    """The keys that bundles must be signed by; None: any bundle will do. Raises ConfigError."""
     try:
-        return features_of(open_bundle(folder))
+        return Keyring.from_files(settings.bundle_keys) if settings.bundle_keys else None
+    except KeyFileError as error:
+        raise ConfigError([f"bundle_keys: {error}"]) from error
+
+
+def load_features(folder: Path, keyring: Keyring | None = None) -> FeatureParts:
+    """Opens a bundle and loads what features need. Raises StartError, also for its signature."""
+    try:
+        bundle = open_bundle(folder)
+        if keyring is not None:
+            keyring.check(bundle)
+        return features_of(bundle)
     except ValueError as error:
         raise StartError(f"{folder}: {error}") from error
 

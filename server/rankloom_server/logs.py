@@ -20,7 +20,7 @@ _ALLOWED: Final = frozenset(
         "event", "level", "timestamp",
         # the process
         "address", "bundle_digest", "generation", "service", "all_ended",
-        "rollout_state", "reason",
+        "rollout_state", "reason", "verdict",
         # a call
         "method", "code", "request_id", "rung", "rung_reason", "route", "cold", "features_failure",
         "num_candidates", "num_events", "prompt_tokens", "generated_tokens", "stop_reason",

@@ -16,7 +16,6 @@ from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle, BundleError, open_bundle
 from rankloom_adapters.pace import Pace
 from rankloom_adapters.rollout.manager import NoRoomError, NotServableError
-from rankloom_adapters.signing import KeyFileError, Keyring
 from rankloom_engine.errors import NoRoomError as NoSlotError
 from rankloom_engine.loading import Engine, Hardware, load_engine
 from rankloom_engine.pool import EnginePool, Seat
@@ -25,9 +24,15 @@ from rankloom_features.events import Event
 from rankloom_features.provider import UserQuery
 from rankloom_features.ranker import TreeRanker
 from rankloom_server.config import Settings
-from rankloom_server.errors import ConfigError, StartError
+from rankloom_server.errors import StartError
 from rankloom_server.features import EmbeddedFeatures, FeatureSource, RemoteFeatures, space_of
-from rankloom_server.loading import FEATURE_PARTS, FeatureParts, features_of, load_features
+from rankloom_server.loading import (
+    FEATURE_PARTS,
+    FeatureParts,
+    features_of,
+    keyring_of,
+    load_features,
+)
 from rankloom_server.parse import RankQuery
 from rankloom_server.scoring import Served, rank_with_features
 
@@ -80,7 +85,7 @@ class ServedLoader:
         self._remote = RemoteFeatures(settings.features) if settings.features else None
         self._kept: dict[Served, _Kept] = {}
         self._loop = asyncio.get_running_loop()
-        self.keyring = _keyring(settings)
+        self.keyring = keyring_of(settings)
         self._first = first
 
     async def load(self, folder: Path) -> Served:
@@ -171,14 +176,6 @@ def _check_fit(new: _Kept) -> None:
         raise BundleError(parts.GATE, "not of the feature model's latent space")
     if new.trees.num_columns != provider.num_columns:
         raise BundleError(parts.TREES, "not of the features' columns")
-
-
-def _keyring(settings: Settings) -> Keyring | None:
-    """Raises ConfigError."""
-    try:
-        return Keyring.from_files(settings.bundle_keys) if settings.bundle_keys else None
-    except KeyFileError as error:
-        raise ConfigError([f"bundle_keys: {error}"]) from error
 
 
 def _limits(settings: Settings) -> EngineLimits:

@@ -226,6 +226,20 @@ def test_a_file_that_is_no_text(
     assert "input.json: not UTF-8" in capsys.readouterr().err
 
 
+def test_a_file_that_is_nested_too_deeply(
+    tmp_path: Path, server: RecordingServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "input.json"
+    path.write_text("[" * 100_000)
+    assert exit_code(["rank", "--server", server.target, "--history", str(path)]) == 2
+    assert "input.json: nested too deeply" in capsys.readouterr().err
+
+
+def test_a_server_whose_name_is_no_text(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(["rank", "--server", "\udcff:1", "--items", "a", "--user", "u"]) == 2
+    assert "target: must be text" in capsys.readouterr().err
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert usage_error(["--version"]) == 0
     assert capsys.readouterr().out == f"rankloom {__version__}\n"

@@ -20,6 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from feature_service.feature_bundle import KNOWN_USER
 from rankloom_adapters import bundle
+from rankloom_adapters.signing import generate_keys
 from rankloom_proto.v1 import ranking_pb2
 from rankloom_proto.v1.features_pb2 import GetUserFeaturesRequest, UserQuery
 from rankloom_proto.v1.features_pb2_grpc import FeatureServiceStub
@@ -77,6 +78,17 @@ def test_an_altered_part_is_refused(feature_folder: Path, tmp_path: Path) -> Non
     catalogue.write_bytes(catalogue.read_bytes().replace(b"Title 1", b"Title X"))
     done = run("features", "--bundle", str(tmp_path))
     assert_refused(done, f"{tmp_path}: bundle: {bundle.CATALOGUE}: altered")
+
+
+@pytest.mark.parametrize("service", [(), ("features",)])
+def test_a_bundle_without_a_signature_is_refused_where_keys_are_known(
+    service: tuple[str, ...], served_folder: Path, tmp_path: Path
+) -> None:
+    public = tmp_path / "public.pem"
+    generate_keys(tmp_path / "private.pem", public)
+    done = run(*service, "--bundle", str(served_folder), RANKLOOM_BUNDLE_KEYS=str(public))
+    assert_refused(done, "")
+    assert "manifest.sig" in done.stderr
 
 
 async def test_a_port_in_use_is_refused(feature_folder: Path, feature_parts: FeatureParts) -> None:

@@ -75,7 +75,9 @@ def test_an_unknown_flag_is_refused() -> None:
     assert problems(None, bundle="b", prot=1) == ("prot: no such setting",)
 
 
-@pytest.mark.parametrize("text", ["{", "- a list", "just words", "1: 2", "\0"])
+@pytest.mark.parametrize(
+    "text", ["{", "- a list", "just words", "1: 2", "\0", "bundle: 2024-13-45", "[" * 10_000]
+)
 def test_a_file_that_is_no_mapping_is_refused(file: Path, text: str) -> None:
     file.write_text(text)
     (problem,) = problems(file, bundle="b")
@@ -90,3 +92,20 @@ def test_a_missing_file_is_refused(file: Path) -> None:
 def test_an_empty_file_says_nothing(file: Path) -> None:
     file.write_text("")
     assert load_settings(file, {"bundle": "b"}).bundle == Path("b")
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"), [("", []), ("a.pem", ["a.pem"]), ("a.pem:b.pem", ["a.pem", "b.pem"])]
+)
+def test_a_list_is_written_in_the_environment_as_path_is(
+    monkeypatch: pytest.MonkeyPatch, text: str, keys: list[str]
+) -> None:
+    monkeypatch.setenv("RANKLOOM_BUNDLE_KEYS", text)
+    assert load_settings(None, {"bundle": "b"}).bundle_keys == tuple(map(Path, keys))
+
+
+def test_a_list_is_a_list_in_the_file(file: Path) -> None:
+    file.write_text("{bundle: b, bundle_keys: [a.pem, b.pem]}")
+    assert load_settings(file, {}).bundle_keys == (Path("a.pem"), Path("b.pem"))
+    file.write_text("{bundle: b, bundle_keys: 3}")
+    assert problems(file)[0].startswith("bundle_keys: ")

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import ast
 import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +59,19 @@ def test_the_level_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     logs.write("call")
     logs.fault("internal_error", RuntimeError())
     assert [line["event"] for line in read_lines(capsys)] == ["internal_error"]
+
+
+def written_fields() -> Iterator[str]:
+    """Names of the fields that the server's own code writes or notes."""
+    for path in Path(logs.__file__).parent.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) in ("logs.write", "logs.note"):
+                yield from (word.arg for word in call.keywords if word.arg)
+
+
+def test_every_field_that_is_written_is_on_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+    fields = set(written_fields())
+    assert {"verdict", "code", "method"} <= fields
+    logs.write("all", **dict.fromkeys(fields, 1))
+    (line,) = read_lines(capsys)
+    assert fields <= line.keys()

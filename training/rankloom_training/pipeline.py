@@ -93,6 +93,7 @@ def train_bundle(data: Path, out: Path, options: TrainOptions, progress: Progres
         base.check_base(options.base)
     made_from = {
         "version": rankloom.__version__,
+        "format": parts.FORMAT,
         "data": digest_of(data),
         "options": dataclasses.asdict(options),
     }
