@@ -145,7 +145,7 @@ class GateSpec:
     `max_latency_ratio`: how much slower it may be.
     `top_k`: how many of a list's best are compared, in a shadow.
     `false_alarms`: the share of rollouts that change nothing and are breached all the same.
-    `max_checks`: how often one trial is judged.
+    `max_checks`: over how many checks half of them are spread; the later ones share the rest.
     """
 
     min_samples: int | None = None

@@ -59,6 +59,7 @@ class Seen:
 
     ``prior``: the trees' logits. ``vector``: the user's, in the space of ``epoch``, None
     where it could not be used. ``non_finite``: the model gave such a score, or more.
+    ``reused``: the user's history was kept from an earlier call.
     """
 
     prior: NDArray[np.float64]
@@ -67,6 +68,7 @@ class Seen:
     vector: NDArray[np.float32] | None
     epoch: str
     non_finite: bool = False
+    reused: bool = False
 
     @property
     def scored(self) -> NDArray[np.bool_]:

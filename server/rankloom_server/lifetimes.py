@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from rankloom_server.config import Settings
 from rankloom_server.errors import StartError
 from rankloom_server.integrity import Integrity
 from rankloom_server.scoring import Served
-from rankloom_server.served import ServedLoader
+from rankloom_server.served import ServedLoader, yield_to_others
 from rankloom_server.staging import Staging
 from rankloom_server.state import State as ServerState
 from rankloom_server.trials import Observer, Trials
@@ -82,9 +83,15 @@ class RolledOut(Lifetimes):
         """Raises ConfigError."""
         super().__init__()
         self.generations, self.loader = generations, loader
-        parts = Loader(loader.load, loader.release)
+        self._judges = ThreadPoolExecutor(1, "rankloom-judge", yield_to_others)
         self.manager = RolloutManager(
-            state.registry, state.store, generations, parts, settings.retire_s, loader.files
+            state.registry,
+            state.store,
+            generations,
+            Loader(loader.load, loader.release),
+            settings.retire_s,
+            files=loader.files,
+            judges=self._judges,
         )
         self.staging = Staging(state, loader, settings.max_bundle_mib << 20)
         self._trials = Trials(self.manager, generations)
@@ -138,6 +145,7 @@ class RolledOut(Lifetimes):
             self._checking.cancel()
         await self._trials.close()
         await self.manager.close()
+        self._judges.shutdown()
 
     async def _begin_with(self, bundle: Path) -> None:
         attempt = f"first {self.manager.ledger.newest}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -24,6 +25,8 @@ from rankloom_server.parse import (
 )
 from rankloom_server.scoring import Served, rank_by_popularity, rank_with_features
 from rankloom_server.trials import Observer
+
+_NEARLY_S = 0.01  # caller, gRPC and server each have a clock for the deadline
 
 
 class RankPipeline:
@@ -49,12 +52,16 @@ class RankPipeline:
         """
         started = time.perf_counter()
         with self._generations.lease(query.generation, query.user_key) as lease:
-            check_texts(query, lease.value.catalogue)
-            check_semantics(query, lease.value.runner.ranks)
             try:
+                check_texts(query, lease.value.catalogue)
+                check_semantics(query, lease.value.runner.ranks)
                 ranking = await self._rank(lease.value, query, deadline)
             except Exception:
                 self._tell(query, lease, None, started)
+                raise
+            except asyncio.CancelledError:
+                if time.monotonic() > deadline - _NEARLY_S:  # else the caller has left
+                    self._tell(query, lease, None, started)
                 raise
             timing = replace(ranking.timing, total_s=time.perf_counter() - started)
             ranking = replace(ranking, timing=timing)

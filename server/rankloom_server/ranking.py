@@ -33,9 +33,9 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
         """One user, 1 to 500 candidates."""
         query = parse_rank(request, _host_of(context.peer()))
         logs.note(request_id=query.request_id, num_candidates=len(query.user.candidates))
-        budget_s = self._budget_s(context)
-        async with asyncio.timeout(budget_s):
-            answer = await self._pipeline.rank(query, time.monotonic() + budget_s)
+        deadline = time.monotonic() + self._budget_s(context)
+        async with asyncio.timeout_at(deadline):  # the loop's clock is the monotonic one
+            answer = await self._pipeline.rank(query, deadline)
         _note(answer)
         return answer_to_wire(query.request_id, answer)
 

@@ -89,7 +89,7 @@ async def rank_with_features(
         return Ranking(step, weave, items, Timing(prompt_s=prepared.prompt_s), seen)
     weave = weave_of(served.weaver, prepared, cold=features.cold)
     timing = Timing(prompt_s=prepared.prompt_s, queue_s=scored.queue_s, model_s=scored.model_s)
-    seen = _seen(prepared, features, fault, scores)
+    seen = _seen(prepared, features, fault, scores, reused=scored.reused)
     return Ranking(step, weave, _ranked(query, scores, prepared.prior), timing, seen)
 
 
@@ -108,6 +108,7 @@ def _seen(
     scores: Scores | None,
     *,
     non_finite: bool = False,
+    reused: bool = False,
 ) -> Seen:
     none = np.full_like(prepared.prior, np.nan)
     return Seen(
@@ -117,6 +118,7 @@ def _seen(
         None if fault or features.cold else features.vector,
         features.epoch,
         non_finite,
+        reused,
     )
 
 

@@ -77,7 +77,7 @@ class ServedLoader:
 
     def __init__(self, settings: Settings, first: Parts | None = None) -> None:
         """``first``: what is loaded already of the first bundle that will be asked for."""
-        self.files = ThreadPoolExecutor(1, "rankloom-loader", _yield_to_others)
+        self.files = ThreadPoolExecutor(1, "rankloom-loader", yield_to_others)
         self._pace = Pace(settings.load_mib_s << 20)
         hardware = Hardware(settings.device, settings.dtype, settings.compile)
         expert_bytes = settings.expert_slots_mib << 20
@@ -90,9 +90,10 @@ class ServedLoader:
 
     async def load(self, folder: Path) -> Served:
         """Loads and tries a bundle. Raises NotServableError, BundleError or NoRoomError."""
-        first, self._first = self._first, None
         try:
-            bundle = first.own.bundle if first else await self.read(self.open, folder)
+            bundle = await self.read(self.open, folder)
+            first = self._first if self._first and _is_same(self._first, bundle) else None
+            self._first, bundle = None, first.own.bundle if first else bundle
             self.check_signature(bundle)
             own = first.own if first else await self._features_of(bundle)
             trees = first.trees if first else await self._trees_of(bundle)
@@ -186,6 +187,11 @@ def _limits(settings: Settings) -> EngineLimits:
     )
 
 
+def _is_same(loaded: Parts, bundle: Bundle) -> bool:
+    """Whether it is what was loaded; a state may hold another one than the server was given."""
+    return loaded.own.bundle.digest == bundle.digest
+
+
 def _are_same(names: Sequence[str], one: Bundle, other: Bundle) -> bool:
     """Whether these parts of two bundles are; a part that is missing is found when it is read."""
     return all(one.parts.get(name) == other.parts.get(name) for name in names)
@@ -195,7 +201,7 @@ def _trees(bundle: Bundle) -> TreeRanker:
     return TreeRanker(bundle.read(parts.TREES))
 
 
-def _yield_to_others() -> None:
+def yield_to_others() -> None:
     """Niceness is each thread's own on Linux; elsewhere it would be the whole process's."""
     if hasattr(os, "setpriority") and os.uname().sysname == "Linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)

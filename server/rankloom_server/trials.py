@@ -172,7 +172,13 @@ def _observed(user: int, group: str, ranking: Ranking | None, latency_s: float) 
         return replace(failure, non_finite=non_finite)
     done = seen.scored
     return observe(
-        user, group, latency_s, seen.scores[done], seen.prior[done], seen.probabilities[done]
+        user,
+        group,
+        latency_s,
+        seen.scores[done],
+        seen.prior[done],
+        seen.probabilities[done],
+        reused=seen.reused,
     )
 
 
@@ -180,7 +186,8 @@ def _reply(ranking: Ranking | None) -> Reply:
     if ranking is None or ranking.seen is None:
         return Reply(0.0, None)
     failed = ranking.step.rung is not Rung.EXACT_MIX and not ranking.seen.non_finite
-    return Reply(ranking.timing.model_s, None if failed else ranking.seen.scores)
+    scores, reused = None if failed else ranking.seen.scores, ranking.seen.reused
+    return Reply(ranking.timing.model_s, scores, reused=reused)
 
 
 def _number_of(query: RankQuery) -> int:

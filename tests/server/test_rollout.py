@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
+from rankloom_engine.model import Answer, Decoder
 from rankloom_proto.v1 import rollout_pb2
+from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceStub
 from rankloom_server.app import Parts
 from server import explanations
 from server.rankings import known_user, request, scores
@@ -162,6 +167,40 @@ async def test_a_canary_that_ranks_otherwise_is_rolled_back(
         assert state_name(found) == "rolled_back"
         assert "is the bound" in found.reason
         assert (await server.rank(request(parts))).generation.number == 1
+
+
+def slow(answer: Callable[..., Answer], seconds: float) -> Callable[..., Answer]:
+    def answered(*arguments: Any, **options: Any) -> Answer:  # noqa: ANN401
+        time.sleep(seconds)
+        return answer(*arguments, **options)
+
+    return answered
+
+
+async def test_a_canary_whose_answers_come_too_late_is_rolled_back(
+    served_folder: Path, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = other_bundle(served_folder, tmp_path / "same", 1.0)
+    async with rolling_out(served_folder, tmp_path / "state") as server:
+        await server.stage(same)
+        await server.start_canary(2, 50, min_samples=20, max_latency_ratio=50.0, false_alarms=0.2)
+        stub = RankingServiceStub(server.ranking)
+        users = [f"user-{n}" for n in range(120)]
+        answers = [await server.rank(request(parts, 2, user_id=user)) for user in users]
+        seen = (await server.get(2)).judgement.num_trial
+        theirs = [u for u, a in zip(users, answers, strict=True) if a.generation.number == 2]
+        with monkeypatch.context() as slowed:
+            slowed.setattr(Decoder, "answer", slow(Decoder.answer, 0.15))
+            for user in theirs:
+                late = stub.Rank(request(parts, 2, user_id=user), timeout=0.1)
+                assert (await failure_of(late)).code is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert seen == len(theirs)
+        for user in users:
+            await server.rank(request(parts, 2, user_id=user))
+        async with asyncio.timeout(10):
+            while state_name(await server.get(2)) != "rolled_back":
+                await asyncio.sleep(0.05)
+        assert (await server.get(2)).reason.startswith("errors")
 
 
 async def test_the_same_bundle_passes_as_a_canary_and_is_promoted(

@@ -27,7 +27,8 @@ class Observation:
     drawn alike in both arms. Those of group "" are judged among all users only.
     ``failed``: no answer, or one from a lower rung because of the engine. ``contribution``:
     mean over candidates of what the model adds to the prior, and its standard deviation
-    ``spread``. ``agreement``: Kendall's τ_b of prior and score.
+    ``spread``. ``agreement``: Kendall's τ_b of prior and score. ``reused``: the user's history
+    was kept from an earlier call, which makes an answer faster; a new generation has none.
     """
 
     user: int
@@ -41,13 +42,21 @@ class Observation:
     agreement: float = math.nan
     probability: float = math.nan
     tie_rate: float = math.nan
+    reused: bool = False
 
     def __post_init__(self) -> None:
         _check_latency(self.latency_s)
 
 
 def observe(
-    user: int, group: str, latency_s: float, scores: Scores, prior: Scores, probabilities: Scores
+    user: int,
+    group: str,
+    latency_s: float,
+    scores: Scores,
+    prior: Scores,
+    probabilities: Scores,
+    *,
+    reused: bool = False,
 ) -> Observation:
     """Of (candidates,) logits, the trees' logits of the same candidates, and probabilities.
 
@@ -71,6 +80,7 @@ def observe(
         agreement=kendall(prior, scores),
         probability=float(figures[2]),
         tie_rate=tie_rate(scores),
+        reused=reused,
     )
 
 
@@ -88,6 +98,7 @@ class Reply:
 
     latency_s: float
     scores: Scores | None
+    reused: bool = False
 
     def __post_init__(self) -> None:
         _check_latency(self.latency_s)
@@ -103,7 +114,8 @@ class Reply:
 class Pair:
     """One request that the active generation and its shadow answered.
 
-    Figures are NaN where one of them failed. ``non_finite``: in the shadow.
+    Figures are NaN where one of them failed. ``non_finite``: in the shadow. ``comparable``: both
+    or neither had the user's history kept, so that their latencies say something.
     ``tie_increase``: share of tied scores, the shadow's less the active one's.
     """
 
@@ -119,6 +131,7 @@ class Pair:
     active_score: float = math.nan
     shadow_score: float = math.nan
     tie_increase: float = math.nan
+    comparable: bool = True
 
 
 def compare(
@@ -148,6 +161,7 @@ def compare(
         active_score=float(theirs.mean()),
         shadow_score=float(ours.mean()),
         tie_increase=tie_rate(ours) - tie_rate(theirs),
+        comparable=active.reused == shadow.reused,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Protocol, Self, TypeVar
 
 from rankloom_adapters.rollout.evidence import Observation, Pair
 from rankloom_adapters.rollout.gates import Gate, Outcome, Rule, canary_rules, shadow_rules
-from rankloom_adapters.rollout.table import Arms, Table, table_of_observations, table_of_pairs
+from rankloom_adapters.rollout.table import Table, arms_of, table_of_pairs
 from rankloom_adapters.rollout.thresholds import Thresholds
 
 MAX_REASON_CHARS = 300
@@ -48,24 +48,29 @@ T = TypeVar("T", bound=_Grouped)
 
 
 def judge_canary(
-    canary: Sequence[Observation], baseline: Sequence[Observation], thresholds: Thresholds
+    canary: Sequence[Observation],
+    baseline: Sequence[Observation],
+    thresholds: Thresholds,
+    check: int = 1,
 ) -> Judgement:
-    """From all that both arms have answered up to now."""
-    arms = Arms(table_of_observations(canary), table_of_observations(baseline))
-    gates = _gates(arms, canary_rules(thresholds), thresholds)
+    """From all that both arms have answered up to the check of that number."""
+    arms = arms_of(canary, baseline)
+    gates = _gates(arms, canary_rules(thresholds), thresholds, check)
     return _judgement((_finiteness(arms.canary, thresholds), *gates), thresholds)
 
 
-def judge_shadow(pairs: Sequence[Pair], thresholds: Thresholds) -> Judgement:
-    """From all requests that both generations were given up to now."""
+def judge_shadow(pairs: Sequence[Pair], thresholds: Thresholds, check: int = 1) -> Judgement:
+    """From all requests that both generations were given up to the check of that number."""
     table = table_of_pairs(pairs)
-    gates = _gates(table, shadow_rules(thresholds), thresholds)
+    gates = _gates(table, shadow_rules(thresholds), thresholds, check)
     return _judgement((_finiteness(table, thresholds), *gates), thresholds)
 
 
-def _gates(observed: T, rules: Sequence[Rule[T]], thresholds: Thresholds) -> tuple[Gate, ...]:
+def _gates(
+    observed: T, rules: Sequence[Rule[T]], thresholds: Thresholds, check: int
+) -> tuple[Gate, ...]:
     groups = sorted(observed.groups(thresholds.min_group_samples))
-    level = thresholds.level(len(rules) * (1 + len(groups)))
+    level = thresholds.level(len(rules) * (1 + len(groups)), check)
     of_all = [rule.gate(observed, "", thresholds.min_samples, level) for rule in rules]
     parts: Mapping[str, T] = {group: observed.of(group) for group in groups}
     of_groups = [

@@ -82,13 +82,14 @@ class RolloutManager(Generic[T]):
         loader: Loader[T],
         retire_s: float = 60.0,
         files: Executor | None = None,
+        judges: Executor | None = None,
     ) -> None:
         """``retire_s``: how long a request may go on with a generation that was let go.
 
-        ``files``: where bundles are read and written, and evidence is judged; registry
-        rows are not, since somebody waits for them.
+        ``files``: where bundles are read and written; registry rows are not, since somebody waits
+        for them. ``judges``: where evidence is judged, which waits for no file.
         """
-        self._files = files
+        self._files, self._judges = files, judges
         self._retire_s = retire_s
         self._registry, self._store = registry, store
         self._generations, self._loader = generations, loader
@@ -106,18 +107,16 @@ class RolloutManager(Generic[T]):
     async def start(self) -> None:
         """Serves again what served last; the active generation is loaded first.
 
-        Another one that cannot be loaded any more is rolled back, or quarantined where it
-        was never warmed. Raises NotServableError or BundleError where the active one cannot.
+        Another one that cannot be loaded any more is rolled back. One whose staging was cut
+        short stays staged, to be asked for again: were it what ended the process, each start
+        would end so. Raises NotServableError or BundleError where the active one cannot.
         """
         async with self._lock:
             if self.ledger.active:
                 await self._load(self.ledger.active)
                 self._generations.direct(Traffic(self.ledger.active))
             for number, each in self.ledger.rollouts.items():
-                if each.state is State.STAGED:
-                    with suppress(NoRoomError):  # it stays staged, to be asked for again
-                        await self._warm(number)
-                elif each.state in LOADED and number != self.ledger.active:
+                if each.state in LOADED and number != self.ledger.active:
                     await self._load_or_roll_back(number)
             self._follow()
             await self._prune()
@@ -213,9 +212,11 @@ class RolloutManager(Generic[T]):
         trial = self.trial
         if trial is None or not trial.is_due:
             return None
-        judgement = await self._beside(trial.check())
+        judgement = await asyncio.get_running_loop().run_in_executor(self._judges, trial.check())
         trial.take(judgement)
-        if judgement.verdict is Verdict.BREACH:
+        if judgement.verdict is Verdict.BREACH and trial is self.trial:
+            # At once: a command that is being carried out may take long, or the disk be full.
+            self._generations.direct(self._traffic())
             await self._to_its_end(self._roll_back(trial, judgement.reason))
         return judgement
 
@@ -240,8 +241,11 @@ class RolloutManager(Generic[T]):
         return found
 
     def _try(self, rollout: Rollout | None) -> None:
-        """Begins a trial, or ends it. A canary of another share begins anew."""
-        terms = None if rollout is None else (rollout.generation, rollout.state, rollout.percent)
+        """Begins a trial, or ends it. One on other terms, or beside another one, begins anew."""
+        terms: tuple[object, ...] | None = None
+        if rollout:
+            terms = rollout.generation, rollout.state, rollout.percent, rollout.gates
+            terms = (*terms, self.ledger.active)
         if terms != self._terms:
             self._terms, self.trial = terms, Trial(rollout) if rollout else None
 
@@ -259,6 +263,8 @@ class RolloutManager(Generic[T]):
             await self._own(Verb.ROLL_BACK, number, str(error))
 
     async def _load(self, number: int) -> None:
+        if number in self._generations.serving:  # its row could not be written the last time
+            return
         digest = self.ledger.rollout(number).bundle_digest
         self._generations.add(number, await self._loader.load(self._store.folder_of(digest)))
 
@@ -270,12 +276,18 @@ class RolloutManager(Generic[T]):
 
     def _follow(self) -> None:
         """Sends requests where the ledger says, and lets go of what it no longer holds."""
-        self._generations.direct(traffic_of(self.ledger))
+        self._generations.direct(self._traffic())
         for number in self._generations.serving:
             if self.ledger.rollout(number).state not in LOADED:
                 self._generations.retire(number, self._loader.release)
                 loop = asyncio.get_running_loop()
                 loop.call_later(self._retire_s, self._generations.revoke, number)
+
+    def _traffic(self) -> Traffic:
+        """Where the ledger says, but nobody to what was found to be worse."""
+        if self.trial and self.trial.judgement.verdict is Verdict.BREACH:
+            return Traffic(self.ledger.active)
+        return traffic_of(self.ledger)
 
 
 def traffic_of(ledger: Ledger) -> Traffic:

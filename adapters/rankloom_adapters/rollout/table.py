@@ -25,6 +25,7 @@ _OF_OBSERVATIONS: Final = (
     "agreement",
     "probability",
     "tie_rate",
+    "reused",
 )
 _OF_PAIRS: Final = (
     "active_latency_s",
@@ -37,6 +38,7 @@ _OF_PAIRS: Final = (
     "active_score",
     "shadow_score",
     "tie_increase",
+    "comparable",
 )
 _LATENCIES_S = (1e-6, 1e6)  # beyond them, a figure says more of the clock
 
@@ -99,6 +101,23 @@ class Arms:
         return self.canary.groups(min_users) & self.baseline.groups(min_users)
 
 
+def arms_of(canary: Sequence[Observation], baseline: Sequence[Observation]) -> Arms:
+    """Latencies are compared among answers of one kind, with a kept history or without.
+
+    The generation on trial has nobody's history at first, the other one that of all who return:
+    of the two kinds, the one is taken of which the smaller arm has more users.
+    """
+    tables = [table_of_observations(each) for each in (canary, baseline)]
+    kinds = [[_latency_of(table, reused=reused) for table in tables] for reused in (False, True)]
+    best = max(kinds, key=lambda kind: min(len(t.means("log_latency")) for t in kind))
+    return Arms(*best)
+
+
+def _latency_of(table: Table, *, reused: bool) -> Table:
+    is_other = (table.columns["reused"] > 0.0) != reused
+    return table.with_columns(log_latency=np.where(is_other, np.nan, table.columns["log_latency"]))
+
+
 def table_of_observations(observations: Sequence[Observation]) -> Table:
     """With ``log_latency``, of rankings that did not fail."""
     table = _table(observations, _OF_OBSERVATIONS)
@@ -112,6 +131,7 @@ def table_of_pairs(pairs: Sequence[Pair]) -> Table:
     table = _table(pairs, _OF_PAIRS)
     columns = table.columns
     failed = (columns["shadow_failed"] > 0.0) | (columns["active_failed"] > 0.0)
+    failed |= columns["comparable"] == 0.0
     latency = _log(columns["shadow_latency_s"]) - _log(columns["active_latency_s"])
     return table.with_columns(
         failure_increase=columns["shadow_failed"] - columns["active_failed"],

@@ -57,7 +57,7 @@ class Thresholds:
     false_alarms: float = 0.01
     """How many of the rollouts that change nothing may be breached, as a share."""
     max_checks: int = 10
-    """How often one rollout is judged; more checks raise more false alarms."""
+    """Over how many checks half of the false alarms are spread; later ones share the rest."""
 
     def __post_init__(self) -> None:
         for name, least in _WHOLE.items():
@@ -73,9 +73,12 @@ class Thresholds:
         if not 0.0 < self.false_alarms < 1.0:
             raise ValueError("false_alarms must be above 0 and below 1, or no gate can be breached")
 
-    def level(self, num_tests: int) -> float:
-        """The chance of a false alarm that each test of one check may have.
+    def level(self, num_tests: int, check: int = 1) -> float:
+        """The chance of a false alarm that each test of a check, numbered from 1, may have.
 
-        Bonferroni's share: tests may depend on each other as they like.
+        Bonferroni's shares: tests and checks may depend on each other as they like. A trial may
+        go on for ever, so the shares of the late checks are 1/2 · 1/(k (k + 1)), whose sum is 1/2.
         """
-        return self.false_alarms / (num_tests * self.max_checks)
+        late = check - self.max_checks
+        share = 1.0 / self.max_checks if late <= 0 else 1.0 / (late * (late + 1))
+        return 0.5 * share * self.false_alarms / num_tests

@@ -30,7 +30,7 @@ class Trial:
 
     Checks are paced by what has been seen and not by a clock: one that jumps promotes
     nothing early. Each has half as much again to go by as the last one, since every check
-    may raise a false alarm.
+    may raise a false alarm. They go on for as long as the trial does.
     """
 
     def __init__(self, rollout: Rollout) -> None:
@@ -63,18 +63,18 @@ class Trial:
         if self.judgement.verdict is Verdict.BREACH:
             return False
         enough = min(self.num_seen.values()) >= self._next_at
-        return self._alarm or (enough and self._num_checks < self.thresholds.max_checks)
+        return self._alarm or enough
 
     def check(self) -> Callable[[], Judgement]:
         """Begins a check; what it gives may be called on another thread."""
         self._next_at = max(int(min(self.num_seen.values()) * GROWTH), self._next_at)
         self._alarm = False
-        limits = self.thresholds
+        limits, number = self.thresholds, self._num_checks + 1
         if self.state is State.SHADOW:
             pairs = self._evidence.pairs
-            return lambda: judge_shadow(pairs, limits)
+            return lambda: judge_shadow(pairs, limits, number)
         canary, baseline = (self._evidence.observations(arm) for arm in self.num_seen)
-        return lambda: judge_canary(canary, baseline, limits)
+        return lambda: judge_canary(canary, baseline, limits, number)
 
     def take(self, judgement: Judgement) -> None:
         """Ends a check. One that had too little to go by was none."""

@@ -17,6 +17,7 @@ import pytest
 
 from adapters.rollout import crashing
 from adapters.rollout.commands import in_state, states
+from rankloom_adapters.bundle import open_bundle
 from rankloom_adapters.rollout.states import LOADED, Rollout, State
 
 NUM_KILLS = 200
@@ -106,7 +107,11 @@ def check(folder: Path, acknowledged: list[tuple[int, State]]) -> None:
             assert lease.number == ledger.active
         loaded = {number for number, state in states(ledger).items() if state in LOADED}
         assert set(server.generations.serving) == loaded
-        assert not in_state(ledger, State.STAGED), "taken up again"
+        for cut_short in in_state(ledger, State.STAGED):  # it goes on when it is asked for again
+            kept = server.store.folder_of(cut_short.bundle_digest)
+            key = f"stage {open_bundle(kept).metadata['name']}"
+            again = asyncio.run(server.manager.stage(kept, 1, key))
+            assert (again.generation, again.state) == (cut_short.generation, State.WARMED)
         rollouts = ledger.rollouts.values()
         needed = {each.bundle_digest for each in rollouts if each.state is not State.RETIRED}
         assert server.store.digests == needed

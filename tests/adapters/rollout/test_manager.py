@@ -12,9 +12,12 @@ import pytest
 from adapters.rollout.commands import command, states
 from rankloom_adapters.bundle import BundleError, open_bundle, seal
 from rankloom_adapters.generation import Generations, UnknownGenerationError
+from rankloom_adapters.rollout.evidence import Observation
 from rankloom_adapters.rollout.manager import Loader, NotServableError, RolloutManager
 from rankloom_adapters.rollout.registry import Registry, RegistryError
+from rankloom_adapters.rollout.split import Arm
 from rankloom_adapters.rollout.states import RolloutError, State, Verb
+from rankloom_adapters.rollout.trial import Trial
 from rankloom_adapters.store import BundleStore
 
 
@@ -24,6 +27,7 @@ class Server:
     def __init__(self, registry: Registry, folder: Path) -> None:
         self.generations = Generations[str]()
         self.released: list[str] = []
+        self.loads = 0
         self.hold = asyncio.Event()
         self.hold.set()
         self.store = BundleStore(folder / "bundles")
@@ -32,6 +36,7 @@ class Server:
         self.manager = RolloutManager(registry, self.store, self.generations, loader)
 
     async def _load(self, folder: Path) -> str:
+        self.loads += 1
         await self.hold.wait()
         bundle = open_bundle(folder)
         bundle.check()
@@ -128,15 +133,21 @@ async def test_a_damaged_bundle_changes_nothing(tmp_path: Path) -> None:
         assert states(server.manager.ledger) == {1: State.ACTIVE}
 
 
-async def test_a_start_goes_on_with_what_was_staged(tmp_path: Path) -> None:
-    """As after a crash between the two commands of a staging."""
+async def test_a_start_loads_nothing_that_was_never_loaded(tmp_path: Path) -> None:
+    """As after a crash between the two commands of a staging: it may be what crashed."""
     with opened(tmp_path) as server:
         await first_serving(server, tmp_path)
         for name, metadata in (("second", {}), ("third", {"unfit": True})):
             digest = server.store.put(bundle(tmp_path, name, **metadata))
-            server.registry.carry_out(command(Verb.STAGE, 0, 1, bundle_digest=digest))
+            staging = command(Verb.STAGE, 0, 1, f"stage {name}", bundle_digest=digest)
+            server.registry.carry_out(staging)
     with opened(tmp_path) as server:
         await server.manager.start()
+        assert server.loads == 1
+        expected = {1: State.ACTIVE, 2: State.STAGED, 3: State.STAGED}
+        assert states(server.manager.ledger) == expected
+        for name in ("second", "third"):
+            await server.manager.stage(tmp_path / f"source-{name}", 1, f"stage {name}")
         expected = {1: State.ACTIVE, 2: State.WARMED, 3: State.QUARANTINED}
         assert states(server.manager.ledger) == expected
 
@@ -183,3 +194,74 @@ async def test_a_command_that_is_not_durable_has_no_effect(tmp_path: Path) -> No
         with pytest.raises(RegistryError):
             await server.manager.change(command(Verb.PROMOTE, 2, 1, forced=True))
         assert server.answered_by() == "first"
+
+
+def on_trial(server: Server) -> Trial:
+    assert server.manager.trial is not None
+    return server.manager.trial
+
+
+async def canary(server: Server, folder: Path, percent: int = 50) -> str:
+    """A canary of a second generation; gives a user of its share."""
+    await first_serving(server, folder)
+    await server.manager.stage(bundle(folder, "second"), 1, "stage second")
+    await server.manager.change(command(Verb.CANARY, 2, 1, percent=percent))
+    return next(name for n in range(100) if server.answered_by(name := f"u{n}") == "second")
+
+
+async def test_a_breach_sends_nobody_there_while_another_command_goes_on(tmp_path: Path) -> None:
+    with opened(tmp_path) as server:
+        user = await canary(server, tmp_path)
+        server.hold.clear()
+        staging = asyncio.create_task(
+            server.manager.stage(bundle(tmp_path, "third"), 1, "stage third")
+        )
+        while server.loads < 3:
+            await asyncio.sleep(0.01)
+        on_trial(server).add(Arm.CANARY, Observation(1, "", 0.1, failed=True, non_finite=True))
+        judging = asyncio.create_task(server.manager.judge())
+        async with asyncio.timeout(5):
+            while server.answered_by(user) != "first":
+                await asyncio.sleep(0.01)
+        assert not judging.done()
+        server.hold.set()
+        await asyncio.gather(staging, judging)
+        expected = {1: State.ACTIVE, 2: State.ROLLED_BACK, 3: State.WARMED}
+        assert states(server.manager.ledger) == expected
+
+
+async def test_a_breach_sends_nobody_there_though_it_cannot_be_written(tmp_path: Path) -> None:
+    with opened(tmp_path) as server:
+        user = await canary(server, tmp_path)
+        on_trial(server).add(Arm.CANARY, Observation(1, "", 0.1, failed=True, non_finite=True))
+        server.registry.close()
+        with pytest.raises(RegistryError):
+            await server.manager.judge()
+        assert server.answered_by(user) == "first"
+
+
+async def test_other_gates_or_another_active_generation_begin_a_trial_anew(tmp_path: Path) -> None:
+    with opened(tmp_path) as server:
+        await canary(server, tmp_path)
+        first = on_trial(server)
+        same = command(Verb.CANARY, 2, 1, "again", percent=50)
+        await server.manager.change(same)
+        assert on_trial(server) is first
+        gates = '{"min_samples": 30}'
+        await server.manager.change(command(Verb.CANARY, 2, 1, "gates", percent=50, gates=gates))
+        second = on_trial(server)
+        assert second is not first
+        assert second.thresholds.min_samples == 30
+
+
+async def test_evidence_beside_one_that_was_rolled_back_does_not_count(tmp_path: Path) -> None:
+    with opened(tmp_path) as server:
+        await first_serving(server, tmp_path)
+        for name in ("second", "third"):
+            await server.manager.stage(bundle(tmp_path, name), 1, f"stage {name}")
+        await server.manager.change(command(Verb.PROMOTE, 2, 1, forced=True))
+        await server.manager.change(command(Verb.CANARY, 3, 2, percent=50))
+        beside_second = on_trial(server)
+        await server.manager.change(command(Verb.ROLL_BACK, 2, 2))
+        assert on_trial(server).generation == 3
+        assert on_trial(server) is not beside_second

@@ -6,6 +6,8 @@ same thousand users, who ask twice in the mean, a few of them far more often.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -19,9 +21,18 @@ from adapters.rollout.observed import (
     rankings_of,
     users_of,
 )
-from rankloom_adapters.rollout.evidence import observe
+from rankloom_adapters.rollout.evidence import (
+    Observation,
+    Reply,
+    compare,
+    observe,
+    observe_failure,
+)
 from rankloom_adapters.rollout.judge import Verdict, judge_canary, judge_shadow
+from rankloom_adapters.rollout.split import Arm
+from rankloom_adapters.rollout.states import Rollout, State
 from rankloom_adapters.rollout.thresholds import Thresholds
+from rankloom_adapters.rollout.trial import Trial
 
 DEFAULTS = Thresholds()
 NUM_SAME, NUM_HARMFUL = 200, 50  # runs
@@ -90,3 +101,78 @@ def test_harm_is_found_within_three_checks(world: World) -> None:
 def test_shadows_that_nearly_agree_go_on(seed: int) -> None:
     found = judge_shadow(pairs(seed, 600), DEFAULTS)
     assert found.verdict is Verdict.PASS, found.reason
+
+
+def test_all_checks_together_spend_no_more_than_the_budget() -> None:
+    levels = [DEFAULTS.level(1, check) for check in range(1, 10_000)]
+    assert sum(levels) == pytest.approx(DEFAULTS.false_alarms, rel=1e-3)
+    assert sum(levels) <= DEFAULTS.false_alarms
+
+
+def test_a_canary_that_turns_bad_late_goes_back() -> None:
+    """Checks go on for as long as the trial does, each after half as much again."""
+    trial = Trial(a_canary('{"min_samples": 20, "min_group_samples": 20, "max_checks": 2}'))
+    for seen in alike(600):
+        for arm in trial.num_seen:
+            trial.add(arm, seen)
+        if trial.is_due:
+            trial.take(trial.check()())
+    assert trial.judgement.verdict is Verdict.PASS
+    for seen in alike(600):
+        trial.add(Arm.CANARY, observe_failure(seen.user, seen.group, 0.1))
+        trial.add(Arm.BASELINE, seen)
+        if trial.is_due:
+            trial.take(trial.check()())
+    assert trial.judgement.verdict is Verdict.BREACH
+    assert "errors" in trial.judgement.reason
+
+
+def a_canary(gates: str) -> Rollout:
+    return Rollout(2, "digest", State.CANARY, percent=50, gates=gates)
+
+
+def alike(num: int) -> list[Observation]:
+    random = np.random.default_rng(num)
+    return [
+        observe(
+            user, "", 0.1 + 0.01 * random.random(), *random.normal(size=(2, 8)), np.full(8, 0.5)
+        )
+        for user in range(num)
+    ]
+
+
+def returning(num: int, seed: int, kept: float, slowness: float = 1.0) -> list[Observation]:
+    """Rankings of as many users; where their history is kept, they take half as long."""
+    random = np.random.default_rng(seed)
+    reused = random.random(num) < kept
+    latency = slowness * np.where(reused, 0.05, 0.1) * random.lognormal(0.0, 0.2, num)
+    seen = [replace(each, user=user) for user, each in enumerate(alike(num))]
+    return [
+        replace(each, latency_s=float(time), reused=bool(is_kept))
+        for each, time, is_kept in zip(seen, latency, reused, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("kept", [(0.0, 0.6), (0.5, 0.9), (0.9, 0.9)])
+def test_a_generation_that_has_kept_nothing_yet_is_not_slow(kept: tuple[float, float]) -> None:
+    found = judge_canary(returning(1_000, 1, kept[0]), returning(1_000, 2, kept[1]), DEFAULTS)
+    assert found.verdict is Verdict.PASS, found.reason
+
+
+@pytest.mark.parametrize("kept", [(0.0, 0.6), (0.5, 0.9), (0.9, 0.9)])
+def test_one_that_is_slow_is_found_whatever_is_kept(kept: tuple[float, float]) -> None:
+    slow = returning(1_000, 1, kept[0], slowness=1.3)
+    found = judge_canary(slow, returning(1_000, 2, kept[1]), DEFAULTS)
+    assert found.verdict is Verdict.BREACH
+    assert "latency" in found.reason
+
+
+def test_a_shadow_is_timed_where_both_have_kept_the_history_or_neither() -> None:
+    scores = np.arange(8.0)
+    cold = [
+        compare(user, "", Reply(0.05, scores, reused=True), Reply(0.1, scores))
+        for user in range(300)
+    ]
+    both = [compare(user, "", Reply(0.1, scores), Reply(0.1, scores)) for user in range(300, 600)]
+    assert judge_shadow([*cold, *both], DEFAULTS).verdict is Verdict.PASS
+    assert judge_shadow(cold, DEFAULTS).verdict is Verdict.NO_DATA
