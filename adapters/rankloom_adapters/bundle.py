@@ -8,6 +8,7 @@ no part, and the digest is the same without it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -104,13 +105,9 @@ def expert_part(expert: str, file: str) -> str:
 
 def open_bundle(folder: Path, pace: Pace | None = None) -> Bundle:
     """Opens a bundle by its manifest; parts are not read yet. Raises BundleError."""
-    path = folder / MANIFEST
-    try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise BundleError(MANIFEST, f"over {MAX_MANIFEST_BYTES} bytes")
-        data = path.read_bytes()
-    except OSError as error:
-        raise BundleError(MANIFEST, f"cannot be read in {folder}: {error.strerror}") from error
+    data = _read_small(folder, MANIFEST, MAX_MANIFEST_BYTES)
+    if data is None:
+        raise BundleError(MANIFEST, f"cannot be read in {folder}: {os.strerror(errno.ENOENT)}")
     try:
         fields = json.loads(data)
         parts = {name: _part(described) for name, described in fields["files"].items()}
@@ -142,22 +139,24 @@ def seal(folder: Path, metadata: Mapping[str, Any]) -> str:
 
 def read_signature(folder: Path) -> bytes | None:
     """The bytes beside the manifest that sign it; None where there are none. Raises BundleError."""
+    return _read_small(folder, SIGNATURE, MAX_SIGNATURE_BYTES)
+
+
+def _read_small(folder: Path, name: str, max_bytes: int) -> bytes | None:
+    """A regular file that is no link; None where there is none. Raises BundleError."""
     try:
-        handle = os.open(folder / SIGNATURE, _FLAGS)
+        handle = os.open(folder / name, _FLAGS)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise BundleError(name, "not a regular file")
+        with open(handle, "rb") as file:
+            data = file.read(max_bytes + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise BundleError(SIGNATURE, f"cannot be read: {error.strerror}") from error
-    try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise BundleError(SIGNATURE, "not a regular file")
-        data = os.read(handle, MAX_SIGNATURE_BYTES + 1)
-    except OSError as error:
-        raise BundleError(SIGNATURE, f"cannot be read: {error.strerror}") from error
-    finally:
-        os.close(handle)
-    if len(data) > MAX_SIGNATURE_BYTES:
-        raise BundleError(SIGNATURE, f"over {MAX_SIGNATURE_BYTES} bytes")
+        raise BundleError(name, f"cannot be read: {error.strerror}") from error
+    if len(data) > max_bytes:
+        raise BundleError(name, f"over {max_bytes} bytes")
     return data
 
 

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote
@@ -34,6 +35,7 @@ from rankloom_adapters.bundle import (
 )
 from rankloom_adapters.expert import CONFIG_FILE, MAX_CONFIG_BYTES, WEIGHTS_FILE
 from rankloom_adapters.expert_files import MAX_WEIGHTS_BYTES
+from rankloom_adapters.store import StoreError
 
 _T = TypeVar("_T")
 
@@ -171,11 +173,16 @@ class _Remote:
             raise self.refusal(name, f"{found} bytes long, the manifest says {num_bytes}")
 
     def fetch(self, name: str, num_bytes: int, folder: Path) -> str:
-        """Copies a file of that size into a folder; gives its SHA-256. Raises SourceError."""
+        """Copies a file of that size into a folder; gives its SHA-256.
+
+        Raises SourceError, or StoreError where this machine's disk is what fails.
+        """
         to = folder / name
         with _told(self._where(name)):
-            to.parent.mkdir(parents=True, exist_ok=True)
-            with self._open(name, num_bytes) as source, to.open("xb") as file:
+            with _kept(folder):
+                to.parent.mkdir(parents=True, exist_ok=True)
+                file = to.open("xb", buffering=0)
+            with file, self._open(name, num_bytes) as source:
                 num_read, digest = _copy(source, file, num_bytes)
                 grown = bool(source.read(1))
         if num_read < num_bytes:
@@ -212,14 +219,31 @@ class _Remote:
         return f"{self._shown}: {name}"
 
 
-def _copy(source: BinaryIO, file: BinaryIO, num_bytes: int) -> tuple[int, str]:
+def _copy(source: BinaryIO, file: FileIO, num_bytes: int) -> tuple[int, str]:
     """At most that many bytes; how many there were, and their SHA-256."""
     digest, left = hashlib.sha256(), num_bytes
     while left and (data := source.read(min(left, _CHUNK_BYTES))):
         digest.update(data)
-        file.write(data)
+        _write(file, data)
         left -= len(data)
     return num_bytes - left, digest.hexdigest()
+
+
+def _write(file: FileIO, data: bytes) -> None:
+    """All of it: a file without a buffer may take less at a time."""
+    left = memoryview(data)
+    while left:
+        with _kept(Path(str(file.name)).parent):
+            left = left[file.write(left) :]
+
+
+@contextmanager
+def _kept(folder: Path) -> Iterator[None]:
+    """What fails in the block is this machine's disk, not the source."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError.of(folder, error) from error
 
 
 def _open_bundle(shown: str, folder: Path, max_bytes: int) -> Bundle:
@@ -285,7 +309,7 @@ def _told(where: str) -> Iterator[None]:
     """Says in our words what went wrong below."""
     try:
         yield
-    except SourceError:
+    except (SourceError, StoreError):
         raise
     except Exception as error:
         # Without the cause: its text may quote the URL with its secrets.

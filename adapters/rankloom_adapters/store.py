@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from rankloom_adapters.bundle import (
@@ -102,8 +103,12 @@ class BundleStore:
 
     @property
     def digests(self) -> frozenset[str]:
-        """Of all that is kept."""
-        return frozenset(path.name for path in self._folder.iterdir() if path.name[0] != ".")
+        """Of all that is kept. Raises StoreError."""
+        try:
+            names = os.listdir(self._folder)
+        except OSError as error:
+            raise StoreError.of(self._folder, error) from error
+        return frozenset(name for name in names if name[0] != ".")
 
     def remove(self, digest: str) -> None:
         """Lets go of a bundle, whole or not at all. Raises StoreError."""
@@ -117,9 +122,16 @@ class BundleStore:
             raise StoreError.of(self._folder, error) from error
 
     def _kept_parts(self) -> dict[str, Path]:
-        """A file for each part that is kept already, by its SHA-256."""
-        kept = [open_bundle(self.folder_of(digest)) for digest in self.digests]
-        return {part.sha256: b.folder / name for b in kept for name, part in b.parts.items()}
+        """A file for each part that is kept already, by its SHA-256.
+
+        A kept bundle whose manifest was damaged is no reason to refuse another one.
+        """
+        found: dict[str, Path] = {}
+        for digest in self.digests:
+            with suppress(BundleError):
+                kept = open_bundle(self.folder_of(digest))
+                found |= {part.sha256: kept.folder / name for name, part in kept.parts.items()}
+        return found
 
     def _move_into_place(self, unfinished: Path, digest: str) -> None:
         try:

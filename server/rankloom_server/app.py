@@ -50,7 +50,8 @@ async def _serve(settings: Settings, loaded: Parts, state: State | None) -> None
 @asynccontextmanager
 async def ranking_server(settings: Settings, loaded: Parts) -> AsyncIterator[RpcServer]:
     """A server of one bundle that does not listen yet; the bundle is tried out when it opens."""
-    async with servers(settings, loaded, None) as (server, _):
+    told = settings.model_copy(update={"bundle": loaded.own.bundle.folder})
+    async with servers(told, loaded, None) as (server, _):
         yield server
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 
 from rankloom_adapters.bundle import BundleError
-from rankloom_adapters.store import BundleStore
+from rankloom_adapters.store import BundleStore, StoreError
 from rankloom_server import logs
 from rankloom_server.served import ServedLoader
 
@@ -30,15 +31,18 @@ class Integrity:
     async def check_next(self) -> None:
         """One bundle; after the last one it begins anew. What is wrong goes to the log."""
         digest = next(self._left, None)
-        if digest is None:
-            self._left = iter(sorted(self._store.digests))
-            digest = next(self._left, None)
         try:
+            if digest is None:
+                self._left = iter(sorted(self._store.digests))
+                digest = next(self._left, None)
             self._loader.pool.check_integrity()
             if digest is not None:
                 await self._loader.read(self._store.check, digest)
         except BundleError as error:
-            if digest in self._store.digests:  # it may have been let go meanwhile
-                logs.write("bundle_damaged", bundle_digest=digest, reason=str(error))
+            with suppress(StoreError):
+                if digest in self._store.digests:  # it may have been let go meanwhile
+                    logs.write("bundle_damaged", bundle_digest=digest, reason=str(error))
+        except StoreError as error:
+            logs.fault("store_unreadable", error)
         except ArithmeticError as error:
             logs.fault("slots_miscounted", error)

@@ -78,6 +78,7 @@ class ServedLoader:
     def __init__(self, settings: Settings, first: Parts | None = None) -> None:
         """``first``: what is loaded already of the first bundle that will be asked for."""
         self.files = ThreadPoolExecutor(1, "rankloom-loader", yield_to_others)
+        self._fetchers = ThreadPoolExecutor(1, "rankloom-fetcher", yield_to_others)
         self._pace = Pace(settings.load_mib_s << 20)
         hardware = Hardware(settings.device, settings.dtype, settings.compile)
         expert_bytes = settings.expert_slots_mib << 20
@@ -90,10 +91,10 @@ class ServedLoader:
 
     async def load(self, folder: Path) -> Served:
         """Loads and tries a bundle. Raises NotServableError, BundleError or NoRoomError."""
+        first = self._first if self._first and _is_in(self._first, folder) else None
+        self._first = None
         try:
-            bundle = await self.read(self.open, folder)
-            first = self._first if self._first and _is_same(self._first, bundle) else None
-            self._first, bundle = None, first.own.bundle if first else bundle
+            bundle = first.own.bundle if first else await self.read(self.open, folder)
             self.check_signature(bundle)
             own = first.own if first else await self._features_of(bundle)
             trees = first.trees if first else await self._trees_of(bundle)
@@ -125,12 +126,18 @@ class ServedLoader:
         await self.pool.close()
         if self._remote:
             await self._remote.close()
+        self._fetchers.shutdown()
         self.files.shutdown()
 
     async def read(self, function: Callable[..., T], *arguments: object) -> T:
         """Runs what reads or writes files, at the lowest priority."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.files, function, *arguments)
+
+    async def fetch(self, function: Callable[..., T], *arguments: object) -> T:
+        """Runs what may wait long for another machine; no file here waits behind it."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._fetchers, function, *arguments)
 
     async def _features_of(self, bundle: Bundle) -> FeatureParts:
         for kept in self._kept.values():
@@ -187,9 +194,10 @@ def _limits(settings: Settings) -> EngineLimits:
     )
 
 
-def _is_same(loaded: Parts, bundle: Bundle) -> bool:
-    """Whether it is what was loaded; a state may hold another one than the server was given."""
-    return loaded.own.bundle.digest == bundle.digest
+def _is_in(loaded: Parts, folder: Path) -> bool:
+    """Whether it is what was loaded: from there, or from where it was kept by its digest."""
+    bundle = loaded.own.bundle
+    return folder == bundle.folder or folder.name == bundle.digest
 
 
 def _are_same(names: Sequence[str], one: Bundle, other: Bundle) -> bool:

@@ -40,7 +40,7 @@ class Staging:
     async def bundle(self, url: str) -> AsyncIterator[Path]:
         """A bundle's folder. Raises SourceError, BundleError or SignatureError, OSError."""
         async with self._folder() as folder:
-            yield await self.loader.read(self._fetched_bundle, url, folder)
+            yield await self.loader.fetch(self._fetched_bundle, url, folder)
 
     @asynccontextmanager
     async def expert(self, name: str, source: str | Path, expected: int) -> AsyncIterator[Path]:
@@ -50,7 +50,7 @@ class Staging:
                 "this server takes signed bundles only: put the expert into a bundle, and sign it"
             )
         async with self._folder() as folder:
-            yield await self.loader.read(self._derived, name, source, expected, folder)
+            yield await self.loader.fetch(self._derived, name, source, expected, folder)
 
     @asynccontextmanager
     async def upload(self) -> AsyncIterator[Upload]:

@@ -186,6 +186,17 @@ def test_a_harmed_part_is_refused_by_name(
     assert reason in str(error)
 
 
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("harm", [link, dangle, loop, make_folder, make_pipe])
+def test_a_manifest_that_is_no_regular_file_is_refused(
+    folder: Path, harm: Callable[[Path], None]
+) -> None:
+    """Of a pipe, opening it would wait for its writer, and a link may lead to what has no end."""
+    seal(folder, {})
+    harm(folder / MANIFEST)
+    assert refusal(folder).part == MANIFEST
+
+
 def test_a_part_below_a_linked_folder_is_refused(folder: Path) -> None:
     seal(folder, {})
     (folder / "features").rename(folder.parent / "elsewhere")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import resource
 import threading
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -34,6 +36,7 @@ from rankloom_adapters.sources import (
     with_retries,
     without_secrets,
 )
+from rankloom_adapters.store import StoreError
 
 __all__ = ["into", "memory", "source"]
 
@@ -100,6 +103,25 @@ def test_what_failed_below_is_not_quoted(memory: Memory, into: Path) -> None:
     assert str(error) == f"{memory.url}: {MANIFEST}: RuntimeError"
     assert not error.can_pass
     assert "hunter2" not in "".join(traceback.format_exception(error))
+
+
+@contextmanager
+def files_up_to(num_bytes: int) -> Iterator[None]:
+    """The kernel refuses to write more into any one file."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("left", [0, 3])
+def test_a_disk_that_takes_no_more_is_not_the_sources_fault(
+    memory: Memory, source: Path, into: Path, left: int
+) -> None:
+    with files_up_to(left), pytest.raises(StoreError, match="File too large"):
+        fetch_bundle(memory.url, into, MAX_BYTES)
 
 
 # What can pass.

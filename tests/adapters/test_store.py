@@ -179,3 +179,19 @@ def test_a_check_of_one_bundle_reads_no_other(source: Path, kept: Path) -> None:
         store.check(damaged)
     with pytest.raises(BundleError, match="no bundle"):
         store.check("0" * 64)
+
+
+def test_a_damaged_bundle_is_no_reason_to_refuse_another(source: Path, kept: Path) -> None:
+    store = BundleStore(kept)
+    damaged = store.folder_of(store.put(source))
+    (damaged / MANIFEST).write_bytes(b"{")
+    (source / "gate.json").write_bytes(b"another")
+    seal(source, {"made": "later"})
+    open_bundle(store.folder_of(store.put(source))).check()
+
+
+def test_a_store_that_cannot_be_read_says_so(kept: Path) -> None:
+    store = BundleStore(kept)
+    kept.rmdir()
+    with pytest.raises(StoreError, match="No such file"):
+        _ = store.digests
