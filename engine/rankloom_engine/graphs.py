@@ -75,6 +75,7 @@ class Recordings(Generic[T]):
         self._function, self._record = function, record
         self._known: OrderedDict[tuple[torch.Size, ...], tuple[PassInputs, Callable[[], T]]]
         self._known = OrderedDict()
+        self._refused: set[tuple[torch.Size, ...]] = set()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -82,13 +83,23 @@ class Recordings(Generic[T]):
     def run(self, inputs: PassInputs) -> T:
         """What the function gives; the first time that a size comes, it is recorded."""
         sizes = inputs.sizes
-        if sizes not in self._known:
-            self._known[sizes] = self._recorded(inputs)
+        if sizes not in self._known and not self._record_size(sizes, inputs):
+            return self._function(inputs)
         self._known.move_to_end(sizes)
         own, again = self._known[sizes]
         for mine, given in zip(own.tensors, inputs.tensors, strict=True):
             mine.copy_(given)
         return again()
+
+    def _record_size(self, sizes: tuple[torch.Size, ...], inputs: PassInputs) -> bool:
+        """Whether that was possible: where memory is short, or work waits, it is run as it is."""
+        if sizes in self._refused:
+            return False
+        try:
+            self._known[sizes] = self._recorded(inputs)
+        except RuntimeError:
+            self._refused.add(sizes)
+        return sizes in self._known
 
     def _recorded(self, inputs: PassInputs) -> tuple[PassInputs, Callable[[], T]]:
         while len(self._known) >= MAX_RECORDINGS:
@@ -98,10 +109,13 @@ class Recordings(Generic[T]):
 
 
 class CudaGraphs:
-    """Records work on the current GPU as CUDA graphs, which share one pool of memory."""
+    """Records work on one GPU as CUDA graphs, which share one pool of memory."""
 
-    def __init__(self) -> None:
-        self._pool: Any = cast("Any", torch.cuda).graph_pool_handle()
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        with torch.cuda.device(device):  # a thread's own is the first GPU, until it is told
+            self._pool: Any = cast("Any", torch.cuda).graph_pool_handle()
+            self._side = torch.cuda.Stream()
 
     def __call__(self, work: Callable[[], T]) -> Callable[[], T]:
         """What runs the work again, on the tensors that it used, and gives what it made.
@@ -110,19 +124,24 @@ class CudaGraphs:
         first see a size, which a graph cannot hold. Raises RuntimeError for work that
         waits for the device.
         """
-        side, current = torch.cuda.Stream(), torch.cuda.current_stream()
-        side.wait_stream(current)
-        with torch.cuda.stream(side):
+        with torch.cuda.device(self._device):
+            return self._recorded(work)
+
+    def _recorded(self, work: Callable[[], T]) -> Callable[[], T]:
+        current = torch.cuda.current_stream()
+        self._side.wait_stream(current)
+        with torch.cuda.stream(self._side):
             for _ in range(2):
                 work()
-        current.wait_stream(side)
+        current.wait_stream(self._side)
         graph = torch.cuda.CUDAGraph()
         # Other threads may use the GPU meanwhile: experts are loaded beside requests.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             made = work()
 
         def again() -> T:
-            graph.replay()
+            with torch.cuda.device(self._device):
+                graph.replay()
             return made
 
         return again

@@ -185,7 +185,7 @@ def _load_decoder(
     regions = compile_regions(model) if hardware.compiled else []
     decoder.kernels_by_size = speed_up(model, regions)
     if hardware.compiled and table.weight.is_cuda:
-        decoder.passes = Recorded(model, decoder.mixture, CudaGraphs())
+        decoder.passes = Recorded(model, decoder.mixture, CudaGraphs(table.weight.device))
     return decoder
 
 
@@ -198,8 +198,13 @@ def _num_slots(experts: Sequence[Expert], max_bytes: int, number_bytes: int) -> 
 
 
 def _move(model: nn.Module, hardware: Hardware) -> None:
+    # Angles grow with the position: rounded to bfloat16, late tokens stand somewhere else.
+    angles = {n: buffer for n, buffer in model.named_buffers() if n.endswith("inv_freq")}
     try:
         model.to(hardware.device, DTYPES[hardware.dtype])
+        for name, buffer in angles.items():
+            parent, _, own = name.rpartition(".")
+            setattr(model.get_submodule(parent), own, buffer.to(hardware.device))
     except (AssertionError, RuntimeError) as error:  # as torch says that there is no such device
         raise ModelError(f"device {hardware.device}: not to be had here") from error
 

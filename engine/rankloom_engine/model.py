@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -138,19 +139,32 @@ class Decoder:
         return self.passes.run(self.model, self.mixture, embeddings, batch)
 
     def warm_up(self, max_tokens: int) -> None:
-        """Runs whatever a request of at most so many tokens may run, so that none waits for it.
+        """Runs whatever a request of at most so many tokens may run, so that none waits for it."""
+        for step in self.warm_up_steps(max_tokens):
+            step()
+
+    def warm_up_steps(self, max_tokens: int) -> Iterator[Callable[[], object]]:
+        """The same pass by pass: others may use the thread in between.
 
         Layers have the same sizes, so kernels that are made for a size are made by the first.
         """
         used = np.array(self.mixture.ranks if self.mixture else (), dtype=np.float32) > 0.0
         weights = Weights((used / max(used.sum(), 1)).astype(np.float32))
-        self.read([More(None, _filler(2), weights)])
-        self.answer([Ask(_filler(2), [_filler(1)], weights)])
+        yield partial(self.read, [More(None, _filler(2), weights)])
+        yield partial(self.answer, [Ask(_filler(2), [_filler(1)], weights)])
         for size in buckets(max_tokens + 1) if self.kernels_by_size else ():
-            with attention.first_layer_alone(self.model):
-                self.answer([Ask(_filler(size - 2), [_filler(1)], weights)])
+            yield partial(self._run_first_layer, size, weights)
+        # A recording is of so many experts as may be used, however many are.
+        alone = Weights((used & (np.cumsum(used) == 1)).astype(np.float32))
         for tokens, verdicts in self.passes.sizes(max_tokens):
-            self._run_of_size(tokens, verdicts, weights)
+            yield partial(self._run_of_size, tokens, verdicts, alone)
+
+    def _run_first_layer(self, size: int, weights: Weights) -> None:
+        """In short rows: some models have learned few positions."""
+        lengths = [len(part) for part in np.array_split(range(size - 1), -(-size // _ROW_TOKENS))]
+        asks = [Ask(_filler(length - 1), [_filler(1)], weights) for length in lengths]
+        with attention.first_layer_alone(self.model):
+            self.answer(asks)
 
     def _run_of_size(self, tokens: int, verdicts: int, weights: Weights) -> None:
         """Behind a new prefix and behind the one that this left; half of a size is filled."""
@@ -177,6 +191,9 @@ class Decoder:
         embedded = _fill(embedded, batch.latent_at, batch.latent, self.projector.of_latent)
         embedded = _fill(embedded, batch.tabular_at, batch.tabular, self.projector.of_tabular)
         return embedded[None]
+
+
+_ROW_TOKENS = 256
 
 
 def _filler(length: int) -> Segment:

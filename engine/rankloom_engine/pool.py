@@ -144,7 +144,8 @@ class EnginePool:
         """
         runner = EngineRunner(engine.decoder, self._limits, engine.weaver.stops, self._thread)
         mixture = engine.decoder.mixture or Mixture(0, 1, 1)
-        shared = _Shared(decoder_key(bundle), runner, mixture, Slots(mixture.num_slots))
+        slots = Slots(mixture.num_slots)
+        shared = _Shared(decoder_key(bundle), runner, mixture, slots, num_seats=1)
         await runner.start()
         try:
             await runner.warm_up()
@@ -159,6 +160,9 @@ class EnginePool:
         """Gives a generation's slots back; a decoder that nobody needs is let go."""
         shared = next(each for each in self._shared if each.runner is seat.runner)
         shared.slots.give_back(seat.slots.tolist())
+        self._leave(shared)
+
+    def _leave(self, shared: _Shared) -> None:
         shared.num_seats -= 1
         if not shared.num_seats:
             self._shared.remove(shared)
@@ -183,6 +187,7 @@ class EnginePool:
         """A seat on a decoder that is there. Raises _MisfitError where it has no such slots."""
         names = weaver.gate.experts
         taken = shared.slots.take(expert_keys(bundle, names))
+        shared.num_seats += 1  # from now on: the last other one may leave while files are read
         new = [(slot, n) for slot, n in zip(taken.slots, names, strict=True) if slot in taken.new]
         try:
             experts = await self._read(bundle, [name for _, name in new])
@@ -191,11 +196,11 @@ class EnginePool:
                 await shared.runner.load(slot, expert)
         except BaseException:
             shared.slots.give_back(taken.slots, unwritten=taken.new)
+            self._leave(shared)
             raise
         return self._seat(shared, bundle, weaver, taken.slots)
 
     def _seat(self, shared: _Shared, bundle: Bundle, weaver: Weaver, slots: Sequence[int]) -> Seat:
-        shared.num_seats += 1
         self._builders[builder_key(bundle)] = weaver.builder
         places = np.array(slots, dtype=np.int64)
         return Seat(weaver, shared.runner, places, shared.mixture.num_slots)

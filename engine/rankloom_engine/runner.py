@@ -21,6 +21,7 @@ from rankloom_engine.errors import (
     WorkExpiredError,
 )
 from rankloom_engine.explain import Explanation, StopReason, Wording, Words
+from rankloom_engine.isolation import isolated
 from rankloom_engine.mixture import Weights
 from rankloom_engine.model import Answer, Decoder, Next
 from rankloom_engine.prefix_cache import PrefixCache, prefix_key
@@ -184,9 +185,13 @@ class EngineRunner:
         self._loop = asyncio.create_task(self._run())
 
     async def warm_up(self) -> None:
-        """Runs what requests may run, on the model thread, before there are any."""
+        """Runs what requests may run, on the model thread, before there are any.
+
+        A pass at a time: other decoders' requests, which share the thread, go in between.
+        """
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self._decoder.warm_up, self._max_tokens)
+        for step in self._decoder.warm_up_steps(self._max_tokens):
+            await loop.run_in_executor(self._thread, step)
 
     async def load(self, slot: int, expert: Expert) -> None:
         """Puts an expert into a slot that no request uses, between two micro-batches.
@@ -317,11 +322,12 @@ class EngineRunner:
         speakers = [(piece.key, self._speakers[piece.key]) for piece in batch.pieces]
         if not speakers:
             return
-        found = await self._on_thread(self._decoder.read, [s.text.more() for _, s in speakers])
-        for place, (key, speaker) in enumerate(speakers):
-            if isinstance(found, EngineFailedError):
-                speaker.queue.put_nowait(found)
-            elif speaker.take(found[place]) and key in self._speakers:
+        texts = [speaker.text.more() for _, speaker in speakers]
+        found = await self._on_thread(self._decoder.read, texts, lambda n: _is_finite(n.logits))
+        for (key, speaker), token in zip(speakers, found, strict=True):
+            if isinstance(token, EngineFailedError):
+                speaker.queue.put_nowait(token)
+            elif speaker.take(token) and key in self._speakers:
                 self._let_speak(key, speaker)
 
     async def _run_batch(self) -> None:
@@ -335,27 +341,26 @@ class EngineRunner:
         asks = [call.work.ask(piece, keep_prefix=call.key is not None) for call, piece in pieces]
         for call, _ in pieces:
             call.first_started = call.first_started or started
-        answers = await self._on_thread(self._decoder.answer, asks)
-        for place, (call, piece) in enumerate(pieces):
+        answers = await self._on_thread(
+            self._decoder.answer, asks, lambda answer: _is_finite(answer.margins)
+        )
+        for (call, piece), answer in zip(pieces, answers, strict=True):
             call.model_s += time.monotonic() - started
-            answer = answers if isinstance(answers, EngineFailedError) else answers[place]
             self._deliver(call, piece, answer)
 
     async def _on_thread(
-        self, run: Callable[[Sequence[In]], Sequence[Out]], work: Sequence[In]
-    ) -> Sequence[Out] | EngineFailedError:
+        self,
+        run: Callable[[Sequence[In]], Sequence[Out]],
+        work: Sequence[In],
+        is_sound: Callable[[Out], bool],
+    ) -> list[Out | EngineFailedError]:
         loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._thread, run, work)
-        except Exception as error:  # whatever the model raised, its callers must hear of it
-            failure = EngineFailedError("the model failed on a micro-batch")
-            failure.__cause__ = error
-            return failure
+        return await loop.run_in_executor(self._thread, isolated, run, work, is_sound)
 
     def _deliver(self, call: _Call, piece: Piece, answer: Answer | EngineFailedError) -> None:
         if isinstance(answer, EngineFailedError):
             self._give_up(call, piece, answer)
-        elif not np.isfinite(answer.margins).all():
+        elif not _is_finite(answer.margins):
             self._give_up(call, piece, NonFiniteError("the model gave a non-finite score"))
         else:
             call.work.take(piece, answer)
@@ -367,3 +372,7 @@ class EngineRunner:
     def _give_up(self, call: _Call, piece: Piece, failure: EngineFailedError) -> None:
         self._scheduler.remove(piece.key)
         call.fail(failure)
+
+
+def _is_finite(values: NDArray[np.float32]) -> bool:
+    return bool(np.isfinite(values).all())

@@ -119,8 +119,9 @@ def test_a_size_is_recorded_once() -> None:
     assert 1 <= len(decoder.passes.recordings) <= sizes
 
 
-def test_what_a_warm_up_has_recorded_is_not_recorded_again() -> None:
-    _, decoder = by(recorded)
+@pytest.mark.parametrize("ranks", [RANKS, (4, 8, 2, 8, 8)], ids=["few experts", "many experts"])
+def test_what_a_warm_up_has_recorded_is_not_recorded_again(ranks: tuple[int, ...]) -> None:
+    _, decoder = by(recorded, ranks=ranks)
     assert isinstance(decoder.passes, Recorded)
     decoder.warm_up(256)
     known = len(decoder.passes.recordings)
@@ -128,11 +129,24 @@ def test_what_a_warm_up_has_recorded_is_not_recorded_again() -> None:
     random = np.random.default_rng(7)
     for length, num in ((20, 20), (100, 1), (150, 10), (200, 3)):
         candidates = [random_segment(random, 3) for _ in range(num)]
-        asks = [Ask(random_segment(random, length), candidates, weights_of(random, 3), True)]
-        [left] = decoder.answer(asks)
+        one = Weights(np.eye(len(ranks), dtype=np.float32)[num % len(ranks)])
+        [left] = decoder.answer([Ask(random_segment(random, length), candidates, one, True)])
         assert left.prefix is not None
-        decoder.answer([Ask(left.prefix, candidates, weights_of(random, 3))])
+        decoder.answer([Ask(left.prefix, candidates, one)])
     assert len(decoder.passes.recordings) == known
+
+
+def test_a_size_that_cannot_be_recorded_is_run_as_it_is() -> None:
+    plain, decoder = by(recorded)
+
+    def short_of_memory(_: Callable[[], object]) -> Callable[[], object]:
+        raise torch.OutOfMemoryError("planted")
+
+    decoder.passes = Recorded(decoder.model, decoder.mixture, short_of_memory)
+    asks = random_asks(np.random.default_rng(3), 2)
+    for _ in range(2):
+        assert_alike(decoder.answer(asks), plain.answer(asks))
+    assert len(decoder.passes.recordings) == 0
 
 
 def test_the_least_used_sizes_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

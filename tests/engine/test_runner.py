@@ -14,6 +14,7 @@ from engine.tiny import random_segment, tiny_decoder
 from rankloom_engine.errors import EngineClosedError, EngineFailedError, WorkExpiredError
 from rankloom_engine.mixture import Semantics, Weights
 from rankloom_engine.model import Answer, Ask
+from rankloom_engine.passes import AllAtOnce, Passes, RowByRow
 from rankloom_engine.prompt import Prompt
 from rankloom_engine.runner import EngineLimits, EngineRunner, Scored, Terms
 
@@ -105,10 +106,14 @@ async def test_another_experts_bytes_in_the_same_slot_are_other_content() -> Non
     assert np.abs(before.margins - after.margins).max() > 1e-3
 
 
-async def test_expired_work_never_reaches_the_model(runner: EngineRunner) -> None:
+async def test_expired_work_never_reaches_the_model() -> None:
+    decoder, runner = await gated_runner(LIMITS)
+    decoder.passes.release(2)
     with pytest.raises(WorkExpiredError):
         await runner.score(prompt_of(0), mix(0), Terms(time.monotonic() - 1.0))
-    assert (await runner.score(prompt_of(0), mix(0))).margins.shape == (2,)
+    assert (await runner.score(prompt_of(0, 3), mix(0))).margins.shape == (3,)
+    await runner.close()
+    assert decoder.rows == [3]
 
 
 async def test_a_cancelled_call_leaves_the_queue(runner: EngineRunner) -> None:
@@ -118,6 +123,7 @@ async def test_a_cancelled_call_leaves_the_queue(runner: EngineRunner) -> None:
         call.cancel()
     await asyncio.gather(*calls, return_exceptions=True)
     assert all(call.cancelled() for call in calls)
+    assert runner.num_waiting == 0
     assert (await runner.score(prompt_of(0), mix(0))).margins.shape == (2,)
 
 
@@ -210,6 +216,28 @@ async def test_a_non_finite_score_is_a_failure(runner: EngineRunner) -> None:
     with pytest.raises(EngineFailedError, match="non-finite"):
         await runner.score(poisoned, mix(0))
     assert len(runner.prefixes) == 0, "a poisoned prefix must not be kept"
+
+
+@pytest.mark.parametrize("way", [RowByRow, AllAtOnce])
+@pytest.mark.parametrize("harm", ["overflow", "no such token"])
+async def test_one_callers_trouble_is_nobody_elses(way: type[Passes], harm: str) -> None:
+    """Where all rows attend at once, a number that is not finite reaches every one of them."""
+    decoder, _ = tiny_decoder()
+    decoder.passes = way()
+    runner = EngineRunner(decoder)
+    expected = alone(prompt_of(1), mix(1))
+    await runner.start()
+    harmed = prompt_of(0)
+    if harm == "overflow":
+        harmed.prefix.latent[0][:] = 3e38
+    else:
+        harmed.prefix.ids[0] = 10_000
+    calls = [runner.score(harmed, mix(0)), runner.score(prompt_of(1), mix(1))]
+    failure, scored = await asyncio.gather(*calls, return_exceptions=True)
+    await runner.close()
+    assert isinstance(failure, EngineFailedError)
+    assert isinstance(scored, Scored)
+    assert np.abs(scored.margins - expected).max() < 1e-5
 
 
 async def test_close_finishes_what_was_submitted() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,9 +11,11 @@ import pytest
 from torch import nn
 
 from engine.test_packing import random_asks
+from engine.test_runner import mix, prompt_of
 from engine.tiny import tiny_decoder
 from rankloom_engine.buckets import buckets
 from rankloom_engine.model import Decoder
+from rankloom_engine.runner import EngineRunner, model_thread
 
 
 @contextmanager
@@ -67,3 +70,34 @@ def test_a_decoder_of_one_layer_is_warmed_up_too(experts: bool) -> None:
     with sizes_of(layer) as seen:
         decoder.warm_up(100)
     assert {size for size in seen if size >= 16} == set(list(buckets(101))[4:])
+
+
+def test_no_row_is_longer_than_models_have_learned_positions() -> None:
+    decoder, _ = tiny_decoder()
+    decoder.kernels_by_size = True
+    positions: set[int] = set()
+    rotary = decoder.model.get_submodule("model.rotary_emb")
+    hook = rotary.register_forward_hook(
+        lambda _, __, given, ___: positions.add(int(given["position_ids"].max())), with_kwargs=True
+    )
+    decoder.warm_up(2048)
+    hook.remove()
+    assert 100 < max(positions) < 512
+
+
+async def test_others_may_use_the_thread_while_a_decoder_is_warmed_up() -> None:
+    thread = model_thread()
+    (one, _), (other, _) = tiny_decoder(), tiny_decoder(seed=1)
+    other.kernels_by_size = True
+    runner, late = EngineRunner(one, thread=thread), EngineRunner(other, thread=thread)
+    await runner.start()
+    warming = asyncio.create_task(late.warm_up())
+    await asyncio.sleep(0)
+    num_answers = 0
+    while not warming.done():
+        await runner.score(prompt_of(num_answers), mix(0))
+        num_answers += 1
+    await warming
+    await runner.close()
+    thread.shutdown()
+    assert num_answers > 10

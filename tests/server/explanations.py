@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
@@ -80,8 +80,8 @@ class StubbornDecoder:
         self.before_read: Callable[[], object] = lambda: None
         self.num_read = 0
 
-    def warm_up(self, max_tokens: int) -> None:
-        self._decoder.warm_up(max_tokens)
+    def warm_up_steps(self, max_tokens: int) -> Iterator[Callable[[], object]]:
+        return self._decoder.warm_up_steps(max_tokens)
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         return self._decoder.answer(asks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import cast
@@ -59,8 +59,8 @@ class FailingDecoder:
         self.mixture, self.digest = decoder.mixture, decoder.digest
         self.failure: Callable[[Answer], Answer] | None = None
 
-    def warm_up(self, max_tokens: int) -> None:
-        self._decoder.warm_up(max_tokens)
+    def warm_up_steps(self, max_tokens: int) -> Iterator[Callable[[], object]]:
+        return self._decoder.warm_up_steps(max_tokens)
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         answers = self._decoder.answer(asks)

@@ -54,6 +54,18 @@ async def test_scores_are_those_of_plain_arithmetic(
     assert np.sqrt(np.square(found - expected).mean()) <= error * expected.std()
 
 
+def test_angles_of_late_tokens_are_not_rounded(served_folder: Path) -> None:
+    exact, short = (
+        dict(load_parts(served_folder, Hardware(dtype=dtype)).engine.decoder.model.named_buffers())
+        for dtype in ("float32", "bfloat16")
+    )
+    angles = [name for name in exact if name.endswith("inv_freq")]
+    assert angles
+    for name in angles:
+        assert short[name].dtype is torch.float32
+        assert torch.equal(short[name], exact[name])
+
+
 async def test_a_model_that_finds_no_words_is_found_before_it_serves(parts: Parts) -> None:
     class Speechless(Decoder):
         def read(self, texts: object) -> list[object]:  # type: ignore[override]

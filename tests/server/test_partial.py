@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import cast
@@ -31,8 +31,8 @@ class SlowDecoder:
         self.mixture, self.digest = decoder.mixture, decoder.digest
         self.pause_s = 0.0
 
-    def warm_up(self, max_tokens: int) -> None:
-        self._decoder.warm_up(max_tokens)
+    def warm_up_steps(self, max_tokens: int) -> Iterator[Callable[[], object]]:
+        return self._decoder.warm_up_steps(max_tokens)
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         time.sleep(self.pause_s)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import grpc
 import numpy as np
@@ -13,6 +17,9 @@ import safetensors.numpy
 
 from feature_service.boosters import booster
 from rankloom_adapters.bundle import PROJECTOR, TREES, open_bundle, seal
+from rankloom_engine.loading import Hardware
+from rankloom_engine.pool import EnginePool
+from rankloom_engine.runner import EngineLimits
 from rankloom_features.ranker import TreeRanker
 from rankloom_features.tree_export import export_trees
 from rankloom_proto.v1 import rollout_pb2
@@ -21,6 +28,8 @@ from rankloom_server.served import ServedLoader
 from server.rankings import request, scores
 from server.rollouts import Running, expert_folder, key, other_bundle, rolling_out, state_name
 from server.servers import failure_of, settings
+
+T = TypeVar("T")
 
 
 def with_other_projector(bundle: Path, folder: Path) -> Path:
@@ -173,3 +182,41 @@ async def test_an_upload_that_is_none_is_refused(
         assert failure.field in ("header", "chunk.name")
         assert not list((tmp_path / "state").glob("staging-*"))
         assert not (tmp_path / "state" / "x").exists()
+
+
+class HeldBack(ThreadPoolExecutor):
+    """Reads experts once it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.asked, self.go = threading.Event(), threading.Event()
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:  # noqa: ANN401
+        def later() -> T:
+            if isinstance(args[-1], str):  # the name of an expert
+                self.asked.set()
+                self.go.wait(30)
+            return fn(*args, **kwargs)
+
+        return super().submit(later)
+
+
+async def test_a_decoder_stays_for_one_whose_files_are_still_read(
+    served_folder: Path, tmp_path: Path
+) -> None:
+    files = HeldBack()
+    pool = EnginePool(Hardware(), EngineLimits(), 64 << 20, files)
+    first = await pool.admit(open_bundle(served_folder))
+    other = open_bundle(other_bundle(served_folder, tmp_path / "other"))
+    admitted = asyncio.create_task(pool.admit(other))
+    await asyncio.to_thread(files.asked.wait, 30)
+    pool.release(first)
+    files.go.set()
+    second = await admitted
+    assert second.runner is first.runner
+    assert pool.runners == (first.runner,)
+    pool.release(second)
+    assert pool.runners == ()
+    pool.check_integrity()
+    await pool.close()
+    files.shutdown()
