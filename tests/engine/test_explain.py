@@ -132,13 +132,27 @@ async def test_at_the_deadline_the_words_end(runner: EngineRunner) -> None:
     assert found
 
 
-async def test_rankings_go_before_explanations(runner: EngineRunner) -> None:
+async def test_rankings_go_before_explanations(monkeypatch: pytest.MonkeyPatch) -> None:
     """An explanation takes no step while rankings wait."""
+    decoder, _ = tiny_decoder()
+    order: list[str] = []
+    for name in ("read", "answer"):
+        whole = getattr(decoder, name)
+        monkeypatch.setattr(
+            decoder, name, lambda work, name=name, whole=whole: order.append(name) or whole(work)
+        )
+    runner = EngineRunner(decoder, EngineLimits(max_batch_tokens=64, max_piece_tokens=32))
+    await runner.start()
     talk = runner.explain(prompt_of(1), mix(1), liked=True, wording=Wording(max_tokens=5_000))
     await anext(talk)
-    scored = await asyncio.gather(*(runner.score(prompt_of(n), mix(n)) for n in range(40)))
-    assert max(one.queue_s for one in scored) < 5.0
+    await asyncio.gather(*(runner.score(prompt_of(n), mix(n % 3)) for n in range(40)))
+    await anext(talk)
     await talk.aclose()
+    await runner.close()
+    last = len(order) - 1 - order[::-1].index("answer")
+    assert order.count("answer") > 5
+    assert "read" not in order[order.index("answer") : last]
+    assert "read" in order[last:]
 
 
 async def test_a_closed_explanation_takes_no_further_step(runner: EngineRunner) -> None:
