@@ -175,7 +175,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     DESCRIPTOR: _descriptor.EnumDescriptor
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     ERROR_REASON_GENERATION_UNKNOWN: _ErrorReason.ValueType  # 1
-    """The pinned generation is not the one being served."""
+    """No generation of that number is loaded, or is in the list."""
     ERROR_REASON_DEGRADED_REFUSED: _ErrorReason.ValueType  # 2
     """Only a lower rung could answer, and the request refused it."""
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 3
@@ -214,7 +214,7 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 ERROR_REASON_GENERATION_UNKNOWN: ErrorReason.ValueType  # 1
-"""The pinned generation is not the one being served."""
+"""No generation of that number is loaded, or is in the list."""
 ERROR_REASON_DEGRADED_REFUSED: ErrorReason.ValueType  # 2
 """Only a lower rung could answer, and the request refused it."""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 3

@@ -236,6 +236,7 @@ class GateSpec(_message.Message):
     false_alarms: _builtins.float
     """The share of rollouts that change nothing and are breached all the same."""
     max_checks: _builtins.int
+    """Over how many checks half of false_alarms is spread; the later ones share the rest."""
     def __init__(
         self,
         *,
