@@ -70,8 +70,9 @@ class RolloutManager(Generic[T]):
     """One server's generations, from their registry. Use it from one event loop.
 
     Commands are carried out one at a time, in the order in which they came, and to their
-    end, also where the caller has left: what is written takes effect. The disk is waited
-    for on another thread.
+    end, also where the caller has left: what is written takes effect. Only the copying and
+    loading of what is staged goes on beside others: rolling back waits for no bundle. The disk
+    is waited for on another thread.
     """
 
     def __init__(
@@ -93,7 +94,8 @@ class RolloutManager(Generic[T]):
         self._retire_s = retire_s
         self._registry, self._store = registry, store
         self._generations, self._loader = generations, loader
-        self._lock = asyncio.Lock()
+        self._lock = asyncio.Lock()  # of registry and traffic
+        self._staging = asyncio.Lock()  # of the store; taken before the other, never after it
         self._running: set[asyncio.Task[Rollout]] = set()
         self.trial: Trial | None = None
         self._terms: tuple[object, ...] | None = None
@@ -113,14 +115,15 @@ class RolloutManager(Generic[T]):
         """
         async with self._lock:
             if self.ledger.active:
-                await self._load(self.ledger.active)
+                active = await self._loaded(self.ledger.active)
+                self._generations.add(self.ledger.active, active)
                 self._generations.direct(Traffic(self.ledger.active))
             for number, each in self.ledger.rollouts.items():
                 if each.state in LOADED and number != self.ledger.active:
                     await self._load_or_roll_back(number)
             self._follow()
-            await self._prune()
             self._try(self.ledger.rollouts.get(self.ledger.on_trial))
+        await self._prune()
 
     def staged_before(self, expected: int, key: str, origin: str) -> Rollout | None:
         """What a staging under this key has come to. Raises KeyReusedError.
@@ -167,10 +170,11 @@ class RolloutManager(Generic[T]):
             task.exception()  # where the caller has left, nobody else asks for it
 
     async def _stage(self, source: Path, expected: int, key: str, origin: str) -> Rollout:
-        async with self._lock:
+        async with self._staging:
             digest = await self._beside(self._store.put, source)
             command = Command(Verb.STAGE, 0, expected, key, bundle_digest=digest, reason=origin)
-            staged = await self._write(command)
+            async with self._lock:
+                staged = await self._write(command)
             if staged.state is not State.STAGED:  # asked before
                 return staged
             return await self._warm(staged.generation)
@@ -182,17 +186,18 @@ class RolloutManager(Generic[T]):
                 self._check_gates(command)
             changed = await self._write(command)
             self._follow()
-            if command.verb is Verb.RETIRE:
-                await self._prune()
-            return changed
+        if command.verb is Verb.RETIRE and not self._staging.locked():
+            await self._prune()
+        return changed
 
     async def _prune(self) -> None:
         """Removes bundles that only retired generations had; a failure leaves them for later."""
-        rollouts = self.ledger.rollouts.values()
-        needed = {each.bundle_digest for each in rollouts if each.state is not State.RETIRED}
-        with suppress(StoreError):
-            for digest in self._store.digests - needed:
-                await self._beside(self._store.remove, digest)
+        async with self._staging:  # what is being staged has been kept, and no generation yet
+            rollouts = self.ledger.rollouts.values()
+            needed = {each.bundle_digest for each in rollouts if each.state is not State.RETIRED}
+            with suppress(StoreError):
+                for digest in self._store.digests - needed:
+                    await self._beside(self._store.remove, digest)
 
     def _check_gates(self, command: Command) -> None:
         """Raises GatesNotPassedError; nothing that was not tried is promoted, unless forced."""
@@ -250,23 +255,34 @@ class RolloutManager(Generic[T]):
             self._terms, self.trial = terms, Trial(rollout) if rollout else None
 
     async def _warm(self, number: int) -> Rollout:
+        """Loads what was staged, while other commands go on."""
         try:
-            await self._load(number)
+            value = await self._loaded(number)
         except _UNFIT as error:
-            return await self._own(Verb.QUARANTINE, number, str(error))
-        return await self._own(Verb.WARM, number)
+            async with self._lock:
+                if (found := self.ledger.rollout(number)).state is not State.STAGED:
+                    return found
+                return await self._own(Verb.QUARANTINE, number, str(error))
+        async with self._lock:
+            if (found := self.ledger.rollout(number)).state is not State.STAGED:  # or retired
+                self._loader.release(value)
+                return found
+            self._generations.add(number, value)
+            try:
+                return await self._own(Verb.WARM, number)
+            except BaseException:
+                self._generations.retire(number, self._loader.release)
+                raise
 
     async def _load_or_roll_back(self, number: int) -> None:
         try:
-            await self._load(number)
+            self._generations.add(number, await self._loaded(number))
         except (*_UNFIT, NoRoomError) as error:
             await self._own(Verb.ROLL_BACK, number, str(error))
 
-    async def _load(self, number: int) -> None:
-        if number in self._generations.serving:  # its row could not be written the last time
-            return
+    async def _loaded(self, number: int) -> T:
         digest = self.ledger.rollout(number).bundle_digest
-        self._generations.add(number, await self._loader.load(self._store.folder_of(digest)))
+        return await self._loader.load(self._store.folder_of(digest))
 
     async def _own(self, verb: Verb, number: int, reason: str = "") -> Rollout:
         """A command of the server's own; a number goes through each of them once."""

@@ -209,7 +209,7 @@ async def canary(server: Server, folder: Path, percent: int = 50) -> str:
     return next(name for n in range(100) if server.answered_by(name := f"u{n}") == "second")
 
 
-async def test_a_breach_sends_nobody_there_while_another_command_goes_on(tmp_path: Path) -> None:
+async def test_a_breach_is_rolled_back_while_a_bundle_is_staged(tmp_path: Path) -> None:
     with opened(tmp_path) as server:
         user = await canary(server, tmp_path)
         server.hold.clear()
@@ -219,13 +219,12 @@ async def test_a_breach_sends_nobody_there_while_another_command_goes_on(tmp_pat
         while server.loads < 3:
             await asyncio.sleep(0.01)
         on_trial(server).add(Arm.CANARY, Observation(1, "", 0.1, failed=True, non_finite=True))
-        judging = asyncio.create_task(server.manager.judge())
-        async with asyncio.timeout(5):
-            while server.answered_by(user) != "first":
-                await asyncio.sleep(0.01)
-        assert not judging.done()
+        await server.manager.judge()
+        assert server.answered_by(user) == "first"
+        assert server.manager.ledger.rollout(2).state is State.ROLLED_BACK
+        assert not staging.done()
         server.hold.set()
-        await asyncio.gather(staging, judging)
+        await staging
         expected = {1: State.ACTIVE, 2: State.ROLLED_BACK, 3: State.WARMED}
         assert states(server.manager.ledger) == expected
 
@@ -265,3 +264,55 @@ async def test_evidence_beside_one_that_was_rolled_back_does_not_count(tmp_path:
         await server.manager.change(command(Verb.ROLL_BACK, 2, 2))
         assert on_trial(server).generation == 3
         assert on_trial(server) is not beside_second
+
+
+async def test_an_operator_rolls_back_while_a_bundle_is_staged(tmp_path: Path) -> None:
+    with opened(tmp_path) as server:
+        await first_serving(server, tmp_path)
+        await server.manager.stage(bundle(tmp_path, "second"), 1, "stage second")
+        await server.manager.change(command(Verb.PROMOTE, 2, 1, forced=True))
+        server.hold.clear()
+        staging = asyncio.create_task(
+            server.manager.stage(bundle(tmp_path, "third"), 2, "stage third")
+        )
+        while server.loads < 3:
+            await asyncio.sleep(0.01)
+        await server.manager.change(command(Verb.ROLL_BACK, 2, 2))
+        assert server.answered_by() == "first"
+        server.hold.set()
+        assert (await staging).state is State.WARMED
+
+
+async def test_what_is_retired_while_it_is_loaded_is_let_go(tmp_path: Path) -> None:
+    with opened(tmp_path) as server:
+        await first_serving(server, tmp_path)
+        server.hold.clear()
+        source = bundle(tmp_path, "second")
+        staging = asyncio.create_task(server.manager.stage(source, 1, "stage second"))
+        while server.loads < 2:
+            await asyncio.sleep(0.01)
+        await server.manager.change(command(Verb.RETIRE, 2, 1))
+        server.hold.set()
+        assert (await staging).state is State.RETIRED
+        assert server.released == ["second"]
+        assert server.generations.numbers == (1,)
+        third = await server.manager.stage(bundle(tmp_path, "third"), 1, "stage third")
+        await server.manager.change(command(Verb.RETIRE, third.generation, 1))
+        kept = {server.manager.ledger.rollout(1).bundle_digest}
+        assert server.store.digests == kept
+
+
+async def test_a_bundle_whose_row_cannot_be_written_is_let_go(tmp_path: Path) -> None:
+    with opened(tmp_path) as server:
+        await first_serving(server, tmp_path)
+        server.hold.clear()
+        source = bundle(tmp_path, "second")
+        staging = asyncio.create_task(server.manager.stage(source, 1, "stage second"))
+        while server.loads < 2:
+            await asyncio.sleep(0.01)
+        server.registry.close()
+        server.hold.set()
+        with pytest.raises(RegistryError):
+            await staging
+        assert server.released == ["second"]
+        assert server.generations.numbers == (1,)
