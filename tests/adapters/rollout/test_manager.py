@@ -16,7 +16,7 @@ from rankloom_adapters.rollout.evidence import Observation
 from rankloom_adapters.rollout.manager import Loader, NotServableError, RolloutManager
 from rankloom_adapters.rollout.registry import Registry, RegistryError
 from rankloom_adapters.rollout.split import Arm
-from rankloom_adapters.rollout.states import RolloutError, State, Verb
+from rankloom_adapters.rollout.states import Rollout, RolloutError, State, Verb
 from rankloom_adapters.rollout.trial import Trial
 from rankloom_adapters.store import BundleStore
 
@@ -283,14 +283,19 @@ async def test_an_operator_rolls_back_while_a_bundle_is_staged(tmp_path: Path) -
         assert (await staging).state is State.WARMED
 
 
+async def second_being_loaded(server: Server, folder: Path) -> asyncio.Task[Rollout]:
+    await first_serving(server, folder)
+    server.hold.clear()
+    source = bundle(folder, "second")
+    staging = asyncio.create_task(server.manager.stage(source, 1, "stage second"))
+    while server.loads < 2:
+        await asyncio.sleep(0.01)
+    return staging
+
+
 async def test_what_is_retired_while_it_is_loaded_is_let_go(tmp_path: Path) -> None:
     with opened(tmp_path) as server:
-        await first_serving(server, tmp_path)
-        server.hold.clear()
-        source = bundle(tmp_path, "second")
-        staging = asyncio.create_task(server.manager.stage(source, 1, "stage second"))
-        while server.loads < 2:
-            await asyncio.sleep(0.01)
+        staging = await second_being_loaded(server, tmp_path)
         await server.manager.change(command(Verb.RETIRE, 2, 1))
         server.hold.set()
         assert (await staging).state is State.RETIRED
@@ -304,12 +309,7 @@ async def test_what_is_retired_while_it_is_loaded_is_let_go(tmp_path: Path) -> N
 
 async def test_a_bundle_whose_row_cannot_be_written_is_let_go(tmp_path: Path) -> None:
     with opened(tmp_path) as server:
-        await first_serving(server, tmp_path)
-        server.hold.clear()
-        source = bundle(tmp_path, "second")
-        staging = asyncio.create_task(server.manager.stage(source, 1, "stage second"))
-        while server.loads < 2:
-            await asyncio.sleep(0.01)
+        staging = await second_being_loaded(server, tmp_path)
         server.registry.close()
         server.hold.set()
         with pytest.raises(RegistryError):
