@@ -187,7 +187,9 @@ def test_a_damaged_bundle_is_no_reason_to_refuse_another(source: Path, kept: Pat
     (damaged / MANIFEST).write_bytes(b"{")
     (source / "gate.json").write_bytes(b"another")
     seal(source, {"made": "later"})
-    open_bundle(store.folder_of(store.put(source))).check()
+    digest = store.put(source)
+    open_bundle(store.folder_of(digest)).check()
+    assert store.digests == {damaged.name, digest}
 
 
 def test_a_store_that_cannot_be_read_says_so(kept: Path) -> None:

@@ -123,7 +123,8 @@ class RolloutManager(Generic[T]):
                     await self._load_or_roll_back(number)
             self._follow()
             self._try(self.ledger.rollouts.get(self.ledger.on_trial))
-        await self._prune()
+        async with self._staging:
+            await self._prune()
 
     def staged_before(self, expected: int, key: str, origin: str) -> Rollout | None:
         """What a staging under this key has come to. Raises KeyReusedError.
@@ -177,7 +178,9 @@ class RolloutManager(Generic[T]):
                 staged = await self._write(command)
             if staged.state is not State.STAGED:  # asked before
                 return staged
-            return await self._warm(staged.generation)
+            warmed = await self._warm(staged.generation)
+            await self._prune()  # of what was retired meanwhile
+            return warmed
 
     async def _change(self, command: Command) -> Rollout:
         async with self._lock:
@@ -187,17 +190,20 @@ class RolloutManager(Generic[T]):
             changed = await self._write(command)
             self._follow()
         if command.verb is Verb.RETIRE and not self._staging.locked():
-            await self._prune()
+            async with self._staging:
+                await self._prune()
         return changed
 
     async def _prune(self) -> None:
-        """Removes bundles that only retired generations had; a failure leaves them for later."""
-        async with self._staging:  # what is being staged has been kept, and no generation yet
-            rollouts = self.ledger.rollouts.values()
-            needed = {each.bundle_digest for each in rollouts if each.state is not State.RETIRED}
-            with suppress(StoreError):
-                for digest in self._store.digests - needed:
-                    await self._beside(self._store.remove, digest)
+        """Removes bundles that only retired generations had; a failure leaves them for later.
+
+        Under the lock of the store: what is being staged is kept before it is in the ledger.
+        """
+        rollouts = self.ledger.rollouts.values()
+        needed = {each.bundle_digest for each in rollouts if each.state is not State.RETIRED}
+        with suppress(StoreError):
+            for digest in self._store.digests - needed:
+                await self._beside(self._store.remove, digest)
 
     def _check_gates(self, command: Command) -> None:
         """Raises GatesNotPassedError; nothing that was not tried is promoted, unless forced."""

@@ -301,9 +301,10 @@ async def test_what_is_retired_while_it_is_loaded_is_let_go(tmp_path: Path) -> N
         assert (await staging).state is State.RETIRED
         assert server.released == ["second"]
         assert server.generations.numbers == (1,)
+        kept = {server.manager.ledger.rollout(1).bundle_digest}
+        assert server.store.digests == kept
         third = await server.manager.stage(bundle(tmp_path, "third"), 1, "stage third")
         await server.manager.change(command(Verb.RETIRE, third.generation, 1))
-        kept = {server.manager.ledger.rollout(1).bundle_digest}
         assert server.store.digests == kept
 
 
