@@ -25,7 +25,8 @@ from rankloom_server.features import MAX_CANDIDATES_AT_ONCE, FeatureSource, Feat
 from rankloom_server.ladder import RungReason, step_after
 from rankloom_server.parse import RankQuery, Semantics
 
-PARTIAL_RESERVE_S = 0.02  # of the deadline, for a partial answer's own way
+# Of the time that is left, for a partial answer's own way: a busy machine is late by a part of it.
+PARTIAL_RESERVE, PARTIAL_RESERVE_S = 0.1, 0.02
 _MIXED = {
     Semantics.EXACT_SUM: mixture.Semantics.EXACT_SUM,
     Semantics.PEFT_LINEAR: mixture.Semantics.PEFT_LINEAR,
@@ -162,15 +163,17 @@ async def score_prepared(
 
     Raises WorkExpiredError, EngineFailedError or EngineClosedError.
     """
-    terms = _terms(query, deadline)
+    terms = terms_of(query, deadline)
     scored = await served.runner.score(prepared.prompt, prepared.weights, terms)
     return scored, _finish(served.weaver, scored, prepared)
 
 
-def _terms(query: RankQuery, deadline: float) -> Terms:
+def terms_of(query: RankQuery, deadline: float) -> Terms:
     """A partial answer must leave in time to arrive."""
-    reserve_s = PARTIAL_RESERVE_S if query.allow_partial else 0.0
-    return Terms(deadline - reserve_s, query.caller, partial=query.allow_partial)
+    if not query.allow_partial:
+        return Terms(deadline, query.caller)
+    reserve_s = max(PARTIAL_RESERVE_S, PARTIAL_RESERVE * (deadline - time.monotonic()))
+    return Terms(deadline - reserve_s, query.caller, partial=True)
 
 
 def _mix(gate: Gate, vector: NDArray[np.float32], semantics: Semantics, *, known: bool) -> Mix:

@@ -126,7 +126,7 @@ async def test_a_stop_token_ends_the_text() -> None:
 
 
 async def test_at_the_deadline_the_words_end(runner: EngineRunner) -> None:
-    terms = Terms(time.monotonic() + 0.15)
+    terms = Terms(time.monotonic() + 1.0)
     found, stop = await spoken(runner, 1, Wording(max_tokens=100_000), terms)
     assert stop is StopReason.DEADLINE
     assert found

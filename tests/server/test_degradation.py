@@ -211,9 +211,9 @@ async def test_a_slow_feature_service_costs_its_share_and_then_nothing(parts: Pa
 
     async with with_features(parts, hang) as channel:
         for _ in range(MAX_FAILURES):
-            took_s = await time_degraded(channel, parts, timeout_s=1.0)
-            assert 0.2 < took_s < 0.8
-        assert await time_degraded(channel, parts, timeout_s=1.0) < 0.2
+            took_s = await time_degraded(channel, parts, timeout_s=4.0)
+            assert 1.0 < took_s < 3.2
+        assert await time_degraded(channel, parts, timeout_s=4.0) < 0.8
 
 
 async def time_degraded(channel: grpc.aio.Channel, parts: Parts, timeout_s: float) -> float:

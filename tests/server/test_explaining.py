@@ -151,9 +151,9 @@ async def test_users_at_the_same_time_get_their_own_words(
 
 async def test_the_words_end_in_time_for_the_verdict(parts: Parts) -> None:
     slow, decoder = stubborn(parts)
-    decoder.before_read = lambda: time.sleep(0.05)
-    async with ranking_channel(slow, default_deadline_s=0.8) as channel:
-        for timeout_s in (0.8, None):
+    decoder.before_read = lambda: time.sleep(0.15)
+    async with ranking_channel(slow, default_deadline_s=2.4) as channel:
+        for timeout_s in (2.4, None):
             message = with_options(parts, max_tokens=256)
             told = await explain(channel, message, timeout_s=timeout_s)
             assert told.final.stop_reason == ranking_pb2.STOP_REASON_DEADLINE

@@ -17,10 +17,12 @@ from rankloom_engine.model import Answer, Ask, Decoder
 from rankloom_features.provider import UserQuery
 from rankloom_proto.v1.ranking_pb2 import RankOptions, RankResponse
 from rankloom_server.app import Parts
+from rankloom_server.parse import RankQuery
+from rankloom_server.scoring import terms_of
 from server.rankings import item_ids, known_user, rank, ranking_channel, request
 from server.servers import failure_of
 
-NUM, PASS_S, TIME_S = 30, 0.15, 1.5
+NUM, PASS_S, TIME_S = 30, 0.3, 3.0
 
 
 class SlowDecoder:
@@ -91,3 +93,13 @@ async def test_without_leave_it_is_late(parts: Parts) -> None:
     async with slow_channel(parts) as channel:
         failure = await failure_of(ranked(channel, parts, partial=False))
     assert failure.code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_a_partial_answer_has_a_part_of_the_time_to_arrive() -> None:
+    now = time.monotonic()
+    partial = RankQuery("", UserQuery("user", None, ()), allow_partial=True)
+    for left_s, reserve_s in ((10.0, 1.0), (0.1, 0.02)):
+        terms = terms_of(partial, now + left_s)
+        assert now + left_s - terms.deadline == pytest.approx(reserve_s, rel=0.05)
+        whole = terms_of(replace(partial, allow_partial=False), now + left_s)
+        assert whole.deadline == now + left_s
