@@ -54,6 +54,12 @@ def progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def stolen_s() -> float:
+    """Seconds of this machine's cores that its host gave to others, since it was started."""
+    fields = Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()
+    return int(fields[8]) / os.sysconf("SC_CLK_TCK")
+
+
 def rss_mib() -> float:
     """Resident memory of this process."""
     gc.collect()

@@ -18,9 +18,11 @@ ROWS: dict[str, tuple[str, Callable[[Phase], float]]] = {
 }
 
 NOTES = """\
-Medians over the rounds; the first two ratios are medians of the rounds' own. CPU-seconds
-are those of the server's process, or of the process that holds nothing but the engine. No
-side keeps prefixes. A check of health is timed from when it was due, under load."""
+Medians over the rounds; the first ratio is the median of the rounds' own. CPU-seconds
+are those of the server's process, or of the process that holds nothing but the engine. One
+call at a time, the sides take turns every half second, and the second ratio is the median of
+the turns' own. No side keeps prefixes. A check of health is timed from when it was due,
+under load."""
 
 
 def table(title: str, study: Study) -> str:
@@ -49,12 +51,14 @@ def _sides(title: str, study: Study) -> Iterator[str]:
 def _prompts(study: Study) -> str:
     prompts = study.prompts
     routes = ", ".join(f"{route} {num}" for route, num in prompts.routes.items())
+    stolen = statistics.median(each.stolen for each in study.rounds)
     reused = sum(phase.num_reused for each in study.rounds for phase in each.phases.values())
     return (
         f"Prefixes of {prompts.prefix_tokens:g} tokens, {NUM_CANDIDATES} candidates of "
         f"{prompts.candidate_tokens:g} (medians). Routes of the users' mixes: {routes}. "
         f"{study.plan.in_flight} calls in flight when saturated; prefixes reused: {reused}. "
-        f"Largest difference between the sides' scores: {study.difference:.1e}."
+        f"Largest difference between the sides' scores: {study.difference:.1e}. "
+        f"The host gave {stolen:.1%} of the cores' time to others (median of the rounds)."
     )
 
 

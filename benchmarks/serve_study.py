@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import serve_inprocess
 import serve_load
-from measure import progress
+from measure import progress, stolen_s
 from serve_inprocess import Calls, Prompts, Scoring
 from serve_processes import Worker, cpu_s_of, server, worker
 
@@ -19,6 +20,7 @@ from rankloom_server.config import Settings
 
 CHECKED = 5
 TOLERANCE = 1e-2  # of a score; rounding in bfloat16 may differ where a batch's shape does
+SLICE_S = 0.5  # of calls one at a time, before the other side's turn
 LEAD_S = 0.5  # of load before the first check, and after the last one
 WARM_UP_S = 2.0
 
@@ -53,10 +55,17 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Every phase once. ``checks``: seconds of each check of health, under load."""
+    """Every phase once.
+
+    ``added_ms``: of each slice of calls one at a time, p50 over gRPC − p50 in process.
+    ``checks``: seconds of each check of health, under load. ``stolen``: the share of the
+    cores' time that the machine's host gave to others meanwhile.
+    """
 
     phases: dict[str, Phase]
+    added_ms: list[float]
     checks: list[float]
+    stolen: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +95,10 @@ def study(settings: Settings, calls: Calls, plan: Plan) -> Study:
 
 
 def ratios(rounds: Sequence[Round]) -> dict[str, float]:
-    """Medians of the rounds' own ratios; all checks of health together."""
+    """Medians of the rounds' own ratios and of all slices; all checks of health together."""
     phases = [each.phases for each in rounds]
     over = [each["grpc"].rate() / each["inprocess"].rate() for each in phases]
-    added = [each["grpc_alone"].p50_ms() - each["inprocess_alone"].p50_ms() for each in phases]
+    added = [one for each in rounds for one in each.added_ms]
     checks = [one for each in rounds for one in each.checks]
     return {
         "grpc_over_inprocess": round(statistics.median(over), 3),
@@ -132,14 +141,28 @@ class _Sides:
 
     def round(self, title: str, plan: Plan, seconds: float) -> Round:
         """Every phase once, so that all see the same load of the machine."""
-        phases: dict[str, Phase] = {}
-        for name, in_flight in (("", plan.in_flight), ("_alone", 1)):
-            progress(f"{title}: {in_flight} in flight, over gRPC and in process")
-            phases[f"grpc{name}"] = self._grpc(in_flight, seconds)
-            phases[f"inprocess{name}"] = self._inprocess(in_flight, seconds)
+        stolen, began = stolen_s(), time.perf_counter()
+        progress(f"{title}: {plan.in_flight} in flight, over gRPC and in process")
+        grpc, inprocess = self._pair(plan.in_flight, seconds)
+        progress(f"{title}: one in flight, over gRPC and in process")
+        num_slices = max(1, round(seconds / SLICE_S))
+        slices = [self._pair(1, seconds / num_slices) for _ in range(num_slices)]
         progress(f"{title}: health under load")
-        phases["grpc_checked"], checks = self._health(plan, seconds)
-        return Round(phases, checks)
+        checked, checks = self._health(plan, seconds)
+        phases = {
+            "grpc": grpc,
+            "inprocess": inprocess,
+            "grpc_alone": _joined([one for one, _ in slices]),
+            "inprocess_alone": _joined([other for _, other in slices]),
+            "grpc_checked": checked,
+        }
+        added_ms = [one.p50_ms() - other.p50_ms() for one, other in slices]
+        cores_s = (os.cpu_count() or 1) * (time.perf_counter() - began)
+        return Round(phases, added_ms, checks, (stolen_s() - stolen) / cores_s)
+
+    def _pair(self, in_flight: int, seconds: float) -> tuple[Phase, Phase]:
+        """Calls over gRPC, and as many at a time in process."""
+        return self._grpc(in_flight, seconds), self._inprocess(in_flight, seconds)
 
     def _grpc(self, in_flight: int, seconds: float) -> Phase:
         args = (self.address, self.calls, in_flight, seconds)
@@ -170,6 +193,16 @@ def _sides(settings: Settings, calls: Calls) -> Iterator[_Sides]:
         address, pid = stack.enter_context(server(settings))
         engine, load, probe = (stack.enter_context(worker()) for _ in range(3))
         yield _Sides(settings, calls, address, pid, engine, load, probe)
+
+
+def _joined(slices: Sequence[Phase]) -> Phase:
+    """Several stretches as one."""
+    return Phase(
+        [one for each in slices for one in each.latencies],
+        sum(each.cpu_s for each in slices),
+        sum(each.wall_s for each in slices),
+        sum(each.num_reused for each in slices),
+    )
 
 
 def _timed(pid: int, work: Callable[[], Scoring]) -> Phase:

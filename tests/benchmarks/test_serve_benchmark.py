@@ -64,6 +64,8 @@ def test_both_sides_do_the_same_work_and_every_process_is_ended(
         assert each.phases.keys() == PHASES
         assert all(phase.cpu_s > 0 and phase.wall_s >= 0.3 for phase in each.phases.values())
         assert all(phase.latencies and not phase.num_reused for phase in each.phases.values())
+        assert len(each.added_ms) == 1
+        assert 0.0 <= each.stolen < 1.0
         assert len(each.checks) == round(0.3 * found.plan.checks_per_s)
     # A server does all that its engine does, and more; beside a tiny model it shows.
     assert 0.0 < serve.study.ratios(found.rounds)["grpc_over_inprocess"] < 1.0
@@ -91,16 +93,14 @@ def test_ratios_of_rounds_worked_out_by_hand(serve: Any) -> None:  # noqa: ANN40
     def phase(num: int, cpu_s: float, latency_s: float) -> Any:  # noqa: ANN401
         return serve.study.Phase([latency_s] * num, cpu_s, 1.0)
 
-    def one(grpc_cpu_s: float, added_s: float, check_s: float) -> Any:  # noqa: ANN401
+    def one(grpc_cpu_s: float, added_ms: list[float], check_s: float) -> Any:  # noqa: ANN401
         phases = {
             "grpc": phase(8, grpc_cpu_s, 0.5),
             "inprocess": phase(10, 2.0, 0.5),  # 5 a second
-            "grpc_alone": phase(3, 1.0, 0.1 + added_s),
-            "inprocess_alone": phase(5, 1.0, 0.1),
         }
-        return serve.study.Round(phases, [check_s] * 100)
+        return serve.study.Round(phases, added_ms, [check_s] * 100, 0.0)
 
-    rounds = [one(2.0, 0.002, 0.001), one(1.6, 0.003, 0.001), one(4.0, 0.007, 0.009)]
+    rounds = [one(2.0, [2.0, 8.0], 0.001), one(1.6, [3.0], 0.001), one(4.0, [7.0, 1.0], 0.009)]
     found = serve.study.ratios(rounds)  # 4 / 5, 5 / 5 and 2 / 5
     assert found == {"grpc_over_inprocess": 0.8, "grpc_added_p50_ms": 3.0, "health_p99_ms": 9.0}
 
