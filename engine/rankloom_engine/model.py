@@ -167,8 +167,11 @@ class Decoder:
             self.answer(asks)
 
     def _run_of_size(self, tokens: int, verdicts: int, weights: Weights) -> None:
-        """Behind a new prefix and behind the one that this left; half of a size is filled."""
-        length, rest = divmod(tokens // 2, verdicts)
+        """Behind a new prefix and behind the one that this left.
+
+        A little more than half of the size is filled: less would be run in a smaller one.
+        """
+        length, rest = divmod(tokens // 2 + 1, verdicts)
         candidates = [_filler(length)] * (verdicts - 1) + [_filler(length + rest)]
         [left] = self.answer([Ask(_filler(1), candidates, weights, keep_prefix=True)])
         self.answer([Ask(left.prefix or _filler(1), candidates, weights)])

@@ -139,7 +139,7 @@ def pack_more(held: int, more: Segment) -> PackedRow:
 
 
 def padding(tokens: int, verdicts: int) -> PackedRow:
-    """A row of nothing, at least one token long, that brings a batch to a wanted size."""
+    """A row of nothing that brings a batch to a wanted size; empty where it has that size."""
     place = np.arange(tokens, dtype=np.int64)
     return PackedRow(
         tokens=Segment(place * 0, _NONE, (), _NONE, ()),

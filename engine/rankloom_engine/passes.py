@@ -181,9 +181,10 @@ def _num_verdicts(rows: Sequence[PackedRow]) -> int:
 
 
 def _least(rows: Sequence[PackedRow], verdicts: int) -> int:
-    # At least one token for padded verdicts to stand at, and never as many tokens as
-    # verdicts: a layer tells the two ways of laying out the rows apart by their length.
-    return max(sum(map(len, rows)), verdicts) + 1
+    # One token for padded verdicts to stand at, where there are any, and never as many tokens
+    # as verdicts: a layer tells the two ways of laying out the rows apart by their length.
+    padded = int(verdicts > _num_verdicts(rows))
+    return max(sum(map(len, rows)) + padded, verdicts + 1)
 
 
 def _padding(rows: Sequence[PackedRow], verdicts: int, tokens: int) -> PackedRow:

@@ -90,6 +90,36 @@ def test_rankings_are_the_same(way: Callable[[Decoder], Passes], seed: int, num:
     assert not isinstance(other.passes, Recorded) or len(other.passes.recordings) > 1
 
 
+@pytest.mark.parametrize("way", [pytest.param(lambda own: own.passes, id="row by row"), *WAYS])
+def test_a_pass_that_has_the_size_of_one_is_not_padded(way: Callable[[Decoder], Passes]) -> None:
+    plain, other = by(way)
+    random = np.random.default_rng(5)
+    asks = [
+        Ask(
+            random_segment(random, 61),
+            [random_segment(random, 13) for _ in range(8)],
+            weights_of(random, len(RANKS)),
+            keep_prefix=True,
+        )
+        for _ in range(2)
+    ]
+    sizes: list[int] = []
+    layer = other.model.get_submodule("model.layers.0.mlp")
+    hook = layer.register_forward_hook(lambda _, args, __: sizes.append(args[0].shape[1]))
+    found = other.answer(asks)
+    again = [
+        Ask(each.prefix or ask.prefix, ask.candidates, ask.weights)
+        for ask, each in zip(asks, found, strict=True)
+    ]
+    second = other.answer(again)
+    hook.remove()
+    assert set(sizes) == {2 * (64 + 8 * 16), 2 * 8 * 16} or isinstance(other.passes, Recorded)
+    padded = plain.answer([*asks, *random_asks(random, 1)])[:2]
+    assert_alike(found, padded)
+    for one, two in zip(second, padded, strict=True):
+        assert np.abs(one.margins - two.margins).max() <= TOLERANCE
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_words_are_the_same(way: Callable[[Decoder], Passes]) -> None:
     """Several texts, a token at a time behind all that was read."""
