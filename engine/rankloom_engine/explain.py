@@ -16,6 +16,7 @@ from rankloom_engine.model import More, Next
 from rankloom_engine.packing import Segment
 from rankloom_engine.prompt import Prompt
 
+MAX_EXPLAIN_TOKENS = 256
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what a tokenizer makes of part of a character
 
 

@@ -27,10 +27,11 @@ from rankloom_adapters.expert import (
 from rankloom_adapters.gate import Gate
 from rankloom_engine.compiling import compile_regions
 from rankloom_engine.errors import ModelError
+from rankloom_engine.explain import MAX_EXPLAIN_TOKENS
 from rankloom_engine.graphs import CudaGraphs
 from rankloom_engine.kernels import speed_up
 from rankloom_engine.mixture import install
-from rankloom_engine.model import Decoder, load_decoder_model, self_check
+from rankloom_engine.model import Decoder, check_positions, load_decoder_model, self_check
 from rankloom_engine.passes import Recorded
 from rankloom_engine.projector import Projector
 from rankloom_engine.prompt import PromptBuilder, PromptFormat
@@ -171,6 +172,7 @@ def _load_decoder(
     model = load_decoder_model(files[0], files[1])
     table = cast("Any", model).get_input_embeddings()
     self_check(model, table.num_embeddings)
+    check_positions(model, fmt.max_tokens + MAX_EXPLAIN_TOKENS)
     projector = Projector.from_bytes(files[2], table.embedding_dim)
     _move(model, hardware)
     decoder = Decoder(

@@ -24,6 +24,7 @@ from rankloom_engine.packing import (
     PackedBatch,
     PackedRow,
     Segment,
+    collate,
     pack,
     pack_behind,
     pack_more,
@@ -267,6 +268,24 @@ def self_check(model: nn.Module, vocabulary: int) -> None:
                 f"base: {name} scores differently in packed form (by {difference:.3g}); "
                 f"its attention needs more than masks and positions"
             )
+
+
+@torch.inference_mode()
+def check_positions(model: nn.Module, num: int) -> None:
+    """Raises ModelError where a wired model on a CPU has learned fewer than ``num`` positions.
+
+    Behind them there is nothing to look up, which fails one request on a CPU, and on a GPU
+    every one after it. Models that work positions out have as many as are wanted.
+    """
+    batch = collate([pack(_filler(1), [_filler(1)])])
+    try:
+        with Pass(batch).running():
+            last_states(model, _embedded(model, batch), torch.tensor([0, num - 1]))
+    except IndexError as error:
+        raise ModelError(
+            f"base: {type(model).__name__} has learned too few positions: a prompt and the words "
+            f"about it may take {num} tokens; let the prompt have fewer events"
+        ) from error
 
 
 def _drawn(random: np.random.Generator, vocabulary: int, num: int) -> list[int]:

@@ -67,6 +67,13 @@ class PromptFormat:
     max_item_tokens: int = 16
     max_events: int = 20
 
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of the longest prompt of one candidate: what follows it stands behind them."""
+        item = len(self.item) + self.max_item_tokens + len(self.ask)
+        event, candidate = item + 2, item + 2  # a vector and a verdict, or two vectors
+        return len(self.begin) + self.max_events * event + candidate
+
     def to_bytes(self) -> bytes:
         """JSON."""
         return json.dumps(asdict(self)).encode()

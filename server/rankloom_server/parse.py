@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from rankloom_engine.explain import Wording
+from rankloom_engine.explain import MAX_EXPLAIN_TOKENS, Wording
 from rankloom_features.catalogue import Catalogue, Item
 from rankloom_features.provider import UserQuery
 from rankloom_features.wire import (
@@ -24,7 +24,6 @@ from rankloom_proto.v1 import ranking_pb2
 MAX_REQUEST_ID_CHARS = 128
 MAX_TOP_K = MAX_CANDIDATES
 DEFAULT_EXPLAIN_TOKENS = 64
-MAX_EXPLAIN_TOKENS = 256
 MAX_TEMPERATURE = 2.0
 
 

@@ -18,7 +18,7 @@ from rankloom_engine.attention import Rule, wire
 from rankloom_engine.buckets import bucket
 from rankloom_engine.errors import ModelError
 from rankloom_engine.mixture import Weights
-from rankloom_engine.model import Ask, Decoder, self_check
+from rankloom_engine.model import Ask, Decoder, check_positions, self_check
 from rankloom_engine.packing import Segment, collate, pack
 
 TOLERANCE = 1e-5
@@ -185,6 +185,19 @@ def test_packed_scoring_holds_for_the_family(name: str) -> None:
     model = tiny_family(name, **FAMILIES[name])
     self_check(model, VOCABULARY)  # raises where the scores differ
     assert model.config._attn_implementation == attention.NAME, "checked, and wired"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_positions_end_where_they_were_learned(name: str) -> None:
+    """All but OPT work them out."""
+    model = tiny_family(name, **FAMILIES[name])
+    attention.wire(model)
+    check_positions(model, 512)
+    if name != "opt":
+        check_positions(model, 1 << 20)
+        return
+    with pytest.raises(ModelError, match=r"OPTForCausalLM has learned too few positions: .* 513"):
+        check_positions(model, 513)
 
 
 def test_a_mask_without_the_window_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,3 +108,10 @@ def test_rendering(item: Item, text: str) -> None:
 
 def test_format_round_trip() -> None:
     assert PromptFormat.from_bytes(FORMAT.to_bytes()) == FORMAT
+
+
+def test_no_prompt_of_one_candidate_is_longer_than_its_format_says() -> None:
+    long = Item("long", "The Film " * 50, 1990)
+    events = [PromptEvent(long, -1, liked=True)] * (FORMAT.max_events + 3)
+    prompt = prompt_of(events, [PromptCandidate(long, -1)])
+    assert prompt.num_tokens == FORMAT.max_tokens

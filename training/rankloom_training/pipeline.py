@@ -19,10 +19,11 @@ import rankloom
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import open_bundle, seal
 from rankloom_adapters.gate import GLOBAL
+from rankloom_engine.explain import MAX_EXPLAIN_TOKENS
 from rankloom_engine.loading import load_item_vectors
 from rankloom_engine.memory import keep_freed_memory
 from rankloom_engine.mixture import max_stacked
-from rankloom_engine.model import Decoder, self_check
+from rankloom_engine.model import Decoder, check_positions, self_check
 from rankloom_engine.projector import Projector
 from rankloom_engine.prompt import PromptBuilder, PromptFormat
 from rankloom_features.encoder import Encoder, pad_events
@@ -210,6 +211,7 @@ class _Run:
         else:
             model, tokenizer, fmt = base.fetch_base(self._options.base, MAX_EVENTS_IN_PROMPT)
         self_check(model, base.embeddings_of(model).num_embeddings)
+        check_positions(model, fmt.max_tokens + MAX_EXPLAIN_TOKENS)
         base.write_base(folder / "base", model, tokenizer)
         (folder / "prompt.json").write_bytes(fmt.to_bytes())
 
