@@ -24,7 +24,7 @@ from rankloom_server.config import Settings
 from rankloom_server.errors import StartError
 from rankloom_server.integrity import Integrity
 from rankloom_server.scoring import Served
-from rankloom_server.served import ServedLoader, yield_to_others
+from rankloom_server.served import ServedLoader
 from rankloom_server.staging import Staging
 from rankloom_server.state import State as ServerState
 from rankloom_server.trials import Observer, Trials
@@ -83,7 +83,7 @@ class RolledOut(Lifetimes):
         """Raises ConfigError."""
         super().__init__()
         self.generations, self.loader = generations, loader
-        self._judges = ThreadPoolExecutor(1, "rankloom-judge", yield_to_others)
+        self._judges = ThreadPoolExecutor(1, "rankloom-judge")
         self.manager = RolloutManager(
             state.registry,
             state.store,

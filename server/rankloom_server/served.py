@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -37,7 +35,6 @@ from rankloom_server.parse import RankQuery
 from rankloom_server.scoring import Served, rank_with_features
 
 T = TypeVar("T")
-_LOWEST_PRIORITY = 19
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,14 +68,16 @@ class _Kept:
 class ServedLoader:
     """Loads generations into one pool of engines. Use it from one event loop.
 
-    Files are read on a thread of the lowest priority: requests go first. What a generation
-    has in common with another that serves is shared, and not loaded again.
+    Files are read on a thread of their own, at a pace: requests go first. No thread has a low
+    priority: on busy cores it would hold the interpreter's lock, and with it every request,
+    while it waits for its turn. What a generation has in common with another that serves is
+    shared, and not loaded again.
     """
 
     def __init__(self, settings: Settings, first: Parts | None = None) -> None:
         """``first``: what is loaded already of the first bundle that will be asked for."""
-        self.files = ThreadPoolExecutor(1, "rankloom-loader", yield_to_others)
-        self._fetchers = ThreadPoolExecutor(1, "rankloom-fetcher", yield_to_others)
+        self.files = ThreadPoolExecutor(1, "rankloom-loader")
+        self._fetchers = ThreadPoolExecutor(1, "rankloom-fetcher")
         self._pace = Pace(settings.load_mib_s << 20)
         hardware = Hardware(settings.device, settings.dtype, settings.compile)
         expert_bytes = settings.expert_slots_mib << 20
@@ -130,7 +129,7 @@ class ServedLoader:
         self.files.shutdown()
 
     async def read(self, function: Callable[..., T], *arguments: object) -> T:
-        """Runs what reads or writes files, at the lowest priority."""
+        """Runs what reads or writes files."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.files, function, *arguments)
 
@@ -207,12 +206,6 @@ def _are_same(names: Sequence[str], one: Bundle, other: Bundle) -> bool:
 
 def _trees(bundle: Bundle) -> TreeRanker:
     return TreeRanker(bundle.read(parts.TREES))
-
-
-def yield_to_others() -> None:
-    """Niceness is each thread's own on Linux; elsewhere it would be the whole process's."""
-    if hasattr(os, "setpriority") and os.uname().sysname == "Linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
 
 
 async def _try_out(served: Served, own: FeatureParts) -> None:

@@ -27,10 +27,7 @@ MAX_FILES = 1000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Staging:
-    """Makes folders of what is to be staged; they are gone when the block ends.
-
-    Files are read and written at the lowest priority.
-    """
+    """Makes folders of what is to be staged; they are gone when the block ends."""
 
     state: State
     loader: ServedLoader
