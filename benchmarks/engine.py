@@ -43,7 +43,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, help="write every figure there")
     parser.add_argument("--models", type=model_names, default="S,L4", help="default: S,L4")
     parser.add_argument("--full", action="store_true", help="also L, with all its 24 layers")
-    parser.add_argument("--rounds", type=count, default=5, help="default: 5, after a warm-up")
+    parser.add_argument("--rounds", type=count, default=12, help="default: 12, after a warm-up")
     parser.add_argument("--users", type=count, default=16, help="default: 16")
     parser.add_argument(
         "--peer-users", type=count, help="of methods with whole prompts; default: 4, L4 and L 2"
