@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 
-from study import OTHER_METHODS, Row, Study
+from study import OTHER_METHODS, ROUNDING, Rounding, Row, Study
 
 # Ratio → the variants whose rates are divided, and the clock.
 CPU, WALL = False, True
@@ -58,7 +59,8 @@ def ratios(studies: Mapping[str, Study], growth_mib: float) -> dict[str, object]
 def tables(studies: Mapping[str, Study], found: Mapping[str, object]) -> str:
     """Markdown: a table of methods for each model, then the ratios."""
     blocks = ["\n".join(_methods(model, study)) for model, study in studies.items()]
-    return "\n\n".join([*blocks, NOTES, "\n".join(_ratios(list(studies), found))])
+    rounding = "\n".join(_rounding(model, study.rounding) for model, study in studies.items())
+    return "\n\n".join([*blocks, NOTES, rounding, "\n".join(_ratios(list(studies), found))])
 
 
 def as_json(study: Study) -> dict[str, object]:
@@ -72,7 +74,20 @@ def as_json(study: Study) -> dict[str, object]:
         }
         for name, row in study.rows.items()
     }
-    return {"differences_fp32": study.differences, "variants": rows}
+    return {
+        "differences_fp32": study.differences,
+        "rounding_bf16": asdict(study.rounding),
+        "variants": rows,
+    }
+
+
+def _rounding(model: str, found: Rounding) -> str:
+    return (
+        f"{model} in bf16: margins differ from float32's by {found.error:.3f} of their standard "
+        f"deviation (root mean square; merged weights with whole prompts: "
+        f"{found.error_merged:.3f}). Of the pairs further apart than {ROUNDING:g} of it, "
+        f"{found.ordered:.1%} keep their order."
+    )
 
 
 def _ratio(above: Row, below: Row, *, wall: bool) -> float:

@@ -33,6 +33,7 @@ TIMED_DTYPE = torch.bfloat16
 
 CHECKED_USERS, CHECKED = 2, Sizes(candidates=FEW_CANDIDATES)
 TOLERANCE = 1e-5
+ROUNDING, ORDERED = 0.06, 0.99  # of a standard deviation; of the pairs further apart than that
 OTHER_METHODS = ("full", "peft_linear")  # no mixture of deltas: their difference is only shown
 
 
@@ -75,6 +76,20 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Rounding:
+    """What bf16 does to the engine's margins, beside float32's of the same weights.
+
+    ``error``: root mean square, in standard deviations of the margins; ``error_merged``: that
+    of merged weights with whole prompts in bf16. ``ordered``: the share of the pairs further
+    apart than ROUNDING standard deviations that keep their order.
+    """
+
+    error: float
+    error_merged: float
+    ordered: float
+
+
+@dataclass(frozen=True, slots=True)
 class Study:
     """What was found for one model, by variant.
 
@@ -82,6 +97,7 @@ class Study:
     """
 
     differences: dict[str, float]
+    rounding: Rounding
     rows: dict[str, Row]
 
 
@@ -93,11 +109,13 @@ def study(shape: Shape, settings: Settings) -> Study:
     """Checks and times one model. Raises WrongScoresError."""
     progress(f"{shape.name}: checking the margins in float32")
     differences = check(shape)
+    progress(f"{shape.name}: checking the margins in bf16")
+    rounding = check_rounding(shape)
     variants = _variants(shape, settings)
     works = {name: variant.work for name, variant in variants.items()}
     costs = interleaved(works, settings.rounds, shape.name)
     rows = {name: Row(v.users, v.candidates, costs[name]) for name, v in variants.items()}
-    return Study(differences, rows)
+    return Study(differences, rounding, rows)
 
 
 def check(shape: Shape) -> dict[str, float]:
@@ -119,6 +137,20 @@ def check(shape: Shape) -> dict[str, float]:
     found["second_5"] = _difference(calls.second(), peers["merged"].margins(later))
     _hold(shape, found)
     return found
+
+
+def check_rounding(shape: Shape) -> Rounding:
+    """The margins that are timed, as they are rounded. Raises WrongScoresError."""
+    model = random_model(shape, TIMED_DTYPE)
+    experts = random_experts(model, NUM_EXPERTS)
+    users = random_users(CHECKED_USERS, shape, WORKLOAD)
+    exact = MergedPerUser(random_model(shape, TIMED_DTYPE).float(), experts).margins(users)
+    merged = MergedPerUser(model, experts).margins(users)
+    found = Engine(model, experts).margins(users)
+    rounding = Rounding(_error(found, exact), _error(merged, exact), _ordered(found, exact))
+    if not (rounding.error <= ROUNDING and rounding.ordered >= ORDERED):
+        raise WrongScoresError(f"{shape.name}: {rounding}: nothing was timed")
+    return rounding
 
 
 def _variants(shape: Shape, settings: Settings) -> dict[str, Variant]:
@@ -178,6 +210,16 @@ def _later(user: User) -> User:
 
 def _difference(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).abs().max())
+
+
+def _error(found: Tensor, exact: Tensor) -> float:
+    return float((found - exact).square().mean().sqrt() / exact.std())
+
+
+def _ordered(found: Tensor, exact: Tensor) -> float:
+    gaps, kept = (each.flatten()[:, None] - each.flatten() for each in (exact, found))
+    apart = gaps > ROUNDING * exact.std()
+    return float((kept[apart] > 0).float().mean())
 
 
 def _hold(shape: Shape, differences: dict[str, float]) -> None:

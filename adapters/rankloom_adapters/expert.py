@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -142,6 +142,21 @@ def check_shapes(expert: Expert, shapes: Mapping[str, tuple[int, int]]) -> None:
             raise ExpertError(
                 expert.name, f"{module}: shape {found}, the base has {shapes[module]}"
             )
+
+
+def check_alike(expert: Expert, others: Sequence[Expert]) -> None:
+    """Refuses an expert with a module of another shape than those of experts that are served.
+
+    Long before a model says so: what only the base knows is checked when it is loaded. Raises
+    ExpertError.
+    """
+    served = {
+        module: (pair.b.shape[0], pair.a.shape[1])
+        for other in others
+        for module, pair in other.modules.items()
+    }
+    known = {module: pair for module, pair in expert.modules.items() if module in served}
+    check_shapes(replace(expert, modules=known), served)
 
 
 def check_base(expert: Expert, base_digest: str) -> None:

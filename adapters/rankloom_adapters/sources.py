@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import FileIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote
 
@@ -180,7 +180,7 @@ class _Remote:
         to = folder / name
         with _told(self._where(name)):
             with _kept(folder):
-                to.parent.mkdir(parents=True, exist_ok=True)
+                _make_parents(folder, name)
                 file = to.open("xb", buffering=0)
             with file, self._open(name, num_bytes) as source:
                 num_read, digest = _copy(source, file, num_bytes)
@@ -224,9 +224,23 @@ def _copy(source: BinaryIO, file: FileIO, num_bytes: int) -> tuple[int, str]:
     digest, left = hashlib.sha256(), num_bytes
     while left and (data := source.read(min(left, _CHUNK_BYTES))):
         digest.update(data)
+        _check_wanted(file)
         _write(file, data)
         left -= len(data)
     return num_bytes - left, digest.hexdigest()
+
+
+def _make_parents(folder: Path, name: str) -> None:
+    """The folders above a file of that name, but never ``folder`` itself."""
+    for parent in reversed(PurePosixPath(name).parents[:-1]):
+        (folder / parent).mkdir(exist_ok=True)
+
+
+def _check_wanted(file: FileIO) -> None:
+    """Raises StoreError where the file has been removed: nobody waits for it any more."""
+    with _kept(Path(str(file.name)).parent):
+        if not os.fstat(file.fileno()).st_nlink:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
 def _write(file: FileIO, data: bytes) -> None:
@@ -269,7 +283,7 @@ def _fetch_parts(remote: _Remote, bundle: Bundle) -> None:
 def _new_folder(folder: Path) -> Iterator[Path]:
     """A new folder in that one, which is gone again where the work in it fails."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)  # without parents: whose place is gone has been left alone
         place = Path(tempfile.mkdtemp(dir=folder))
     except OSError as error:
         raise SourceError(f"{folder}: {error.strerror}", can_pass=False) from error

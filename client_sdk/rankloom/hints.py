@@ -27,8 +27,8 @@ _HINTS: Final[Mapping[ErrorReason, str]] = {
     ErrorReason.SOURCE_UNAVAILABLE: "check the URL from the server's machine, or send the files "
     "with --upload",
     ErrorReason.STORE_UNAVAILABLE: "see to the disk that holds the server's state; rankings go on",
-    ErrorReason.REGISTRY_UNAVAILABLE: "see to the disk that holds the server's state, then start "
-    "the server again",
+    ErrorReason.REGISTRY_UNAVAILABLE: "make room on the disk that holds the server's state, and "
+    "ask again; where it is broken, mend it and start the server again",
     ErrorReason.UNAUTHENTICATED: "give the server's token with --token-file",
     ErrorReason.PERMISSION_DENIED: "the file of --token-file must hold the server's rollout_token",
 }

@@ -171,8 +171,8 @@ def _load_decoder(
     files = [bundle.read(name) for name in (parts.BASE_CONFIG, parts.BASE_WEIGHTS, parts.PROJECTOR)]
     model = load_decoder_model(files[0], files[1])
     table = cast("Any", model).get_input_embeddings()
-    self_check(model, table.num_embeddings)
     check_positions(model, fmt.max_tokens + MAX_EXPLAIN_TOKENS)
+    self_check(model, table.num_embeddings, fmt.max_tokens)
     projector = Projector.from_bytes(files[2], table.embedding_dim)
     _move(model, hardware)
     decoder = Decoder(

@@ -29,6 +29,7 @@ from rankloom_adapters.expert import Expert, ExpertError, check_shapes
 # Stacked experts cost K·r (1/d_in + 1/d_out) of a layer: beyond this share of the hidden
 # size, rows that use few of many experts are cheaper one by one.
 STACKED_SHARE = 4
+MAX_STACKS = 64  # runs of slots whose views a layer keeps: sparse mixes may be of any
 
 
 def max_stacked(hidden: int, rank: int) -> int:
@@ -137,6 +138,8 @@ class MixtureLinear(nn.Module):
     def stacked(self, first: int, stop: int) -> tuple[Tensor, Tensor]:
         """Views (d_in, columns) and (columns, d_out) of a run of slots."""
         if (first, stop) not in self._stacks:
+            if len(self._stacks) == MAX_STACKS:
+                self._stacks.clear()
             a, b = self.a[first:stop].flatten(0, 1).T, self.b[first:stop].flatten(0, 1)
             self._stacks[first, stop] = a, b
         return self._stacks[first, stop]

@@ -186,7 +186,7 @@ class Decoder:
     def _verdicts(self, states: Tensor) -> Tensor:
         """(verdicts,) margins, Yes − No."""
         logits = head_logits(self.model, states, [self.yes, self.no])
-        return (logits[:, 0] - logits[:, 1]).float()
+        return logits[:, 0] - logits[:, 1]
 
     def _embeddings(self, batch: PackedBatch) -> Tensor:
         """(1, tokens, hidden): the table's rows, and projected vectors at soft places."""
@@ -208,9 +208,11 @@ def head_logits(model: nn.Module, states: Tensor, tokens: Sequence[int] | None =
     """(verdicts, tokens) logits: a few rows of the head, or the whole vocabulary."""
     head = cast("Any", model).get_output_embeddings()
     rows = slice(None) if tokens is None else list(tokens)
-    logits: Tensor = states @ head.weight[rows].T
+    # In float32: bf16 has steps of an eighth at logits of 16, and the verdicts' rows are few.
+    wide = torch.float32 if tokens is not None else head.weight.dtype
+    logits: Tensor = states.to(wide) @ head.weight[rows].to(wide).T
     if getattr(head, "bias", None) is not None:
-        logits = logits + head.bias[rows]
+        logits = logits + head.bias[rows].to(wide)
     cap = getattr(cast("Any", model).config, "final_logit_softcapping", None)
     return logits if cap is None else torch.tanh(logits / cap) * cap
 
@@ -240,11 +242,12 @@ def load_decoder_model(config: bytes, weights: bytes) -> nn.Module:
 
 
 @torch.inference_mode()
-def self_check(model: nn.Module, vocabulary: int) -> None:
+def self_check(model: nn.Module, vocabulary: int, num_tokens: int) -> None:
     """Wires the model and compares packed with plain scoring. Raises ModelError by name.
 
-    Random tokens, in rows of several lengths, behind new and behind held prefixes. A
-    wrong mask raises nothing by itself: it would only make scores silently wrong.
+    Random tokens, in rows of several lengths, behind new and behind held prefixes; one prompt
+    of ``num_tokens``, for what begins only so far back, as a window does. A wrong mask raises
+    nothing by itself: it would only make scores silently wrong.
     """
     name = type(model).__name__
     random = np.random.default_rng(SELF_CHECK_SEED)
@@ -252,6 +255,7 @@ def self_check(model: nn.Module, vocabulary: int) -> None:
     rows = [
         (_drawn(random, vocabulary, 37), [_drawn(random, vocabulary, n) for n in (5, 9, 3)]),
         (_drawn(random, vocabulary, 11), [_drawn(random, vocabulary, n) for n in (4, 1)]),
+        (_drawn(random, vocabulary, num_tokens - 2), [_drawn(random, vocabulary, 2)]),
     ]
     try:
         plain = [
@@ -272,11 +276,12 @@ def self_check(model: nn.Module, vocabulary: int) -> None:
 
 @torch.inference_mode()
 def check_positions(model: nn.Module, num: int) -> None:
-    """Raises ModelError where a wired model on a CPU has learned fewer than ``num`` positions.
+    """Wires a model on a CPU. Raises ModelError where it has learned fewer than ``num`` positions.
 
     Behind them there is nothing to look up, which fails one request on a CPU, and on a GPU
     every one after it. Models that work positions out have as many as are wanted.
     """
+    attention.wire(model)
     batch = collate([pack(_filler(1), [_filler(1)])])
     try:
         with Pass(batch).running():

@@ -139,13 +139,16 @@ def pack_more(held: int, more: Segment) -> PackedRow:
 
 
 def padding(tokens: int, verdicts: int) -> PackedRow:
-    """A row of nothing that brings a batch to a wanted size; empty where it has that size."""
+    """A row of nothing that brings a batch to a wanted size; empty where it has that size.
+
+    All at the first position: some models have learned few.
+    """
     place = np.arange(tokens, dtype=np.int64)
     return PackedRow(
         tokens=Segment(place * 0, _NONE, (), _NONE, ()),
         block=place * 0,
         visible=place + 1,
-        position=place,
+        position=place * 0,
         verdict_at=np.zeros(verdicts, dtype=np.int64),
     )
 

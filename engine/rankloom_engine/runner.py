@@ -93,8 +93,8 @@ class _Call:
         )
 
     def expire(self) -> None:
-        """The deadline has passed: what is there is the answer, or there is none."""
-        if self.terms.partial and not np.isnan(self.work.margins).all():
+        """The deadline has passed: who takes a part gets what is there, be it nothing."""
+        if self.terms.partial:
             self.finish()
         else:
             self.fail(WorkExpiredError())

@@ -7,7 +7,8 @@ still has time to go elsewhere.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections import Counter
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum, auto
 
@@ -25,31 +26,42 @@ class State(Enum):
 class Admission:
     """Counts the calls of one event loop."""
 
-    def __init__(self, max_in_flight: int) -> None:
+    def __init__(self, max_in_flight: int, apart: Mapping[str, int] | None = None) -> None:
+        """``apart``: methods with places of their own, and how many.
+
+        Calls that stay for long would take the places of those that are soon done.
+        """
+        self._apart = apart or {}
         self._max_in_flight = max_in_flight
+        self._taken: Counter[str] = Counter()
         self._state = State.STARTING
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = asyncio.Event()
-        self.num_in_flight = 0
+
+    @property
+    def num_in_flight(self) -> int:
+        """Calls of all methods."""
+        return self._taken.total()
 
     def open(self) -> None:
         """Takes calls from now on."""
         self._state = State.OPEN
 
     @contextmanager
-    def admit(self) -> Iterator[None]:
+    def admit(self, method: str = "") -> Iterator[None]:
         """Holds a place for one call. Raises NotServingError or OverloadedError."""
         if self._state is not State.OPEN:
             raise self._closed()
-        if self.num_in_flight >= self._max_in_flight:
+        places = method if method in self._apart else ""
+        if self._taken[places] >= self._apart.get(places, self._max_in_flight):
             raise OverloadedError("as many calls as the server admits are in flight")
-        self.num_in_flight += 1
+        self._taken[places] += 1
         self._idle.clear()
         try:
             yield
         finally:
-            self.num_in_flight -= 1
+            self._taken[places] -= 1
             if not self.num_in_flight:
                 self._idle.set()
 

@@ -29,6 +29,8 @@ from rankloom_server.rpc.lifecycle import RpcServer
 
 SERVICE_NAME = rollout_pb2.DESCRIPTOR.services_by_name["RolloutService"].full_name
 MAX_CALLS = 32
+# Apart: a rollback must find a place, however many watch or wait for their files.
+MAX_APART = {"Watch": 32, "Stage": 16, "StageUpload": 16}
 MAX_NAME_CHARS = 64
 WATCH_EVERY_S = 1.0  # for what changes by itself: leases, gates
 
@@ -39,7 +41,7 @@ def rollout_server(settings: Settings, lifetimes: RolledOut, metrics: Metrics) -
     async def warm_up() -> None:
         """The ranking server has loaded what there is."""
 
-    admission = Admission(MAX_CALLS)
+    admission = Admission(MAX_CALLS, MAX_APART)
     server = RpcServer(
         admission,
         [SERVICE_NAME],
@@ -92,7 +94,7 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
                 if header.expert
                 else staging.bundle(str(upload.folder))
             )
-            origin = f"upload {header.expert}".strip()
+            origin = " ".join(filter(None, ["upload", header.expert, upload.digest[:12]]))
             staged = await self._stage(made, header.expected_generation, key, origin)
         return rollout_pb2.StageUploadResponse(rollout=staged)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Thread
 from typing import TypeVar
 
 from rankloom_adapters import bundle as parts
@@ -77,7 +78,7 @@ class ServedLoader:
     def __init__(self, settings: Settings, first: Parts | None = None) -> None:
         """``first``: what is loaded already of the first bundle that will be asked for."""
         self.files = ThreadPoolExecutor(1, "rankloom-loader")
-        self._fetchers = ThreadPoolExecutor(1, "rankloom-fetcher")
+        self._fetching = asyncio.Lock()
         self._pace = Pace(settings.load_mib_s << 20)
         hardware = Hardware(settings.device, settings.dtype, settings.compile)
         expert_bytes = settings.expert_slots_mib << 20
@@ -125,7 +126,6 @@ class ServedLoader:
         await self.pool.close()
         if self._remote:
             await self._remote.close()
-        self._fetchers.shutdown()
         self.files.shutdown()
 
     async def read(self, function: Callable[..., T], *arguments: object) -> T:
@@ -134,9 +134,13 @@ class ServedLoader:
         return await loop.run_in_executor(self.files, function, *arguments)
 
     async def fetch(self, function: Callable[..., T], *arguments: object) -> T:
-        """Runs what may wait long for another machine; no file here waits behind it."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._fetchers, function, *arguments)
+        """Runs what may wait long for another machine.
+
+        No file here waits behind it, and once its caller has left, neither does the next one
+        nor the end of the process.
+        """
+        async with self._fetching:
+            return await asyncio.wrap_future(_left_alone(function, *arguments))
 
     async def _features_of(self, bundle: Bundle) -> FeatureParts:
         for kept in self._kept.values():
@@ -202,6 +206,22 @@ def _is_in(loaded: Parts, folder: Path) -> bool:
 def _are_same(names: Sequence[str], one: Bundle, other: Bundle) -> bool:
     """Whether these parts of two bundles are; a part that is missing is found when it is read."""
     return all(one.parts.get(name) == other.parts.get(name) for name in names)
+
+
+def _left_alone(function: Callable[..., T], *arguments: object) -> Future[T]:
+    """What the function gives, on a thread that the end of the process does not wait for."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function(*arguments))
+        except BaseException as error:  # whatever it is, it belongs to who waits
+            future.set_exception(error)
+
+    # Running, the future cannot be cancelled any more, and so always takes what is given.
+    future.set_running_or_notify_cancel()
+    Thread(target=run, name="rankloom-fetcher", daemon=True).start()
+    return future
 
 
 def _trees(bundle: Bundle) -> TreeRanker:

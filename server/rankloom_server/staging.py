@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from rankloom_adapters.bundle import BASE_WEIGHTS, Bundle, open_bundle
 from rankloom_adapters.derive import with_expert
-from rankloom_adapters.expert import check_base
+from rankloom_adapters.expert import check_alike, check_base
 from rankloom_adapters.expert_files import read_expert
 from rankloom_adapters.norms import check_norms
 from rankloom_adapters.rollout.states import StaleError
@@ -65,7 +66,7 @@ class Staging:
             raise StoreError.of(self.state.folder, error) from error
         finally:
             if folder is not None:
-                await self.loader.read(shutil.rmtree, folder, True)
+                await self.loader.read(_discard, folder)
 
     def _fetched_bundle(self, url: str, folder: Path) -> Path:
         source = with_retries(lambda: fetch_bundle(url, folder / "bundle", self.max_bytes))
@@ -78,8 +79,10 @@ class Staging:
             fetched = with_retries(lambda: fetch_expert(source, folder / "expert"))
         active = self._active(expected)
         files = read_expert(name, Path(fetched))
+        others = [load_expert(active, other) for other in active.experts()]
         check_base(files.expert, active.parts[BASE_WEIGHTS].sha256)
-        check_norms(files.expert, [load_expert(active, other) for other in active.experts()])
+        check_alike(files.expert, others)
+        check_norms(files.expert, others)
         derived = folder / "derived"
         with_expert(active, files, derived)
         return derived
@@ -93,15 +96,28 @@ class Staging:
         return self.loader.open(self.state.store.folder_of(digest))
 
 
+def _discard(folder: Path) -> None:
+    """Under another name first: a fetch that was left alone finds no place to go on."""
+    with suppress(OSError):
+        folder = folder.rename(folder.with_name(f"{folder.name}-gone"))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 class Upload:
     """Files that come in pieces, one file after the other, into a folder of their own."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder = folder
         self._left = max_bytes
-        self._names: set[str] = set()
+        self._hashes: dict[str, hashlib._Hash] = {}
         self._last = ""
         folder.mkdir()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the files' names and contents."""
+        rows = sorted(f"{one.hexdigest()} {name}" for name, one in self._hashes.items())
+        return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
     def write(self, name: str, data: bytes) -> None:
         """One more piece. Raises InvalidFieldError, OSError."""
@@ -112,14 +128,15 @@ class Upload:
             raise InvalidFieldError("chunk.data", "the files are larger than the server takes")
         with (self.folder / name).open("ab") as file:
             file.write(data)
+        self._hashes[name].update(data)
 
     def _begin(self, name: str) -> None:
         path = PurePosixPath(name)
         plain = name and path.as_posix() == name and not path.is_absolute()
         if not plain or ".." in path.parts or not name.isprintable() or len(name) > 255:
             raise InvalidFieldError("chunk.name", "must be a plain path within the folder")
-        if name in self._names or len(self._names) >= MAX_FILES:
+        if name in self._hashes or len(self._hashes) >= MAX_FILES:
             raise InvalidFieldError("chunk.name", "a file came twice, or too many did")
-        self._names.add(name)
+        self._hashes[name] = hashlib.sha256()
         self._last = name
         (self.folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -166,7 +166,8 @@ async def _ranked_again(served: Served, query: RankQuery) -> Ranking | None:
 
 def _observed(user: int, group: str, ranking: Ranking | None, latency_s: float) -> Observation:
     seen = ranking.seen if ranking else None
-    if seen is None or (ranking and ranking.step.rung is not Rung.EXACT_MIX):
+    is_exact = ranking is not None and ranking.step.rung is Rung.EXACT_MIX
+    if seen is None or not is_exact or not seen.scored.any():
         non_finite = seen is not None and seen.non_finite
         failure = observe_failure(user, group, latency_s)
         return replace(failure, non_finite=non_finite)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import resource
+import shutil
 import threading
 import traceback
 from collections.abc import Iterator
@@ -122,6 +123,29 @@ def test_a_disk_that_takes_no_more_is_not_the_sources_fault(
 ) -> None:
     with files_up_to(left), pytest.raises(StoreError, match="File too large"):
         fetch_bundle(memory.url, into, MAX_BYTES)
+
+
+@pytest.mark.parametrize("asked", ["open", "info"])
+def test_a_fetch_whose_place_is_gone_ends_and_leaves_nothing(
+    memory: Memory, tmp_path: Path, asked: str
+) -> None:
+    """As when its caller has left: what it was to fill is cleared away meanwhile."""
+    into = tmp_path / "scratch" / "bundle"
+    into.parent.mkdir()
+    names = [name for name in PARTS if "/" in name]
+
+    def leave(method: str, name: str) -> None:
+        if (method, name) == (asked, names[-1]):
+            shutil.rmtree(into.parent)
+
+    memory.failing = leave
+    with pytest.raises(StoreError, match="No such file"):
+        fetch_bundle(memory.url, into, MAX_BYTES)
+    assert not into.parent.exists()
+    memory.failing = lambda _, __: None
+    error = refusal(lambda: with_retries(lambda: fetch_bundle(memory.url, into, MAX_BYTES)))
+    assert not error.can_pass
+    assert not into.parent.exists()
 
 
 # What can pass.

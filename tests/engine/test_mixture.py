@@ -11,7 +11,11 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
+from engine.families import FAMILIES, tiny_family
 from engine.tiny import (
+    COLUMNS,
+    HIDDEN,
+    LATENT,
     plain_margin,
     random_expert,
     random_segment,
@@ -23,8 +27,13 @@ from rankloom_adapters.expert import Expert, ExpertError
 from rankloom_engine.mixture import Mixture, Semantics, Weights, install, merged_delta
 from rankloom_engine.model import Ask, Decoder
 from rankloom_engine.packing import collate
+from rankloom_engine.projector import Projector
 
 FP32_TOLERANCE = 1e-5
+PROJECTIONS = (
+    *("q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "dense"),
+    *("qkv_proj", "query_key_value"),
+)
 BF16_TOLERANCE = 0.06  # root mean square, in standard deviations of the margins
 
 
@@ -108,6 +117,28 @@ def test_full_prompts_of_the_merged_plain_model_agree() -> None:
     for margin, candidate in zip(answers(decoder, [ask]), candidates, strict=True):
         ids = [*prefix.ids.tolist(), *candidate.ids.tolist()]
         assert abs(margin - plain_margin(merged, ids)) <= FP32_TOLERANCE
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.inference_mode()
+def test_every_family_scores_as_its_merged_weights(name: str) -> None:
+    """Experts on all that attention projects, against the library's forward of full prompts."""
+    model, plain = (tiny_family(name, **FAMILIES[name]) for _ in range(2))
+    experts = [random_expert(f"e{n}", model, 4, n, PROJECTIONS) for n in range(2)]
+    random = np.random.default_rng(6)
+    weights = weights_of(random, 2)
+    for path, delta in merged_delta(experts, weights.values.tolist()).items():
+        plain.get_submodule(path).weight.data += delta
+    decoder = Decoder(model, Projector(LATENT, COLUMNS, HIDDEN).eval(), yes=3, no=4)
+    decoder.mixture = install(model, experts)
+    prefix = random_segment(random, 60, soft=False)
+    candidates = [random_segment(random, n, soft=False) for n in (2, 5, 3)]
+    found = answers(decoder, [Ask(prefix, candidates, weights)])
+    ids = [[*prefix.ids.tolist(), *candidate.ids.tolist()] for candidate in candidates]
+    logits = [plain(torch.tensor([each])).logits[0, -1] for each in ids]
+    expected = np.array([float(each[3] - each[4]) for each in logits])
+    assert np.abs(expected).max() > 0.1
+    assert np.abs(found - expected).max() <= FP32_TOLERANCE * max(1.0, np.abs(expected).max())
 
 
 def test_two_users_in_one_micro_batch_get_their_own_mixes() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from engine.families import FAMILIES, tiny_family
 from engine.tiny import VOCABULARY, plain_margin, random_segment, tiny_decoder, weights_of
 from rankloom_engine import attention
 from rankloom_engine.attention import Rule, wire
@@ -150,40 +151,10 @@ def test_gradients_reach_every_weight_that_learning_needs() -> None:
         assert float(parameter.grad.abs().sum()) > 0.0, name
 
 
-FAMILIES = {
-    "llama": {},
-    "llama tied": {"tie_word_embeddings": True},
-    "qwen2": {},
-    "qwen2 sliding": {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
-    "qwen3": {"head_dim": 8},
-    "mistral": {"sliding_window": None},
-    "mistral sliding": {"sliding_window": 8},
-    "gemma": {"head_dim": 8},
-    "gemma2": {"head_dim": 8, "sliding_window": 8},
-    "gemma3_text": {"head_dim": 8, "sliding_window": 8},
-    "gpt_neox": {},
-    "opt": {"word_embed_proj_dim": 32, "ffn_dim": 64, "max_position_embeddings": 512},
-    "phi": {},
-    "phi3": {},
-    "olmo2": {},
-    "stablelm": {},
-}
-
-
-def tiny_family(name: str, **fields: object) -> torch.nn.Module:
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        name.split()[0], vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64,
-        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, initializer_range=0.2,
-        pad_token_id=0, bos_token_id=1, eos_token_id=2, **fields,
-    )  # fmt: skip
-    return AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
-
-
 @pytest.mark.parametrize("name", FAMILIES)
 def test_packed_scoring_holds_for_the_family(name: str) -> None:
     model = tiny_family(name, **FAMILIES[name])
-    self_check(model, VOCABULARY)  # raises where the scores differ
+    self_check(model, VOCABULARY, 100)  # raises where the scores differ
     assert model.config._attn_implementation == attention.NAME, "checked, and wired"
 
 
@@ -191,7 +162,6 @@ def test_packed_scoring_holds_for_the_family(name: str) -> None:
 def test_positions_end_where_they_were_learned(name: str) -> None:
     """All but OPT work them out."""
     model = tiny_family(name, **FAMILIES[name])
-    attention.wire(model)
     check_positions(model, 512)
     if name != "opt":
         check_positions(model, 1 << 20)
@@ -200,12 +170,23 @@ def test_positions_end_where_they_were_learned(name: str) -> None:
         check_positions(model, 513)
 
 
-def test_a_mask_without_the_window_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("window", [8, 90])
+def test_a_mask_without_the_window_would_be_found(
+    window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The check has teeth: the same model, its window forgotten, is refused by name."""
-    model = tiny_family("mistral", sliding_window=8)
+    model = tiny_family("mistral", sliding_window=window)
     monkeypatch.setattr("rankloom_engine.attention.Rule", _without_window)
     with pytest.raises(ModelError, match="MistralForCausalLM scores differently"):
-        self_check(model, VOCABULARY)
+        self_check(model, VOCABULARY, 100)
+
+
+def test_positions_that_depend_on_the_longest_row_are_refused() -> None:
+    """Beyond its own length such a model turns all positions otherwise: rows would meet."""
+    stretched = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10_000.0}
+    model = tiny_family("llama", max_position_embeddings=64, rope_parameters=stretched)
+    with pytest.raises(ModelError, match="LlamaForCausalLM scores differently"):
+        self_check(model, VOCABULARY, 100)
 
 
 def _without_window(scale: float | None, window: int | None, softcap: float | None) -> object:
@@ -220,7 +201,7 @@ def test_position_biases_are_refused_by_name() -> None:
     )
     model = AutoModelForCausalLM.from_config(config).eval()
     with pytest.raises(ModelError, match="BloomForCausalLM"):
-        self_check(model, VOCABULARY)
+        self_check(model, VOCABULARY, 100)
 
 
 def test_a_model_outside_of_a_pass_keeps_the_librarys_arithmetic() -> None:

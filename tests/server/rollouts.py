@@ -110,6 +110,18 @@ class Running:
         return answer.generations
 
 
+async def upload_of(
+    header: rollout_pb2.StageUploadHeader, folder: Path
+) -> AsyncIterator[rollout_pb2.StageUploadRequest]:
+    """A folder's files in pieces, behind their header."""
+    yield rollout_pb2.StageUploadRequest(header=header)
+    for path in sorted(folder.iterdir()):
+        data = path.read_bytes()
+        for at in range(0, len(data), 1000):
+            chunk = rollout_pb2.FileChunk(name=path.name, data=data[at : at + 1000])
+            yield rollout_pb2.StageUploadRequest(chunk=chunk)
+
+
 def key() -> str:
     return f"key-{next(_keys)}"
 

@@ -91,7 +91,10 @@ def send_bytes(channel: grpc.aio.Channel, method: str, payload: bytes) -> Awaita
 async def failure_of(call: Awaitable[object]) -> Failure:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
-    error = caught.value
+    return failure_in(caught.value)
+
+
+def failure_in(error: Any) -> Failure:  # noqa: ANN401
     metadata = dict(error.trailing_metadata() or ())
     packed = metadata.get("grpc-status-details-bin", b"")
     status = status_pb2.Status.FromString(packed)

@@ -33,6 +33,20 @@ async def test_refuses_one_more_than_the_limit_and_forgets_it() -> None:
         pass
 
 
+async def test_methods_apart_take_no_others_places() -> None:
+    admission = Admission(1, {"Watch": 2})
+    admission.open()
+    with admission.admit("Watch"), admission.admit("Watch"):
+        with pytest.raises(OverloadedError), admission.admit("Watch"):
+            pass
+        with admission.admit("Rollback"):
+            assert admission.num_in_flight == 3
+            with pytest.raises(OverloadedError), admission.admit("Retire"):
+                pass
+        assert not await admission.drain(timeout_s=0.01)
+    assert admission.num_in_flight == 0
+
+
 async def test_a_failed_call_gives_its_place_back() -> None:
     admission = opened(1)
     with pytest.raises(KeyError), admission.admit():

@@ -42,13 +42,13 @@ class SlowDecoder:
 
 
 @asynccontextmanager
-async def slow_channel(parts: Parts) -> AsyncIterator[grpc.aio.Channel]:
+async def slow_channel(parts: Parts, pause_s: float = PASS_S) -> AsyncIterator[grpc.aio.Channel]:
     """Pieces of few candidates, each of which takes its time."""
     decoder = SlowDecoder(parts.engine.decoder)
     engine = Engine(parts.engine.weaver, cast("Decoder", decoder))
     slow = replace(parts, engine=engine)
     async with ranking_channel(slow, max_batch_tokens=120, prefix_cache_mib=0) as channel:
-        decoder.pause_s = PASS_S
+        decoder.pause_s = pause_s
         yield channel
 
 
@@ -78,6 +78,16 @@ async def test_a_partial_answer_scores_the_likeliest(parts: Parts) -> None:
     assert [item.score for item in done] == sorted((i.score for i in done), reverse=True)
     assert [item.score for item in rest] == pytest.approx([prior[i.item_id] for i in rest])
     assert not any(item.probability for item in rest)
+
+
+async def test_with_nothing_scored_the_trees_order_all(parts: Parts) -> None:
+    async with slow_channel(parts, pause_s=1.5 * TIME_S) as channel:
+        answer = await ranked(channel, parts, partial=True)
+    prior = priors(parts)
+    assert not any(item.scored or item.probability for item in answer.items)
+    best = sorted(prior, key=lambda name: -prior[name])
+    assert [prior[item.item_id] for item in answer.items] == [prior[name] for name in best]
+    assert [item.score for item in answer.items] == pytest.approx([prior[name] for name in best])
 
 
 async def test_its_scores_are_those_of_a_whole_answer(parts: Parts) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 
 import grpc
 import pytest
+import safetensors.numpy
 
+from rankloom_adapters.expert import WEIGHTS_FILE
 from rankloom_engine.model import Answer, Decoder
 from rankloom_proto.v1 import rollout_pb2
 from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceStub
@@ -24,6 +26,7 @@ from server.rollouts import (
     other_bundle,
     rolling_out,
     state_name,
+    upload_of,
 )
 from server.servers import failure_of
 
@@ -91,26 +94,56 @@ async def test_the_files_may_come_with_the_call(
     served_folder: Path, parts: Parts, tmp_path: Path
 ) -> None:
     files = expert_folder(served_folder, "global", tmp_path / "files", 2.0)
-
-    async def messages(header: rollout_pb2.StageUploadHeader) -> object:  # type: ignore[misc]
-        yield rollout_pb2.StageUploadRequest(header=header)
-        for path in sorted(files.iterdir()):
-            data = path.read_bytes()
-            for at in range(0, len(data), 1000):
-                chunk = rollout_pb2.FileChunk(name=path.name, data=data[at : at + 1000])
-                yield rollout_pb2.StageUploadRequest(chunk=chunk)
+    others = expert_folder(served_folder, "global", tmp_path / "others", 1.5)
 
     async with rolling_out(served_folder, tmp_path / "state") as server:
         header = rollout_pb2.StageUploadHeader(
             expert="global", expected_generation=1, idempotency_key="up"
         )
-        staged = (await server.rollouts.StageUpload(messages(header))).rollout  # type: ignore[arg-type]
+        staged = (await server.rollouts.StageUpload(upload_of(header, files))).rollout
         assert state_name(staged) == "warmed"
-        again = (await server.rollouts.StageUpload(messages(header))).rollout  # type: ignore[arg-type]
+        again = (await server.rollouts.StageUpload(upload_of(header, files))).rollout
         assert again.generation == staged.generation
+        failure = await failure_of(server.rollouts.StageUpload(upload_of(header, others)))
+        assert failure.reason == "KEY_REUSED", "the same key, and other bytes"
         by_url = await server.stage_expert("global", files)
         assert by_url.bundle_digest == staged.bundle_digest
         assert not list((tmp_path / "state").glob("staging-*"))
+
+
+async def test_an_expert_of_another_shape_is_refused_before_it_is_kept(
+    served_folder: Path, tmp_path: Path
+) -> None:
+    files = expert_folder(served_folder, "global", tmp_path / "files", 2.0)
+    tensors = safetensors.numpy.load((files / WEIGHTS_FILE).read_bytes())
+    narrow = {k: a[:, :-1].copy() if "lora_A" in k else a for k, a in tensors.items()}
+    (files / WEIGHTS_FILE).write_bytes(safetensors.numpy.save(narrow))
+    async with rolling_out(served_folder, tmp_path / "state") as server:
+        source = rollout_pb2.ExpertSource(name="global", url=str(files))
+        message = rollout_pb2.StageRequest(
+            expert=source, expected_generation=1, idempotency_key=key()
+        )
+        failure = await failure_of(server.rollouts.Stage(message))
+        assert failure.reason == "BUNDLE_INVALID"
+        assert ": shape (" in failure.raw
+        assert [each.generation for each in (await server.all()).rollouts] == [1]
+
+
+async def test_watchers_take_no_places_of_those_who_change(
+    served_folder: Path, tmp_path: Path
+) -> None:
+    other = other_bundle(served_folder, tmp_path / "other")
+    async with rolling_out(served_folder, tmp_path / "state") as server:
+        calls = [server.rollouts.Watch(rollout_pb2.WatchRequest()) for _ in range(40)]
+        first = await asyncio.gather(*(call.read() for call in calls), return_exceptions=True)
+        refused = [each for each in first if isinstance(each, grpc.aio.AioRpcError)]
+        assert {each.code() for each in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert len(refused) == 8
+        await server.stage(other)
+        await server.promote(2)
+        assert state_name(await server.roll_back(2, 2)) == "rolled_back"
+        for call in calls:
+            call.cancel()
 
 
 async def test_nothing_is_promoted_untried_unless_it_is_forced(

@@ -86,6 +86,36 @@ async def test_rollouts_need_a_state(
     assert line.startswith(f"rankloom serve: {told}")
 
 
+async def _stage(rollouts: str, url: str) -> None:
+    async with grpc.aio.insecure_channel(rollouts) as channel:
+        message = rollout_pb2.StageRequest(
+            bundle_url=url, expected_generation=1, idempotency_key=key()
+        )
+        await RolloutServiceStub(channel).Stage(message)
+
+
+async def test_a_source_that_is_silent_keeps_no_server_from_its_end(
+    served_folder: Path, tmp_path: Path
+) -> None:
+    asked = asyncio.Event()
+
+    async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    silent = await asyncio.start_server(be_silent, "127.0.0.1", 0)
+    url = "ftp://{}:{}/bundle".format(*silent.sockets[0].getsockname())
+    async with silent, serving(served_folder, tmp_path / "state") as (process, _, rollouts):
+        staging = asyncio.create_task(_stage(rollouts, url))
+        await asyncio.wait_for(asked.wait(), 30)
+        process.send_signal(signal.SIGTERM)
+        # FTP's own patience is 30 s, and what is silent is asked four times.
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+        with pytest.raises(grpc.aio.AioRpcError):
+            await staging
+
+
 async def _operate(address: str, experts: list[Path], acknowledged: list[int]) -> None:
     """Stages and promotes one expert after the other; what is active goes to the list."""
     async with grpc.aio.insecure_channel(address) as channel:

@@ -57,7 +57,7 @@ def test_a_causal_lm_is_taken_from_its_folder(hub_folder: Path, tmp_path: Path) 
     assert tokenizer.decode([fmt.disliked]) == " No"
     assert fmt.liked != fmt.disliked
     assert fmt.max_events == 7
-    self_check(model, tokenizer.get_vocab_size())
+    self_check(model, tokenizer.get_vocab_size(), 100)
     write_base(tmp_path / "copy" / "base", model, tokenizer)
     copy, same_tokenizer = read_base(tmp_path / "copy")
     ids = torch.tensor([tokenizer.encode("The Film No 3").ids])

@@ -210,8 +210,8 @@ class _Run:
             )
         else:
             model, tokenizer, fmt = base.fetch_base(self._options.base, MAX_EVENTS_IN_PROMPT)
-        self_check(model, base.embeddings_of(model).num_embeddings)
         check_positions(model, fmt.max_tokens + MAX_EXPLAIN_TOKENS)
+        self_check(model, base.embeddings_of(model).num_embeddings, fmt.max_tokens)
         base.write_base(folder / "base", model, tokenizer)
         (folder / "prompt.json").write_bytes(fmt.to_bytes())
 

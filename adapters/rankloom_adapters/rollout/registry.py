@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -45,7 +44,8 @@ class Registry:
     """The commands of one server, in a file. Use it from one thread at a time.
 
     Once a write has failed, nobody knows what the disk holds: no more is written until
-    the file is opened again.
+    the file is opened again. Where the disk was only full, nothing was, and it may have room
+    for the next.
     """
 
     def __init__(self, path: Path) -> None:
@@ -96,11 +96,18 @@ class Registry:
             self._db.execute(_INSERT, (body, checksum))
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
-            self._failed = True
-            with suppress(sqlite3.Error):
-                self._db.execute("ROLLBACK")
+            self._failed = not self._undone(error)
             raise RegistryError(f"{self._path}: cannot be written: {error}") from error
         self._checksum = checksum
+
+    def _undone(self, error: sqlite3.Error) -> bool:
+        """Whether the write is known not to be there."""
+        try:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+        except sqlite3.Error:
+            return False
+        return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
 
     def _begin(self) -> None:
         try:

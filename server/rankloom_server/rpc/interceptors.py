@@ -56,7 +56,8 @@ class Boundary(grpc.aio.ServerInterceptor):
             return handler
         answer = _parsing_stream(handler) if handler.request_streaming else _parsing(handler)
         if method.startswith(_OURS):
-            identified = _identifying(_admitting(answer, self._admission), self._token)
+            admitted = _admitting(answer, method, self._admission)
+            identified = _identifying(admitted, self._token)
             counted = _counting(_translating(identified), method, self._metrics)
             return _with_answer(handler, _logging(counted, method))
         return _with_answer(handler, _translating(answer))
@@ -123,9 +124,11 @@ def _identifying(inner: Answer, token: Token | None) -> Answer:
     return answer
 
 
-def _admitting(inner: Answer, admission: Admission) -> Answer:
+def _admitting(inner: Answer, method: str, admission: Admission) -> Answer:
+    name = method.rpartition("/")[2]
+
     async def answer(payload: bytes, context: Context) -> object:
-        with admission.admit():
+        with admission.admit(name):
             return await inner(payload, context)
 
     return answer

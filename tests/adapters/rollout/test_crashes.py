@@ -26,7 +26,7 @@ STEPS = {
     *("registry.carry_out", "registry._append"),
     *("store.put", "store._copy", "store._write", "store._sync", "store._linked", "store.remove"),
     *("store._move_into_place", "manager._stage", "manager._change", "manager._write"),
-    *("manager._follow", "manager._prune", "manager._warm", "manager._load", "manager._own"),
+    *("manager._follow", "manager._prune", "manager._warm", "manager._loaded", "manager._own"),
 }
 # The states of each generation in the order in which the run leads through them.
 COURSES = {
@@ -140,6 +140,7 @@ def test_it_comes_back_from_each_step_of_writing(
     """Before each line that writes, registers, links, moves, syncs or lets go: five times each."""
     steps = [place for place in sorted(places) if place.split(":")[0] in STEPS]
     assert len(steps) >= 40
+    assert {place.split(":")[0] for place in steps} == STEPS, "a name that is none kills nothing"
     for place in steps:
         times = places[place]
         for turn in range(TIMES):
