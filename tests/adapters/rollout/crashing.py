@@ -65,6 +65,7 @@ def write_bundle(folder: Path, name: str) -> Path:
     if not source.exists():
         source.mkdir()
         (source / "part").write_text(name)
+        (source / "same").write_text("in every bundle")
         seal(source, {"name": name})
     return source
 
