@@ -90,34 +90,36 @@ class Gathered:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Own:
-    """One row's slots and their factors' weights."""
+class _RowByRow:
+    """Each row through its own experts, whose factors are gathered for all rows at once.
+
+    ``slots``: (n,) int64, row after row; ``of_a``, ``of_b``: (n, 1, 1) what their factors are
+    multiplied by; ``shares``: each row's part of the n. ``semantics``: of each row. ``spans``:
+    the rows' tokens.
+    """
 
     slots: Tensor
-    factor: Tensor
-    semantics: Semantics
-
-    def woven(self, layer: MixtureLinear) -> tuple[Tensor, Tensor]:
-        """Factors (columns, d_in) and (columns, d_out) of the row's own delta."""
-        a, b = layer.a[self.slots], layer.b[self.slots]
-        if self.semantics is Semantics.PEFT_LINEAR:
-            root = self.factor.sqrt()
-            return (a * root).sum(0), (b * root).sum(0)
-        return (a * self.factor).flatten(0, 1), b.flatten(0, 1)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _RowByRow:
-    """Each row through its own experts; ``spans``: the rows' tokens."""
-
-    rows: Sequence[_Own]
+    of_a: Tensor
+    of_b: Tensor | None
+    shares: Sequence[slice]
+    semantics: Sequence[Semantics]
     spans: Mapping[int, Sequence[slice]]
 
     def add(self, layer: MixtureLinear, hidden: Tensor, out: Tensor) -> None:
-        for row, span in zip(self.rows, self.spans[len(hidden)], strict=True):
-            if len(row.slots):
-                a, b = row.woven(layer)
-                out[span].addmm_(hidden[span] @ a.T, b)
+        a = layer.a.index_select(0, self.slots).mul_(self.of_a)
+        b = layer.b.index_select(0, self.slots)
+        if self.of_b is not None:
+            b.mul_(self.of_b)
+        rows = zip(self.shares, self.semantics, self.spans[len(hidden)], strict=True)
+        for share, semantics, span in rows:
+            if share.start < share.stop:
+                own_a, own_b = (_joined(each[share], semantics) for each in (a, b))
+                out[span].addmm_(hidden[span] @ own_a.T, own_b)
+
+
+def _joined(factors: Tensor, semantics: Semantics) -> Tensor:
+    """(columns, width) of a row's factors (slots, rank, width)."""
+    return factors.sum(0) if semantics is Semantics.PEFT_LINEAR else factors.flatten(0, 1)
 
 
 class MixtureLinear(nn.Module):
@@ -254,13 +256,28 @@ class Mixture:
             columns = self._to_model(factors[:, first:stop].repeat(self.rank, axis=1))
             tokens = {sum(own): _by_token(columns, own) for own in lengths}
             return _Stacked((first, stop), tokens)
-        rows = [self._own(row, own.semantics) for row, own in zip(factors, weights, strict=True)]
-        return _RowByRow(rows, {sum(own): _spans(own) for own in lengths})
+        return self._row_by_row(factors, [row.semantics for row in weights], lengths)
 
-    def _own(self, factors: NDArray[np.float32], semantics: Semantics) -> _Own:
-        slots = np.flatnonzero(factors)
-        factor = self._to_model(factors[slots])[:, None, None]
-        return _Own(torch.from_numpy(slots).to(factor.device), factor, semantics)
+    def _row_by_row(
+        self,
+        factors: NDArray[np.float32],
+        semantics: Sequence[Semantics],
+        lengths: Sequence[Sequence[int]],
+    ) -> _RowByRow:
+        rows, slots = np.nonzero(factors)
+        values, linear = factors[rows, slots], np.array(semantics)[rows] == Semantics.PEFT_LINEAR
+        of_a, of_b = (
+            self._to_model(np.sqrt(values, where=linear, out=others))[:, None, None]
+            for others in (values.copy(), np.ones_like(values))
+        )
+        return _RowByRow(
+            torch.from_numpy(slots).to(of_a.device),
+            of_a,
+            of_b if linear.any() else None,
+            _spans(np.count_nonzero(factors, axis=1).tolist()),
+            semantics,
+            {sum(own): _spans(own) for own in lengths},
+        )
 
     def _to_model(self, values: NDArray[np.float32]) -> Tensor:
         like = next(iter(self._layers.values())).a

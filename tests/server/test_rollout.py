@@ -17,7 +17,6 @@ from rankloom_engine.model import Answer, Decoder
 from rankloom_proto.v1 import rollout_pb2
 from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceStub
 from rankloom_server.app import Parts
-from server import explanations
 from server.rankings import known_user, request, scores
 from server.rollouts import (
     Running,
@@ -284,27 +283,6 @@ async def _until_passed(server: Running, generation: int) -> None:
     raise AssertionError(judgement.reason)
 
 
-async def test_explanations_find_the_generation_of_their_ranking(
-    served_folder: Path, parts: Parts, tmp_path: Path
-) -> None:
-    other = other_bundle(served_folder, tmp_path / "other")
-    async with rolling_out(served_folder, tmp_path / "state") as server:
-        await server.stage(other)
-        await server.promote(2)
-        pinned = request(parts)
-        pinned.options.generation = 1
-        assert (await server.rank(pinned)).generation.number == 1
-        retire = rollout_pb2.RetireRequest(
-            generation=1, expected_generation=2, idempotency_key=key()
-        )
-        assert state_name((await server.rollouts.Retire(retire)).rollout) == "retired"
-        failure = await failure_of(server.rank(pinned))
-        assert (failure.code, failure.reason) == (
-            grpc.StatusCode.NOT_FOUND,
-            "GENERATION_UNKNOWN",
-        )
-
-
 async def test_a_watcher_hears_of_every_change(served_folder: Path, tmp_path: Path) -> None:
     other = other_bundle(served_folder, tmp_path / "other")
     async with rolling_out(served_folder, tmp_path / "state") as server:
@@ -345,26 +323,6 @@ async def test_users_are_known_to_the_log_by_nothing(
         await server.start_canary(2, 50)
         await server.rank(request(parts, user_id=f"{user}-planted"))
     assert "planted" not in capsys.readouterr().err
-
-
-async def test_explanations_are_as_fresh_as_rankings(
-    served_folder: Path, parts: Parts, tmp_path: Path
-) -> None:
-    files = expert_folder(served_folder, "global", tmp_path / "files", 4.0)
-    question = explanations.request(parts, user_id="nobody")
-    async with rolling_out(served_folder, tmp_path / "state") as server:
-        before = (await explanations.explain(server.ranking, question)).final
-        await server.stage_expert("global", files)
-        await server.promote(2)
-        after = (await explanations.explain(server.ranking, question)).final
-        assert (before.generation.number, after.generation.number) == (1, 2)
-        assert abs(after.score - before.score) > 1e-3
-        item = question.candidate.item_id
-        ranked = scores(await server.rank(request(parts, 1, user_id="nobody")))
-        assert after.score == pytest.approx(ranked[item], abs=1e-5)
-        question.options.generation = 1
-        pinned = (await explanations.explain(server.ranking, question)).final
-        assert pinned.score == pytest.approx(before.score, abs=1e-5)
 
 
 async def test_an_expert_is_put_into_the_bundle_that_its_sender_knows(

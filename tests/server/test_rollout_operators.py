@@ -114,7 +114,9 @@ class Operators(RuleBasedStateMachine):
         assert [number for number, state in states.items() if state == "active"] == [found.active]
         assert sum(state in ("shadow", "canary") for state in states.values()) <= 1
         loaded = {each.generation for each in found.rollouts if each.loaded}
-        assert {number for number, state in states.items() if state in HELD} == loaded
+        held = {number for number, state in states.items() if state in HELD}
+        assert held <= loaded
+        assert {states[number] for number in loaded - held} <= {"rolled_back"}
         for each in self.acknowledged:
             assert states[each.generation] in AFTER[state_name(each)]
         ranked = self.runner.run(self.server.rank(_request()))

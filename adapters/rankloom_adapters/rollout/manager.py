@@ -85,7 +85,8 @@ class RolloutManager(Generic[T]):
         files: Executor | None = None,
         judges: Executor | None = None,
     ) -> None:
-        """``retire_s``: how long a request may go on with a generation that was let go.
+        """``retire_s``: how long a request may go on with a generation that was let go, and how
+        long one that was rolled back is kept for those who name it.
 
         ``files``: where bundles are read and written; registry rows are not, since somebody waits
         for them. ``judges``: where evidence is judged, which waits for no file.
@@ -297,13 +298,26 @@ class RolloutManager(Generic[T]):
         return await self._write(command)
 
     def _follow(self) -> None:
-        """Sends requests where the ledger says, and lets go of what it no longer holds."""
+        """Sends requests where the ledger says, and lets go of what it no longer holds.
+
+        What was rolled back goes on answering those who name it for a while: who was ranked by
+        it may yet ask why.
+        """
         self._generations.direct(self._traffic())
+        loop = asyncio.get_running_loop()
         for number in self._generations.serving:
-            if self.ledger.rollout(number).state not in LOADED:
-                self._generations.retire(number, self._loader.release)
-                loop = asyncio.get_running_loop()
-                loop.call_later(self._retire_s, self._generations.revoke, number)
+            state = self.ledger.rollout(number).state
+            if state is State.ROLLED_BACK:
+                loop.call_later(self._retire_s, self._let_go, number)
+            elif state not in LOADED:
+                self._let_go(number)
+
+    def _let_go(self, number: int) -> None:
+        """Takes no new requests for a generation; those that hold it are told to end later."""
+        if number in self._generations.serving:
+            self._generations.retire(number, self._loader.release)
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._retire_s, self._generations.revoke, number)
 
     def _traffic(self) -> Traffic:
         """Where the ledger says, but nobody to what was found to be worse."""

@@ -81,17 +81,24 @@ async def test_a_bundle_goes_all_the_way(tmp_path: Path) -> None:
         assert server.answered_by() == "second"
         await server.manager.change(command(Verb.ROLL_BACK, 2, 2))
         assert server.answered_by() == "first"
+        with server.generations.lease(2) as lease:  # who was ranked by it may ask why
+            assert lease.value == "second"
+        assert not server.released
+        await server.manager.change(command(Verb.RETIRE, 2, 1))
         assert server.released == ["second"]
 
 
-async def test_what_is_rolled_back_is_let_go_with_its_last_lease(tmp_path: Path) -> None:
+async def test_what_is_retired_is_let_go_with_its_last_lease(tmp_path: Path) -> None:
     with opened(tmp_path) as server:
         await first_serving(server, tmp_path)
         await server.manager.stage(bundle(tmp_path, "second"), 1, "stage second")
         await server.manager.change(command(Verb.PROMOTE, 2, 1, forced=True))
         with server.generations.lease() as lease:
             await server.manager.change(command(Verb.ROLL_BACK, 2, 2))
+            await server.manager.change(command(Verb.RETIRE, 2, 1))
             assert (lease.value, server.answered_by()) == ("second", "first")
+            with pytest.raises(UnknownGenerationError), server.generations.lease(2):
+                pass
             assert not server.released
         assert server.released == ["second"]
 
