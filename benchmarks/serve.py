@@ -49,8 +49,8 @@ def arguments() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", type=Path, help="write every figure there")
-    seconds = "of each of the 5 phases of a round; default: 10"
-    parser.add_argument("--seconds", type=duration, default=10.0, help=seconds)
+    seconds = "of each of the 5 phases of the 12 rounds; default: 5"
+    parser.add_argument("--seconds", type=duration, default=5.0, help=seconds)
     parser.add_argument("--threads", type=count, default=2, help="of the model; default: 2")
     parser.add_argument("--model", choices=MODELS, default="S", help="default: S")
     return parser

@@ -30,7 +30,7 @@ class Plan:
     """How much is run. ``seconds``: of each phase of a round."""
 
     seconds: float
-    rounds: int = 5
+    rounds: int = 12
     in_flight: int = 16
     checks_per_s: float = 50.0
 
