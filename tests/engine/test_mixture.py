@@ -24,7 +24,14 @@ from engine.tiny import (
     weights_of,
 )
 from rankloom_adapters.expert import Expert, ExpertError
-from rankloom_engine.mixture import Mixture, Semantics, Weights, install, merged_delta
+from rankloom_engine.mixture import (
+    MAX_STACKS,
+    Mixture,
+    Semantics,
+    Weights,
+    install,
+    merged_delta,
+)
 from rankloom_engine.model import Ask, Decoder
 from rankloom_engine.packing import collate
 from rankloom_engine.projector import Projector
@@ -266,3 +273,16 @@ def test_an_expert_of_another_base_is_refused() -> None:
     misfit = type(expert)("wide", expert.digest, 4, 1.0, {**expert.modules, path: wrong})
     with pytest.raises(ExpertError, match=r"wide: .*shape"):
         install(model, [misfit])
+
+
+def test_views_of_sparse_mixes_are_few_and_right() -> None:
+    """Runs of 16 slots are 136: a layer keeps views of some."""
+    decoder, _ = tiny_decoder((4,) * 16)
+    assert decoder.mixture is not None
+    layer = next(iter(decoder.mixture._layers.values()))
+    for first in range(16):
+        for stop in range(first + 1, 17):
+            a, b = layer.stacked(first, stop)
+            assert torch.equal(a, layer.a[first:stop].flatten(0, 1).T)
+            assert torch.equal(b, layer.b[first:stop].flatten(0, 1))
+            assert len(layer._stacks) <= MAX_STACKS

@@ -11,14 +11,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.families import FAMILIES, tiny_family
 from engine.test_packing import TOLERANCE, random_asks
-from engine.tiny import random_segment, tiny_decoder, weights_of
+from engine.tiny import COLUMNS, HIDDEN, LATENT, random_segment, tiny_decoder, weights_of
 from rankloom_engine import graphs
 from rankloom_engine.attention import HeldPrefix
 from rankloom_engine.graphs import MAX_TOKENS, MIN_TOKENS
 from rankloom_engine.mixture import Semantics, Weights
 from rankloom_engine.model import Answer, Ask, Decoder, More
 from rankloom_engine.passes import AllAtOnce, Passes, Recorded
+from rankloom_engine.projector import Projector
 
 
 def run_again(work: Callable[[], Any]) -> Callable[[], Any]:
@@ -237,3 +239,19 @@ def test_a_model_without_experts_is_recorded_too() -> None:
     decoder.passes = recorded(decoder)
     asks = random_asks(np.random.default_rng(6), 3)
     assert_alike(decoder.answer(asks), plain.answer(asks))
+
+
+def test_padding_stands_where_every_model_has_a_position() -> None:
+    """275 tokens are recorded as 512, and this model has learned 64 positions."""
+    fields = {**FAMILIES["opt"], "max_position_embeddings": 64}
+    model = tiny_family("opt", **fields)
+    decoder = Decoder(model, Projector(LATENT, COLUMNS, HIDDEN).eval(), yes=3, no=4)
+    random, none = np.random.default_rng(7), Weights(np.zeros(0, np.float32))
+    asks = [
+        Ask(random_segment(random, 50, soft=False), [random_segment(random, 3, soft=False)], none)
+        for _ in range(5)
+    ]
+    plain = [answer.margins for answer in decoder.answer(asks)]
+    decoder.passes = recorded(decoder)
+    found = [answer.margins for answer in decoder.answer(asks)]
+    assert np.abs(np.array(found) - np.array(plain)).max() <= TOLERANCE
