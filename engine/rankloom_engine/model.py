@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 # Packed and plain scoring may differ by float rounding only, whatever the architecture.
 SELF_CHECK_TOLERANCE = 1e-3
 SELF_CHECK_SEED = 20
+# A bundle says how long its prompts are, and attention takes their square.
+SELF_CHECK_TOKENS = 2048
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -246,9 +248,10 @@ def self_check(model: nn.Module, vocabulary: int, num_tokens: int) -> None:
     """Wires the model and compares packed with plain scoring. Raises ModelError by name.
 
     Random tokens, in rows of several lengths, behind new and behind held prefixes; one prompt
-    of ``num_tokens``, for what begins only so far back, as a window does. A wrong mask raises
-    nothing by itself: it would only make scores silently wrong.
+    of ``num_tokens`` (SELF_CHECK_TOKENS at most), for what begins only so far back, as a window
+    does. A wrong mask raises nothing by itself: it would only make scores silently wrong.
     """
+    num_tokens = min(num_tokens, SELF_CHECK_TOKENS)
     name = type(model).__name__
     random = np.random.default_rng(SELF_CHECK_SEED)
     tokens = sorted({0, vocabulary - 1})

@@ -85,7 +85,12 @@ class PromptFormat:
             fields: dict[str, Any] = json.loads(data)
             for name in ("begin", "item", "ask"):
                 fields[name] = tuple(int(token) for token in fields[name])
-            return cls(**fields)
+            for name in fields.keys() & {"liked", "disliked", "max_item_tokens", "max_events"}:
+                fields[name] = int(fields[name])
+            read = cls(**fields)
+            if read.max_item_tokens < 1 or read.max_events < 0:
+                raise ValueError("a prompt of no tokens")
+            return read
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError("prompt: unreadable") from error
 

@@ -194,6 +194,10 @@ def _without_window(scale: float | None, window: int | None, softcap: float | No
     return Rule(scale, None, softcap)
 
 
+def test_a_prompt_without_end_is_checked_up_to_a_bound() -> None:
+    self_check(tiny_family("llama"), VOCABULARY, 1 << 60)
+
+
 def test_position_biases_are_refused_by_name() -> None:
     torch.manual_seed(0)
     config = AutoConfig.for_model(

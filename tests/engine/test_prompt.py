@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rankloom_engine.errors import ModelError
 from rankloom_engine.prompt import (
     Prompt,
     PromptBuilder,
@@ -108,6 +111,16 @@ def test_rendering(item: Item, text: str) -> None:
 
 def test_format_round_trip() -> None:
     assert PromptFormat.from_bytes(FORMAT.to_bytes()) == FORMAT
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"max_events": "many"}, {"max_events": -1}, {"max_item_tokens": 0}, {"liked": None}, {"x": 1}],
+)
+def test_a_format_that_is_none_is_refused(fields: dict[str, object]) -> None:
+    data = json.dumps({**json.loads(FORMAT.to_bytes()), **fields}).encode()
+    with pytest.raises(ModelError, match="prompt: unreadable"):
+        PromptFormat.from_bytes(data)
 
 
 def test_no_prompt_of_one_candidate_is_longer_than_its_format_says() -> None:
