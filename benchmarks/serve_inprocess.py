@@ -119,7 +119,7 @@ async def _scores(
     loaded: Loaded, runner: EngineRunner, call: Call, prepared: Prepared
 ) -> dict[str, float]:
     scored = await runner.score(prepared.prompt, prepared.weights)
-    prior = prepared.prior[prepared.order]
+    prior = prepared.prior()[prepared.order]
     found = loaded.parts.engine.weaver.finish(scored.margins, prior).score.tolist()
     return {call.items[place]: one for place, one in zip(prepared.order, found, strict=True)}
 

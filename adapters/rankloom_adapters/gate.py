@@ -13,6 +13,7 @@ import json
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ class Mix:
     cold: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Gate:
     """``groups``: N expert names. ``centre``: (dim,), ``centroids``: (N, dim) float64.
 
@@ -103,12 +104,15 @@ class Gate:
 
     def similarity(self, vector: NDArray[np.floating]) -> NDArray[np.float64] | None:
         """(N,) cosines of the centred vector and centroids; None where there are none."""
-        vector = np.asarray(vector, dtype=np.float64)
-        if vector.shape != self.centre.shape or not np.isfinite(vector).all():
-            return None
-        if np.linalg.norm(vector) < SMALLEST_NORM:
-            return None
-        return cosines(vector - self.centre, self.centroids - self.centre)
+        own = np.asarray(vector, dtype=np.float64)
+        if own.shape != self.centre.shape or not SMALLEST_NORM <= _norm(own) < math.inf:
+            return None  # a number that is not finite makes the norm one
+        return np.asarray(self._directions @ _units(own - self.centre))
+
+    @cached_property
+    def _directions(self) -> NDArray[np.float64]:
+        """(N, dim) the centred centroids, each of length 1."""
+        return _units(self.centroids - self.centre)
 
     def global_mix(self, *, cold: bool = False) -> Mix:
         """All weight on the global expert."""
@@ -122,7 +126,7 @@ class Gate:
 
     def _route(self, weights: NDArray[np.float64]) -> Mix:
         num = len(self.groups)
-        entropy = float(-(weights * np.log(np.maximum(weights, 1e-300))).sum())
+        entropy = float(-(weights @ np.log(np.maximum(weights, 1e-300))))
         if weights.max() > CONCENTRATED_BASE + CONCENTRATED_SHARE / num:
             return Mix(Route.SINGLE, self._one_hot(int(weights.argmax())), entropy, False)
         if entropy >= AVERAGED_SHARE * math.log(num):
@@ -194,9 +198,17 @@ def softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def cosines(vector: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n,) cosine of a (dim,) vector with each of (n, dim) others; 0 for a zero vector."""
-    unit = vector / max(float(np.linalg.norm(vector)), _TINY)
-    norms = np.linalg.norm(others, axis=1, keepdims=True)
-    return np.asarray(others / np.maximum(norms, _TINY) @ unit)
+    return np.asarray(_units(others) @ _units(vector))
+
+
+def _norm(vector: NDArray[np.float64]) -> float:
+    return math.sqrt(float(vector @ vector))
+
+
+def _units(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(…, dim) the same directions of length 1; zero for a zero vector."""
+    norms = np.sqrt((vectors * vectors).sum(axis=-1, keepdims=True))
+    return np.asarray(vectors / np.maximum(norms, _TINY))
 
 
 def group_of(

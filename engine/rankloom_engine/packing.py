@@ -57,9 +57,9 @@ class Segment:
         starts = np.cumsum([0, *(len(part) for part in parts[:-1])])
         return cls(
             np.concatenate([part.ids for part in parts]),
-            np.concatenate([p.latent_at + s for p, s in zip(parts, starts, strict=True)]),
+            _shifted([part.latent_at for part in parts], starts),
             tuple(vector for part in parts for vector in part.latent),
-            np.concatenate([p.tabular_at + s for p, s in zip(parts, starts, strict=True)]),
+            _shifted([part.tabular_at for part in parts], starts),
             tuple(row for part in parts for row in part.tabular),
         )
 
@@ -192,7 +192,7 @@ def collate(rows: Sequence[PackedRow]) -> PackedBatch:
 
 
 def _shifted(places: Sequence[Ints], starts: Ints) -> Ints:
-    return np.concatenate([own + start for own, start in zip(places, starts, strict=True)])
+    return np.concatenate(places) + np.repeat(starts, [len(own) for own in places])
 
 
 def _vectors(vectors: Sequence[Floats]) -> Floats:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rankloom_adapters.bundle import Bundle
 from rankloom_adapters.expert import Expert, ExpertError
 from rankloom_adapters.norms import check_norms
+from rankloom_engine.calls import Scored, Terms
 from rankloom_engine.errors import ModelError
 from rankloom_engine.explain import Wording, Words
 from rankloom_engine.loading import (
@@ -35,7 +36,7 @@ from rankloom_engine.loading import (
 )
 from rankloom_engine.mixture import Mixture, Weights
 from rankloom_engine.prompt import Prompt, PromptBuilder
-from rankloom_engine.runner import EngineLimits, EngineRunner, Scored, Terms, model_thread
+from rankloom_engine.runner import EngineLimits, EngineRunner, model_thread
 from rankloom_engine.slots import Slots
 from rankloom_engine.weaver import Weaver
 
@@ -73,9 +74,15 @@ class Seat:
         """Rankings and explanations that wait for the decoder, of all its generations."""
         return self.runner.num_waiting
 
-    async def score(self, prompt: Prompt, weights: Weights, terms: Terms | None = None) -> Scored:
+    async def score(
+        self,
+        prompt: Prompt,
+        weights: Weights,
+        terms: Terms | None = None,
+        beside: Callable[[], object] | None = None,
+    ) -> Scored:
         """Margins of one request, as EngineRunner.score."""
-        return await self.runner.score(prompt, self._over_slots(weights), terms)
+        return await self.runner.score(prompt, self._over_slots(weights), terms, beside)
 
     def explain(
         self,

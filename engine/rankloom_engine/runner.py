@@ -8,25 +8,24 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from math import inf
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rankloom_engine.calls import Call, Scored, Speaker, Terms
 from rankloom_engine.errors import (
     EngineClosedError,
     EngineFailedError,
     NonFiniteError,
-    WorkExpiredError,
 )
-from rankloom_engine.explain import Explanation, StopReason, Wording, Words
+from rankloom_engine.explain import Explanation, Wording, Words
 from rankloom_engine.isolation import isolated
 from rankloom_engine.mixture import Weights
-from rankloom_engine.model import Answer, Decoder, Next
+from rankloom_engine.model import Answer, Decoder
 from rankloom_engine.prefix_cache import PrefixCache, prefix_key
 from rankloom_engine.prompt import Prompt
-from rankloom_engine.scheduler import Job, Piece, Scheduler
+from rankloom_engine.scheduler import Kind, MicroBatch, Piece, Scheduler
 from rankloom_engine.work import Work
 
 if TYPE_CHECKING:
@@ -49,96 +48,6 @@ class EngineLimits:
     prefix_cache_bytes: int = 256 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """How a caller wants to be served. ``deadline``: on time.monotonic's clock.
-
-    ``partial``: at the deadline, what has been scored by then is an answer.
-    """
-
-    deadline: float = inf
-    caller: str = ""
-    partial: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scored:
-    """(candidates,) float32 margins, NaN where time ran out, and where the seconds went.
-
-    ``reused``: the prefix was kept from an earlier call.
-    """
-
-    margins: NDArray[np.float32]
-    queue_s: float
-    model_s: float
-    reused: bool
-
-
-class _Call:
-    """One call that waits: its work, and when the model was busy with it."""
-
-    def __init__(self, work: Work, key: bytes | None, terms: Terms) -> None:
-        self.work, self.key, self.terms = work, key, terms
-        self.reused = work.held is not None
-        self.submitted = time.monotonic()
-        self.first_started: float | None = None
-        self.model_s = 0.0
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def scored(self) -> Scored:
-        """What is known now."""
-        began = self.submitted if self.first_started is None else self.first_started
-        return Scored(
-            self.work.margins.copy(), began - self.submitted, self.model_s, reused=self.reused
-        )
-
-    def expire(self) -> None:
-        """The deadline has passed: who takes a part gets what is there, be it nothing."""
-        if self.terms.partial:
-            self.finish()
-        else:
-            self.fail(WorkExpiredError())
-
-    def fail(self, error: Exception) -> None:
-        """The call gets no answer."""
-        if not self.done.done():
-            self.done.set_exception(error)
-
-    def finish(self) -> None:
-        """The call gets what is there."""
-        if not self.done.done():
-            self.done.set_result(None)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Speaker:
-    """One explanation that is being decoded, and its words that wait to be taken."""
-
-    text: Explanation
-    terms: Terms
-    queue: asyncio.Queue[Words | EngineFailedError]
-
-    async def words(self, deadline: float) -> Words:
-        """The next words, or the end at the deadline. Raises EngineFailedError."""
-        timeout = None if deadline == inf else max(deadline - time.monotonic(), 0.0)
-        try:
-            found = await asyncio.wait_for(self.queue.get(), timeout)
-        except TimeoutError:
-            return Words((), StopReason.DEADLINE)
-        if isinstance(found, EngineFailedError):
-            raise found
-        return found
-
-    def take(self, found: Next) -> bool:
-        """Passes the words of a step on; whether there are more to come."""
-        if not np.isfinite(found.logits).all():
-            self.queue.put_nowait(NonFiniteError("the model gave a non-finite score"))
-            return False
-        words = self.text.take(found)
-        self.queue.put_nowait(words)
-        return words.stop is None
-
-
 def model_thread() -> ThreadPoolExecutor:
     """The thread on which models run: two at a time would only take turns on the cores."""
     return ThreadPoolExecutor(1, thread_name_prefix="rankloom-model")
@@ -159,10 +68,10 @@ class EngineRunner:
         self._decoder, self._stops = decoder, stops
         self._max_tokens = limits.max_batch_tokens
         self._scheduler = Scheduler(limits.max_batch_tokens, limits.max_piece_tokens)
-        self._explaining = Scheduler(limits.max_batch_tokens, limits.max_batch_tokens)
         self.prefixes = PrefixCache(limits.prefix_cache_bytes)
-        self._speakers: dict[int, _Speaker] = {}
-        self._calls: dict[int, _Call] = {}
+        self._steps = {Kind.RANKING: self._rank, Kind.EXPLANATION: self._speak}
+        self._speakers: dict[int, Speaker] = {}
+        self._calls: dict[int, Call] = {}
         self._keys = itertools.count()
         self._arrived = asyncio.Event()
         self._thread = thread or model_thread()
@@ -210,17 +119,25 @@ class EngineRunner:
         if self._owns_thread:
             self._thread.shutdown()
 
-    async def score(self, prompt: Prompt, weights: Weights, terms: Terms | None = None) -> Scored:
+    async def score(
+        self,
+        prompt: Prompt,
+        weights: Weights,
+        terms: Terms | None = None,
+        beside: Callable[[], object] | None = None,
+    ) -> Scored:
         """Margins of one request with its weights over the experts.
 
-        Candidates are scored in their order. Raises WorkExpiredError, EngineFailedError
-        or EngineClosedError. A cancelled call leaves before the next micro-batch.
+        Candidates are scored in their order. ``beside`` is called on the event loop when the
+        model has begun, which leaves that thread nothing else to do. Raises WorkExpiredError,
+        EngineFailedError or EngineClosedError. A cancelled call leaves before the next
+        micro-batch.
         """
         if self._closing or self._loop is None:
             raise EngineClosedError("the engine takes no work")
-        key, call = self._submit(prompt, weights, terms or Terms())
+        key, call = self._submit(prompt, weights, terms or Terms(), beside)
         try:
-            await self._finished(call)
+            await call.finished()
         finally:
             self._forget(key)
         return call.scored()
@@ -246,48 +163,38 @@ class EngineRunner:
         try:
             stop = None
             while stop is None:
-                words = await speaker.words(terms.deadline)
+                words = await speaker.words()
                 yield words
                 stop = words.stop
         finally:
-            self._explaining.remove(key)
+            self._scheduler.remove(key)
             self._speakers.pop(key, None)
 
     def _begin_to_speak(
         self, prompt: Prompt, weights: Weights, wording: Wording, terms: Terms, *, liked: bool
-    ) -> tuple[int, _Speaker]:
+    ) -> tuple[int, Speaker]:
         name = self._prefix_key(prompt, weights)
         held = None if name is None else self.prefixes.get(name)
         verdict = self._decoder.yes if liked else self._decoder.no
         text = Explanation(prompt, weights, verdict, self._stops, wording, held)
-        key, speaker = next(self._keys), _Speaker(text, terms, asyncio.Queue())
+        key, speaker = next(self._keys), Speaker(text, terms, asyncio.Queue())
         self._speakers[key] = speaker
         self._let_speak(key, speaker)
         return key, speaker
 
-    def _let_speak(self, key: int, speaker: _Speaker) -> None:
+    def _let_speak(self, key: int, speaker: Speaker) -> None:
         """Queues the next step of an explanation."""
-        tokens, terms = (len(speaker.text.next),), speaker.terms
-        self._explaining.add(Job(key, 0, tokens, terms.deadline, terms.caller))
+        self._scheduler.add(speaker.job(key))
         self._arrived.set()
 
-    async def _finished(self, call: _Call) -> None:
-        if call.terms.deadline == inf:
-            await call.done
-            return
-        left_s = max(call.terms.deadline - time.monotonic(), 0.0)
-        late = asyncio.get_running_loop().call_later(left_s, call.expire)
-        try:
-            await call.done
-        finally:
-            late.cancel()
-
-    def _submit(self, prompt: Prompt, weights: Weights, terms: Terms) -> tuple[int, _Call]:
+    def _submit(
+        self, prompt: Prompt, weights: Weights, terms: Terms, beside: Callable[[], object] | None
+    ) -> tuple[int, Call]:
         name = self._prefix_key(prompt, weights)
         held = None if name is None else self.prefixes.get(name)
-        key, call = next(self._keys), _Call(Work(prompt, weights, held), name, terms)
+        key, call = next(self._keys), Call(Work(prompt, weights, held), name, terms, beside)
         self._calls[key] = call
-        self._scheduler.add(call.work.job(key, terms.deadline, terms.caller))
+        self._scheduler.add(call.job(key))
         self._arrived.set()
         return key, call
 
@@ -306,19 +213,16 @@ class EngineRunner:
             await self._arrived.wait()
             self._arrived.clear()
             while self.num_waiting:
-                if len(self._scheduler):
-                    await self._run_batch()
-                else:
-                    await self._speak()
+                batch = self._scheduler.take(time.monotonic())
+                await self._steps[batch.kind](batch)
 
     @property
     def num_waiting(self) -> int:
         """Rankings and explanations with work left that the model has not begun."""
-        return len(self._scheduler) + len(self._explaining)
+        return len(self._scheduler)
 
-    async def _speak(self) -> None:
-        """One more token of as many explanations as a micro-batch holds."""
-        batch = self._explaining.take(time.monotonic())  # the expired ones know it themselves
+    async def _speak(self, batch: MicroBatch) -> None:
+        """One more token of some explanations; the expired ones know it themselves."""
         speakers = [(piece.key, self._speakers[piece.key]) for piece in batch.pieces]
         if not speakers:
             return
@@ -330,8 +234,8 @@ class EngineRunner:
             elif speaker.take(token) and key in self._speakers:
                 self._let_speak(key, speaker)
 
-    async def _run_batch(self) -> None:
-        batch = self._scheduler.take(time.monotonic())
+    async def _rank(self, batch: MicroBatch) -> None:
+        """One pass of some rankings' pieces."""
         for key in batch.expired:
             self._calls[key].expire()
         pieces = [(self._calls[piece.key], piece) for piece in batch.pieces]
@@ -341,23 +245,26 @@ class EngineRunner:
         asks = [call.work.ask(piece, keep_prefix=call.key is not None) for call, piece in pieces]
         for call, _ in pieces:
             call.first_started = call.first_started or started
-        answers = await self._on_thread(
+        answering = self._on_thread(
             self._decoder.answer, asks, lambda answer: _is_finite(answer.margins)
         )
+        for call, _ in pieces:
+            call.work_beside()
+        answers = await answering
         for (call, piece), answer in zip(pieces, answers, strict=True):
             call.model_s += time.monotonic() - started
             self._deliver(call, piece, answer)
 
-    async def _on_thread(
+    def _on_thread(
         self,
         run: Callable[[Sequence[In]], Sequence[Out]],
         work: Sequence[In],
         is_sound: Callable[[Out], bool],
-    ) -> list[Out | EngineFailedError]:
+    ) -> asyncio.Future[list[Out | EngineFailedError]]:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, isolated, run, work, is_sound)
+        return loop.run_in_executor(self._thread, isolated, run, work, is_sound)
 
-    def _deliver(self, call: _Call, piece: Piece, answer: Answer | EngineFailedError) -> None:
+    def _deliver(self, call: Call, piece: Piece, answer: Answer | EngineFailedError) -> None:
         if isinstance(answer, EngineFailedError):
             self._give_up(call, piece, answer)
         elif not _is_finite(answer.margins):
@@ -369,7 +276,7 @@ class EngineRunner:
             if piece.last:
                 call.finish()
 
-    def _give_up(self, call: _Call, piece: Piece, failure: EngineFailedError) -> None:
+    def _give_up(self, call: Call, piece: Piece, failure: EngineFailedError) -> None:
         self._scheduler.remove(piece.key)
         call.fail(failure)
 

@@ -1,8 +1,9 @@
 """Which work goes into the next micro-batch: a token budget, shared fairly by the callers.
 
-Between callers it is start-time fair queueing over tokens: a caller's virtual time grows
-by the tokens that it is served, and the lowest goes first. Within a caller the earliest
-deadline goes first. Pure policy, without torch and without a clock of its own.
+Rankings go before explanations. Between callers it is start-time fair queueing over tokens:
+a caller's virtual time grows by the tokens that it is served, and the lowest goes first.
+Within a caller the earliest deadline goes first. Pure policy, without torch and without a
+clock of its own.
 """
 
 from __future__ import annotations
@@ -10,9 +11,17 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from heapq import heapify, heappop, heappush
 from math import inf
+
+
+class Kind(Enum):
+    """What a request wants. All work of one micro-batch is of one kind."""
+
+    RANKING = auto()
+    EXPLANATION = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +38,7 @@ class Job:
     candidate_tokens: tuple[int, ...]
     deadline: float = inf
     caller: str = ""
+    kind: Kind = Kind.RANKING
 
     def __post_init__(self) -> None:
         if not self.candidate_tokens or min(self.candidate_tokens) < 1 or self.prefix_tokens < 0:
@@ -55,6 +65,7 @@ class MicroBatch:
 
     pieces: tuple[Piece, ...]
     expired: tuple[int, ...]
+    kind: Kind = Kind.RANKING
 
 
 _Rank = tuple[float, int, int]  # deadline, arrival, key
@@ -86,7 +97,36 @@ class _Caller:
 
 
 class Scheduler:
-    """Waiting jobs. Not thread-safe: one event loop owns it."""
+    """Waiting rankings and explanations. Not thread-safe: one event loop owns it."""
+
+    def __init__(self, max_batch_tokens: int, max_piece_tokens: int) -> None:
+        """``max_piece_tokens``: of one ranking; an explanation's step is never cut."""
+        self._queues = {
+            Kind.RANKING: FairQueue(max_batch_tokens, max_piece_tokens),
+            Kind.EXPLANATION: FairQueue(max_batch_tokens, max_batch_tokens),
+        }
+
+    def __len__(self) -> int:
+        """Jobs with work left that has not been taken."""
+        return sum(map(len, self._queues.values()))
+
+    def add(self, job: Job) -> None:
+        """Lets a job wait. Raises ValueError if another waits under its key."""
+        self._queues[job.kind].add(job)
+
+    def remove(self, key: int) -> None:
+        """Forgets a job that nobody waits for any more, if it still waits."""
+        for queue in self._queues.values():
+            queue.remove(key)
+
+    def take(self, now: float) -> MicroBatch:
+        """Takes the next micro-batch: of explanations only where no ranking waits."""
+        kind = Kind.RANKING if len(self._queues[Kind.RANKING]) else Kind.EXPLANATION
+        return replace(self._queues[kind].take(now), kind=kind)
+
+
+class FairQueue:
+    """Waiting jobs of one kind. Not thread-safe."""
 
     def __init__(self, max_batch_tokens: int, max_piece_tokens: int) -> None:
         self._max_batch_tokens = max_batch_tokens

@@ -130,8 +130,9 @@ class TabularFeatures:
 
     def _user(self, history: History) -> dict[str, float]:
         """What is known of the user, whatever the candidate."""
-        liked, index = history.liked, history.index
-        residual = liked - self._mean[index]
+        liked, mean = history.liked, self._mean[history.index]
+        log_count, year = self._log_count[history.index], self._traits.year[history.index]
+        residual = liked - mean
         dislikes = np.flatnonzero(~liked)
         known = int(dislikes[-1]) + 1 if len(dislikes) else 0
         levels = {f"user_level_last_{n}": _level(residual[-n:]) for n in RECENT_EVENTS}
@@ -140,11 +141,11 @@ class TabularFeatures:
             "user_log_disliked": float(np.log1p(len(dislikes))),
             "user_level": _level(residual),
             "user_level_before_last_dislike": _level(residual[:known]),
-            "user_likes_since_dislike": float(np.log1p(len(index) - known)),
-            "user_liked_item_mean": _mean(self._mean[index[liked]]),
-            "user_disliked_item_mean": _mean(self._mean[index[~liked]]),
-            "user_liked_log_count": _mean(self._log_count[index[liked]]),
-            "user_liked_year": _nanmean(self._traits.year[index[liked]]),
+            "user_likes_since_dislike": float(np.log1p(len(liked) - known)),
+            "user_liked_item_mean": _mean(mean[liked]),
+            "user_disliked_item_mean": _mean(mean[dislikes]),
+            "user_liked_log_count": _mean(log_count[liked]),
+            "user_liked_year": _nanmean(year[liked]),
         }
 
     def _pair(
@@ -229,7 +230,7 @@ class TabularFeatures:
     ) -> NDArray[np.float32]:
         """The user's level among items of about the candidate's year."""
         gap = np.abs(year[:, None] - self._traits.year[history.index][None, :])
-        near = np.exp(-np.nan_to_num(gap, nan=np.inf) / YEAR_SCALE)
+        near = np.fmax(np.exp(-gap / YEAR_SCALE), np.float32(0.0))  # an unknown year is near none
         level = _products(near, residual) / (near.sum(axis=1) + LEVEL_PRIOR_ROWS)
         return np.asarray(level, np.float32)
 
@@ -277,7 +278,7 @@ def _level(residual: NDArray[np.floating]) -> float:
 
 
 def _mean(values: NDArray[np.floating]) -> float:
-    return float(values.mean()) if len(values) else float("nan")
+    return float(values.sum() / len(values)) if len(values) else float("nan")
 
 
 def _nanmean(values: NDArray[np.floating]) -> float:

@@ -102,8 +102,10 @@ def _parse_candidates(candidates: Sequence[features_pb2.Candidate], path: str) -
 
 def parse_candidate(candidate: features_pb2.Candidate, path: str) -> Item:
     """One candidate; ``path`` leads to it in the request. Raises InvalidFieldError."""
-    text = candidate.text
     check_chars(f"{path}.item_id", candidate.item_id, 1, MAX_ID_CHARS)
+    if not candidate.HasField("text"):
+        return Item(candidate.item_id)
+    text = candidate.text
     check_chars(f"{path}.text.title", text.title, 0, MAX_TITLE_CHARS)
     check_chars(f"{path}.text.description", text.description, 0, MAX_DESCRIPTION_CHARS)
     check_count(f"{path}.text.attributes", len(text.attributes), 0, MAX_ATTRIBUTES)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 
+from rankloom_engine.calls import Terms
 from rankloom_engine.errors import EngineFailedError
 from rankloom_engine.explain import StopReason
-from rankloom_engine.runner import Terms
 from rankloom_features.provider import UserFeatures
 from rankloom_server import logs
 from rankloom_server.answers import Explanation, Verdict
 from rankloom_server.errors import DegradedRefusedError, FeaturesUnavailableError
 from rankloom_server.ladder import RungReason, step_after
 from rankloom_server.parse import ExplainQuery
-from rankloom_server.scoring import Served, prepare, score_prepared, weave_of
+from rankloom_server.scoring import Served, prepare, score_prepared
 
 EXPLAIN_RESERVE_S = 0.05  # of the deadline, for the last words' and the verdict's own way
 
@@ -64,7 +64,7 @@ async def explain_with_features(
     if text := speech.end():
         yield text
     yield Explanation(
-        weave_of(served.weaver, prepared, cold=features.cold),
+        prepared.weave(),
         verdict,
         prepared.prompt.num_tokens,
         num_tokens,

@@ -55,7 +55,7 @@ class RankPipeline:
             try:
                 check_texts(query, lease.value.catalogue)
                 check_semantics(query, lease.value.runner.ranks)
-                ranking = await self._rank(lease.value, query, deadline)
+                ranking, features_s = await self._rank(lease.value, query, deadline)
             except Exception:
                 self._tell(query, lease, None, started)
                 raise
@@ -63,7 +63,8 @@ class RankPipeline:
                 if time.monotonic() > deadline - _NEARLY_S:  # else the caller has left
                     self._tell(query, lease, None, started)
                 raise
-            timing = replace(ranking.timing, total_s=time.perf_counter() - started)
+            total_s = time.perf_counter() - started
+            timing = replace(ranking.timing, features_s=features_s, total_s=total_s)
             ranking = replace(ranking, timing=timing)
             self._tell(query, lease, ranking, started)
             return RankAnswer(lease.number, lease.value.bundle_digest, ranking)
@@ -96,17 +97,19 @@ class RankPipeline:
                     lease.check()
                     yield part if isinstance(part, str) else _answer(lease, part)
 
-    async def _rank(self, served: Served, query: RankQuery, deadline: float) -> Ranking:
+    async def _rank(
+        self, served: Served, query: RankQuery, deadline: float
+    ) -> tuple[Ranking, float]:
+        """The ranking, and the seconds that its features took."""
         started = time.perf_counter()
         try:
             features, fault = await self._features(served, query, deadline)
             features_s = time.perf_counter() - started
-            ranking = await rank_with_features(served, query, features, fault, deadline)
+            return await rank_with_features(served, query, features, fault, deadline), features_s
         except FeaturesUnavailableError as error:
             logs.note(features_failure=error.cause)
             features_s = time.perf_counter() - started
-            ranking = rank_by_popularity(served, query)
-        return replace(ranking, timing=replace(ranking.timing, features_s=features_s))
+            return rank_by_popularity(served, query), features_s
 
     async def _features(
         self, served: Served, query: RankQuery, deadline: float

@@ -11,13 +11,25 @@ from typing import Any
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
+from rankloom_adapters.gate import Route
 from rankloom_proto.v1 import ranking_pb2, ranking_pb2_grpc
 from rankloom_server import logs
 from rankloom_server.answers import ExplainAnswer, RankAnswer, RankedItem, Timing, Weave
+from rankloom_server.ladder import Rung, RungReason
 from rankloom_server.parse import parse_explain, parse_rank
 from rankloom_server.pipeline import RankPipeline
 
 SERVICE_NAME = ranking_pb2.DESCRIPTOR.services_by_name["RankingService"].full_name
+
+_RUNGS = {rung: ranking_pb2.Rung.Value(f"RUNG_{rung.name}") for rung in Rung}
+_REASONS: dict[RungReason | None, ranking_pb2.RungReason.ValueType] = {
+    None: ranking_pb2.RUNG_REASON_UNSPECIFIED,
+    **{each: ranking_pb2.RungReason.Value(f"RUNG_REASON_{each.name}") for each in RungReason},
+}
+_ROUTES: dict[Route | None, ranking_pb2.Route.ValueType] = {
+    None: ranking_pb2.ROUTE_UNSPECIFIED,
+    **{route: ranking_pb2.Route.Value(f"ROUTE_{route.name}") for route in Route},
+}
 
 
 class RankingService(ranking_pb2_grpc.RankingServiceServicer):
@@ -67,14 +79,13 @@ def _host_of(peer: str) -> str:
 
 def answer_to_wire(request_id: str, answer: RankAnswer) -> ranking_pb2.RankResponse:
     """The answer's message."""
-    ranking, reason = answer.ranking, answer.ranking.step.reason
-    reason_name = reason.name if reason else "UNSPECIFIED"
+    ranking = answer.ranking
     return ranking_pb2.RankResponse(
         request_id=request_id,
         generation=_generation_to_wire(answer),
         weave=_weave_to_wire(ranking.weave),
-        rung=ranking_pb2.Rung.Value(f"RUNG_{ranking.step.rung.name}"),
-        rung_reason=ranking_pb2.RungReason.Value(f"RUNG_REASON_{reason_name}"),
+        rung=_RUNGS[ranking.step.rung],
+        rung_reason=_REASONS[ranking.step.reason],
         items=[_item_to_wire(rank, item) for rank, item in enumerate(ranking.items, 1)],
         timing=_timing_to_wire(ranking.timing),
     )
@@ -102,9 +113,8 @@ def _generation_to_wire(answer: RankAnswer | ExplainAnswer) -> ranking_pb2.Gener
 
 
 def _weave_to_wire(weave: Weave) -> ranking_pb2.Weave:
-    route_name = weave.route.name if weave.route else "UNSPECIFIED"
     return ranking_pb2.Weave(
-        route=ranking_pb2.Route.Value(f"ROUTE_{route_name}"),
+        route=_ROUTES[weave.route],
         weights=[
             ranking_pb2.ExpertWeight(expert=each.expert, digest=each.digest, weight=each.weight)
             for each in weave.weights

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankloom_adapters.gate import Gate, Mix
 from rankloom_engine import mixture
+from rankloom_engine.calls import Scored, Terms
 from rankloom_engine.errors import EngineFailedError, NonFiniteError
 from rankloom_engine.pool import Seat
 from rankloom_engine.prompt import Prompt, PromptCandidate, PromptEvent
-from rankloom_engine.runner import EngineRunner, Scored, Terms
+from rankloom_engine.runner import EngineRunner
 from rankloom_engine.weaver import Scores, Weaver
 from rankloom_features.catalogue import Catalogue
 from rankloom_features.provider import UserFeatures
@@ -50,18 +53,24 @@ class Served:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """What the model needs; ``prior``: (candidates,) the trees' logits.
+    """What the model needs, and what can be worked out while it runs: each when first asked for.
 
-    ``order``: (candidates,) places in the request, the best prior first: where time runs
-    short, the likeliest have been scored.
+    ``order``: (candidates,) places in the request, in the order of the prompt's candidates.
+    ``prior``: (candidates,) the trees' logits in the order of the request.
     """
 
     mix: Mix
     weights: mixture.Weights
     prompt: Prompt
-    prior: NDArray[np.float64]
     order: NDArray[np.int64]
+    prior: Callable[[], NDArray[np.float64]]
+    weave: Callable[[], Weave]
     prompt_s: float
+
+    def work_out(self) -> None:
+        """Leaves nothing to do but what needs the model's answer."""
+        self.prior()
+        self.weave()
 
 
 async def rank_with_features(
@@ -84,14 +93,14 @@ async def rank_with_features(
     except EngineFailedError as error:
         logs.fault("engine_failed", error)
         step = step_after(RungReason.ENGINE_FAILED, allow_degraded=query.allow_degraded)
-        items = _unscored(query, prepared.prior)
+        items = _unscored(query, prepared.prior())
         weave = Weave(cold=features.cold)
         seen = _seen(prepared, features, fault, None, non_finite=isinstance(error, NonFiniteError))
         return Ranking(step, weave, items, Timing(prompt_s=prepared.prompt_s), seen)
-    weave = weave_of(served.weaver, prepared, cold=features.cold)
     timing = Timing(prompt_s=prepared.prompt_s, queue_s=scored.queue_s, model_s=scored.model_s)
     seen = _seen(prepared, features, fault, scores, reused=scored.reused)
-    return Ranking(step, weave, _ranked(query, scores, prepared.prior), timing, seen)
+    items = _ranked(query, scores, prepared.prior())
+    return Ranking(step, prepared.weave(), items, timing, seen)
 
 
 def rank_by_popularity(served: Served, query: RankQuery) -> Ranking:
@@ -111,11 +120,13 @@ def _seen(
     non_finite: bool = False,
     reused: bool = False,
 ) -> Seen:
-    none = np.full_like(prepared.prior, np.nan)
+    if scores is None:
+        none = np.full_like(prepared.prior(), np.nan)
+        scores = Scores(none, none)
     return Seen(
-        prepared.prior,
-        none if scores is None else scores.score,
-        none if scores is None else scores.probability,
+        prepared.prior(),
+        scores.score,
+        scores.probability,
         None if fault or features.cold else features.vector,
         features.epoch,
         non_finite,
@@ -129,19 +140,55 @@ async def prepare(
     """What the model needs. Long lists are prepared on a thread beside the event loop."""
     if len(query.user.candidates) <= MAX_CANDIDATES_AT_ONCE:
         return _prepare(served, query, features, fault)
-    return await asyncio.to_thread(_prepare, served, query, features, fault)
+    return await asyncio.to_thread(_prepare_whole, served, query, features, fault)
+
+
+def _prepare_whole(
+    served: Served, query: RankQuery, features: UserFeatures, fault: RungReason | None
+) -> Prepared:
+    prepared = _prepare(served, query, features, fault)
+    prepared.work_out()
+    return prepared
 
 
 def _prepare(
     served: Served, query: RankQuery, features: UserFeatures, fault: RungReason | None
 ) -> Prepared:
     started = time.perf_counter()
-    gate, catalogue = served.weaver.gate, served.catalogue
+    gate = served.weaver.gate
     vector = np.zeros(gate.dim, dtype=np.float32) if fault else features.vector
-    prior = served.trees.logits(features.tabular)
-    order = np.argsort(-prior, kind="stable")
+    mix = _mix(gate, vector, query.semantics, known=not (fault or features.cold))
+    prior = cache(partial(served.trees.logits, features.tabular))
+    order = _order(query, prior)
+    prompt = _prompt(served, query, features, vector, order)
+    return Prepared(
+        mix=mix,
+        weights=mixture.Weights(mix.weights, _MIXED[query.semantics]),
+        prompt=prompt,
+        order=order,
+        prior=prior,
+        weave=cache(partial(_weave, served.weaver, mix, prompt, cold=features.cold)),
+        prompt_s=time.perf_counter() - started,
+    )
+
+
+def _order(query: RankQuery, prior: Callable[[], NDArray[np.float64]]) -> NDArray[np.int64]:
+    """Where time may run short, the best prior first: then the likeliest have been scored."""
+    if not query.allow_partial:
+        return np.arange(len(query.user.candidates))
+    return np.argsort(-prior(), kind="stable")
+
+
+def _prompt(
+    served: Served,
+    query: RankQuery,
+    features: UserFeatures,
+    vector: NDArray[np.float32],
+    order: NDArray[np.int64],
+) -> Prompt:
+    catalogue = served.catalogue
     candidates = [query.user.candidates[place] for place in order]
-    prompt = served.weaver.prompt(
+    return served.weaver.prompt(
         vector,
         [
             PromptEvent(catalogue.items[place], place, event.liked)
@@ -151,9 +198,6 @@ def _prepare(
         [PromptCandidate(catalogue.resolve(c), catalogue.index(c.item_id)) for c in candidates],
         features.tabular[order],
     )
-    mix = _mix(gate, vector, query.semantics, known=not (fault or features.cold))
-    weights = mixture.Weights(mix.weights, _MIXED[query.semantics])
-    return Prepared(mix, weights, prompt, prior, order, time.perf_counter() - started)
 
 
 async def score_prepared(
@@ -164,7 +208,7 @@ async def score_prepared(
     Raises WorkExpiredError, EngineFailedError or EngineClosedError.
     """
     terms = terms_of(query, deadline)
-    scored = await served.runner.score(prepared.prompt, prepared.weights, terms)
+    scored = await served.runner.score(prepared.prompt, prepared.weights, terms, prepared.work_out)
     return scored, _finish(served.weaver, scored, prepared)
 
 
@@ -187,19 +231,18 @@ def _finish(weaver: Weaver, scored: Scored, prepared: Prepared) -> Scores:
     """Scores in the order of the request; NaN for what there was no time for."""
     margins = np.empty_like(scored.margins)
     margins[prepared.order] = scored.margins
-    scores = weaver.finish(margins, prepared.prior)
+    scores = weaver.finish(margins, prepared.prior())
     done = ~np.isnan(margins)
     if not (np.isfinite(scores.score[done]).all() and np.isfinite(scores.probability[done]).all()):
         raise NonFiniteError("a score or probability is not finite")
     return scores
 
 
-def weave_of(weaver: Weaver, prepared: Prepared, *, cold: bool) -> Weave:
+def _weave(weaver: Weaver, mix: Mix, prompt: Prompt, *, cold: bool) -> Weave:
     """How the experts were woven. ``cold``: no event of the user's names a known item."""
-    mix = prepared.mix
     rows = zip(weaver.gate.experts, weaver.expert_digests, mix.weights.tolist(), strict=True)
     weights = tuple(ExpertWeight(*row) for row in rows if row[2] > 0.0)
-    return Weave(mix.route, weights, mix.entropy, cold or mix.cold, prepared.prompt.num_events)
+    return Weave(mix.route, weights, mix.entropy, cold or mix.cold, prompt.num_events)
 
 
 def _ranked(query: RankQuery, scores: Scores, prior: NDArray[np.float64]) -> tuple[RankedItem, ...]:
@@ -207,15 +250,15 @@ def _ranked(query: RankQuery, scores: Scores, prior: NDArray[np.float64]) -> tup
     missing = np.isnan(scores.score)
     score = np.where(missing, prior, scores.score)
     places = np.lexsort((-score, missing))[: query.top_k]
-    return tuple(
-        RankedItem(
-            query.user.candidates[place].item_id,
-            float(score[place]),
-            0.0 if missing[place] else float(scores.probability[place]),
-            scored=not missing[place],
-        )
-        for place in places
+    probability = np.where(missing, 0.0, scores.probability)
+    rows = zip(
+        [query.user.candidates[place].item_id for place in places.tolist()],
+        score[places].tolist(),
+        probability[places].tolist(),
+        (~missing[places]).tolist(),
+        strict=True,
     )
+    return tuple(RankedItem(*row) for row in rows)
 
 
 def _unscored(query: RankQuery, values: NDArray[np.float64]) -> tuple[RankedItem, ...]:

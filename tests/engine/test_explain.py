@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from engine.test_prompt import TOKENIZER
 from engine.tiny import random_segment, tiny_decoder, weights_of
+from rankloom_engine.calls import Terms
 from rankloom_engine.errors import EngineFailedError
 from rankloom_engine.explain import Speech, StopReason, Wording, Words
 from rankloom_engine.mixture import Weights, merged_delta
 from rankloom_engine.prompt import Prompt
-from rankloom_engine.runner import EngineLimits, EngineRunner, Terms
+from rankloom_engine.runner import EngineLimits, EngineRunner
 
 EAGER = Wording(max_tokens=12)
 

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from engine.tiny import random_segment, tiny_decoder
+from rankloom_engine.calls import Scored, Terms
 from rankloom_engine.errors import EngineClosedError, EngineFailedError, WorkExpiredError
 from rankloom_engine.mixture import Semantics, Weights
 from rankloom_engine.model import Answer, Ask
 from rankloom_engine.passes import AllAtOnce, Passes, RowByRow
 from rankloom_engine.prompt import Prompt
-from rankloom_engine.runner import EngineLimits, EngineRunner, Scored, Terms
+from rankloom_engine.runner import EngineLimits, EngineRunner
 
 LIMITS = EngineLimits(max_batch_tokens=4096, max_piece_tokens=2048, prefix_cache_bytes=1 << 20)
 SMALL_PIECES = EngineLimits(max_batch_tokens=40, max_piece_tokens=12, prefix_cache_bytes=0)
@@ -147,6 +148,33 @@ async def gated_runner(limits: EngineLimits) -> tuple[Gated, EngineRunner]:
     runner = EngineRunner(decoder, limits)  # type: ignore[arg-type]
     await runner.start()
     return decoder, runner
+
+
+async def test_what_can_be_done_meanwhile_is_done_while_the_model_runs() -> None:
+    """Once for each call, however many passes it takes; what it raises is nobody's here."""
+    decoder, runner = await gated_runner(SMALL_PIECES)
+    done: list[int] = []
+
+    def work(number: int) -> None:
+        done.append(number)
+        raise ArithmeticError
+
+    calls = [
+        asyncio.create_task(
+            runner.score(prompt_of(n, 8), mix(0), beside=lambda number=n: work(number))
+        )
+        for n in range(2)
+    ]
+    async with asyncio.timeout(5.0):
+        while not done:
+            await asyncio.sleep(0.001)
+    assert decoder.rows == [], "no pass has been let through yet"
+    decoder.passes.release(100)
+    for call in calls:
+        assert not np.isnan((await call).margins).any()
+    await runner.close()
+    assert len(decoder.rows) > 2
+    assert sorted(done) == [0, 1]
 
 
 async def test_at_the_deadline_a_partial_answer_holds_what_was_scored() -> None:

@@ -12,22 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from rankloom_engine.scheduler import Job, MicroBatch, Piece, Scheduler
+from rankloom_engine.scheduler import FairQueue, Job, Kind, MicroBatch, Piece, Scheduler
 
 BUDGET, PIECE = 100, 40
 sizes = st.one_of(st.integers(1, 12), st.integers(1, 120))
 
 
-def filled(*jobs: Job, budget: int = BUDGET, piece: int = PIECE) -> Scheduler:
-    scheduler = Scheduler(budget, piece)
+def filled(*jobs: Job, budget: int = BUDGET, piece: int = PIECE) -> FairQueue:
+    queue = FairQueue(budget, piece)
     for job in jobs:
-        scheduler.add(job)
-    return scheduler
+        queue.add(job)
+    return queue
 
 
-def drained(scheduler: Scheduler) -> Iterator[MicroBatch]:
-    while len(scheduler):
-        yield scheduler.take(0.0)
+def drained(queue: FairQueue) -> Iterator[MicroBatch]:
+    while len(queue):
+        yield queue.take(0.0)
 
 
 class AnyUse(RuleBasedStateMachine):
@@ -35,7 +35,7 @@ class AnyUse(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.scheduler = Scheduler(BUDGET, PIECE)
+        self.queue = FairQueue(BUDGET, PIECE)
         self.keys = itertools.count()
         self.now = 0.0
         self.left: dict[int, tuple[Job, int]] = {}
@@ -48,21 +48,21 @@ class AnyUse(RuleBasedStateMachine):
     )
     def add(self, prefix: int, candidates: list[int], wait: float, caller: str) -> None:
         job = Job(next(self.keys), prefix, tuple(candidates), self.now + wait, caller)
-        self.scheduler.add(job)
+        self.queue.add(job)
         self.left[job.key] = job, 0
 
     @precondition(lambda self: bool(self.left))
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(sorted(self.left)))
-        self.scheduler.remove(key)
-        self.scheduler.remove(key)  # now unknown, and ignored
+        self.queue.remove(key)
+        self.queue.remove(key)  # now unknown, and ignored
         del self.left[key]
 
     @rule(later=st.integers(0, 3))
     def take(self, later: int) -> None:
         self.now += later
-        batch = self.scheduler.take(self.now)
+        batch = self.queue.take(self.now)
         assert batch.expired == tuple(
             key for key, (job, _) in self.left.items() if job.deadline <= self.now
         )
@@ -120,7 +120,7 @@ class AnyUse(RuleBasedStateMachine):
 
     @invariant()
     def counts_what_waits(self) -> None:
-        assert len(self.scheduler) == len(self.left)
+        assert len(self.queue) == len(self.left)
 
 
 TestAnyUse = AnyUse.TestCase
@@ -128,24 +128,24 @@ TestAnyUse.settings = settings(deadline=None, max_examples=60, stateful_step_cou
 
 
 def test_a_long_job_runs_in_pieces_and_pays_its_prefix_once() -> None:
-    scheduler = filled(Job(7, 30, (20, 20, 21, 20, 20)))
-    assert [batch.pieces for batch in drained(scheduler)] == [
+    queue = filled(Job(7, 30, (20, 20, 21, 20, 20)))
+    assert [batch.pieces for batch in drained(queue)] == [
         (Piece(7, 0, 2, 70, False),),
         (Piece(7, 2, 3, 21, False),),
         (Piece(7, 3, 5, 40, True),),
     ]
-    assert scheduler.take(0.0) == MicroBatch((), ())
+    assert queue.take(0.0) == MicroBatch((), ())
 
 
 def test_the_budget_may_be_filled_but_not_passed() -> None:
     for num_tokens, num_pieces in ((BUDGET - 70, 2), (BUDGET - 69, 1)):
-        scheduler = filled(Job(0, 60, (10,)), Job(1, 0, (num_tokens,)))
-        assert len(scheduler.take(0.0).pieces) == num_pieces
+        queue = filled(Job(0, 60, (10,)), Job(1, 0, (num_tokens,)))
+        assert len(queue.take(0.0).pieces) == num_pieces
 
 
 def test_one_candidate_over_the_budget_runs_alone() -> None:
-    scheduler = filled(Job(0, 0, (10,), 1.0), Job(1, 90, (500, 1), 2.0), Job(2, 0, (10,), 3.0))
-    assert [[(p.key, p.num_tokens) for p in batch.pieces] for batch in drained(scheduler)] == [
+    queue = filled(Job(0, 0, (10,), 1.0), Job(1, 90, (500, 1), 2.0), Job(2, 0, (10,), 3.0))
+    assert [[(p.key, p.num_tokens) for p in batch.pieces] for batch in drained(queue)] == [
         [(0, 10)],
         [(1, 590)],
         [(1, 1), (2, 10)],
@@ -153,22 +153,22 @@ def test_one_candidate_over_the_budget_runs_alone() -> None:
 
 
 def test_a_small_job_does_not_overtake_one_that_no_longer_fits() -> None:
-    scheduler = filled(Job(0, 60, (10,)), Job(1, 60, (10,)), Job(2, 0, (10,)))
-    assert [piece.key for piece in scheduler.take(0.0).pieces] == [0]
-    assert [piece.key for piece in scheduler.take(0.0).pieces] == [1, 2]
+    queue = filled(Job(0, 60, (10,)), Job(1, 60, (10,)), Job(2, 0, (10,)))
+    assert [piece.key for piece in queue.take(0.0).pieces] == [0]
+    assert [piece.key for piece in queue.take(0.0).pieces] == [1, 2]
 
 
 def test_a_job_may_expire_or_go_between_its_pieces() -> None:
-    scheduler = filled(Job(0, 0, (40, 40), 5.0), Job(1, 0, (40, 40)))
-    assert [piece.key for piece in scheduler.take(0.0).pieces] == [0, 1]
-    scheduler.remove(1)
-    assert scheduler.take(5.0) == MicroBatch((), (0,))
-    assert not len(scheduler)
+    queue = filled(Job(0, 0, (40, 40), 5.0), Job(1, 0, (40, 40)))
+    assert [piece.key for piece in queue.take(0.0).pieces] == [0, 1]
+    queue.remove(1)
+    assert queue.take(5.0) == MicroBatch((), (0,))
+    assert not len(queue)
 
 
 def test_equal_deadlines_keep_the_order_of_arrival() -> None:
-    scheduler = filled(*(Job(key, 0, (1,), 9.0) for key in (3, 1, 2)), Job(0, 0, (1,), 8.0))
-    assert [piece.key for piece in scheduler.take(0.0).pieces] == [0, 3, 1, 2]
+    queue = filled(*(Job(key, 0, (1,), 9.0) for key in (3, 1, 2)), Job(0, 0, (1,), 8.0))
+    assert [piece.key for piece in queue.take(0.0).pieces] == [0, 3, 1, 2]
 
 
 def test_bad_jobs_are_refused() -> None:
@@ -183,7 +183,7 @@ class Shares:
     """Callers that wait for jobs, and what each take serves them."""
 
     def __init__(self, max_piece_tokens: int = BUDGET) -> None:
-        self.scheduler = Scheduler(BUDGET, max_piece_tokens)
+        self.queue = FairQueue(BUDGET, max_piece_tokens)
         self.keys = itertools.count()
         self.waiting: dict[int, str] = {}
 
@@ -191,11 +191,11 @@ class Shares:
         for candidates in jobs:
             key = next(self.keys)
             self.waiting[key] = caller
-            self.scheduler.add(Job(key, 0, candidates, deadline, caller))
+            self.queue.add(Job(key, 0, candidates, deadline, caller))
 
     def take(self) -> list[tuple[str, int]]:
         """(caller, tokens) of each piece."""
-        pieces = self.scheduler.take(0.0).pieces
+        pieces = self.queue.take(0.0).pieces
         served = [(self.waiting[piece.key], piece.num_tokens) for piece in pieces]
         for piece in pieces:
             if piece.last:
@@ -277,3 +277,52 @@ def test_callers_without_work_take_no_memory() -> None:
     finally:
         tracemalloc.stop()
     assert held < 50_000  # bytes: 3000 callers would need ten times as much
+
+
+def explanation(key: int, num_tokens: int = 1, deadline: float = inf) -> Job:
+    return Job(key, 0, (num_tokens,), deadline, kind=Kind.EXPLANATION)
+
+
+def test_explanations_wait_until_no_ranking_does() -> None:
+    """Whoever came first, and however early an explanation's deadline is."""
+    scheduler = Scheduler(BUDGET, PIECE)
+    for job in (
+        explanation(0, deadline=1.0),
+        Job(1, 50, (40, 40)),
+        explanation(2),
+        Job(3, 5, (9,)),
+    ):
+        scheduler.add(job)
+    taken = [scheduler.take(0.0) for _ in range(3)]
+    assert [(batch.kind, [piece.key for piece in batch.pieces]) for batch in taken] == [
+        (Kind.RANKING, [1]),
+        (Kind.RANKING, [1, 3]),
+        (Kind.EXPLANATION, [0, 2]),
+    ]
+    assert not len(scheduler)
+
+
+def test_an_explanations_step_is_not_cut_into_pieces() -> None:
+    scheduler = Scheduler(BUDGET, PIECE)
+    scheduler.add(explanation(0, PIECE + 1))
+    scheduler.add(explanation(1, BUDGET - PIECE - 1))
+    assert [piece.key for piece in scheduler.take(0.0).pieces] == [0, 1]
+
+
+def test_expired_rankings_do_not_hold_explanations_up() -> None:
+    scheduler = Scheduler(BUDGET, PIECE)
+    for job in (Job(0, 0, (1,), 1.0), explanation(1), explanation(2, deadline=1.0)):
+        scheduler.add(job)
+    assert scheduler.take(1.0) == MicroBatch((), (0,))
+    assert scheduler.take(1.0) == MicroBatch((Piece(1, 0, 1, 1, True),), (2,), Kind.EXPLANATION)
+
+
+def test_jobs_of_both_kinds_can_leave() -> None:
+    scheduler = Scheduler(BUDGET, PIECE)
+    for job in (Job(0, 0, (1,)), explanation(1)):
+        scheduler.add(job)
+    scheduler.remove(1)
+    scheduler.remove(7)  # unknown, and ignored
+    assert len(scheduler) == 1
+    scheduler.remove(0)
+    assert scheduler.take(0.0).pieces == ()

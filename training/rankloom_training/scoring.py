@@ -14,7 +14,7 @@ from rankloom_adapters.bundle import Bundle
 from rankloom_engine.loading import load_engine
 from rankloom_engine.mixture import Weights
 from rankloom_engine.prompt import Prompt, PromptCandidate, PromptEvent
-from rankloom_engine.scheduler import Scheduler
+from rankloom_engine.scheduler import FairQueue
 from rankloom_engine.work import Work
 from rankloom_features.catalogue import Item
 from rankloom_features.events import Event, history_of
@@ -146,12 +146,12 @@ class BundleScorer:
 
     def _run(self, work: Sequence[Work], on_step: Step) -> None:
         """Sends everything through the model, in micro-batches as a server makes them."""
-        scheduler = Scheduler(MAX_BATCH_TOKENS, MAX_BATCH_TOKENS)
+        queue = FairQueue(MAX_BATCH_TOKENS, MAX_BATCH_TOKENS)
         for key, one in enumerate(work):
-            scheduler.add(one.job(key))
-        while len(scheduler):
-            pieces = scheduler.take(0.0).pieces
+            queue.add(one.job(key))
+        while len(queue):
+            pieces = queue.take(0.0).pieces
             asks = [work[piece.key].ask(piece, keep_prefix=False) for piece in pieces]
             for piece, answer in zip(pieces, self.engine.decoder.answer(asks), strict=True):
                 work[piece.key].take(piece, answer)
-            on_step(len(work) - len(scheduler), len(work))
+            on_step(len(work) - len(queue), len(work))

@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -43,6 +42,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         self._admission = admission
         self._metrics = metrics
         self._token = token
+        self._guarded: dict[str, Handler] = {}  # of the methods that have been called
 
     async def intercept_service(
         self,
@@ -50,16 +50,23 @@ class Boundary(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
         """The method's handler, guarded; None where there is no such method."""
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method if handler else ""
-        if handler is None or (handler.request_streaming and not method.startswith(_OURS)):
+        method = handler_call_details.method
+        if method not in self._guarded:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            self._guarded[method] = self._guard(handler, method)
+        return self._guarded[method]
+
+    def _guard(self, handler: Handler, method: str) -> Handler:
+        if handler.request_streaming and not method.startswith(_OURS):
             return handler
         answer = _parsing_stream(handler) if handler.request_streaming else _parsing(handler)
         if method.startswith(_OURS):
             admitted = _admitting(answer, method, self._admission)
             identified = _identifying(admitted, self._token)
-            counted = _counting(_translating(identified), method, self._metrics)
-            return _with_answer(handler, _logging(counted, method))
+            recorded = _recording(_translating(identified), method, self._metrics)
+            return _with_answer(handler, recorded)
         return _with_answer(handler, _translating(answer))
 
 
@@ -146,9 +153,18 @@ def _translating(inner: Answer) -> Answer:
     return answer
 
 
-def _counting(inner: Answer, method: str, metrics: Metrics) -> Answer:
+def _recording(inner: Answer, method: str, metrics: Metrics) -> Answer:
+    """Counts and logs each call once its answer is on its way: nobody waits for that."""
+    name = method.rpartition("/")[2]
+
+    def record(code: str, seconds: float) -> None:
+        metrics.count_call(name, code, seconds)
+        logs.write("call", code=code, total_ms=round(seconds * 1e3, 3))
+
     async def answer(payload: bytes, context: Context) -> object:
-        started, code = time.perf_counter(), "CANCELLED"
+        started, code = time.perf_counter(), "CANCELLED"  # so it stays where the caller leaves
+        logs.forget()
+        logs.note(method=method)
         try:
             answered = await inner(payload, context)
             code = "OK"
@@ -157,23 +173,7 @@ def _counting(inner: Answer, method: str, metrics: Metrics) -> Answer:
             code = context.code().name
             raise
         finally:
-            metrics.count_call(method.rpartition("/")[2], code, time.perf_counter() - started)
-
-    return answer
-
-
-def _logging(inner: Answer, method: str) -> Answer:
-    async def answer(payload: bytes, context: Context) -> object:
-        started = time.perf_counter()
-        logs.forget()
-        logs.note(method=method, code="CANCELLED")  # so it stays where the caller leaves
-        try:
-            answered = await inner(payload, context)
-            logs.note(code="OK")
-            return answered
-        finally:
-            total_ms = round((time.perf_counter() - started) * 1e3, 3)
-            # Once the answer is on its way: nobody waits for the log.
-            asyncio.get_running_loop().call_soon(partial(logs.write, "call", total_ms=total_ms))
+            seconds = time.perf_counter() - started
+            asyncio.get_running_loop().call_soon(record, code, seconds)
 
     return answer

@@ -62,7 +62,6 @@ class Refusal:
             packed = PackedAny()
             packed.Pack(detail)
             status.details.append(packed)
-        logs.note(code=self.code.name)
         metadata = ((_DETAILS_KEY, status.SerializeToString()),) if self.details else ()
         await context.abort(self.code, self.message, metadata)
 
