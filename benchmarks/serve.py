@@ -8,8 +8,9 @@ bfloat16. Catalogue, features, trees and tokenizer are trained on the embedded d
 takes some minutes; decoder, experts and projector are random. Neither side keeps prefixes.
 
 `rankloom serve`, its callers and the engine alone run in processes of their own, and the
-two sides take turns round by round. Only the CPU time of the process that answers counts:
-not that of the callers. Before anything is timed, the scores of both are compared.
+two sides take turns round by round, six pairs of fresh processes for two rounds each. Only
+the CPU time of the process that answers counts: not that of the callers. Before anything is
+timed, the scores of both are compared.
 """
 
 from __future__ import annotations

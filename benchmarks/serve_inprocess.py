@@ -77,7 +77,9 @@ def describe(settings: Settings, calls: Calls) -> Prompts:
     )
 
 
-def score(settings: Settings, calls: Calls, in_flight: int, seconds: float) -> Scoring:
+def score(
+    settings: Settings, calls: Calls, in_flight: int, seconds: float, first: int = 0
+) -> Scoring:
     """Scores in the calls' order, again and again, as ``closed_loop`` does."""
     loaded, reused = load(settings, calls), []
 
@@ -87,7 +89,7 @@ def score(settings: Settings, calls: Calls, in_flight: int, seconds: float) -> S
             async def work(each: Prepared) -> None:
                 reused.append((await runner.score(each.prompt, each.weights)).reused)
 
-            return await closed_loop(work, loaded.prepared, in_flight, seconds)
+            return await closed_loop(work, loaded.prepared, in_flight, seconds, first)
 
     return Scoring(asyncio.run(run()), sum(reused))
 

@@ -30,14 +30,20 @@ class Call:
 
 
 async def closed_loop(
-    work: Callable[[T], Awaitable[object]], turns: Sequence[T], in_flight: int, seconds: float
+    work: Callable[[T], Awaitable[object]],
+    turns: Sequence[T],
+    in_flight: int,
+    seconds: float,
+    first: int = 0,
 ) -> list[float]:
     """Seconds of each call; so many callers take turns and call again once answered.
 
-    What has begun in time is waited for, so that all work belongs to a call that counts.
+    ``first``: of the turns, which are taken again and again. What has begun in time is
+    waited for, so that all work belongs to a call that counts.
     """
     latencies: list[float] = []
-    each, end = itertools.cycle(turns), time.perf_counter() + seconds
+    each = itertools.islice(itertools.cycle(turns), first, None)
+    end = time.perf_counter() + seconds
 
     async def caller() -> None:
         while (started := time.perf_counter()) < end:
@@ -69,8 +75,10 @@ async def open_loop(
     return latencies
 
 
-def rank(address: str, calls: Sequence[Call], in_flight: int, seconds: float) -> list[float]:
-    """Seconds of each Rank."""
+def rank(
+    address: str, calls: Sequence[Call], in_flight: int, seconds: float, first: int = 0
+) -> list[float]:
+    """Seconds of each Rank, as of ``closed_loop``."""
 
     async def run() -> list[float]:
         async with grpc.aio.insecure_channel(address) as channel:
@@ -78,7 +86,11 @@ def rank(address: str, calls: Sequence[Call], in_flight: int, seconds: float) ->
             stub = ranking_pb2_grpc.RankingServiceStub(channel)
             requests = [_request(call) for call in calls]
             return await closed_loop(
-                lambda request: stub.Rank(request, timeout=TIMEOUT_S), requests, in_flight, seconds
+                lambda request: stub.Rank(request, timeout=TIMEOUT_S),
+                requests,
+                in_flight,
+                seconds,
+                first,
             )
 
     return asyncio.run(run())

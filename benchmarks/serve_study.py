@@ -1,4 +1,8 @@
-"""The server and the engine without one, in turns, and what each of them costs."""
+"""The server and the engine without one, in turns, and what each of them costs.
+
+The same pass takes up to two milliseconds in fifty longer in one process than in another, for
+as long as both live, be they servers or engines. So both sides are begun anew several times.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +25,21 @@ from rankloom_server.config import Settings
 CHECKED = 5
 TOLERANCE = 1e-2  # of a score; rounding in bfloat16 may differ where a batch's shape does
 SLICE_S = 0.5  # of calls one at a time, before the other side's turn
+SLICE_CALLS = 16  # about as many as a slice has: the next one goes on with other users
 LEAD_S = 0.5  # of load before the first check, and after the last one
 WARM_UP_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is run. ``seconds``: of each phase of a round."""
+    """How much is run: ``rounds`` with each of ``pairs`` of fresh processes.
+
+    ``seconds``: of each phase of a round.
+    """
 
     seconds: float
-    rounds: int = 12
+    pairs: int = 6
+    rounds: int = 2
     in_flight: int = 16
     checks_per_s: float = 50.0
 
@@ -84,14 +93,17 @@ class WrongScoresError(Exception):
 
 def study(settings: Settings, calls: Calls, plan: Plan) -> Study:
     """Compares the scores of both sides, then times them. Raises WrongScoresError."""
-    with _sides(settings, calls) as sides:
-        prompts = sides.engine.run(serve_inprocess.describe, settings, calls)
-        progress("comparing the scores of both sides")
-        difference = checked(*sides.scores())
-        sides.round("warm-up", plan, min(WARM_UP_S, plan.seconds))
-        titles = [f"round {number} of {plan.rounds}" for number in range(1, plan.rounds + 1)]
-        rounds = [sides.round(title, plan, plan.seconds) for title in titles]
-        return Study(plan, prompts, difference, rounds)
+    rounds: list[Round] = []
+    differences = []
+    for pair in range(plan.pairs):
+        with _sides(settings, calls, engine_first=bool(pair % 2)) as sides:
+            progress("comparing the scores of both sides")
+            differences.append(checked(*sides.scores()))
+            prompts = sides.engine.run(serve_inprocess.describe, settings, calls)
+            sides.round(0, plan, min(WARM_UP_S, plan.seconds))
+            for _ in range(plan.rounds):
+                rounds.append(sides.round(len(rounds) + 1, plan, plan.seconds))
+    return Study(plan, prompts, max(differences), rounds)
 
 
 def ratios(rounds: Sequence[Round]) -> dict[str, float]:
@@ -139,14 +151,16 @@ class _Sides:
         few = (self.settings, self.calls, CHECKED)
         return served, self.engine.run(serve_inprocess.scores, *few)
 
-    def round(self, title: str, plan: Plan, seconds: float) -> Round:
-        """Every phase once, so that all see the same load of the machine."""
+    def round(self, number: int, plan: Plan, seconds: float) -> Round:
+        """Every phase once, so that all see the same load of the machine; 0 is the warm-up."""
+        title = f"round {number} of {plan.pairs * plan.rounds}" if number else "warm-up"
         stolen, began = stolen_s(), time.perf_counter()
         progress(f"{title}: {plan.in_flight} in flight, over gRPC and in process")
         grpc, inprocess = self._pair(plan.in_flight, seconds)
         progress(f"{title}: one in flight, over gRPC and in process")
         num_slices = max(1, round(seconds / SLICE_S))
-        slices = [self._pair(1, seconds / num_slices) for _ in range(num_slices)]
+        places = range(number * num_slices, (number + 1) * num_slices)
+        slices = [self._pair(1, seconds / num_slices, SLICE_CALLS * place) for place in places]
         progress(f"{title}: health under load")
         checked, checks = self._health(plan, seconds)
         phases = {
@@ -160,16 +174,17 @@ class _Sides:
         cores_s = (os.cpu_count() or 1) * (time.perf_counter() - began)
         return Round(phases, added_ms, checks, (stolen_s() - stolen) / cores_s)
 
-    def _pair(self, in_flight: int, seconds: float) -> tuple[Phase, Phase]:
-        """Calls over gRPC, and as many at a time in process."""
-        return self._grpc(in_flight, seconds), self._inprocess(in_flight, seconds)
+    def _pair(self, in_flight: int, seconds: float, first: int = 0) -> tuple[Phase, Phase]:
+        """Calls over gRPC, and as many at a time in process, from the same one on."""
+        load = in_flight, seconds, first % len(self.calls)
+        return self._grpc(*load), self._inprocess(*load)
 
-    def _grpc(self, in_flight: int, seconds: float) -> Phase:
-        args = (self.address, self.calls, in_flight, seconds)
+    def _grpc(self, in_flight: int, seconds: float, first: int) -> Phase:
+        args = (self.address, self.calls, in_flight, seconds, first)
         return _timed(self.server_pid, lambda: Scoring(self.load.run(serve_load.rank, *args), 0))
 
-    def _inprocess(self, in_flight: int, seconds: float) -> Phase:
-        args = (self.settings, self.calls, in_flight, seconds)
+    def _inprocess(self, in_flight: int, seconds: float, first: int) -> Phase:
+        args = (self.settings, self.calls, in_flight, seconds, first)
         return _timed(self.engine.pid, lambda: self.engine.run(serve_inprocess.score, *args))
 
     def _health(self, plan: Plan, seconds: float) -> tuple[Phase, list[float]]:
@@ -187,11 +202,14 @@ class _Sides:
 
 
 @contextmanager
-def _sides(settings: Settings, calls: Calls) -> Iterator[_Sides]:
+def _sides(settings: Settings, calls: Calls, *, engine_first: bool) -> Iterator[_Sides]:
+    """``engine_first``: whether the engine gets its memory before the server does."""
     with ExitStack() as stack:
         progress("starting the server, the engine and their callers")
-        address, pid = stack.enter_context(server(settings))
         engine, load, probe = (stack.enter_context(worker()) for _ in range(3))
+        if engine_first:
+            engine.run(serve_inprocess.describe, settings, calls)
+        address, pid = stack.enter_context(server(settings))
         yield _Sides(settings, calls, address, pid, engine, load, probe)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +14,13 @@ from rankloom_features.encoder import Encoder
 from rankloom_features.events import Event, EventLog, History, history_of, known_events
 from rankloom_features.tabular import (
     COLLABORATIVE,
+    Profile,
     TabularFeatures,
     schema_digest,
     with_collaborative,
 )
+
+MAX_KEPT_USERS = 4096  # some kilobytes each
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,9 @@ class FeatureProvider:
         self.num_columns = len(names)
         self.log = log
         self._tabular = tabular
+        # The log does not change, and who has asked will soon ask again.
+        past_of_user = partial(_past_of_user, catalogue, tabular, log)
+        self._past_of_user = lru_cache(MAX_KEPT_USERS)(past_of_user)
 
     def features(self, query: UserQuery) -> UserFeatures:
         """Features of one user; a user without events is cold, not an error."""
@@ -66,23 +73,20 @@ class FeatureProvider:
 
     def features_of_many(self, queries: Sequence[UserQuery]) -> tuple[UserFeatures, ...]:
         """Features in the order of the queries; vectors are encoded in one run."""
-        events = [known_events(self._events_of(query), self.catalogue) for query in queries]
-        histories = [history_of(rows, self.catalogue) for rows in events]
+        pasts = [self._past_of(query) for query in queries]
         candidates = [self.catalogue.traits_of(query.candidates) for query in queries]
-        vectors, logits = self._encode(histories, candidates)
+        vectors, logits = self._encode([past.history for past in pasts], candidates)
         return tuple(
             UserFeatures(
                 vector=vector,
                 epoch=self.encoder.epoch,
-                cold=not rows,
-                events=rows,
+                cold=not past.events,
+                events=past.events,
                 log_position=self.log.position,
-                tabular=self._matrix(history, own, row),
+                tabular=self._matrix(past.profile, own, row),
                 schema_digest=self.schema_digest,
             )
-            for rows, history, own, vector, row in zip(
-                events, histories, candidates, vectors, logits, strict=True
-            )
+            for past, own, vector, row in zip(pasts, candidates, vectors, logits, strict=True)
         )
 
     def _encode(
@@ -96,13 +100,34 @@ class FeatureProvider:
         return self.encoder.encode_and_score(histories, places)
 
     def _matrix(
-        self, history: History, candidates: ItemTraits, logits: NDArray[np.float32]
+        self, profile: Profile, candidates: ItemTraits, logits: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        matrix = self._tabular.matrix(history, candidates)
+        matrix = self._tabular.matrix(profile, candidates)
         num = len(candidates.index)
         return with_collaborative(matrix, logits[:num], candidates.index >= 0)
 
-    def _events_of(self, query: UserQuery) -> tuple[Event, ...]:
+    def _past_of(self, query: UserQuery) -> _Past:
         if query.history is not None:
-            return query.history
-        return self.log.events_of(query.user_id or "")
+            return _past(self.catalogue, self._tabular, query.history)
+        return self._past_of_user(query.user_id or "")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Past:
+    """A user's events whose items are known, and what is made of them alone."""
+
+    events: tuple[Event, ...]
+    history: History
+    profile: Profile
+
+
+def _past(catalogue: Catalogue, tabular: TabularFeatures, events: Sequence[Event]) -> _Past:
+    known = known_events(events, catalogue)
+    history = history_of(known, catalogue)
+    return _Past(known, history, tabular.profile(history))
+
+
+def _past_of_user(
+    catalogue: Catalogue, tabular: TabularFeatures, log: EventLog, user_id: str
+) -> _Past:
+    return _past(catalogue, tabular, log.events_of(user_id))

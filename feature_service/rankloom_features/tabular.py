@@ -7,7 +7,7 @@ the caller may see; none needs to know when, or by what protocol, labels were hi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,6 +97,25 @@ class ItemStatistics:
         return (drawn / (self.rows + MEAN_PRIOR_ROWS)).astype(np.float32)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Profile:
+    """What a user's events say, whatever the candidates; one serves for many of them.
+
+    ``values``: those of the user's own columns. ``residual``: (n,) how much more each event
+    was liked than its item and the user's level have it; ``year``: (n,) of its item.
+    ``attributes``: level, share and count of each, (A,). ``together``: (k,) factors of what
+    was liked, of what was liked lately, of what was rated and of what was rated higher; NaN
+    where there is no such event. ``liked``: (m,) catalogue places.
+    """
+
+    values: Mapping[str, float]
+    residual: NDArray[np.float32]
+    year: NDArray[np.float32]
+    attributes: tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]
+    together: tuple[NDArray[np.floating], ...]
+    liked: NDArray[np.int64]
+
+
 class TabularFeatures:
     """Builds the feature matrix from one set of item statistics. Immutable."""
 
@@ -112,16 +131,29 @@ class TabularFeatures:
         self.names = column_names(catalogue)
         self.schema_digest = schema_digest(self.names)
 
-    def matrix(self, history: History, candidates: ItemTraits) -> NDArray[np.float32]:
+    def profile(self, history: History) -> Profile:
+        """What the events say of their user."""
+        values = self._user(history)
+        plain = history.liked - self._mean[history.index]
+        residual = (plain - values["user_level"]).astype(np.float32)
+        return Profile(
+            values=values,
+            residual=residual,
+            year=self._traits.year[history.index],
+            attributes=self._attributes(history, residual),
+            together=self._together(history, plain, residual),
+            liked=history.index[history.liked],
+        )
+
+    def matrix(self, profile: Profile, candidates: ItemTraits) -> NDArray[np.float32]:
         """(n, len(names)) float32 for n candidates; NaN where a value is not known."""
         known = candidates.index >= 0
         place = np.where(known, candidates.index, 0)
         mean = np.where(known, self._mean[place], np.float32(self._overall))
         log_count = np.where(known, self._log_count[place], np.float32(0.0))
-        user = self._user(history)
-        pair = self._pair(history, candidates, mean, log_count, user)
+        pair = self._pair(profile, candidates, mean, log_count)
         item = {"item_log_count": log_count, "item_mean": mean, "item_year": candidates.year}
-        columns: dict[str, NDArray[np.floating] | float] = {**item, **user, **pair}
+        columns: dict[str, NDArray[np.floating] | float] = {**item, **profile.values, **pair}
         matrix = np.empty((len(candidates.index), len(self.names)), np.float32)
         for column, name in enumerate(_COMPUTED):
             matrix[:, column] = columns[name]
@@ -129,7 +161,7 @@ class TabularFeatures:
         return matrix
 
     def _user(self, history: History) -> dict[str, float]:
-        """What is known of the user, whatever the candidate."""
+        """The user's own columns."""
         liked, mean = history.liked, self._mean[history.index]
         log_count, year = self._log_count[history.index], self._traits.year[history.index]
         residual = liked - mean
@@ -148,91 +180,102 @@ class TabularFeatures:
             "user_liked_year": _nanmean(year[liked]),
         }
 
-    def _pair(
-        self,
-        history: History,
-        candidates: ItemTraits,
-        mean: NDArray[np.float32],
-        log_count: NDArray[np.float32],
-        user: dict[str, float],
-    ) -> dict[str, NDArray[np.floating]]:
-        """What the user's past says about these very candidates."""
-        residual = (history.liked - self._mean[history.index] - user["user_level"]).astype(
-            np.float32
-        )
-        year_level = self._year_level(history, residual, candidates.year)
-        attributes = self._attribute_levels(history, residual, candidates.attributes)
-        together = self._together(history, residual, candidates.index)
-        return (
-            attributes
-            | together
-            | {
-                "pair_year_gap": candidates.year - user["user_liked_year"],
-                "pair_year_level": year_level,
-                "pair_log_count_gap": log_count - user["user_liked_log_count"],
-                "pair_item_mean_gap": mean - user["user_liked_item_mean"],
-                "pair_expected": mean
-                + user["user_level"]
-                + attributes["pair_attribute_level_mean"]
-                + year_level,
-            }
-        )
-
-    def _attribute_levels(
-        self,
-        history: History,
-        residual: NDArray[np.float32],
-        attributes: NDArray[np.float32],
-    ) -> dict[str, NDArray[np.floating]]:
-        """How far the user likes the candidates' attributes more than others do."""
+    def _attributes(
+        self, history: History, residual: NDArray[np.float32]
+    ) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]:
+        """How far the user likes each attribute more than others do, how often, of how many."""
         own = self._traits.attributes[history.index]
         count = own.sum(axis=0)
         level = (residual @ own) / (count + LEVEL_PRIOR_ROWS)
         liked = own[history.liked].sum(axis=0)
         prior = MEAN_PRIOR_ROWS * self._attribute_share
         share = (liked + prior) / (history.liked.sum() + MEAN_PRIOR_ROWS) - self._attribute_share
-        num = np.maximum(attributes.sum(axis=1), 1.0)
-        has = attributes > 0
-        none = ~has.any(axis=1)
-        lowest = np.where(has, level, np.inf).min(axis=1, initial=np.inf)
-        highest = np.where(has, level, -np.inf).max(axis=1, initial=-np.inf)
-        return {
-            "pair_attribute_level_mean": _products(attributes, level) / num,
-            "pair_attribute_level_min": np.where(none, 0.0, lowest),
-            "pair_attribute_level_max": np.where(none, 0.0, highest),
-            "pair_attribute_share": _products(attributes, share) / num,
-            "pair_attribute_log_count": np.log1p(_products(attributes, count) / num),
-        }
+        return level, share, count
 
     def _together(
-        self, history: History, residual: NDArray[np.float32], index: NDArray[np.int64]
+        self, history: History, plain: NDArray[np.float32], residual: NDArray[np.float32]
+    ) -> tuple[NDArray[np.floating], ...]:
+        """Factors that the candidates' own are multiplied by, see Profile."""
+        liked = self._co_liking[history.index[history.liked]]
+        rated = self._co_rating[history.index]
+        none = np.full(liked.shape[1], np.nan, dtype=np.float32)
+        liking = [
+            rows.mean(axis=0) if len(rows) else none for rows in (liked, liked[-RECENT_LIKES:])
+        ]
+        if not len(history):
+            return *liking, np.full(rated.shape[1], np.nan), np.full(rated.shape[1], np.nan)
+        return *liking, plain @ rated, (residual - residual.mean()) @ rated
+
+    def _pair(
+        self,
+        profile: Profile,
+        candidates: ItemTraits,
+        mean: NDArray[np.float32],
+        log_count: NDArray[np.float32],
+    ) -> dict[str, NDArray[np.floating]]:
+        """What the user's past says about these very candidates."""
+        user = profile.values
+        year_level = _year_level(profile, candidates.year)
+        attributes = _attribute_levels(profile, candidates.attributes)
+        expected = mean + user["user_level"] + attributes["pair_attribute_level_mean"] + year_level
+        return (
+            attributes
+            | self._co_columns(profile, candidates.index)
+            | {
+                "pair_year_gap": candidates.year - user["user_liked_year"],
+                "pair_year_level": year_level,
+                "pair_log_count_gap": log_count - user["user_liked_log_count"],
+                "pair_item_mean_gap": mean - user["user_liked_item_mean"],
+                "pair_expected": expected,
+            }
+        )
+
+    def _co_columns(
+        self, profile: Profile, index: NDArray[np.int64]
     ) -> dict[str, NDArray[np.floating]]:
         """How far the candidates go together with what the user liked and rated."""
         names = [name for name in _PAIR if name.startswith("pair_co_")]
         values = np.full((len(names), len(index)), np.nan, dtype=np.float32)
         known = index >= 0
-        if len(history) and known.any():
-            rating, rated = self._co_rating[index[known]], self._co_rating[history.index]
-            num = len(history) + LEVEL_PRIOR_ROWS
-            plain = history.liked - self._mean[history.index]
-            values[3, known] = _products(rating, plain @ rated) / num
-            values[4, known] = _products(rating, (residual - residual.mean()) @ rated) / num
-            liked = self._co_liking[history.index[history.liked]]
-            if len(liked):
-                liking = self._co_liking[index[known]]
-                values[0, known] = _products(liking, liked.mean(axis=0))
-                values[1, known] = _all_products(liking, liked).max(axis=1)
-                values[2, known] = _products(liking, liked[-RECENT_LIKES:].mean(axis=0))
+        if known.any():
+            liking, rating = self._co_liking[index[known]], self._co_rating[index[known]]
+            liked, lately, rated, lifted = profile.together
+            num = len(profile.residual) + LEVEL_PRIOR_ROWS
+            values[0, known] = _products(liking, liked)
+            if len(profile.liked):
+                each = _all_products(liking, self._co_liking[profile.liked])
+                values[1, known] = each.max(axis=1)
+            values[2, known] = _products(liking, lately)
+            values[3, known] = _products(rating, rated) / num
+            values[4, known] = _products(rating, lifted) / num
         return dict(zip(names, values, strict=True))
 
-    def _year_level(
-        self, history: History, residual: NDArray[np.float32], year: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """The user's level among items of about the candidate's year."""
-        gap = np.abs(year[:, None] - self._traits.year[history.index][None, :])
-        near = np.fmax(np.exp(-gap / YEAR_SCALE), np.float32(0.0))  # an unknown year is near none
-        level = _products(near, residual) / (near.sum(axis=1) + LEVEL_PRIOR_ROWS)
-        return np.asarray(level, np.float32)
+
+def _attribute_levels(
+    profile: Profile, attributes: NDArray[np.float32]
+) -> dict[str, NDArray[np.floating]]:
+    """How far the user likes the candidates' attributes more than others do."""
+    level, share, count = profile.attributes
+    num = np.maximum(attributes.sum(axis=1), 1.0)
+    has = attributes > 0
+    none = ~has.any(axis=1)
+    lowest = np.where(has, level, np.inf).min(axis=1, initial=np.inf)
+    highest = np.where(has, level, -np.inf).max(axis=1, initial=-np.inf)
+    return {
+        "pair_attribute_level_mean": _products(attributes, level) / num,
+        "pair_attribute_level_min": np.where(none, 0.0, lowest),
+        "pair_attribute_level_max": np.where(none, 0.0, highest),
+        "pair_attribute_share": _products(attributes, share) / num,
+        "pair_attribute_log_count": np.log1p(_products(attributes, count) / num),
+    }
+
+
+def _year_level(profile: Profile, year: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The user's level among items of about the candidate's year."""
+    gap = np.abs(year[:, None] - profile.year[None, :])
+    near = np.fmax(np.exp(-gap / YEAR_SCALE), np.float32(0.0))  # an unknown year is near none
+    level = _products(near, profile.residual) / (near.sum(axis=1) + LEVEL_PRIOR_ROWS)
+    return np.asarray(level, np.float32)
 
 
 def with_collaborative(

@@ -55,11 +55,12 @@ def test_both_sides_do_the_same_work_and_every_process_is_ended(
     calls = serve.bundle.calls_of(tiny_bundle)[:NUM_CALLS]
     resource_tracker.ensure_running()  # a process that multiprocessing keeps
     before = serve.processes.children()
-    found = serve.study.study(settings, calls, serve.study.Plan(0.3, rounds=2))
+    found = serve.study.study(settings, calls, serve.study.Plan(0.3, pairs=2, rounds=1))
     assert serve.processes.children() == before
     assert found.difference <= serve.study.TOLERANCE
     assert (found.prompts.prefix_tokens, found.prompts.candidate_tokens) == (205, 12)
     assert sum(found.prompts.routes.values()) == NUM_CALLS
+    assert len(found.rounds) == 2
     for each in found.rounds:
         assert each.phases.keys() == PHASES
         assert all(phase.cpu_s > 0 and phase.wall_s >= 0.3 for phase in each.phases.values())
@@ -124,6 +125,9 @@ async def test_callers_wait_for_answers_and_all_that_began_counts(
     assert len(latencies) == len(seen) >= 8
     assert seen[:4] == ["a", "b", "c", "a"]
     assert min(latencies) >= 0.05
+    seen.clear()
+    await serve.load.closed_loop(work, "abc", 4, 0.01, 2)
+    assert seen == ["c", "a", "b", "c"]
 
 
 async def test_a_check_that_a_stalled_server_delays_is_timed_from_when_it_was_due(

@@ -8,6 +8,7 @@ import pytest
 from feature_service.feature_bundle import DIM, EVENTS, ITEMS, KNOWN_USER
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import open_bundle
+from rankloom_features import provider as provider_module
 from rankloom_features.catalogue import CatalogueError, Item
 from rankloom_features.encoder import EncoderError
 from rankloom_features.events import Event, EventLogError, history_of
@@ -72,6 +73,29 @@ def test_the_last_column_is_the_collaborative_models_logit(provider: FeatureProv
     expected = [logits[0, 0], np.nan, logits[0, 1]]
     assert found == pytest.approx(expected, abs=1e-5, nan_ok=True)
     assert logits.any()
+
+
+def test_who_comes_again_has_the_same_features(provider: FeatureProvider) -> None:
+    """What is kept of a user is kept of nobody else, nor of an inline history."""
+    known, stranger = UserQuery(KNOWN_USER, None, ITEMS), UserQuery("nobody", None, ITEMS)
+    inline = UserQuery(None, (Event("item-2", False), Event("item-1", True)), ITEMS)
+    first, *rest = (provider.features(query) for query in (known, stranger, inline))
+    assert len({features.tabular.tobytes() for features in (first, *rest)}) == 3
+    again = [provider.features(query) for query in (inline, known, stranger)]
+    for one, other in zip((rest[1], first, rest[0]), again, strict=True):
+        assert one.tabular.tobytes() == other.tabular.tobytes()
+        assert one.vector.tobytes() == other.vector.tobytes()
+        assert one.events == other.events
+
+
+def test_only_so_many_users_are_kept(
+    provider_bytes: Bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provider_module, "MAX_KEPT_USERS", 2)
+    provider = provider_from_bytes(**provider_bytes)
+    found = [provider.features(UserQuery(f"user {n}", None, ITEMS)) for n in range(5)]
+    assert len({features.tabular.tobytes() for features in found}) == 1
+    assert provider._past_of_user.cache_info().currsize == 2
 
 
 def test_an_inline_history_wins(provider: FeatureProvider) -> None:

@@ -44,7 +44,7 @@ MIXED = history((0, True), (3, False), (7, True))
 
 
 def row_of(past: History, item: Item) -> dict[str, float]:
-    matrix = FEATURES.matrix(past, CATALOGUE.traits_of([item]))
+    matrix = FEATURES.matrix(FEATURES.profile(past), CATALOGUE.traits_of([item]))
     return dict(zip(FEATURES.names, matrix[0].tolist(), strict=True))
 
 
@@ -54,7 +54,7 @@ def unknown_values(row: dict[str, float]) -> set[str]:
 
 
 def test_shape_names_and_type() -> None:
-    matrix = FEATURES.matrix(MIXED, traits(1, 2))
+    matrix = FEATURES.matrix(FEATURES.profile(MIXED), traits(1, 2))
     assert matrix.shape == (2, len(FEATURES.names))
     assert matrix.dtype == np.float32
     assert FEATURES.names == column_names(CATALOGUE)
@@ -64,7 +64,7 @@ def test_shape_names_and_type() -> None:
 
 
 def test_the_collaborative_logit_is_the_last_column() -> None:
-    matrix = FEATURES.matrix(MIXED, traits(1, 2, 3))
+    matrix = FEATURES.matrix(FEATURES.profile(MIXED), traits(1, 2, 3))
     logits, known = np.array([0.5, -1.0, 2.0], np.float32), np.array([True, False, True])
     found = with_collaborative(matrix, logits, known)
     assert found[:, :-1].tobytes() == matrix.tobytes()
@@ -73,7 +73,7 @@ def test_the_collaborative_logit_is_the_last_column() -> None:
 
 
 def test_no_candidates_give_no_rows() -> None:
-    assert FEATURES.matrix(MIXED, traits()).shape == (0, len(FEATURES.names))
+    assert FEATURES.matrix(FEATURES.profile(MIXED), traits()).shape == (0, len(FEATURES.names))
 
 
 def test_the_digest_tells_columns_apart() -> None:
@@ -193,9 +193,9 @@ def test_values_are_what_the_names_say(seed: int, length: int, place: int) -> No
 @given(seeds, st.integers(0, 60))
 def test_one_candidate_alone_has_the_very_row_that_it_has_in_bulk(seed: int, length: int) -> None:
     past = random_history(np.random.default_rng(seed), length)
-    bulk = FEATURES.matrix(past, traits(*EVERY))
+    bulk = FEATURES.matrix(FEATURES.profile(past), traits(*EVERY))
     for place in EVERY:
-        alone = FEATURES.matrix(past, traits(place))
+        alone = FEATURES.matrix(FEATURES.profile(past), traits(place))
         assert alone.tobytes() == bulk[place : place + 1].tobytes()
 
 
@@ -204,8 +204,10 @@ def test_one_candidate_alone_has_the_very_row_that_it_has_in_bulk(seed: int, len
 def test_the_order_of_candidates_does_not_matter(seed: int) -> None:
     random = np.random.default_rng(seed)
     past, order = random_history(random, 9), random.permutation(NUM_ITEMS)
-    bulk = FEATURES.matrix(past, traits(*EVERY))
-    assert FEATURES.matrix(past, traits(*order)).tobytes() == bulk[order].tobytes()
+    bulk = FEATURES.matrix(FEATURES.profile(past), traits(*EVERY))
+    assert (
+        FEATURES.matrix(FEATURES.profile(past), traits(*order)).tobytes() == bulk[order].tobytes()
+    )
 
 
 def test_a_large_candidate_set_scores_as_its_rows_alone() -> None:
@@ -219,8 +221,8 @@ def test_a_large_candidate_set_scores_as_its_rows_alone() -> None:
     factors = random.normal(size=(2, num, rank)).astype(np.float32)
     features = TabularFeatures(catalogue, ItemStatistics(rows, rows / 2, *factors))
     past = History(random.integers(0, num, 200), random.random(200) < 0.5)
-    bulk = features.matrix(past, catalogue.traits_at(np.arange(500)))
+    bulk = features.matrix(features.profile(past), catalogue.traits_at(np.arange(500)))
     for place in range(0, 500, 25):
-        alone = features.matrix(past, catalogue.traits_at(np.array([place])))[0]
+        alone = features.matrix(features.profile(past), catalogue.traits_at(np.array([place])))[0]
         different = np.flatnonzero(alone != bulk[place])
         assert [features.names[column] for column in different] == []

@@ -89,7 +89,9 @@ def test_rows_that_are_not_for_training_have_the_served_features(dataset: Datase
     for place in range(0, len(view.rows), 1 + len(view.rows) // 100):
         row = int(view.rows[place])
         candidate = dataset.catalogue.traits_at(dataset.log.item[row : row + 1])
-        served = features.served.matrix(view.history_before(dataset.log, row), candidate)[0]
+        served = features.served.matrix(
+            features.served.profile(view.history_before(dataset.log, row)), candidate
+        )[0]
         assert served.tobytes() == table.features[place, :-1].tobytes()
         assert table.label[place] == dataset.log.liked[row]
         assert table.user[place] == dataset.log.user[row]

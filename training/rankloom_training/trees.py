@@ -133,7 +133,9 @@ class HeldOutFeatures:
         held_out = self._held_out[self.fold[self._log.user[row]]]
         features = held_out if self._train[row] else self.served
         candidate = self._catalogue.traits_at(self._log.item[row : row + 1])
-        return np.asarray(features.matrix(view.history_before(self._log, row), candidate)[0])
+        return np.asarray(
+            features.matrix(features.profile(view.history_before(self._log, row)), candidate)[0]
+        )
 
 
 def user_folds(num_users: int, seed: int) -> NDArray[np.int64]:
