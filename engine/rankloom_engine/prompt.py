@@ -95,6 +95,14 @@ class PromptFormat:
             raise ModelError("prompt: unreadable") from error
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Past:
+    """A user's past as the model reads it: one for all prompts about the user."""
+
+    prefix: Segment
+    num_events: int
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One request: the user's past, and the candidates that each follow it."""
@@ -132,20 +140,24 @@ class PromptBuilder:
         self._events: dict[tuple[int, bool], Segment] = {}
         self._frames: dict[int, Segment] = {}
 
+    def past(self, events: Sequence[PromptEvent]) -> Past:
+        """As many of the events as the format has room for, the newest."""
+        recent = events[-self.format.max_events :] if self.format.max_events else ()
+        return Past(self.prefix(recent), len(recent))
+
     def prompt(
         self,
+        past: Past,
         vector: NDArray[np.float32],
-        events: Sequence[PromptEvent],
         candidates: Sequence[PromptCandidate],
         tabular: NDArray[np.float32],
     ) -> Prompt:
         """One request's tokens: ``vector`` (dim,), ``tabular`` (candidates, columns)."""
-        recent = events[-self.format.max_events :] if self.format.max_events else ()
         segments = tuple(
             self.candidate(candidate, vector, row)
             for candidate, row in zip(candidates, tabular, strict=True)
         )
-        return Prompt(self.prefix(recent), segments, len(recent))
+        return Prompt(past.prefix, segments, past.num_events)
 
     def prefix(self, events: Sequence[PromptEvent]) -> Segment:
         """The user's past, oldest first."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rankloom_adapters.calibration import Calibration
 from rankloom_adapters.gate import Gate
 from rankloom_engine.explain import Speech
-from rankloom_engine.prompt import Prompt, PromptBuilder, PromptCandidate, PromptEvent
+from rankloom_engine.prompt import Past, Prompt, PromptBuilder, PromptCandidate, PromptEvent
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,15 +34,19 @@ class Weaver:
     calibration: Calibration
     builder: PromptBuilder
 
+    def past(self, events: Sequence[PromptEvent]) -> Past:
+        """A user's past as the model reads it."""
+        return self.builder.past(events)
+
     def prompt(
         self,
+        past: Past,
         vector: NDArray[np.float32],
-        events: Sequence[PromptEvent],
         candidates: Sequence[PromptCandidate],
         tabular: NDArray[np.float32],
     ) -> Prompt:
         """One request's tokens: ``vector`` (dim,), ``tabular`` (candidates, columns)."""
-        return self.builder.prompt(vector, events, candidates, tabular)
+        return self.builder.prompt(past, vector, candidates, tabular)
 
     @property
     def stops(self) -> frozenset[int]:

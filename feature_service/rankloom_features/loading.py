@@ -9,6 +9,7 @@ from rankloom_features.catalogue import Catalogue
 from rankloom_features.encoder import Encoder
 from rankloom_features.events import EventLog
 from rankloom_features.provider import FeatureProvider
+from rankloom_features.scorer import scorer_from_bytes
 from rankloom_features.tabular import ItemStatistics, TabularFeatures
 
 
@@ -17,18 +18,19 @@ class StatisticsError(ValueError):
 
 
 def provider_from_bytes(
-    *, catalogue: bytes, events: bytes, encoder: bytes, item_statistics: bytes
+    *, catalogue: bytes, events: bytes, encoder: bytes, item_vectors: bytes, item_statistics: bytes
 ) -> FeatureProvider:
-    """A provider from its four parts.
+    """A provider from its five parts.
 
     Raises CatalogueError, EventLogError, EncoderError or StatisticsError, all ValueErrors.
     """
     items = Catalogue.from_bytes(catalogue)
     model = Encoder(encoder)
     model.check_num_items(len(items))
+    scorer = scorer_from_bytes(model, item_vectors, len(items))
     statistics = statistics_from_bytes(item_statistics, len(items))
     return FeatureProvider(
-        items, EventLog.from_bytes(events), model, TabularFeatures(items, statistics)
+        items, EventLog.from_bytes(events), model, scorer, TabularFeatures(items, statistics)
     )
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankloom_features.catalogue import Catalogue, Item, ItemTraits
+from rankloom_features.catalogue import Catalogue, Item
 from rankloom_features.encoder import Encoder
-from rankloom_features.events import Event, EventLog, History, history_of, known_events
+from rankloom_features.events import Event, EventLog, history_of, known_events
+from rankloom_features.scorer import Scorer
 from rankloom_features.tabular import (
     COLLABORATIVE,
     Profile,
@@ -32,15 +33,23 @@ class UserQuery:
     candidates: tuple[Item, ...] = ()
 
 
+class PastKey:
+    """Stands for a user's past: for the same one as long as it is the same."""
+
+    __slots__ = ("__weakref__",)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class UserFeatures:
     """Features of one user.
 
-    ``vector``: (dim,) float32 in the space that ``epoch`` names. ``cold``: nothing was
+    ``past``: of which all but the last two are made; what else is made of it can be kept
+    by it. ``vector``: (dim,) float32 in the space that ``epoch`` names. ``cold``: nothing was
     known. ``events``: those whose items the catalogue knows, oldest first.
     ``tabular``: (candidates, columns) float32, NaN where a value is not known.
     """
 
+    past: PastKey
     vector: NDArray[np.float32]
     epoch: str
     cold: bool
@@ -54,80 +63,69 @@ class FeatureProvider:
     """Computes features in this process. Immutable; safe from several threads."""
 
     def __init__(
-        self, catalogue: Catalogue, log: EventLog, encoder: Encoder, tabular: TabularFeatures
+        self,
+        catalogue: Catalogue,
+        log: EventLog,
+        encoder: Encoder,
+        scorer: Scorer,
+        tabular: TabularFeatures,
     ) -> None:
         self.catalogue = catalogue
         self.encoder = encoder
+        self.scorer = scorer
         names = (*tabular.names, COLLABORATIVE)
         self.schema_digest = schema_digest(names)
         self.num_columns = len(names)
         self.log = log
         self._tabular = tabular
+        self._past_of = partial(_past_of, catalogue, encoder, tabular)
         # The log does not change, and who has asked will soon ask again.
-        past_of_user = partial(_past_of_user, catalogue, tabular, log)
+        past_of_user = partial(_past_of_user, self._past_of, log)
         self._past_of_user = lru_cache(MAX_KEPT_USERS)(past_of_user)
 
     def features(self, query: UserQuery) -> UserFeatures:
         """Features of one user; a user without events is cold, not an error."""
-        return self.features_of_many([query])[0]
-
-    def features_of_many(self, queries: Sequence[UserQuery]) -> tuple[UserFeatures, ...]:
-        """Features in the order of the queries; vectors are encoded in one run."""
-        pasts = [self._past_of(query) for query in queries]
-        candidates = [self.catalogue.traits_of(query.candidates) for query in queries]
-        vectors, logits = self._encode([past.history for past in pasts], candidates)
-        return tuple(
-            UserFeatures(
-                vector=vector,
-                epoch=self.encoder.epoch,
-                cold=not past.events,
-                events=past.events,
-                log_position=self.log.position,
-                tabular=self._matrix(past.profile, own, row),
-                schema_digest=self.schema_digest,
-            )
-            for past, own, vector, row in zip(pasts, candidates, vectors, logits, strict=True)
+        candidates = self.catalogue.traits_of(query.candidates)
+        if query.history is not None:
+            past = self._past_of(query.history)
+        else:
+            past = self._past_of_user(query.user_id or "")
+        logits = self.scorer.logits(past.vector, candidates.index)
+        return UserFeatures(
+            past=past.key,
+            vector=past.vector,
+            epoch=self.encoder.epoch,
+            cold=not past.events,
+            events=past.events,
+            log_position=self.log.position,
+            tabular=with_collaborative(self._tabular.matrix(past.profile, candidates), logits),
+            schema_digest=self.schema_digest,
         )
 
-    def _encode(
-        self, histories: Sequence[History], candidates: Sequence[ItemTraits]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Vectors, and logits of each user's candidates, padded to the longest list."""
-        longest = max((len(own.index) for own in candidates), default=0)
-        places = np.zeros((len(histories), max(longest, 1)), dtype=np.int64)
-        for row, own in zip(places, candidates, strict=True):
-            row[: len(own.index)] = own.index + 1
-        return self.encoder.encode_and_score(histories, places)
-
-    def _matrix(
-        self, profile: Profile, candidates: ItemTraits, logits: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        matrix = self._tabular.matrix(profile, candidates)
-        num = len(candidates.index)
-        return with_collaborative(matrix, logits[:num], candidates.index >= 0)
-
-    def _past_of(self, query: UserQuery) -> _Past:
-        if query.history is not None:
-            return _past(self.catalogue, self._tabular, query.history)
-        return self._past_of_user(query.user_id or "")
+    def features_of_many(self, queries: Sequence[UserQuery]) -> tuple[UserFeatures, ...]:
+        """Features in the order of the queries."""
+        return tuple(map(self.features, queries))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Past:
     """A user's events whose items are known, and what is made of them alone."""
 
+    key: PastKey
     events: tuple[Event, ...]
-    history: History
+    vector: NDArray[np.float32]
     profile: Profile
 
 
-def _past(catalogue: Catalogue, tabular: TabularFeatures, events: Sequence[Event]) -> _Past:
+def _past_of(
+    catalogue: Catalogue, encoder: Encoder, tabular: TabularFeatures, events: Sequence[Event]
+) -> _Past:
     known = known_events(events, catalogue)
     history = history_of(known, catalogue)
-    return _Past(known, history, tabular.profile(history))
+    return _Past(PastKey(), known, encoder.encode([history])[0], tabular.profile(history))
 
 
 def _past_of_user(
-    catalogue: Catalogue, tabular: TabularFeatures, log: EventLog, user_id: str
+    past_of: Callable[[Sequence[Event]], _Past], log: EventLog, user_id: str
 ) -> _Past:
-    return _past(catalogue, tabular, log.events_of(user_id))
+    return past_of(log.events_of(user_id))

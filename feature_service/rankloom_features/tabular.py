@@ -279,15 +279,15 @@ def _year_level(profile: Profile, year: NDArray[np.float32]) -> NDArray[np.float
 
 
 def with_collaborative(
-    matrix: NDArray[np.float32], logits: NDArray[np.float32], known: NDArray[np.bool_]
+    matrix: NDArray[np.float32], logits: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """The matrix (n, columns) with the collaborative model's logits (n,) as last column.
 
-    NaN where the model does not know the item: ``known`` (n,) is false.
+    NaN where the model does not know the item.
     """
     joined = np.empty((len(matrix), matrix.shape[1] + 1), np.float32)
     joined[:, :-1] = matrix
-    joined[:, -1] = np.where(known, logits, np.float32(np.nan))
+    joined[:, -1] = logits
     return joined
 
 

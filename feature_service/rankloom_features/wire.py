@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rankloom_features.catalogue import MAX_YEAR, Item
 from rankloom_features.events import MAX_TIME_S, MIN_TIME_S, Event
-from rankloom_features.provider import UserFeatures, UserQuery
+from rankloom_features.provider import PastKey, UserFeatures, UserQuery
 from rankloom_proto.v1 import features_pb2
 
 MAX_USERS = 256
@@ -191,6 +191,7 @@ def features_to_wire(features: UserFeatures) -> features_pb2.UserFeatures:
 def features_from_wire(message: features_pb2.UserFeatures) -> UserFeatures:
     """The features as they came; bytes that are no such array give an empty one."""
     return UserFeatures(
+        past=PastKey(),
         vector=_floats(message.vector),
         epoch=message.epoch,
         cold=message.cold,

@@ -26,7 +26,13 @@ class FeatureParts:
     popularity: NDArray[np.float32]
 
 
-FEATURE_PARTS = (parts.CATALOGUE, parts.EVENTS, parts.ENCODER, parts.ITEM_STATISTICS)
+FEATURE_PARTS = (
+    parts.CATALOGUE,
+    parts.EVENTS,
+    parts.ENCODER,
+    parts.ITEM_VECTORS,
+    parts.ITEM_STATISTICS,
+)
 
 
 def keyring_of(settings: Settings) -> Keyring | None:
@@ -56,6 +62,7 @@ def features_of(bundle: Bundle) -> FeatureParts:
             catalogue=bundle.read(parts.CATALOGUE),
             events=bundle.read(parts.EVENTS),
             encoder=bundle.read(parts.ENCODER),
+            item_vectors=bundle.read(parts.ITEM_VECTORS),
             item_statistics=statistics,
         )
         if not len(provider.catalogue):

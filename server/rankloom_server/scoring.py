@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankloom_adapters.gate import Gate, Mix
+from rankloom_adapters.gate import Mix
 from rankloom_engine import mixture
 from rankloom_engine.calls import Scored, Terms
 from rankloom_engine.errors import EngineFailedError, NonFiniteError
 from rankloom_engine.pool import Seat
-from rankloom_engine.prompt import Prompt, PromptCandidate, PromptEvent
+from rankloom_engine.prompt import Past, Prompt, PromptCandidate, PromptEvent
 from rankloom_engine.runner import EngineRunner
 from rankloom_engine.weaver import Scores, Weaver
 from rankloom_features.catalogue import Catalogue
-from rankloom_features.provider import UserFeatures
+from rankloom_features.provider import PastKey, UserFeatures
 from rankloom_features.ranker import TreeRanker
 from rankloom_server import logs
 from rankloom_server.answers import ExpertWeight, RankedItem, Ranking, Seen, Timing, Weave
@@ -38,6 +39,14 @@ _MIXED = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Woven:
+    """What is made of a user's past alone, and kept as long as that is."""
+
+    mix: Mix
+    past: Past
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Served:
     """All that one generation serves. ``popularity``: (items,) training rows of each item."""
 
@@ -49,6 +58,10 @@ class Served:
     trees: TreeRanker
     weaver: Weaver
     runner: EngineRunner | Seat
+    # Of this generation's gate and tokens: `replace` starts anew.
+    woven: WeakKeyDictionary[PastKey, Woven] = field(
+        init=False, default_factory=WeakKeyDictionary[PastKey, Woven]
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,10 +170,11 @@ def _prepare(
     started = time.perf_counter()
     gate = served.weaver.gate
     vector = np.zeros(gate.dim, dtype=np.float32) if fault else features.vector
-    mix = _mix(gate, vector, query.semantics, known=not (fault or features.cold))
+    woven = _woven(served, features, fault)
+    mix = gate.top1(woven.mix) if query.semantics is Semantics.TOP1 else woven.mix
     prior = cache(partial(served.trees.logits, features.tabular))
     order = _order(query, prior)
-    prompt = _prompt(served, query, features, vector, order)
+    prompt = _prompt(served, query, woven.past, vector, features.tabular, order)
     return Prepared(
         mix=mix,
         weights=mixture.Weights(mix.weights, _MIXED[query.semantics]),
@@ -179,25 +193,37 @@ def _order(query: RankQuery, prior: Callable[[], NDArray[np.float64]]) -> NDArra
     return np.argsort(-prior(), kind="stable")
 
 
+def _woven(served: Served, features: UserFeatures, fault: RungReason | None) -> Woven:
+    """The mix and prefix of a user's past; what two threads make at once is equal."""
+    if fault is None and features.past in served.woven:
+        return served.woven[features.past]
+    gate, catalogue = served.weaver.gate, served.catalogue
+    mix = gate.global_mix() if fault or features.cold else gate.mix(features.vector)
+    events = [
+        PromptEvent(catalogue.items[place], place, event.liked)
+        for event in features.events
+        if (place := catalogue.index(event.item_id)) >= 0
+    ]
+    woven = Woven(mix, served.weaver.past(events))
+    if fault is None:
+        served.woven[features.past] = woven
+    return woven
+
+
 def _prompt(
     served: Served,
     query: RankQuery,
-    features: UserFeatures,
+    past: Past,
     vector: NDArray[np.float32],
+    tabular: NDArray[np.float32],
     order: NDArray[np.int64],
 ) -> Prompt:
     catalogue = served.catalogue
-    candidates = [query.user.candidates[place] for place in order]
-    return served.weaver.prompt(
-        vector,
-        [
-            PromptEvent(catalogue.items[place], place, event.liked)
-            for event in features.events
-            if (place := catalogue.index(event.item_id)) >= 0
-        ],
-        [PromptCandidate(catalogue.resolve(c), catalogue.index(c.item_id)) for c in candidates],
-        features.tabular[order],
-    )
+    items = [query.user.candidates[place] for place in order]
+    candidates = [
+        PromptCandidate(catalogue.resolve(item), catalogue.index(item.item_id)) for item in items
+    ]
+    return served.weaver.prompt(past, vector, candidates, tabular[order])
 
 
 async def score_prepared(
@@ -218,13 +244,6 @@ def terms_of(query: RankQuery, deadline: float) -> Terms:
         return Terms(deadline, query.caller)
     reserve_s = max(PARTIAL_RESERVE_S, PARTIAL_RESERVE * (deadline - time.monotonic()))
     return Terms(deadline - reserve_s, query.caller, partial=True)
-
-
-def _mix(gate: Gate, vector: NDArray[np.float32], semantics: Semantics, *, known: bool) -> Mix:
-    if not known:
-        return gate.global_mix()
-    mix = gate.mix(vector)
-    return gate.top1(mix) if semantics is Semantics.TOP1 else mix
 
 
 def _finish(weaver: Weaver, scored: Scored, prepared: Prepared) -> Scores:

@@ -42,7 +42,7 @@ titles = st.one_of(
 def prompt_of(events: list[PromptEvent], candidates: list[PromptCandidate]) -> Prompt:
     vector = np.full(DIM, 7.0, dtype=np.float32)
     tabular = np.arange(len(candidates) * COLUMNS, dtype=np.float32).reshape(-1, COLUMNS)
-    return BUILDER.prompt(vector, events, candidates, tabular)
+    return BUILDER.prompt(BUILDER.past(events), vector, candidates, tabular)
 
 
 @settings(max_examples=300, deadline=None)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 import numpy as np
+import safetensors.numpy
 import torch
 
 from rankloom_adapters import bundle
@@ -13,6 +13,7 @@ from rankloom_features.catalogue import Catalogue, Item
 from rankloom_features.events import Event, EventLog
 from rankloom_features.export import export
 from rankloom_features.loading import statistics_to_bytes
+from rankloom_features.models.base import CollaborativeModel
 from rankloom_features.models.mf import MatrixFactorisation
 from rankloom_features.tabular import ItemStatistics
 
@@ -27,10 +28,12 @@ EVENTS = tuple(Event(f"item-{place}", place % 2 == 0, 1_000_000.25 + place) for 
 
 def write_feature_bundle(folder: Path) -> Path:
     random = np.random.default_rng(0)
+    model = collaborative_model()
     parts = {
         bundle.CATALOGUE: Catalogue(ITEMS).to_bytes(),
         bundle.EVENTS: EventLog({KNOWN_USER: EVENTS}).to_bytes(),
-        bundle.ENCODER: _encoder(),
+        bundle.ENCODER: export(model),
+        bundle.ITEM_VECTORS: vectors_of(model),
         bundle.ITEM_STATISTICS: statistics_to_bytes(
             ItemStatistics(
                 rows=np.arange(len(ITEMS), dtype=np.float32),
@@ -48,7 +51,14 @@ def write_feature_bundle(folder: Path) -> Path:
     return folder
 
 
-@cache
-def _encoder() -> bytes:
-    torch.manual_seed(0)
-    return export(MatrixFactorisation(len(ITEMS), DIM))
+def collaborative_model(seed: int = 0) -> CollaborativeModel:
+    torch.manual_seed(seed)
+    model = MatrixFactorisation(len(ITEMS), DIM)
+    with torch.no_grad():
+        model.item_bias.weight[1:] = torch.randn(len(ITEMS), 1)
+    return model
+
+
+def vectors_of(model: CollaborativeModel) -> bytes:
+    vectors = model.vectors.weight.detach().numpy()[1:].copy()
+    return bytes(safetensors.numpy.save({"vectors": vectors}))

@@ -31,6 +31,7 @@ def provider_bytes(feature_folder: Path) -> Bytes:
         "catalogue": bundle.read(parts.CATALOGUE),
         "events": bundle.read(parts.EVENTS),
         "encoder": bundle.read(parts.ENCODER),
+        "item_vectors": bundle.read(parts.ITEM_VECTORS),
         "item_statistics": bundle.read(parts.ITEM_STATISTICS),
     }
 
@@ -151,6 +152,7 @@ def test_statistics_round_trip(provider_bytes: Bytes) -> None:
         ("catalogue", CatalogueError),
         ("events", EventLogError),
         ("encoder", EncoderError),
+        ("item_vectors", EncoderError),
         ("item_statistics", StatisticsError),
     ],
 )

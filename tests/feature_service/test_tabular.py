@@ -65,8 +65,7 @@ def test_shape_names_and_type() -> None:
 
 def test_the_collaborative_logit_is_the_last_column() -> None:
     matrix = FEATURES.matrix(FEATURES.profile(MIXED), traits(1, 2, 3))
-    logits, known = np.array([0.5, -1.0, 2.0], np.float32), np.array([True, False, True])
-    found = with_collaborative(matrix, logits, known)
+    found = with_collaborative(matrix, np.array([0.5, np.nan, 2.0], np.float32))
     assert found[:, :-1].tobytes() == matrix.tobytes()
     assert found[:, -1].tolist() == pytest.approx([0.5, math.nan, 2.0], nan_ok=True)
     assert found.dtype == np.float32

@@ -8,11 +8,14 @@ from contextlib import asynccontextmanager
 import grpc
 
 from rankloom_adapters import bundle
+from rankloom_engine.runner import EngineRunner
 from rankloom_features.events import EventLog
 from rankloom_proto.v1.features_pb2 import Candidate
 from rankloom_proto.v1.ranking_pb2 import RankOptions, RankRequest, RankResponse
 from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceStub
 from rankloom_server.app import Parts, ranking_server
+from rankloom_server.features import EmbeddedFeatures, space_of
+from rankloom_server.scoring import Served
 from server.servers import opened, settings
 
 
@@ -24,6 +27,21 @@ async def ranking_channel(parts: Parts, **values: object) -> AsyncIterator[grpc.
         grpc.aio.insecure_channel(target) as channel,
     ):
         yield channel
+
+
+def served_of(parts: Parts) -> Served:
+    """What a generation of this bundle serves, with an engine that is not started."""
+    own, engine = parts.own, parts.engine
+    return Served(
+        bundle_digest="first",
+        catalogue=own.provider.catalogue,
+        popularity=own.popularity,
+        features=EmbeddedFeatures(own.provider),
+        space=space_of(own.provider),
+        trees=parts.trees,
+        weaver=engine.weaver,
+        runner=EngineRunner(engine.decoder, stops=engine.weaver.stops),
+    )
 
 
 def known_user(parts: Parts) -> str:

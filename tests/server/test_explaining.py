@@ -22,13 +22,19 @@ from rankloom_proto.v1 import ranking_pb2
 from rankloom_proto.v1.features_pb2 import Candidate, History, ItemText
 from rankloom_server.answers import ExplainAnswer
 from rankloom_server.app import Parts, ranking_server
-from rankloom_server.features import EmbeddedFeatures, space_of
 from rankloom_server.parse import ExplainQuery, RankQuery
 from rankloom_server.pipeline import RankPipeline
 from rankloom_server.scoring import Served
 from server import rankings
 from server.explanations import explain, request, stubborn, with_options
-from server.rankings import candidates, item_ids, known_user, rank, ranking_channel
+from server.rankings import (
+    candidates,
+    item_ids,
+    known_user,
+    rank,
+    ranking_channel,
+    served_of,
+)
 from server.servers import failure_of, opened, settings
 
 
@@ -180,19 +186,11 @@ async def test_the_sdk_reads_it(parts: Parts) -> None:
 
 @asynccontextmanager
 async def served_by(parts: Parts) -> AsyncIterator[Served]:
-    own, engine = parts.own, parts.engine
-    runner = EngineRunner(engine.decoder, stops=engine.weaver.stops)
+    served = served_of(parts)
+    runner = served.runner
+    assert isinstance(runner, EngineRunner)
     await runner.start()
-    yield Served(
-        bundle_digest="first",
-        catalogue=own.provider.catalogue,
-        popularity=own.popularity,
-        features=EmbeddedFeatures(own.provider),
-        space=space_of(own.provider),
-        trees=parts.trees,
-        weaver=engine.weaver,
-        runner=runner,
-    )
+    yield served
     await runner.close()
 
 

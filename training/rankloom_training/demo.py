@@ -70,6 +70,7 @@ def _rank_for_tastes(bundle: Path, address: str, console: Console) -> None:
         catalogue=opened.read(parts.CATALOGUE),
         events=opened.read(parts.EVENTS),
         encoder=opened.read(parts.ENCODER),
+        item_vectors=opened.read(parts.ITEM_VECTORS),
         item_statistics=opened.read(parts.ITEM_STATISTICS),
     )
     gate = Gate.from_bytes(opened.read(parts.GATE))

@@ -17,7 +17,7 @@ from rankloom_engine.prompt import Prompt, PromptCandidate, PromptEvent
 from rankloom_engine.scheduler import FairQueue
 from rankloom_engine.work import Work
 from rankloom_features.catalogue import Item
-from rankloom_features.events import Event, history_of
+from rankloom_features.events import Event
 from rankloom_features.loading import provider_from_bytes
 from rankloom_features.provider import UserFeatures, UserQuery
 from rankloom_features.ranker import TreeRanker
@@ -95,6 +95,7 @@ class BundleScorer:
             catalogue=bundle.read(parts.CATALOGUE),
             events=bundle.read(parts.EVENTS),
             encoder=bundle.read(parts.ENCODER),
+            item_vectors=bundle.read(parts.ITEM_VECTORS),
             item_statistics=bundle.read(parts.ITEM_STATISTICS),
         )
         self._ranker = TreeRanker(bundle.read(parts.TREES))
@@ -112,16 +113,16 @@ class BundleScorer:
             PromptCandidate(catalogue.resolve(item), catalogue.index(item.item_id))
             for item in request.items
         ]
-        prompt = self.engine.weaver.prompt(features.vector, events, candidates, features.tabular)
+        weaver = self.engine.weaver
+        past = weaver.past(events)
+        prompt = weaver.prompt(past, features.vector, candidates, features.tabular)
         places = np.array([candidate.index for candidate in candidates])
-        history = history_of(features.events, catalogue)
-        _, logits = self.provider.encoder.encode_and_score([history], places[None] + 1)
         return Prepared(
             request.rows,
             features,
             prompt,
             self._ranker.logits(features.tabular),
-            logits[0],
+            self.provider.scorer.logits(features.vector, places),
         )
 
     def margins(

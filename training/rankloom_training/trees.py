@@ -122,9 +122,8 @@ class HeldOutFeatures:
         ``logits``: (rows,) the collaborative model's, out of fold for training rows.
         """
         features = np.stack([self._row(view, int(row)) for row in view.rows])
-        known = np.ones(len(view.rows), dtype=np.bool_)
         return Table(
-            with_collaborative(features, logits, known),
+            with_collaborative(features, logits),
             self._log.liked[view.rows],
             self._log.user[view.rows],
         )
