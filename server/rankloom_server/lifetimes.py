@@ -20,6 +20,7 @@ from rankloom_adapters.rollout.registry import RegistryError
 from rankloom_adapters.rollout.states import Command, Rollout, RolloutError, State, Verb
 from rankloom_adapters.rollout.trial import Trial
 from rankloom_adapters.store import StoreError
+from rankloom_server import logs
 from rankloom_server.config import Settings
 from rankloom_server.errors import StartError
 from rankloom_server.integrity import Integrity
@@ -97,6 +98,7 @@ class RolledOut(Lifetimes):
         self._trials = Trials(self.manager, generations)
         self._integrity = Integrity(loader, state.store)
         self._checking: asyncio.Task[None] | None = None
+        self._resuming: asyncio.Task[None] | None = None
         self.observer = self._trials
 
     async def begin(self, bundle: Path) -> None:
@@ -107,6 +109,7 @@ class RolledOut(Lifetimes):
                 await self._begin_with(bundle)
         except (*_UNSERVABLE, RegistryError, StoreError, RolloutError) as error:
             raise StartError(str(error)) from error
+        self._resuming = asyncio.create_task(self._resume())
         self._checking = asyncio.create_task(self._integrity.run())
         active = self.manager.ledger.rollout(self.manager.ledger.active)
         self.facts.update(bundle_digest=active.bundle_digest, generation=active.generation)
@@ -143,9 +146,17 @@ class RolledOut(Lifetimes):
         """Waits for the commands that have begun."""
         if self._checking is not None:
             self._checking.cancel()
+        if self._resuming is not None:
+            await self._resuming
         await self._trials.close()
         await self.manager.close()
         self._judges.shutdown()
+
+    async def _resume(self) -> None:
+        try:
+            await self.manager.resume()
+        except Exception as error:
+            logs.fault("resuming_failed", error)
 
     async def _begin_with(self, bundle: Path) -> None:
         attempt = f"first {self.manager.ledger.newest}"

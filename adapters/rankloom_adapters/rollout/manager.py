@@ -2,7 +2,8 @@
 
 A bundle is kept, loaded and warmed before anything can be sent to it, and what serves is
 replaced, never taken away first. A command is durable before its effect is seen, so that
-a start after a crash comes to where the last acknowledged command led, or one further.
+a start after a crash comes to where the last acknowledged command led, or one further. Such a
+start serves as soon as what requests are sent to is loaded; the rest follows.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from rankloom_adapters.rollout.states import (
     Rollout,
     RolloutError,
     State,
+    TransitionError,
     Verb,
     after,
 )
@@ -97,6 +99,7 @@ class RolloutManager(Generic[T]):
         self._generations, self._loader = generations, loader
         self._lock = asyncio.Lock()  # of registry and traffic
         self._staging = asyncio.Lock()  # of the store; taken before the other, never after it
+        self._judging = asyncio.Lock()  # of the trial; taken before the first, never after it
         self._running: set[asyncio.Task[Rollout]] = set()
         self.trial: Trial | None = None
         self._terms: tuple[object, ...] | None = None
@@ -108,24 +111,46 @@ class RolloutManager(Generic[T]):
         return self._registry.ledger
 
     async def start(self) -> None:
-        """Serves again what served last; the active generation is loaded first.
+        """Serves again what served last: loads what requests are sent to, and nothing else.
 
-        Another one that cannot be loaded any more is rolled back. One whose staging was cut
-        short stays staged, to be asked for again: were it what ended the process, each start
-        would end so. Raises NotServableError or BundleError where the active one cannot.
+        A canary that cannot be loaded any more is rolled back. Raises NotServableError or
+        BundleError where the active generation cannot.
         """
         async with self._lock:
             if self.ledger.active:
                 active = await self._loaded(self.ledger.active)
                 self._generations.add(self.ledger.active, active)
                 self._generations.direct(Traffic(self.ledger.active))
-            for number, each in self.ledger.rollouts.items():
-                if each.state in LOADED and number != self.ledger.active:
-                    await self._load_or_roll_back(number)
+            trial = self.ledger.rollouts.get(self.ledger.on_trial)
+            if trial and trial.state is State.CANARY:
+                await self._load_or_roll_back(trial.generation)
             self._follow()
             self._try(self.ledger.rollouts.get(self.ledger.on_trial))
+
+    async def resume(self) -> None:
+        """Loads what else was loaded, first what a rollback would lead to; commands wait for it.
+
+        What cannot be loaded any more is rolled back. One whose staging was cut short stays
+        staged, to be asked for again: were it what ended the process, each start would end so.
+        Raises RegistryError; what was not loaded then cannot be promoted.
+        """
+        async with self._lock:
+            for number in self._unloaded():
+                await self._load_or_roll_back(number)
         async with self._staging:
             await self._prune()
+
+    def _unloaded(self) -> list[int]:
+        """What a server before this one had loaded, in the order in which it may be needed."""
+        ledger, loaded = self.ledger, self._generations.serving
+        missing = [
+            number
+            for number, each in ledger.rollouts.items()
+            if each.state in LOADED and number not in loaded
+        ]
+        active = ledger.rollouts.get(ledger.active)
+        soon = (active.back_to if active else 0, ledger.on_trial)
+        return sorted(missing, key=lambda number: (number not in soon, -number))
 
     def staged_before(self, expected: int, key: str, origin: str) -> Rollout | None:
         """What a staging under this key has come to. Raises KeyReusedError.
@@ -184,10 +209,14 @@ class RolloutManager(Generic[T]):
             return warmed
 
     async def _change(self, command: Command) -> Rollout:
+        if command.verb is Verb.PROMOTE:
+            await self._judge_for(command)
         async with self._lock:
             after(self.ledger, command)  # what is wrong anyway is said before the gates are asked
-            if command.verb is Verb.PROMOTE and self.ledger.done(command) is None:
-                self._check_gates(command)
+            if self.ledger.done(command) is None:
+                self._check_loaded(command)
+                if command.verb is Verb.PROMOTE:
+                    self._check_gates(command)
             changed = await self._write(command)
             self._follow()
         if command.verb is Verb.RETIRE and not self._staging.locked():
@@ -206,9 +235,32 @@ class RolloutManager(Generic[T]):
             for digest in self._store.digests - needed:
                 await self._beside(self._store.remove, digest)
 
+    def _check_loaded(self, command: Command) -> None:
+        """Raises TransitionError: where requests would go, something must be loaded."""
+        subject = self.ledger.rollout(command.generation)
+        needed = subject.back_to if command.verb is Verb.ROLL_BACK else command.generation
+        is_sent = command.verb in (Verb.SHADOW, Verb.CANARY, Verb.PROMOTE)
+        is_sent |= command.verb is Verb.ROLL_BACK and subject.state is State.ACTIVE
+        if is_sent and needed not in self._generations.serving:
+            raise TransitionError(
+                f"generation {needed} is not loaded since the server was started: see its log"
+            )
+
+    async def _judge_for(self, command: Command) -> None:
+        """Lets the gates see all there is before a promotion. Raises GatesNotPassedError."""
+        after(self.ledger, command)  # what is refused anyway costs no check
+        if self.ledger.done(command) or not self._asks_gates(command):
+            return
+        judgement = await self._judge(lambda trial: trial.is_unjudged)
+        if judgement is not None and judgement.verdict is Verdict.BREACH:
+            raise GatesNotPassedError(f"it was rolled back: {judgement.reason}")
+
+    def _asks_gates(self, command: Command) -> bool:
+        return not command.forced and bool(self.ledger.active)
+
     def _check_gates(self, command: Command) -> None:
         """Raises GatesNotPassedError; nothing that was not tried is promoted, unless forced."""
-        if command.forced or not self.ledger.active:
+        if not self._asks_gates(command):
             return
         trial = self.trial if self.trial and self.trial.generation == command.generation else None
         if trial is None:
@@ -221,11 +273,16 @@ class RolloutManager(Generic[T]):
 
     async def judge(self) -> Judgement | None:
         """Checks the trial if that is due, and rolls a breach back; None where it is not."""
-        trial = self.trial
-        if trial is None or not trial.is_due:
-            return None
-        judgement = await asyncio.get_running_loop().run_in_executor(self._judges, trial.check())
-        trial.take(judgement)
+        return await self._judge(lambda trial: trial.is_due)
+
+    async def _judge(self, when: Callable[[Trial], bool]) -> Judgement | None:
+        async with self._judging:
+            trial = self.trial
+            if trial is None or not when(trial):
+                return None
+            loop = asyncio.get_running_loop()
+            judgement = await loop.run_in_executor(self._judges, trial.check())
+            trial.take(judgement)
         if judgement.verdict is Verdict.BREACH and trial is self.trial:
             # At once: a command that is being carried out may take long, or the disk be full.
             self._generations.direct(self._traffic())

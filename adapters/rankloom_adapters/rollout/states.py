@@ -100,9 +100,9 @@ class Command:
     """What somebody wants. ``generation``: 0 where one is to be staged.
 
     ``expected``: the generation that the caller believes to be active, 0 for none.
-    ``percent``: of users, for a canary. ``bundle_digest``: of what is staged. ``gates``:
-    what a trial must keep to, as text that this module does not read. ``forced``: a
-    promotion that asks no gate.
+    ``percent``: of users, for a canary; of requests, for a shadow, 0 for all.
+    ``bundle_digest``: of what is staged. ``gates``: what a trial must keep to, as text that
+    this module does not read. ``forced``: a promotion that asks no gate.
     """
 
     verb: Verb

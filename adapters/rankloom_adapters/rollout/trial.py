@@ -36,12 +36,14 @@ class Trial:
     def __init__(self, rollout: Rollout) -> None:
         """Raises ValueError for gates that are none."""
         self.generation, self.state = rollout.generation, rollout.state
+        self.percent = rollout.percent or 100
         self.thresholds = thresholds_of(rollout.gates)
         self.judgement = _NOTHING
         self.num_seen = {Arm.CANARY: 0, Arm.BASELINE: 0}
         self._evidence = Evidence()
         self._num_checks = 0
         self._next_at = self.thresholds.min_samples
+        self._num_judged = 0
         self._alarm = False
 
     def add(self, arm: Arm, observation: Observation) -> None:
@@ -65,10 +67,22 @@ class Trial:
         enough = min(self.num_seen.values()) >= self._next_at
         return self._alarm or enough
 
+    @property
+    def is_unjudged(self) -> bool:
+        """Whether there is enough to judge, and more of it than at the last check."""
+        if self.judgement.verdict is Verdict.BREACH:
+            return False
+        enough = min(self.num_seen.values()) >= self.thresholds.min_samples
+        return enough and self._num_seen > self._num_judged
+
+    @property
+    def _num_seen(self) -> int:
+        return sum(self.num_seen.values())
+
     def check(self) -> Callable[[], Judgement]:
         """Begins a check; what it gives may be called on another thread."""
         self._next_at = max(int(min(self.num_seen.values()) * GROWTH), self._next_at)
-        self._alarm = False
+        self._num_judged, self._alarm = self._num_seen, False
         limits, number = self.thresholds, self._num_checks + 1
         if self.state is State.SHADOW:
             pairs = self._evidence.pairs

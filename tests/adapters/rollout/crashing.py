@@ -48,6 +48,11 @@ class Server:
         loader = Loader(self._load, lambda _: None)
         self.manager = RolloutManager(registry, self.store, self.generations, loader)
 
+    async def start(self) -> None:
+        """As a server does."""
+        await self.manager.start()
+        await self.manager.resume()
+
     async def _load(self, folder: Path) -> str:
         bundle = open_bundle(folder)
         bundle.check()
@@ -72,7 +77,7 @@ def write_bundle(folder: Path, name: str) -> Path:
 
 async def roll_out(server: Server, folder: Path) -> None:
     """A second and a third generation, one rolled back, one promoted and the old one retired."""
-    await server.manager.start()
+    await server.start()
     await _stage(server, folder, "second", 1)
     await _change(server, Verb.SHADOW, 2, 1)
     await _change(server, Verb.CANARY, 2, 1, percent=20)

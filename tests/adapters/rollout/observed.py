@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rankloom_adapters.rollout.evidence import Observation, Pair, Reply, compare
+from rankloom_adapters.rollout.evidence import Observation, Pair, Reply, compare, observe
 
 Floats = NDArray[np.float64]
 GROUPS = ("drama", "comedy", "horror", "global")
@@ -171,4 +171,15 @@ def pairs(
             Reply(float(shadow_latency_s[row]), shadow[row]),
         )
         for row, place in enumerate(rankings.place)
+    ]
+
+
+def alike(num: int) -> list[Observation]:
+    """Rankings of as many users, of one kind."""
+    random = np.random.default_rng(num)
+    return [
+        observe(
+            user, "", 0.1 + 0.01 * random.random(), *random.normal(size=(2, 8)), np.full(8, 0.5)
+        )
+        for user in range(num)
     ]

@@ -100,7 +100,7 @@ def check(folder: Path, acknowledged: list[tuple[int, State]]) -> None:
         found = server.registry.ledger
         assert len(in_state(found, State.ACTIVE)) == 1
         follows(found.rollouts, acknowledged)
-        asyncio.run(server.manager.start())
+        asyncio.run(server.start())
         ledger = server.manager.ledger
         assert ledger.active == found.active
         with server.generations.lease() as lease:

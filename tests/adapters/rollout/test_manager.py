@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from adapters.rollout.commands import command, states
+from adapters.rollout.observed import alike
 from rankloom_adapters.bundle import BundleError, open_bundle, seal
 from rankloom_adapters.generation import Generations, UnknownGenerationError
 from rankloom_adapters.rollout.evidence import Observation
-from rankloom_adapters.rollout.manager import Loader, NotServableError, RolloutManager
+from rankloom_adapters.rollout.judge import Verdict
+from rankloom_adapters.rollout.manager import (
+    GatesNotPassedError,
+    Loader,
+    NotServableError,
+    RolloutManager,
+)
 from rankloom_adapters.rollout.registry import Registry, RegistryError
 from rankloom_adapters.rollout.split import Arm
-from rankloom_adapters.rollout.states import Rollout, RolloutError, State, Verb
+from rankloom_adapters.rollout.states import Rollout, RolloutError, State, TransitionError, Verb
 from rankloom_adapters.rollout.trial import Trial
 from rankloom_adapters.store import BundleStore
 
@@ -28,6 +36,7 @@ class Server:
         self.generations = Generations[str]()
         self.released: list[str] = []
         self.loads = 0
+        self.loading = ""
         self.hold = asyncio.Event()
         self.hold.set()
         self.store = BundleStore(folder / "bundles")
@@ -37,8 +46,9 @@ class Server:
 
     async def _load(self, folder: Path) -> str:
         self.loads += 1
-        await self.hold.wait()
         bundle = open_bundle(folder)
+        self.loading = str(bundle.metadata["name"])
+        await self.hold.wait()
         bundle.check()
         if "unfit" in bundle.metadata:
             raise NotServableError("the gate is of another space")
@@ -150,6 +160,7 @@ async def test_a_start_loads_nothing_that_was_never_loaded(tmp_path: Path) -> No
             server.registry.carry_out(staging)
     with opened(tmp_path) as server:
         await server.manager.start()
+        await server.manager.resume()
         assert server.loads == 1
         expected = {1: State.ACTIVE, 2: State.STAGED, 3: State.STAGED}
         assert states(server.manager.ledger) == expected
@@ -168,6 +179,69 @@ async def test_a_trial_that_cannot_be_loaded_again_is_rolled_back(tmp_path: Path
     with opened(tmp_path) as server:
         await server.manager.start()
         assert states(server.manager.ledger) == {1: State.ACTIVE, 2: State.ROLLED_BACK}
+        assert server.answered_by() == "first"
+
+
+async def with_two_warmed(folder: Path) -> None:
+    with opened(folder) as server:
+        await first_serving(server, folder)
+        for name in ("second", "third"):
+            await server.manager.stage(bundle(folder, name), 1, f"stage {name}")
+
+
+async def test_a_start_serves_before_the_rest_is_loaded(tmp_path: Path) -> None:
+    await with_two_warmed(tmp_path)
+    with opened(tmp_path) as server:
+        await server.manager.start()
+        assert (server.loads, server.generations.serving) == (1, (1,))
+        server.hold.clear()
+        resuming = asyncio.create_task(server.manager.resume())
+        while server.loads < 2:
+            await asyncio.sleep(0.01)
+        promoting = asyncio.create_task(
+            server.manager.change(command(Verb.PROMOTE, 2, 1, forced=True))
+        )
+        await asyncio.sleep(0.05)
+        assert server.answered_by() == "first"
+        assert not promoting.done()
+        server.hold.set()
+        await asyncio.gather(resuming, promoting)
+        assert (server.loads, server.generations.serving) == (3, (1, 2, 3))
+        assert server.answered_by() == "second"
+
+
+async def test_what_a_rollback_leads_to_is_loaded_first(tmp_path: Path) -> None:
+    await with_two_warmed(tmp_path)
+    with opened(tmp_path) as server:
+        await server.manager.start()
+        await server.manager.resume()
+        await server.manager.change(command(Verb.PROMOTE, 3, 1, forced=True))
+    with opened(tmp_path) as server:
+        await server.manager.start()
+        server.hold.clear()
+        resuming = asyncio.create_task(server.manager.resume())
+        while server.loads < 2:
+            await asyncio.sleep(0.01)
+        assert server.loading == "first"
+        server.hold.set()
+        await resuming
+
+
+async def test_nobody_is_sent_to_what_could_not_be_loaded(tmp_path: Path) -> None:
+    await with_two_warmed(tmp_path)
+    with opened(tmp_path) as server:
+        digest = server.registry.ledger.rollout(3).bundle_digest
+        (server.store.folder_of(digest) / "part").write_text("other")
+        await server.manager.start()
+        server.registry._db.execute("PRAGMA query_only=1")  # as a disk that turned read-only
+        with pytest.raises(RegistryError):
+            await server.manager.resume()
+        for verb, percent in ((Verb.PROMOTE, 0), (Verb.CANARY, 50), (Verb.SHADOW, 0)):
+            with pytest.raises(TransitionError, match="generation 3 is not loaded"):
+                await server.manager.change(
+                    command(verb, 3, 1, percent=percent, forced=verb is Verb.PROMOTE)
+                )
+        assert states(server.manager.ledger)[3] is State.WARMED
         assert server.answered_by() == "first"
 
 
@@ -258,6 +332,48 @@ async def test_other_gates_or_another_active_generation_begin_a_trial_anew(tmp_p
         second = on_trial(server)
         assert second is not first
         assert second.thresholds.min_samples == 30
+
+
+async def passed(server: Server, folder: Path) -> Trial:
+    """A trial whose gates have passed, and whose next check is not due for a while."""
+    user = await canary(server, folder)
+    gates = '{"min_samples": 40}'
+    await server.manager.change(command(Verb.CANARY, 2, 1, "gates", percent=50, gates=gates))
+    see(on_trial(server), alike(40), alike(40))
+    judgement = await server.manager.judge()
+    assert judgement is not None
+    assert judgement.verdict is Verdict.PASS, judgement.reason
+    assert server.answered_by(user) == "second"
+    return on_trial(server)
+
+
+def see(trial: Trial, canary: Sequence[Observation], baseline: Sequence[Observation]) -> None:
+    for arm, seen in ((Arm.CANARY, canary), (Arm.BASELINE, baseline)):
+        for each in seen:
+            trial.add(arm, each)
+
+
+async def test_what_was_seen_since_the_last_check_is_judged_before_a_promotion(
+    tmp_path: Path,
+) -> None:
+    with opened(tmp_path) as server:
+        trial = await passed(server, tmp_path)
+        failed = [replace(each, user=100 + each.user, failed=True) for each in alike(19)]
+        see(trial, failed, alike(19))
+        assert await server.manager.judge() is None
+        with pytest.raises(GatesNotPassedError, match="rolled back: errors is"):
+            await server.manager.change(command(Verb.PROMOTE, 2, 1))
+        assert states(server.manager.ledger) == {1: State.ACTIVE, 2: State.ROLLED_BACK}
+        assert server.answered_by() == "first"
+
+
+async def test_a_promotion_after_more_of_the_same_goes_through(tmp_path: Path) -> None:
+    with opened(tmp_path) as server:
+        trial = await passed(server, tmp_path)
+        more = [replace(each, user=100 + each.user) for each in alike(19)]
+        see(trial, more, more)
+        await server.manager.change(command(Verb.PROMOTE, 2, 1))
+        assert server.answered_by() == "second"
 
 
 async def test_evidence_beside_one_that_was_rolled_back_does_not_count(tmp_path: Path) -> None:

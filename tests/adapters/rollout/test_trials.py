@@ -14,6 +14,7 @@ import pytest
 from adapters.rollout.observed import (
     GROUPS,
     World,
+    alike,
     checks,
     figures_of,
     pairs,
@@ -129,16 +130,6 @@ def test_a_canary_that_turns_bad_late_goes_back() -> None:
 
 def a_canary(gates: str) -> Rollout:
     return Rollout(2, "digest", State.CANARY, percent=50, gates=gates)
-
-
-def alike(num: int) -> list[Observation]:
-    random = np.random.default_rng(num)
-    return [
-        observe(
-            user, "", 0.1 + 0.01 * random.random(), *random.normal(size=(2, 8)), np.full(8, 0.5)
-        )
-        for user in range(num)
-    ]
 
 
 def returning(num: int, seed: int, kept: float, slowness: float = 1.0) -> list[Observation]:
