@@ -2,18 +2,20 @@
 
 The manifest lists each file with its size and SHA-256; the bundle's digest is that of
 the manifest. A part is read once, checked, and used from those very bytes, so that
-what was checked is what is served. A signature of the manifest may lie beside it; it is
-no part, and the digest is the same without it.
+what was checked is what is served; what is only copied or looked at is read in pieces.
+A signature of the manifest may lie beside it; it is no part, and the digest is the same
+without it.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,6 +28,7 @@ MAX_MANIFEST_BYTES = 4 << 20
 SIGNATURE = "manifest.sig"
 MAX_SIGNATURE_BYTES = 4 << 10
 _UNFINISHED = ".tmp"
+_PIECE_BYTES = 1 << 20
 _NO_PARTS = frozenset({MANIFEST, MANIFEST + _UNFINISHED, SIGNATURE, SIGNATURE + _UNFINISHED})
 # A link may lead anywhere, and opening a pipe would wait for its writer.
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -78,19 +81,36 @@ class Bundle:
 
     def read(self, name: str) -> bytes:
         """One part's bytes, checked against the manifest. Raises BundleError."""
+        data = io.BytesIO()
+        for piece in self.pieces(name):
+            data.write(piece)
+        return data.getvalue()
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """One part's bytes as they are read; their end says that all of them were right.
+
+        Raises BundleError.
+        """
         if name not in self.parts:
             raise BundleError(name, "not in the manifest")
-        expected, data = self.parts[name], _read_part(self.folder, name, self.parts[name])
-        if hashlib.sha256(data).hexdigest() != expected.sha256:
+        expected, digest = self.parts[name], hashlib.sha256()
+        for piece in _pieces(self.folder, name, expected):
+            digest.update(piece)
+            if self.pace is not None:
+                self.pace.wait(len(piece))
+            yield piece
+        if digest.hexdigest() != expected.sha256:
             raise BundleError(name, "altered: its SHA-256 is not the manifest's")
-        if self.pace is not None:
-            self.pace.wait(len(data))
-        return data
+
+    def check_part(self, name: str) -> None:
+        """Reads a part and keeps nothing of it. Raises BundleError."""
+        for _ in self.pieces(name):
+            pass
 
     def check(self) -> None:
         """Reads every part once. Raises BundleError for the first that is not as listed."""
         for name in self.parts:
-            self.read(name)
+            self.check_part(name)
 
     def experts(self) -> tuple[str, ...]:
         """Names of the experts that the bundle holds."""
@@ -160,15 +180,19 @@ def _read_small(folder: Path, name: str, max_bytes: int) -> bytes | None:
     return data
 
 
-def link_or_write(source: Path, path: Path, data: bytes) -> None:
-    """Another name for the same file where the file system has that, else a copy of its bytes.
+def link_or_copy(bundle: Bundle, name: str, path: Path) -> None:
+    """Another name for a part's file where the file system has that, else a copy.
 
-    Files of bundles never change, so that one may be a part of many.
+    Files of bundles never change, so that one may be a part of many. Raises BundleError where
+    it is not as listed, OSError.
     """
     try:
-        os.link(source, path, follow_symlinks=False)
+        os.link(bundle.folder / name, path, follow_symlinks=False)
     except OSError:
-        path.write_bytes(data)
+        with path.open("xb") as file:
+            file.writelines(bundle.pieces(name))
+    else:
+        bundle.check_part(name)
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -200,8 +224,9 @@ def _part(fields: Mapping[str, Any]) -> Part:
 
 
 def _describe(path: Path) -> dict[str, object]:
-    data = path.read_bytes()
-    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+        return {"sha256": digest.hexdigest(), "bytes": file.tell()}
 
 
 def _check_name(name: str) -> None:
@@ -211,7 +236,8 @@ def _check_name(name: str) -> None:
         raise BundleError(MANIFEST, "names a file that is no plain path inside the bundle")
 
 
-def _read_part(folder: Path, name: str, expected: Part) -> bytes:
+def _pieces(folder: Path, name: str, expected: Part) -> Iterator[bytes]:
+    """Of a file that is as long as expected when it is opened; never more than that of it."""
     path = folder / name
     try:
         size = path.lstat().st_size
@@ -221,7 +247,9 @@ def _read_part(folder: Path, name: str, expected: Part) -> bytes:
             raise BundleError(name, "not a regular file")
         if size != expected.num_bytes:
             raise BundleError(name, f"{size} bytes long, the manifest says {expected.num_bytes}")
-        return path.read_bytes()
+        with path.open("rb") as file:
+            for start in range(0, size, _PIECE_BYTES):
+                yield file.read(min(_PIECE_BYTES, size - start))
     except FileNotFoundError as error:
         raise BundleError(name, "missing") from error
     except OSError as error:

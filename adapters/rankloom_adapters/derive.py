@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rankloom_adapters.bundle import Bundle, expert_part, link_or_write, seal
+from rankloom_adapters.bundle import Bundle, expert_part, link_or_copy, seal
 from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE, ExpertError
 from rankloom_adapters.expert_files import ExpertFiles
 
@@ -32,5 +32,5 @@ def with_expert(bundle: Bundle, files: ExpertFiles, folder: Path) -> str:
         if part in replaced:
             path.write_bytes(replaced[part])
         else:
-            link_or_write(bundle.folder / part, path, bundle.read(part))
+            link_or_copy(bundle, part, path)
     return seal(folder, {**bundle.metadata, DERIVED_FROM: bundle.digest})

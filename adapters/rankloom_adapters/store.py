@@ -12,7 +12,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -72,7 +72,7 @@ class BundleStore:
             raise StoreError.of(self._folder, error) from error
         try:
             if signature is not None:
-                _write(unfinished / SIGNATURE, signature)
+                _write(unfinished / SIGNATURE, [signature])
             if kept.is_dir():
                 _move_signature(unfinished, kept)
             else:
@@ -121,16 +121,16 @@ class BundleStore:
         except OSError as error:
             raise StoreError.of(self._folder, error) from error
 
-    def _kept_parts(self) -> dict[str, Path]:
-        """A file for each part that is kept already, by its SHA-256.
+    def _kept_parts(self) -> dict[str, tuple[Bundle, str]]:
+        """Each part that is kept already, by its SHA-256: of which bundle, and its name there.
 
         A kept bundle whose manifest was damaged is no reason to refuse another one.
         """
-        found: dict[str, Path] = {}
+        found: dict[str, tuple[Bundle, str]] = {}
         for digest in self.digests:
             with suppress(BundleError):
-                kept = open_bundle(self.folder_of(digest))
-                found |= {part.sha256: kept.folder / name for name, part in kept.parts.items()}
+                kept = open_bundle(self.folder_of(digest), self._pace)
+                found |= {part.sha256: (kept, name) for name, part in kept.parts.items()}
         return found
 
     def _move_into_place(self, unfinished: Path, digest: str) -> None:
@@ -143,16 +143,17 @@ class BundleStore:
         _sync(self._folder)
 
 
-def _copy(bundle: Bundle, folder: Path, kept: Mapping[str, Path]) -> None:
+def _copy(bundle: Bundle, folder: Path, kept: Mapping[str, tuple[Bundle, str]]) -> None:
     """The parts, and the manifest last: without one there is no bundle.
 
     A part that another bundle has too is one file with two names, on the disk once.
     """
     for name, part in bundle.parts.items():
-        data = bundle.read(name)
-        if part.sha256 not in kept or not _linked(kept[part.sha256], data, folder / name):
-            _write(folder / name, data)
-    _write(folder / MANIFEST, bundle.manifest)
+        if part.sha256 in kept and _linked(*kept[part.sha256], folder / name):
+            bundle.check_part(name)
+        else:
+            _write(folder / name, bundle.pieces(name))
+    _write(folder / MANIFEST, [bundle.manifest])
     for path in [folder, *folder.rglob("*")]:
         if path.is_dir():
             _sync(path)
@@ -164,22 +165,21 @@ def _move_signature(unfinished: Path, kept: Path) -> None:
         _sync(kept)
 
 
-def _linked(source: Path, data: bytes, path: Path) -> bool:
-    """Whether the file has the bytes, and now the name too: a rotten one must not spread."""
+def _linked(kept: Bundle, name: str, path: Path) -> bool:
+    """Whether a kept part is whole, and now has this name too: a rotten one must not spread."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        if source.read_bytes() != data:
-            return False
-        os.link(source, path, follow_symlinks=False)
-    except OSError:  # as on a file system without links
+        kept.check_part(name)
+        os.link(kept.folder / name, path, follow_symlinks=False)
+    except (BundleError, OSError):  # as on a file system without links
         return False
     return True
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, pieces: Iterable[bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as file:
-        file.write(data)
+        file.writelines(pieces)
         file.flush()
         os.fsync(file.fileno())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,14 @@ from rankloom_adapters.store import BundleStore
 class Clock:
     def __init__(self) -> None:
         self.now = 100.0
+        self.longest = 0.0
 
     def __call__(self) -> float:
         return self.now
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
+        self.longest = max(self.longest, seconds)
 
 
 def made(bytes_per_s: float) -> tuple[Pace, Clock]:
@@ -65,3 +68,20 @@ def test_a_store_reads_at_its_pace(tmp_path: Path) -> None:
 def test_no_pace_at_all_is_refused() -> None:
     with pytest.raises(ValueError, match="more than 0"):
         Pace(0.0)
+
+
+def test_a_large_part_is_read_evenly_and_never_whole(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "part").write_bytes(b"x" * (32 << 20))
+    seal(tmp_path / "source", {})
+    pace, clock = made(1 << 20)
+    store = BundleStore(tmp_path / "store", pace)
+    tracemalloc.start()
+    try:
+        store.check(store.put(tmp_path / "source"))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert clock.now == pytest.approx(164.0, abs=0.1)
+    assert clock.longest <= 1.1
+    assert most < 8 << 20
