@@ -106,6 +106,11 @@ class Expert:
     modules: Mapping[str, Factors]
     base_digest: str | None = None
 
+    @property
+    def num_bytes(self) -> int:
+        """Of its factors in memory."""
+        return sum(pair.a.nbytes + pair.b.nbytes for pair in self.modules.values())
+
 
 def parse_expert(name: str, config: bytes, weights: bytes) -> Expert:
     """Validates one adapter from the bytes of its two files. Raises ExpertError."""

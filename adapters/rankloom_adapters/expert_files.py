@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from dataclasses import dataclass
@@ -29,6 +30,12 @@ class ExpertFiles:
     config: bytes
     weights: bytes
     expert: Expert
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the one and of the other, as a bundle's manifest has them."""
+        files = (self.config, self.weights)
+        return " ".join(hashlib.sha256(data).hexdigest() for data in files)
 
 
 def read_expert(name: str, folder: Path) -> ExpertFiles:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -24,6 +25,7 @@ from rankloom_adapters.expert import (
     check_base,
     parse_expert,
 )
+from rankloom_adapters.expert_cache import ExpertCache
 from rankloom_adapters.gate import Gate
 from rankloom_engine.compiling import compile_regions
 from rankloom_engine.errors import ModelError
@@ -70,15 +72,21 @@ class Engine:
     decoder: Decoder
 
 
-def load_engine(bundle: Bundle, hardware: Hardware | None = None, expert_bytes: int = 0) -> Engine:
+def load_engine(
+    bundle: Bundle,
+    hardware: Hardware | None = None,
+    expert_bytes: int = 0,
+    cache: ExpertCache | None = None,
+) -> Engine:
     """Loads and checks everything that scoring needs; takes seconds.
 
-    ``expert_bytes``: memory for experts; room for the bundle's own there is in any case.
+    ``expert_bytes``: memory for experts' slots; room for the bundle's own there is in any case.
+    ``cache``: where experts may be already, and are kept.
     Raises BundleError, ExpertError, GateError, CalibrationError or ModelError, all
     ValueErrors that name the part.
     """
     weaver = load_weaver(bundle)
-    experts = [load_expert(bundle, name) for name in weaver.gate.experts]
+    experts = [load_expert(bundle, name, cache) for name in weaver.gate.experts]
     fmt = PromptFormat.from_bytes(bundle.read(parts.PROMPT))
     return Engine(weaver, _load_decoder(bundle, fmt, experts, hardware or Hardware(), expert_bytes))
 
@@ -121,7 +129,7 @@ def _key(bundle: Bundle, names: Sequence[str]) -> str:
 
 
 def expert_keys(bundle: Bundle, names: Sequence[str]) -> list[str]:
-    """Of each expert's two files, by the manifest. Raises BundleError."""
+    """Of each expert's two files, by the manifest, as ExpertFiles.digest. Raises BundleError."""
     files = (CONFIG_FILE, WEIGHTS_FILE)
     return [
         " ".join(_part(bundle, expert_part(name, file)).sha256 for file in files) for name in names
@@ -134,12 +142,18 @@ def _part(bundle: Bundle, name: str) -> Part:
     return bundle.parts[name]
 
 
-def load_expert(bundle: Bundle, name: str) -> Expert:
+def load_expert(bundle: Bundle, name: str, cache: ExpertCache | None = None) -> Expert:
     """One validated expert of a bundle. Raises BundleError or ExpertError."""
-    config = bundle.read(expert_part(name, CONFIG_FILE))
-    expert = parse_expert(name, config, bundle.read(expert_part(name, WEIGHTS_FILE)))
+    [digest] = expert_keys(bundle, [name])
+    read = partial(_read_expert, bundle, name)
+    expert = cache.get(name, digest, read) if cache else read()
     check_base(expert, _part(bundle, parts.BASE_WEIGHTS).sha256)
     return expert
+
+
+def _read_expert(bundle: Bundle, name: str) -> Expert:
+    config = bundle.read(expert_part(name, CONFIG_FILE))
+    return parse_expert(name, config, bundle.read(expert_part(name, WEIGHTS_FILE)))
 
 
 def load_tokenizer(data: bytes) -> Tokenizer:

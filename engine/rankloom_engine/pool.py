@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from rankloom_adapters.bundle import Bundle
 from rankloom_adapters.expert import Expert, ExpertError
+from rankloom_adapters.expert_cache import ExpertCache
 from rankloom_adapters.norms import check_norms
 from rankloom_engine.calls import Scored, Terms
 from rankloom_engine.errors import ModelError
@@ -112,10 +113,14 @@ class EnginePool:
         limits: EngineLimits,
         expert_bytes: int,
         loader: Executor | None = None,
+        experts: ExpertCache | None = None,
     ) -> None:
-        """``expert_bytes``: for each decoder's slots. ``loader``: where files are read."""
+        """``expert_bytes``: for each decoder's slots. ``loader``: where files are read.
+
+        ``experts``: where what was read is kept for the next generation.
+        """
         self._hardware, self._limits, self._expert_bytes = hardware, limits, expert_bytes
-        self._loader = loader
+        self._loader, self._experts = loader, experts
         self._thread = model_thread()
         self._shared: list[_Shared] = []
         # Not for the milliseconds alone: a tokenizer's cache outlives it, on every thread.
@@ -140,7 +145,7 @@ class EnginePool:
                 with contextlib.suppress(_MisfitError):
                     return await self._seated(shared, bundle, weaver)
         engine = await loop.run_in_executor(
-            self._loader, load_engine, bundle, self._hardware, self._expert_bytes
+            self._loader, load_engine, bundle, self._hardware, self._expert_bytes, self._experts
         )
         return await self.adopt(engine, bundle)
 
@@ -215,7 +220,8 @@ class EnginePool:
     async def _read(self, bundle: Bundle, names: Sequence[str]) -> list[Expert]:
         loop = asyncio.get_running_loop()
         return [
-            await loop.run_in_executor(self._loader, _load_usual, bundle, name) for name in names
+            await loop.run_in_executor(self._loader, _load_usual, bundle, name, self._experts)
+            for name in names
         ]
 
 
@@ -223,12 +229,12 @@ class _MisfitError(Exception):
     """The decoder was loaded for experts of other modules, or of lower ranks."""
 
 
-def _load_usual(bundle: Bundle, name: str) -> Expert:
+def _load_usual(bundle: Bundle, name: str, cache: ExpertCache | None) -> Expert:
     """An expert whose numbers cannot overflow: another row's weight for it is 0, and 0 × ∞ is NaN.
 
     Raises BundleError or ExpertError.
     """
-    expert = load_expert(bundle, name)
+    expert = load_expert(bundle, name, cache)
     check_norms(expert, ())  # its siblings may be as young as it is
     return expert
 

@@ -68,6 +68,8 @@ class Settings(BaseSettings):
     """How much of a bundle is read in a second while others are served."""
     expert_slots_mib: int = Field(default=64, ge=0)
     """Memory for experts; those of the first bundle have room in any case."""
+    expert_cache_mib: int = Field(default=64, ge=0)
+    """Memory for experts as they were read: what is staged beside them is compared with them."""
     prefix_cache_mib: int = Field(default=256, ge=0)
     """Memory for users' histories as the model sees them, for their next calls."""
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")

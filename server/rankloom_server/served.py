@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle, BundleError, open_bundle
+from rankloom_adapters.expert_cache import ExpertCache
 from rankloom_adapters.pace import Pace
 from rankloom_adapters.rollout.manager import NoRoomError, NotServableError
 from rankloom_engine.errors import NoRoomError as NoSlotError
@@ -82,7 +83,9 @@ class ServedLoader:
         self._pace = Pace(settings.load_mib_s << 20)
         hardware = Hardware(settings.device, settings.dtype, settings.compile)
         expert_bytes = settings.expert_slots_mib << 20
-        self.pool = EnginePool(hardware, _limits(settings), expert_bytes, self.files)
+        self.experts = ExpertCache(settings.expert_cache_mib << 20)
+        limits = _limits(settings)
+        self.pool = EnginePool(hardware, limits, expert_bytes, self.files, self.experts)
         self._remote = RemoteFeatures(settings.features) if settings.features else None
         self._kept: dict[Served, _Kept] = {}
         self._loop = asyncio.get_running_loop()

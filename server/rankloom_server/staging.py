@@ -79,12 +79,14 @@ class Staging:
             fetched = with_retries(lambda: fetch_expert(source, folder / "expert"))
         active = self._active(expected)
         files = read_expert(name, Path(fetched))
-        others = [load_expert(active, other) for other in active.experts()]
+        cache = self.loader.experts
+        others = [load_expert(active, other, cache) for other in active.experts()]
         check_base(files.expert, active.parts[BASE_WEIGHTS].sha256)
         check_alike(files.expert, others)
         check_norms(files.expert, others)
         derived = folder / "derived"
         with_expert(active, files, derived)
+        cache.get(name, files.digest, lambda: files.expert)  # it is loaded next
         return derived
 
     def _active(self, expected: int) -> Bundle:

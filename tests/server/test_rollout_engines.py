@@ -17,7 +17,8 @@ import safetensors.numpy
 
 from feature_service.boosters import booster
 from rankloom_adapters.bundle import PROJECTOR, TREES, open_bundle, seal
-from rankloom_engine.loading import Hardware
+from rankloom_adapters.expert_cache import ExpertCache
+from rankloom_engine.loading import Hardware, load_expert
 from rankloom_engine.pool import EnginePool
 from rankloom_engine.runner import EngineLimits
 from rankloom_features.ranker import TreeRanker
@@ -193,7 +194,7 @@ class HeldBack(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:  # noqa: ANN401
         def later() -> T:
-            if isinstance(args[-1], str):  # the name of an expert
+            if any(isinstance(each, str) for each in args):  # the name of an expert
                 self.asked.set()
                 self.go.wait(30)
             return fn(*args, **kwargs)
@@ -220,3 +221,22 @@ async def test_a_decoder_stays_for_one_whose_files_are_still_read(
     pool.check_integrity()
     await pool.close()
     files.shutdown()
+
+
+async def test_experts_that_were_read_once_come_back_without_the_disk(
+    served_folder: Path, tmp_path: Path
+) -> None:
+    """Their slots are written over meanwhile: there are some for two bundles, and three come."""
+    first = open_bundle(served_folder)
+    experts = [load_expert(first, name) for name in first.experts()]
+    room = 2 * sum(each.num_bytes for each in experts)
+    pool = EnginePool(Hardware(), EngineLimits(), room, experts=ExpertCache(64 << 20))
+    stays = await pool.admit(first)
+    folders = [other_bundle(served_folder, tmp_path / f"b{n}", 1.1 + n) for n in range(2)]
+    bundles = [open_bundle(folder) for folder in folders]
+    for each in bundles:
+        pool.release(await pool.admit(each))
+    shutil.rmtree(folders[0] / "experts")
+    pool.release(await pool.admit(bundles[0]))
+    pool.release(stays)
+    await pool.close()

@@ -1,0 +1,54 @@
+"""Experts in memory by their content: what was read once need not come from the disk again."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+
+from rankloom_adapters.expert import Expert
+
+Key = tuple[str, str]
+
+
+class ExpertCache:
+    """Validated experts of at most so many bytes; what was used longest ago goes first.
+
+    A new expert is compared with its siblings, which are here, and one that is staged was read
+    here before its slot is written. Thread-safe.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[Key, Expert] = OrderedDict()
+        self._num_bytes = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all experts that are kept."""
+        return self._num_bytes
+
+    def get(self, name: str, digest: str, read: Callable[[], Expert]) -> Expert:
+        """The expert of that name and content, read if it must be; raises what reading raises.
+
+        ``digest``: of both of its files.
+        """
+        key = (name, digest)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        expert = read()
+        with self._lock:
+            self._keep(key, expert)
+        return expert
+
+    def _keep(self, key: Key, expert: Expert) -> None:
+        if key in self._kept or expert.num_bytes > self._max_bytes:
+            return
+        self._kept[key] = expert
+        self._num_bytes += expert.num_bytes
+        while self._num_bytes > self._max_bytes:
+            _, oldest = self._kept.popitem(last=False)
+            self._num_bytes -= oldest.num_bytes
