@@ -119,15 +119,20 @@ class RolloutClient(Connection):
     def start_shadow(
         self,
         generation: int,
+        percent: int = 100,
         *,
         gates: GateSpec | None = None,
         expected: int | None = None,
         key: str | None = None,
         timeout_s: float | None = None,
     ) -> Rollout:
-        """Have a sample of live requests ranked once more by a generation, and compared."""
+        """Have a sample of live requests ranked once more by a generation, and compared.
+
+        `percent` of them are, less those that come while others wait for the model.
+        """
         request = rollout_pb2.StartShadowRequest(
             generation=_number(generation),
+            percent=checked_integer(percent, UINT32, "percent"),
             gates=gates_to_wire(gates),
             **self._terms(expected, key),
         )

@@ -130,7 +130,7 @@ def _stage(client: RolloutClient, args: argparse.Namespace, terms: dict[str, Any
 
 
 def _shadow(client: RolloutClient, args: argparse.Namespace, terms: dict[str, Any]) -> Rollout:
-    return client.start_shadow(args.generation, gates=gates_of(args), **terms)
+    return client.start_shadow(args.generation, args.percent, gates=gates_of(args), **terms)
 
 
 def _canary(client: RolloutClient, args: argparse.Namespace, terms: dict[str, Any]) -> Rollout:
@@ -195,6 +195,9 @@ def _add_stage(parser: argparse.ArgumentParser) -> None:
 
 def _add_shadow(parser: argparse.ArgumentParser) -> None:
     add_generation(parser)
+    parser.add_argument(
+        "--percent", metavar="P", type=int, default=100, help="of the requests, 1 to 100 (all)"
+    )
     add_gates(parser)
     add_change(parser)
 

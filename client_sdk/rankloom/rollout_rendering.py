@@ -35,7 +35,8 @@ def as_json(value: Rollout | GenerationList, indent: int | None = None) -> str:
 
 def change_as_text(rollout: Rollout) -> str:
     """Return in one line where a generation stands now."""
-    share = f" of {rollout.percent} % of the users" if rollout.percent else ""
+    whose = "requests" if rollout.state is RolloutState.SHADOW else "users"
+    share = f" of {rollout.percent} % of the {whose}" if rollout.percent else ""
     bundle = rollout.bundle_digest[:_DIGEST_CHARS]
     return f"generation {rollout.generation}: {rollout.state}{share}, bundle {bundle}"
 

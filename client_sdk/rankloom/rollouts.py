@@ -92,7 +92,7 @@ def _badness(gate: Gate) -> tuple[bool, float]:
 class Rollout:
     """One generation of a server.
 
-    `percent`: of the users, while it is a canary.
+    `percent`: of the users, while it is a canary; of the requests, while it is a shadow, 0 for all.
     `reason`: why it is where it is: what an operator gave, or what was found.
     `back_to`: the generation that a rollback returns to; 0 for none.
     `leases`: requests that it is answering.

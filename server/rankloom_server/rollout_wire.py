@@ -67,6 +67,8 @@ def command_of(verb: Verb, message: Change) -> Command:
     percent = int(getattr(message, "percent", 0))
     if verb is Verb.CANARY:
         check_count("percent", percent, 1, 99)
+    elif verb is Verb.SHADOW:
+        check_count("percent", percent, 0, 100)
     return Command(
         verb,
         message.generation,

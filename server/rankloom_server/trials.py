@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -51,6 +52,7 @@ class Trials:
         self._manager, self._generations = manager, generations
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_shadowing = self._is_judging = False
+        self._random = random.Random()
 
     def ranked(
         self, query: RankQuery, lease: Lease[Served], ranking: Ranking | None, latency_s: float
@@ -117,8 +119,10 @@ class Trials:
     def _shadow(
         self, trial: Trial, query: RankQuery, lease: Lease[Served], ranking: Ranking
     ) -> None:
-        """One at a time, and only while nobody waits for the model."""
+        """One of a sample, one at a time, and only while nobody waits for the model."""
         if self._is_shadowing or lease.value.runner.num_waiting:
+            return
+        if self._random.random() * 100 >= trial.percent:
             return
         self._is_shadowing = True
         self._begin(self._compare(trial, query, ranking))

@@ -107,10 +107,11 @@ def test_gates_are_sent_as_given(server: RecordingRollouts, client: RolloutClien
     client.start_shadow(5)
     client.start_shadow(5, gates=GateSpec(min_samples=30, max_ks=0.5))
     client.start_canary(5, 10, gates=GateSpec(max_latency_ratio=2))
+    client.start_shadow(5, 20)
     assert not server.changes[0].HasField("gates")
     assert server.changes[1].gates == wire.GateSpec(min_samples=30, max_ks=0.5)
     assert server.changes[2].gates == wire.GateSpec(max_latency_ratio=2.0)
-    assert server.changes[2].percent == 10
+    assert [change.percent for change in server.changes] == [100, 100, 10, 20]
 
 
 def test_the_specification_has_every_bound_of_the_wire() -> None:
@@ -122,6 +123,7 @@ WRONG: dict[str, tuple[Callable[[RolloutClient], object], str]] = {
     "generation": (lambda client: client.get(-1), "generation"),
     "a word": (lambda client: client.retire("5"), "generation"),  # type: ignore[arg-type]
     "percent": (lambda client: client.start_canary(5, True), "percent"),
+    "percent of a shadow": (lambda client: client.start_shadow(5, -1), "percent"),
     "expected": (lambda client: client.retire(5, expected=2**64), "expected"),
     "key": (lambda client: client.retire(5, key=b"k"), "key"),  # type: ignore[arg-type]
     "url": (lambda client: client.stage(Path("/next")), "url"),  # type: ignore[arg-type]

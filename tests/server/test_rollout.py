@@ -274,6 +274,26 @@ async def test_a_shadow_compares_and_answers_nobody(
         assert overlap.value == 1.0
 
 
+async def test_a_shadow_ranks_no_more_than_its_share(
+    served_folder: Path, parts: Parts, tmp_path: Path
+) -> None:
+    same = other_bundle(served_folder, tmp_path / "same", 1.0)
+    async with rolling_out(served_folder, tmp_path / "state") as server:
+        await server.stage(same)
+        start = rollout_pb2.StartShadowRequest(
+            generation=2, percent=20, expected_generation=1, idempotency_key=key()
+        )
+        assert (await server.rollouts.StartShadow(start)).rollout.percent == 20
+        for n in range(200):
+            await server.rank(request(parts, 2, user_id=f"user-{n}"))
+            await asyncio.sleep(0.005)
+        # 40 are expected, give or take 5.7 (the standard deviation).
+        assert 8 < (await server.get(2)).judgement.num_trial < 72
+        start.percent, start.idempotency_key = 101, key()
+        failure = await failure_of(server.rollouts.StartShadow(start))
+        assert (failure.code, failure.field) == (grpc.StatusCode.INVALID_ARGUMENT, "percent")
+
+
 async def _until_passed(server: Running, generation: int) -> None:
     for _ in range(100):
         judgement = (await server.get(generation)).judgement

@@ -60,7 +60,7 @@ async def test_every_action_says_what_it_came_to(server: Operated, other: Path) 
     assert [(each.code, each.err) for each in said] == [(0, "")] * len(said)
     assert [each.out for each in said] == [
         f"generation 2: warmed, bundle {short}\n",
-        f"generation 2: shadow, bundle {short}\n",
+        f"generation 2: shadow of 100 % of the requests, bundle {short}\n",
         f"generation 2: canary of 10 % of the users, bundle {short}\n",
         f"generation 2: rolled_back, bundle {short}\n",
         f"generation 2: retired, bundle {short}\n",

@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1frankloom_proto/v1/rollout.proto\x12\x0brankloom.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdb\x01\n\x07Rollout\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x15\n\rbundle_digest\x18\x02 \x01(\t\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.rankloom.v1.RolloutState\x12\x0f\n\x07percent\x18\x04 \x01(\r\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07\x62\x61\x63k_to\x18\x06 \x01(\x04\x12\x0e\n\x06leases\x18\x07 \x01(\r\x12\x0e\n\x06loaded\x18\x08 \x01(\x08\x12)\n\tjudgement\x18\t \x01(\x0b\x32\x16.rankloom.v1.Judgement\"\x91\x01\n\tJudgement\x12)\n\x07outcome\x18\x01 \x01(\x0e\x32\x18.rankloom.v1.GateOutcome\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12 \n\x05gates\x18\x03 \x03(\x0b\x32\x11.rankloom.v1.Gate\x12\x11\n\tnum_trial\x18\x04 \x01(\x04\x12\x14\n\x0cnum_baseline\x18\x05 \x01(\x04\"}\n\x04Gate\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x01\x12\r\n\x05\x62ound\x18\x04 \x01(\x01\x12\x0f\n\x07samples\x18\x05 \x01(\x04\x12)\n\x07outcome\x18\x06 \x01(\x0e\x32\x18.rankloom.v1.GateOutcome\"\xa0\x05\n\x08GateSpec\x12\x18\n\x0bmin_samples\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1e\n\x11min_group_samples\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x1d\n\x10min_topk_overlap\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x18\n\x0bmin_kendall\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x14\n\x07max_psi\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x13\n\x06max_ks\x18\x06 \x01(\x01H\x05\x88\x01\x01\x12\"\n\x15max_tie_rate_increase\x18\x07 \x01(\x01H\x06\x88\x01\x01\x12\"\n\x15max_calibration_shift\x18\x08 \x01(\x01H\x07\x88\x01\x01\x12\x1f\n\x12max_error_increase\x18\t \x01(\x01H\x08\x88\x01\x01\x12\x1e\n\x11max_latency_ratio\x18\n \x01(\x01H\t\x88\x01\x01\x12\x12\n\x05top_k\x18\x0b \x01(\rH\n\x88\x01\x01\x12 \n\x13max_agreement_shift\x18\x0c \x01(\x01H\x0b\x88\x01\x01\x12\x19\n\x0c\x66\x61lse_alarms\x18\r \x01(\x01H\x0c\x88\x01\x01\x12\x17\n\nmax_checks\x18\x0e \x01(\rH\r\x88\x01\x01\x42\x0e\n\x0c_min_samplesB\x14\n\x12_min_group_samplesB\x13\n\x11_min_topk_overlapB\x0e\n\x0c_min_kendallB\n\n\x08_max_psiB\t\n\x07_max_ksB\x18\n\x16_max_tie_rate_increaseB\x18\n\x16_max_calibration_shiftB\x15\n\x13_max_error_increaseB\x14\n\x12_max_latency_ratioB\x08\n\x06_top_kB\x16\n\x14_max_agreement_shiftB\x0f\n\r_false_alarmsB\r\n\x0b_max_checks\"\x91\x01\n\x0cStageRequest\x12\x14\n\nbundle_url\x18\x01 \x01(\tH\x00\x12+\n\x06\x65xpert\x18\x02 \x01(\x0b\x32\x19.rankloom.v1.ExpertSourceH\x00\x12\x1b\n\x13\x65xpected_generation\x18\x03 \x01(\x04\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\tB\x08\n\x06source\")\n\x0c\x45xpertSource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\"6\n\rStageResponse\x12%\n\x07rollout\x18\x01 \x01(\x0b\x32\x14.rankloom.v1.Rollout\"w\n\x12StageUploadRequest\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32\x1e.rankloom.v1.StageUploadHeaderH\x00\x12\'\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x16.rankloom.v1.FileChunkH\x00\x42\x06\n\x04part\"Y\n\x11StageUploadHeader\x12\x0e\n\x06\x65xpert\x18\x01 \x01(\t\x12\x1b\n\x13\x65xpected_generation\x18\x02 \x01(\x04\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\"\'\n\tFileChunk\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"<\n\x13StageUploadResponse\x12%\n\x07rollout\x18\x01 \x01(\x0b\x32\x14.rankloom.v1.Rollout\"\x84\x01\n\x12StartShadowRequest\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x1b\n\x13\x65xpected_generation\x18\x02 \x01(\x04\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12$\n\x05gates\x18\x04 \x01(\x0b\x32\x15.rankloom.v1.GateSpec\"<\n\x13StartShadowResponse\x12%\n\x07rollout\x18\x01 \x01(\x0b\x32\x14.rankloom.v1.Rollout\"\x95\x01\n\x12StartCanaryRequest\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x0f\n\x07percent\x18\x02 \x01(\r\x12\x1b\n\x13\x65xpected_generation\x18\x03 \x01(\x04\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\x12$\n\x05gates\x18\x05 \x01(\x0b\x32\x15.rankloom.v1.GateSpec\"<\n\x13StartCanaryResponse\x12%\n\x07rollout\x18\x01 \x01(\x0b\x32\x14.rankloom.v1.Rollout\"\x81\x01\n\x0ePromoteRequest\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x1b\n\x13\x65xpected_generation\x18\x02 \x01(\x04\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\x15\n\rwithout_gates\x18\x04 \x01(\x08\x12\x0e\n\x06reason\x18\x05 \x01(\t\"8\n\x0fPromoteResponse\x12%\n\x07rollout\x18\x01 \x01(\x0b\x32\x14.rankloom.v1.Rollout\"k\n\x0fRollbackRequest\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x1b\n\x13\x65xpected_generation\x18\x02 \x01(\x04\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"9\n\x10RollbackResponse\x12%\n\x07rollout\x18\x01 \x01(\x0b\x32\x14.rankloom.v1.Rollout\"i\n\rRetireRequest\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x1b\n\x13\x65xpected_generation\x18\x02 \x01(\x04\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"7\n\x0eRetireResponse\x12%\n\x07rollout\x18\x01 \x01(\x0b\x32\x14.rankloom.v1.Rollout\" \n\nGetRequest\x12\x12\n\ngeneration\x18\x01 \x01(\x04\"4\n\x0bGetResponse\x12%\n\x07rollout\x18\x01 \x01(\x0b\x32\x14.rankloom.v1.Rollout\"\r\n\x0bListRequest\"=\n\x0cListResponse\x12-\n\x0bgenerations\x18\x01 \x01(\x0b\x32\x18.rankloom.v1.Generations\"\x9d\x01\n\x0bGenerations\x12&\n\x08rollouts\x18\x01 \x03(\x0b\x32\x14.rankloom.v1.Rollout\x12\x0e\n\x06\x61\x63tive\x18\x02 \x01(\x04\x12\x14\n\x0c\x65xpert_bytes\x18\x03 \x01(\x04\x12\x16\n\x0eresident_bytes\x18\x04 \x01(\x04\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x0e\n\x0cWatchRequest\">\n\rWatchResponse\x12-\n\x0bgenerations\x18\x01 \x01(\x0b\x32\x18.rankloom.v1.Generations*\x88\x02\n\x0cRolloutState\x12\x1d\n\x19ROLLOUT_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14ROLLOUT_STATE_STAGED\x10\x01\x12\x18\n\x14ROLLOUT_STATE_WARMED\x10\x02\x12\x18\n\x14ROLLOUT_STATE_SHADOW\x10\x03\x12\x18\n\x14ROLLOUT_STATE_CANARY\x10\x04\x12\x18\n\x14ROLLOUT_STATE_ACTIVE\x10\x05\x12\x1d\n\x19ROLLOUT_STATE_ROLLED_BACK\x10\x06\x12\x19\n\x15ROLLOUT_STATE_RETIRED\x10\x07\x12\x1d\n\x19ROLLOUT_STATE_QUARANTINED\x10\x08*y\n\x0bGateOutcome\x12\x1c\n\x18GATE_OUTCOME_UNSPECIFIED\x10\x00\x12\x17\n\x13GATE_OUTCOME_PASSED\x10\x01\x12\x19\n\x15GATE_OUTCOME_BREACHED\x10\x02\x12\x18\n\x14GATE_OUTCOME_NO_DATA\x10\x03\x32\xd3\x05\n\x0eRolloutService\x12>\n\x05Stage\x12\x19.rankloom.v1.StageRequest\x1a\x1a.rankloom.v1.StageResponse\x12R\n\x0bStageUpload\x12\x1f.rankloom.v1.StageUploadRequest\x1a .rankloom.v1.StageUploadResponse(\x01\x12P\n\x0bStartShadow\x12\x1f.rankloom.v1.StartShadowRequest\x1a .rankloom.v1.StartShadowResponse\x12P\n\x0bStartCanary\x12\x1f.rankloom.v1.StartCanaryRequest\x1a .rankloom.v1.StartCanaryResponse\x12\x44\n\x07Promote\x12\x1b.rankloom.v1.PromoteRequest\x1a\x1c.rankloom.v1.PromoteResponse\x12G\n\x08Rollback\x12\x1c.rankloom.v1.RollbackRequest\x1a\x1d.rankloom.v1.RollbackResponse\x12\x41\n\x06Retire\x12\x1a.rankloom.v1.RetireRequest\x1a\x1b.rankloom.v1.RetireResponse\x12\x38\n\x03Get\x12\x17.rankloom.v1.GetRequest\x1a\x18.rankloom.v1.GetResponse\x12;\n\x04List\x12\x18.rankloom.v1.ListRequest\x1a\x19.rankloom.v1.ListResponse\x12@\n\x05Watch\x12\x19.rankloom.v1.WatchRequest\x1a\x1a.rankloom.v1.WatchResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1frankloom_proto/v1/rollout.proto\x12\x0brankloom.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdb\x01\n\x07Rollout\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x15\n\rbundle_digest\x18\x02 \x01(\t\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.rankloom.v1.RolloutState\x12\x0f\n\x07percent\x18\x04 \x01(\r\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07\x62\x61\x63k_to\x18\x06 \x01(\x04\x12\x0e\n\x06leases\x18\x07 \x01(\r\x12\x0e\n\x06loaded\x18\x08 \x01(\x08\x12)\n\tjudgement\x18\t \x01(\x0b\x32\x16.rankloom.v1.Judgement\"\x91\x01\n\tJudgement\x12)\n\x07outcome\x18\x01 \x01(\x0e\x32\x18.rankloom.v1.GateOutcome\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12 \n\x05gates\x18\x03 \x03(\x0b\x32\x11.rankloom.v1.Gate\x12\x11\n\tnum_trial\x18\x04 \x01(\x04\x12\x14\n\x0cnum_baseline\x18\x05 \x01(\x04\"}\n\x04Gate\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x01\x12\r\n\x05\x62ound\x18\x04 \x01(\x01\x12\x0f\n\x07samples\x18\x05 \x01(\x04\x12)\n\x07outcome\x18\x06 \x01(\x0e\x32\x18.rankloom.v1.GateOutcome\"\xa0\x05\n\x08GateSpec\x12\x18\n\x0bmin_samples\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1e\n\x11min_group_samples\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x1d\n\x10min_topk_overlap\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x18\n\x0bmin_kendall\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x14\n\x07max_psi\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x13\n\x06max_ks\x18\x06 \x01(\x01H\x05\x88\x01\x01\x12\"\n\x15max_tie_rate_increase\x18\x07 \x01(\x01H\x06\x88\x01\x01\x12\"\n\x15max_calibration_shift\x18\x08 \x01(\x01H\x07\x88\x01\x01\x12\x1f\n\x12max_error_increase\x18\t \x01(\x01H\x08\x88\x01\x01\x12\x1e\n\x11max_latency_ratio\x18\n \x01(\x01H\t\x88\x01\x01\x12\x12\n\x05top_k\x18\x0b \x01(\rH\n\x88\x01\x01\x12 \n\x13max_agreement_shift\x18\x0c \x01(\x01H\x0b\x88\x01\x01\x12\x19\n\x0c\x66\x61lse_alarms\x18\r \x01(\x01H\x0c\x88\x01\x01\x12\x17\n\nmax_checks\x18\x0e \x01(\rH\r\x88\x01\x01\x42\x0e\n\x0c_min_samplesB\x14\n\x12_min_group_samplesB\x13\n\x11_min_topk_overlapB\x0e\n\x0c_min_kendallB\n\n\x08_max_psiB\t\n\x07_max_ksB\x18\n\x16_max_tie_rate_increaseB\x18\n\x16_max_calibration_shiftB\x15\n\x13_max_error_increaseB\x14\n\x12_max_latency_ratioB\x08\n\x06_top_kB\x16\n\x14_max_agreement_shiftB\x0f\n\r_false_alarmsB\r\n\x0b_max_checks\"\x91\x01\n\x0cStageRequest\x12\x14\n\nbundle_url\x18\x01 \x01(\tH\x00\x12+\n\x06\x65xpert\x18\x02 \x01(\x0b\x32\x19.rankloom.v1.ExpertSourceH\x00\x12\x1b\n\x13\x65xpected_generation\x18\x03 \x01(\x04\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\tB\x08\n\x06source\")\n\x0c\x45xpertSource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\"6\n\rStageResponse\x12%\n\x07rollout\x18\x01 \x01(\x0b\x32\x14.rankloom.v1.Rollout\"w\n\x12StageUploadRequest\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32\x1e.rankloom.v1.StageUploadHeaderH\x00\x12\'\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x16.rankloom.v1.FileChunkH\x00\x42\x06\n\x04part\"Y\n\x11StageUploadHeader\x12\x0e\n\x06\x65xpert\x18\x01 \x01(\t\x12\x1b\n\x13\x65xpected_generation\x18\x02 \x01(\x04\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\"\'\n\tFileChunk\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"<\n\x13StageUploadResponse\x12%\n\x07rollout\x18\x01 \x01(\x0b\x32\x14.rankloom.v1.Rollout\"\x95\x01\n\x12StartShadowRequest\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x1b\n\x13\x65xpected_generation\x18\x02 \x01(\x04\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12$\n\x05gates\x18\x04 \x01(\x0b\x32\x15.rankloom.v1.GateSpec\x12\x0f\n\x07percent\x18\x05 \x01(\r\"<\n\x13StartShadowResponse\x12%\n\x07rollout\x18\x01 \x01(\x0b\x32\x14.rankloom.v1.Rollout\"\x95\x01\n\x12StartCanaryRequest\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x0f\n\x07percent\x18\x02 \x01(\r\x12\x1b\n\x13\x65xpected_generation\x18\x03 \x01(\x04\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\x12$\n\x05gates\x18\x05 \x01(\x0b\x32\x15.rankloom.v1.GateSpec\"<\n\x13StartCanaryResponse\x12%\n\x07rollout\x18\x01 \x01(\x0b\x32\x14.rankloom.v1.Rollout\"\x81\x01\n\x0ePromoteRequest\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x1b\n\x13\x65xpected_generation\x18\x02 \x01(\x04\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\x15\n\rwithout_gates\x18\x04 \x01(\x08\x12\x0e\n\x06reason\x18\x05 \x01(\t\"8\n\x0fPromoteResponse\x12%\n\x07rollout\x18\x01 \x01(\x0b\x32\x14.rankloom.v1.Rollout\"k\n\x0fRollbackRequest\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x1b\n\x13\x65xpected_generation\x18\x02 \x01(\x04\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"9\n\x10RollbackResponse\x12%\n\x07rollout\x18\x01 \x01(\x0b\x32\x14.rankloom.v1.Rollout\"i\n\rRetireRequest\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x1b\n\x13\x65xpected_generation\x18\x02 \x01(\x04\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"7\n\x0eRetireResponse\x12%\n\x07rollout\x18\x01 \x01(\x0b\x32\x14.rankloom.v1.Rollout\" \n\nGetRequest\x12\x12\n\ngeneration\x18\x01 \x01(\x04\"4\n\x0bGetResponse\x12%\n\x07rollout\x18\x01 \x01(\x0b\x32\x14.rankloom.v1.Rollout\"\r\n\x0bListRequest\"=\n\x0cListResponse\x12-\n\x0bgenerations\x18\x01 \x01(\x0b\x32\x18.rankloom.v1.Generations\"\x9d\x01\n\x0bGenerations\x12&\n\x08rollouts\x18\x01 \x03(\x0b\x32\x14.rankloom.v1.Rollout\x12\x0e\n\x06\x61\x63tive\x18\x02 \x01(\x04\x12\x14\n\x0c\x65xpert_bytes\x18\x03 \x01(\x04\x12\x16\n\x0eresident_bytes\x18\x04 \x01(\x04\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x0e\n\x0cWatchRequest\">\n\rWatchResponse\x12-\n\x0bgenerations\x18\x01 \x01(\x0b\x32\x18.rankloom.v1.Generations*\x88\x02\n\x0cRolloutState\x12\x1d\n\x19ROLLOUT_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14ROLLOUT_STATE_STAGED\x10\x01\x12\x18\n\x14ROLLOUT_STATE_WARMED\x10\x02\x12\x18\n\x14ROLLOUT_STATE_SHADOW\x10\x03\x12\x18\n\x14ROLLOUT_STATE_CANARY\x10\x04\x12\x18\n\x14ROLLOUT_STATE_ACTIVE\x10\x05\x12\x1d\n\x19ROLLOUT_STATE_ROLLED_BACK\x10\x06\x12\x19\n\x15ROLLOUT_STATE_RETIRED\x10\x07\x12\x1d\n\x19ROLLOUT_STATE_QUARANTINED\x10\x08*y\n\x0bGateOutcome\x12\x1c\n\x18GATE_OUTCOME_UNSPECIFIED\x10\x00\x12\x17\n\x13GATE_OUTCOME_PASSED\x10\x01\x12\x19\n\x15GATE_OUTCOME_BREACHED\x10\x02\x12\x18\n\x14GATE_OUTCOME_NO_DATA\x10\x03\x32\xd3\x05\n\x0eRolloutService\x12>\n\x05Stage\x12\x19.rankloom.v1.StageRequest\x1a\x1a.rankloom.v1.StageResponse\x12R\n\x0bStageUpload\x12\x1f.rankloom.v1.StageUploadRequest\x1a .rankloom.v1.StageUploadResponse(\x01\x12P\n\x0bStartShadow\x12\x1f.rankloom.v1.StartShadowRequest\x1a .rankloom.v1.StartShadowResponse\x12P\n\x0bStartCanary\x12\x1f.rankloom.v1.StartCanaryRequest\x1a .rankloom.v1.StartCanaryResponse\x12\x44\n\x07Promote\x12\x1b.rankloom.v1.PromoteRequest\x1a\x1c.rankloom.v1.PromoteResponse\x12G\n\x08Rollback\x12\x1c.rankloom.v1.RollbackRequest\x1a\x1d.rankloom.v1.RollbackResponse\x12\x41\n\x06Retire\x12\x1a.rankloom.v1.RetireRequest\x1a\x1b.rankloom.v1.RetireResponse\x12\x38\n\x03Get\x12\x17.rankloom.v1.GetRequest\x1a\x18.rankloom.v1.GetResponse\x12;\n\x04List\x12\x18.rankloom.v1.ListRequest\x1a\x19.rankloom.v1.ListResponse\x12@\n\x05Watch\x12\x19.rankloom.v1.WatchRequest\x1a\x1a.rankloom.v1.WatchResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rankloom_proto.v1.rollout_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLLOUTSTATE']._serialized_start=3155
-  _globals['_ROLLOUTSTATE']._serialized_end=3419
-  _globals['_GATEOUTCOME']._serialized_start=3421
-  _globals['_GATEOUTCOME']._serialized_end=3542
+  _globals['_ROLLOUTSTATE']._serialized_start=3172
+  _globals['_ROLLOUTSTATE']._serialized_end=3436
+  _globals['_GATEOUTCOME']._serialized_start=3438
+  _globals['_GATEOUTCOME']._serialized_end=3559
   _globals['_ROLLOUT']._serialized_start=82
   _globals['_ROLLOUT']._serialized_end=301
   _globals['_JUDGEMENT']._serialized_start=304
@@ -59,39 +59,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STAGEUPLOADRESPONSE']._serialized_start=1753
   _globals['_STAGEUPLOADRESPONSE']._serialized_end=1813
   _globals['_STARTSHADOWREQUEST']._serialized_start=1816
-  _globals['_STARTSHADOWREQUEST']._serialized_end=1948
-  _globals['_STARTSHADOWRESPONSE']._serialized_start=1950
-  _globals['_STARTSHADOWRESPONSE']._serialized_end=2010
-  _globals['_STARTCANARYREQUEST']._serialized_start=2013
-  _globals['_STARTCANARYREQUEST']._serialized_end=2162
-  _globals['_STARTCANARYRESPONSE']._serialized_start=2164
-  _globals['_STARTCANARYRESPONSE']._serialized_end=2224
-  _globals['_PROMOTEREQUEST']._serialized_start=2227
-  _globals['_PROMOTEREQUEST']._serialized_end=2356
-  _globals['_PROMOTERESPONSE']._serialized_start=2358
-  _globals['_PROMOTERESPONSE']._serialized_end=2414
-  _globals['_ROLLBACKREQUEST']._serialized_start=2416
-  _globals['_ROLLBACKREQUEST']._serialized_end=2523
-  _globals['_ROLLBACKRESPONSE']._serialized_start=2525
-  _globals['_ROLLBACKRESPONSE']._serialized_end=2582
-  _globals['_RETIREREQUEST']._serialized_start=2584
-  _globals['_RETIREREQUEST']._serialized_end=2689
-  _globals['_RETIRERESPONSE']._serialized_start=2691
-  _globals['_RETIRERESPONSE']._serialized_end=2746
-  _globals['_GETREQUEST']._serialized_start=2748
-  _globals['_GETREQUEST']._serialized_end=2780
-  _globals['_GETRESPONSE']._serialized_start=2782
-  _globals['_GETRESPONSE']._serialized_end=2834
-  _globals['_LISTREQUEST']._serialized_start=2836
-  _globals['_LISTREQUEST']._serialized_end=2849
-  _globals['_LISTRESPONSE']._serialized_start=2851
-  _globals['_LISTRESPONSE']._serialized_end=2912
-  _globals['_GENERATIONS']._serialized_start=2915
-  _globals['_GENERATIONS']._serialized_end=3072
-  _globals['_WATCHREQUEST']._serialized_start=3074
-  _globals['_WATCHREQUEST']._serialized_end=3088
-  _globals['_WATCHRESPONSE']._serialized_start=3090
-  _globals['_WATCHRESPONSE']._serialized_end=3152
-  _globals['_ROLLOUTSERVICE']._serialized_start=3545
-  _globals['_ROLLOUTSERVICE']._serialized_end=4268
+  _globals['_STARTSHADOWREQUEST']._serialized_end=1965
+  _globals['_STARTSHADOWRESPONSE']._serialized_start=1967
+  _globals['_STARTSHADOWRESPONSE']._serialized_end=2027
+  _globals['_STARTCANARYREQUEST']._serialized_start=2030
+  _globals['_STARTCANARYREQUEST']._serialized_end=2179
+  _globals['_STARTCANARYRESPONSE']._serialized_start=2181
+  _globals['_STARTCANARYRESPONSE']._serialized_end=2241
+  _globals['_PROMOTEREQUEST']._serialized_start=2244
+  _globals['_PROMOTEREQUEST']._serialized_end=2373
+  _globals['_PROMOTERESPONSE']._serialized_start=2375
+  _globals['_PROMOTERESPONSE']._serialized_end=2431
+  _globals['_ROLLBACKREQUEST']._serialized_start=2433
+  _globals['_ROLLBACKREQUEST']._serialized_end=2540
+  _globals['_ROLLBACKRESPONSE']._serialized_start=2542
+  _globals['_ROLLBACKRESPONSE']._serialized_end=2599
+  _globals['_RETIREREQUEST']._serialized_start=2601
+  _globals['_RETIREREQUEST']._serialized_end=2706
+  _globals['_RETIRERESPONSE']._serialized_start=2708
+  _globals['_RETIRERESPONSE']._serialized_end=2763
+  _globals['_GETREQUEST']._serialized_start=2765
+  _globals['_GETREQUEST']._serialized_end=2797
+  _globals['_GETRESPONSE']._serialized_start=2799
+  _globals['_GETRESPONSE']._serialized_end=2851
+  _globals['_LISTREQUEST']._serialized_start=2853
+  _globals['_LISTREQUEST']._serialized_end=2866
+  _globals['_LISTRESPONSE']._serialized_start=2868
+  _globals['_LISTRESPONSE']._serialized_end=2929
+  _globals['_GENERATIONS']._serialized_start=2932
+  _globals['_GENERATIONS']._serialized_end=3089
+  _globals['_WATCHREQUEST']._serialized_start=3091
+  _globals['_WATCHREQUEST']._serialized_end=3105
+  _globals['_WATCHRESPONSE']._serialized_start=3107
+  _globals['_WATCHRESPONSE']._serialized_end=3169
+  _globals['_ROLLOUTSERVICE']._serialized_start=3562
+  _globals['_ROLLOUTSERVICE']._serialized_end=4285
 # @@protoc_insertion_point(module_scope)

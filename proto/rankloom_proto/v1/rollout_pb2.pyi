@@ -95,7 +95,7 @@ class Rollout(_message.Message):
     bundle_digest: _builtins.str
     state: Global___RolloutState.ValueType
     percent: _builtins.int
-    """Of the users, while it is a canary."""
+    """Of the users, while it is a canary; of the requests, while it is a shadow, 0 for all."""
     reason: _builtins.str
     """Why it is where it is: what an operator gave, or what was found."""
     back_to: _builtins.int
@@ -501,9 +501,12 @@ class StartShadowRequest(_message.Message):
     EXPECTED_GENERATION_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     GATES_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     expected_generation: _builtins.int
     idempotency_key: _builtins.str
+    percent: _builtins.int
+    """Of the requests, 1 to 100: those that are ranked once more, where nobody waits then. 0: all."""
     @_builtins.property
     def gates(self) -> Global___GateSpec: ...
     def __init__(
@@ -513,10 +516,11 @@ class StartShadowRequest(_message.Message):
         expected_generation: _builtins.int = ...,
         idempotency_key: _builtins.str = ...,
         gates: Global___GateSpec | None = ...,
+        percent: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["gates", b"gates"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_generation", b"expected_generation", "gates", b"gates", "generation", b"generation", "idempotency_key", b"idempotency_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_generation", b"expected_generation", "gates", b"gates", "generation", b"generation", "idempotency_key", b"idempotency_key", "percent", b"percent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
