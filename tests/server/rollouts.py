@@ -24,6 +24,7 @@ from rankloom_server.app import load_parts, servers
 from rankloom_server.state import State, opened_state
 from server.servers import opened, settings
 
+CHUNK_BYTES = 10_000
 _keys = itertools.count()
 
 
@@ -115,10 +116,10 @@ async def upload_of(
 ) -> AsyncIterator[rollout_pb2.StageUploadRequest]:
     """A folder's files in pieces, behind their header."""
     yield rollout_pb2.StageUploadRequest(header=header)
-    for path in sorted(folder.iterdir()):
-        data = path.read_bytes()
-        for at in range(0, len(data), 1000):
-            chunk = rollout_pb2.FileChunk(name=path.name, data=data[at : at + 1000])
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        data, name = path.read_bytes(), path.relative_to(folder).as_posix()
+        for at in range(0, len(data), CHUNK_BYTES):
+            chunk = rollout_pb2.FileChunk(name=name, data=data[at : at + CHUNK_BYTES])
             yield rollout_pb2.StageUploadRequest(chunk=chunk)
 
 

@@ -25,7 +25,15 @@ from hypothesis.stateful import (
 from rankloom_proto.v1 import rollout_pb2
 from rankloom_proto.v1.features_pb2 import Candidate
 from rankloom_proto.v1.ranking_pb2 import RankRequest
-from server.rollouts import Running, key, other_bundle, rolling_out, state_name
+from server.rollouts import (
+    Running,
+    expert_folder,
+    key,
+    other_bundle,
+    rolling_out,
+    state_name,
+    upload_of,
+)
 
 NUM_OPERATORS = 4
 EXPECTED_CODES = {
@@ -48,29 +56,41 @@ AFTER = {  # states that a later command may lead to
 
 @dataclass(frozen=True)
 class Wish:
-    """What one operator asks for; ``stale``: who has not looked for a while."""
+    """What one operator asks for.
+
+    ``stale``: who has not looked for a while. ``careful``: who gives gates, and asks them.
+    """
 
     verb: str
     generation: int
     percent: int
     stale: bool
+    careful: bool
 
 
 WISHES = st.builds(
     Wish,
     st.sampled_from(
-        ["stage", "stage", "shadow", "canary", "promote", "promote", "rollback", "retire", "get"]
+        [
+            *("stage", "expert", "upload", "upload expert"),
+            *("shadow", "canary", "promote", "promote", "rollback", "retire"),
+            *("get", "list", "watch"),
+        ]
     ),
     st.integers(0, 6),
     st.integers(0, 100),
     st.sampled_from([False, False, False, True]),
+    st.sampled_from([False, False, True]),
 )
+READING = ("get", "list", "watch")
+EXPERT = "global"
 
 
 class Operators(RuleBasedStateMachine):
     """Over the wire, on a server that is started again now and then."""
 
     folders: ClassVar[list[Path]]
+    experts: ClassVar[list[Path]]
     item: ClassVar[str]
 
     @initialize()
@@ -106,6 +126,16 @@ class Operators(RuleBasedStateMachine):
         assert [(r.generation, r.state) for r in after.rollouts] == [
             (r.generation, r.state) for r in before.rollouts
         ]
+        self.runner.run(self._all_loaded())
+
+    async def _all_loaded(self) -> None:
+        """What requests are sent to is loaded at once, the rest after it."""
+        async with asyncio.timeout(30):
+            while any(
+                state_name(each) in HELD and not each.loaded
+                for each in (await self.server.all()).rollouts
+            ):
+                await asyncio.sleep(0.02)
 
     @invariant()
     def what_was_acknowledged_holds(self) -> None:
@@ -139,25 +169,27 @@ class Operators(RuleBasedStateMachine):
             if error.code() not in EXPECTED_CODES:
                 raise
             return
-        assert not (wish.stale and wish.verb != "get")
-        if wish.verb != "get":
-            self.acknowledged.append(found)
+        if wish.verb in READING:
+            return
+        assert not wish.stale
+        assert not (wish.verb == "promote" and wish.careful)  # nothing was seen that would pass
+        self.acknowledged.append(found)
 
     async def _call(self, wish: Wish, common: dict[str, object]) -> rollout_pb2.Rollout:
         stub, given = self.server.rollouts, {"generation": wish.generation, **common}
+        if wish.careful and wish.verb in ("shadow", "canary"):
+            given["gates"] = rollout_pb2.GateSpec(min_samples=1 + wish.percent)
         match wish.verb:
-            case "stage":
-                url = str(self.folders[wish.generation % len(self.folders)])
-                request = rollout_pb2.StageRequest(bundle_url=url, **common)  # type: ignore[arg-type]
-                return (await stub.Stage(request, timeout=60)).rollout
+            case "stage" | "expert" | "upload" | "upload expert":
+                return await self._stage(wish, common)
             case "shadow":
-                shadow = rollout_pb2.StartShadowRequest(**given)  # type: ignore[arg-type]
+                shadow = rollout_pb2.StartShadowRequest(percent=wish.percent, **given)  # type: ignore[arg-type]
                 return (await stub.StartShadow(shadow, timeout=10)).rollout
             case "canary":
                 canary = rollout_pb2.StartCanaryRequest(percent=wish.percent, **given)  # type: ignore[arg-type]
                 return (await stub.StartCanary(canary, timeout=10)).rollout
             case "promote":
-                promote = rollout_pb2.PromoteRequest(without_gates=True, **given)  # type: ignore[arg-type]
+                promote = rollout_pb2.PromoteRequest(without_gates=not wish.careful, **given)  # type: ignore[arg-type]
                 return (await stub.Promote(promote, timeout=10)).rollout
             case "rollback":
                 back = rollout_pb2.RollbackRequest(**given)  # type: ignore[arg-type]
@@ -165,8 +197,34 @@ class Operators(RuleBasedStateMachine):
             case "retire":
                 retire = rollout_pb2.RetireRequest(**given)  # type: ignore[arg-type]
                 return (await stub.Retire(retire, timeout=10)).rollout
-            case _:
+            case "get":
                 return await self.server.get(wish.generation)
+            case _:
+                return await self._look(wish)
+
+    async def _stage(self, wish: Wish, common: dict[str, object]) -> rollout_pb2.Rollout:
+        stub, name = self.server.rollouts, EXPERT if "expert" in wish.verb else ""
+        folders = self.experts if name else self.folders
+        folder = folders[wish.generation % len(folders)]
+        if wish.verb.startswith("upload"):
+            header = rollout_pb2.StageUploadHeader(expert=name, **common)  # type: ignore[arg-type]
+            return (await stub.StageUpload(upload_of(header, folder), timeout=60)).rollout
+        source = rollout_pb2.ExpertSource(name=name, url=str(folder)) if name else None
+        url = None if name else str(folder)
+        request = rollout_pb2.StageRequest(bundle_url=url, expert=source, **common)  # type: ignore[arg-type]
+        return (await stub.Stage(request, timeout=60)).rollout
+
+    async def _look(self, wish: Wish) -> rollout_pb2.Rollout:
+        """What is seen beside changes is never without an active generation, nor with two."""
+        if wish.verb == "list":
+            seen = await self.server.all()
+        else:
+            stream = self.server.rollouts.Watch(rollout_pb2.WatchRequest(), timeout=30)
+            seen = (await stream.read()).generations  # type: ignore[union-attr]
+            stream.cancel()
+        active = [each for each in seen.rollouts if state_name(each) == "active"]
+        assert [each.generation for each in active] == [seen.active]
+        return active[0]
 
 
 def _request() -> RankRequest:
@@ -179,10 +237,13 @@ def bundles(served_folder: Path, tmp_path: Path) -> list[Path]:
     return [served_folder, *more]
 
 
-def test_operators(bundles: list[Path]) -> None:
+def test_operators(bundles: list[Path], tmp_path: Path) -> None:
     from rankloom_server.app import load_parts
 
     Operators.folders = bundles
+    Operators.experts = [
+        expert_folder(bundles[0], EXPERT, tmp_path / f"e{n}", 1.2 + n) for n in range(2)
+    ]
     Operators.item = load_parts(bundles[0]).own.provider.catalogue.items[0].item_id
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Operators,
