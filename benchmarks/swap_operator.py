@@ -85,14 +85,18 @@ class Operator:
     rollouts: rollout_pb2_grpc.RolloutServiceStub
     ranking: ranking_pb2_grpc.RankingServiceStub
     calls: Sequence[Call]
+    name: str = "swap"  # begins the keys of its commands
     seconds: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
     _num_keys: int = 0
 
     def active(self) -> int:
         """The generation that answers now."""
+        return self.generations().active
+
+    def generations(self) -> rollout_pb2.Generations:
+        """All of them. Raises OperatorError."""
         with _refusals("list"):
-            found = self.rollouts.List(rollout_pb2.ListRequest(), timeout=TIMEOUT_S)
-        return found.generations.active
+            return self.rollouts.List(rollout_pb2.ListRequest(), timeout=TIMEOUT_S).generations
 
     def stage(self, name: str, folder: Path, expected: int) -> int:
         """The number of the new generation. Raises OperatorError where it is not warmed."""
@@ -143,8 +147,8 @@ class Operator:
             raise OperatorError(f"generation {generation} did not score every item")
         return np.array(rows)
 
-    def rank(self, generation: int) -> list[ranking_pb2.RankResponse]:
-        """The answer to each call. Raises OperatorError."""
+    def rank(self, generation: int | None = None) -> list[ranking_pb2.RankResponse]:
+        """The answer to each call, by that generation or whichever it is. Raises OperatorError."""
         requests = [request_of(call, generation) for call in self.calls]
         answers: list[ranking_pb2.RankResponse] = []
         for first in range(0, len(requests), AT_ONCE):
@@ -156,7 +160,7 @@ class Operator:
 
     def _key(self) -> str:
         self._num_keys += 1
-        return f"swap-{self._num_keys}"
+        return f"{self.name}-{self._num_keys}"
 
     def _timed(self, verb: str, work: Callable[[], T]) -> T:
         """Raises OperatorError."""
@@ -168,13 +172,16 @@ class Operator:
 
 
 @contextmanager
-def operating(ranking: str, rollout: str, calls: Sequence[Call]) -> Iterator[Operator]:
+def operating(
+    ranking: str, rollout: str, calls: Sequence[Call], name: str = "swap"
+) -> Iterator[Operator]:
     """An operator with a connection to each port."""
     with grpc.insecure_channel(ranking) as channel, grpc.insecure_channel(rollout) as admin:
         yield Operator(
             rollout_pb2_grpc.RolloutServiceStub(admin),
             ranking_pb2_grpc.RankingServiceStub(channel),
             calls,
+            name,
         )
 
 

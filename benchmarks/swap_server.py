@@ -8,12 +8,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 STOP_S = 30.0
+EXPERT_CACHE_MIB = 1  # full before memory is looked at
 ROLLOUT_SERVICE = "rankloom.v1.RolloutService"
 
 
@@ -58,27 +59,38 @@ def serving(bundle: Path, state: Path, *, threads: int, cache_mib: int) -> Itera
 
     Raises ServerError.
     """
+    process = started(bundle, state, threads=threads, cache_mib=cache_mib)
+    try:
+        yield serving_by(process, state)
+    finally:
+        _stop(process)
+    if process.returncode:
+        raise ServerError(f"the server ended with {process.returncode}")
+
+
+def started(bundle: Path, state: Path, *, threads: int, cache_mib: int) -> subprocess.Popen[bytes]:
+    """The process of a server, which does not serve yet."""
     flags = {"bundle": bundle, "state": state, "threads": threads, "port": 0, "rollout-port": 0}
     given = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
-    process = subprocess.Popen(
+    caches = {"PREFIX": cache_mib, "EXPERT": EXPERT_CACHE_MIB}
+    return subprocess.Popen(
         [sys.executable, "-m", "rankloom", "serve", *given],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         # Ctrl-C reaches the whole terminal group; this process decides when the server stops.
         start_new_session=True,
-        env=os.environ | {"RANKLOOM_PREFIX_CACHE_MIB": str(cache_mib)},
+        env=os.environ | {f"RANKLOOM_{k}_CACHE_MIB": str(mib) for k, mib in caches.items()},
     )
-    try:
-        if process.stderr is None:
-            raise ServerError("the server has no log")
-        ranking, rollout = _addresses(process.stderr)
-        threading.Thread(target=_drain, args=(process.stderr,), daemon=True).start()
-        yield Server(ranking, rollout, process.pid, state)
-    finally:
-        _stop(process)
-    if process.returncode:
-        raise ServerError(f"the server ended with {process.returncode}")
+
+
+def serving_by(process: subprocess.Popen[bytes], state: Path) -> Server:
+    """The server, once it serves. Raises ServerError."""
+    if process.stderr is None:
+        raise ServerError("the server has no log")
+    ranking, rollout = _addresses(process.stderr)
+    threading.Thread(target=_drain, args=(process.stderr,), daemon=True).start()
+    return Server(ranking, rollout, process.pid, state)
 
 
 def _addresses(log: IO[bytes]) -> tuple[str, str]:
@@ -99,8 +111,9 @@ def _addresses(log: IO[bytes]) -> tuple[str, str]:
 
 def _drain(log: IO[bytes]) -> None:
     """Reads on, so that the server never waits for room in the pipe."""
-    while log.read(1 << 16):
-        pass
+    with suppress(ValueError):  # closed by who has ended the process
+        while log.read(1 << 16):
+            pass
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
