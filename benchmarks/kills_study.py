@@ -75,21 +75,25 @@ def _first_answer(operator: Operator, truth: Truth) -> list[str]:
     """What is wrong with the state that a server came back with."""
     [answer] = operator.rank()
     found = operator.generations()
-    states = [each.state for each in found.rollouts]
-    wrong = list[str]()
-    if states.count(rollout_pb2.ROLLOUT_STATE_ACTIVE) != 1:
-        wrong.append(f"{states.count(rollout_pb2.ROLLOUT_STATE_ACTIVE)} generations are active")
-    if answer.generation.number != found.active:
-        wrong.append(f"{answer.generation.number} answers, {found.active} is active")
-    if found.active not in (truth.active, truth.asked):
-        wrong.append(f"{found.active} is active, {truth.active} was acknowledged")
-    wrong += [
-        f"{each.generation} is not retired any more"
-        for each in found.rollouts
-        if each.generation in truth.retired and each.state != rollout_pb2.ROLLOUT_STATE_RETIRED
-    ]
+    wrong = faults(truth, answer.generation.number, found)
     truth.active = truth.asked = found.active
     return wrong
+
+
+def faults(truth: Truth, answered_by: int, found: rollout_pb2.Generations) -> list[str]:
+    """What of the generations that are there was not acknowledged."""
+    states = {each.generation: each.state for each in found.rollouts}
+    num_active = sum(state == rollout_pb2.ROLLOUT_STATE_ACTIVE for state in states.values())
+    back = [n for n in truth.retired if states.get(n, _STAY[1]) != _STAY[1]]
+    wrong = {
+        f"{num_active} generations are active": num_active != 1,
+        f"{answered_by} answers, {found.active} is active": answered_by != found.active,
+        f"{found.active} is active, {truth.active} was acknowledged": (
+            found.active not in (truth.active, truth.asked)
+        ),
+        f"{back} are not retired any more": bool(back),
+    }
+    return [told for told, is_so in wrong.items() if is_so]
 
 
 def _killed(server: Server, operator: Operator, experts: Experts, truth: Truth, s: float) -> None:

@@ -1,81 +1,28 @@
-"""Commands take effect once they are durable; a start comes to where the last one led."""
+"""Commands take effect once they are durable."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from adapters.rollout.commands import command, states
+from adapters.rollout.managed import Server, bundle, first_serving, opened
 from adapters.rollout.observed import alike
-from rankloom_adapters.bundle import BundleError, open_bundle, seal
-from rankloom_adapters.generation import Generations, UnknownGenerationError
+from rankloom_adapters.bundle import BundleError
+from rankloom_adapters.generation import UnknownGenerationError
 from rankloom_adapters.rollout.evidence import Observation
 from rankloom_adapters.rollout.judge import Verdict
 from rankloom_adapters.rollout.manager import (
     GatesNotPassedError,
-    Loader,
-    NotServableError,
-    RolloutManager,
 )
-from rankloom_adapters.rollout.registry import Registry, RegistryError
+from rankloom_adapters.rollout.registry import RegistryError
 from rankloom_adapters.rollout.split import Arm
-from rankloom_adapters.rollout.states import Rollout, RolloutError, State, TransitionError, Verb
+from rankloom_adapters.rollout.states import Rollout, RolloutError, State, Verb
 from rankloom_adapters.rollout.trial import Trial
-from rankloom_adapters.store import BundleStore
-
-
-class Server:
-    """A manager on real files; a bundle becomes the name in its metadata."""
-
-    def __init__(self, registry: Registry, folder: Path) -> None:
-        self.generations = Generations[str]()
-        self.released: list[str] = []
-        self.loads = 0
-        self.loading = ""
-        self.hold = asyncio.Event()
-        self.hold.set()
-        self.store = BundleStore(folder / "bundles")
-        loader = Loader(self._load, self.released.append)
-        self.registry = registry
-        self.manager = RolloutManager(registry, self.store, self.generations, loader)
-
-    async def _load(self, folder: Path) -> str:
-        self.loads += 1
-        bundle = open_bundle(folder)
-        self.loading = str(bundle.metadata["name"])
-        await self.hold.wait()
-        bundle.check()
-        if "unfit" in bundle.metadata:
-            raise NotServableError("the gate is of another space")
-        return str(bundle.metadata["name"])
-
-    def answered_by(self, user: str = "") -> str:
-        with self.generations.lease(user=user) as lease:
-            return lease.value
-
-
-@contextmanager
-def opened(folder: Path) -> Iterator[Server]:
-    with Registry(folder / "registry.sqlite") as registry:
-        yield Server(registry, folder)
-
-
-def bundle(folder: Path, name: str, **metadata: object) -> Path:
-    source = folder / f"source-{name}"
-    source.mkdir()
-    (source / "part").write_text(name)
-    seal(source, {"name": name, **metadata})
-    return source
-
-
-async def first_serving(server: Server, folder: Path) -> None:
-    await server.manager.stage(bundle(folder, "first"), 0, "stage first")
-    await server.manager.change(command(Verb.PROMOTE, 1, 0, forced=True))
 
 
 async def test_a_bundle_goes_all_the_way(tmp_path: Path) -> None:
@@ -113,18 +60,6 @@ async def test_what_is_retired_is_let_go_with_its_last_lease(tmp_path: Path) -> 
         assert server.released == ["second"]
 
 
-async def test_a_start_comes_to_where_the_last_command_led(tmp_path: Path) -> None:
-    with opened(tmp_path) as server:
-        await first_serving(server, tmp_path)
-        await server.manager.stage(bundle(tmp_path, "second"), 1, "stage second")
-        await server.manager.change(command(Verb.CANARY, 2, 1, percent=30))
-        before = [server.answered_by(f"user-{n}") for n in range(100)]
-    with opened(tmp_path) as server:
-        await server.manager.start()
-        assert states(server.manager.ledger) == {1: State.ACTIVE, 2: State.CANARY}
-        assert [server.answered_by(f"user-{n}") for n in range(100)] == before
-
-
 async def test_a_bundle_that_does_not_fit_is_quarantined(tmp_path: Path) -> None:
     with opened(tmp_path) as server:
         await first_serving(server, tmp_path)
@@ -148,101 +83,6 @@ async def test_a_damaged_bundle_changes_nothing(tmp_path: Path) -> None:
         with pytest.raises(BundleError):
             await server.manager.stage(source, 1, "stage second")
         assert states(server.manager.ledger) == {1: State.ACTIVE}
-
-
-async def test_a_start_loads_nothing_that_was_never_loaded(tmp_path: Path) -> None:
-    """As after a crash between the two commands of a staging: it may be what crashed."""
-    with opened(tmp_path) as server:
-        await first_serving(server, tmp_path)
-        for name, metadata in (("second", {}), ("third", {"unfit": True})):
-            digest = server.store.put(bundle(tmp_path, name, **metadata))
-            staging = command(Verb.STAGE, 0, 1, f"stage {name}", bundle_digest=digest)
-            server.registry.carry_out(staging)
-    with opened(tmp_path) as server:
-        await server.manager.start()
-        await server.manager.resume()
-        assert server.loads == 1
-        expected = {1: State.ACTIVE, 2: State.STAGED, 3: State.STAGED}
-        assert states(server.manager.ledger) == expected
-        for name in ("second", "third"):
-            await server.manager.stage(tmp_path / f"source-{name}", 1, f"stage {name}")
-        expected = {1: State.ACTIVE, 2: State.WARMED, 3: State.QUARANTINED}
-        assert states(server.manager.ledger) == expected
-
-
-async def test_a_trial_that_cannot_be_loaded_again_is_rolled_back(tmp_path: Path) -> None:
-    with opened(tmp_path) as server:
-        await first_serving(server, tmp_path)
-        staged = await server.manager.stage(bundle(tmp_path, "second"), 1, "stage second")
-        await server.manager.change(command(Verb.CANARY, 2, 1, percent=30))
-        (server.store.folder_of(staged.bundle_digest) / "part").write_text("other")
-    with opened(tmp_path) as server:
-        await server.manager.start()
-        assert states(server.manager.ledger) == {1: State.ACTIVE, 2: State.ROLLED_BACK}
-        assert server.answered_by() == "first"
-
-
-async def with_two_warmed(folder: Path) -> None:
-    with opened(folder) as server:
-        await first_serving(server, folder)
-        for name in ("second", "third"):
-            await server.manager.stage(bundle(folder, name), 1, f"stage {name}")
-
-
-async def test_a_start_serves_before_the_rest_is_loaded(tmp_path: Path) -> None:
-    await with_two_warmed(tmp_path)
-    with opened(tmp_path) as server:
-        await server.manager.start()
-        assert (server.loads, server.generations.serving) == (1, (1,))
-        server.hold.clear()
-        resuming = asyncio.create_task(server.manager.resume())
-        while server.loads < 2:
-            await asyncio.sleep(0.01)
-        promoting = asyncio.create_task(
-            server.manager.change(command(Verb.PROMOTE, 2, 1, forced=True))
-        )
-        await asyncio.sleep(0.05)
-        assert server.answered_by() == "first"
-        assert not promoting.done()
-        server.hold.set()
-        await asyncio.gather(resuming, promoting)
-        assert (server.loads, server.generations.serving) == (3, (1, 2, 3))
-        assert server.answered_by() == "second"
-
-
-async def test_what_a_rollback_leads_to_is_loaded_first(tmp_path: Path) -> None:
-    await with_two_warmed(tmp_path)
-    with opened(tmp_path) as server:
-        await server.manager.start()
-        await server.manager.resume()
-        await server.manager.change(command(Verb.PROMOTE, 3, 1, forced=True))
-    with opened(tmp_path) as server:
-        await server.manager.start()
-        server.hold.clear()
-        resuming = asyncio.create_task(server.manager.resume())
-        while server.loads < 2:
-            await asyncio.sleep(0.01)
-        assert server.loading == "first"
-        server.hold.set()
-        await resuming
-
-
-async def test_nobody_is_sent_to_what_could_not_be_loaded(tmp_path: Path) -> None:
-    await with_two_warmed(tmp_path)
-    with opened(tmp_path) as server:
-        digest = server.registry.ledger.rollout(3).bundle_digest
-        (server.store.folder_of(digest) / "part").write_text("other")
-        await server.manager.start()
-        server.registry._db.execute("PRAGMA query_only=1")  # as a disk that turned read-only
-        with pytest.raises(RegistryError):
-            await server.manager.resume()
-        for verb, percent in ((Verb.PROMOTE, 0), (Verb.CANARY, 50), (Verb.SHADOW, 0)):
-            with pytest.raises(TransitionError, match="generation 3 is not loaded"):
-                await server.manager.change(
-                    command(verb, 3, 1, percent=percent, forced=verb is Verb.PROMOTE)
-                )
-        assert states(server.manager.ledger)[3] is State.WARMED
-        assert server.answered_by() == "first"
 
 
 async def test_the_same_staging_again_is_one(tmp_path: Path) -> None:
