@@ -16,7 +16,7 @@ import pytest
 import safetensors.numpy
 
 from feature_service.boosters import booster
-from rankloom_adapters.bundle import PROJECTOR, TREES, open_bundle, seal
+from rankloom_adapters.bundle import PROJECTOR, TREES, BundleError, open_bundle, seal
 from rankloom_adapters.expert_cache import ExpertCache
 from rankloom_engine.loading import Hardware, load_expert
 from rankloom_engine.pool import EnginePool
@@ -234,9 +234,16 @@ async def test_experts_that_were_read_once_come_back_without_the_disk(
     stays = await pool.admit(first)
     folders = [other_bundle(served_folder, tmp_path / f"b{n}", 1.1 + n) for n in range(2)]
     bundles = [open_bundle(folder) for folder in folders]
-    for each in bundles:
-        pool.release(await pool.admit(each))
+    for other in bundles:
+        pool.release(await pool.admit(other))
     shutil.rmtree(folders[0] / "experts")
-    pool.release(await pool.admit(bundles[0]))
-    pool.release(stays)
-    await pool.close()
+    again = await pool.admit(bundles[0])
+    assert again.runner is stays.runner
+    cold = EnginePool(Hardware(), EngineLimits(), room)
+    with pytest.raises(BundleError, match="missing"):
+        await cold.admit(bundles[0])
+    for seat in (again, stays):
+        pool.release(seat)
+    for each in (pool, cold):
+        each.check_integrity()
+        await each.close()

@@ -92,6 +92,7 @@ class Operators(RuleBasedStateMachine):
     folders: ClassVar[list[Path]]
     experts: ClassVar[list[Path]]
     item: ClassVar[str]
+    done: ClassVar[set[str]]  # what was granted in any example
 
     @initialize()
     def begin(self) -> None:
@@ -174,6 +175,7 @@ class Operators(RuleBasedStateMachine):
         assert not wish.stale
         assert not (wish.verb == "promote" and wish.careful)  # nothing was seen that would pass
         self.acknowledged.append(found)
+        self.done.add(wish.verb)
 
     async def _call(self, wish: Wish, common: dict[str, object]) -> rollout_pb2.Rollout:
         stub, given = self.server.rollouts, {"generation": wish.generation, **common}
@@ -240,7 +242,7 @@ def bundles(served_folder: Path, tmp_path: Path) -> list[Path]:
 def test_operators(bundles: list[Path], tmp_path: Path) -> None:
     from rankloom_server.app import load_parts
 
-    Operators.folders = bundles
+    Operators.folders, Operators.done = bundles, set()
     Operators.experts = [
         expert_folder(bundles[0], EXPERT, tmp_path / f"e{n}", 1.2 + n) for n in range(2)
     ]
@@ -257,3 +259,4 @@ def test_operators(bundles: list[Path], tmp_path: Path) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+    assert Operators.done >= {"stage", "expert", "upload", "upload expert"}

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -20,6 +20,7 @@ from rankloom_adapters.bundle import BundleError
 from rankloom_adapters.generation import Generations, Traffic
 from rankloom_adapters.rollout.judge import Judgement, Verdict
 from rankloom_adapters.rollout.registry import Registry
+from rankloom_adapters.rollout.routing import needed_by, traffic_of, unloaded
 from rankloom_adapters.rollout.states import (
     LOADED,
     Command,
@@ -72,9 +73,9 @@ class RolloutManager(Generic[T]):
     """One server's generations, from their registry. Use it from one event loop.
 
     Commands are carried out one at a time, in the order in which they came, and to their
-    end, also where the caller has left: what is written takes effect. Only the copying and
-    loading of what is staged goes on beside others: rolling back waits for no bundle. The disk
-    is waited for on another thread.
+    end, also where the caller has left: what is written takes effect. Only copying, loading and
+    judging go on beside others: rolling back waits for no bundle but the one that it leads to.
+    The disk is waited for on another thread.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class RolloutManager(Generic[T]):
         self.trial: Trial | None = None
         self._terms: tuple[object, ...] | None = None
         self.changed = asyncio.Event()
+        self._coming: dict[int, asyncio.Event] = {}  # by generation: set once it may be loaded
 
     @property
     def ledger(self) -> Ledger:
@@ -116,41 +118,34 @@ class RolloutManager(Generic[T]):
         A canary that cannot be loaded any more is rolled back. Raises NotServableError or
         BundleError where the active generation cannot.
         """
-        async with self._lock:
-            if self.ledger.active:
-                active = await self._loaded(self.ledger.active)
-                self._generations.add(self.ledger.active, active)
-                self._generations.direct(Traffic(self.ledger.active))
-            trial = self.ledger.rollouts.get(self.ledger.on_trial)
-            if trial and trial.state is State.CANARY:
-                await self._load_or_roll_back(trial.generation)
-            self._follow()
-            self._try(self.ledger.rollouts.get(self.ledger.on_trial))
+        if self.ledger.active:
+            active = await self._loaded(self.ledger.active)
+            self._generations.add(self.ledger.active, active)
+            self._generations.direct(Traffic(self.ledger.active))
+        trial = self.ledger.rollouts.get(self.ledger.on_trial)
+        if trial and trial.state is State.CANARY:
+            await self._load_again(trial.generation)
+        self._follow()
+        self._try(self.ledger.rollouts.get(self.ledger.on_trial))
+        missing = unloaded(self.ledger, self._generations.serving)
+        self._coming = {number: asyncio.Event() for number in missing}
 
     async def resume(self) -> None:
-        """Loads what else was loaded, first what a rollback would lead to; commands wait for it.
+        """Loads what else was loaded before the start; commands go on, but for those that need it.
 
         What cannot be loaded any more is rolled back. One whose staging was cut short stays
         staged, to be asked for again: were it what ended the process, each start would end so.
         Raises RegistryError; what was not loaded then cannot be promoted.
         """
-        async with self._lock:
-            for number in self._unloaded():
-                await self._load_or_roll_back(number)
+        try:
+            for number, has_come in self._coming.items():
+                await self._load_again(number)
+                has_come.set()
+        finally:
+            for has_come in self._coming.values():
+                has_come.set()
         async with self._staging:
             await self._prune()
-
-    def _unloaded(self) -> list[int]:
-        """What a server before this one had loaded, in the order in which it may be needed."""
-        ledger, loaded = self.ledger, self._generations.serving
-        missing = [
-            number
-            for number, each in ledger.rollouts.items()
-            if each.state in LOADED and number not in loaded
-        ]
-        active = ledger.rollouts.get(ledger.active)
-        soon = (active.back_to if active else 0, ledger.on_trial)
-        return sorted(missing, key=lambda number: (number not in soon, -number))
 
     def staged_before(self, expected: int, key: str, origin: str) -> Rollout | None:
         """What a staging under this key has come to. Raises KeyReusedError.
@@ -204,11 +199,15 @@ class RolloutManager(Generic[T]):
                 staged = await self._write(command)
             if staged.state is not State.STAGED:  # asked before
                 return staged
+            for has_come in self._coming.values():  # what was there before has its room first
+                await has_come.wait()
             warmed = await self._warm(staged.generation)
             await self._prune()  # of what was retired meanwhile
             return warmed
 
     async def _change(self, command: Command) -> Rollout:
+        if (needed := needed_by(self.ledger, command)) in self._coming:
+            await self._coming[needed].wait()
         if command.verb is Verb.PROMOTE:
             await self._judge_for(command)
         async with self._lock:
@@ -237,21 +236,20 @@ class RolloutManager(Generic[T]):
 
     def _check_loaded(self, command: Command) -> None:
         """Raises TransitionError: where requests would go, something must be loaded."""
-        subject = self.ledger.rollout(command.generation)
-        needed = subject.back_to if command.verb is Verb.ROLL_BACK else command.generation
-        is_sent = command.verb in (Verb.SHADOW, Verb.CANARY, Verb.PROMOTE)
-        is_sent |= command.verb is Verb.ROLL_BACK and subject.state is State.ACTIVE
-        if is_sent and needed not in self._generations.serving:
+        needed = needed_by(self.ledger, command)
+        if needed and needed not in self._generations.serving:
             raise TransitionError(
                 f"generation {needed} is not loaded since the server was started: see its log"
             )
 
     async def _judge_for(self, command: Command) -> None:
         """Lets the gates see all there is before a promotion. Raises GatesNotPassedError."""
-        after(self.ledger, command)  # what is refused anyway costs no check
-        if self.ledger.done(command) or not self._asks_gates(command):
+        is_stale = command.expected != self.ledger.active  # refused anyway: it costs no check
+        if is_stale or self.ledger.done(command) or not self._asks_gates(command):
             return
-        judgement = await self._judge(lambda trial: trial.is_unjudged)
+        judgement = await self._judge(
+            lambda trial: trial.generation == command.generation and trial.is_unjudged
+        )
         if judgement is not None and judgement.verdict is Verdict.BREACH:
             raise GatesNotPassedError(f"it was rolled back: {judgement.reason}")
 
@@ -338,11 +336,22 @@ class RolloutManager(Generic[T]):
                 self._generations.retire(number, self._loader.release)
                 raise
 
-    async def _load_or_roll_back(self, number: int) -> None:
+    async def _load_again(self, number: int) -> None:
+        """What was loaded before the start, unless it has been let go of meanwhile."""
+        if self.ledger.rollout(number).state not in LOADED:
+            return
         try:
-            self._generations.add(number, await self._loaded(number))
+            value = await self._loaded(number)
         except (*_UNFIT, NoRoomError) as error:
-            await self._own(Verb.ROLL_BACK, number, str(error))
+            async with self._lock:
+                if self.ledger.rollout(number).state in LOADED:
+                    await self._own(Verb.ROLL_BACK, number, str(error))
+            return
+        async with self._lock:
+            if self.ledger.rollout(number).state in LOADED:
+                self._generations.add(number, value)
+            else:
+                self._loader.release(value)
 
     async def _loaded(self, number: int) -> T:
         digest = self.ledger.rollout(number).bundle_digest
@@ -381,13 +390,3 @@ class RolloutManager(Generic[T]):
         if self.trial and self.trial.judgement.verdict is Verdict.BREACH:
             return Traffic(self.ledger.active)
         return traffic_of(self.ledger)
-
-
-def traffic_of(ledger: Ledger) -> Traffic:
-    """Who is sent where; a shadow is sent nobody."""
-    traffic, trial = Traffic(ledger.active), ledger.rollouts.get(ledger.on_trial)
-    if trial is None or trial.state is not State.CANARY:
-        return traffic
-    return replace(
-        traffic, canary=trial.generation, percent=trial.percent, salt=trial.bundle_digest
-    )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adapters.rollout.commands import command, states
-from adapters.rollout.managed import bundle, first_serving, opened
+from adapters.rollout.managed import Server, bundle, first_serving, opened
 from rankloom_adapters.rollout.registry import RegistryError
 from rankloom_adapters.rollout.states import State, TransitionError, Verb
 
@@ -118,3 +118,56 @@ async def test_nobody_is_sent_to_what_could_not_be_loaded(tmp_path: Path) -> Non
                 )
         assert states(server.manager.ledger)[3] is State.WARMED
         assert server.answered_by() == "first"
+
+
+async def while_the_third_is_loaded(server: Server) -> asyncio.Task[None]:
+    """A start of three generations, the first of them active, that is loading the newest."""
+    await server.manager.start()
+    server.hold.clear()
+    resuming = asyncio.create_task(server.manager.resume())
+    while server.loads < 2:
+        await asyncio.sleep(0.01)
+    assert server.loading == "third"
+    return resuming
+
+
+async def test_commands_that_need_nothing_of_it_wait_for_no_loading(tmp_path: Path) -> None:
+    await with_two_warmed(tmp_path)
+    with opened(tmp_path) as server:
+        resuming = await while_the_third_is_loaded(server)
+        await server.manager.change(command(Verb.ROLL_BACK, 3, 1))
+        await server.manager.change(command(Verb.RETIRE, 2, 1))
+        assert not resuming.done()
+        server.hold.set()
+        await resuming
+        assert (server.loads, server.released) == (2, ["third"])
+        assert server.generations.serving == (1,)
+        expected = {1: State.ACTIVE, 2: State.RETIRED, 3: State.ROLLED_BACK}
+        assert states(server.manager.ledger) == expected
+
+
+async def test_what_is_retired_while_it_is_loaded_again_is_forgotten(tmp_path: Path) -> None:
+    """Its files are gone before it is read to its end, which is nobody's failure then."""
+    await with_two_warmed(tmp_path)
+    with opened(tmp_path) as server:
+        resuming = await while_the_third_is_loaded(server)
+        await server.manager.change(command(Verb.RETIRE, 3, 1))
+        server.hold.set()
+        await resuming
+        assert server.generations.serving == (1, 2)
+        assert states(server.manager.ledger)[3] is State.RETIRED
+
+
+async def test_what_is_staged_is_loaded_behind_what_was_there(tmp_path: Path) -> None:
+    await with_two_warmed(tmp_path)
+    with opened(tmp_path) as server:
+        resuming = await while_the_third_is_loaded(server)
+        staging = asyncio.create_task(
+            server.manager.stage(bundle(tmp_path, "fourth"), 1, "stage fourth")
+        )
+        while 4 not in server.manager.ledger.rollouts:
+            await asyncio.sleep(0.01)
+        assert server.loads == 2
+        server.hold.set()
+        await asyncio.gather(resuming, staging)
+        assert (server.loading, server.generations.serving) == ("fourth", (1, 2, 3, 4))
