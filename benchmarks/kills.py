@@ -21,22 +21,12 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from swap import count
+from swap import arguments
 
 
 def main() -> None:
     """Prints the table, and writes the JSON file if one was asked for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--kills", type=count, default=200, help="default: 200")
-    parser.add_argument("--json", type=Path, help="write every figure there")
-    parser.add_argument("--bundle", type=Path, help="serve this one, and make none")
-    args = parser.parse_args()
-    if args.json is not None and not args.json.absolute().parent.is_dir():
-        parser.error(f"--json: there is no folder {args.json.parent}")
-    if args.bundle is not None and not (args.bundle / "manifest.json").is_file():
-        parser.error(f"--bundle: there is no bundle in {args.bundle}")
+    args = arguments(__doc__, "--kills", 200)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that it ends what it began
     try:

@@ -27,12 +27,7 @@ from pathlib import Path
 
 def main() -> None:
     """Prints the tables, and writes the JSON file if one was asked for."""
-    parser = arguments()
-    args = parser.parse_args()
-    if args.json is not None and not args.json.absolute().parent.is_dir():
-        parser.error(f"--json: there is no folder {args.json.parent}")
-    if args.bundle is not None and not (args.bundle / "manifest.json").is_file():
-        parser.error(f"--bundle: there is no bundle in {args.bundle}")
+    args = arguments(__doc__, "--swaps", 1000)
     # For every process alike: as a server is started, and without threads that spin while
     # they wait, which would count as work.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -44,15 +39,20 @@ def main() -> None:
         sys.exit(130)
 
 
-def arguments() -> argparse.ArgumentParser:
-    """The command line."""
+def arguments(told: str | None, counted: str, default: int) -> argparse.Namespace:
+    """The command line of a benchmark that does something so many times to a bundle."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=told, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--swaps", type=count, default=1000, help="default: 1000")
+    parser.add_argument(counted, type=count, default=default, help=f"default: {default}")
     parser.add_argument("--json", type=Path, help="write every figure there")
     parser.add_argument("--bundle", type=Path, help="serve this one, and make none")
-    return parser
+    args = parser.parse_args()
+    if args.json is not None and not args.json.absolute().parent.is_dir():
+        parser.error(f"--json: there is no folder {args.json.parent}")
+    if args.bundle is not None and not (args.bundle / "manifest.json").is_file():
+        parser.error(f"--bundle: there is no bundle in {args.bundle}")
+    return args
 
 
 def run(args: argparse.Namespace) -> str | None:
