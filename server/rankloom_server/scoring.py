@@ -251,8 +251,9 @@ def _finish(weaver: Weaver, scored: Scored, prepared: Prepared) -> Scores:
     margins = np.empty_like(scored.margins)
     margins[prepared.order] = scored.margins
     scores = weaver.finish(margins, prepared.prior())
-    if np.isinf(scores.score).any():  # a finite one has a finite probability
-        raise NonFiniteError("a score is not finite")
+    done = ~np.isnan(margins)
+    if not (np.isfinite(scores.score[done]).all() and np.isfinite(scores.probability[done]).all()):
+        raise NonFiniteError("a score or probability is not finite")
     return scores
 
 

@@ -12,8 +12,10 @@ from typing import cast
 import grpc
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from feature_service.boosters import booster
+from rankloom_adapters import bundle
 from rankloom_engine.loading import Engine
 from rankloom_engine.model import Answer, Ask, Decoder
 from rankloom_features.provider import UserQuery
@@ -110,6 +112,24 @@ async def test_the_trees_answer_where_the_engine_fails(
     captured = capsys.readouterr()
     assert '"event": "engine_failed"' in captured.err
     assert PLANTED not in captured.err + captured.out
+
+
+class FailingTrees(TreeRanker):
+    """The bundle's trees, that know no number for the first candidate once they fail."""
+
+    fails = False
+
+    def logits(self, tabular: NDArray[np.float32]) -> NDArray[np.float64]:
+        found = super().logits(tabular)
+        return np.where(np.arange(len(found)) == 0, np.nan, found) if self.fails else found
+
+
+async def test_a_tree_logit_that_is_no_number_is_no_missing_score(parts: Parts) -> None:
+    trees = FailingTrees(parts.own.bundle.read(bundle.TREES))
+    async with ranking_channel(replace(parts, trees=trees)) as channel:
+        assert told(await rank(channel, request(parts))) == ("EXACT_MIX", "UNSPECIFIED")
+        trees.fails = True
+        await assert_refused_by_reason(channel, parts, "ENGINE_FAILED")
 
 
 def tree_logits(parts: Parts) -> dict[str, float]:
