@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rankloom_engine.threads import wait_passively
 
@@ -16,6 +16,7 @@ wait_passively()
 
 _GIVEN: Final = argparse.SUPPRESS  # only flags that were given override the other sources
 _OF_RUN: Final = ("config", "what", "run")
+_OF_TRAINING: Final = ("accelerate", "scipy", "sklearn")
 
 
 class ServeCommand:
@@ -68,7 +69,7 @@ class ServeCommand:
 
                 serve_features(settings)
             else:
-                with _no_collections():
+                with _no_collections(), _without(*_OF_TRAINING):
                     from rankloom_server.app import serve_ranking
 
                 serve_ranking(settings)
@@ -88,6 +89,22 @@ def _no_collections() -> Iterator[None]:
     finally:
         gc.freeze()  # nor is it looked through while the bundle is loaded
         gc.enable()
+
+
+@contextmanager
+def _without(*names: str) -> Iterator[None]:
+    """For imports: what the server extra does not bring is not there, be it installed or not.
+
+    transformers would import it all for parts of its own that serving never calls.
+    """
+    modules: dict[str, Any] = sys.modules
+    hidden = [name for name in names if name not in modules]
+    modules.update(dict.fromkeys(hidden))  # a module that is None cannot be imported
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del modules[name]
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:

@@ -182,6 +182,22 @@ def test_the_ranking_server_needs_no_lightgbm() -> None:
     assert not loaded & {"lightgbm", "onnx"}  # pipelines of training alone need those
 
 
+def test_serving_loads_nothing_that_its_extra_does_not_bring(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from rankloom.cli import main\n"
+        "main(['serve', '--bundle', sys.argv[1]])\n"
+        "print(*sys.modules)\n"
+        "import accelerate, scipy, sklearn"  # what follows in the process may need them
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    assert {"rankloom_server.app", "transformers.modeling_utils"} <= loaded
+    assert not loaded & {"accelerate", "scipy", "sklearn"}
+
+
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import contextlib, sys\n"
