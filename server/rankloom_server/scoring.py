@@ -40,10 +40,14 @@ _MIXED = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Woven:
-    """What is made of a user's past alone, and kept as long as that is."""
+    """What is made of a user's past alone, and kept as long as that is.
+
+    ``weave``: what the mix is told as, worked out when first asked for.
+    """
 
     mix: Mix
     past: Past
+    weave: Callable[[], Weave]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,17 +175,18 @@ def _prepare(
     gate = served.weaver.gate
     vector = np.zeros(gate.dim, dtype=np.float32) if fault else features.vector
     woven = _woven(served, features, fault)
-    mix = gate.top1(woven.mix) if query.semantics is Semantics.TOP1 else woven.mix
+    if query.semantics is Semantics.TOP1:
+        woven = _woven_of(served, gate.top1(woven.mix), woven.past, features)
     prior = cache(partial(served.trees.logits, features.tabular))
     order = _order(query, prior)
     prompt = _prompt(served, query, woven.past, vector, features.tabular, order)
     return Prepared(
-        mix=mix,
-        weights=mixture.Weights(mix.weights, _MIXED[query.semantics]),
+        mix=woven.mix,
+        weights=mixture.Weights(woven.mix.weights, _MIXED[query.semantics]),
         prompt=prompt,
         order=order,
         prior=prior,
-        weave=cache(partial(_weave, served.weaver, mix, prompt, cold=features.cold)),
+        weave=woven.weave,
         prompt_s=time.perf_counter() - started,
     )
 
@@ -204,10 +209,15 @@ def _woven(served: Served, features: UserFeatures, fault: RungReason | None) -> 
         for event in features.events
         if (place := catalogue.index(event.item_id)) >= 0
     ]
-    woven = Woven(mix, served.weaver.past(events))
+    woven = _woven_of(served, mix, served.weaver.past(events), features)
     if fault is None:
         served.woven[features.past] = woven
     return woven
+
+
+def _woven_of(served: Served, mix: Mix, past: Past, features: UserFeatures) -> Woven:
+    weave = partial(_weave, served.weaver, mix, past.num_events, cold=features.cold)
+    return Woven(mix, past, cache(weave))
 
 
 def _prompt(
@@ -257,11 +267,11 @@ def _finish(weaver: Weaver, scored: Scored, prepared: Prepared) -> Scores:
     return scores
 
 
-def _weave(weaver: Weaver, mix: Mix, prompt: Prompt, *, cold: bool) -> Weave:
+def _weave(weaver: Weaver, mix: Mix, num_events: int, *, cold: bool) -> Weave:
     """How the experts were woven. ``cold``: no event of the user's names a known item."""
     rows = zip(weaver.gate.experts, weaver.expert_digests, mix.weights.tolist(), strict=True)
     weights = tuple(ExpertWeight(*row) for row in rows if row[2] > 0.0)
-    return Weave(mix.route, weights, mix.entropy, cold or mix.cold, prompt.num_events)
+    return Weave(mix.route, weights, mix.entropy, cold or mix.cold, num_events)
 
 
 def _ranked(query: RankQuery, scores: Scores, prior: NDArray[np.float64]) -> tuple[RankedItem, ...]:

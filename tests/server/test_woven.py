@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rankloom_adapters.gate import Gate, Route
 from rankloom_features.events import Event
 from rankloom_features.provider import UserQuery
 from rankloom_server.app import Parts
 from rankloom_server.ladder import RungReason
-from rankloom_server.parse import RankQuery
+from rankloom_server.parse import RankQuery, Semantics
 from rankloom_server.scoring import Prepared, Served, prepare
 from server.rankings import known_user, served_of
 
@@ -27,10 +28,12 @@ async def prepared(
     parts: Parts,
     fault: RungReason | None = None,
     history: tuple[Event, ...] | None = None,
+    semantics: Semantics = Semantics.EXACT_SUM,
 ) -> Prepared:
     provider = parts.own.provider
     user = None if history is not None else known_user(parts)
-    query = RankQuery("", UserQuery(user, history, provider.catalogue.items[:3]))
+    asked = UserQuery(user, history, provider.catalogue.items[:3])
+    query = RankQuery("", asked, semantics=semantics)
     return await prepare(served, query, provider.features(query.user), fault)
 
 
@@ -38,6 +41,7 @@ async def test_a_users_next_call_finds_the_first_ones(served: Served, parts: Par
     first, next_one = [await prepared(served, parts) for _ in range(2)]
     assert next_one.mix is first.mix
     assert next_one.prompt.prefix is first.prompt.prefix
+    assert next_one.weave() is first.weave()
     assert len(served.woven) == 1
 
 
@@ -52,6 +56,24 @@ async def test_a_bad_vector_neither_finds_nor_leaves_a_mix(
     assert sound.weave().route is not bad.weave().route
     again = await prepared(served, parts, fault)
     assert again.weave().route is bad.weave().route
+
+
+async def test_one_expert_alone_is_not_told_as_the_whole_mix(served: Served, parts: Parts) -> None:
+    mixing = replace(served, weaver=replace(served.weaver, gate=gate_that_mixes(served, parts)))
+    whole, alone, again = [
+        await prepared(mixing, parts, semantics=each)
+        for each in (Semantics.EXACT_SUM, Semantics.TOP1, Semantics.EXACT_SUM)
+    ]
+    assert len(whole.weave().weights) > 1
+    assert [each.weight for each in alone.weave().weights] == [1.0]
+    assert again.weave() is whole.weave()
+
+
+def gate_that_mixes(served: Served, parts: Parts) -> Gate:
+    gate, provider = served.weaver.gate, parts.own.provider
+    vector = provider.features(UserQuery(known_user(parts), None)).vector
+    warmer = [replace(gate, temperature=gate.temperature * 2**power) for power in range(1, 10)]
+    return next(each for each in warmer if each.mix(vector).route is Route.FUSED)
 
 
 async def test_another_past_has_its_own(served: Served, parts: Parts) -> None:
