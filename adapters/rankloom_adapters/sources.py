@@ -42,7 +42,7 @@ _T = TypeVar("_T")
 _EXPERT_FILES: Mapping[str, int] = {CONFIG_FILE: MAX_CONFIG_BYTES, WEIGHTS_FILE: MAX_WEIGHTS_BYTES}
 _HTTP = ("http", "https")
 _PACKAGES: Mapping[str, str] = {
-    **dict.fromkeys(_HTTP, "pip install aiohttp"),
+    **dict.fromkeys(_HTTP, "pip install 'rankloom[http]'"),
     **dict.fromkeys(("s3", "s3a"), "pip install 'rankloom[s3]'"),
 }
 _CHUNK_BYTES = 1 << 20

@@ -55,7 +55,11 @@ def test_an_unknown_protocol_is_refused(into: Path, secret: str) -> None:
 
 @pytest.mark.parametrize(
     ("protocol", "install"),
-    [("s3", r"pip install 'rankloom\[s3\]'"), ("gs", "a package that reads its protocol")],
+    [
+        ("s3", r"pip install 'rankloom\[s3\]'"),
+        ("https", r"pip install 'rankloom\[http\]'"),
+        ("gs", "a package that reads its protocol"),
+    ],
 )
 def test_a_missing_package_is_named(
     into: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, install: str
@@ -326,7 +330,6 @@ class Handler(SimpleHTTPRequestHandler):
 @pytest.fixture
 def http(source: Path) -> Iterator[tuple[str, type[Handler]]]:
     """A server of the bundle: its address, and the handler to ask."""
-    pytest.importorskip("aiohttp")
     handler = type("_", (Handler,), {"troubles": [], "asked": []})
     with ThreadingHTTPServer(
         ("127.0.0.1", 0), partial(handler, directory=str(source.parent))
@@ -368,7 +371,6 @@ def test_a_server_that_refuses_is_not_quoted(http: tuple[str, type[Handler]], in
 
 
 def test_a_server_that_is_gone_may_come_back(into: Path) -> None:
-    pytest.importorskip("aiohttp")
     error = refused("http://127.0.0.1:9/bundle?token=hunter2", into)
     assert error.can_pass
     assert "hunter2" not in str(error)
