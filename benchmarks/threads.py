@@ -1,9 +1,10 @@
-"""What sleeping threads are worth: training steps of two threads beside a busy process.
+"""How idle threads should wait: training steps of two threads, alone and beside a busy process.
 
     python benchmarks/threads.py [--json FILE]
 
-Each case runs in a process of its own, because OpenMP reads its policy once; the cases
-alternate, alone and beside one process that never rests.
+They spin until the next operation, sleep at once (as a server's do), or spin briefly before they
+sleep (as learning does). Each case runs in a process of its own, because OpenMP reads its
+policy once; the cases alternate, alone and beside one process that never rests.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROUNDS = 3
+NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+WAYS = {
+    "sleeping": {"OMP_WAIT_POLICY": "passive"},
+    "briefly": {"GOMP_SPINCOUNT": "3000"},
+    "spinning": {"OMP_WAIT_POLICY": "active"},
+}
 STEP = """
 import time, torch
 from rankloom_engine.memory import keep_freed_memory
@@ -49,28 +56,30 @@ def busy(num: int) -> Iterator[None]:
             other.wait()
 
 
-def step_s(policy: str) -> float:
-    """Wall seconds of a training step under a policy."""
-    environment = {**os.environ, "OMP_WAIT_POLICY": policy}
+def step_s(waiting: str) -> float:
+    """Wall seconds of a training step whose threads wait so."""
+    environment = {k: v for k, v in os.environ.items() if k not in NAMES} | WAYS[waiting]
     command = [sys.executable, "-c", STEP]
     return float(subprocess.check_output(command, env=environment, text=True))
 
 
 def main() -> None:
-    """Prints the medians, and active ÷ passive."""
+    """Prints the medians, and each way's ÷ that of sleeping threads."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    ratios = {}
+    ratios: dict[str, dict[str, float]] = {}
     for name, num in (("alone", 0), ("beside a busy process", 1)):
-        found: dict[str, list[float]] = {"active": [], "passive": []}
+        found: dict[str, list[float]] = {way: [] for way in WAYS}
         with busy(num):
             for _ in range(ROUNDS):
-                for policy, seconds in found.items():
-                    seconds.append(step_s(policy))
-        medians = {policy: statistics.median(seconds) for policy, seconds in found.items()}
-        ratios[name] = medians["active"] / medians["passive"]
-        print(f"{name}: {medians} s a step, active / passive {ratios[name]:.2f}", flush=True)
+                for way, seconds in found.items():
+                    seconds.append(step_s(way))
+        medians = {way: statistics.median(seconds) for way, seconds in found.items()}
+        ratios[name] = {way: each / medians["sleeping"] for way, each in medians.items()}
+        for way, each in medians.items():
+            ratio = ratios[name][way]
+            print(f"{name}, {way}: {each:.3f} s a step, ÷ sleeping {ratio:.2f}", flush=True)
     if args.json:
         args.json.write_text(json.dumps({"ratios": ratios}, indent=1))
 

@@ -59,18 +59,19 @@ class KeysTaken(Exception):
 
 
 class _RowPass:
-    """One row of a pass: its span of the batch, its masks, and its prefix's keys."""
+    """One row of a pass: its masks, and its prefix's keys."""
 
-    def __init__(self, row: PackedRow, start: int, held: HeldPrefix | None, *, keep: bool) -> None:
-        self.start, self.stop = start, start + len(row)
+    def __init__(self, row: PackedRow, held: HeldPrefix | None, *, keep: bool) -> None:
         self.num_prefix = row.num_prefix
         self._row, self._held = row, held
         self._masks: dict[tuple[int | None, bool], Tensor] = {}
         self._kept: dict[int, tuple[Tensor, Tensor]] | None = {} if keep else None
 
     def keys(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of all that the row's tokens may see, the prefix first."""
-        key, value = key[:, :, self.start : self.stop], value[:, :, self.start : self.stop]
+        """Keys and values of all that the row's tokens may see, the prefix first.
+
+        ``key``, ``value``: those of its own tokens.
+        """
         if self._held is not None:
             key = torch.cat([self._held.keys[layer], key], dim=2)
             value = torch.cat([self._held.values[layer], value], dim=2)
@@ -81,15 +82,15 @@ class _RowPass:
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> list[Tensor]:
         """The whole row: the prefix, then the candidates."""
-        own, found = query[:, :, self.start : self.stop], []
+        found = []
+        prefix, behind = query.split([self.num_prefix, query.shape[2] - self.num_prefix], dim=2)
         if self.num_prefix:
             seen = slice(0, self._row.held + self.num_prefix)
             mask = self._prefix_mask(rule.window, query)
-            part = own[:, :, : self.num_prefix]
-            found.append(attend(part, key[:, :, seen], value[:, :, seen], mask, rule))
-        if self.num_prefix < own.shape[2]:
+            found.append(attend(prefix, key[:, :, seen], value[:, :, seen], mask, rule))
+        if behind.shape[2]:
             mask = self._candidate_mask(rule.window, query)
-            found.append(attend(own[:, :, self.num_prefix :], key, value, mask, rule))
+            found.append(attend(behind, key, value, mask, rule))
         return found
 
     def attend_verdicts(self, query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
@@ -192,13 +193,9 @@ class Pass(RunningPass):
     ) -> None:
         super().__init__()
         num = len(batch.rows)
-        ends = [0]
-        self._rows: list[_RowPass] = []
-        for row, own, kept in zip(
-            batch.rows, held or [None] * num, keep or [False] * num, strict=True
-        ):
-            self._rows.append(_RowPass(row, ends[-1], own, keep=kept))
-            ends.append(ends[-1] + len(row))
+        given = zip(batch.rows, held or [None] * num, keep or [False] * num, strict=True)
+        self._rows = [_RowPass(row, own, keep=kept) for row, own, kept in given]
+        self._lengths = [len(row) for row in batch.rows]
         self._batch = batch
         self._last: list[tuple[Tensor, Tensor]] | None = None
 
@@ -210,14 +207,16 @@ class Pass(RunningPass):
         """(1, heads, tokens, size) of each → (1, tokens, heads, size)."""
         if self._last is not None:
             return self._attend_verdicts(query, rule)
-        seen = [row.keys(layer, key, value) for row in self._rows]
+        # Split at once: what learns would else fill a whole batch with zeros for each slice.
+        queries, keys, values = (t.split(self._lengths, dim=2) for t in (query, key, value))
+        seen = [row.keys(layer, *own) for row, *own in zip(self._rows, keys, values, strict=True)]
         if self._taking:
             self._last = seen
             raise KeysTaken
         parts = [
             part
-            for row, (keys, values) in zip(self._rows, seen, strict=True)
-            for part in row.attend(query, keys, values, rule)
+            for row, own, (key, value) in zip(self._rows, queries, seen, strict=True)
+            for part in row.attend(own, key, value, rule)
         ]
         return torch.cat(parts, dim=2).transpose(1, 2)
 

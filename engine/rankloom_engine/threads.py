@@ -1,16 +1,28 @@
-"""Idle torch threads sleep instead of spinning.
+"""How torch's idle threads wait: a server's sleep at once, those that learn spin briefly.
 
 OpenMP's threads spin at the end of each operation while they wait for the next. Where
 another process wants the core, that makes two threads slower than one, at times several
-times, and it takes time from a server's own event loop; sleeping costs a few percent on
-idle cores (`benchmarks/README.md`).
+times, and it takes time from a server's own event loop. Waking a thread that sleeps takes as
+long as a small operation, of which learning has thousands a second
+(`benchmarks/README.md`). Both must be called before torch is imported, and leave be what the
+user has set.
 """
 
 from __future__ import annotations
 
 import os
+from typing import Final
+
+# Some microseconds: beside a busy process, longer ones cost more than they bring alone.
+_SPINS: Final = "3000"
 
 
 def wait_passively() -> None:
-    """Must be called before torch is imported; a policy that the user has set stays."""
+    """Threads sleep at once."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def wait_briefly() -> None:
+    """Threads spin for some microseconds before they sleep."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)

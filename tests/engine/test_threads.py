@@ -1,4 +1,4 @@
-"""The commands let idle threads sleep, before anything has loaded torch."""
+"""How idle threads wait is settled before anything has loaded torch."""
 
 from __future__ import annotations
 
@@ -8,17 +8,35 @@ import sys
 
 import pytest
 
-SHOW = """
-import sys, os
-import rankloom_server.commands, rankloom_training.commands
-print(os.environ["OMP_WAIT_POLICY"], "torch" in sys.modules)
+NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+SHOW = f"""
+import sys, os, importlib
+importlib.import_module(sys.argv[1])
+print(*(os.environ.get(name) for name in {NAMES}), "torch" in sys.modules)
 """
 
 
-@pytest.mark.parametrize(("given", "kept"), [(None, "passive"), ("active", "active")])
-def test_threads_wait_passively_unless_told_otherwise(given: str | None, kept: str) -> None:
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
-    if given is not None:
-        environment["OMP_WAIT_POLICY"] = given
-    found = subprocess.check_output([sys.executable, "-c", SHOW], env=environment, text=True)
-    assert found.split() == [kept, "False"]
+def settled(commands: str, given: dict[str, str]) -> list[str]:
+    environment = {k: v for k, v in os.environ.items() if k not in NAMES} | given
+    command = [sys.executable, "-c", SHOW, commands]
+    return subprocess.check_output(command, env=environment, text=True).split()
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [({}, ["passive", "None"]), ({"OMP_WAIT_POLICY": "active"}, ["active", "None"])],
+)
+def test_a_servers_threads_sleep_at_once(given: dict[str, str], kept: list[str]) -> None:
+    assert settled("rankloom_server.commands", given) == [*kept, "False"]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({}, ["None", "3000"]),
+        ({"OMP_WAIT_POLICY": "passive"}, ["passive", "None"]),
+        ({"GOMP_SPINCOUNT": "7"}, ["None", "7"]),
+    ],
+)
+def test_while_learning_threads_spin_briefly(given: dict[str, str], kept: list[str]) -> None:
+    assert settled("rankloom_training.commands", given) == [*kept, "False"]

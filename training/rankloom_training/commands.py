@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rankloom_engine.threads import wait_passively
+from rankloom_engine.threads import wait_briefly
 
-wait_passively()
+wait_briefly()
 
 MAX_SEED = 2**32 - 1  # more is refused by NumPy and by what builds on it
 
