@@ -19,11 +19,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from rankloom_engine.threads import SPINS
+
 ROUNDS = 3
 NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 WAYS = {
     "sleeping": {"OMP_WAIT_POLICY": "passive"},
-    "briefly": {"GOMP_SPINCOUNT": "3000"},
+    "briefly": {"GOMP_SPINCOUNT": SPINS},
     "spinning": {"OMP_WAIT_POLICY": "active"},
 }
 STEP = """

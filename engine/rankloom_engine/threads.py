@@ -13,8 +13,8 @@ from __future__ import annotations
 import os
 from typing import Final
 
-# Some microseconds: beside a busy process, longer ones cost more than they bring alone.
-_SPINS: Final = "3000"
+# Some 30 microseconds: beside a busy process, longer ones cost more than they bring alone.
+SPINS: Final = "3000"
 
 
 def wait_passively() -> None:
@@ -23,6 +23,6 @@ def wait_passively() -> None:
 
 
 def wait_briefly() -> None:
-    """Threads spin for some microseconds before they sleep."""
+    """Threads spin for some 30 microseconds before they sleep."""
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)

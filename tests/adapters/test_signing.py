@@ -112,7 +112,7 @@ def test_every_byte_of_the_signature_file_counts(signed: Path, ring: Keyring) ->
             altered = bytearray(data)
             altered[place] ^= 1 << bit
             (signed / SIGNATURE).write_bytes(altered)
-            refusal(ring, signed)
+            assert refusal(ring, signed), (place, bit)
 
 
 def test_another_bundles_signature_is_refused(
@@ -272,6 +272,7 @@ def test_a_part_of_negative_size_is_refused(folder: Path) -> None:
 def test_the_store_keeps_the_signature(signed: Path, ring: Keyring, tmp_path: Path) -> None:
     store = BundleStore(tmp_path / "kept")
     kept = open_bundle(store.folder_of(store.put(signed)))
+    assert (kept.folder / SIGNATURE).read_bytes() == (signed / SIGNATURE).read_bytes()
     ring.check(kept)
     kept.check()
 

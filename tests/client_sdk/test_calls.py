@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import shutil
-import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from typing import Any
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
 
@@ -235,9 +238,8 @@ async def test_both_clients_give_equal_answers(server: RecordingServer) -> None:
     assert server.received[0].payload == server.received[1].payload
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
-async def test_tls(client_class: AnyClient, tmp_path: Path) -> None:
-    key, certificate = self_signed(tmp_path)
+async def test_tls(client_class: AnyClient) -> None:
+    key, certificate = self_signed("127.0.0.1")
     credentials = grpc.ssl_server_credentials([(key, certificate)])
     with RecordingServer(credentials=credentials) as server:
         async with client_class(server.target, root_certificates=certificate) as client:
@@ -248,14 +250,21 @@ async def test_tls(client_class: AnyClient, tmp_path: Path) -> None:
     assert len(server.received) == 1
 
 
-def self_signed(folder: Path) -> tuple[bytes, bytes]:
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1"
-    files = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key)]
-    subprocess.run(
-        [*command.split(), *files, "-out", str(certificate)], check=True, capture_output=True
+def self_signed(address: str) -> tuple[bytes, bytes]:
+    """Key and certificate of an address, as PEM."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, address)])
+    addresses = x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(addresses, critical=False)
+        .sign(key, hashes.SHA256())
     )
-    return key.read_bytes(), certificate.read_bytes()
+    pem = serialization.Encoding.PEM
+    whole = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return key.private_bytes(pem, *whole), certificate.public_bytes(pem)
 
 
 async def test_two_ways_of_security_are_refused(client_class: AnyClient) -> None:

@@ -19,7 +19,7 @@ from rankloom_engine.attention import Rule, wire
 from rankloom_engine.buckets import bucket
 from rankloom_engine.errors import ModelError
 from rankloom_engine.mixture import Weights
-from rankloom_engine.model import Ask, Decoder, check_positions, self_check
+from rankloom_engine.model import SELF_CHECK_TOKENS, Ask, Decoder, check_positions, self_check
 from rankloom_engine.packing import Segment, collate, pack
 
 TOLERANCE = 1e-5
@@ -195,7 +195,14 @@ def _without_window(scale: float | None, window: int | None, softcap: float | No
 
 
 def test_a_prompt_without_end_is_checked_up_to_a_bound() -> None:
-    self_check(tiny_family("llama"), VOCABULARY, 1 << 60)
+    model, lengths = tiny_family("llama"), set[int]()
+    model.get_input_embeddings().register_forward_hook(  # type: ignore[operator]
+        lambda _, __, embedded: lengths.add(embedded.shape[-2])
+    )
+    self_check(model, VOCABULARY, 1 << 60)
+    assert SELF_CHECK_TOKENS in lengths
+    # A packed pass holds the rows of several lengths, and is padded to a size that is run.
+    assert max(lengths) < 2 * SELF_CHECK_TOKENS
 
 
 def test_position_biases_are_refused_by_name() -> None:
