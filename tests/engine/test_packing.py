@@ -20,7 +20,7 @@ from rankloom_engine.buckets import bucket
 from rankloom_engine.errors import ModelError
 from rankloom_engine.mixture import Weights
 from rankloom_engine.model import SELF_CHECK_TOKENS, Ask, Decoder, check_positions, self_check
-from rankloom_engine.packing import Segment, collate, pack
+from rankloom_engine.packing import PackedRow, Segment, collate, pack
 
 TOLERANCE = 1e-5
 
@@ -149,6 +149,28 @@ def test_gradients_reach_every_weight_that_learning_needs() -> None:
     for name, parameter in decoder.model.named_parameters():
         assert parameter.grad is not None, name
         assert float(parameter.grad.abs().sum()) > 0.0, name
+
+
+def test_a_pass_has_the_gradients_of_its_rows_alone() -> None:
+    decoder, _ = tiny_decoder()
+    decoder.mixture = None
+    random = np.random.default_rng(4)
+    lengths = ((9, (3, 5)), (4, (2,)), (0, (6, 1, 2)))
+    rows = [
+        pack(random_segment(random, prefix), [random_segment(random, n) for n in own])
+        for prefix, own in lengths
+    ]
+
+    def gradients(passes: list[list[PackedRow]]) -> list[torch.Tensor]:
+        decoder.model.zero_grad()
+        for each in passes:
+            decoder.margins(collate(each)).square().sum().backward()
+        return [p.grad.clone() for p in decoder.model.parameters() if p.grad is not None]
+
+    together, alone = gradients([rows]), gradients([[row] for row in rows])
+    for found, expected in zip(together, alone, strict=True):
+        torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=1e-4)
+        assert float(expected.abs().max()) > 10 * TOLERANCE
 
 
 @pytest.mark.parametrize("name", FAMILIES)
