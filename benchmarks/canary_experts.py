@@ -13,16 +13,16 @@ from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle, open_bundle
 from rankloom_adapters.derive import with_expert
 from rankloom_adapters.expert_files import read_expert
-from rankloom_adapters.gate import GLOBAL, Gate
+from rankloom_adapters.router import GLOBAL, Router
 from rankloom_engine.model import Decoder, load_decoder_model
 from rankloom_engine.projector import Projector
 from rankloom_engine.prompt import PromptFormat
 from rankloom_training.data import Dataset, load_dataset
 from rankloom_training.experts import ExpertTrainer, Recipe
 from rankloom_training.pipeline import GROUP_RECIPE, TrainOptions, train_bundle
-from rankloom_training.planted import write_planted
 from rankloom_training.progress import Progress
 from rankloom_training.scoring import BundleScorer, requests_of
+from rankloom_training.synthetic import write_synthetic
 from rankloom_training.visibility import training_views
 from rankloom_training.windows import Inputs, Window, WindowMaker
 
@@ -32,7 +32,7 @@ RECIPE = dataclasses.replace(GROUP_RECIPE, epochs=3)
 
 def trained(folder: Path) -> tuple[Bundle, Dataset]:
     """The bundle that the demonstration trains, and its data."""
-    write_planted(folder / "data")
+    write_synthetic(folder / "data")
     train_bundle(folder / "data", folder / "bundle", OPTIONS, Progress())
     return open_bundle(folder / "bundle"), load_dataset(folder / "data")
 
@@ -71,15 +71,15 @@ def _windows(bundle: Bundle, data: Dataset, expert: str) -> list[Window]:
         view,
         np.concatenate(vectors),
         np.concatenate([each.features.tabular for each in prepared]),
-        np.concatenate([each.prior for each in prepared]),
+        np.concatenate([each.tree_logits for each in prepared]),
     )
     maker = WindowMaker(data.log, data.catalogue, scorer.engine.weaver.builder)
-    gate, windows = scorer.engine.weaver.gate, maker.windows(inputs)
-    return [each for each in windows if _largest(gate, inputs.vector[each.places[-1]]) == expert]
+    router, windows = scorer.engine.weaver.router, maker.windows(inputs)
+    return [each for each in windows if _largest(router, inputs.vector[each.places[-1]]) == expert]
 
 
-def _largest(gate: Gate, vector: NDArray[np.float32]) -> str:
-    return gate.experts[int(gate.mix(vector).weights.argmax())]
+def _largest(router: Router, vector: NDArray[np.float32]) -> str:
+    return router.experts[int(router.route(vector).weights.argmax())]
 
 
 def _shuffled(windows: list[Window], random: np.random.Generator) -> list[Window]:

@@ -13,10 +13,10 @@ from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle
 from rankloom_adapters.rollout.agreement import kendall
 from rankloom_adapters.rollout.evidence import Observation, observe
-from rankloom_adapters.rollout.judge import Verdict
-from rankloom_adapters.rollout.split import Arm, arm_of
-from rankloom_adapters.rollout.states import Rollout, State
+from rankloom_adapters.rollout.judge import TrialVerdict
+from rankloom_adapters.rollout.states import Rollout, RolloutState
 from rankloom_adapters.rollout.trial import Trial
+from rankloom_adapters.split import Arm, arm_of
 from rankloom_features.catalogue import Catalogue, Item
 from rankloom_features.events import EventLog
 from rankloom_training.scoring import BundleScorer, Request
@@ -85,16 +85,16 @@ def rankings_of(bundle: Bundle, questions: Sequence[tuple[str, Request]]) -> lis
     scorer = BundleScorer(bundle)
     weaver = scorer.engine.weaver
     prepared = [scorer.prepare(request) for _, request in questions]
-    mixes = [weaver.gate.mix(each.features.vector).weights for each in prepared]
-    margins = scorer.margins(prepared, {0: np.stack(mixes)}, lambda *_: None)[0]
+    mixtures = [weaver.router.route(each.features.vector).weights for each in prepared]
+    margins = scorer.margins(prepared, {0: np.stack(mixtures)}, lambda *_: None)[0]
     number = {user: place for place, (user, _) in enumerate(questions)}
     found = []
-    for (user, _), each, mix, margin in zip(
-        questions, prepared, mixes, np.split(margins, len(questions)), strict=True
+    for (user, _), each, mixture, margin in zip(
+        questions, prepared, mixtures, np.split(margins, len(questions)), strict=True
     ):
-        scores = weaver.finish(margin, each.prior)
-        group = weaver.gate.experts[int(mix.argmax())]
-        given = (scores.score, each.prior, scores.probability)
+        scores = weaver.finish(margin, each.tree_logits)
+        group = weaver.gate.experts[int(mixture.argmax())]
+        given = (scores.score, each.tree_logits, scores.probability)
         seen = observe(number[user], group, LATENCY_S, *given)
         found.append(Ranked(user, seen, scores.score))
     return found
@@ -118,7 +118,7 @@ class Canaries:
     def _judged(self, seed: int) -> tuple[int, str]:
         """At which check a canary is rolled back, and for which gate; 0 where it is not."""
         random, num = np.random.default_rng(seed), 0
-        trial = Trial(Rollout(2, "", State.CANARY, PERCENT))
+        trial = Trial(Rollout(2, "", RolloutState.CANARY, PERCENT))
         for place in random.permutation(len(self._arms[Arm.BASELINE])):
             user = self._arms[Arm.BASELINE][place].user
             arm = arm_of(user, f"salt {seed}", PERCENT)
@@ -128,7 +128,7 @@ class Canaries:
                 continue
             judgement = trial.check()()
             trial.take(judgement)
-            num += judgement.verdict is not Verdict.NO_DATA
-            if judgement.verdict is Verdict.BREACH:
+            num += judgement.verdict is not TrialVerdict.NO_DATA
+            if judgement.verdict is TrialVerdict.BREACH:
                 return num, judgement.reason.split(" ")[0]
         return 0, ""

@@ -1,4 +1,4 @@
-"""The engine against other ways to score every user with a mix of experts, and the floor.
+"""The engine against other ways to score every user with a mixture of experts, and the floor.
 
     python benchmarks/engine.py [--json FILE] [--full] [--rounds N] [--models S,L4]
 
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> str | None:
     """Prints the tables; gives what to say if the methods disagree."""
     import torch
     from measure import machine
-    from mixes import rss_growth_mib
+    from mixtures import rss_growth_mib
     from report import as_json, ratios, tables
     from study import Settings, WrongScoresError, study
     from workload import SHAPES

@@ -5,7 +5,7 @@
 A real `rankloom serve` with a state and a tiny bundle. An operator stages experts, promotes,
 rolls back and retires without a pause; after a time drawn at random the process gets SIGKILL,
 and another one is started on the same state. Timed is from its start to its first answer to a
-ranking. Checked is that one generation is active, that it answers, and that it is where the
+ranking. Checked is that one revision is active, that it answers, and that it is where the
 acknowledged commands had led, or the one command further that was under way.
 
 200 kills take about 25 minutes on two cores, a minute of which trains the bundle.

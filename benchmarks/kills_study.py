@@ -74,19 +74,19 @@ def study(bundle: Path, folder: Path, num_kills: int) -> Study:
 def _first_answer(operator: Operator, truth: Truth) -> list[str]:
     """What is wrong with the state that a server came back with."""
     [answer] = operator.rank()
-    found = operator.generations()
-    wrong = faults(truth, answer.generation.number, found)
+    found = operator.revisions()
+    wrong = faults(truth, answer.revision.number, found)
     truth.active = truth.asked = found.active
     return wrong
 
 
-def faults(truth: Truth, answered_by: int, found: rollout_pb2.Generations) -> list[str]:
-    """What of the generations that are there was not acknowledged."""
-    states = {each.generation: each.state for each in found.rollouts}
+def faults(truth: Truth, answered_by: int, found: rollout_pb2.Revisions) -> list[str]:
+    """What of the revisions that are there was not acknowledged."""
+    states = {each.revision: each.state for each in found.rollouts}
     num_active = sum(state == rollout_pb2.ROLLOUT_STATE_ACTIVE for state in states.values())
     back = [n for n in truth.retired if states.get(n, _STAY[1]) != _STAY[1]]
     wrong = {
-        f"{num_active} generations are active": num_active != 1,
+        f"{num_active} revisions are active": num_active != 1,
         f"{answered_by} answers, {found.active} is active": answered_by != found.active,
         f"{found.active} is active, {truth.active} was acknowledged": (
             found.active not in (truth.active, truth.asked)
@@ -121,9 +121,9 @@ def _killed(server: Server, operator: Operator, experts: Experts, truth: Truth, 
 
 def _clear(operator: Operator, truth: Truth) -> None:
     """Lets go of what the last kill left half done."""
-    for each in operator.generations().rollouts:
+    for each in operator.revisions().rollouts:
         if each.state not in _STAY:
-            _retire(operator, truth, each.generation)
+            _retire(operator, truth, each.revision)
 
 
 def _roll_out(operator: Operator, experts: Experts, truth: Truth) -> None:

@@ -1,4 +1,4 @@
-"""What the engine keeps of the mixes that it has served: nothing, if memory stays flat."""
+"""What the engine keeps of the mixtures that it has served: nothing, if memory stays flat."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WARM_UP_MIXES, MIXES = 500, 10_000
 
 
 def rss_growth_mib() -> float:
-    """Growth of resident memory over MIXES different mixes, after WARM_UP_MIXES others.
+    """Growth of resident memory over MIXES different mixtures, after WARM_UP_MIXES others.
 
     Call it before anything large was freed in the process: a leak could hide there.
     """

@@ -1,4 +1,4 @@
-"""The ways to score one user's mix that need no engine of their own.
+"""The ways to score one user's mixture that need no engine of their own.
 
 Each class gives (users, candidates) margins, Yes − No at the last token of the whole
 prompt. They are set up in their favour: two rows of the head, batches of a user's 20
@@ -184,9 +184,9 @@ def with_adapters(model: Qwen2ForCausalLM, experts: Sequence[Expert]) -> PeftMod
 def weighted_adapters(
     adapted: PeftModel, users: Sequence[User], combination: str
 ) -> Iterator[list[str]]:
-    """Names of adapters that hold the users' mixes while the block runs."""
+    """Names of adapters that hold the users' mixtures while the block runs."""
     experts = list(adapted.peft_config)
-    names = [f"mix{place}" for place in range(len(users))]
+    names = [f"mixture{place}" for place in range(len(users))]
     for name, user in zip(names, users, strict=True):
         adapted.base_model.add_weighted_adapter(
             experts, user.weights.tolist(), name, combination_type=combination

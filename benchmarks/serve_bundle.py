@@ -1,8 +1,8 @@
 """The bundle that the server's benchmark serves: real features and trees, a random decoder.
 
-Catalogue, events, collaborative model, trees, tokenizer and the gate's centroids come
+Catalogue, events, collaborative model, trees, tokenizer and the router's centroids come
 from a training on the embedded data. Decoder, experts and projector are random, of the
-wanted sizes, and the gate's temperature is wide: how good the scores are does not matter
+wanted sizes, and the router's temperature is wide: how good the scores are does not matter
 here, only what they cost.
 """
 
@@ -24,7 +24,7 @@ from workload import ALPHA, NUM_EXPERTS, RANK, TARGETS, Shape, random_experts, r
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle, expert_part, open_bundle, seal
 from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE, Expert
-from rankloom_adapters.gate import Gate
+from rankloom_adapters.router import Router
 from rankloom_engine.loading import load_tokenizer
 from rankloom_engine.projector import Projector
 from rankloom_engine.prompt import PromptFormat
@@ -33,13 +33,13 @@ from rankloom_features.events import EventLog
 from rankloom_training.base import write_base
 from rankloom_training.experts import Recipe
 from rankloom_training.pipeline import TrainOptions, train_bundle
-from rankloom_training.planted import write_planted
 from rankloom_training.progress import Progress
+from rankloom_training.synthetic import write_synthetic
 
 # An event is these text tokens and 4 more, as a candidate is; one token begins the prefix.
 ITEM_TOKENS, EVENTS = 8, 17
 NUM_CANDIDATES = 20
-TEMPERATURE = 1.0  # so wide that nearly every mix is of all groups' experts
+TEMPERATURE = 1.0  # so wide that nearly every mixture is of all groups' experts
 NO_TRAINING = Recipe(epochs=0, learning_rate=1e-3)
 OPTIONS = TrainOptions(
     num_groups=NUM_EXPERTS - 1,  # and the expert of everybody
@@ -51,7 +51,7 @@ OPTIONS = TrainOptions(
 
 def make_bundle(folder: Path, shape: Shape) -> Path:
     """Trains what is real under ``folder``, and puts a decoder of ``shape`` to it."""
-    write_planted(folder / "data")
+    write_synthetic(folder / "data")
     train_bundle(folder / "data", folder / "trained", OPTIONS, Progress())
     with_random_decoder(folder / "trained", folder / "bundle", shape)
     return folder / "bundle"
@@ -61,16 +61,18 @@ def with_random_decoder(trained: Path, out: Path, shape: Shape) -> None:
     """A sealed copy of a bundle whose decoder is random and of ``shape``, with random experts."""
     shutil.copytree(trained, out)
     bundle = open_bundle(trained)
-    gate = Gate.from_bytes(bundle.read(parts.GATE))
+    router = Router.from_bytes(bundle.read(parts.ROUTER))
     model = random_model(shape, torch.float32)
     write_base(out / "base", model, load_tokenizer(bundle.read(parts.BASE_TOKENIZER)))
-    for name, expert in zip(gate.experts, random_experts(model, len(gate.experts)), strict=True):
+    for name, expert in zip(
+        router.experts, random_experts(model, len(router.experts)), strict=True
+    ):
         _write_expert(out, name, expert)
-    (out / parts.PROJECTOR).write_bytes(_random_projector(bundle, gate.dim, shape).to_bytes())
+    (out / parts.PROJECTOR).write_bytes(_random_projector(bundle, router.dim, shape).to_bytes())
     fmt = PromptFormat.from_bytes(bundle.read(parts.PROMPT))
     fmt = replace(fmt, max_item_tokens=ITEM_TOKENS, max_events=EVENTS)
     (out / parts.PROMPT).write_bytes(fmt.to_bytes())
-    (out / parts.GATE).write_bytes(replace(gate, temperature=TEMPERATURE).to_bytes())
+    (out / parts.ROUTER).write_bytes(replace(router, temperature=TEMPERATURE).to_bytes())
     seal(out, bundle.metadata)
 
 

@@ -1,6 +1,6 @@
 """The same calls without a server: prepared prompts, an event loop and the model thread.
 
-Features, trees, gate and prompt are worked out before the clock runs, by the server's
+Features, trees, router and prompt are worked out before the clock runs, by the server's
 own code: what a server costs beyond this is what everything around the engine costs.
 It runs in a process of its own, which keeps what it has loaded.
 """
@@ -33,7 +33,7 @@ Calls = tuple[Call, ...]
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """What the prompts are like: medians of tokens, and how many mixes took each route."""
+    """What the prompts are like: medians of tokens, and how many mixtures took each route."""
 
     prefix_tokens: float
     candidate_tokens: float
@@ -73,7 +73,7 @@ def describe(settings: Settings, calls: Calls) -> Prompts:
     return Prompts(
         statistics.median(len(each.prompt.prefix) for each in prepared),
         statistics.median(len(one) for each in prepared for one in each.prompt.candidates),
-        dict(Counter(each.mix.route.value for each in prepared)),
+        dict(Counter(each.mixture.route.value for each in prepared)),
     )
 
 
@@ -121,8 +121,8 @@ async def _scores(
     loaded: Loaded, runner: EngineRunner, call: Call, prepared: Prepared
 ) -> dict[str, float]:
     scored = await runner.score(prepared.prompt, prepared.weights)
-    prior = prepared.prior()[prepared.order]
-    found = loaded.parts.engine.weaver.finish(scored.margins, prior).score.tolist()
+    tree_logits = prepared.tree_logits()[prepared.order]
+    found = loaded.parts.engine.weaver.finish(scored.margins, tree_logits).score.tolist()
     return {call.items[place]: one for place, one in zip(prepared.order, found, strict=True)}
 
 

@@ -123,5 +123,5 @@ def _request(call: Call) -> ranking_pb2.RankRequest:
     return ranking_pb2.RankRequest(
         user_id=call.user,
         candidates=[features_pb2.Candidate(item_id=item) for item in call.items],
-        options=ranking_pb2.RankOptions(allow_degraded=False),
+        options=ranking_pb2.RankOptions(allow_fallback=False),
     )

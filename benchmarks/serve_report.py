@@ -55,7 +55,7 @@ def _prompts(study: Study) -> str:
     reused = sum(phase.num_reused for each in study.rounds for phase in each.phases.values())
     return (
         f"Prefixes of {prompts.prefix_tokens:g} tokens, {NUM_CANDIDATES} candidates of "
-        f"{prompts.candidate_tokens:g} (medians). Routes of the users' mixes: {routes}. "
+        f"{prompts.candidate_tokens:g} (medians). Routes of the users' mixtures: {routes}. "
         f"{study.plan.in_flight} calls in flight when saturated; prefixes reused: {reused}. "
         f"Largest difference between the sides' scores: {study.difference:.1e}. "
         f"The host gave {stolen:.1%} of the cores' time to others (median of the rounds)."

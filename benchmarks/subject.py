@@ -12,9 +12,9 @@ from transformers import Qwen2ForCausalLM
 from workload import NO, YES, User, sharing_weights
 
 from rankloom_adapters.expert import Expert
-from rankloom_engine.attention import HeldPrefix
+from rankloom_engine.attention import PrefixKV
+from rankloom_engine.expert_bank import MixtureWeights, install
 from rankloom_engine.kernels import speed_up
-from rankloom_engine.mixture import Weights, install
 from rankloom_engine.model import Answer, Ask, Decoder
 from rankloom_engine.packing import Segment
 from rankloom_engine.projector import Projector
@@ -32,19 +32,21 @@ class Engine:
         # It has no soft tokens to project: the sizes are free.
         projector = Projector(1, 1, model.config.hidden_size).to(model.dtype).eval()
         self._decoder = Decoder(shared, projector, yes=YES, no=NO)
-        self._decoder.mixture = install(shared, experts) if experts else None
+        self._decoder.bank = install(shared, experts) if experts else None
         speed_up(shared)
 
     def margins(self, users: Sequence[User]) -> Tensor:
         """(users, candidates) float32, in micro-batches of the default token budget."""
         return self.answers([self.ask(user, user.candidates) for user in users])[0]
 
-    def ask(self, user: User, candidates: NDArray[np.int64], held: HeldPrefix | None = None) -> Ask:
+    def ask(self, user: User, candidates: NDArray[np.int64], held: PrefixKV | None = None) -> Ask:
         """One user's row; a prefix that is not held yet is kept."""
         prefix = _segment(user.prefix) if held is None else held
-        return Ask(prefix, _segments(candidates), Weights(user.weights), keep_prefix=held is None)
+        return Ask(
+            prefix, _segments(candidates), MixtureWeights(user.weights), keep_prefix=held is None
+        )
 
-    def answers(self, asks: Sequence[Ask]) -> tuple[Tensor, list[HeldPrefix | None]]:
+    def answers(self, asks: Sequence[Ask]) -> tuple[Tensor, list[PrefixKV | None]]:
         """(asks, candidates) margins, and the prefixes that were kept."""
         found = [a for batch in _within_budget(asks) for a in self.answers_of_pass(batch)]
         margins = torch.from_numpy(np.stack([answer.margins for answer in found]))
@@ -66,7 +68,7 @@ class TwoCalls:
 
     def __init__(self, engine: Engine, users: Sequence[User], num_candidates: int) -> None:
         self._engine, self._users, self._num = engine, users, num_candidates
-        self._held: list[HeldPrefix | None] = [None] * len(users)
+        self._held: list[PrefixKV | None] = [None] * len(users)
 
     def first(self) -> Tensor:
         """(users, candidates) float32 for the users' ``candidates``."""

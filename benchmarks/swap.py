@@ -4,9 +4,9 @@
 
 A real `rankloom serve` with a state, 16 callers in a process of their own who never pause,
 and an operator. One swap: stage an expert of other weights, promote it without gates, let
-it answer, roll back, retire. Before a generation is promoted, its scores of 8 fixed calls
+it answer, roll back, retire. Before a revision is promoted, its scores of 8 fixed calls
 are taken, pinned to it. All answers of the load are of these calls, so each one's scores
-show which generation computed them: they must be those of the one that it names, item by
+show which revision computed them: they must be those of the one that it names, item by
 item, and that one must have been active between the call and its answer.
 
 Rounds of swaps take turns with rounds as long without any. The bundle is small: features

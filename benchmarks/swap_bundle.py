@@ -16,8 +16,8 @@ from workload import Shape
 
 from rankloom_adapters.bundle import open_bundle, seal
 from rankloom_training.pipeline import train_bundle
-from rankloom_training.planted import write_planted
 from rankloom_training.progress import Progress
+from rankloom_training.synthetic import write_synthetic
 
 SHAPE = Shape("XS", 128, 2, 4, 2, 256, 4096, tied=True)
 NUM_USERS = 60
@@ -26,7 +26,7 @@ STRENGTH = 32.0  # times workload.B_STD
 
 def make_bundle(folder: Path, shape: Shape = SHAPE) -> Path:
     """Trains what is real under ``folder``, and puts a decoder of ``shape`` to it."""
-    write_planted(folder / "data")
+    write_synthetic(folder / "data")
     _keep_users(folder / "data" / "interactions.csv", NUM_USERS)
     train_bundle(folder / "data", folder / "trained", OPTIONS, Progress())
     return swappable(folder / "trained", folder, shape)

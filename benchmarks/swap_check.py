@@ -1,8 +1,8 @@
-"""Whether an answer is of the generation that it names, and whether that one was in service.
+"""Whether an answer is of the revision that it names, and whether that one was in service.
 
-A generation's fingerprint is what it scores a fixed set of calls, asked for before anybody
+A revision's fingerprint is what it scores a fixed set of calls, asked for before anybody
 is sent to it. Every answer of the load repeats one of these calls, so its scores must be
-those of the generation that it names, up to rounding.
+those of the revision that it names, up to rounding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from swap_load import Answer
 
 TOLERANCE = 1e-4  # of a score: a batch of another shape rounds otherwise
 MIN_DIFFERENCE = 10 * TOLERANCE
-KEPT = 64  # fingerprints; an older generation has left the server long ago
+KEPT = 64  # fingerprints; an older revision has left the server long ago
 FAULTS = ("failed", "wrong_version", "stale", "mixed")
 
 Fingerprint = NDArray[np.float64]  # (calls, items)
@@ -26,51 +26,51 @@ Fingerprint = NDArray[np.float64]  # (calls, items)
 
 @dataclass(slots=True)
 class _Span:
-    """A time in which a generation may have been active: from asking for it to its end."""
+    """A time in which a revision may have been active: from asking for it to its end."""
 
-    generation: int
+    revision: int
     asked: float
     ended: float = math.inf
 
 
 class Timeline:
-    """When each generation may have answered, by what the operator asked and heard."""
+    """When each revision may have answered, by what the operator asked and heard."""
 
     def __init__(self, active: int) -> None:
         self._spans = deque([_Span(active, -math.inf)], maxlen=1000)
         self._first = {active: -math.inf}
 
-    def switched(self, generation: int, asked: float, heard: float) -> None:
+    def switched(self, revision: int, asked: float, heard: float) -> None:
         """Another one is active since some moment between ``asked`` and ``heard``."""
         self._spans[-1].ended = heard
-        self._spans.append(_Span(generation, asked))
-        self._first.setdefault(generation, asked)
+        self._spans.append(_Span(revision, asked))
+        self._first.setdefault(revision, asked)
 
-    def was_active(self, generation: int, sent: float, received: float) -> bool:
+    def was_active(self, revision: int, sent: float, received: float) -> bool:
         """At some moment of a call."""
         for span in reversed(self._spans):
             if span.ended < sent:
                 return False
-            if span.generation == generation and span.asked <= received:
+            if span.revision == revision and span.asked <= received:
                 return True
         return False
 
-    def was_before(self, generation: int, sent: float) -> bool:
+    def was_before(self, revision: int, sent: float) -> bool:
         """Whether it may have been active at all when the call was sent, or earlier."""
-        return self._first.get(generation, math.inf) < sent
+        return self._first.get(revision, math.inf) < sent
 
 
 class Fingerprints:
-    """The scores of the generations that were last made, and of the first one."""
+    """The scores of the revisions that were last made, and of the first one."""
 
-    def __init__(self, generation: int, scores: Fingerprint) -> None:
-        self._scores = {generation: scores}
-        self._first = generation
+    def __init__(self, revision: int, scores: Fingerprint) -> None:
+        self._scores = {revision: scores}
+        self._first = revision
         self.num_compared = 0
         self.smallest_difference = math.inf
 
-    def add(self, generation: int, scores: Fingerprint) -> bool:
-        """Keeps a fingerprint that can be told from those of the first and the last generation.
+    def add(self, revision: int, scores: Fingerprint) -> bool:
+        """Keeps a fingerprint that can be told from those of the first and the last revision.
 
         Answers whether it can: two items of every call must differ by MIN_DIFFERENCE, so
         that an answer with items of both is seen to be neither's.
@@ -81,19 +81,19 @@ class Fingerprints:
             return False
         self.num_compared += by_call.size
         self.smallest_difference = min(self.smallest_difference, float(by_call.min()))
-        self._scores[generation] = scores
+        self._scores[revision] = scores
         if len(self._scores) > KEPT:
             del self._scores[next(n for n in self._scores if n != self._first)]
         return True
 
-    def difference(self, generation: int, call: int, scores: Sequence[float]) -> float:
-        """The largest of one answer's scores to a generation's own; infinite for an unknown one."""
-        if generation not in self._scores:
+    def difference(self, revision: int, call: int, scores: Sequence[float]) -> float:
+        """The largest of one answer's scores to a revision's own; infinite for an unknown one."""
+        if revision not in self._scores:
             return math.inf
-        return float(np.abs(self._scores[generation][call] - np.asarray(scores)).max())
+        return float(np.abs(self._scores[revision][call] - np.asarray(scores)).max())
 
     def has_scored(self, call: int, scores: Sequence[float]) -> bool:
-        """Whether all scores are those of one generation, whichever it is."""
+        """Whether all scores are those of one revision, whichever it is."""
         return any(self.difference(n, call, scores) <= TOLERANCE for n in self._scores)
 
 
@@ -119,11 +119,11 @@ class Checker:
 
     def _faults(self, answer: Answer) -> tuple[str, ...]:
         found: list[str] = []
-        if not self.timeline.was_active(answer.generation, answer.sent, answer.received):
+        if not self.timeline.was_active(answer.revision, answer.sent, answer.received):
             found.append("wrong_version")
-            if self.timeline.was_before(answer.generation, answer.sent):
+            if self.timeline.was_before(answer.revision, answer.sent):
                 found.append("stale")  # it had been active, and no longer was
-        noise = self.fingerprints.difference(answer.generation, answer.call, answer.scores)
+        noise = self.fingerprints.difference(answer.revision, answer.call, answer.scores)
         if noise <= TOLERANCE:
             self.largest_noise = max(self.largest_noise, noise)
         elif not self.fingerprints.has_scored(answer.call, answer.scores):

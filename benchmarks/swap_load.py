@@ -42,7 +42,7 @@ class Answer:
     call: int
     sent: float
     received: float
-    generation: int = 0
+    revision: int = 0
     scores: tuple[float, ...] = ()
     failure: str = ""
 
@@ -94,12 +94,12 @@ def loading(address: str, calls: Sequence[Call], in_flight: int) -> Iterator[Loa
         process.join()
 
 
-def request_of(call: Call, generation: int | None = None) -> ranking_pb2.RankRequest:
-    """Answered by the model or not at all; by this generation, if one is given."""
+def request_of(call: Call, revision: int | None = None) -> ranking_pb2.RankRequest:
+    """Answered by the model or not at all; by this revision, if one is given."""
     return ranking_pb2.RankRequest(
         user_id=call.user,
         candidates=[features_pb2.Candidate(item_id=item) for item in call.items],
-        options=ranking_pb2.RankOptions(allow_degraded=False, generation=generation),
+        options=ranking_pb2.RankOptions(allow_fallback=False, revision=revision),
     )
 
 
@@ -156,4 +156,4 @@ async def _asked(
         return Answer(place, sent, time.monotonic(), failure=failure)
     received, scores = time.monotonic(), scores_of(call, answer)
     failure = "" if scores else "not every item has a score"
-    return Answer(place, sent, received, answer.generation.number, scores, failure)
+    return Answer(place, sent, received, answer.revision.number, scores, failure)

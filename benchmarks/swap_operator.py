@@ -90,66 +90,66 @@ class Operator:
     _num_keys: int = 0
 
     def active(self) -> int:
-        """The generation that answers now."""
-        return self.generations().active
+        """The revision that answers now."""
+        return self.revisions().active
 
-    def generations(self) -> rollout_pb2.Generations:
+    def revisions(self) -> rollout_pb2.Revisions:
         """All of them. Raises OperatorError."""
         with _refusals("list"):
-            return self.rollouts.List(rollout_pb2.ListRequest(), timeout=TIMEOUT_S).generations
+            return self.rollouts.List(rollout_pb2.ListRequest(), timeout=TIMEOUT_S).revisions
 
     def stage(self, name: str, folder: Path, expected: int) -> int:
-        """The number of the new generation. Raises OperatorError where it is not warmed."""
+        """The number of the new revision. Raises OperatorError where it is not warmed."""
         source = rollout_pb2.ExpertSource(name=name, url=str(folder))
         request = rollout_pb2.StageRequest(
-            expert=source, expected_generation=expected, idempotency_key=self._key()
+            expert=source, expected_revision=expected, idempotency_key=self._key()
         )
         staged = self._timed("stage", lambda: self.rollouts.Stage(request, timeout=TIMEOUT_S))
         if staged.rollout.state != rollout_pb2.ROLLOUT_STATE_WARMED:
             raise OperatorError(f"{name}: {staged.rollout.reason}")
-        return staged.rollout.generation
+        return staged.rollout.revision
 
-    def promote(self, generation: int, expected: int) -> None:
+    def promote(self, revision: int, expected: int) -> None:
         """Everybody goes there, whatever the gates say."""
         request = rollout_pb2.PromoteRequest(
-            generation=generation,
-            expected_generation=expected,
+            revision=revision,
+            expected_revision=expected,
             idempotency_key=self._key(),
             without_gates=True,
             reason=REASON,
         )
         self._timed("promote", lambda: self.rollouts.Promote(request, timeout=TIMEOUT_S))
 
-    def roll_back(self, generation: int) -> None:
+    def roll_back(self, revision: int) -> None:
         """What was active before it is again."""
         request = rollout_pb2.RollbackRequest(
-            generation=generation,
-            expected_generation=generation,
+            revision=revision,
+            expected_revision=revision,
             idempotency_key=self._key(),
             reason=REASON,
         )
         self._timed("roll back", lambda: self.rollouts.Rollback(request, timeout=TIMEOUT_S))
 
-    def retire(self, generation: int, expected: int) -> None:
+    def retire(self, revision: int, expected: int) -> None:
         """Its slots and its bundle's disk are given back."""
         request = rollout_pb2.RetireRequest(
-            generation=generation,
-            expected_generation=expected,
+            revision=revision,
+            expected_revision=expected,
             idempotency_key=self._key(),
             reason=REASON,
         )
         self._timed("retire", lambda: self.rollouts.Retire(request, timeout=TIMEOUT_S))
 
-    def fingerprint(self, generation: int) -> Fingerprint:
-        """(calls, items) scores by that generation, whoever is active."""
-        rows = [scores_of(*each) for each in zip(self.calls, self.rank(generation), strict=True)]
+    def fingerprint(self, revision: int) -> Fingerprint:
+        """(calls, items) scores by that revision, whoever is active."""
+        rows = [scores_of(*each) for each in zip(self.calls, self.rank(revision), strict=True)]
         if not all(rows):
-            raise OperatorError(f"generation {generation} did not score every item")
+            raise OperatorError(f"revision {revision} did not score every item")
         return np.array(rows)
 
-    def rank(self, generation: int | None = None) -> list[ranking_pb2.RankResponse]:
-        """The answer to each call, by that generation or whichever it is. Raises OperatorError."""
-        requests = [request_of(call, generation) for call in self.calls]
+    def rank(self, revision: int | None = None) -> list[ranking_pb2.RankResponse]:
+        """The answer to each call, by that revision or whichever it is. Raises OperatorError."""
+        requests = [request_of(call, revision) for call in self.calls]
         answers: list[ranking_pb2.RankResponse] = []
         for first in range(0, len(requests), AT_ONCE):
             some = requests[first : first + AT_ONCE]

@@ -67,8 +67,8 @@ def _answers(title: str, study: Study) -> Iterator[str]:
     yield f"| swaps; answers checked | {study.plan.swaps:,}; {checker.num_answers:,} | |"
     for fault, num in checker.counts.items():
         yield f"| {fault.replace('_', ' ')} | {num} | 0 |"
-    yield f"| score − its generation's, at most | {checker.largest_noise:.1e} | {TOLERANCE:g} |"
-    told = f"one generation's scores − another's, at least, {prints.num_compared:,} times"
+    yield f"| score − its revision's, at most | {checker.largest_noise:.1e} | {TOLERANCE:g} |"
+    told = f"one revision's scores − another's, at least, {prints.num_compared:,} times"
     yield f"| {told} | {prints.smallest_difference:.1e} | over {MIN_DIFFERENCE:g} |"
 
 

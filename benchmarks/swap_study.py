@@ -29,8 +29,8 @@ TELL_S = 10.0
 class Plan:
     """How much is run.
 
-    ``calls``, ``items``: how many different ones, whose scores are a generation's
-    fingerprint. ``answers``: by each new generation, at least, before it is rolled back.
+    ``calls``, ``items``: how many different ones, whose scores are a revision's
+    fingerprint. ``answers``: by each new revision, at least, before it is rolled back.
     """
 
     swaps: int
@@ -70,7 +70,7 @@ class Study:
 
 @dataclass(slots=True)
 class Swapper:
-    """Swaps of one server, each checked. ``base``: the generation that is always returned to."""
+    """Swaps of one server, each checked. ``base``: the revision that is always returned to."""
 
     server: Server
     operator: Operator
@@ -100,7 +100,7 @@ class Swapper:
         self.watcher.watch(seconds - (time.monotonic() - began))
 
     def _staged(self) -> int:
-        """A new generation that can be told from others. Raises OperatorError."""
+        """A new revision that can be told from others. Raises OperatorError."""
         for _ in range(TRIES):
             name, folder = self.experts.write(self.num_written)
             self.num_written += 1
@@ -121,7 +121,7 @@ def study(bundle: Path, folder: Path, plan: Plan) -> Study:
     """Runs all of it. Raises ServerError, OperatorError or LoadEndedError."""
     state = folder / "state"
     with serving(bundle, state, threads=plan.threads, cache_mib=plan.cache_mib) as server:
-        progress("choosing calls whose scores tell generations apart")
+        progress("choosing calls whose scores tell revisions apart")
         calls, names = _chosen(server, calls_of(bundle), plan)
         with (
             operating(server.ranking, server.rollout, calls) as operator,
@@ -146,7 +146,7 @@ def _chosen(
     cut = [Call(call.user, call.items[: plan.items]) for call in calls[:ASKED_USERS]]
     with operating(server.ranking, server.rollout, cut) as operator:
         answers = operator.rank(operator.active())
-    weights = [{each.expert: each.weight for each in answer.weave.weights} for answer in answers]
+    weights = [{each.expert: each.weight for each in answer.routing.weights} for answer in answers]
     users, names = shared(weights, plan.calls)
     return tuple(cut[user] for user in users), names
 

@@ -49,7 +49,7 @@ class Watcher:
     def take(self, timeout_s: float = 0.0) -> None:
         """Checks what has come, and waits so long for the first."""
         for answer in self._load.take(timeout_s):
-            self._num_of[answer.generation] += 1
+            self._num_of[answer.revision] += 1
             self.checker.check(answer)
             self._time(answer)
 
@@ -59,12 +59,12 @@ class Watcher:
         while (left_s := end - time.monotonic()) > 0.0:
             self.take(left_s)
 
-    def await_answers(self, generation: int, num: int) -> None:
-        """Returns once that many have come from a generation. Raises OperatorError."""
+    def await_answers(self, revision: int, num: int) -> None:
+        """Returns once that many have come from a revision. Raises OperatorError."""
         end = time.monotonic() + PATIENCE_S
-        while self._num_of[generation] < num:
+        while self._num_of[revision] < num:
             if time.monotonic() > end:
-                raise OperatorError(f"generation {generation} is active, and answers nobody")
+                raise OperatorError(f"revision {revision} is active, and answers nobody")
             self.take(0.1)
 
     def _time(self, answer: Answer) -> None:

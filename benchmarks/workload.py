@@ -63,7 +63,7 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class User:
-    """One user's tokens and mix.
+    """One user's tokens and mixture.
 
     ``prefix``: (p,) int64. ``candidates`` and, for a second call, ``later``: (n, c) int64.
     ``weights``: (experts,) float32.
@@ -126,20 +126,20 @@ def random_users(
     num_used: int = NUM_EXPERTS,
 ) -> list[User]:
     """Users whose tokens are the same for any experts; ``num_used`` weights are not zero."""
-    tokens, mixes = np.random.default_rng(1), np.random.default_rng(2)
+    tokens, mixtures = np.random.default_rng(1), np.random.default_rng(2)
     candidates = (sizes.candidates, sizes.tokens)
     return [
         User(
             tokens.integers(0, shape.vocabulary, sizes.prefix),
             tokens.integers(0, shape.vocabulary, candidates),
             tokens.integers(0, shape.vocabulary, candidates),
-            _random_mix(mixes, num_experts, num_used),
+            _random_mixture(mixtures, num_experts, num_used),
         )
         for _ in range(num)
     ]
 
 
-def _random_mix(
+def _random_mixture(
     random: np.random.Generator, num_experts: int, num_used: int
 ) -> NDArray[np.float32]:
     """Softmax of N(0, 1) at ``num_used`` random places, zero elsewhere."""

@@ -56,7 +56,7 @@ def train_small(data: Path, out: Path) -> str:
 def with_distinct_experts(trained: Path, out: Path) -> Path:
     """A copy of a bundle whose group experts are moved from the global one, each its way.
 
-    So short a log teaches no group anything, and mixes of equal experts would hide errors.
+    So short a log teaches no group anything, and mixtures of equal experts would hide errors.
     """
     from safetensors.numpy import load_file, save_file
 

@@ -43,8 +43,8 @@ WITHOUT_GRPC = ("rankloom_adapters", "rankloom_engine")
 
 # Policy that can be read, and tested, alone: neither tensors nor RPCs.
 POLICY_MODULES = (
-    "rankloom_adapters/gate.py",
-    "rankloom_adapters/generation.py",
+    "rankloom_adapters/router.py",
+    "rankloom_adapters/revision.py",
     *(
         f"rankloom_adapters/rollout/{module}.py"
         for module in (
@@ -56,7 +56,7 @@ POLICY_MODULES = (
     "rankloom_engine/scheduler.py",
     "rankloom_engine/slots.py",
     "rankloom_server/admission.py",
-    "rankloom_server/ladder.py",
+    "rankloom_server/fallback.py",
 )
 
 HEAVY = {"torch", "numpy", "pydantic", "transformers", "onnxruntime", "structlog"}

@@ -1,1 +1,1 @@
-"""Experts and what belongs to them: files, the gate, bundles, generations."""
+"""Experts and what belongs to them: files, the router, bundles, revisions."""

@@ -1,4 +1,4 @@
-"""A bundle: an immutable folder with all that one generation serves, and its manifest.
+"""A bundle: an immutable folder with all that one revision serves, and its manifest.
 
 The manifest lists each file with its size and SHA-256; the bundle's digest is that of
 the manifest. A part is read once, checked, and used from those very bytes, so that
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rankloom_adapters.pace import Pace
+from rankloom_adapters.rate_limit import RateLimiter
 
 MANIFEST = "manifest.json"
 FORMAT = 2
@@ -42,7 +42,7 @@ ENCODER = "features/encoder.onnx"
 EVENTS = "features/events.jsonl"
 ITEM_STATISTICS = "features/item_statistics.safetensors"
 ITEM_VECTORS = "features/item_vectors.safetensors"
-GATE = "gate.json"
+ROUTER = "router.json"
 PROJECTOR = "projector.safetensors"
 PROMPT = "prompt.json"
 TREES = "ranker/trees.onnx"
@@ -69,7 +69,7 @@ class Part:
 class Bundle:
     """An opened bundle; parts are checked as they are read. ``manifest``: its bytes.
 
-    ``pace``: how fast they are read, None for as fast as may be.
+    ``limiter``: how fast they are read, None for as fast as may be.
     """
 
     folder: Path
@@ -77,7 +77,7 @@ class Bundle:
     metadata: Mapping[str, Any]
     parts: Mapping[str, Part]
     manifest: bytes
-    pace: Pace | None = None
+    limiter: RateLimiter | None = None
 
     def read(self, name: str) -> bytes:
         """One part's bytes, checked against the manifest. Raises BundleError."""
@@ -96,8 +96,8 @@ class Bundle:
         expected, digest = self.parts[name], hashlib.sha256()
         for piece in _pieces(self.folder, name, expected):
             digest.update(piece)
-            if self.pace is not None:
-                self.pace.wait(len(piece))
+            if self.limiter is not None:
+                self.limiter.wait(len(piece))
             yield piece
         if digest.hexdigest() != expected.sha256:
             raise BundleError(name, "altered: its SHA-256 is not the manifest's")
@@ -123,7 +123,7 @@ def expert_part(expert: str, file: str) -> str:
     return f"experts/{expert}/{file}"
 
 
-def open_bundle(folder: Path, pace: Pace | None = None) -> Bundle:
+def open_bundle(folder: Path, limiter: RateLimiter | None = None) -> Bundle:
     """Opens a bundle by its manifest; parts are not read yet. Raises BundleError."""
     data = _read_small(folder, MANIFEST, MAX_MANIFEST_BYTES)
     if data is None:
@@ -141,7 +141,7 @@ def open_bundle(folder: Path, pace: Pace | None = None) -> Bundle:
         _check_name(name)
         if PurePosixPath(name).parts[0] in _NO_PARTS:
             raise BundleError(MANIFEST, f"lists {name}, which is no part")
-    return Bundle(folder, hashlib.sha256(data).hexdigest(), metadata, parts, data, pace)
+    return Bundle(folder, hashlib.sha256(data).hexdigest(), metadata, parts, data, limiter)
 
 
 def seal(folder: Path, metadata: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from rankloom_adapters.bundle import (
     open_bundle,
     read_signature,
 )
-from rankloom_adapters.pace import Pace
+from rankloom_adapters.rate_limit import RateLimiter
 
 _UNFINISHED = ".unfinished-"
 
@@ -46,9 +46,9 @@ class StoreError(Exception):
 class BundleStore:
     """The bundles of one server, under a folder that is its alone."""
 
-    def __init__(self, folder: Path, pace: Pace | None = None) -> None:
+    def __init__(self, folder: Path, limiter: RateLimiter | None = None) -> None:
         """Makes the folder, and sweeps what a killed process left. Raises StoreError."""
-        self._folder, self._pace = folder, pace
+        self._folder, self._limiter = folder, limiter
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for left in folder.glob(f"{_UNFINISHED}*"):
@@ -62,7 +62,7 @@ class BundleStore:
         Of one that is kept, another signature takes the place of the old one, and none leaves it.
         Raises BundleError where the source is not whole, StoreError where it cannot be kept.
         """
-        bundle, signature = open_bundle(source, self._pace), read_signature(source)
+        bundle, signature = open_bundle(source, self._limiter), read_signature(source)
         kept = self._folder / bundle.digest
         if kept.is_dir() and signature in (None, read_signature(kept)):
             return bundle.digest
@@ -96,7 +96,7 @@ class BundleStore:
 
         Raises BundleError for the first part that is not what was put.
         """
-        bundle = open_bundle(self.folder_of(digest), self._pace)
+        bundle = open_bundle(self.folder_of(digest), self._limiter)
         if bundle.digest != digest:
             raise BundleError(MANIFEST, f"altered: kept as {digest[:12]}, is {bundle.digest[:12]}")
         bundle.check()
@@ -129,7 +129,7 @@ class BundleStore:
         found: dict[str, tuple[Bundle, str]] = {}
         for digest in self.digests:
             with suppress(BundleError):
-                kept = open_bundle(self.folder_of(digest), self._pace)
+                kept = open_bundle(self.folder_of(digest), self._limiter)
                 found |= {part.sha256: (kept, name) for name, part in kept.parts.items()}
         return found
 

@@ -20,14 +20,14 @@ from types import FrameType
 from typing import Final, NoReturn
 
 from rankloom._version import __version__
-from rankloom.commands import Command
+from rankloom.commands import CliCommand
 from rankloom.errors import InvalidRequestError, RankloomError
 from rankloom.explain_command import ExplainCommand
 from rankloom.rank_command import RankCommand
-from rankloom.rollout_command import RolloutCommand
+from rankloom.rollout_command import RolloutCliCommand
 
-_OWN: Final[dict[str, Command]] = {
-    command.name: command for command in (RankCommand(), ExplainCommand(), RolloutCommand())
+_OWN: Final[dict[str, CliCommand]] = {
+    command.name: command for command in (RankCommand(), ExplainCommand(), RolloutCliCommand())
 }
 
 # Known beforehand, so that listing the commands imports none of them.
@@ -109,8 +109,8 @@ def _quiet_when_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _loaded(plugin: EntryPoint) -> Command:
-    command: Command = plugin.load()
+def _loaded(plugin: EntryPoint) -> CliCommand:
+    command: CliCommand = plugin.load()
     return command
 
 

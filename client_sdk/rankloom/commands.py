@@ -10,7 +10,7 @@ import argparse
 from typing import Protocol
 
 
-class Command(Protocol):
+class CliCommand(Protocol):
     """A subcommand. Its module is imported only when it is the one chosen."""
 
     @property

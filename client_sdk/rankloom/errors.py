@@ -4,7 +4,7 @@ Errors are named for what failed:
 
     RankloomError                  everything below: message, status, reason, request_id
     ├── InvalidRequestError        an argument is wrong; violations name the fields
-    ├── NotFoundError              there is no such generation, or it serves no more
+    ├── NotFoundError              there is no such revision, or it serves no more
     ├── PreconditionError          well formed, but cannot be met as things stand; current
     ├── AuthenticationError        the server does not know who is calling
     ├── PermissionDeniedError      the caller may not do this
@@ -51,12 +51,12 @@ class FieldViolation(NamedTuple):
 class ErrorReason(StrEnum):
     """Why a well-formed request was refused, as the server names it."""
 
-    GENERATION_UNKNOWN = "generation_unknown"
-    DEGRADED_REFUSED = "degraded_refused"
+    REVISION_UNKNOWN = "revision_unknown"
+    FALLBACK_REFUSED = "fallback_refused"
     OVERLOADED = "overloaded"
     NOT_SERVING = "not_serving"
     INTERNAL = "internal"
-    GENERATION_STALE = "generation_stale"
+    REVISION_STALE = "revision_stale"
     WRONG_STATE = "wrong_state"
     KEY_REUSED = "key_reused"
     GATES_NOT_PASSED = "gates_not_passed"
@@ -135,7 +135,7 @@ class InvalidRequestError(RankloomError):
 
 
 class NotFoundError(RankloomError):
-    """There is no generation of that number, or it serves no more."""
+    """There is no revision of that number, or it serves no more."""
 
 
 class PreconditionError(RankloomError):
@@ -143,7 +143,7 @@ class PreconditionError(RankloomError):
 
     @property
     def current(self) -> int | None:
-        """For GENERATION_STALE: the generation that is active, 0 for none; otherwise None."""
+        """For REVISION_STALE: the revision that is active, 0 for none; otherwise None."""
         return self._details.current
 
 
@@ -255,7 +255,7 @@ def _with_detail(details: ErrorDetails, packed: Any) -> ErrorDetails:
             details,
             reason=_reason(error_info.reason),
             error_id=told.get("error_id", ""),
-            current=_generation(told.get("current", "")),
+            current=_revision(told.get("current", "")),
         )
     return details
 
@@ -265,6 +265,6 @@ def _reason(name: str) -> ErrorReason:
     return ErrorReason.__members__.get(short, ErrorReason.UNKNOWN)
 
 
-def _generation(text: str) -> int | None:
+def _revision(text: str) -> int | None:
     is_number = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
     return int(text) if is_number else None

@@ -8,13 +8,13 @@ from typing import Final
 from rankloom.errors import ConnectionFailedError, ErrorReason, RankloomError
 
 _HINTS: Final[Mapping[ErrorReason, str]] = {
-    ErrorReason.GENERATION_UNKNOWN: "`rankloom rollout list` shows which generations there are",
+    ErrorReason.REVISION_UNKNOWN: "`rankloom rollout list` shows which revisions there are",
     ErrorReason.OVERLOADED: "many others are calling; ask again in a moment",
     ErrorReason.NOT_SERVING: "the server is starting or stopping; ask again in a moment",
     ErrorReason.INTERNAL: "look up this id in the server's log",
-    ErrorReason.GENERATION_STALE: "somebody else has changed what is active: look at "
+    ErrorReason.REVISION_STALE: "somebody else has changed what is active: look at "
     "`rankloom rollout list`, then ask again with its number as --expected",
-    ErrorReason.WRONG_STATE: "`rankloom rollout list` shows where each generation stands",
+    ErrorReason.WRONG_STATE: "`rankloom rollout list` shows where each revision stands",
     ErrorReason.KEY_REUSED: "to ask again for the same, give the same arguments, --expected too; "
     "for anything else, leave out --key",
     ErrorReason.GATES_NOT_PASSED: "let its trial see more users, or give --without-gates "
@@ -22,7 +22,7 @@ _HINTS: Final[Mapping[ErrorReason, str]] = {
     ErrorReason.BUNDLE_INVALID: "nothing has changed; stage it again once it is made anew",
     ErrorReason.SIGNATURE_INVALID: "`rankloom bundle sign` signs it; the server must have the "
     "public key in bundle_keys",
-    ErrorReason.NO_ROOM: "retire generations that nobody needs, or give the server more memory "
+    ErrorReason.NO_ROOM: "retire revisions that nobody needs, or give the server more memory "
     "(expert_slots_mib) or disk",
     ErrorReason.SOURCE_UNAVAILABLE: "check the URL from the server's machine, or send the files "
     "with --upload",

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from rankloom.rollout_rendering import as_json, generations_as_text
-from rankloom.rollouts import GenerationList
+from rankloom.rollout_rendering import as_json, revisions_as_text
+from rankloom.rollouts import RevisionList
 
 # ANSI. The other screen, so that what was there before comes back as it was; lines that are
 # too long are cut by the terminal, which knows its own width.
@@ -19,7 +19,7 @@ _CLOSE: Final = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 _HOME, _END_LINE, _END_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
-def show(changes: Iterable[GenerationList], *, json: bool) -> None:
+def show(changes: Iterable[RevisionList], *, json: bool) -> None:
     """Print each as it comes: in place on a terminal, elsewhere one after the other."""
     with _reader_may_leave():
         if json:
@@ -29,15 +29,15 @@ def show(changes: Iterable[GenerationList], *, json: bool) -> None:
             _redraw(changes)
         else:
             for each in changes:
-                _write(generations_as_text(each) + "\n\n")
+                _write(revisions_as_text(each) + "\n\n")
 
 
-def _redraw(changes: Iterable[GenerationList]) -> None:
+def _redraw(changes: Iterable[RevisionList]) -> None:
     try:
         _write(_OPEN)
         for each in changes:
             height = shutil.get_terminal_size().lines
-            text = generations_as_text(each, height).replace("\n", f"{_END_LINE}\n")
+            text = revisions_as_text(each, height).replace("\n", f"{_END_LINE}\n")
             _write(f"{_HOME}{text}{_END_LINE}{_END_SCREEN}")
     finally:
         _write(_CLOSE)

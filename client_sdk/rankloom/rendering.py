@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
-from rankloom.results import Explanation, Generation, RankedItem, Ranking, Timing, Weave
+from rankloom.results import Explanation, RankedItem, Ranking, Revision, Routing, Timing
 
 
 def as_json(ranking: Ranking) -> str:
     """Return the whole answer as one JSON object, its keys named as the result's fields."""
-    return json.dumps({**asdict(ranking), "degraded": ranking.degraded}, indent=2)
+    return json.dumps({**asdict(ranking), "is_fallback": ranking.is_fallback}, indent=2)
 
 
 def as_text(ranking: Ranking) -> str:
@@ -37,29 +37,30 @@ def _verdict(explanation: Explanation) -> Iterable[tuple[str, str]]:
     yield "probability", f"{explanation.probability:.4f}"
     yield "score", f"{explanation.score:.4f}"
     yield "request", explanation.request_id
-    yield "generation", _generation(explanation.generation)
-    yield from _woven(explanation.weave)
+    yield "revision", _revision(explanation.revision)
+    yield from _woven(explanation.routing)
     read, written = explanation.prompt_tokens, explanation.generated_tokens
     yield "tokens", f"{read} read  {written} written ({explanation.stop_reason})"
 
 
 def _head(ranking: Ranking) -> Iterable[tuple[str, str]]:
     yield "request", ranking.request_id
-    yield "generation", _generation(ranking.generation)
-    yield from _woven(ranking.weave)
-    yield "rung", f"{ranking.rung}{f' ({ranking.rung_reason})' if ranking.rung_reason else ''}"
+    yield "revision", _revision(ranking.revision)
+    yield from _woven(ranking.routing)
+    reason = f" ({ranking.fallback_reason})" if ranking.fallback_reason else ""
+    yield "fallback level", f"{ranking.fallback_level}{reason}"
     yield "time", _times(ranking.timing)
 
 
-def _generation(generation: Generation) -> str:
-    return f"{generation.number}  {generation.bundle_digest}".rstrip()
+def _revision(revision: Revision) -> str:
+    return f"{revision.number}  {revision.bundle_digest}".rstrip()
 
 
-def _woven(weave: Weave) -> Iterable[tuple[str, str]]:
-    yield "route", f"{weave.route}{', cold user' if weave.cold else ''}"
-    yield "weights", "  ".join(f"{each.expert} {each.weight:.3f}" for each in weave.weights)
-    yield "entropy", f"{weave.entropy:.3f} nats"
-    yield "history", f"{weave.history_events} events"
+def _woven(routing: Routing) -> Iterable[tuple[str, str]]:
+    yield "route", f"{routing.route}{', cold_start user' if routing.cold_start else ''}"
+    yield "weights", "  ".join(f"{each.expert} {each.weight:.3f}" for each in routing.weights)
+    yield "entropy", f"{routing.entropy:.3f} nats"
+    yield "history", f"{routing.history_events} events"
 
 
 def _times(timing: Timing) -> str:

@@ -25,7 +25,7 @@ from rankloom.checks import (
 )
 from rankloom.errors import InvalidRequestError
 from rankloom.policy import MAX_MESSAGE_BYTES
-from rankloom.results import Event, ExplainOptions, Item, RankOptions, Semantics
+from rankloom.results import Event, ExplainOptions, Fusion, Item, RankOptions
 from rankloom_proto.v1 import features_pb2, ranking_pb2
 
 _Request: TypeAlias = ranking_pb2.RankRequest | ranking_pb2.ExplainRequest
@@ -140,10 +140,10 @@ def _options(options: object) -> ranking_pb2.RankOptions:
     value = checked_type(options, RankOptions, "options", "RankOptions")
     return ranking_pb2.RankOptions(
         top_k=optional_integer(value.top_k, UINT32, "options.top_k"),
-        allow_degraded=checked_type(value.allow_degraded, bool, "options.allow_degraded", "bool"),
+        allow_fallback=checked_type(value.allow_fallback, bool, "options.allow_fallback", "bool"),
         allow_partial=checked_type(value.allow_partial, bool, "options.allow_partial", "bool"),
-        semantics=_semantics(value.semantics),
-        generation=optional_integer(value.generation, UINT64, "options.generation"),
+        fusion=_fusion(value.fusion),
+        revision=optional_integer(value.revision, UINT64, "options.revision"),
     )
 
 
@@ -153,13 +153,13 @@ def _explain_options(options: object) -> ranking_pb2.ExplainOptions:
         max_tokens=optional_integer(value.max_tokens, UINT32, "options.max_tokens"),
         temperature=optional_number(value.temperature, "options.temperature"),
         seed=optional_integer(value.seed, UINT64, "options.seed"),
-        semantics=_semantics(value.semantics),
-        generation=optional_integer(value.generation, UINT64, "options.generation"),
+        fusion=_fusion(value.fusion),
+        revision=optional_integer(value.revision, UINT64, "options.revision"),
     )
 
 
-def _semantics(value: object) -> ranking_pb2.Semantics.ValueType:
+def _fusion(value: object) -> ranking_pb2.Fusion.ValueType:
     if value is None:
-        return ranking_pb2.SEMANTICS_UNSPECIFIED
-    semantics = checked_type(value, Semantics, "options.semantics", "Semantics")
-    return ranking_pb2.Semantics.Value(f"SEMANTICS_{semantics.name}")
+        return ranking_pb2.FUSION_UNSPECIFIED
+    fusion = checked_type(value, Fusion, "options.fusion", "Fusion")
+    return ranking_pb2.Fusion.Value(f"FUSION_{fusion.name}")

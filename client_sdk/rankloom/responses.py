@@ -12,16 +12,16 @@ from rankloom.errors import ErrorDetails, ServerError
 from rankloom.results import (
     ExpertWeight,
     Explanation,
-    Generation,
+    FallbackLevel,
+    FallbackReason,
     RankedItem,
     Ranking,
+    Revision,
     Route,
-    Rung,
-    RungReason,
+    Routing,
     StopReason,
     Timing,
     Verdict,
-    Weave,
 )
 from rankloom_proto.v1 import ranking_pb2
 
@@ -37,8 +37,10 @@ def wire_names(
 
 
 _ROUTES: Final = wire_names(ranking_pb2.Route.items(), Route, "ROUTE_")
-_RUNGS: Final = wire_names(ranking_pb2.Rung.items(), Rung, "RUNG_")
-_RUNG_REASONS: Final = wire_names(ranking_pb2.RungReason.items(), RungReason, "RUNG_REASON_")
+_LEVELS: Final = wire_names(ranking_pb2.FallbackLevel.items(), FallbackLevel, "FALLBACK_LEVEL_")
+_FALLBACK_REASONS: Final = wire_names(
+    ranking_pb2.FallbackReason.items(), FallbackReason, "FALLBACK_REASON_"
+)
 _VERDICTS: Final = wire_names(ranking_pb2.Verdict.items(), Verdict, "VERDICT_")
 _STOP_REASONS: Final = wire_names(ranking_pb2.StopReason.items(), StopReason, "STOP_REASON_")
 
@@ -47,10 +49,10 @@ def parse_response(response: ranking_pb2.RankResponse) -> Ranking:
     """Return the answer as values; what only a newer server knows becomes UNKNOWN."""
     return Ranking(
         request_id=response.request_id,
-        generation=_generation(response.generation),
-        weave=_weave(response.weave),
-        rung=_RUNGS.get(response.rung, Rung.UNKNOWN),
-        rung_reason=_rung_reason(response.rung_reason),
+        revision=_revision(response.revision),
+        routing=_routing(response.routing),
+        fallback_level=_LEVELS.get(response.fallback_level, FallbackLevel.UNKNOWN),
+        fallback_reason=_fallback_reason(response.fallback_reason),
         items=tuple(_ranked_item(item) for item in response.items),
         timing=_timing(response.timing),
     )
@@ -86,31 +88,31 @@ def _explanation(final: ranking_pb2.Explanation, text: str) -> Explanation:
         verdict=_VERDICTS.get(final.verdict, Verdict.UNKNOWN),
         score=final.score,
         probability=final.probability,
-        generation=_generation(final.generation),
-        weave=_weave(final.weave),
+        revision=_revision(final.revision),
+        routing=_routing(final.routing),
         prompt_tokens=final.prompt_tokens,
         generated_tokens=final.generated_tokens,
         stop_reason=_STOP_REASONS.get(final.stop_reason, StopReason.UNKNOWN),
     )
 
 
-def _generation(generation: ranking_pb2.Generation) -> Generation:
-    return Generation(generation.number, generation.bundle_digest)
+def _revision(revision: ranking_pb2.Revision) -> Revision:
+    return Revision(revision.number, revision.bundle_digest)
 
 
-def _rung_reason(number: int) -> RungReason | None:
-    if number == ranking_pb2.RUNG_REASON_UNSPECIFIED:
+def _fallback_reason(number: int) -> FallbackReason | None:
+    if number == ranking_pb2.FALLBACK_REASON_UNSPECIFIED:
         return None
-    return _RUNG_REASONS.get(number, RungReason.UNKNOWN)
+    return _FALLBACK_REASONS.get(number, FallbackReason.UNKNOWN)
 
 
-def _weave(weave: ranking_pb2.Weave) -> Weave:
-    return Weave(
-        route=_ROUTES.get(weave.route, Route.UNKNOWN),
-        weights=tuple(ExpertWeight(w.expert, w.digest, w.weight) for w in weave.weights),
-        entropy=weave.entropy,
-        cold=weave.cold,
-        history_events=weave.history_events,
+def _routing(routing: ranking_pb2.Routing) -> Routing:
+    return Routing(
+        route=_ROUTES.get(routing.route, Route.UNKNOWN),
+        weights=tuple(ExpertWeight(w.expert, w.digest, w.weight) for w in routing.weights),
+        entropy=routing.entropy,
+        cold_start=routing.cold_start,
+        history_events=routing.history_events,
     )
 
 

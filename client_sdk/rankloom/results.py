@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 
 
-class Semantics(StrEnum):
+class Fusion(StrEnum):
     """How the weights of several experts become one model."""
 
     EXACT_SUM = "exact_sum"
@@ -19,7 +19,7 @@ class Semantics(StrEnum):
 
 
 class Route(StrEnum):
-    """How the gate used the experts: one, the global one, or several at once."""
+    """How the router used the experts: one, the global one, or several at once."""
 
     SINGLE = "single"
     GLOBAL = "global"
@@ -27,22 +27,22 @@ class Route(StrEnum):
     UNKNOWN = "unknown"  # a route that only a newer server knows
 
 
-class Rung(StrEnum):
-    """The step of the degradation ladder that answered, best first."""
+class FallbackLevel(StrEnum):
+    """The step of the fallback levels that answered, best first."""
 
-    EXACT_MIX = "exact_mix"
+    EXACT_MIXTURE = "exact_mixture"
     TOP_EXPERT = "top_expert"
     GLOBAL_EXPERT = "global_expert"
-    LIGHTGBM_ORDER = "lightgbm_order"
-    POPULARITY_ORDER = "popularity_order"
-    UNKNOWN = "unknown"  # a rung that only a newer server knows
+    TREES = "trees"
+    POPULARITY = "popularity"
+    UNKNOWN = "unknown"  # a fallback level that only a newer server knows
 
 
-class RungReason(StrEnum):
-    """Why a lower rung answered."""
+class FallbackReason(StrEnum):
+    """Why a lower fallback level answered."""
 
     VECTOR_INVALID = "vector_invalid"
-    EPOCH_MISMATCH = "epoch_mismatch"
+    FEATURE_VERSION_MISMATCH = "feature_version_mismatch"
     FEATURES_UNAVAILABLE = "features_unavailable"
     ENGINE_FAILED = "engine_failed"
     UNKNOWN = "unknown"  # a reason that only a newer server knows
@@ -90,16 +90,16 @@ class RankOptions:
     """How a ranking may be made; None leaves the choice to the server.
 
     `top_k`: answer with that many of the best items only.
-    `allow_degraded`: a lower rung may answer where the exact mix cannot.
+    `allow_fallback`: a lower fallback level may answer where the exact mixture cannot.
     `allow_partial`: some items may come back unscored where time runs short.
-    `generation`: the number of the generation that must answer.
+    `revision`: the number of the revision that must answer.
     """
 
     top_k: int | None = None
-    allow_degraded: bool = True
+    allow_fallback: bool = True
     allow_partial: bool = False
-    semantics: Semantics | None = None
-    generation: int | None = None
+    fusion: Fusion | None = None
+    revision: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,19 +109,19 @@ class ExplainOptions:
     `max_tokens`: the most tokens of text.
     `temperature`: 0 always takes the likeliest token, more draws more freely.
     `seed`: what tokens are drawn by; the same seed draws the same ones.
-    `generation`: the number of the generation that must answer, as that of the ranking that is
+    `revision`: the number of the revision that must answer, as that of the ranking that is
     to be explained.
     """
 
     max_tokens: int | None = None
     temperature: float | None = None
     seed: int | None = None
-    semantics: Semantics | None = None
-    generation: int | None = None
+    fusion: Fusion | None = None
+    revision: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Generation:
+class Revision:
     """The admitted bundle that answered."""
 
     number: int
@@ -130,7 +130,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class ExpertWeight:
-    """An expert's part in the mix, and the digest of its weight file."""
+    """An expert's part in the mixture, and the digest of its weight file."""
 
     expert: str
     digest: str
@@ -138,18 +138,18 @@ class ExpertWeight:
 
 
 @dataclass(frozen=True, slots=True)
-class Weave:
+class Routing:
     """How the experts were woven for this user.
 
-    `entropy`: of the gate's distribution over the group experts, in nats.
-    `cold`: nothing was known of the user.
+    `entropy`: of the router's distribution over the group experts, in nats.
+    `cold_start`: nothing was known of the user.
     `history_events`: how many of the user's events the model read.
     """
 
     route: Route
     weights: tuple[ExpertWeight, ...]
     entropy: float
-    cold: bool
+    cold_start: bool
     history_events: int
 
 
@@ -157,7 +157,7 @@ class Weave:
 class RankedItem:
     """One item of the ranking; rank 1 is the best.
 
-    `score`: a logit, comparable within one generation.
+    `score`: a logit, comparable within one revision.
     `probability`: calibrated, that the user likes the item.
     `scored`: False where only the order means something, and the two numbers do not.
     """
@@ -185,22 +185,22 @@ class Ranking:
     """The answer: items in rank order, and how they came about."""
 
     request_id: str
-    generation: Generation
-    weave: Weave
-    rung: Rung
-    rung_reason: RungReason | None
+    revision: Revision
+    routing: Routing
+    fallback_level: FallbackLevel
+    fallback_reason: FallbackReason | None
     items: tuple[RankedItem, ...]
     timing: Timing
 
     @property
-    def degraded(self) -> bool:
-        """Whether anything but the user's exact mix answered."""
-        return self.rung is not Rung.EXACT_MIX
+    def is_fallback(self) -> bool:
+        """Whether anything but the user's exact mixture answered."""
+        return self.fallback_level is not FallbackLevel.EXACT_MIXTURE
 
     def scores(self) -> dict[str, float]:
         """Return item id → score, best first, for a ranker downstream; unscored items are left out.
 
-        On the lowest rungs nothing is scored, and the mapping is empty.
+        On the lowest fallback levels nothing is scored, and the mapping is empty.
         """
         return {item.item_id: item.score for item in self.items if item.scored}
 
@@ -209,7 +209,7 @@ class Ranking:
 class Explanation:
     """A text about one item, and the verdict that it tells of.
 
-    `verdict`, `score`, `probability`: those of the item in a ranking by the same generation.
+    `verdict`, `score`, `probability`: those of the item in a ranking by the same revision.
     `prompt_tokens`: how many the model read; `generated_tokens`: how many the text has.
     `stop_reason`: why the text ends; it is cut short at MAX_TOKENS and DEADLINE.
     """
@@ -219,8 +219,8 @@ class Explanation:
     verdict: Verdict
     score: float
     probability: float
-    generation: Generation
-    weave: Weave
+    revision: Revision
+    routing: Routing
     prompt_tokens: int
     generated_tokens: int
     stop_reason: StopReason

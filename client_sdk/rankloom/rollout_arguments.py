@@ -42,9 +42,9 @@ def open_client(args: argparse.Namespace) -> RolloutClient:
     )
 
 
-def add_generation(parser: argparse.ArgumentParser) -> None:
-    """Add `generation`."""
-    parser.add_argument("generation", metavar="N", type=int, help="the number of a generation")
+def add_revision(parser: argparse.ArgumentParser) -> None:
+    """Add `revision`."""
+    parser.add_argument("revision", metavar="N", type=int, help="the number of a revision")
 
 
 def add_change(parser: argparse.ArgumentParser, timeout_s: float = ROLLOUT_TIMEOUT_S) -> None:
@@ -53,7 +53,7 @@ def add_change(parser: argparse.ArgumentParser, timeout_s: float = ROLLOUT_TIMEO
         "--expected",
         metavar="N",
         type=int,
-        help="change nothing unless this generation is active (default: the one that is)",
+        help="change nothing unless this revision is active (default: the one that is)",
     )
     parser.add_argument(
         "--key", metavar="KEY", help="a name of this change: asked again, it is done once"

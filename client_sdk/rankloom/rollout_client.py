@@ -13,9 +13,9 @@ from rankloom.checks import UINT32, UINT64, checked_integer, checked_text, check
 from rankloom.connection import Connection, translating
 from rankloom.errors import CallCancelledError, ErrorDetails, InvalidRequestError
 from rankloom.policy import ROLLOUT_TIMEOUT_S, STAGING_TIMEOUT_S, checked_timeout_s
-from rankloom.rollout_wire import gates_to_wire, parse_generations, parse_rollout
-from rankloom.rollouts import GateSpec, GenerationList, Rollout
-from rankloom.uploads import Upload
+from rankloom.rollout_wire import gates_to_wire, parse_revisions, parse_rollout
+from rankloom.rollouts import GateSpec, RevisionList, Rollout
+from rankloom.uploads import FileUpload
 from rankloom_proto.v1 import rollout_pb2, rollout_pb2_grpc
 
 
@@ -27,7 +27,7 @@ class _Changed(Protocol):
 
 
 class RolloutClient(Connection):
-    """Stages bundles and experts on a server, and moves its users between generations.
+    """Stages bundles and experts on a server, and moves its users between revisions.
 
     `target` and the options of the connection are as for `Client`, but the port is that of
     RolloutService. `token` is what the server asks of callers. `timeout_s` bounds each call,
@@ -35,12 +35,12 @@ class RolloutClient(Connection):
 
         with RolloutClient("localhost:50052") as client:
             staged = client.stage("/bundles/next")
-            client.start_canary(staged.generation, percent=5)
+            client.start_canary(staged.revision, percent=5)
 
     Every change takes these:
 
-    `expected`: the generation that its caller believes to be active. Where another one is, the
-    server changes nothing, and PreconditionError has the reason GENERATION_STALE and `current`.
+    `expected`: the revision that its caller believes to be active. Where another one is, the
+    server changes nothing, and PreconditionError has the reason REVISION_STALE and `current`.
     None asks the server first and takes its answer. A change by somebody else after that answer
     is still refused; one before it, which the caller may not have heard of, is not.
 
@@ -113,12 +113,12 @@ class RolloutClient(Connection):
         """
         limit_s = checked_timeout_s(timeout_s)
         name = "" if expert is None else checked_text(expert, "expert")
-        upload = Upload(Path(folder), name)
+        upload = FileUpload(Path(folder), name)
         return parse_rollout(self._send(upload, self._terms(expected, key), limit_s).rollout)
 
     def start_shadow(
         self,
-        generation: int,
+        revision: int,
         percent: int = 100,
         *,
         gates: GateSpec | None = None,
@@ -126,12 +126,12 @@ class RolloutClient(Connection):
         key: str | None = None,
         timeout_s: float | None = None,
     ) -> Rollout:
-        """Have a sample of live requests ranked once more by a generation, and compared.
+        """Have a sample of live requests ranked once more by a revision, and compared.
 
         `percent` of them are, less those that come while others wait for the model.
         """
         request = rollout_pb2.StartShadowRequest(
-            generation=_number(generation),
+            revision=_number(revision),
             percent=checked_integer(percent, UINT32, "percent"),
             gates=gates_to_wire(gates),
             **self._terms(expected, key),
@@ -140,7 +140,7 @@ class RolloutClient(Connection):
 
     def start_canary(
         self,
-        generation: int,
+        revision: int,
         percent: int,
         *,
         gates: GateSpec | None = None,
@@ -148,12 +148,12 @@ class RolloutClient(Connection):
         key: str | None = None,
         timeout_s: float | None = None,
     ) -> Rollout:
-        """Send a share of the users to a generation, always the same ones.
+        """Send a share of the users to a revision, always the same ones.
 
         Asked again with another share, the trial begins anew.
         """
         request = rollout_pb2.StartCanaryRequest(
-            generation=_number(generation),
+            revision=_number(revision),
             percent=checked_integer(percent, UINT32, "percent"),
             gates=gates_to_wire(gates),
             **self._terms(expected, key),
@@ -162,7 +162,7 @@ class RolloutClient(Connection):
 
     def promote(
         self,
-        generation: int,
+        revision: int,
         *,
         without_gates: bool = False,
         reason: str = "",
@@ -170,12 +170,12 @@ class RolloutClient(Connection):
         key: str | None = None,
         timeout_s: float | None = None,
     ) -> Rollout:
-        """Send everybody to a generation, once its gates have passed.
+        """Send everybody to a revision, once its gates have passed.
 
         `without_gates` promotes it all the same; the server keeps the reason.
         """
         request = rollout_pb2.PromoteRequest(
-            generation=_number(generation),
+            revision=_number(revision),
             without_gates=checked_type(without_gates, bool, "without_gates", "bool"),
             reason=checked_text(reason, "reason"),
             **self._terms(expected, key),
@@ -184,16 +184,16 @@ class RolloutClient(Connection):
 
     def roll_back(
         self,
-        generation: int,
+        revision: int,
         *,
         reason: str = "",
         expected: int | None = None,
         key: str | None = None,
         timeout_s: float | None = None,
     ) -> Rollout:
-        """Send nobody to a generation any more; where it was active, the one before it is again."""
+        """Send nobody to a revision any more; where it was active, the one before it is again."""
         request = rollout_pb2.RollbackRequest(
-            generation=_number(generation),
+            revision=_number(revision),
             reason=checked_text(reason, "reason"),
             **self._terms(expected, key),
         )
@@ -201,38 +201,38 @@ class RolloutClient(Connection):
 
     def retire(
         self,
-        generation: int,
+        revision: int,
         *,
         reason: str = "",
         expected: int | None = None,
         key: str | None = None,
         timeout_s: float | None = None,
     ) -> Rollout:
-        """Have the server let go of a generation; requests that it answers are finished first."""
+        """Have the server let go of a revision; requests that it answers are finished first."""
         request = rollout_pb2.RetireRequest(
-            generation=_number(generation),
+            revision=_number(revision),
             reason=checked_text(reason, "reason"),
             **self._terms(expected, key),
         )
         return self._change(self._stub.Retire, request, timeout_s)
 
-    def get(self, generation: int, *, timeout_s: float | None = None) -> Rollout:
-        """Return one generation, or raise NotFoundError."""
-        request = rollout_pb2.GetRequest(generation=_number(generation))
+    def get(self, revision: int, *, timeout_s: float | None = None) -> Rollout:
+        """Return one revision, or raise NotFoundError."""
+        request = rollout_pb2.GetRequest(revision=_number(revision))
         return self._change(self._stub.Get, request, timeout_s)
 
-    def list(self, *, timeout_s: float | None = None) -> GenerationList:
-        """Return all generations of the server."""
+    def list(self, *, timeout_s: float | None = None) -> RevisionList:
+        """Return all revisions of the server."""
         limit_s = self._limit_s(timeout_s)
         request = rollout_pb2.ListRequest()
         with translating():
             response = self._stub.List(request, timeout=limit_s, metadata=self._metadata)
-        return parse_generations(response.generations)
+        return parse_revisions(response.revisions)
 
-    def watch(self) -> Generator[GenerationList, None, None]:
+    def watch(self) -> Generator[RevisionList, None, None]:
         """Yield what `list` returns, now and after every change, as long as the server serves.
 
-        for generations in client.watch(): print(generations.active)
+        for revisions in client.watch(): print(revisions.active)
 
         The call is made at the first step, and ends where the generator is closed.
         """
@@ -240,7 +240,7 @@ class RolloutClient(Connection):
             call = self._stub.Watch(rollout_pb2.WatchRequest(), metadata=self._metadata)
             try:
                 for response in call:
-                    yield parse_generations(response.generations)
+                    yield parse_revisions(response.revisions)
             finally:
                 call.cancel()
 
@@ -258,7 +258,7 @@ class RolloutClient(Connection):
             response = method(request, timeout=limit_s, metadata=self._metadata)
         return parse_rollout(response.rollout)
 
-    def _send(self, upload: Upload, terms: dict[str, Any], limit_s: float) -> _Changed:
+    def _send(self, upload: FileUpload, terms: dict[str, Any], limit_s: float) -> _Changed:
         """Send the files of an upload, and stop where one cannot be read."""
         with translating():
             call = self._stub.StageUpload.future(
@@ -279,7 +279,7 @@ class RolloutClient(Connection):
         name = uuid4().hex if key is None else checked_text(key, "key")
         active = self.list().active if expected is None else expected
         return {
-            "expected_generation": checked_integer(active, UINT64, "expected"),
+            "expected_revision": checked_integer(active, UINT64, "expected"),
             "idempotency_key": name,
         }
 
@@ -287,8 +287,8 @@ class RolloutClient(Connection):
         return self._timeout_s if timeout_s is None else checked_timeout_s(timeout_s)
 
 
-def _number(generation: object) -> int:
-    return checked_integer(generation, UINT64, "generation")
+def _number(revision: object) -> int:
+    return checked_integer(revision, UINT64, "revision")
 
 
 def _metadata(token: object) -> tuple[tuple[str, str], ...]:

@@ -23,8 +23,8 @@ from rankloom.policy import ROLLOUT_TIMEOUT_S, STAGING_TIMEOUT_S
 from rankloom.rollout_arguments import (
     add_change,
     add_gates,
-    add_generation,
     add_reason,
+    add_revision,
     add_server,
     gates_of,
     open_client,
@@ -33,8 +33,8 @@ from rankloom.rollout_client import RolloutClient
 from rankloom.rollout_rendering import (
     as_json,
     change_as_text,
-    generations_as_text,
     one_line,
+    revisions_as_text,
     rollout_as_text,
 )
 from rankloom.rollouts import Rollout, RolloutState
@@ -51,8 +51,8 @@ class _Action:
     act: Callable[[RolloutClient, argparse.Namespace], int]
 
 
-class RolloutCommand:
-    """Stages, tries, promotes and rolls back the generations of a running server."""
+class RolloutCliCommand:
+    """Stages, tries, promotes and rolls back the revisions of a running server."""
 
     name = "rollout"
     help = "roll bundles and experts out on a running server"
@@ -102,18 +102,18 @@ def _change(
 
 
 def _subject(args: argparse.Namespace) -> list[str]:
-    """The generation that a change is about; nothing for a staging, which makes one."""
-    generation = getattr(args, "generation", None)
-    return [] if generation is None else [str(generation)]
+    """The revision that a change is about; nothing for a staging, which makes one."""
+    revision = getattr(args, "revision", None)
+    return [] if revision is None else [str(revision)]
 
 
 def _print_change(changed: Rollout, args: argparse.Namespace) -> int:
-    """Print where the generation stands; 1 where a bundle was refused."""
+    """Print where the revision stands; 1 where a bundle was refused."""
     if args.json:
         _print(as_json(changed, _INDENT))
     if changed.state is RolloutState.QUARANTINED:
         reason = one_line(changed.reason)
-        sys.stderr.write(f"rankloom: generation {changed.generation} is quarantined: {reason}\n")
+        sys.stderr.write(f"rankloom: revision {changed.revision} is quarantined: {reason}\n")
         return 1
     if not args.json:
         _print(change_as_text(changed))
@@ -130,41 +130,41 @@ def _stage(client: RolloutClient, args: argparse.Namespace, terms: dict[str, Any
 
 
 def _shadow(client: RolloutClient, args: argparse.Namespace, terms: dict[str, Any]) -> Rollout:
-    return client.start_shadow(args.generation, args.percent, gates=gates_of(args), **terms)
+    return client.start_shadow(args.revision, args.percent, gates=gates_of(args), **terms)
 
 
 def _canary(client: RolloutClient, args: argparse.Namespace, terms: dict[str, Any]) -> Rollout:
-    return client.start_canary(args.generation, args.percent, gates=gates_of(args), **terms)
+    return client.start_canary(args.revision, args.percent, gates=gates_of(args), **terms)
 
 
 def _promote(client: RolloutClient, args: argparse.Namespace, terms: dict[str, Any]) -> Rollout:
     if args.without_gates and not args.reason:
         raise InvalidRequestError.of_field("--reason", "say why the gates are not asked")
     return client.promote(
-        args.generation, without_gates=args.without_gates, reason=args.reason, **terms
+        args.revision, without_gates=args.without_gates, reason=args.reason, **terms
     )
 
 
 def _roll_back(client: RolloutClient, args: argparse.Namespace, terms: dict[str, Any]) -> Rollout:
-    if args.generation is None:
+    if args.revision is None:
         found = client.list()
-        args.generation = found.on_trial or found.active  # what to ask again for
-    return client.roll_back(args.generation, reason=args.reason, **terms)
+        args.revision = found.on_trial or found.active  # what to ask again for
+    return client.roll_back(args.revision, reason=args.reason, **terms)
 
 
 def _retire(client: RolloutClient, args: argparse.Namespace, terms: dict[str, Any]) -> Rollout:
-    return client.retire(args.generation, reason=args.reason, **terms)
+    return client.retire(args.revision, reason=args.reason, **terms)
 
 
 def _get(client: RolloutClient, args: argparse.Namespace) -> int:
-    found = client.get(args.generation)
+    found = client.get(args.revision)
     _print(as_json(found, _INDENT) if args.json else rollout_as_text(found))
     return 0
 
 
 def _list(client: RolloutClient, args: argparse.Namespace) -> int:
     found = client.list()
-    _print(as_json(found, _INDENT) if args.json else generations_as_text(found))
+    _print(as_json(found, _INDENT) if args.json else revisions_as_text(found))
     return 0
 
 
@@ -194,7 +194,7 @@ def _add_stage(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_shadow(parser: argparse.ArgumentParser) -> None:
-    add_generation(parser)
+    add_revision(parser)
     parser.add_argument(
         "--percent", metavar="P", type=int, default=100, help="of the requests, 1 to 100 (all)"
     )
@@ -203,7 +203,7 @@ def _add_shadow(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_canary(parser: argparse.ArgumentParser) -> None:
-    add_generation(parser)
+    add_revision(parser)
     parser.add_argument(
         "--percent", metavar="P", type=int, required=True, help="of the users, 1 to 99"
     )
@@ -212,7 +212,7 @@ def _add_canary(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_promote(parser: argparse.ArgumentParser) -> None:
-    add_generation(parser)
+    add_revision(parser)
     parser.add_argument(
         "--without-gates", action="store_true", help="although they have not passed; say why"
     )
@@ -222,24 +222,24 @@ def _add_promote(parser: argparse.ArgumentParser) -> None:
 
 def _add_rollback(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "generation",
+        "revision",
         metavar="N",
         type=int,
         nargs="?",
-        help="the number of a generation (default: the one on trial, else the active one)",
+        help="the number of a revision (default: the one on trial, else the active one)",
     )
     add_reason(parser)
     add_change(parser)
 
 
 def _add_retire(parser: argparse.ArgumentParser) -> None:
-    add_generation(parser)
+    add_revision(parser)
     add_reason(parser)
     add_change(parser)
 
 
 def _add_get(parser: argparse.ArgumentParser) -> None:
-    add_generation(parser)
+    add_revision(parser)
     add_timeout(parser, ROLLOUT_TIMEOUT_S)
 
 
@@ -256,15 +256,15 @@ _ACTIONS: Final = {
         "have a bundle or an expert kept, loaded and tried out", _add_stage, _change(_stage)
     ),
     "shadow": _Action(
-        "rank live requests once more by a generation, and compare", _add_shadow, _change(_shadow)
+        "rank live requests once more by a revision, and compare", _add_shadow, _change(_shadow)
     ),
     "canary": _Action("send a share of the users there", _add_canary, _change(_canary)),
     "promote": _Action(
         "send everybody there, once its gates have passed", _add_promote, _change(_promote)
     ),
     "rollback": _Action("send nobody there any more", _add_rollback, _change(_roll_back)),
-    "retire": _Action("let go of a generation", _add_retire, _change(_retire)),
-    "get": _Action("show one generation, and the gates of its trial", _add_get, _get),
-    "list": _Action("show all generations", _add_list, _list),
-    "watch": _Action("show all generations, now and after every change", _add_watch, _watch),
+    "retire": _Action("let go of a revision", _add_retire, _change(_retire)),
+    "get": _Action("show one revision, and the gates of its trial", _add_get, _get),
+    "list": _Action("show all revisions", _add_list, _list),
+    "watch": _Action("show all revisions, now and after every change", _add_watch, _watch),
 }

@@ -1,4 +1,4 @@
-"""Generations as tables for a terminal, or as JSON for a program."""
+"""Revisions as tables for a terminal, or as JSON for a program."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rankloom.rendering import aligned, visible
 from rankloom.rollouts import (
     Gate,
     GateOutcome,
-    GenerationList,
     Judgement,
+    RevisionList,
     Rollout,
     RolloutState,
 )
@@ -22,37 +22,37 @@ _DIGEST_CHARS: Final = 12
 _FRAME_LINES: Final = 4  # a head, and below an empty line, what memory is used, and the cursor's
 _OVER: Final = frozenset({RolloutState.ROLLED_BACK, RolloutState.RETIRED, RolloutState.QUARANTINED})
 _HEAD: Final = (
-    *("generation", "state", "share", "leases", "loaded"),
+    *("revision", "state", "share", "leases", "loaded"),
     *("bundle", "samples", "judgement", "finding"),
 )
 _GATES_HEAD: Final = ("gate", "group", "value", "bound", "users", "outcome")
 
 
-def as_json(value: Rollout | GenerationList, indent: int | None = None) -> str:
+def as_json(value: Rollout | RevisionList, indent: int | None = None) -> str:
     """Return the whole value as one JSON object, its keys named as the value's fields."""
     return json.dumps(asdict(value), indent=indent, default=datetime.isoformat)
 
 
 def change_as_text(rollout: Rollout) -> str:
-    """Return in one line where a generation stands now."""
+    """Return in one line where a revision stands now."""
     whose = "requests" if rollout.state is RolloutState.SHADOW else "users"
     share = f" of {rollout.percent} % of the {whose}" if rollout.percent else ""
     bundle = rollout.bundle_digest[:_DIGEST_CHARS]
-    return f"generation {rollout.generation}: {rollout.state}{share}, bundle {bundle}"
+    return f"revision {rollout.revision}: {rollout.state}{share}, bundle {bundle}"
 
 
-def generations_as_text(generations: GenerationList, max_lines: int | None = None) -> str:
-    """Return a table of the generations; of those that are over, only as many as fit."""
-    rollouts = generations.rollouts
+def revisions_as_text(revisions: RevisionList, max_lines: int | None = None) -> str:
+    """Return a table of the revisions; of those that are over, only as many as fit."""
+    rollouts = revisions.rollouts
     if max_lines is not None:
         rollouts = _fitting(rollouts, max(1, max_lines - _FRAME_LINES))
     canary = sum(each.percent for each in rollouts if each.state is RolloutState.CANARY)
     rows = [_HEAD, *(_row(each, canary) for each in rollouts)]
-    return "\n".join([*aligned(rows, "><>><<<<<"), "", _memory(generations)])
+    return "\n".join([*aligned(rows, "><>><<<<<"), "", _memory(revisions)])
 
 
 def rollout_as_text(rollout: Rollout) -> str:
-    """Return all that is known of one generation; of one on trial, every gate."""
+    """Return all that is known of one revision; of one on trial, every gate."""
     facts = "\n".join(aligned([(label, value) for label, value in _facts(rollout) if value], "<<"))
     if rollout.judgement is None or not rollout.judgement.gates:
         return facts
@@ -67,15 +67,15 @@ def one_line(text: str) -> str:
 
 def _fitting(rollouts: tuple[Rollout, ...], num: int) -> tuple[Rollout, ...]:
     """The newest of those that may serve yet, then the newest of the others, by number."""
-    by_weight = sorted(rollouts, key=lambda each: (each.state not in _OVER, each.generation))
-    kept = {each.generation for each in by_weight[-num:]}
-    return tuple(each for each in rollouts if each.generation in kept)
+    by_weight = sorted(rollouts, key=lambda each: (each.state not in _OVER, each.revision))
+    kept = {each.revision for each in by_weight[-num:]}
+    return tuple(each for each in rollouts if each.revision in kept)
 
 
 def _row(rollout: Rollout, canary_percent: int) -> tuple[str, ...]:
     judgement = rollout.judgement
     return (
-        str(rollout.generation),
+        str(rollout.revision),
         rollout.state,
         _share(rollout, canary_percent),
         str(rollout.leases),
@@ -109,9 +109,9 @@ def _name(gate: Gate) -> str:
     return f"{gate.name} of {gate.group}" if gate.group else gate.name
 
 
-def _memory(generations: GenerationList) -> str:
-    experts, process = _mib(generations.expert_bytes), _mib(generations.resident_bytes)
-    return f"memory: experts {experts}, process {process}; at {generations.time:%H:%M:%S} UTC"
+def _memory(revisions: RevisionList) -> str:
+    experts, process = _mib(revisions.expert_bytes), _mib(revisions.resident_bytes)
+    return f"memory: experts {experts}, process {process}; at {revisions.time:%H:%M:%S} UTC"
 
 
 def _mib(num_bytes: int) -> str:
@@ -120,7 +120,7 @@ def _mib(num_bytes: int) -> str:
 
 def _facts(rollout: Rollout) -> Iterable[tuple[str, str]]:
     share = f" of {rollout.percent} % of the users" if rollout.percent else ""
-    yield "generation", str(rollout.generation)
+    yield "revision", str(rollout.revision)
     yield "state", f"{rollout.state}{share}"
     yield "bundle", rollout.bundle_digest
     yield "reason", one_line(rollout.reason)

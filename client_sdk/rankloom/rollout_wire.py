@@ -12,8 +12,8 @@ from rankloom.rollouts import (
     Gate,
     GateOutcome,
     GateSpec,
-    GenerationList,
     Judgement,
+    RevisionList,
     Rollout,
     RolloutState,
 )
@@ -43,9 +43,9 @@ def _bound(name: str, value: object) -> float | None:
 
 
 def parse_rollout(rollout: rollout_pb2.Rollout) -> Rollout:
-    """Return one generation; what only a newer server knows becomes UNKNOWN."""
+    """Return one revision; what only a newer server knows becomes UNKNOWN."""
     return Rollout(
-        generation=rollout.generation,
+        revision=rollout.revision,
         bundle_digest=rollout.bundle_digest,
         state=_STATES.get(rollout.state, RolloutState.UNKNOWN),
         percent=rollout.percent,
@@ -57,14 +57,14 @@ def parse_rollout(rollout: rollout_pb2.Rollout) -> Rollout:
     )
 
 
-def parse_generations(generations: rollout_pb2.Generations) -> GenerationList:
-    """Return all generations of a server."""
-    return GenerationList(
-        rollouts=tuple(parse_rollout(rollout) for rollout in generations.rollouts),
-        active=generations.active,
-        expert_bytes=generations.expert_bytes,
-        resident_bytes=generations.resident_bytes,
-        time=generations.time.ToDatetime(UTC),
+def parse_revisions(revisions: rollout_pb2.Revisions) -> RevisionList:
+    """Return all revisions of a server."""
+    return RevisionList(
+        rollouts=tuple(parse_rollout(rollout) for rollout in revisions.rollouts),
+        active=revisions.active,
+        expert_bytes=revisions.expert_bytes,
+        resident_bytes=revisions.resident_bytes,
+        time=revisions.time.ToDatetime(UTC),
     )
 
 

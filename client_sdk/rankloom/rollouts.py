@@ -1,4 +1,4 @@
-"""The values of rollouts: what a server's generations are, and what a trial must keep to.
+"""The values of rollouts: what a server's revisions are, and what a trial must keep to.
 
 All are immutable, as those of `results` are; none of them is a wire type.
 """
@@ -15,7 +15,7 @@ _LEAST: Final = frozenset({"topk_overlap", "kendall"})
 
 
 class RolloutState(StrEnum):
-    """Where a generation stands."""
+    """Where a revision stands."""
 
     STAGED = "staged"
     WARMED = "warmed"
@@ -67,7 +67,7 @@ class Judgement:
     """What a trial has come to up to now; the server rolls a breach back by itself.
 
     `reason`: one line for people.
-    `num_trial`, `num_baseline`: rankings by the generation on trial, and by what it is
+    `num_trial`, `num_baseline`: rankings by the revision on trial, and by what it is
     compared with.
     """
 
@@ -90,17 +90,17 @@ def _badness(gate: Gate) -> tuple[bool, float]:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One generation of a server.
+    """One revision of a server.
 
     `percent`: of the users, while it is a canary; of the requests, while it is a shadow, 0 for all.
     `reason`: why it is where it is: what an operator gave, or what was found.
-    `back_to`: the generation that a rollback returns to; 0 for none.
+    `back_to`: the revision that a rollback returns to; 0 for none.
     `leases`: requests that it is answering.
     `loaded`: whether it is in memory.
     `judgement`: while it is on trial.
     """
 
-    generation: int
+    revision: int
     bundle_digest: str
     state: RolloutState
     percent: int
@@ -112,8 +112,8 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True)
-class GenerationList:
-    """All generations of a server, by number, as they were at `time`.
+class RevisionList:
+    """All revisions of a server, by number, as they were at `time`.
 
     `active`: the one that answers all that no canary takes; 0 for none.
     `expert_bytes`, `resident_bytes`: memory of experts' slots, and of the process.
@@ -127,8 +127,8 @@ class GenerationList:
 
     @property
     def on_trial(self) -> int:
-        """The generation that is a shadow or a canary; 0 for none."""
-        return next((each.generation for each in self.rollouts if each.state in ON_TRIAL), 0)
+        """The revision that is a shadow or a canary; 0 for none."""
+        return next((each.revision for each in self.rollouts if each.state in ON_TRIAL), 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +141,7 @@ class GateSpec:
     `max_psi`, `max_ks`: how far distributions of scores may move.
     `max_tie_rate_increase`, `max_error_increase`: more of them that are allowed, as shares.
     `max_calibration_shift`, `max_agreement_shift`: of the mean probability, and of how far the
-    experts follow the prior, up or down.
+    experts follow the tree logit, up or down.
     `max_latency_ratio`: how much slower it may be.
     `top_k`: how many of a list's best are compared, in a shadow.
     `false_alarms`: the share of rollouts that change nothing and are breached all the same.

@@ -17,7 +17,7 @@ _MANIFEST: Final = "manifest.json"
 _SIGNATURE: Final = "manifest.sig"
 
 
-class Upload:
+class FileUpload:
     """A header and the files after it, to be sent once.
 
     gRPC prints what an iterator of messages raises, so a file that cannot be read ends the call

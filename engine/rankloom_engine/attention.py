@@ -27,7 +27,7 @@ NAME = "rankloom"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class HeldPrefix:
+class PrefixKV:
     """What a pass leaves of a prefix for later ones.
 
     ``keys``, ``values``: one (1, key-value heads, tokens, head size) a layer.
@@ -46,7 +46,7 @@ class HeldPrefix:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class AttentionRule:
     """How a layer attends: score factor, window in tokens, and bound on scores."""
 
     scale: float | None
@@ -61,9 +61,9 @@ class KeysTaken(Exception):
 class _RowPass:
     """One row of a pass: its masks, and its prefix's keys."""
 
-    def __init__(self, row: PackedRow, held: HeldPrefix | None, *, keep: bool) -> None:
+    def __init__(self, row: PackedRow, cached: PrefixKV | None, *, keep: bool) -> None:
         self.num_prefix = row.num_prefix
-        self._row, self._held = row, held
+        self._row, self._cached = row, cached
         self._masks: dict[tuple[int | None, bool], Tensor] = {}
         self._kept: dict[int, tuple[Tensor, Tensor]] | None = {} if keep else None
 
@@ -72,20 +72,22 @@ class _RowPass:
 
         ``key``, ``value``: those of its own tokens.
         """
-        if self._held is not None:
-            key = torch.cat([self._held.keys[layer], key], dim=2)
-            value = torch.cat([self._held.values[layer], value], dim=2)
+        if self._cached is not None:
+            key = torch.cat([self._cached.keys[layer], key], dim=2)
+            value = torch.cat([self._cached.values[layer], value], dim=2)
         if self._kept is not None:
-            prefix = slice(0, self._row.held + self.num_prefix)
+            prefix = slice(0, self._row.cached + self.num_prefix)
             self._kept[layer] = key[:, :, prefix].clone(), value[:, :, prefix].clone()
         return key, value
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> list[Tensor]:
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule
+    ) -> list[Tensor]:
         """The whole row: the prefix, then the candidates."""
         found = []
         prefix, behind = query.split([self.num_prefix, query.shape[2] - self.num_prefix], dim=2)
         if self.num_prefix:
-            seen = slice(0, self._row.held + self.num_prefix)
+            seen = slice(0, self._row.cached + self.num_prefix)
             mask = self._prefix_mask(rule.window, query)
             found.append(attend(prefix, key[:, :, seen], value[:, :, seen], mask, rule))
         if behind.shape[2]:
@@ -93,26 +95,28 @@ class _RowPass:
             found.append(attend(behind, key, value, mask, rule))
         return found
 
-    def attend_verdicts(self, query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
+    def attend_verdicts(
+        self, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule
+    ) -> Tensor:
         """The last token of each candidate; ``query`` holds only those."""
         mask = self._additive(self._allowed(self._row.verdict_at, rule.window), query)
         return attend(query, key, value, mask, rule)
 
-    def held(self) -> HeldPrefix | None:
+    def cached(self) -> PrefixKV | None:
         """The prefix's keys and values, if they were to be kept or were given."""
         if self._kept is None:
-            return self._held
+            return self._cached
         layers = [self._kept[layer] for layer in sorted(self._kept)]
-        return HeldPrefix(tuple(k for k, _ in layers), tuple(v for _, v in layers))
+        return PrefixKV(tuple(k for k, _ in layers), tuple(v for _, v in layers))
 
     def _prefix_mask(self, window: int | None, like: Tensor) -> Tensor | None:
         """None where plain causal attention is meant, which needs no mask."""
-        if not self._row.held and (window is None or window >= self.num_prefix):
+        if not self._row.cached and (window is None or window >= self.num_prefix):
             return None
         name = (window, True)
         if name not in self._masks:
             own = self._allowed(np.arange(self.num_prefix), window)
-            self._masks[name] = self._additive(own[:, : self._row.held + self.num_prefix], like)
+            self._masks[name] = self._additive(own[:, : self._row.cached + self.num_prefix], like)
         return self._masks[name]
 
     def _candidate_mask(self, window: int | None, like: Tensor) -> Tensor:
@@ -124,9 +128,9 @@ class _RowPass:
         return self._masks[name]
 
     def _allowed(self, places: Ints, window: int | None) -> Tensor:
-        """(places, held and own tokens): what the row's tokens at some places may see."""
+        """(places, cached and own tokens): what the row's tokens at some places may see."""
         row, behind = self._row, np.arange(self.num_prefix, len(self._row))
-        before = np.arange(row.held + self.num_prefix)
+        before = np.arange(row.cached + self.num_prefix)
         position = row.position[places, None]
         seen = before[None, :] < row.visible[places, None]
         own = row.block[places, None] == row.block[None, behind]
@@ -149,7 +153,9 @@ class RunningPass(ABC):
         self._taking = False
 
     @abstractmethod
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule
+    ) -> Tensor:
         """(1, heads, tokens, size) of each → (1, tokens, heads, size).
 
         Raises KeysTaken where keys and values are all that is wanted of the last layer.
@@ -181,29 +187,31 @@ class RunningPass(ABC):
 class Pass(RunningPass):
     """A pass whose rows attend one after the other, each in no more space than it needs.
 
-    ``held``: each row's prefix from an earlier pass, or None. ``keep``: whether the
-    row's own prefix is to be held for later passes.
+    ``cached``: each row's prefix from an earlier pass, or None. ``keep``: whether the
+    row's own prefix is to be cached for later passes.
     """
 
     def __init__(
         self,
         batch: PackedBatch,
-        held: Sequence[HeldPrefix | None] | None = None,
+        cached: Sequence[PrefixKV | None] | None = None,
         keep: Sequence[bool] | None = None,
     ) -> None:
         super().__init__()
         num = len(batch.rows)
-        given = zip(batch.rows, held or [None] * num, keep or [False] * num, strict=True)
+        given = zip(batch.rows, cached or [None] * num, keep or [False] * num, strict=True)
         self._rows = [_RowPass(row, own, keep=kept) for row, own, kept in given]
         self._lengths = [len(row) for row in batch.rows]
         self._batch = batch
         self._last: list[tuple[Tensor, Tensor]] | None = None
 
-    def held(self, number: int) -> HeldPrefix | None:
+    def cached(self, number: int) -> PrefixKV | None:
         """A row's prefix, if it was to be kept or was given."""
-        return self._rows[number].held()
+        return self._rows[number].cached()
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule
+    ) -> Tensor:
         """(1, heads, tokens, size) of each → (1, tokens, heads, size)."""
         if self._last is not None:
             return self._attend_verdicts(query, rule)
@@ -220,7 +228,7 @@ class Pass(RunningPass):
         ]
         return torch.cat(parts, dim=2).transpose(1, 2)
 
-    def _attend_verdicts(self, query: Tensor, rule: Rule) -> Tensor:
+    def _attend_verdicts(self, query: Tensor, rule: AttentionRule) -> Tensor:
         queries = query.split(self._batch.num_verdicts, dim=2)
         parts = [
             row.attend_verdicts(own, *seen, rule)
@@ -317,11 +325,13 @@ def _attention(
     if running is None:
         raise RuntimeError("packed attention runs inside a pass only")
     layer = cast("int", module.layer_idx)
-    rule = Rule(scaling, sliding_window, softcap)
+    rule = AttentionRule(scaling, sliding_window, softcap)
     return running.attend(layer, query, key, value, rule), None
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, rule: Rule) -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, rule: AttentionRule
+) -> Tensor:
     """Scaled dot-product attention; no mask means causal."""
     grouped = query.shape[1] != key.shape[1]
     if rule.softcap is None:

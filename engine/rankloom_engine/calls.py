@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankloom_engine.errors import EngineFailedError, NonFiniteError, WorkExpiredError
-from rankloom_engine.explain import Explanation, StopReason, Words
+from rankloom_engine.explain import Explanation, StopReason, TokenChunk
 from rankloom_engine.model import Next
 from rankloom_engine.scheduler import Job, Kind
 from rankloom_engine.work import Work
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class RequestOptions:
     """How a caller wants to be served. ``deadline``: on time.monotonic's clock.
 
     ``partial``: at the deadline, what has been scored by then is an answer.
@@ -51,10 +51,14 @@ class Call:
     """
 
     def __init__(
-        self, work: Work, key: bytes | None, terms: Terms, beside: Callable[[], object] | None
+        self,
+        work: Work,
+        key: bytes | None,
+        options: RequestOptions,
+        beside: Callable[[], object] | None,
     ) -> None:
-        self.work, self.key, self.terms = work, key, terms
-        self.reused = work.held is not None
+        self.work, self.key, self.options = work, key, options
+        self.reused = work.cached is not None
         self.submitted = time.monotonic()
         self.first_started: float | None = None
         self.model_s = 0.0
@@ -63,14 +67,14 @@ class Call:
 
     def job(self, key: int) -> Job:
         """What the scheduler needs to know."""
-        return self.work.job(key, self.terms.deadline, self.terms.caller)
+        return self.work.job(key, self.options.deadline, self.options.caller)
 
     async def finished(self) -> None:
         """Waits for the end, or for the deadline. Raises what the call failed with."""
-        if self.terms.deadline == inf:
+        if self.options.deadline == inf:
             await self.done
             return
-        left_s = max(self.terms.deadline - time.monotonic(), 0.0)
+        left_s = max(self.options.deadline - time.monotonic(), 0.0)
         late = asyncio.get_running_loop().call_later(left_s, self.expire)
         try:
             await self.done
@@ -93,7 +97,7 @@ class Call:
 
     def expire(self) -> None:
         """The deadline has passed: who takes a part gets what is there, be it nothing."""
-        if self.terms.partial:
+        if self.options.partial:
             self.finish()
         else:
             self.fail(WorkExpiredError())
@@ -110,26 +114,26 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Speaker:
+class DecodeRequest:
     """One explanation that is being decoded, and its words that wait to be taken."""
 
     text: Explanation
-    terms: Terms
-    queue: asyncio.Queue[Words | EngineFailedError]
+    options: RequestOptions
+    queue: asyncio.Queue[TokenChunk | EngineFailedError]
 
     def job(self, key: int) -> Job:
         """Its next step, as the scheduler needs to know it."""
-        tokens, terms = (len(self.text.next),), self.terms
-        return Job(key, 0, tokens, terms.deadline, terms.caller, Kind.EXPLANATION)
+        tokens, options = (len(self.text.next),), self.options
+        return Job(key, 0, tokens, options.deadline, options.caller, Kind.EXPLANATION)
 
-    async def words(self) -> Words:
+    async def words(self) -> TokenChunk:
         """The next words, or the end at the deadline. Raises EngineFailedError."""
-        deadline = self.terms.deadline
+        deadline = self.options.deadline
         timeout = None if deadline == inf else max(deadline - time.monotonic(), 0.0)
         try:
             found = await asyncio.wait_for(self.queue.get(), timeout)
         except TimeoutError:
-            return Words((), StopReason.DEADLINE)
+            return TokenChunk((), StopReason.DEADLINE)
         if isinstance(found, EngineFailedError):
             raise found
         return found

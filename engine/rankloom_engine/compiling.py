@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rankloom_engine.attention import decoder_layers
 from rankloom_engine.errors import ModelError
-from rankloom_engine.mixture import MixtureLinear
+from rankloom_engine.expert_bank import MixtureLinear
 
 _TRIALS = (24, 40)  # tokens; a second number shows the compiler that any may come
 _ERRORS = {torch.float32: 1e-4, torch.bfloat16: 2**-6}  # of the largest value

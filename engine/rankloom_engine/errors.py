@@ -2,7 +2,7 @@
 
 ValueError
 ├── ModelError         the base model, tokenizer or projector cannot be served
-├── NoRoomError        all that could hold another expert is held
+├── NoFreeSlotError        all that could hold another expert is cached
 RuntimeError
 ├── WorkExpiredError   the deadline passed before the model saw the work
 ├── EngineFailedError  the model raised
@@ -17,8 +17,8 @@ class ModelError(ValueError):
     """The model cannot be served; the message names the part and the cause."""
 
 
-class NoRoomError(ValueError):
-    """All slots for experts are held by generations that are being served."""
+class NoFreeSlotError(ValueError):
+    """All slots for experts are cached by revisions that are being served."""
 
 
 class WorkExpiredError(RuntimeError):

@@ -1,4 +1,4 @@
-"""Explanations: words decoded after the verdict, token by token, with a ranking's own mix."""
+"""Explanations: words decoded after the verdict, token by token, with a ranking's own mixture."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from rankloom_engine.attention import HeldPrefix
-from rankloom_engine.mixture import Weights
+from rankloom_engine.attention import PrefixKV
+from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_engine.model import More, Next
 from rankloom_engine.packing import Segment
 from rankloom_engine.prompt import Prompt
@@ -29,7 +29,7 @@ class StopReason(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Wording:
+class SamplingParams:
     """How to decode. ``temperature``: 0 takes the likeliest token; else sampled by ``seed``."""
 
     max_tokens: int = 64
@@ -38,7 +38,7 @@ class Wording:
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class TokenChunk:
     """One piece of an explanation; ``stop`` is set in the last one."""
 
     token_ids: tuple[int, ...]
@@ -55,33 +55,33 @@ class Explanation:
     def __init__(
         self,
         prompt: Prompt,
-        weights: Weights,
+        weights: MixtureWeights,
         verdict: int,
         stops: Set[int],
-        wording: Wording,
-        held: HeldPrefix | None = None,
+        sampling: SamplingParams,
+        cached: PrefixKV | None = None,
     ) -> None:
         behind = Segment.joined([*prompt.candidates, Segment.of_ids([verdict])])
-        self.next = behind if held is not None else Segment.joined([prompt.prefix, behind])
-        self._held, self._weights = held, weights
-        self._stops, self._wording = stops, wording
-        self._random = np.random.default_rng(wording.seed)
+        self.next = behind if cached is not None else Segment.joined([prompt.prefix, behind])
+        self._cached, self._weights = cached, weights
+        self._stops, self._wording = stops, sampling
+        self._random = np.random.default_rng(sampling.seed)
         self._num_tokens = 0
 
     def more(self) -> More:
         """What the next pass must see."""
-        return More(self._held, self.next, self._weights)
+        return More(self._cached, self.next, self._weights)
 
-    def take(self, found: Next) -> Words:
+    def take(self, found: Next) -> TokenChunk:
         """The next words, from what a pass found."""
-        self._held = found.held
+        self._cached = found.cached
         token = self._choose(found.logits)
         if token in self._stops:
-            return Words((), StopReason.STOP_TOKEN)
+            return TokenChunk((), StopReason.STOP_TOKEN)
         self.next = Segment.of_ids([token])
         self._num_tokens += 1
         full = self._num_tokens == self._wording.max_tokens
-        return Words((token,), StopReason.MAX_TOKENS if full else None)
+        return TokenChunk((token,), StopReason.MAX_TOKENS if full else None)
 
     def _choose(self, logits: NDArray[np.float32]) -> int:
         if not self._wording.temperature:
@@ -93,8 +93,8 @@ class Explanation:
             return int((below / self._wording.temperature + noise).argmax())
 
 
-class Speech:
-    """Token ids to text, as they come; characters of several tokens are held back."""
+class Detokenizer:
+    """Token ids to text, as they come; characters of several tokens are cached back."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer

@@ -2,7 +2,7 @@
 
 A GPU runs a small pass faster than Python asks for its parts. A CUDA graph asks for all of
 them at once, and for ever on the same memory: a pass copies what it is about into that
-memory first. Sizes are few: powers of two of tokens, verdicts, and held tokens.
+memory first. Sizes are few: powers of two of tokens, verdicts, and cached tokens.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any, Generic, TypeVar, cast
 import torch
 from torch import Tensor
 
-from rankloom_engine.mixture import Gathered
+from rankloom_engine.expert_bank import Gathered
 from rankloom_engine.whole import Layout
 
-MIN_TOKENS, MIN_VERDICTS, MIN_HELD = 64, 16, 256
-MAX_TOKENS, MAX_HELD = 2048, 4096  # beyond these, the work takes longer than asking for it
+MIN_TOKENS, MIN_VERDICTS, MIN_CACHED = 64, 16, 256
+MAX_TOKENS, MAX_CACHED = 2048, 4096  # beyond these, the work takes longer than asking for it
 MAX_RECORDINGS = 256
 
 T = TypeVar("T")

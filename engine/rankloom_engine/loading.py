@@ -26,13 +26,13 @@ from rankloom_adapters.expert import (
     parse_expert,
 )
 from rankloom_adapters.expert_cache import ExpertCache
-from rankloom_adapters.gate import Gate
+from rankloom_adapters.router import Router
 from rankloom_engine.compiling import compile_regions
 from rankloom_engine.errors import ModelError
+from rankloom_engine.expert_bank import install
 from rankloom_engine.explain import MAX_EXPLAIN_TOKENS
 from rankloom_engine.graphs import CudaGraphs
 from rankloom_engine.kernels import speed_up
-from rankloom_engine.mixture import install
 from rankloom_engine.model import Decoder, check_positions, load_decoder_model, self_check
 from rankloom_engine.passes import Recorded
 from rankloom_engine.projector import Projector
@@ -86,23 +86,23 @@ def load_engine(
     ValueErrors that name the part.
     """
     weaver = load_weaver(bundle)
-    experts = [load_expert(bundle, name, cache) for name in weaver.gate.experts]
+    experts = [load_expert(bundle, name, cache) for name in weaver.router.experts]
     fmt = PromptFormat.from_bytes(bundle.read(parts.PROMPT))
     return Engine(weaver, _load_decoder(bundle, fmt, experts, hardware or Hardware(), expert_bytes))
 
 
 def load_weaver(bundle: Bundle, builder: PromptBuilder | None = None) -> Weaver:
-    """All but the model: tokenizer, gate, calibration, item vectors. Raises as load_engine.
+    """All but the model: tokenizer, router, calibration, item vectors. Raises as load_engine.
 
     ``builder``: one that was made from the same parts.
     """
-    gate = Gate.from_bytes(bundle.read(parts.GATE))
+    router = Router.from_bytes(bundle.read(parts.ROUTER))
     builder = builder or _load_builder(bundle)
-    if builder.dim != gate.dim:
-        raise ModelError("item vectors: not of the gate's latent space")
+    if builder.dim != router.dim:
+        raise ModelError("item vectors: not of the router's latent space")
     return Weaver(
-        gate,
-        tuple(_part(bundle, expert_part(name, WEIGHTS_FILE)).sha256 for name in gate.experts),
+        router,
+        tuple(_part(bundle, expert_part(name, WEIGHTS_FILE)).sha256 for name in router.experts),
         Calibration.from_bytes(bundle.read(parts.CALIBRATION)),
         builder,
     )
@@ -197,11 +197,11 @@ def _load_decoder(
         digest=_digest([*files, hardware.dtype.encode()]),
     )
     num_slots = _num_slots(experts, expert_bytes, DTYPES[hardware.dtype].itemsize)
-    decoder.mixture = install(model, experts, num_slots)
+    decoder.bank = install(model, experts, num_slots)
     regions = compile_regions(model) if hardware.compiled else []
     decoder.kernels_by_size = speed_up(model, regions)
     if hardware.compiled and table.weight.is_cuda:
-        decoder.passes = Recorded(model, decoder.mixture, CudaGraphs(table.weight.device))
+        decoder.passes = Recorded(model, decoder.bank, CudaGraphs(table.weight.device))
     return decoder
 
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rankloom_engine import attention
-from rankloom_engine.attention import HeldPrefix, Pass
+from rankloom_engine.attention import Pass, PrefixKV
 from rankloom_engine.buckets import buckets
 from rankloom_engine.errors import ModelError
-from rankloom_engine.mixture import Weights
+from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_engine.packing import (
     PackedBatch,
     PackedRow,
@@ -32,7 +32,7 @@ from rankloom_engine.packing import (
 from rankloom_engine.passes import AllAtOnce, Passes, RowByRow, last_states
 
 if TYPE_CHECKING:
-    from rankloom_engine.mixture import Mixture
+    from rankloom_engine.expert_bank import ExpertBank
     from rankloom_engine.projector import Projector
 
 # Packed and plain scoring may differ by float rounding only, whatever the architecture.
@@ -46,9 +46,9 @@ SELF_CHECK_TOKENS = 2048
 class Ask:
     """One row of a forward pass: candidates behind a prefix, and the experts' weights."""
 
-    prefix: Segment | HeldPrefix
+    prefix: Segment | PrefixKV
     candidates: Sequence[Segment]
-    weights: Weights
+    weights: MixtureWeights
     keep_prefix: bool = False
 
     def row(self) -> PackedRow:
@@ -63,16 +63,16 @@ class Answer:
     """(candidates,) float32 margins, and the prefix for later passes if it was kept."""
 
     margins: NDArray[np.float32]
-    prefix: HeldPrefix | None
+    prefix: PrefixKV | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class More:
     """Tokens to read behind what an earlier pass left, or from the beginning."""
 
-    held: HeldPrefix | None
+    cached: PrefixKV | None
     tokens: Segment
-    weights: Weights
+    weights: MixtureWeights
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +80,7 @@ class Next:
     """(vocabulary,) float32 logits of the token to come, and all that has been read."""
 
     logits: NDArray[np.float32]
-    held: HeldPrefix
+    cached: PrefixKV
 
 
 class Decoder:
@@ -99,7 +99,7 @@ class Decoder:
         self.model = model
         self.projector = projector
         self.digest = digest
-        self.mixture: Mixture | None = None
+        self.bank: ExpertBank | None = None
         self.kernels_by_size = False
         on_cpu = cast("Any", model).get_input_embeddings().weight.device.type == "cpu"
         self.passes: Passes = RowByRow() if on_cpu else AllAtOnce()
@@ -107,11 +107,11 @@ class Decoder:
 
     @torch.inference_mode()
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        """Margins of many requests, each with its own mix, in one forward pass."""
+        """Margins of many requests, each with its own mixture, in one forward pass."""
         rows = [ask.row() for ask in asks]
-        held = [ask.prefix if isinstance(ask.prefix, HeldPrefix) else None for ask in asks]
-        keep = [ask.keep_prefix and not h for ask, h in zip(asks, held, strict=True)]
-        states, left = self._run(rows, [ask.weights for ask in asks], held, keep)
+        cached = [ask.prefix if isinstance(ask.prefix, PrefixKV) else None for ask in asks]
+        keep = [ask.keep_prefix and not h for ask, h in zip(asks, cached, strict=True)]
+        states, left = self._run(rows, [ask.weights for ask in asks], cached, keep)
         margins = self._verdicts(states).cpu().numpy()
         parts = np.split(margins, np.cumsum([len(row.verdict_at) for row in rows]))
         return [
@@ -121,25 +121,25 @@ class Decoder:
 
     @torch.inference_mode()
     def read(self, texts: Sequence[More]) -> list[Next]:
-        """Reads more of many texts, each with its own mix, in one forward pass."""
-        rows = [pack_more(len(more.held) if more.held else 0, more.tokens) for more in texts]
-        held, keep = [more.held for more in texts], [True] * len(texts)
-        states, left = self._run(rows, [more.weights for more in texts], held, keep)
+        """Reads more of many texts, each with its own mixture, in one forward pass."""
+        rows = [pack_more(len(more.cached) if more.cached else 0, more.tokens) for more in texts]
+        cached, keep = [more.cached for more in texts], [True] * len(texts)
+        states, left = self._run(rows, [more.weights for more in texts], cached, keep)
         logits = head_logits(self.model, states[: len(texts)]).float().cpu().numpy()
-        prefixes = cast("list[HeldPrefix]", left)
+        prefixes = cast("list[PrefixKV]", left)
         return [Next(own, prefix) for own, prefix in zip(logits, prefixes, strict=True)]
 
     def _run(
         self,
         rows: Sequence[PackedRow],
-        weights: Sequence[Weights],
-        held: Sequence[HeldPrefix | None],
+        weights: Sequence[MixtureWeights],
+        cached: Sequence[PrefixKV | None],
         keep: Sequence[bool],
-    ) -> tuple[Tensor, list[HeldPrefix | None]]:
+    ) -> tuple[Tensor, list[PrefixKV | None]]:
         """Last states of the rows' verdicts, and their prefixes; a row of padding runs along."""
-        batch = self.passes.batch(rows, weights, held, keep)
+        batch = self.passes.batch(rows, weights, cached, keep)
         embeddings = self._embeddings(batch.packed)
-        return self.passes.run(self.model, self.mixture, embeddings, batch)
+        return self.passes.run(self.model, self.bank, embeddings, batch)
 
     def warm_up(self, max_tokens: int) -> None:
         """Runs whatever a request of at most so many tokens may run, so that none waits for it."""
@@ -151,25 +151,25 @@ class Decoder:
 
         Layers have the same sizes, so kernels that are made for a size are made by the first.
         """
-        used = np.array(self.mixture.ranks if self.mixture else (), dtype=np.float32) > 0.0
-        weights = Weights((used / max(used.sum(), 1)).astype(np.float32))
+        used = np.array(self.bank.ranks if self.bank else (), dtype=np.float32) > 0.0
+        weights = MixtureWeights((used / max(used.sum(), 1)).astype(np.float32))
         yield partial(self.read, [More(None, _filler(2), weights)])
         yield partial(self.answer, [Ask(_filler(2), [_filler(1)], weights)])
         for size in buckets(max_tokens + 1) if self.kernels_by_size else ():
             yield partial(self._run_first_layer, size, weights)
         # A recording is of so many experts as may be used, however many are.
-        alone = Weights((used & (np.cumsum(used) == 1)).astype(np.float32))
+        alone = MixtureWeights((used & (np.cumsum(used) == 1)).astype(np.float32))
         for tokens, verdicts in self.passes.sizes(max_tokens):
             yield partial(self._run_of_size, tokens, verdicts, alone)
 
-    def _run_first_layer(self, size: int, weights: Weights) -> None:
+    def _run_first_layer(self, size: int, weights: MixtureWeights) -> None:
         """In short rows: some models have learned few positions."""
         lengths = [len(part) for part in np.array_split(range(size - 1), -(-size // _ROW_TOKENS))]
         asks = [Ask(_filler(length - 1), [_filler(1)], weights) for length in lengths]
         with attention.first_layer_alone(self.model):
             self.answer(asks)
 
-    def _run_of_size(self, tokens: int, verdicts: int, weights: Weights) -> None:
+    def _run_of_size(self, tokens: int, verdicts: int, weights: MixtureWeights) -> None:
         """Behind a new prefix and behind the one that this left.
 
         A little more than half of the size is filled: less would be run in a smaller one.
@@ -247,7 +247,7 @@ def load_decoder_model(config: bytes, weights: bytes) -> nn.Module:
 def self_check(model: nn.Module, vocabulary: int, num_tokens: int) -> None:
     """Wires the model and compares packed with plain scoring. Raises ModelError by name.
 
-    Random tokens, in rows of several lengths, behind new and behind held prefixes; one prompt
+    Random tokens, in rows of several lengths, behind new and behind cached prefixes; one prompt
     of ``num_tokens`` (SELF_CHECK_TOKENS at most), for what begins only so far back, as a window
     does. A wrong mask raises nothing by itself: it would only make scores silently wrong.
     """
@@ -318,13 +318,13 @@ def _packed_logits(
     new = [pack(prefix, own) for prefix, own in segments]
     behind = [pack_behind([len(p)] * len(own), own) for p, own in segments]
     num = sum(len(own) for _, own in rows)
-    none = [Weights(np.zeros(0, dtype=np.float32))] * len(rows)
+    none = [MixtureWeights(np.zeros(0, dtype=np.float32))] * len(rows)
     found = []
     for passes in (RowByRow(), AllAtOnce()):
-        held: list[HeldPrefix | None] = [None] * len(rows)
+        cached: list[PrefixKV | None] = [None] * len(rows)
         for packed in (new, behind):
-            batch = passes.batch(packed, none, held, [packed is new] * len(rows))
-            states, held = passes.run(model, None, _embedded(model, batch.packed), batch)
+            batch = passes.batch(packed, none, cached, [packed is new] * len(rows))
+            states, cached = passes.run(model, None, _embedded(model, batch.packed), batch)
             found.append(head_logits(model, states[:num], tokens))
     return found
 

@@ -72,7 +72,7 @@ _ZERO: Ints = np.zeros(1, dtype=np.int64)
 class PackedRow:
     """One prefix and its candidates; arrays of one entry a token.
 
-    ``held``: tokens of the prefix that are not in the row, because an earlier pass left
+    ``cached``: tokens of the prefix that are not in the row, because an earlier pass left
     their keys and values. ``block``: PREFIX or the candidate's number. ``visible``: how
     many prefix tokens the token may see. ``position``: its logical position.
     ``verdict_at``: (candidates,) the last token of each.
@@ -83,7 +83,7 @@ class PackedRow:
     visible: Ints
     position: Ints
     verdict_at: Ints
-    held: int = 0
+    cached: int = 0
 
     def __len__(self) -> int:
         return len(self.block)
@@ -121,20 +121,20 @@ def pack_behind(visible: Sequence[int], candidates: Sequence[Segment]) -> Packed
         visible=np.repeat(sees, lengths),
         position=np.concatenate([w + s for w, s in zip(within, sees, strict=True)]),
         verdict_at=np.cumsum(lengths, dtype=np.int64) - 1,
-        held=int(sees.max()),
+        cached=int(sees.max()),
     )
 
 
-def pack_more(held: int, more: Segment) -> PackedRow:
-    """More of a prefix whose first ``held`` tokens an earlier pass left; read at its end."""
+def pack_more(cached: int, more: Segment) -> PackedRow:
+    """More of a prefix whose first ``cached`` tokens an earlier pass left; read at its end."""
     place = np.arange(len(more), dtype=np.int64)
     return PackedRow(
         tokens=more,
         block=place * 0,
-        visible=place + held + 1,
-        position=place + held,
+        visible=place + cached + 1,
+        position=place + cached,
         verdict_at=place[-1:],
-        held=held,
+        cached=cached,
     )
 
 

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rankloom_engine.attention import HeldPrefix, Pass
+from rankloom_engine.attention import Pass, PrefixKV
 from rankloom_engine.buckets import bucket
+from rankloom_engine.expert_bank import ExpertBank, MixtureWeights
 from rankloom_engine.graphs import (
-    MAX_HELD,
+    MAX_CACHED,
     MAX_TOKENS,
-    MIN_HELD,
+    MIN_CACHED,
     MIN_TOKENS,
     MIN_VERDICTS,
     PassInputs,
@@ -25,11 +26,10 @@ from rankloom_engine.graphs import (
     Recordings,
     coarse,
 )
-from rankloom_engine.mixture import Mixture, Weights
 from rankloom_engine.packing import PackedBatch, PackedRow, collate, padding
-from rankloom_engine.whole import WholePass, held_after, layout_of
+from rankloom_engine.whole import WholePass, cached_after, layout_of
 
-Held = Sequence[HeldPrefix | None]
+Cached = Sequence[PrefixKV | None]
 Seen = dict[int, tuple[Tensor, Tensor]]
 
 
@@ -37,13 +37,13 @@ Seen = dict[int, tuple[Tensor, Tensor]]
 class Batch:
     """The rows of a pass, and one of padding behind them.
 
-    ``held``: each row's prefix from an earlier pass. ``keep``: whether the row's own prefix
-    is to be held for later ones. ``weights``: of all rows but the padding.
+    ``cached``: each row's prefix from an earlier pass. ``keep``: whether the row's own prefix
+    is to be cached for later ones. ``weights``: of all rows but the padding.
     """
 
     packed: PackedBatch
-    weights: Sequence[Weights]
-    held: Held
+    weights: Sequence[MixtureWeights]
+    cached: Cached
     keep: Sequence[bool]
 
 
@@ -53,18 +53,18 @@ class Passes(ABC):
     def batch(
         self,
         rows: Sequence[PackedRow],
-        weights: Sequence[Weights],
-        held: Held,
+        weights: Sequence[MixtureWeights],
+        cached: Cached,
         keep: Sequence[bool],
     ) -> Batch:
         """The rows in a pass of a size that is run."""
         packed = collate([*rows, self.padding(rows)])
-        return Batch(packed, weights, [*held, None], [*keep, False])
+        return Batch(packed, weights, [*cached, None], [*keep, False])
 
     @abstractmethod
     def run(
-        self, model: nn.Module, mixture: Mixture | None, embeddings: Tensor, batch: Batch
-    ) -> tuple[Tensor, list[HeldPrefix | None]]:
+        self, model: nn.Module, bank: ExpertBank | None, embeddings: Tensor, batch: Batch
+    ) -> tuple[Tensor, list[PrefixKV | None]]:
         """(verdicts, hidden) last states, and each row's prefix that was given or is kept.
 
         ``embeddings``: (1, tokens, hidden).
@@ -84,25 +84,25 @@ class RowByRow(Passes):
     """On CPUs: rows attend one after the other, and share the rest of the work."""
 
     def run(
-        self, model: nn.Module, mixture: Mixture | None, embeddings: Tensor, batch: Batch
-    ) -> tuple[Tensor, list[HeldPrefix | None]]:
+        self, model: nn.Module, bank: ExpertBank | None, embeddings: Tensor, batch: Batch
+    ) -> tuple[Tensor, list[PrefixKV | None]]:
         """As of Passes."""
-        running = Pass(batch.packed, batch.held, batch.keep)
-        with _weighted(mixture, batch), running.running():
+        running = Pass(batch.packed, batch.cached, batch.keep)
+        with _weighted(bank, batch), running.running():
             states = last_states(model, embeddings, torch.from_numpy(batch.packed.position))
-        return states, [running.held(number) for number in range(len(batch.weights))]
+        return states, [running.cached(number) for number in range(len(batch.weights))]
 
 
 class AllAtOnce(Passes):
     """On GPUs: one attention a layer."""
 
     def run(
-        self, model: nn.Module, mixture: Mixture | None, embeddings: Tensor, batch: Batch
-    ) -> tuple[Tensor, list[HeldPrefix | None]]:
+        self, model: nn.Module, bank: ExpertBank | None, embeddings: Tensor, batch: Batch
+    ) -> tuple[Tensor, list[PrefixKV | None]]:
         """As of Passes."""
-        layout = layout_of(batch.packed, batch.held, embeddings.device)
+        layout = layout_of(batch.packed, batch.cached, embeddings.device)
         running = WholePass(layout)
-        with _weighted(mixture, batch), running.running():
+        with _weighted(bank, batch), running.running():
             states = last_states(model, embeddings, layout.position)
         return states, _left(batch, running.seen)
 
@@ -113,10 +113,10 @@ class Recorded(AllAtOnce):
     Passes of one model, on one thread.
     """
 
-    def __init__(self, model: nn.Module, mixture: Mixture | None, record: Recorder[Any]) -> None:
+    def __init__(self, model: nn.Module, bank: ExpertBank | None, record: Recorder[Any]) -> None:
         def run(inputs: PassInputs) -> tuple[Tensor, Seen]:
             running = WholePass(inputs.layout)
-            with _planned(mixture, inputs), running.running():
+            with _planned(bank, inputs), running.running():
                 states = last_states(model, inputs.embeddings, inputs.layout.position)
             return states, running.seen
 
@@ -139,12 +139,12 @@ class Recorded(AllAtOnce):
             tokens *= 2
 
     def run(
-        self, model: nn.Module, mixture: Mixture | None, embeddings: Tensor, batch: Batch
-    ) -> tuple[Tensor, list[HeldPrefix | None]]:
+        self, model: nn.Module, bank: ExpertBank | None, embeddings: Tensor, batch: Batch
+    ) -> tuple[Tensor, list[PrefixKV | None]]:
         """As of Passes."""
-        inputs = _recordable(mixture, embeddings, batch)
+        inputs = _recordable(bank, embeddings, batch)
         if inputs is None:
-            return super().run(model, mixture, embeddings, batch)
+            return super().run(model, bank, embeddings, batch)
         states, seen = self.recordings.run(inputs)
         return states, _left(batch, seen)
 
@@ -157,23 +157,23 @@ def last_states(model: nn.Module, embeddings: Tensor, position: Tensor) -> Tenso
     return cast("Tensor", output.last_hidden_state[0])
 
 
-def _recordable(mixture: Mixture | None, embeddings: Tensor, batch: Batch) -> PassInputs | None:
+def _recordable(bank: ExpertBank | None, embeddings: Tensor, batch: Batch) -> PassInputs | None:
     """What a recording needs to know of a pass; None where it is not one to be recorded."""
-    num_held = sum(len(prefix) for prefix in batch.held if prefix)
-    room = coarse(num_held, MIN_HELD) if num_held else 0
-    if embeddings.shape[1] > MAX_TOKENS or room > MAX_HELD:
+    num_cached = sum(len(prefix) for prefix in batch.cached if prefix)
+    room = coarse(num_cached, MIN_CACHED) if num_cached else 0
+    if embeddings.shape[1] > MAX_TOKENS or room > MAX_CACHED:
         return None
     plan = None
-    if mixture is not None:
-        plan = mixture.gathered(_with_padding(mixture, batch), *_lengths(batch))
+    if bank is not None:
+        plan = bank.gathered(_with_padding(bank, batch), *_lengths(batch))
         if plan is None:
             return None
-    layout = layout_of(batch.packed, batch.held, embeddings.device, room)
+    layout = layout_of(batch.packed, batch.cached, embeddings.device, room)
     return PassInputs(embeddings, layout, plan)
 
 
-def _left(batch: Batch, seen: Seen) -> list[HeldPrefix | None]:
-    return held_after(batch.packed, batch.held, batch.keep, seen)[: len(batch.weights)]
+def _left(batch: Batch, seen: Seen) -> list[PrefixKV | None]:
+    return cached_after(batch.packed, batch.cached, batch.keep, seen)[: len(batch.weights)]
 
 
 def _num_verdicts(rows: Sequence[PackedRow]) -> int:
@@ -191,9 +191,9 @@ def _padding(rows: Sequence[PackedRow], verdicts: int, tokens: int) -> PackedRow
     return padding(tokens - sum(map(len, rows)), verdicts - _num_verdicts(rows))
 
 
-def _with_padding(mixture: Mixture, batch: Batch) -> list[Weights]:
+def _with_padding(bank: ExpertBank, batch: Batch) -> list[MixtureWeights]:
     """Of all rows: padding goes through no expert."""
-    return [*batch.weights, Weights(np.zeros(mixture.num_slots, dtype=np.float32))]
+    return [*batch.weights, MixtureWeights(np.zeros(bank.num_slots, dtype=np.float32))]
 
 
 def _lengths(batch: Batch) -> tuple[list[int], list[int]]:
@@ -201,18 +201,18 @@ def _lengths(batch: Batch) -> tuple[list[int], list[int]]:
 
 
 @contextmanager
-def _weighted(mixture: Mixture | None, batch: Batch) -> Iterator[None]:
-    if mixture is None:
+def _weighted(bank: ExpertBank | None, batch: Batch) -> Iterator[None]:
+    if bank is None:
         yield
         return
-    with mixture.weighted(_with_padding(mixture, batch), *_lengths(batch)):
+    with bank.weighted(_with_padding(bank, batch), *_lengths(batch)):
         yield
 
 
 @contextmanager
-def _planned(mixture: Mixture | None, inputs: PassInputs) -> Iterator[None]:
-    if mixture is None:
+def _planned(bank: ExpertBank | None, inputs: PassInputs) -> Iterator[None]:
+    if bank is None:
         yield
         return
-    with mixture.planned(inputs.plan):
+    with bank.planned(inputs.plan):
         yield

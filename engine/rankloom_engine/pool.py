@@ -1,8 +1,8 @@
-"""The engines of all generations: a decoder for each base, shared, on one model thread.
+"""The engines of all revisions: a decoder for each base, shared, on one model thread.
 
 Two bundles that differ in experts alone share a decoder, and an expert that both have is
-in one slot, so that replacing one expert writes one slot. Rows of several generations
-run in one micro-batch, and each row goes through its own generation's experts.
+in one slot, so that replacing one expert writes one slot. Rows of several revisions
+run in one micro-batch, and each row goes through its own revision's experts.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from rankloom_adapters.bundle import Bundle
 from rankloom_adapters.expert import Expert, ExpertError
 from rankloom_adapters.expert_cache import ExpertCache
 from rankloom_adapters.norms import check_norms
-from rankloom_engine.calls import Scored, Terms
+from rankloom_engine.calls import RequestOptions, Scored
 from rankloom_engine.errors import ModelError
-from rankloom_engine.explain import Wording, Words
+from rankloom_engine.expert_bank import ExpertBank, MixtureWeights
+from rankloom_engine.explain import SamplingParams, TokenChunk
 from rankloom_engine.loading import (
     Engine,
     Hardware,
@@ -35,7 +36,6 @@ from rankloom_engine.loading import (
     load_expert,
     load_weaver,
 )
-from rankloom_engine.mixture import Mixture, Weights
 from rankloom_engine.prompt import Prompt, PromptBuilder
 from rankloom_engine.runner import EngineLimits, EngineRunner, model_thread
 from rankloom_engine.slots import Slots
@@ -48,16 +48,16 @@ class _Shared:
 
     key: str
     runner: EngineRunner
-    mixture: Mixture
+    bank: ExpertBank
     slots: Slots
-    num_seats: int = 0
+    num_handles: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seat:
-    """One generation's experts on a decoder that others may share.
+class EngineHandle:
+    """One revision's experts on a decoder that others may share.
 
-    Weights are over the generation's own experts, in the order of its gate.
+    Weights are over the revision's own experts, in the order of its router.
     """
 
     weaver: Weaver
@@ -67,45 +67,45 @@ class Seat:
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """Of the generation's experts."""
+        """Of the revision's experts."""
         return tuple(self.runner.ranks[slot] for slot in self.slots)
 
     @property
     def num_waiting(self) -> int:
-        """Rankings and explanations that wait for the decoder, of all its generations."""
+        """Rankings and explanations that wait for the decoder, of all its revisions."""
         return self.runner.num_waiting
 
     async def score(
         self,
         prompt: Prompt,
-        weights: Weights,
-        terms: Terms | None = None,
+        weights: MixtureWeights,
+        options: RequestOptions | None = None,
         beside: Callable[[], object] | None = None,
     ) -> Scored:
         """Margins of one request, as EngineRunner.score."""
-        return await self.runner.score(prompt, self._over_slots(weights), terms, beside)
+        return await self.runner.score(prompt, self._over_slots(weights), options, beside)
 
     def explain(
         self,
         prompt: Prompt,
-        weights: Weights,
+        weights: MixtureWeights,
         *,
         liked: bool,
-        wording: Wording,
-        terms: Terms | None = None,
-    ) -> AsyncGenerator[Words, None]:
+        sampling: SamplingParams,
+        options: RequestOptions | None = None,
+    ) -> AsyncGenerator[TokenChunk, None]:
         """Words after a verdict, as EngineRunner.explain."""
         over = self._over_slots(weights)
-        return self.runner.explain(prompt, over, liked=liked, wording=wording, terms=terms)
+        return self.runner.explain(prompt, over, liked=liked, sampling=sampling, options=options)
 
-    def _over_slots(self, weights: Weights) -> Weights:
+    def _over_slots(self, weights: MixtureWeights) -> MixtureWeights:
         values = np.zeros(self.num_slots, dtype=np.float32)
         values[self.slots] = weights.values
-        return Weights(values, weights.semantics)
+        return MixtureWeights(values, weights.fusion)
 
 
 class EnginePool:
-    """Gives generations their seats and takes them back. Use it from one event loop."""
+    """Gives revisions their engine handles and takes them back. Use it from one event loop."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class EnginePool:
     ) -> None:
         """``expert_bytes``: for each decoder's slots. ``loader``: where files are read.
 
-        ``experts``: where what was read is kept for the next generation.
+        ``experts``: where what was read is kept for the next revision.
         """
         self._hardware, self._limits, self._expert_bytes = hardware, limits, expert_bytes
         self._loader, self._experts = loader, experts
@@ -132,7 +132,7 @@ class EnginePool:
         """Of all decoders in memory."""
         return tuple(shared.runner for shared in self._shared)
 
-    async def admit(self, bundle: Bundle) -> Seat:
+    async def admit(self, bundle: Bundle) -> EngineHandle:
         """Loads what of a bundle is not in memory yet. Requests meanwhile go on as before.
 
         Raises the ValueErrors of load_engine, or NoRoomError.
@@ -143,21 +143,21 @@ class EnginePool:
         for shared in self._shared:
             if shared.key == key:
                 with contextlib.suppress(_MisfitError):
-                    return await self._seated(shared, bundle, weaver)
+                    return await self._handle_on(shared, bundle, weaver)
         engine = await loop.run_in_executor(
             self._loader, load_engine, bundle, self._hardware, self._expert_bytes, self._experts
         )
         return await self.adopt(engine, bundle)
 
-    async def adopt(self, engine: Engine, bundle: Bundle) -> Seat:
+    async def adopt(self, engine: Engine, bundle: Bundle) -> EngineHandle:
         """Takes a loaded engine in, whose experts are in its first slots, and warms it up.
 
         Raises ModelError where it does not run.
         """
         runner = EngineRunner(engine.decoder, self._limits, engine.weaver.stops, self._thread)
-        mixture = engine.decoder.mixture or Mixture(0, 1, 1)
-        slots = Slots(mixture.num_slots)
-        shared = _Shared(decoder_key(bundle), runner, mixture, slots, num_seats=1)
+        bank = engine.decoder.bank or ExpertBank(0, 1, 1)
+        slots = Slots(bank.num_slots)
+        shared = _Shared(decoder_key(bundle), runner, bank, slots, num_handles=1)
         await runner.start()
         try:
             await runner.warm_up()
@@ -165,18 +165,18 @@ class EnginePool:
             await runner.close()
             raise ModelError(f"the bundle's parts do not work together: {error}") from error
         self._shared.append(shared)
-        taken = shared.slots.take(expert_keys(bundle, engine.weaver.gate.experts))
-        return self._seat(shared, bundle, engine.weaver, taken.slots)
+        taken = shared.slots.take(expert_keys(bundle, engine.weaver.router.experts))
+        return self._handle(shared, bundle, engine.weaver, taken.slots)
 
-    def release(self, seat: Seat) -> None:
-        """Gives a generation's slots back; a decoder that nobody needs is let go."""
-        shared = next(each for each in self._shared if each.runner is seat.runner)
-        shared.slots.give_back(seat.slots.tolist())
+    def release(self, handle: EngineHandle) -> None:
+        """Gives a revision's slots back; a decoder that nobody needs is let go."""
+        shared = next(each for each in self._shared if each.runner is handle.runner)
+        shared.slots.give_back(handle.slots.tolist())
         self._leave(shared)
 
     def _leave(self, shared: _Shared) -> None:
-        shared.num_seats -= 1
-        if not shared.num_seats:
+        shared.num_handles -= 1
+        if not shared.num_handles:
             self._shared.remove(shared)
             gc.unfreeze()  # layers and their mixture name each other: only a collection ends that
             task = asyncio.get_running_loop().create_task(shared.runner.close())
@@ -195,27 +195,29 @@ class EnginePool:
         for shared in self._shared:
             shared.slots.check_integrity()
 
-    async def _seated(self, shared: _Shared, bundle: Bundle, weaver: Weaver) -> Seat:
-        """A seat on a decoder that is there. Raises _MisfitError where it has no such slots."""
-        names = weaver.gate.experts
+    async def _handle_on(self, shared: _Shared, bundle: Bundle, weaver: Weaver) -> EngineHandle:
+        """A handle on a loaded decoder. Raises _MisfitError where its slots do not fit."""
+        names = weaver.router.experts
         taken = shared.slots.take(expert_keys(bundle, names))
-        shared.num_seats += 1  # from now on: the last other one may leave while files are read
+        shared.num_handles += 1  # from now on: the last other one may leave while files are read
         new = [(slot, n) for slot, n in zip(taken.slots, names, strict=True) if slot in taken.new]
         try:
             experts = await self._read(bundle, [name for _, name in new])
-            _check(shared.mixture, experts)
+            _check(shared.bank, experts)
             for (slot, _), expert in zip(new, experts, strict=True):
                 await shared.runner.load(slot, expert)
         except BaseException:
             shared.slots.give_back(taken.slots, unwritten=taken.new)
             self._leave(shared)
             raise
-        return self._seat(shared, bundle, weaver, taken.slots)
+        return self._handle(shared, bundle, weaver, taken.slots)
 
-    def _seat(self, shared: _Shared, bundle: Bundle, weaver: Weaver, slots: Sequence[int]) -> Seat:
+    def _handle(
+        self, shared: _Shared, bundle: Bundle, weaver: Weaver, slots: Sequence[int]
+    ) -> EngineHandle:
         self._builders[builder_key(bundle)] = weaver.builder
         places = np.array(slots, dtype=np.int64)
-        return Seat(weaver, shared.runner, places, shared.mixture.num_slots)
+        return EngineHandle(weaver, shared.runner, places, shared.bank.num_slots)
 
     async def _read(self, bundle: Bundle, names: Sequence[str]) -> list[Expert]:
         loop = asyncio.get_running_loop()
@@ -239,9 +241,9 @@ def _load_usual(bundle: Bundle, name: str, cache: ExpertCache | None) -> Expert:
     return expert
 
 
-def _check(mixture: Mixture, experts: Sequence[Expert]) -> None:
+def _check(bank: ExpertBank, experts: Sequence[Expert]) -> None:
     try:
         for expert in experts:
-            mixture.check(expert)
+            bank.check(expert)
     except ExpertError as error:
         raise _MisfitError from error

@@ -10,8 +10,8 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from rankloom_engine.attention import HeldPrefix
-from rankloom_engine.mixture import Weights
+from rankloom_engine.attention import PrefixKV
+from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_engine.packing import Segment
 
 
@@ -23,39 +23,41 @@ class PrefixCache:
         self.num_bytes = 0
         self.num_hits = 0
         self.num_misses = 0
-        self._held: OrderedDict[bytes, HeldPrefix] = OrderedDict()
+        self._cached: OrderedDict[bytes, PrefixKV] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._cached)
 
-    def get(self, key: bytes) -> HeldPrefix | None:
+    def get(self, key: bytes) -> PrefixKV | None:
         """The prefix under a key, which is then the last to be evicted."""
-        found = self._held.get(key)
+        found = self._cached.get(key)
         if found is None:
             self.num_misses += 1
             return None
         self.num_hits += 1
-        self._held.move_to_end(key)
+        self._cached.move_to_end(key)
         return found
 
-    def put(self, key: bytes, prefix: HeldPrefix) -> None:
+    def put(self, key: bytes, prefix: PrefixKV) -> None:
         """Keeps a prefix and evicts the least recently used; one over the budget is not kept."""
-        if key in self._held or prefix.num_bytes > self.max_bytes:
+        if key in self._cached or prefix.num_bytes > self.max_bytes:
             return
-        self._held[key] = prefix
+        self._cached[key] = prefix
         self.num_bytes += prefix.num_bytes
         while self.num_bytes > self.max_bytes:
-            self.num_bytes -= self._held.popitem(last=False)[1].num_bytes
+            self.num_bytes -= self._cached.popitem(last=False)[1].num_bytes
 
 
-def prefix_key(model: bytes, experts: Iterable[str], weights: Weights, prefix: Segment) -> bytes:
+def prefix_key(
+    model: bytes, experts: Iterable[str], weights: MixtureWeights, prefix: Segment
+) -> bytes:
     """SHA-256 of all that a prefix's keys and values depend on.
 
     ``model``: digest of base, projector and number format. ``experts``: key of the
     expert in each slot; those without weight do not count.
     """
     total = hashlib.sha256(model)
-    total.update(weights.semantics.value.encode())
+    total.update(weights.fusion.value.encode())
     for expert, weight in zip(experts, weights.values, strict=True):
         if weight:
             total.update(expert.encode() + weight.tobytes())

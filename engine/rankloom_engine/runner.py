@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from rankloom_engine.calls import Call, Scored, Speaker, Terms
+from rankloom_engine.calls import Call, DecodeRequest, RequestOptions, Scored
 from rankloom_engine.errors import (
     EngineClosedError,
     EngineFailedError,
     NonFiniteError,
 )
-from rankloom_engine.explain import Explanation, Wording, Words
+from rankloom_engine.expert_bank import MixtureWeights
+from rankloom_engine.explain import Explanation, SamplingParams, TokenChunk
 from rankloom_engine.isolation import isolated
-from rankloom_engine.mixture import Weights
 from rankloom_engine.model import Answer, Decoder
 from rankloom_engine.prefix_cache import PrefixCache, prefix_key
 from rankloom_engine.prompt import Prompt
@@ -30,7 +30,7 @@ from rankloom_engine.work import Work
 
 if TYPE_CHECKING:
     from rankloom_adapters.expert import Expert
-    from rankloom_engine.mixture import Mixture
+    from rankloom_engine.expert_bank import ExpertBank
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -70,7 +70,7 @@ class EngineRunner:
         self._scheduler = Scheduler(limits.max_batch_tokens, limits.max_piece_tokens)
         self.prefixes = PrefixCache(limits.prefix_cache_bytes)
         self._steps = {Kind.RANKING: self._rank, Kind.EXPLANATION: self._speak}
-        self._speakers: dict[int, Speaker] = {}
+        self._speakers: dict[int, DecodeRequest] = {}
         self._calls: dict[int, Call] = {}
         self._keys = itertools.count()
         self._arrived = asyncio.Event()
@@ -82,12 +82,12 @@ class EngineRunner:
     @property
     def ranks(self) -> tuple[int, ...]:
         """Ranks of the experts, in the order of the weights."""
-        return tuple(self._decoder.mixture.ranks) if self._decoder.mixture else ()
+        return tuple(self._decoder.bank.ranks) if self._decoder.bank else ()
 
     @property
     def expert_bytes(self) -> int:
         """Memory of the experts."""
-        return self._decoder.mixture.num_bytes if self._decoder.mixture else 0
+        return self._decoder.bank.num_bytes if self._decoder.bank else 0
 
     async def start(self) -> None:
         """Begins to take work."""
@@ -107,8 +107,8 @@ class EngineRunner:
 
         Raises ExpertError where it does not fit.
         """
-        mixture = cast("Mixture", self._decoder.mixture)
-        await asyncio.get_running_loop().run_in_executor(self._thread, mixture.load, slot, expert)
+        bank = cast("ExpertBank", self._decoder.bank)
+        await asyncio.get_running_loop().run_in_executor(self._thread, bank.load, slot, expert)
 
     async def close(self) -> None:
         """Finishes what was submitted, then stops the thread."""
@@ -122,8 +122,8 @@ class EngineRunner:
     async def score(
         self,
         prompt: Prompt,
-        weights: Weights,
-        terms: Terms | None = None,
+        weights: MixtureWeights,
+        options: RequestOptions | None = None,
         beside: Callable[[], object] | None = None,
     ) -> Scored:
         """Margins of one request with its weights over the experts.
@@ -135,7 +135,7 @@ class EngineRunner:
         """
         if self._closing or self._loop is None:
             raise EngineClosedError("the engine takes no work")
-        key, call = self._submit(prompt, weights, terms or Terms(), beside)
+        key, call = self._submit(prompt, weights, options or RequestOptions(), beside)
         try:
             await call.finished()
         finally:
@@ -145,12 +145,12 @@ class EngineRunner:
     async def explain(
         self,
         prompt: Prompt,
-        weights: Weights,
+        weights: MixtureWeights,
         *,
         liked: bool,
-        wording: Wording,
-        terms: Terms | None = None,
-    ) -> AsyncGenerator[Words, None]:
+        sampling: SamplingParams,
+        options: RequestOptions | None = None,
+    ) -> AsyncGenerator[TokenChunk, None]:
         """Words after the verdict on a prompt's one candidate, as they are decoded.
 
         At the deadline the words end. Raises EngineFailedError or EngineClosedError.
@@ -158,12 +158,12 @@ class EngineRunner:
         """
         if self._closing or self._loop is None:
             raise EngineClosedError("the engine takes no work")
-        terms = terms or Terms()
-        key, speaker = self._begin_to_speak(prompt, weights, wording, terms, liked=liked)
+        options = options or RequestOptions()
+        key, request = self._begin_to_speak(prompt, weights, sampling, options, liked=liked)
         try:
             stop = None
             while stop is None:
-                words = await speaker.words()
+                words = await request.words()
                 yield words
                 stop = words.stop
         finally:
@@ -171,37 +171,47 @@ class EngineRunner:
             self._speakers.pop(key, None)
 
     def _begin_to_speak(
-        self, prompt: Prompt, weights: Weights, wording: Wording, terms: Terms, *, liked: bool
-    ) -> tuple[int, Speaker]:
+        self,
+        prompt: Prompt,
+        weights: MixtureWeights,
+        sampling: SamplingParams,
+        options: RequestOptions,
+        *,
+        liked: bool,
+    ) -> tuple[int, DecodeRequest]:
         name = self._prefix_key(prompt, weights)
-        held = None if name is None else self.prefixes.get(name)
+        cached = None if name is None else self.prefixes.get(name)
         verdict = self._decoder.yes if liked else self._decoder.no
-        text = Explanation(prompt, weights, verdict, self._stops, wording, held)
-        key, speaker = next(self._keys), Speaker(text, terms, asyncio.Queue())
-        self._speakers[key] = speaker
-        self._let_speak(key, speaker)
-        return key, speaker
+        text = Explanation(prompt, weights, verdict, self._stops, sampling, cached)
+        key, request = next(self._keys), DecodeRequest(text, options, asyncio.Queue())
+        self._speakers[key] = request
+        self._let_speak(key, request)
+        return key, request
 
-    def _let_speak(self, key: int, speaker: Speaker) -> None:
+    def _let_speak(self, key: int, request: DecodeRequest) -> None:
         """Queues the next step of an explanation."""
-        self._scheduler.add(speaker.job(key))
+        self._scheduler.add(request.job(key))
         self._arrived.set()
 
     def _submit(
-        self, prompt: Prompt, weights: Weights, terms: Terms, beside: Callable[[], object] | None
+        self,
+        prompt: Prompt,
+        weights: MixtureWeights,
+        options: RequestOptions,
+        beside: Callable[[], object] | None,
     ) -> tuple[int, Call]:
         name = self._prefix_key(prompt, weights)
-        held = None if name is None else self.prefixes.get(name)
-        key, call = next(self._keys), Call(Work(prompt, weights, held), name, terms, beside)
+        cached = None if name is None else self.prefixes.get(name)
+        key, call = next(self._keys), Call(Work(prompt, weights, cached), name, options, beside)
         self._calls[key] = call
         self._scheduler.add(call.job(key))
         self._arrived.set()
         return key, call
 
-    def _prefix_key(self, prompt: Prompt, weights: Weights) -> bytes | None:
-        if not self.prefixes.max_bytes or self._decoder.mixture is None:
+    def _prefix_key(self, prompt: Prompt, weights: MixtureWeights) -> bytes | None:
+        if not self.prefixes.max_bytes or self._decoder.bank is None:
             return None
-        experts = self._decoder.mixture.keys
+        experts = self._decoder.bank.keys
         return prefix_key(self._decoder.digest, experts, weights, prompt.prefix)
 
     def _forget(self, key: int) -> None:
@@ -223,16 +233,16 @@ class EngineRunner:
 
     async def _speak(self, batch: MicroBatch) -> None:
         """One more token of some explanations; the expired ones know it themselves."""
-        speakers = [(piece.key, self._speakers[piece.key]) for piece in batch.pieces]
-        if not speakers:
+        requests = [(piece.key, self._speakers[piece.key]) for piece in batch.pieces]
+        if not requests:
             return
-        texts = [speaker.text.more() for _, speaker in speakers]
+        texts = [request.text.more() for _, request in requests]
         found = await self._on_thread(self._decoder.read, texts, lambda n: _is_finite(n.logits))
-        for (key, speaker), token in zip(speakers, found, strict=True):
+        for (key, request), token in zip(requests, found, strict=True):
             if isinstance(token, EngineFailedError):
-                speaker.queue.put_nowait(token)
-            elif speaker.take(token) and key in self._speakers:
-                self._let_speak(key, speaker)
+                request.queue.put_nowait(token)
+            elif request.take(token) and key in self._speakers:
+                self._let_speak(key, request)
 
     async def _rank(self, batch: MicroBatch) -> None:
         """One pass of some rankings' pieces."""
@@ -271,8 +281,8 @@ class EngineRunner:
             self._give_up(call, piece, NonFiniteError("the model gave a non-finite score"))
         else:
             call.work.take(piece, answer)
-            if call.key is not None and call.work.held is not None:
-                self.prefixes.put(call.key, call.work.held)
+            if call.key is not None and call.work.cached is not None:
+                self.prefixes.put(call.key, call.work.cached)
             if piece.last:
                 call.finish()
 

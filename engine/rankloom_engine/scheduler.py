@@ -28,7 +28,7 @@ class Kind(Enum):
 class Job:
     """One request. ``key`` names it; ``caller`` is who asks, for fair shares.
 
-    ``prefix_tokens`` are paid with its first piece only (0 if the prefix is already held);
+    ``prefix_tokens`` are paid with its first piece only (0 if the prefix is already cached);
     ``candidate_tokens`` are those of each candidate, in the order in which they are to be
     scored. ``deadline`` is on the caller's clock. Raises ValueError if there is nothing to do.
     """

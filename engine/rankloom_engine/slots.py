@@ -1,4 +1,4 @@
-"""Which expert is in which slot of a slab, and how many generations hold it. Pure policy."""
+"""Which expert is in which slot of a slab, and how many revisions hold it. Pure policy."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from rankloom_engine.errors import NoRoomError
+from rankloom_engine.errors import NoFreeSlotError
 
 
 @dataclass(slots=True)
 class _Slot:
-    """``key``: of the expert that it holds, "" for none. ``released``: when it was last held."""
+    """``key``: of the expert that it holds, "" for none. ``released``: when it was last cached."""
 
     key: str = ""
     num_holders: int = 0
@@ -20,7 +20,7 @@ class _Slot:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Slots of one generation's experts, in their order, and which of them must be written."""
+    """Slots of one revision's experts, in their order, and which of them must be written."""
 
     slots: tuple[int, ...]
     new: frozenset[int] = field(default_factory=frozenset)
@@ -30,7 +30,7 @@ class Slots:
     """The slots of one slab. Not thread-safe: one event loop owns it.
 
     An expert that nobody holds any more stays in its slot until another one needs it; the
-    least recently held one goes first. What somebody holds never goes.
+    least recently cached one goes first. What somebody holds never goes.
     """
 
     def __init__(self, num_slots: int) -> None:
@@ -40,7 +40,7 @@ class Slots:
     def take(self, keys: Sequence[str]) -> Taken:
         """A slot for each key, no slot twice, and low ones first: a pass spans what it uses.
 
-        Raises NoRoomError; nothing is taken then.
+        Raises NoFreeSlotError; nothing is taken then.
         """
         chosen: list[int] = []
         for key in keys:
@@ -55,7 +55,7 @@ class Slots:
         return Taken(tuple(chosen), new)
 
     def give_back(self, slots: Sequence[int], *, unwritten: Collection[int] = ()) -> None:
-        """Ends a generation's hold. ``unwritten``: those that do not hold what they were for."""
+        """Ends a revision's hold. ``unwritten``: those that do not hold what they were for."""
         now = next(self._clock)
         for slot in slots:
             self._slots[slot].num_holders -= 1
@@ -64,14 +64,16 @@ class Slots:
             self._slots[slot].key, self._slots[slot].released = "", 0
 
     @property
-    def num_held(self) -> int:
-        """Slots that a generation holds."""
+    def num_cached(self) -> int:
+        """Slots that a revision holds."""
         return sum(slot.num_holders > 0 for slot in self._slots)
 
     def check_integrity(self) -> None:
         """Raises ArithmeticError where the counts cannot be."""
-        held = [slot for slot in self._slots if slot.num_holders]
-        if any(slot.num_holders < 0 for slot in self._slots) or not all(slot.key for slot in held):
+        cached = [slot for slot in self._slots if slot.num_holders]
+        if any(slot.num_holders < 0 for slot in self._slots) or not all(
+            slot.key for slot in cached
+        ):
             raise ArithmeticError("slots: a hold was given back twice, or holds nothing")
 
     def _found(self, key: str, chosen: Sequence[int]) -> int:
@@ -82,5 +84,7 @@ class Slots:
     def _free(self, chosen: Sequence[int]) -> int:
         free = [n for n, each in enumerate(self._slots) if not each.num_holders and n not in chosen]
         if not free:
-            raise NoRoomError("no slot for another expert: retire a generation, or give more room")
+            raise NoFreeSlotError(
+                "no slot for another expert: retire a revision, or give more room"
+            )
         return min(free, key=lambda n: (bool(self._slots[n].key), self._slots[n].released, n))

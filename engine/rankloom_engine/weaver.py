@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankloom_adapters.calibration import Calibration
-from rankloom_adapters.gate import Gate
-from rankloom_engine.explain import Speech
+from rankloom_adapters.router import Router
+from rankloom_engine.explain import Detokenizer
 from rankloom_engine.prompt import Past, Prompt, PromptBuilder, PromptCandidate, PromptEvent
 
 
@@ -26,10 +26,10 @@ class Scores:
 class Weaver:
     """What of a bundle turns features into scores, but for the model itself.
 
-    ``expert_digests``: in the order of ``gate.experts``.
+    ``expert_digests``: in the order of ``router.experts``.
     """
 
-    gate: Gate
+    router: Router
     expert_digests: tuple[str, ...]
     calibration: Calibration
     builder: PromptBuilder
@@ -53,11 +53,11 @@ class Weaver:
         """Tokens that end an explanation: the tokenizer's own structure."""
         return self.builder.structural
 
-    def speech(self) -> Speech:
+    def detokenizer(self) -> Detokenizer:
         """Token ids of an explanation to text."""
-        return Speech(self.builder.tokenizer)
+        return Detokenizer(self.builder.tokenizer)
 
-    def finish(self, margins: NDArray[np.float32], prior: NDArray[np.float64]) -> Scores:
+    def finish(self, margins: NDArray[np.float32], tree_logits: NDArray[np.float64]) -> Scores:
         """The language model's margin on top of the trees' logit it was trained on."""
-        score = np.asarray(margins, dtype=np.float64) + prior
+        score = np.asarray(margins, dtype=np.float64) + tree_logits
         return Scores(score, self.calibration.probability(score))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from rankloom_engine.attention import HeldPrefix, KeysTaken, Rule, RunningPass, attend
+from rankloom_engine.attention import AttentionRule, KeysTaken, PrefixKV, RunningPass, attend
 from rankloom_engine.packing import PREFIX, PackedBatch
 
 _NO_ROW = -1
@@ -27,17 +27,17 @@ class Layout:
     """Where the tokens of a pass stand, and what earlier passes left of their prefixes.
 
     ``row``, ``block``, ``visible``, ``position``: (tokens,) as in PackedRow, rows numbered.
-    ``held_row``, ``held_place``: (held,) whose they are, and where in the prefix.
+    ``cached_row``, ``cached_place``: (cached,) whose they are, and where in the prefix.
     ``verdict_at``: (verdicts,). ``keys``, ``values``: of each layer (1, key-value heads,
-    held, head size); none where nothing is held.
+    cached, head size); none where nothing is cached.
     """
 
     row: Tensor
     block: Tensor
     visible: Tensor
     position: Tensor
-    held_row: Tensor
-    held_place: Tensor
+    cached_row: Tensor
+    cached_place: Tensor
     verdict_at: Tensor
     keys: tuple[Tensor, ...] = ()
     values: tuple[Tensor, ...] = ()
@@ -49,39 +49,42 @@ class Layout:
             block=change(self.block),
             visible=change(self.visible),
             position=change(self.position),
-            held_row=change(self.held_row),
-            held_place=change(self.held_place),
+            cached_row=change(self.cached_row),
+            cached_place=change(self.cached_place),
             verdict_at=change(self.verdict_at),
             keys=tuple(map(change, self.keys)),
             values=tuple(map(change, self.values)),
         )
 
     def allowed(self, window: int | None) -> Tensor:
-        """(tokens, held and tokens) bool: what each token may see."""
-        num_held, order = len(self.held_row), torch.arange(len(self.row), device=self.row.device)
-        of_prefix = functional.pad(self.block == PREFIX, (num_held, 0), value=True)
-        place = torch.cat([self.held_place, self.position])
+        """(tokens, cached and tokens) bool: what each token may see."""
+        num_cached, order = (
+            len(self.cached_row),
+            torch.arange(len(self.row), device=self.row.device),
+        )
+        of_prefix = functional.pad(self.block == PREFIX, (num_cached, 0), value=True)
+        place = torch.cat([self.cached_place, self.position])
         in_prefix = (place < self.visible[:, None]) & of_prefix
         itself = (self.block[:, None] == self.block) & (order[:, None] >= order)
-        in_candidate = functional.pad(itself, (num_held, 0), value=False) & ~of_prefix
-        same_row = self.row[:, None] == torch.cat([self.held_row, self.row])
+        in_candidate = functional.pad(itself, (num_cached, 0), value=False) & ~of_prefix
+        same_row = self.row[:, None] == torch.cat([self.cached_row, self.row])
         allowed = same_row & (in_prefix | in_candidate)
         return allowed if window is None else allowed & (self.position[:, None] - place < window)
 
 
 def layout_of(
     batch: PackedBatch,
-    held: Sequence[HeldPrefix | None],
+    cached: Sequence[PrefixKV | None],
     device: torch.device,
-    num_held: int | None = None,
+    num_cached: int | None = None,
 ) -> Layout:
-    """``num_held``: room for as many held tokens, which nobody sees; the least where None."""
-    lengths, held_lengths = [len(row) for row in batch.rows], [len(h) if h else 0 for h in held]
-    spare = 0 if num_held is None else num_held - sum(held_lengths)
+    """``num_cached``: room for as many cached tokens, which nobody sees; the least where None."""
+    lengths, cached_lengths = [len(row) for row in batch.rows], [len(h) if h else 0 for h in cached]
+    spare = 0 if num_cached is None else num_cached - sum(cached_lengths)
     numbers = np.arange(len(batch.rows))
-    held_row = np.concatenate([np.repeat(numbers, held_lengths), np.full(spare, _NO_ROW)])
-    places = [np.arange(length) for length in (*held_lengths, spare)]
-    keys, values = _held_tensors([prefix for prefix in held if prefix], spare)
+    cached_row = np.concatenate([np.repeat(numbers, cached_lengths), np.full(spare, _NO_ROW)])
+    places = [np.arange(length) for length in (*cached_lengths, spare)]
+    keys, values = _cached_tensors([prefix for prefix in cached if prefix], spare)
 
     def moved(values: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(values).to(device)
@@ -91,21 +94,21 @@ def layout_of(
         block=moved(np.concatenate([row.block for row in batch.rows])),
         visible=moved(np.concatenate([row.visible for row in batch.rows])),
         position=moved(batch.position),
-        held_row=moved(held_row),
-        held_place=moved(np.concatenate(places)),
+        cached_row=moved(cached_row),
+        cached_place=moved(np.concatenate(places)),
         verdict_at=moved(batch.verdict_at),
         keys=keys,
         values=values,
     )
 
 
-def _held_tensors(
-    held: Sequence[HeldPrefix], spare: int
+def _cached_tensors(
+    cached: Sequence[PrefixKV], spare: int
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Each layer's keys and values of all prefixes end to end, and zeros behind them."""
-    if not held:
+    if not cached:
         return (), ()
-    sides = [[prefix.keys for prefix in held], [prefix.values for prefix in held]]
+    sides = [[prefix.keys for prefix in cached], [prefix.values for prefix in cached]]
     keys, values = (
         tuple(
             functional.pad(torch.cat(layer, dim=2), (0, 0, 0, spare))
@@ -131,7 +134,9 @@ class WholePass(RunningPass):
         """(verdicts,) on the layout's device."""
         return self._layout.verdict_at
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule
+    ) -> Tensor:
         """(1, heads, tokens, size) of each → (1, tokens, heads, size)."""
         if self._last is None:
             if self._layout.keys:
@@ -150,7 +155,7 @@ class WholePass(RunningPass):
         return attend(query, key, value, self._mask(rule.window, query), rule).transpose(1, 2)
 
     def _mask(self, window: int | None, like: Tensor) -> Tensor:
-        """(1, 1, queries, held and tokens), to be added to scores."""
+        """(1, 1, queries, cached and tokens), to be added to scores."""
         name = (window, self._last is None)
         if name not in self._masks:
             allowed = self._layout.allowed(window)
@@ -162,28 +167,28 @@ class WholePass(RunningPass):
         return self._masks[name]
 
 
-def held_after(
+def cached_after(
     batch: PackedBatch,
-    held: Sequence[HeldPrefix | None],
+    cached: Sequence[PrefixKV | None],
     keep: Sequence[bool],
     seen: dict[int, tuple[Tensor, Tensor]],
-) -> list[HeldPrefix | None]:
+) -> list[PrefixKV | None]:
     """Each row's prefix for later passes: the one it was given, or its own if it is kept."""
-    num_held = next(iter(seen.values()))[0].shape[2] - sum(len(row) for row in batch.rows)
-    found: list[HeldPrefix | None] = []
-    at, held_at = num_held, 0
-    for row, given, kept in zip(batch.rows, held, keep, strict=True):
-        spans = (slice(held_at, held_at + row.held), slice(at, at + row.num_prefix))
+    num_cached = next(iter(seen.values()))[0].shape[2] - sum(len(row) for row in batch.rows)
+    found: list[PrefixKV | None] = []
+    at, cached_at = num_cached, 0
+    for row, given, kept in zip(batch.rows, cached, keep, strict=True):
+        spans = (slice(cached_at, cached_at + row.cached), slice(at, at + row.num_prefix))
         found.append(_cut(seen, spans) if kept else given)
-        at, held_at = at + len(row), held_at + (len(given) if given else 0)
+        at, cached_at = at + len(row), cached_at + (len(given) if given else 0)
     return found
 
 
-def _cut(seen: dict[int, tuple[Tensor, Tensor]], spans: Sequence[slice]) -> HeldPrefix:
+def _cut(seen: dict[int, tuple[Tensor, Tensor]], spans: Sequence[slice]) -> PrefixKV:
     """Copies, since what a recorded pass has seen is written over by the next one."""
     layers = [seen[layer] for layer in sorted(seen)]
     keys, values = (
         tuple(torch.cat([each[:, :, span] for span in spans], dim=2) for each in side)
         for side in zip(*layers, strict=True)
     )
-    return HeldPrefix(keys, values)
+    return PrefixKV(keys, values)

@@ -22,11 +22,11 @@ class EncoderError(ValueError):
 class Encoder:
     """User vectors from events. Safe to call from several threads.
 
-    ``epoch`` is the digest of the model's bytes: the name of the latent space.
+    ``feature_version`` is the digest of the model's bytes: the name of the latent space.
     """
 
     def __init__(self, model: bytes) -> None:
-        self.epoch = hashlib.sha256(model).hexdigest()
+        self.feature_version = hashlib.sha256(model).hexdigest()
         try:
             self._session = open_session(model)
             self.dim = int(self._session.get_outputs()[0].shape[1])

@@ -33,7 +33,7 @@ class UserQuery:
     candidates: tuple[Item, ...] = ()
 
 
-class PastKey:
+class HistoryVersion:
     """Stands for a user's past: for the same one as long as it is the same."""
 
     __slots__ = ("__weakref__",)
@@ -44,15 +44,16 @@ class UserFeatures:
     """Features of one user.
 
     ``past``: of which all but the last two are made; what else is made of it can be kept
-    by it. ``vector``: (dim,) float32 in the space that ``epoch`` names. ``cold``: nothing was
-    known. ``events``: those whose items the catalogue knows, oldest first.
+    by it. ``vector``: (dim,) float32 in the space that ``feature_version`` names.
+    ``cold_start``: nothing was known.
+    ``events``: those whose items the catalogue knows, oldest first.
     ``tabular``: (candidates, columns) float32, NaN where a value is not known.
     """
 
-    past: PastKey
+    past: HistoryVersion
     vector: NDArray[np.float32]
-    epoch: str
-    cold: bool
+    feature_version: str
+    cold_start: bool
     events: tuple[Event, ...]
     log_position: int
     tabular: NDArray[np.float32]
@@ -94,8 +95,8 @@ class FeatureProvider:
         return UserFeatures(
             past=past.key,
             vector=past.vector,
-            epoch=self.encoder.epoch,
-            cold=not past.events,
+            feature_version=self.encoder.feature_version,
+            cold_start=not past.events,
             events=past.events,
             log_position=self.log.position,
             tabular=with_collaborative(self._tabular.matrix(past.profile, candidates), logits),
@@ -111,7 +112,7 @@ class FeatureProvider:
 class _Past:
     """A user's events whose items are known, and what is made of them alone."""
 
-    key: PastKey
+    key: HistoryVersion
     events: tuple[Event, ...]
     vector: NDArray[np.float32]
     profile: Profile
@@ -122,7 +123,7 @@ def _past_of(
 ) -> _Past:
     known = known_events(events, catalogue)
     history = history_of(known, catalogue)
-    return _Past(PastKey(), known, encoder.encode([history])[0], tabular.profile(history))
+    return _Past(HistoryVersion(), known, encoder.encode([history])[0], tabular.profile(history))
 
 
 def _past_of_user(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rankloom_features.catalogue import MAX_YEAR, Item
 from rankloom_features.events import MAX_TIME_S, MIN_TIME_S, Event
-from rankloom_features.provider import PastKey, UserFeatures, UserQuery
+from rankloom_features.provider import HistoryVersion, UserFeatures, UserQuery
 from rankloom_proto.v1 import features_pb2
 
 MAX_USERS = 256
@@ -172,8 +172,8 @@ def features_to_wire(features: UserFeatures) -> features_pb2.UserFeatures:
     """The features; tabular ones only where the query had candidates."""
     message = features_pb2.UserFeatures(
         vector=features.vector.astype(_FLOAT).tobytes(),
-        epoch=features.epoch,
-        cold=features.cold,
+        feature_version=features.feature_version,
+        cold_start=features.cold_start,
         events=map(_event_to_wire, features.events),
         log_position=features.log_position,
     )
@@ -191,10 +191,10 @@ def features_to_wire(features: UserFeatures) -> features_pb2.UserFeatures:
 def features_from_wire(message: features_pb2.UserFeatures) -> UserFeatures:
     """The features as they came; bytes that are no such array give an empty one."""
     return UserFeatures(
-        past=PastKey(),
+        past=HistoryVersion(),
         vector=_floats(message.vector),
-        epoch=message.epoch,
-        cold=message.cold,
+        feature_version=message.feature_version,
+        cold_start=message.cold_start,
         events=tuple(
             Event(e.item_id, e.liked, _seconds(e.time) if e.HasField("time") else None)
             for e in message.events

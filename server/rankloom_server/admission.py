@@ -15,7 +15,7 @@ from enum import Enum, auto
 from rankloom_server.errors import NotServingError, OverloadedError
 
 
-class State(Enum):
+class AdmissionState(Enum):
     """What happens to a new call."""
 
     STARTING = auto()
@@ -34,7 +34,7 @@ class Admission:
         self._apart = apart or {}
         self._max_in_flight = max_in_flight
         self._taken: Counter[str] = Counter()
-        self._state = State.STARTING
+        self._state = AdmissionState.STARTING
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = asyncio.Event()
@@ -46,12 +46,12 @@ class Admission:
 
     def open(self) -> None:
         """Takes calls from now on."""
-        self._state = State.OPEN
+        self._state = AdmissionState.OPEN
 
     @contextmanager
     def admit(self, method: str = "") -> Iterator[None]:
         """Holds a place for one call. Raises NotServingError or OverloadedError."""
-        if self._state is not State.OPEN:
+        if self._state is not AdmissionState.OPEN:
             raise self._closed()
         places = method if method in self._apart else ""
         if self._taken[places] >= self._apart.get(places, self._max_in_flight):
@@ -84,7 +84,7 @@ class Admission:
 
     async def drain(self, timeout_s: float) -> bool:
         """Takes no more calls and waits for those in flight; answers whether all ended."""
-        self._state = State.DRAINING
+        self._state = AdmissionState.DRAINING
         self._draining.set()
         try:
             async with asyncio.timeout(timeout_s):

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rankloom_adapters.gate import Route
+from rankloom_adapters.router import Route
 from rankloom_engine.explain import StopReason
-from rankloom_server.ladder import Step
+from rankloom_server.fallback import Fallback
 
 
 @dataclass(frozen=True, slots=True)
 class ExpertWeight:
-    """An expert's part in a mix; ``digest`` is that of its weight file."""
+    """An expert's part in a mixture; ``digest`` is that of its weight file."""
 
     expert: str
     digest: str
@@ -22,13 +22,13 @@ class ExpertWeight:
 
 
 @dataclass(frozen=True, slots=True)
-class Weave:
+class Routing:
     """How the experts were woven; without route and weights where none answered."""
 
     route: Route | None = None
     weights: tuple[ExpertWeight, ...] = ()
     entropy: float = 0.0
-    cold: bool = False
+    cold_start: bool = False
     num_events: int = 0
 
 
@@ -57,16 +57,17 @@ class Timing:
 class Seen:
     """What a trial asks of a ranking: (candidates,) each, in the order of the request.
 
-    ``prior``: the trees' logits. ``vector``: the user's, in the space of ``epoch``, None
-    where it could not be used. ``non_finite``: the model gave such a score, or more.
+    ``tree_logits``: the trees' logits. ``vector``: the user's, in the space of
+    ``feature_version``, None where it could not be used.
+    ``non_finite``: the model gave such a score, or more.
     ``reused``: the user's history was kept from an earlier call.
     """
 
-    prior: NDArray[np.float64]
+    tree_logits: NDArray[np.float64]
     scores: NDArray[np.float64]
     probabilities: NDArray[np.float64]
     vector: NDArray[np.float32] | None
-    epoch: str
+    feature_version: str
     non_finite: bool = False
     reused: bool = False
 
@@ -80,8 +81,8 @@ class Seen:
 class Ranking:
     """Candidates in rank order, and how they came into it."""
 
-    step: Step
-    weave: Weave
+    step: Fallback
+    routing: Routing
     items: tuple[RankedItem, ...]
     timing: Timing
     seen: Seen | None = None
@@ -89,9 +90,9 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class RankAnswer:
-    """A ranking and the generation that made it."""
+    """A ranking and the revision that made it."""
 
-    generation: int
+    revision: int
     bundle_digest: str
     ranking: Ranking
 
@@ -113,7 +114,7 @@ class Verdict:
 class Explanation:
     """What a text told of, and how it came about. ``num_tokens``: of the text."""
 
-    weave: Weave
+    routing: Routing
     verdict: Verdict
     num_prompt_tokens: int
     num_tokens: int
@@ -122,8 +123,8 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class ExplainAnswer:
-    """What ends a text: the explanation, and the generation that made it."""
+    """What ends a text: the explanation, and the revision that made it."""
 
-    generation: int
+    revision: int
     bundle_digest: str
     explanation: Explanation

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 
 import torch
 
-from rankloom_adapters.generation import Generations
-from rankloom_adapters.pace import Pace
+from rankloom_adapters.rate_limit import RateLimiter
+from rankloom_adapters.revision import Revisions
 from rankloom_engine.loading import Hardware
 from rankloom_engine.memory import keep_freed_memory
 from rankloom_features import service as feature_service
@@ -18,14 +18,14 @@ from rankloom_proto.v1 import features_pb2_grpc, ranking_pb2_grpc
 from rankloom_server import logs, ranking
 from rankloom_server.admission import Admission
 from rankloom_server.config import Settings
+from rankloom_server.deployment import FIRST, Deployment, ManagedDeployment, StaticDeployment
 from rankloom_server.features import ActiveFeatures
-from rankloom_server.lifetimes import FIRST, Fixed, Lifetimes, RolledOut
 from rankloom_server.pipeline import RankPipeline
 from rankloom_server.rollout import rollout_server
 from rankloom_server.rpc.lifecycle import RpcServer
 from rankloom_server.scoring import Served
 from rankloom_server.served import Parts, ServedLoader, load_parts
-from rankloom_server.state import State, opened_state
+from rankloom_server.state import ServerState, opened_state
 
 __all__ = ["FIRST", "Parts", "load_parts", "ranking_server", "serve_ranking", "servers"]
 
@@ -36,13 +36,13 @@ def serve_ranking(settings: Settings) -> None:
     keep_freed_memory()
     torch.set_num_threads(settings.threads)
     hardware = Hardware(settings.device, settings.dtype, settings.compile)
-    with opened_state(settings.state, Pace(settings.load_mib_s << 20)) as state:
+    with opened_state(settings.state, RateLimiter(settings.load_mib_s << 20)) as state:
         folder = state.first_folder(settings.bundle) if state else settings.bundle
         loaded = load_parts(folder, hardware, settings.expert_slots_mib << 20)
         asyncio.run(_serve(settings, loaded, state))
 
 
-async def _serve(settings: Settings, loaded: Parts, state: State | None) -> None:
+async def _serve(settings: Settings, loaded: Parts, state: ServerState | None) -> None:
     async with servers(settings, loaded, state) as (server, admin):
         await server.serve(settings, admin)
 
@@ -57,35 +57,37 @@ async def ranking_server(settings: Settings, loaded: Parts) -> AsyncIterator[Rpc
 
 @asynccontextmanager
 async def servers(
-    settings: Settings, loaded: Parts, state: State | None
+    settings: Settings, loaded: Parts, state: ServerState | None
 ) -> AsyncIterator[tuple[RpcServer, RpcServer | None]]:
     """The ranking server, and with a state that of RolloutService; neither listens yet."""
-    loader, generations = ServedLoader(settings, loaded), Generations[Served]()
-    lifetimes = (
-        RolledOut(state, loader, generations, settings) if state else Fixed(loader, generations)
+    loader, revisions = ServedLoader(settings, loaded), Revisions[Served]()
+    deployment = (
+        ManagedDeployment(state, loader, revisions, settings)
+        if state
+        else StaticDeployment(loader, revisions)
     )
     try:
-        server = _server(settings, loader, generations, lifetimes)
+        server = _server(settings, loader, revisions, deployment)
         admin = None
-        if isinstance(lifetimes, RolledOut) and settings.rollout_port is not None:
-            admin = rollout_server(settings, lifetimes, server.metrics)
+        if isinstance(deployment, ManagedDeployment) and settings.rollout_port is not None:
+            admin = rollout_server(settings, deployment, server.metrics)
         yield server, admin
     finally:
-        await lifetimes.close()
+        await deployment.close()
         await loader.close()
 
 
 def _server(
     settings: Settings,
     loader: ServedLoader,
-    generations: Generations[Served],
-    lifetimes: Lifetimes,
+    revisions: Revisions[Served],
+    deployment: Deployment,
 ) -> RpcServer:
     embedded = settings.features is None
     names = [ranking.SERVICE_NAME, *([feature_service.SERVICE_NAME] if embedded else [])]
 
     async def warm_up() -> None:
-        await lifetimes.begin(settings.bundle)
+        await deployment.begin(settings.bundle)
         # What has been loaded stays: a full collection that looks through it all takes a
         # quarter of a second, and some request would wait for it.
         gc.collect()
@@ -95,12 +97,12 @@ def _server(
         Admission(settings.max_in_flight),
         names,
         warm_up=warm_up,
-        facts=lifetimes.facts,
+        facts=deployment.facts,
         reflects=settings.reflection,
     )
     server.metrics.watch(loader.pool)
     pipeline = RankPipeline(
-        generations, feature_share=settings.feature_share, observer=lifetimes.observer
+        revisions, feature_share=settings.feature_share, observer=deployment.observer
     )
     ranking_pb2_grpc.add_RankingServiceServicer_to_server(
         ranking.RankingService(pipeline, default_deadline_s=settings.default_deadline_s),
@@ -108,6 +110,6 @@ def _server(
     )
     if embedded:
         features_pb2_grpc.add_FeatureServiceServicer_to_server(
-            feature_service.FeatureService(ActiveFeatures(generations)), server.grpc
+            feature_service.FeatureService(ActiveFeatures(revisions)), server.grpc
         )
     return server

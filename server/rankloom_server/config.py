@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     bundle_keys: Paths = ()
     """Public keys in PEM; with any, only bundles signed by one of them are served."""
     retire_s: float = Field(default=60.0, gt=0.0, le=3600.0)
-    """How long explanations may go on with a generation that was let go."""
+    """How long explanations may go on with a revision that was let go."""
     max_bundle_mib: PositiveInt = 65536
     """The largest bundle that may be staged."""
     max_in_flight: PositiveInt = 64

@@ -10,7 +10,7 @@ Exception
 ├── UnauthenticatedError       the caller did not say who it is
 ├── ForbiddenError             the caller may not do this
 ├── FeaturesUnavailableError   no features came in their share of the deadline
-└── DegradedRefusedError       only a lower rung could answer, and the caller refused it
+└── FallbackRefusedError       only a lower fallback level could answer, and the caller refused it
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class FeaturesUnavailableError(Exception):
         self.cause = cause
 
 
-class DegradedRefusedError(Exception):
-    """A lower rung had to answer and was refused. ``reason``: what brought it about."""
+class FallbackRefusedError(Exception):
+    """A lower fallback level had to answer and was refused. ``reason``: what brought it about."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"only a lower rung could answer: {reason}")
+        super().__init__(f"only a lower fallback_level could answer: {reason}")
         self.reason = reason

@@ -19,10 +19,10 @@ from rankloom_features.wire import features_from_wire, query_to_wire
 from rankloom_proto.v1 import features_pb2, features_pb2_grpc
 from rankloom_server.breaker import Breaker
 from rankloom_server.errors import FeaturesUnavailableError
-from rankloom_server.ladder import RungReason
+from rankloom_server.fallback import FallbackReason
 
 if TYPE_CHECKING:
-    from rankloom_adapters.generation import Generations
+    from rankloom_adapters.revision import Revisions
     from rankloom_server.scoring import Served
 
 # A millisecond of work: handing it to a thread and back would take a good part of that.
@@ -71,14 +71,14 @@ class EmbeddedFeatures:
 
 
 class ActiveFeatures:
-    """The features of whichever generation is active, for FeatureService."""
+    """The features of whichever revision is active, for FeatureService."""
 
-    def __init__(self, generations: Generations[Served]) -> None:
-        self._generations = generations
+    def __init__(self, revisions: Revisions[Served]) -> None:
+        self._revisions = revisions
 
     def features_of_many(self, queries: Sequence[UserQuery]) -> tuple[UserFeatures, ...]:
-        """Features in the order of the queries, all by one generation."""
-        with self._generations.lease() as lease:
+        """Features in the order of the queries, all by one revision."""
+        with self._revisions.lease() as lease:
             source = cast("EmbeddedFeatures", lease.value.features)
             return source.provider.features_of_many(queries)
 
@@ -116,7 +116,7 @@ class RemoteFeatures:
 class FeatureSpace:
     """What usable features look like: those that the bundle's models were fitted on."""
 
-    epoch: str
+    feature_version: str
     dim: int
     schema_digest: str
     num_columns: int
@@ -125,23 +125,25 @@ class FeatureSpace:
 def space_of(provider: FeatureProvider) -> FeatureSpace:
     """The space of the features that a bundle's own provider computes."""
     return FeatureSpace(
-        epoch=provider.encoder.epoch,
+        feature_version=provider.encoder.feature_version,
         dim=provider.encoder.dim,
         schema_digest=provider.schema_digest,
         num_columns=provider.num_columns,
     )
 
 
-def fault_of(features: UserFeatures, space: FeatureSpace, num_candidates: int) -> RungReason | None:
+def fault_of(
+    features: UserFeatures, space: FeatureSpace, num_candidates: int
+) -> FallbackReason | None:
     """What keeps an answer from being used in full; the gravest fault where there are several."""
     tabular = features.tabular
     if features.schema_digest != space.schema_digest:
-        return RungReason.FEATURES_UNAVAILABLE
+        return FallbackReason.FEATURES_UNAVAILABLE
     # NaN stands for an unknown value; infinity stands for nothing.
     if tabular.shape != (num_candidates, space.num_columns) or np.isinf(tabular).any():
-        return RungReason.FEATURES_UNAVAILABLE
-    if features.epoch != space.epoch:
-        return RungReason.EPOCH_MISMATCH
+        return FallbackReason.FEATURES_UNAVAILABLE
+    if features.feature_version != space.feature_version:
+        return FallbackReason.FEATURE_VERSION_MISMATCH
     if features.vector.shape != (space.dim,) or not np.isfinite(features.vector).all():
-        return RungReason.VECTOR_INVALID
+        return FallbackReason.VECTOR_INVALID
     return None

@@ -21,11 +21,12 @@ _ALLOWED: Final = frozenset(
     {
         "event", "level", "timestamp",
         # the process
-        "address", "bundle_digest", "generation", "service", "all_ended",
+        "address", "bundle_digest", "revision", "service", "all_ended",
         "rollout_state", "reason", "verdict",
         # a call
-        "method", "code", "request_id", "rung", "rung_reason", "route", "cold", "features_failure",
-        "num_candidates", "num_events", "prompt_tokens", "generated_tokens", "stop_reason",
+        "method", "code", "request_id", "fallback_level", "fallback_reason", "route", "cold_start",
+        "features_failure", "num_candidates", "num_events", "prompt_tokens",
+        "generated_tokens", "stop_reason",
         "total_ms", "features_ms", "prompt_ms", "queue_ms", "model_ms",
         # a fault
         "error_id", "exception", "caused_by", "stack",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # a feature server counts its calls too, and loads no torch
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
-class Metrics:
+class ServerMetrics:
     """The numbers of one server; safe from several threads."""
 
     def __init__(self) -> None:

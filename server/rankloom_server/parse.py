@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from rankloom_engine.explain import MAX_EXPLAIN_TOKENS, Wording
+from rankloom_engine.explain import MAX_EXPLAIN_TOKENS, SamplingParams
 from rankloom_features.catalogue import Catalogue, Item
 from rankloom_features.provider import UserQuery
 from rankloom_features.wire import (
@@ -27,7 +27,7 @@ DEFAULT_EXPLAIN_TOKENS = 64
 MAX_TEMPERATURE = 2.0
 
 
-class Semantics(Enum):
+class Fusion(Enum):
     """How a user's weights become one model."""
 
     EXACT_SUM = auto()
@@ -35,11 +35,11 @@ class Semantics(Enum):
     TOP1 = auto()
 
 
-_SEMANTICS: Final = {
-    ranking_pb2.SEMANTICS_UNSPECIFIED: Semantics.EXACT_SUM,
-    ranking_pb2.SEMANTICS_EXACT_SUM: Semantics.EXACT_SUM,
-    ranking_pb2.SEMANTICS_PEFT_LINEAR: Semantics.PEFT_LINEAR,
-    ranking_pb2.SEMANTICS_TOP1: Semantics.TOP1,
+_FUSION: Final = {
+    ranking_pb2.FUSION_UNSPECIFIED: Fusion.EXACT_SUM,
+    ranking_pb2.FUSION_EXACT_SUM: Fusion.EXACT_SUM,
+    ranking_pb2.FUSION_PEFT_LINEAR: Fusion.PEFT_LINEAR,
+    ranking_pb2.FUSION_TOP1: Fusion.TOP1,
 }
 
 
@@ -53,15 +53,15 @@ class RankQuery:
     request_id: str
     user: UserQuery
     top_k: int | None = None
-    allow_degraded: bool = True
+    allow_fallback: bool = True
     allow_partial: bool = False
-    semantics: Semantics = Semantics.EXACT_SUM
-    generation: int | None = None
+    fusion: Fusion = Fusion.EXACT_SUM
+    revision: int | None = None
     caller: str = ""
 
     @property
     def user_key(self) -> str:
-        """What tells users apart where only some of them are sent to a generation.
+        """What tells users apart where only some of them are sent to a revision.
 
         The id; of a user who is given by a history, the first event's item, which stays
         while the history grows.
@@ -72,10 +72,10 @@ class RankQuery:
 
 @dataclass(frozen=True, slots=True)
 class ExplainQuery:
-    """One explanation that is asked for. ``ranking``: of the one candidate, on the top rung."""
+    """One requested explanation. ``ranking``: of its one candidate, without fallback."""
 
     ranking: RankQuery
-    wording: Wording
+    sampling: SamplingParams
 
 
 def parse_rank(message: ranking_pb2.RankRequest, caller: str = "") -> RankQuery:
@@ -89,10 +89,10 @@ def parse_rank(message: ranking_pb2.RankRequest, caller: str = "") -> RankQuery:
         request_id=message.request_id,
         user=parse_query(message, message.WhichOneof("subject")),
         top_k=options.top_k or None,
-        allow_degraded=options.allow_degraded if options.HasField("allow_degraded") else True,
+        allow_fallback=options.allow_fallback if options.HasField("allow_fallback") else True,
         allow_partial=options.allow_partial,
-        semantics=_parse_semantics(options.semantics),
-        generation=options.generation if options.HasField("generation") else None,
+        fusion=_parse_fusion(options.fusion),
+        revision=options.revision if options.HasField("revision") else None,
         caller=caller,
     )
 
@@ -105,22 +105,22 @@ def parse_explain(message: ranking_pb2.ExplainRequest, caller: str = "") -> Expl
     ranking = RankQuery(
         request_id=message.request_id,
         user=parse_user(message, message.WhichOneof("subject"), (item,)),
-        allow_degraded=False,
-        semantics=_parse_semantics(options.semantics),
-        generation=options.generation if options.HasField("generation") else None,
+        allow_fallback=False,
+        fusion=_parse_fusion(options.fusion),
+        revision=options.revision if options.HasField("revision") else None,
         caller=caller,
     )
     return ExplainQuery(ranking, _parse_wording(options))
 
 
-def _parse_wording(options: ranking_pb2.ExplainOptions) -> Wording:
+def _parse_wording(options: ranking_pb2.ExplainOptions) -> SamplingParams:
     if options.max_tokens > MAX_EXPLAIN_TOKENS:
         raise InvalidFieldError("options.max_tokens", f"must be at most {MAX_EXPLAIN_TOKENS}")
     if not 0.0 <= options.temperature <= MAX_TEMPERATURE:  # NaN is refused too
         bounds = f"must be from 0 to {MAX_TEMPERATURE:g}"
         raise InvalidFieldError("options.temperature", bounds)
     max_tokens = options.max_tokens or DEFAULT_EXPLAIN_TOKENS
-    return Wording(max_tokens, temperature=options.temperature, seed=options.seed)
+    return SamplingParams(max_tokens, temperature=options.temperature, seed=options.seed)
 
 
 def check_texts(query: RankQuery, catalogue: Catalogue) -> None:
@@ -135,15 +135,15 @@ def check_text(item: Item, catalogue: Catalogue, path: str) -> None:
         raise InvalidFieldError(f"{path}.text.title", "needed: the catalogue lacks this item")
 
 
-def check_semantics(query: RankQuery, ranks: Sequence[int]) -> None:
+def check_fusion(query: RankQuery, ranks: Sequence[int]) -> None:
     """Raises InvalidFieldError where experts of these ranks cannot be combined as asked."""
-    if query.semantics is Semantics.PEFT_LINEAR and len(set(ranks)) > 1:
+    if query.fusion is Fusion.PEFT_LINEAR and len(set(ranks)) > 1:
         raise InvalidFieldError(
-            "options.semantics", "PEFT_LINEAR needs experts of one rank, these differ"
+            "options.fusion", "PEFT_LINEAR needs experts of one rank, these differ"
         )
 
 
-def _parse_semantics(value: ranking_pb2.Semantics.ValueType) -> Semantics:
-    if value in _SEMANTICS:
-        return _SEMANTICS[value]
-    raise InvalidFieldError("options.semantics", "unknown value")
+def _parse_fusion(value: ranking_pb2.Fusion.ValueType) -> Fusion:
+    if value in _FUSION:
+        return _FUSION[value]
+    raise InvalidFieldError("options.fusion", "unknown value")

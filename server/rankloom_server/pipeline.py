@@ -8,18 +8,18 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
-from rankloom_adapters.generation import Generations, Lease
+from rankloom_adapters.revision import Lease, Revisions
 from rankloom_features.provider import UserFeatures
 from rankloom_server import logs
 from rankloom_server.answers import ExplainAnswer, Explanation, RankAnswer, Ranking
 from rankloom_server.errors import FeaturesUnavailableError
-from rankloom_server.explaining import explain_with_features, top_rung_only
+from rankloom_server.explaining import explain_with_features, top_level_only
+from rankloom_server.fallback import FallbackReason
 from rankloom_server.features import fault_of
-from rankloom_server.ladder import RungReason
 from rankloom_server.parse import (
     ExplainQuery,
     RankQuery,
-    check_semantics,
+    check_fusion,
     check_text,
     check_texts,
 )
@@ -30,31 +30,31 @@ _NEARLY_S = 0.01  # caller, gRPC and server each have a clock for the deadline
 
 
 class RankPipeline:
-    """Ranks and explains with the generation in service. Used from one event loop."""
+    """Ranks and explains with the revision in service. Used from one event loop."""
 
     def __init__(
         self,
-        generations: Generations[Served],
+        revisions: Revisions[Served],
         *,
         feature_share: float,
         observer: Observer | None = None,
     ) -> None:
         """``observer``: hears of every ranking, for what is on trial."""
-        self._generations = generations
+        self._revisions = revisions
         self._observer = observer
         self._feature_share = feature_share
 
     async def rank(self, query: RankQuery, deadline: float) -> RankAnswer:
         """Answers one query; ``deadline`` is on time.monotonic's clock.
 
-        Raises InvalidFieldError, UnknownGenerationError, DegradedRefusedError,
+        Raises InvalidFieldError, UnknownRevisionError, FallbackRefusedError,
         TimeoutError, WorkExpiredError or EngineClosedError.
         """
         started = time.perf_counter()
-        with self._generations.lease(query.generation, query.user_key) as lease:
+        with self._revisions.lease(query.revision, query.user_key) as lease:
             try:
                 check_texts(query, lease.value.catalogue)
-                check_semantics(query, lease.value.runner.ranks)
+                check_fusion(query, lease.value.runner.ranks)
                 ranking, features_s = await self._rank(lease.value, query, deadline)
             except Exception:
                 self._tell(query, lease, None, started)
@@ -78,18 +78,18 @@ class RankPipeline:
     async def explain(
         self, query: ExplainQuery, deadline: float
     ) -> AsyncGenerator[str | ExplainAnswer, None]:
-        """Yields the text in pieces and then the answer, all by one generation.
+        """Yields the text in pieces and then the answer, all by one revision.
 
-        Raises what ``rank`` raises, also between the pieces, and GenerationRetiredError
-        where the generation was let go meanwhile.
+        Raises what ``rank`` raises, also between the pieces, and RevisionRetiredError
+        where the revision was let go meanwhile.
         """
         ranking = query.ranking
         with (
-            self._generations.lease(ranking.generation, ranking.user_key) as lease,
-            top_rung_only(),
+            self._revisions.lease(ranking.revision, ranking.user_key) as lease,
+            top_level_only(),
         ):
             check_text(ranking.user.candidates[0], lease.value.catalogue, "candidate")
-            check_semantics(ranking, lease.value.runner.ranks)
+            check_fusion(ranking, lease.value.runner.ranks)
             features, fault = await self._features(lease.value, ranking, deadline)
             told = explain_with_features(lease.value, query, features, fault, deadline)
             async with aclosing(told) as parts:
@@ -113,7 +113,7 @@ class RankPipeline:
 
     async def _features(
         self, served: Served, query: RankQuery, deadline: float
-    ) -> tuple[UserFeatures, RungReason | None]:
+    ) -> tuple[UserFeatures, FallbackReason | None]:
         """The user's features, and what is wrong with the vector, if anything."""
         timeout_s = self._feature_share * _time_left(deadline)
         try:
@@ -122,7 +122,7 @@ class RankPipeline:
             _time_left(deadline)  # where the call itself is late, that is what is wrong
             raise
         fault = fault_of(features, served.space, len(query.user.candidates))
-        if fault is RungReason.FEATURES_UNAVAILABLE:
+        if fault is FallbackReason.FEATURES_UNAVAILABLE:
             raise FeaturesUnavailableError("tabular_invalid")
         return features, fault
 

@@ -11,20 +11,26 @@ from typing import Any
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
-from rankloom_adapters.gate import Route
+from rankloom_adapters.router import Route
 from rankloom_proto.v1 import ranking_pb2, ranking_pb2_grpc
 from rankloom_server import logs
-from rankloom_server.answers import ExplainAnswer, RankAnswer, RankedItem, Timing, Weave
-from rankloom_server.ladder import Rung, RungReason
+from rankloom_server.answers import ExplainAnswer, RankAnswer, RankedItem, Routing, Timing
+from rankloom_server.fallback import FallbackLevel, FallbackReason
 from rankloom_server.parse import parse_explain, parse_rank
 from rankloom_server.pipeline import RankPipeline
 
 SERVICE_NAME = ranking_pb2.DESCRIPTOR.services_by_name["RankingService"].full_name
 
-_RUNGS = {rung: ranking_pb2.Rung.Value(f"RUNG_{rung.name}") for rung in Rung}
-_REASONS: dict[RungReason | None, ranking_pb2.RungReason.ValueType] = {
-    None: ranking_pb2.RUNG_REASON_UNSPECIFIED,
-    **{each: ranking_pb2.RungReason.Value(f"RUNG_REASON_{each.name}") for each in RungReason},
+_LEVELS = {
+    fallback_level: ranking_pb2.FallbackLevel.Value(f"FALLBACK_LEVEL_{fallback_level.name}")
+    for fallback_level in FallbackLevel
+}
+_REASONS: dict[FallbackReason | None, ranking_pb2.FallbackReason.ValueType] = {
+    None: ranking_pb2.FALLBACK_REASON_UNSPECIFIED,
+    **{
+        each: ranking_pb2.FallbackReason.Value(f"FALLBACK_REASON_{each.name}")
+        for each in FallbackReason
+    },
 }
 _ROUTES: dict[Route | None, ranking_pb2.Route.ValueType] = {
     None: ranking_pb2.ROUTE_UNSPECIFIED,
@@ -82,10 +88,10 @@ def answer_to_wire(request_id: str, answer: RankAnswer) -> ranking_pb2.RankRespo
     ranking = answer.ranking
     return ranking_pb2.RankResponse(
         request_id=request_id,
-        generation=_generation_to_wire(answer),
-        weave=_weave_to_wire(ranking.weave),
-        rung=_RUNGS[ranking.step.rung],
-        rung_reason=_REASONS[ranking.step.reason],
+        revision=_revision_to_wire(answer),
+        routing=_routing_to_wire(ranking.routing),
+        fallback_level=_LEVELS[ranking.step.fallback_level],
+        fallback_reason=_REASONS[ranking.step.reason],
         items=[_item_to_wire(rank, item) for rank, item in enumerate(ranking.items, 1)],
         timing=_timing_to_wire(ranking.timing),
     )
@@ -96,11 +102,11 @@ def explanation_to_wire(request_id: str, answer: ExplainAnswer) -> ranking_pb2.E
     explanation, verdict = answer.explanation, answer.explanation.verdict
     final = ranking_pb2.Explanation(
         request_id=request_id,
-        generation=_generation_to_wire(answer),
+        revision=_revision_to_wire(answer),
         verdict=ranking_pb2.VERDICT_LIKED if verdict.liked else ranking_pb2.VERDICT_DISLIKED,
         score=verdict.score,
         probability=verdict.probability,
-        weave=_weave_to_wire(explanation.weave),
+        routing=_routing_to_wire(explanation.routing),
         prompt_tokens=explanation.num_prompt_tokens,
         generated_tokens=explanation.num_tokens,
         stop_reason=ranking_pb2.StopReason.Value(f"STOP_REASON_{explanation.stop.name}"),
@@ -108,20 +114,20 @@ def explanation_to_wire(request_id: str, answer: ExplainAnswer) -> ranking_pb2.E
     return ranking_pb2.ExplainResponse(final=final)
 
 
-def _generation_to_wire(answer: RankAnswer | ExplainAnswer) -> ranking_pb2.Generation:
-    return ranking_pb2.Generation(number=answer.generation, bundle_digest=answer.bundle_digest)
+def _revision_to_wire(answer: RankAnswer | ExplainAnswer) -> ranking_pb2.Revision:
+    return ranking_pb2.Revision(number=answer.revision, bundle_digest=answer.bundle_digest)
 
 
-def _weave_to_wire(weave: Weave) -> ranking_pb2.Weave:
-    return ranking_pb2.Weave(
-        route=_ROUTES[weave.route],
+def _routing_to_wire(routing: Routing) -> ranking_pb2.Routing:
+    return ranking_pb2.Routing(
+        route=_ROUTES[routing.route],
         weights=[
             ranking_pb2.ExpertWeight(expert=each.expert, digest=each.digest, weight=each.weight)
-            for each in weave.weights
+            for each in routing.weights
         ],
-        entropy=weave.entropy,
-        cold=weave.cold,
-        history_events=weave.num_events,
+        entropy=routing.entropy,
+        cold_start=routing.cold_start,
+        history_events=routing.num_events,
     )
 
 
@@ -155,10 +161,10 @@ def _note(answer: RankAnswer) -> None:
     """Facts of the answer for the call's log line."""
     ranking, timing = answer.ranking, answer.ranking.timing
     logs.note(
-        generation=answer.generation,
-        rung=ranking.step.rung.name,
-        rung_reason=ranking.step.reason.name if ranking.step.reason else None,
-        **_woven(ranking.weave),
+        revision=answer.revision,
+        fallback_level=ranking.step.fallback_level.name,
+        fallback_reason=ranking.step.reason.name if ranking.step.reason else None,
+        **_woven(ranking.routing),
         features_ms=_ms(timing.features_s),
         prompt_ms=_ms(timing.prompt_s),
         queue_ms=_ms(timing.queue_s),
@@ -169,17 +175,17 @@ def _note(answer: RankAnswer) -> None:
 def _note_explanation(answer: ExplainAnswer) -> None:
     explanation = answer.explanation
     logs.note(
-        generation=answer.generation,
+        revision=answer.revision,
         prompt_tokens=explanation.num_prompt_tokens,
         generated_tokens=explanation.num_tokens,
         stop_reason=explanation.stop.name,
-        **_woven(explanation.weave),
+        **_woven(explanation.routing),
     )
 
 
-def _woven(weave: Weave) -> dict[str, object]:
-    route = weave.route.name if weave.route else None
-    return {"route": route, "cold": weave.cold, "num_events": weave.num_events}
+def _woven(routing: Routing) -> dict[str, object]:
+    route = routing.route.name if routing.route else None
+    return {"route": route, "cold_start": routing.cold_start, "num_events": routing.num_events}
 
 
 def _ms(seconds: float) -> float:

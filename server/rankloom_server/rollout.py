@@ -1,4 +1,4 @@
-"""RolloutService: between the wire and the generations of this server."""
+"""RolloutService: between the wire and the revisions of this server."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rankloom_proto.v1 import rollout_pb2, rollout_pb2_grpc
 from rankloom_server import logs
 from rankloom_server.admission import Admission
 from rankloom_server.config import Settings
-from rankloom_server.lifetimes import RolledOut
+from rankloom_server.deployment import ManagedDeployment
 from rankloom_server.memory import resident_bytes
-from rankloom_server.metrics import Metrics
+from rankloom_server.metrics import ServerMetrics
 from rankloom_server.rollout_wire import (
     MAX_URL_CHARS,
     Change,
@@ -35,7 +35,9 @@ MAX_NAME_CHARS = 64
 WATCH_EVERY_S = 1.0  # for what changes by itself: leases, gates
 
 
-def rollout_server(settings: Settings, lifetimes: RolledOut, metrics: Metrics) -> RpcServer:
+def rollout_server(
+    settings: Settings, deployment: ManagedDeployment, metrics: ServerMetrics
+) -> RpcServer:
     """The server of RolloutService, which does not listen yet. Raises ConfigError."""
 
     async def warm_up() -> None:
@@ -51,31 +53,31 @@ def rollout_server(settings: Settings, lifetimes: RolledOut, metrics: Metrics) -
         metrics=metrics,
         token=read_token(settings.rollout_token) if settings.rollout_token else None,
     )
-    service = RolloutService(lifetimes, admission)
+    service = RolloutService(deployment, admission)
     rollout_pb2_grpc.add_RolloutServiceServicer_to_server(service, server.grpc)
     return server
 
 
 class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
-    """Changes and shows the generations of one server; errors leave as exceptions."""
+    """Changes and shows the revisions of one server; errors leave as exceptions."""
 
-    def __init__(self, lifetimes: RolledOut, admission: Admission) -> None:
-        self._lifetimes, self._admission = lifetimes, admission
+    def __init__(self, deployment: ManagedDeployment, admission: Admission) -> None:
+        self._deployment, self._admission = deployment, admission
 
     async def Stage(
         self, request: rollout_pb2.StageRequest, context: object
     ) -> rollout_pb2.StageResponse:
         """A bundle, or one expert for the active bundle, from where this machine can read."""
-        staging, expert = self._lifetimes.staging, request.expert
+        staging, expert = self._deployment.staging, request.expert
         if request.WhichOneof("source") == "expert":
             _check_expert(expert.name)
             check_chars("expert.url", expert.url, 1, MAX_URL_CHARS)
-            made = staging.expert(expert.name, expert.url, request.expected_generation)
+            made = staging.expert(expert.name, expert.url, request.expected_revision)
             origin = f"{expert.name} {expert.url}"
         else:
             check_chars("bundle_url", request.bundle_url, 1, MAX_URL_CHARS)
             made, origin = staging.bundle(request.bundle_url), request.bundle_url
-        staged = await self._stage(made, request.expected_generation, key_of(request), origin)
+        staged = await self._stage(made, request.expected_revision, key_of(request), origin)
         return rollout_pb2.StageResponse(rollout=staged)
 
     async def StageUpload(
@@ -83,68 +85,68 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
     ) -> rollout_pb2.StageUploadResponse:
         """A bundle or expert whose files come in the stream."""
         header = await _header_of(request_iterator)
-        key, staging = key_of(header), self._lifetimes.staging
+        key, staging = key_of(header), self._deployment.staging
         async with staging.upload() as upload:
             async for message in request_iterator:
                 if message.WhichOneof("part") != "chunk":
                     raise InvalidFieldError("chunk", "is not given; the header comes first alone")
                 await asyncio.to_thread(upload.write, message.chunk.name, message.chunk.data)
             made = (
-                staging.expert(header.expert, upload.folder, header.expected_generation)
+                staging.expert(header.expert, upload.folder, header.expected_revision)
                 if header.expert
                 else staging.bundle(str(upload.folder))
             )
             origin = " ".join(filter(None, ["upload", header.expert, upload.digest[:12]]))
-            staged = await self._stage(made, header.expected_generation, key, origin)
+            staged = await self._stage(made, header.expected_revision, key, origin)
         return rollout_pb2.StageUploadResponse(rollout=staged)
 
     async def StartShadow(
         self, request: rollout_pb2.StartShadowRequest, context: object
     ) -> rollout_pb2.StartShadowResponse:
-        """Compares a generation's rankings with the active one's."""
+        """Compares a revision's rankings with the active one's."""
         return rollout_pb2.StartShadowResponse(rollout=await self._change(Verb.SHADOW, request))
 
     async def StartCanary(
         self, request: rollout_pb2.StartCanaryRequest, context: object
     ) -> rollout_pb2.StartCanaryResponse:
-        """Sends a share of the users to a generation."""
+        """Sends a share of the users to a revision."""
         return rollout_pb2.StartCanaryResponse(rollout=await self._change(Verb.CANARY, request))
 
     async def Promote(
         self, request: rollout_pb2.PromoteRequest, context: object
     ) -> rollout_pb2.PromoteResponse:
-        """Sends everybody to a generation."""
+        """Sends everybody to a revision."""
         return rollout_pb2.PromoteResponse(rollout=await self._change(Verb.PROMOTE, request))
 
     async def Rollback(
         self, request: rollout_pb2.RollbackRequest, context: object
     ) -> rollout_pb2.RollbackResponse:
-        """Sends nobody to a generation any more."""
+        """Sends nobody to a revision any more."""
         return rollout_pb2.RollbackResponse(rollout=await self._change(Verb.ROLL_BACK, request))
 
     async def Retire(
         self, request: rollout_pb2.RetireRequest, context: object
     ) -> rollout_pb2.RetireResponse:
-        """Lets go of a generation."""
+        """Lets go of a revision."""
         return rollout_pb2.RetireResponse(rollout=await self._change(Verb.RETIRE, request))
 
     async def Get(
         self, request: rollout_pb2.GetRequest, context: object
     ) -> rollout_pb2.GetResponse:
-        """One generation. Raises UnknownRolloutError."""
-        found = self._lifetimes.manager.ledger.rollout(request.generation)
+        """One revision. Raises UnknownRolloutError."""
+        found = self._deployment.manager.ledger.rollout(request.revision)
         return rollout_pb2.GetResponse(rollout=self._shown(found))
 
     async def List(
         self, request: rollout_pb2.ListRequest, context: object
     ) -> rollout_pb2.ListResponse:
-        """All generations."""
-        return rollout_pb2.ListResponse(generations=self._all())
+        """All revisions."""
+        return rollout_pb2.ListResponse(revisions=self._all())
 
     async def Watch(
         self, request: rollout_pb2.WatchRequest, context: object
     ) -> AsyncGenerator[rollout_pb2.WatchResponse, None]:
-        """All generations, now and whenever something has changed, until the server drains."""
+        """All revisions, now and whenever something has changed, until the server drains."""
         last = None
         while True:
             found, compared = self._all(), self._all()
@@ -152,8 +154,8 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
                 compared.ClearField(moving)
             if compared != last:
                 last = compared
-                yield rollout_pb2.WatchResponse(generations=found)
-            await self._admission.unless_draining(self._lifetimes.changed(WATCH_EVERY_S))
+                yield rollout_pb2.WatchResponse(revisions=found)
+            await self._admission.unless_draining(self._deployment.changed(WATCH_EVERY_S))
 
     async def _stage(
         self,
@@ -162,30 +164,30 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
         key: str,
         origin: str,
     ) -> rollout_pb2.Rollout:
-        staged = await self._lifetimes.stage(made, expected, key, origin)
+        staged = await self._deployment.stage(made, expected, key, origin)
         _note(staged)
         return self._shown(staged)
 
     async def _change(self, verb: Verb, request: Change) -> rollout_pb2.Rollout:
-        changed = await self._lifetimes.change(command_of(verb, request))
+        changed = await self._deployment.change(command_of(verb, request))
         _note(changed)
         return self._shown(changed)
 
     def _shown(self, rollout: Rollout) -> rollout_pb2.Rollout:
-        generations, number = self._lifetimes.generations, rollout.generation
+        revisions, number = self._deployment.revisions, rollout.revision
         return rollout_to_wire(
             rollout,
-            leases=generations.num_leases(number),
-            loaded=number in generations.numbers,
-            trial=self._lifetimes.trial_of(number),
+            leases=revisions.num_leases(number),
+            loaded=number in revisions.numbers,
+            trial=self._deployment.trial_of(number),
         )
 
-    def _all(self) -> rollout_pb2.Generations:
-        ledger = self._lifetimes.manager.ledger
-        return rollout_pb2.Generations(
+    def _all(self) -> rollout_pb2.Revisions:
+        ledger = self._deployment.manager.ledger
+        return rollout_pb2.Revisions(
             rollouts=[self._shown(ledger.rollouts[each]) for each in sorted(ledger.rollouts)],
             active=ledger.active,
-            expert_bytes=sum(r.expert_bytes for r in self._lifetimes.loader.pool.runners),
+            expert_bytes=sum(r.expert_bytes for r in self._deployment.loader.pool.runners),
             resident_bytes=resident_bytes(),
             time=now(),
         )
@@ -208,7 +210,7 @@ async def _header_of(
 
 def _note(rollout: Rollout) -> None:
     logs.note(
-        generation=rollout.generation,
+        revision=rollout.revision,
         bundle_digest=rollout.bundle_digest,
         rollout_state=rollout.state.value,
     )

@@ -8,11 +8,11 @@ from typing import Final, Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from rankloom_adapters.rollout.gates import Gate, Outcome
-from rankloom_adapters.rollout.judge import Verdict
-from rankloom_adapters.rollout.split import Arm
-from rankloom_adapters.rollout.states import Command, Rollout, Verb
+from rankloom_adapters.rollout.gates import GateOutcome, GateResult
+from rankloom_adapters.rollout.judge import TrialVerdict
+from rankloom_adapters.rollout.states import Rollout, RolloutCommand, Verb
 from rankloom_adapters.rollout.trial import Trial, thresholds_of
+from rankloom_adapters.split import Arm
 from rankloom_features.wire import InvalidFieldError, check_chars, check_count
 from rankloom_proto.v1 import rollout_pb2
 
@@ -20,15 +20,15 @@ MAX_KEY_CHARS = 128
 MAX_REASON_CHARS = 300
 MAX_URL_CHARS = 2048
 _OUTCOMES: Final = {
-    Outcome.PASSED: rollout_pb2.GATE_OUTCOME_PASSED,
-    Outcome.BREACHED: rollout_pb2.GATE_OUTCOME_BREACHED,
-    Outcome.NO_DATA: rollout_pb2.GATE_OUTCOME_NO_DATA,
+    GateOutcome.PASSED: rollout_pb2.GATE_OUTCOME_PASSED,
+    GateOutcome.BREACHED: rollout_pb2.GATE_OUTCOME_BREACHED,
+    GateOutcome.NO_DATA: rollout_pb2.GATE_OUTCOME_NO_DATA,
 }
 
 _VERDICTS: Final = {
-    Verdict.PASS: rollout_pb2.GATE_OUTCOME_PASSED,
-    Verdict.BREACH: rollout_pb2.GATE_OUTCOME_BREACHED,
-    Verdict.NO_DATA: rollout_pb2.GATE_OUTCOME_NO_DATA,
+    TrialVerdict.PASS: rollout_pb2.GATE_OUTCOME_PASSED,
+    TrialVerdict.BREACH: rollout_pb2.GATE_OUTCOME_BREACHED,
+    TrialVerdict.NO_DATA: rollout_pb2.GATE_OUTCOME_NO_DATA,
 }
 
 
@@ -36,17 +36,17 @@ class Keyed(Protocol):
     """What every change brings."""
 
     @property
-    def expected_generation(self) -> int: ...  # noqa: D102
+    def expected_revision(self) -> int: ...  # noqa: D102
 
     @property
     def idempotency_key(self) -> str: ...  # noqa: D102
 
 
 class Change(Keyed, Protocol):
-    """A change of one generation."""
+    """A change of one revision."""
 
     @property
-    def generation(self) -> int: ...  # noqa: D102
+    def revision(self) -> int: ...  # noqa: D102
 
 
 def key_of(message: Keyed) -> str:
@@ -58,10 +58,10 @@ def key_of(message: Keyed) -> str:
     return key
 
 
-def command_of(verb: Verb, message: Change) -> Command:
+def command_of(verb: Verb, message: Change) -> RolloutCommand:
     """What a change asks for. Raises InvalidFieldError."""
-    if not message.generation:
-        raise InvalidFieldError("generation", "is not given")
+    if not message.revision:
+        raise InvalidFieldError("revision", "is not given")
     reason = str(getattr(message, "reason", ""))
     check_chars("reason", reason, 0, MAX_REASON_CHARS)
     percent = int(getattr(message, "percent", 0))
@@ -69,10 +69,10 @@ def command_of(verb: Verb, message: Change) -> Command:
         check_count("percent", percent, 1, 99)
     elif verb is Verb.SHADOW:
         check_count("percent", percent, 0, 100)
-    return Command(
+    return RolloutCommand(
         verb,
-        message.generation,
-        message.expected_generation,
+        message.revision,
+        message.expected_revision,
         key_of(message),
         percent=percent,
         reason=reason,
@@ -98,9 +98,9 @@ def _gates_of(message: Change) -> str:
 def rollout_to_wire(
     rollout: Rollout, *, leases: int, loaded: bool, trial: Trial | None
 ) -> rollout_pb2.Rollout:
-    """One generation's message."""
+    """One revision's message."""
     return rollout_pb2.Rollout(
-        generation=rollout.generation,
+        revision=rollout.revision,
         bundle_digest=rollout.bundle_digest,
         state=rollout_pb2.RolloutState.Value(f"ROLLOUT_STATE_{rollout.state.name}"),
         percent=rollout.percent,
@@ -124,7 +124,7 @@ def judgement_to_wire(trial: Trial) -> rollout_pb2.Judgement:
     )
 
 
-def _gate_to_wire(gate: Gate) -> rollout_pb2.Gate:
+def _gate_to_wire(gate: GateResult) -> rollout_pb2.Gate:
     return rollout_pb2.Gate(
         name=gate.name,
         group=gate.group,

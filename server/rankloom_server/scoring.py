@@ -1,4 +1,4 @@
-"""From features to ranked items: gate, prompt, model, order, on the best rung that holds."""
+"""From features to ranked items: router, prompt, model, order; with fallbacks."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from rankloom_adapters.gate import Mix
-from rankloom_engine import mixture
-from rankloom_engine.calls import Scored, Terms
+from rankloom_adapters.router import Mixture
+from rankloom_engine import expert_bank
+from rankloom_engine.calls import RequestOptions, Scored
 from rankloom_engine.errors import EngineFailedError, NonFiniteError
-from rankloom_engine.pool import Seat
+from rankloom_engine.pool import EngineHandle
 from rankloom_engine.prompt import Past, Prompt, PromptCandidate, PromptEvent
 from rankloom_engine.runner import EngineRunner
 from rankloom_engine.weaver import Scores, Weaver
 from rankloom_features.catalogue import Catalogue
-from rankloom_features.provider import PastKey, UserFeatures
+from rankloom_features.provider import HistoryVersion, UserFeatures
 from rankloom_features.ranker import TreeRanker
 from rankloom_server import logs
-from rankloom_server.answers import ExpertWeight, RankedItem, Ranking, Seen, Timing, Weave
+from rankloom_server.answers import ExpertWeight, RankedItem, Ranking, Routing, Seen, Timing
+from rankloom_server.fallback import FallbackReason, fallback_after
 from rankloom_server.features import MAX_CANDIDATES_AT_ONCE, FeatureSource, FeatureSpace
-from rankloom_server.ladder import RungReason, step_after
-from rankloom_server.parse import RankQuery, Semantics
+from rankloom_server.parse import Fusion, RankQuery
 
 # Of the time that is left, for a partial answer's own way: a busy machine is late by a part of it.
 PARTIAL_RESERVE, PARTIAL_RESERVE_S = 0.1, 0.02
-_MIXED = {
-    Semantics.EXACT_SUM: mixture.Semantics.EXACT_SUM,
-    Semantics.PEFT_LINEAR: mixture.Semantics.PEFT_LINEAR,
-    Semantics.TOP1: mixture.Semantics.EXACT_SUM,  # of one expert
+_FUSIONS = {
+    Fusion.EXACT_SUM: expert_bank.Fusion.EXACT_SUM,
+    Fusion.PEFT_LINEAR: expert_bank.Fusion.PEFT_LINEAR,
+    Fusion.TOP1: expert_bank.Fusion.EXACT_SUM,  # of one expert
 }
 
 
@@ -42,17 +42,17 @@ _MIXED = {
 class Woven:
     """What is made of a user's past alone, and kept as long as that is.
 
-    ``weave``: what the mix is told as, worked out when first asked for.
+    ``routing``: what the mixture is told as, worked out when first asked for.
     """
 
-    mix: Mix
+    mixture: Mixture
     past: Past
-    weave: Callable[[], Weave]
+    routing: Callable[[], Routing]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Served:
-    """All that one generation serves. ``popularity``: (items,) training rows of each item."""
+    """All that one revision serves. ``popularity``: (items,) training rows of each item."""
 
     bundle_digest: str
     catalogue: Catalogue
@@ -61,10 +61,10 @@ class Served:
     space: FeatureSpace
     trees: TreeRanker
     weaver: Weaver
-    runner: EngineRunner | Seat
-    # Of this generation's gate and tokens: `replace` starts anew.
-    woven: WeakKeyDictionary[PastKey, Woven] = field(
-        init=False, default_factory=WeakKeyDictionary[PastKey, Woven]
+    runner: EngineRunner | EngineHandle
+    # Of this revision's router and tokens: `replace` starts anew.
+    woven: WeakKeyDictionary[HistoryVersion, Woven] = field(
+        init=False, default_factory=WeakKeyDictionary[HistoryVersion, Woven]
     )
 
 
@@ -73,86 +73,86 @@ class Prepared:
     """What the model needs, and what can be worked out while it runs: each when first asked for.
 
     ``order``: (candidates,) places in the request, in the order of the prompt's candidates.
-    ``prior``: (candidates,) the trees' logits in the order of the request.
+    ``tree_logits``: (candidates,) the trees' logits in the order of the request.
     """
 
-    mix: Mix
-    weights: mixture.Weights
+    mixture: Mixture
+    weights: expert_bank.MixtureWeights
     prompt: Prompt
     order: NDArray[np.int64]
-    prior: Callable[[], NDArray[np.float64]]
-    weave: Callable[[], Weave]
+    tree_logits: Callable[[], NDArray[np.float64]]
+    routing: Callable[[], Routing]
     prompt_s: float
 
     def work_out(self) -> None:
         """Leaves nothing to do but what needs the model's answer."""
-        self.prior()
-        self.weave()
+        self.tree_logits()
+        self.routing()
 
 
 async def rank_with_features(
     served: Served,
     query: RankQuery,
     features: UserFeatures,
-    fault: RungReason | None,
+    fault: FallbackReason | None,
     deadline: float,
 ) -> Ranking:
     """Ranks by the model, or by the trees where it fails.
 
     ``fault`` is what is wrong with the user's vector, if anything; the rest of
-    ``features`` is sound. Raises DegradedRefusedError, WorkExpiredError or
+    ``features`` is sound. Raises FallbackRefusedError, WorkExpiredError or
     EngineClosedError.
     """
-    step = step_after(fault, allow_degraded=query.allow_degraded)
+    step = fallback_after(fault, allow_fallback=query.allow_fallback)
     prepared = await prepare(served, query, features, fault)
     try:
         scored, scores = await score_prepared(served, query, prepared, deadline)
     except EngineFailedError as error:
         logs.fault("engine_failed", error)
-        step = step_after(RungReason.ENGINE_FAILED, allow_degraded=query.allow_degraded)
-        items = _unscored(query, prepared.prior())
-        weave = Weave(cold=features.cold)
+        step = fallback_after(FallbackReason.ENGINE_FAILED, allow_fallback=query.allow_fallback)
+        items = _unscored(query, prepared.tree_logits())
+        routing = Routing(cold_start=features.cold_start)
         seen = _seen(prepared, features, fault, None, non_finite=isinstance(error, NonFiniteError))
-        return Ranking(step, weave, items, Timing(prompt_s=prepared.prompt_s), seen)
+        return Ranking(step, routing, items, Timing(prompt_s=prepared.prompt_s), seen)
     timing = Timing(prompt_s=prepared.prompt_s, queue_s=scored.queue_s, model_s=scored.model_s)
     seen = _seen(prepared, features, fault, scores, reused=scored.reused)
-    items = _ranked(query, scores, prepared.prior())
-    return Ranking(step, prepared.weave(), items, timing, seen)
+    items = _ranked(query, scores, prepared.tree_logits())
+    return Ranking(step, prepared.routing(), items, timing, seen)
 
 
 def rank_by_popularity(served: Served, query: RankQuery) -> Ranking:
-    """Ranks by training rows alone: nothing is known of the user. Raises DegradedRefusedError."""
-    step = step_after(RungReason.FEATURES_UNAVAILABLE, allow_degraded=query.allow_degraded)
+    """Ranks by training rows alone: nothing is known of the user. Raises FallbackRefusedError."""
+    step = fallback_after(FallbackReason.FEATURES_UNAVAILABLE, allow_fallback=query.allow_fallback)
     places = [served.catalogue.index(item.item_id) for item in query.user.candidates]
     rows = np.array([served.popularity[place] if place >= 0 else 0.0 for place in places])
-    return Ranking(step, Weave(), _unscored(query, rows), Timing())
+    return Ranking(step, Routing(), _unscored(query, rows), Timing())
 
 
 def _seen(
     prepared: Prepared,
     features: UserFeatures,
-    fault: RungReason | None,
+    fault: FallbackReason | None,
     scores: Scores | None,
     *,
     non_finite: bool = False,
     reused: bool = False,
 ) -> Seen:
     if scores is None:
-        none = np.full_like(prepared.prior(), np.nan)
+        none = np.full_like(prepared.tree_logits(), np.nan)
         scores = Scores(none, none)
     return Seen(
-        prepared.prior(),
+        prepared.tree_logits(),
         scores.score,
         scores.probability,
-        None if fault or features.cold else features.vector,
-        features.epoch,
+        None if fault or features.cold_start else features.vector,
+        features.feature_version,
         non_finite,
         reused,
     )
 
 
 async def prepare(
-    served: Served, query: RankQuery, features: UserFeatures, fault: RungReason | None
+    served: Served, query: RankQuery, features: UserFeatures, fault: FallbackReason | None
 ) -> Prepared:
     """What the model needs. Long lists are prepared on a thread beside the event loop."""
     if len(query.user.candidates) <= MAX_CANDIDATES_AT_ONCE:
@@ -161,7 +161,7 @@ async def prepare(
 
 
 def _prepare_whole(
-    served: Served, query: RankQuery, features: UserFeatures, fault: RungReason | None
+    served: Served, query: RankQuery, features: UserFeatures, fault: FallbackReason | None
 ) -> Prepared:
     prepared = _prepare(served, query, features, fault)
     prepared.work_out()
@@ -169,55 +169,59 @@ def _prepare_whole(
 
 
 def _prepare(
-    served: Served, query: RankQuery, features: UserFeatures, fault: RungReason | None
+    served: Served, query: RankQuery, features: UserFeatures, fault: FallbackReason | None
 ) -> Prepared:
     started = time.perf_counter()
-    gate = served.weaver.gate
-    vector = np.zeros(gate.dim, dtype=np.float32) if fault else features.vector
+    router = served.weaver.router
+    vector = np.zeros(router.dim, dtype=np.float32) if fault else features.vector
     woven = _woven(served, features, fault)
-    if query.semantics is Semantics.TOP1:
-        woven = _woven_of(served, gate.top1(woven.mix), woven.past, features)
-    prior = cache(partial(served.trees.logits, features.tabular))
-    order = _order(query, prior)
+    if query.fusion is Fusion.TOP1:
+        woven = _woven_of(served, router.top1(woven.mixture), woven.past, features)
+    tree_logits = cache(partial(served.trees.logits, features.tabular))
+    order = _order(query, tree_logits)
     prompt = _prompt(served, query, woven.past, vector, features.tabular, order)
     return Prepared(
-        mix=woven.mix,
-        weights=mixture.Weights(woven.mix.weights, _MIXED[query.semantics]),
+        mixture=woven.mixture,
+        weights=expert_bank.MixtureWeights(woven.mixture.weights, _FUSIONS[query.fusion]),
         prompt=prompt,
         order=order,
-        prior=prior,
-        weave=woven.weave,
+        tree_logits=tree_logits,
+        routing=woven.routing,
         prompt_s=time.perf_counter() - started,
     )
 
 
-def _order(query: RankQuery, prior: Callable[[], NDArray[np.float64]]) -> NDArray[np.int64]:
-    """Where time may run short, the best prior first: then the likeliest have been scored."""
+def _order(query: RankQuery, tree_logits: Callable[[], NDArray[np.float64]]) -> NDArray[np.int64]:
+    """Where time may run short, the best tree logit first: then the likeliest have been scored."""
     if not query.allow_partial:
         return np.arange(len(query.user.candidates))
-    return np.argsort(-prior(), kind="stable")
+    return np.argsort(-tree_logits(), kind="stable")
 
 
-def _woven(served: Served, features: UserFeatures, fault: RungReason | None) -> Woven:
-    """The mix and prefix of a user's past; what two threads make at once is equal."""
+def _woven(served: Served, features: UserFeatures, fault: FallbackReason | None) -> Woven:
+    """The mixture and prefix of a user's past; what two threads make at once is equal."""
     if fault is None and features.past in served.woven:
         return served.woven[features.past]
-    gate, catalogue = served.weaver.gate, served.catalogue
-    mix = gate.global_mix() if fault or features.cold else gate.mix(features.vector)
+    router, catalogue = served.weaver.router, served.catalogue
+    mixture = (
+        router.global_mixture() if fault or features.cold_start else router.route(features.vector)
+    )
     events = [
         PromptEvent(catalogue.items[place], place, event.liked)
         for event in features.events
         if (place := catalogue.index(event.item_id)) >= 0
     ]
-    woven = _woven_of(served, mix, served.weaver.past(events), features)
+    woven = _woven_of(served, mixture, served.weaver.past(events), features)
     if fault is None:
         served.woven[features.past] = woven
     return woven
 
 
-def _woven_of(served: Served, mix: Mix, past: Past, features: UserFeatures) -> Woven:
-    weave = partial(_weave, served.weaver, mix, past.num_events, cold=features.cold)
-    return Woven(mix, past, cache(weave))
+def _woven_of(served: Served, mixture: Mixture, past: Past, features: UserFeatures) -> Woven:
+    routing = partial(
+        _routing, served.weaver, mixture, past.num_events, cold_start=features.cold_start
+    )
+    return Woven(mixture, past, cache(routing))
 
 
 def _prompt(
@@ -243,41 +247,47 @@ async def score_prepared(
 
     Raises WorkExpiredError, EngineFailedError or EngineClosedError.
     """
-    terms = terms_of(query, deadline)
-    scored = await served.runner.score(prepared.prompt, prepared.weights, terms, prepared.work_out)
+    options = options_of(query, deadline)
+    scored = await served.runner.score(
+        prepared.prompt, prepared.weights, options, prepared.work_out
+    )
     return scored, _finish(served.weaver, scored, prepared)
 
 
-def terms_of(query: RankQuery, deadline: float) -> Terms:
+def options_of(query: RankQuery, deadline: float) -> RequestOptions:
     """A partial answer must leave in time to arrive."""
     if not query.allow_partial:
-        return Terms(deadline, query.caller)
+        return RequestOptions(deadline, query.caller)
     reserve_s = max(PARTIAL_RESERVE_S, PARTIAL_RESERVE * (deadline - time.monotonic()))
-    return Terms(deadline - reserve_s, query.caller, partial=True)
+    return RequestOptions(deadline - reserve_s, query.caller, partial=True)
 
 
 def _finish(weaver: Weaver, scored: Scored, prepared: Prepared) -> Scores:
     """Scores in the order of the request; NaN for what there was no time for."""
     margins = np.empty_like(scored.margins)
     margins[prepared.order] = scored.margins
-    scores = weaver.finish(margins, prepared.prior())
+    scores = weaver.finish(margins, prepared.tree_logits())
     done = ~np.isnan(margins)
     if not (np.isfinite(scores.score[done]).all() and np.isfinite(scores.probability[done]).all()):
         raise NonFiniteError("a score or probability is not finite")
     return scores
 
 
-def _weave(weaver: Weaver, mix: Mix, num_events: int, *, cold: bool) -> Weave:
-    """How the experts were woven. ``cold``: no event of the user's names a known item."""
-    rows = zip(weaver.gate.experts, weaver.expert_digests, mix.weights.tolist(), strict=True)
+def _routing(weaver: Weaver, mixture: Mixture, num_events: int, *, cold_start: bool) -> Routing:
+    """How the experts were woven. ``cold_start``: no event of the user's names a known item."""
+    rows = zip(weaver.router.experts, weaver.expert_digests, mixture.weights.tolist(), strict=True)
     weights = tuple(ExpertWeight(*row) for row in rows if row[2] > 0.0)
-    return Weave(mix.route, weights, mix.entropy, cold or mix.cold, num_events)
+    return Routing(
+        mixture.route, weights, mixture.entropy, cold_start or mixture.cold_start, num_events
+    )
 
 
-def _ranked(query: RankQuery, scores: Scores, prior: NDArray[np.float64]) -> tuple[RankedItem, ...]:
+def _ranked(
+    query: RankQuery, scores: Scores, tree_logits: NDArray[np.float64]
+) -> tuple[RankedItem, ...]:
     """What was scored by its score, and behind it the rest by the trees."""
     missing = np.isnan(scores.score)
-    score = np.where(missing, prior, scores.score)
+    score = np.where(missing, tree_logits, scores.score)
     places = np.lexsort((-score, missing))[: query.top_k]
     probability = np.where(missing, 0.0, scores.probability)
     rows = zip(

@@ -1,4 +1,4 @@
-"""From a bundle's folder to what a generation serves, while other generations go on serving."""
+"""From a bundle's folder to what a revision serves, while other revisions go on serving."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import TypeVar
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle, BundleError, open_bundle
 from rankloom_adapters.expert_cache import ExpertCache
-from rankloom_adapters.pace import Pace
+from rankloom_adapters.rate_limit import RateLimiter
 from rankloom_adapters.rollout.manager import NoRoomError, NotServableError
-from rankloom_engine.errors import NoRoomError as NoSlotError
+from rankloom_engine.errors import NoFreeSlotError
 from rankloom_engine.loading import Engine, Hardware, load_engine
-from rankloom_engine.pool import EnginePool, Seat
+from rankloom_engine.pool import EngineHandle, EnginePool
 from rankloom_engine.runner import EngineLimits
 from rankloom_features.events import Event
 from rankloom_features.provider import UserQuery
@@ -60,19 +60,19 @@ def load_parts(folder: Path, hardware: Hardware | None = None, expert_bytes: int
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Kept:
-    """What one generation serves with."""
+    """What one revision serves with."""
 
     own: FeatureParts
     trees: TreeRanker
-    seat: Seat
+    handle: EngineHandle
 
 
 class ServedLoader:
-    """Loads generations into one pool of engines. Use it from one event loop.
+    """Loads revisions into one pool of engines. Use it from one event loop.
 
     Files are read on a thread of their own, at a pace: requests go first. No thread has a low
     priority: on busy cores it would hold the interpreter's lock, and with it every request,
-    while it waits for its turn. What a generation has in common with another that serves is
+    while it waits for its turn. What a revision has in common with another that serves is
     shared, and not loaded again.
     """
 
@@ -80,7 +80,7 @@ class ServedLoader:
         """``first``: what is loaded already of the first bundle that will be asked for."""
         self.files = ThreadPoolExecutor(1, "rankloom-loader")
         self._fetching = asyncio.Lock()
-        self._pace = Pace(settings.load_mib_s << 20)
+        self._limiter = RateLimiter(settings.load_mib_s << 20)
         hardware = Hardware(settings.device, settings.dtype, settings.compile)
         expert_bytes = settings.expert_slots_mib << 20
         self.experts = ExpertCache(settings.expert_cache_mib << 20)
@@ -93,7 +93,7 @@ class ServedLoader:
         self._first = first
 
     async def load(self, folder: Path) -> Served:
-        """Loads and tries a bundle. Raises NotServableError, BundleError or NoRoomError."""
+        """Loads and tries a bundle. Raises NotServableError, BundleError or NoFreeSlotError."""
         first = self._first if self._first and _is_in(self._first, folder) else None
         self._first = None
         try:
@@ -103,14 +103,14 @@ class ServedLoader:
             trees = first.trees if first else await self._trees_of(bundle)
             admitted = self.pool.adopt(first.engine, bundle) if first else self.pool.admit(bundle)
             return await self._tried(_Kept(own, trees, await admitted))
-        except NoSlotError as error:
+        except NoFreeSlotError as error:
             raise NoRoomError(str(error)) from error
         except (StartError, ValueError) as error:
             raise NotServableError(str(error)) from error
 
     def open(self, folder: Path) -> Bundle:
         """A bundle whose parts are read at the pace of what loads beside requests."""
-        return open_bundle(folder, self._pace)
+        return open_bundle(folder, self._limiter)
 
     def check_signature(self, bundle: Bundle) -> None:
         """Raises SignatureError where keys are known and none of them signed the bundle."""
@@ -118,11 +118,11 @@ class ServedLoader:
             self.keyring.check(bundle)
 
     def release(self, served: Served) -> None:
-        """Lets go of what a generation served; from any thread."""
+        """Lets go of what a revision served; from any thread."""
         self._loop.call_soon_threadsafe(self._release, served)
 
     def _release(self, served: Served) -> None:
-        self.pool.release(self._kept.pop(served).seat)
+        self.pool.release(self._kept.pop(served).handle)
 
     async def close(self) -> None:
         """Finishes what was submitted, then stops."""
@@ -163,7 +163,7 @@ class ServedLoader:
             _check_fit(new)
             await _try_out(served, new.own)
         except BaseException:
-            self.pool.release(new.seat)
+            self.pool.release(new.handle)
             raise
         self._kept[served] = new
         return served
@@ -178,16 +178,16 @@ class ServedLoader:
             features=source,
             space=space_of(provider),
             trees=new.trees,
-            weaver=new.seat.weaver,
-            runner=new.seat,
+            weaver=new.handle.weaver,
+            runner=new.handle,
         )
 
 
 def _check_fit(new: _Kept) -> None:
     """Raises BundleError where one part was made for another than those beside it."""
     provider = new.own.provider
-    if new.seat.weaver.gate.dim != provider.encoder.dim:
-        raise BundleError(parts.GATE, "not of the feature model's latent space")
+    if new.handle.weaver.router.dim != provider.encoder.dim:
+        raise BundleError(parts.ROUTER, "not of the feature model's latent space")
     if new.trees.num_columns != provider.num_columns:
         raise BundleError(parts.TREES, "not of the features' columns")
 
@@ -235,7 +235,7 @@ async def _try_out(served: Served, own: FeatureParts) -> None:
     """Ranks once with the bundle's own features. Raises NotServableError."""
     items = served.catalogue.items[:2]
     user = UserQuery(None, tuple(Event(item.item_id, True) for item in items), items)
-    query = RankQuery("", user, allow_degraded=False)
+    query = RankQuery("", user, allow_fallback=False)
     try:
         features = await asyncio.to_thread(own.provider.features, user)
         await rank_with_features(served, query, features, None, math.inf)

@@ -21,7 +21,7 @@ from rankloom_adapters.store import StoreError
 from rankloom_engine.loading import load_expert
 from rankloom_features.wire import InvalidFieldError
 from rankloom_server.served import ServedLoader
-from rankloom_server.state import State
+from rankloom_server.state import ServerState
 
 MAX_FILES = 1000
 
@@ -30,7 +30,7 @@ MAX_FILES = 1000
 class Staging:
     """Makes folders of what is to be staged; they are gone when the block ends."""
 
-    state: State
+    state: ServerState
     loader: ServedLoader
     max_bytes: int
 
@@ -51,10 +51,10 @@ class Staging:
             yield await self.loader.fetch(self._derived, name, source, expected, folder)
 
     @asynccontextmanager
-    async def upload(self) -> AsyncIterator[Upload]:
+    async def upload(self) -> AsyncIterator[StagedUpload]:
         """Takes files as they come."""
         async with self._folder() as folder:
-            yield Upload(folder / "upload", self.max_bytes)
+            yield StagedUpload(folder / "upload", self.max_bytes)
 
     @asynccontextmanager
     async def _folder(self) -> AsyncIterator[Path]:
@@ -105,7 +105,7 @@ def _discard(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-class Upload:
+class StagedUpload:
     """Files that come in pieces, one file after the other, into a folder of their own."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:

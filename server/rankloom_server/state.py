@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rankloom_adapters.bundle import BundleError
-from rankloom_adapters.pace import Pace
+from rankloom_adapters.rate_limit import RateLimiter
 from rankloom_adapters.rollout.registry import Registry, RegistryError
 from rankloom_adapters.store import BundleStore, StoreError
 from rankloom_server.errors import StartError
@@ -21,7 +21,7 @@ _SCRATCH = "staging-"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class State:
+class ServerState:
     """One server's folder, which no other server writes."""
 
     registry: Registry
@@ -43,14 +43,16 @@ class State:
         try:
             return self.store.folder_of(ledger.rollout(ledger.active).bundle_digest)
         except BundleError as error:
-            raise StartError(f"the active generation {ledger.active}: {error}") from error
+            raise StartError(f"the active revision {ledger.active}: {error}") from error
 
 
 @contextmanager
-def opened_state(folder: Path | None, pace: Pace | None = None) -> Iterator[State | None]:
+def opened_state(
+    folder: Path | None, limiter: RateLimiter | None = None
+) -> Iterator[ServerState | None]:
     """The state in a folder, which is made where it is not there. Raises StartError.
 
-    ``pace``: how fast bundles are read.
+    ``limiter``: how fast bundles are read.
     """
     if folder is None:
         yield None
@@ -64,9 +66,9 @@ def opened_state(folder: Path | None, pace: Pace | None = None) -> Iterator[Stat
         raise StartError(f"state: {error}") from error
     with registry:
         try:  # after the registry: what is swept there is no other server's
-            store = BundleStore(folder / BUNDLES, pace)
+            store = BundleStore(folder / BUNDLES, limiter)
             for left in folder.glob(f"{_SCRATCH}*"):
                 shutil.rmtree(left)
         except (StoreError, OSError) as error:
             raise StartError(f"state: {error}") from error
-        yield State(registry, store, folder)
+        yield ServerState(registry, store, folder)

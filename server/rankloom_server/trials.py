@@ -1,4 +1,4 @@
-"""Watches the rankings of a generation on trial, and ranks once more for a shadow."""
+"""Watches the rankings of a revision on trial, and ranks once more for a shadow."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
-from rankloom_adapters.gate import Gate
-from rankloom_adapters.generation import Generations, Lease, UnknownGenerationError
+from rankloom_adapters.revision import Lease, Revisions, UnknownRevisionError
 from rankloom_adapters.rollout.evidence import (
     Observation,
     Reply,
@@ -20,13 +19,14 @@ from rankloom_adapters.rollout.evidence import (
     observe_failure,
 )
 from rankloom_adapters.rollout.manager import RolloutManager
-from rankloom_adapters.rollout.split import Arm, arm_of, place_of
-from rankloom_adapters.rollout.states import State
+from rankloom_adapters.rollout.states import RolloutState
 from rankloom_adapters.rollout.trial import Trial
+from rankloom_adapters.router import Router
+from rankloom_adapters.split import Arm, arm_of, place_of
 from rankloom_server import logs
 from rankloom_server.answers import Ranking, Seen
+from rankloom_server.fallback import FallbackLevel
 from rankloom_server.features import fault_of
-from rankloom_server.ladder import Rung
 from rankloom_server.parse import RankQuery
 from rankloom_server.scoring import Served, rank_with_features
 
@@ -48,8 +48,8 @@ class Observer(Protocol):
 class Trials:
     """Collects the evidence of the running trial, if there is one. Use it from one event loop."""
 
-    def __init__(self, manager: RolloutManager[Served], generations: Generations[Served]) -> None:
-        self._manager, self._generations = manager, generations
+    def __init__(self, manager: RolloutManager[Served], revisions: Revisions[Served]) -> None:
+        self._manager, self._revisions = manager, revisions
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_shadowing = self._is_judging = False
         self._random = random.Random()
@@ -59,9 +59,9 @@ class Trials:
     ) -> None:
         """Evidence for a canary; for a shadow, a reason to rank once more."""
         trial = self._manager.trial
-        if trial is None or query.generation is not None:
+        if trial is None or query.revision is not None:
             return
-        if trial.state is State.CANARY:
+        if trial.state is RolloutState.CANARY:
             self._see(trial, query, lease, ranking, latency_s)
         elif ranking is None or query.allow_partial:
             return  # what there was no time for cannot be compared
@@ -82,24 +82,24 @@ class Trials:
         ranking: Ranking | None,
         latency_s: float,
     ) -> None:
-        traffic = self._generations.traffic
+        traffic = self._revisions.traffic
         arm = arm_of(query.user_key, traffic.salt, traffic.percent)
         answered = traffic.canary if arm is Arm.CANARY else traffic.active
-        if arm is Arm.REST or traffic.canary != trial.generation or lease.number != answered:
+        if arm is Arm.REST or traffic.canary != trial.revision or lease.number != answered:
             return  # begun before the trial was, or compared with nobody
         user, group = _number_of(query), self._group_of(ranking)
         trial.add(arm, _observed(user, group, ranking, latency_s))
         self._judge_if_due(trial)
 
     def _group_of(self, ranking: Ranking | None) -> str:
-        """The user's largest expert in the active generation's gate."""
+        """The user's largest expert in the active revision's router."""
         seen = ranking.seen if ranking else None
         if seen is None or seen.vector is None:
             return ""
-        with self._generations.lease() as active:
-            if seen.epoch != active.value.space.epoch:
+        with self._revisions.lease() as active:
+            if seen.feature_version != active.value.space.feature_version:
                 return ""
-            return _largest(active.value.weaver.gate, seen)
+            return _largest(active.value.weaver.router, seen)
 
     def _judge_if_due(self, trial: Trial) -> None:
         if trial.is_due and not self._is_judging:
@@ -130,8 +130,8 @@ class Trials:
     async def _compare(self, trial: Trial, query: RankQuery, ranking: Ranking) -> None:
         try:
             with (
-                suppress(UnknownGenerationError),
-                self._generations.lease(trial.generation) as lease,
+                suppress(UnknownRevisionError),
+                self._revisions.lease(trial.revision) as lease,
             ):
                 theirs = await _ranked_again(lease.value, query)
                 group = self._group_of(ranking)
@@ -156,8 +156,8 @@ class Trials:
 
 
 async def _ranked_again(served: Served, query: RankQuery) -> Ranking | None:
-    """What a generation makes of a query; None where it makes nothing of it."""
-    own = replace(query, caller=_SHADOW_CALLER, allow_degraded=True, allow_partial=False)
+    """What a revision makes of a query; None where it makes nothing of it."""
+    own = replace(query, caller=_SHADOW_CALLER, allow_fallback=True, allow_partial=False)
     try:
         features = await served.features.get(own.user, SHADOW_TIME_S)
         fault = fault_of(features, served.space, len(own.user.candidates))
@@ -170,7 +170,7 @@ async def _ranked_again(served: Served, query: RankQuery) -> Ranking | None:
 
 def _observed(user: int, group: str, ranking: Ranking | None, latency_s: float) -> Observation:
     seen = ranking.seen if ranking else None
-    is_exact = ranking is not None and ranking.step.rung is Rung.EXACT_MIX
+    is_exact = ranking is not None and ranking.step.fallback_level is FallbackLevel.EXACT_MIXTURE
     if seen is None or not is_exact or not seen.scored.any():
         non_finite = seen is not None and seen.non_finite
         failure = observe_failure(user, group, latency_s)
@@ -181,7 +181,7 @@ def _observed(user: int, group: str, ranking: Ranking | None, latency_s: float) 
         group,
         latency_s,
         seen.scores[done],
-        seen.prior[done],
+        seen.tree_logits[done],
         seen.probabilities[done],
         reused=seen.reused,
     )
@@ -190,7 +190,10 @@ def _observed(user: int, group: str, ranking: Ranking | None, latency_s: float) 
 def _reply(ranking: Ranking | None) -> Reply:
     if ranking is None or ranking.seen is None:
         return Reply(0.0, None)
-    failed = ranking.step.rung is not Rung.EXACT_MIX and not ranking.seen.non_finite
+    failed = (
+        ranking.step.fallback_level is not FallbackLevel.EXACT_MIXTURE
+        and not ranking.seen.non_finite
+    )
     scores, reused = None if failed else ranking.seen.scores, ranking.seen.reused
     return Reply(ranking.timing.model_s, scores, reused=reused)
 
@@ -199,7 +202,7 @@ def _number_of(query: RankQuery) -> int:
     return int(place_of(query.user_key, "user") * _MANTISSA)
 
 
-def _largest(gate: Gate, seen: Seen) -> str:
+def _largest(router: Router, seen: Seen) -> str:
     if seen.vector is None:
         return ""
-    return gate.experts[int(gate.mix(seen.vector).weights.argmax())]
+    return router.experts[int(router.route(seen.vector).weights.argmax())]

@@ -15,7 +15,7 @@ from rankloom_adapters.sources import SourceError, fetch_bundle
 
 MAX_BYTES = 1 << 20
 WEIGHTS = "experts/one/weights"
-PARTS = {"gate.json": b"{}", WEIGHTS: bytes(range(256)) * 100, "empty": b"", "a b#%?.txt": b"c"}
+PARTS = {"router.json": b"{}", WEIGHTS: bytes(range(256)) * 100, "empty": b"", "a b#%?.txt": b"c"}
 
 
 @pytest.fixture

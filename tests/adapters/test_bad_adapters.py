@@ -40,7 +40,7 @@ SLACK_BYTES = 256
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LoadOutcome:
     """What came of one folder: None where it was taken for an expert."""
 
     error: BaseException | None
@@ -74,14 +74,14 @@ def admitted(folder: Path) -> Expert:
     return expert
 
 
-def attempt(folder: Path) -> Outcome:
+def attempt(folder: Path) -> LoadOutcome:
     error: BaseException | None = None
     read, started = bytes_read(), time.process_time()
     try:
         admitted(folder)
     except BaseException as caught:  # a panic of foreign code is no Exception
         error = caught
-    return Outcome(error, time.process_time() - started, bytes_read() - read)
+    return LoadOutcome(error, time.process_time() - started, bytes_read() - read)
 
 
 def bytes_read() -> int:
@@ -135,7 +135,7 @@ def test_none_of_two_thousand_is_taken_for_an_expert(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == num_open
 
 
-def faults(outcome: Outcome, kind: str, allowed: int) -> list[str]:
+def faults(outcome: LoadOutcome, kind: str, allowed: int) -> list[str]:
     matches = pytest.RaisesExc(ExpertError, match=BAD[kind].says).matches(outcome.error)
     judged = {
         "accepted": outcome.error is None,

@@ -19,7 +19,7 @@ from rankloom_adapters.bundle import (
 )
 
 FILES = {
-    "gate.json": b"{}",
+    "router.json": b"{}",
     "experts/b/adapter_config.json": b"config",
     "experts/a/adapter_config.json": b"config",
     "features/encoder.onnx": bytes(range(256)),
@@ -100,7 +100,7 @@ def test_only_the_manifest_of_the_bundle_itself_is_left_out(folder: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["late", "features/late"])
-@pytest.mark.parametrize("target", ["gate.json", "..", "nowhere", "late"])
+@pytest.mark.parametrize("target", ["router.json", "..", "nowhere", "late"])
 def test_a_link_is_not_sealed(folder: Path, name: str, target: str) -> None:
     (folder / name).symlink_to(target)
     with pytest.raises(BundleError, match="not a regular file") as caught:
@@ -175,7 +175,7 @@ def make_pipe(path: Path) -> None:
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
-@pytest.mark.parametrize("name", ["gate.json", "features/encoder.onnx"])
+@pytest.mark.parametrize("name", ["router.json", "features/encoder.onnx"])
 def test_a_harmed_part_is_refused_by_name(
     folder: Path, name: str, harm: Callable[[Path], None], reason: str
 ) -> None:

@@ -17,12 +17,12 @@ from rankloom_adapters.expert_files import ExpertFiles
 
 @pytest.fixture
 def folder(adapter: AdapterFiles, tmp_path: Path) -> Path:
-    """A bundle of two experts and a gate."""
+    """A bundle of two experts and a router."""
     for name in ("group-0", "group-1"):
         (tmp_path / "base" / "experts" / name).mkdir(parents=True)
         (tmp_path / "base" / expert_part(name, CONFIG_FILE)).write_bytes(adapter.config)
         (tmp_path / "base" / expert_part(name, WEIGHTS_FILE)).write_bytes(adapter.weights)
-    (tmp_path / "base" / "gate.json").write_text("{}")
+    (tmp_path / "base" / "router.json").write_text("{}")
     seal(tmp_path / "base", {"protocol": "p0"})
     return tmp_path / "base"
 
@@ -59,8 +59,8 @@ def test_a_bundle_that_is_not_whole_derives_none(
     folder: Path, adapter: AdapterFiles, tmp_path: Path
 ) -> None:
     base = open_bundle(folder)
-    (folder / "gate.json").write_text("[]")
-    with pytest.raises(BundleError, match=r"gate\.json"):
+    (folder / "router.json").write_text("[]")
+    with pytest.raises(BundleError, match=r"router\.json"):
         with_expert(base, doubled("group-0", adapter), tmp_path / "derived")
     with pytest.raises(BundleError):
         open_bundle(tmp_path / "derived")

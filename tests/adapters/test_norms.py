@@ -69,9 +69,9 @@ def test_a_hundred_times_too_large_is_refused(module: str, num_others: int) -> N
     for seed in range(50):
         random = np.random.default_rng(seed)
         others = [drawn(random) for _ in range(num_others)]
-        planted = enlarged(drawn(random), module, 100.0)
+        synthetic = enlarged(drawn(random), module, 100.0)
         with pytest.raises(ExpertError, match=f"expert e: {module}: norm"):
-            check_norms(planted, others)
+            check_norms(synthetic, others)
 
 
 @pytest.mark.parametrize("num_others", [0, 1, MIN_OTHERS, 4, 12])

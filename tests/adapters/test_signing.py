@@ -36,9 +36,9 @@ def folder(tmp_path: Path) -> Path:
     return sealed(tmp_path / "bundle", b"{}")
 
 
-def sealed(folder: Path, gate: bytes) -> Path:
+def sealed(folder: Path, router: bytes) -> Path:
     (folder / "experts" / "one").mkdir(parents=True)
-    (folder / "gate.json").write_bytes(gate)
+    (folder / "router.json").write_bytes(router)
     (folder / "experts" / "one" / "weights").write_bytes(bytes(range(256)))
     seal(folder, {"made": "for a test"})
     return folder
@@ -260,7 +260,7 @@ def test_a_manifest_cannot_list_its_own_signature(folder: Path, name: str) -> No
 
 def test_a_part_of_negative_size_is_refused(folder: Path) -> None:
     fields = json.loads((folder / MANIFEST).read_bytes())
-    fields["files"]["gate.json"]["bytes"] = -1
+    fields["files"]["router.json"]["bytes"] = -1
     (folder / MANIFEST).write_text(json.dumps(fields))
     with pytest.raises(BundleError, match="not a manifest"):
         open_bundle(folder)

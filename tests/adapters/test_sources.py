@@ -139,7 +139,7 @@ def test_a_part_that_changes_as_it_is_read_is_refused(
     assert error.can_pass is can_pass
 
 
-@pytest.mark.parametrize("name", ["gate.json", MANIFEST])
+@pytest.mark.parametrize("name", ["router.json", MANIFEST])
 def test_a_missing_file_is_named(memory: Memory, into: Path, name: str) -> None:
     memory.files.rm_file(f"/models/v1/{name}")
     error = refused(memory.url, into)
@@ -231,7 +231,7 @@ def as_pipe(path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [linked, as_pipe])
-@pytest.mark.parametrize("name", ["gate.json", MANIFEST])
+@pytest.mark.parametrize("name", ["router.json", MANIFEST])
 def test_what_is_no_regular_file_is_refused(
     source: Path, into: Path, harm: Callable[[Path], None], name: str
 ) -> None:

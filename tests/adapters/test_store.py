@@ -20,7 +20,7 @@ def source(tmp_path: Path) -> Path:
     """A sealed bundle of three parts, one of them in a folder."""
     folder = tmp_path / "source"
     (folder / "experts" / "one").mkdir(parents=True)
-    for name in ("gate.json", "prompt.json", "experts/one/weights"):
+    for name in ("router.json", "prompt.json", "experts/one/weights"):
         (folder / name).write_bytes(name.encode() * 1000)
     seal(folder, {"made": "for a test"})
     return folder
@@ -54,8 +54,8 @@ def test_the_same_bundle_is_kept_once(source: Path, kept: Path) -> None:
 
 
 def test_a_damaged_bundle_is_not_kept(source: Path, kept: Path) -> None:
-    (source / "gate.json").write_bytes(b"other bytes")
-    with pytest.raises(BundleError, match=r"gate\.json"):
+    (source / "router.json").write_bytes(b"other bytes")
+    with pytest.raises(BundleError, match=r"router\.json"):
         BundleStore(kept).put(source)
     assert names(kept) == []
 
@@ -124,22 +124,22 @@ def test_a_bundle_without_its_manifest_is_none(source: Path, kept: Path) -> None
 
 
 def flip_a_byte(folder: Path) -> None:
-    data = bytearray((folder / "gate.json").read_bytes())
+    data = bytearray((folder / "router.json").read_bytes())
     data[-1] ^= 1
-    (folder / "gate.json").write_bytes(data)
+    (folder / "router.json").write_bytes(data)
 
 
 def alter_the_manifest(folder: Path) -> None:
     """So that it is a good one, of another bundle."""
-    (folder / "gate.json").write_bytes(b"other bytes")
+    (folder / "router.json").write_bytes(b"other bytes")
     seal(folder, {"made": "for a test"})
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "flipped byte": (flip_a_byte, r"gate\.json: altered"),
+    "flipped byte": (flip_a_byte, r"router\.json: altered"),
     "truncated part": (lambda at: os.truncate(at / "prompt.json", 10), "prompt.json: 10 bytes"),
     "missing part": (lambda at: (at / "experts/one/weights").unlink(), "weights: missing"),
-    "linked part": (lambda at: linked(at / "gate.json"), "gate.json: not a regular file"),
+    "linked part": (lambda at: linked(at / "router.json"), "router.json: not a regular file"),
     "manifest of another bundle": (alter_the_manifest, r"manifest\.json: altered: kept as"),
     "manifest cut": (lambda at: os.truncate(at / MANIFEST, 10), "not a manifest"),
     "no manifest": (lambda at: (at / MANIFEST).unlink(), "no bundle"),
@@ -170,7 +170,7 @@ def test_a_check_finds_what_is_damaged_and_leaves_it(
 def test_a_check_of_one_bundle_reads_no_other(source: Path, kept: Path) -> None:
     store = BundleStore(kept)
     damaged = store.put(source)
-    (source / "gate.json").write_bytes(b"another gate")  # equal parts would be one file
+    (source / "router.json").write_bytes(b"another router")  # equal parts would be one file
     healthy = seal(source, {"made": "for a test"})
     store.put(source)
     flip_a_byte(kept / damaged)
@@ -185,7 +185,7 @@ def test_a_damaged_bundle_is_no_reason_to_refuse_another(source: Path, kept: Pat
     store = BundleStore(kept)
     damaged = store.folder_of(store.put(source))
     (damaged / MANIFEST).write_bytes(b"{")
-    (source / "gate.json").write_bytes(b"another")
+    (source / "router.json").write_bytes(b"another")
     seal(source, {"made": "later"})
     digest = store.put(source)
     open_bundle(store.folder_of(digest)).check()

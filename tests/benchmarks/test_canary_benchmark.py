@@ -32,9 +32,9 @@ def ranked(runs: Any, shift: float) -> list[Any]:  # noqa: ANN401
     """The same users' rankings by a model that adds ``shift`` to each of its own scores."""
     random, found = np.random.default_rng(0), []
     for user in np.repeat(np.arange(NUM_USERS), PER_USER):
-        prior = random.normal(size=NUM_CANDIDATES)
-        scores = prior + random.normal(0, 0.3, NUM_CANDIDATES) + shift
-        seen = observe(int(user), "global", 0.01, scores, prior, 1 / (1 + np.exp(-scores)))
+        tree_logits = random.normal(size=NUM_CANDIDATES)
+        scores = tree_logits + random.normal(0, 0.3, NUM_CANDIDATES) + shift
+        seen = observe(int(user), "global", 0.01, scores, tree_logits, 1 / (1 + np.exp(-scores)))
         found.append(runs.Ranked(f"user {user}", seen, scores))
     return found
 

@@ -138,7 +138,7 @@ def test_peft_works_in_the_models_precision_and_deletes_what_it_made() -> None:
         dtypes = {p.dtype for key, p in adapted.named_parameters() if f".{names[0]}." in key}
     assert dtypes == {torch.bfloat16}
     assert list(adapted.peft_config) == [expert.name for expert in EXPERTS]
-    assert not any("mix" in key for key, _ in adapted.named_parameters())
+    assert not any("mixture" in key for key, _ in adapted.named_parameters())
 
 
 def test_fewest_flops_of_a_case_counted_by_hand() -> None:

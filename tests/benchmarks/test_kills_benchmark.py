@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rankloom_proto.v1.rollout_pb2 import Generations, Rollout, RolloutState
+from rankloom_proto.v1.rollout_pb2 import Revisions, Rollout, RolloutState
 
 FOLDER = str(Path(__file__).parents[2] / "benchmarks")
 
@@ -45,12 +45,12 @@ def test_two_kills_end_to_end(
     assert "| kills | 2 | |" in kills.study.table(found)
 
 
-def there(active: int, **states: str) -> Generations:
+def there(active: int, **states: str) -> Revisions:
     rollouts = [
-        Rollout(generation=int(name[1:]), state=RolloutState.Value(f"ROLLOUT_STATE_{state}"))
+        Rollout(revision=int(name[1:]), state=RolloutState.Value(f"ROLLOUT_STATE_{state}"))
         for name, state in states.items()
     ]
-    return Generations(active=active, rollouts=rollouts)
+    return Revisions(active=active, rollouts=rollouts)
 
 
 @pytest.mark.parametrize(
@@ -61,13 +61,13 @@ def there(active: int, **states: str) -> Generations:
         (2, there(2, g2="ACTIVE"), []),  # what was retired long ago is no longer listed
         (4, there(4, g4="ACTIVE"), ["4 is active, 2 was acknowledged"]),
         (3, there(2, g2="ACTIVE"), ["3 answers, 2 is active"]),
-        (2, there(2, g2="ACTIVE", g3="ACTIVE"), ["2 generations are active"]),
+        (2, there(2, g2="ACTIVE", g3="ACTIVE"), ["2 revisions are active"]),
         (2, there(2, g1="WARMED", g2="ACTIVE"), ["[1] are not retired any more"]),
     ],
 )
 def test_what_was_lost_is_told(
     answered_by: int,
-    found: Generations,
+    found: Revisions,
     told: list[str],
     kills: Any,  # noqa: ANN401
 ) -> None:

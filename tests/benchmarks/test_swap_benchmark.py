@@ -48,7 +48,7 @@ def swap() -> Iterator[Any]:
 
 @pytest.fixture
 def checker(swap: Any) -> Any:  # noqa: ANN401
-    """Of two generations: 1 is active until 10, 2 from then to 20, and 1 again."""
+    """Of two revisions: 1 is active until 10, 2 from then to 20, and 1 again."""
     fingerprints = swap.check.Fingerprints(1, np.array(FIRST))
     assert fingerprints.add(2, np.array(SECOND))
     timeline = swap.check.Timeline(1)
@@ -89,7 +89,7 @@ def test_swaps_of_a_small_bundle_end_to_end(
 
 
 @pytest.mark.parametrize(
-    ("generation", "sent", "received", "scores", "faults"),
+    ("revision", "sent", "received", "scores", "faults"),
     [
         (1, 9.0, 9.5, FIRST[0], ()),
         (1, 9.0, 9.5, [each + 5e-5 for each in FIRST[0]], ()),
@@ -110,8 +110,8 @@ def test_swaps_of_a_small_bundle_end_to_end(
         (3, 15.0, 15.2, FIRST[0], ("wrong_version", "stale")),  # nobody knows that one
     ],
 )
-def test_every_planted_fault_is_found(
-    generation: int,
+def test_every_synthetic_fault_is_found(
+    revision: int,
     sent: float,
     received: float,
     scores: list[float],
@@ -119,7 +119,7 @@ def test_every_planted_fault_is_found(
     swap: Any,  # noqa: ANN401
     checker: Any,  # noqa: ANN401
 ) -> None:
-    answer = swap.load.Answer(0, sent, received, generation, tuple(scores))
+    answer = swap.load.Answer(0, sent, received, revision, tuple(scores))
     assert checker.check(answer) == faults
     assert {name for name, num in checker.counts.items() if num} == set(faults)
     assert bool(checker.examples) == bool(faults)
@@ -131,11 +131,11 @@ def test_a_call_that_failed_is_nothing_else(swap: Any, checker: Any) -> None:  #
     assert "UNAVAILABLE" in checker.examples[0]
 
 
-def test_generations_that_score_alike_are_no_proof(swap: Any) -> None:  # noqa: ANN401
+def test_revisions_that_score_alike_are_no_proof(swap: Any) -> None:  # noqa: ANN401
     fingerprints = swap.check.Fingerprints(1, np.array(FIRST))
     second = np.array(FIRST)
     second[:, 0] += 0.5
-    assert not fingerprints.add(2, second), "a single item tells of no mixture"
+    assert not fingerprints.add(2, second), "a single item tells of no bank"
     second[0, 1] += 0.5
     assert not fingerprints.add(2, second), "nor does a single call"
     second[1, 2] += 0.002
@@ -149,8 +149,8 @@ def test_generations_that_score_alike_are_no_proof(swap: Any) -> None:  # noqa: 
     assert fingerprints.difference(100, 0, FIRST[0]) == math.inf, "not kept for ever"
 
 
-def test_a_server_that_mixes_generations_is_found_out(swap: Any, checker: Any) -> None:  # noqa: ANN401
-    """A real load on a server that names generation 2, of which 1 answer in 4 is sound."""
+def test_a_server_that_mixes_revisions_is_found_out(swap: Any, checker: Any) -> None:  # noqa: ANN401
+    """A real load on a server that names revision 2, of which 1 answer in 4 is sound."""
     calls = [swap.Call(f"user-{number}", ("a", "b", "c")) for number in range(2)]
     now = time.monotonic()
     checker.timeline.switched(2, now, now)
@@ -166,7 +166,7 @@ def test_a_server_that_mixes_generations_is_found_out(swap: Any, checker: Any) -
 
 
 class _Faker(ranking_pb2_grpc.RankingServiceServicer):
-    """Answers rightly, then by another generation, by two, and then not at all."""
+    """Answers rightly, then by another revision, by two, and then not at all."""
 
     def __init__(self) -> None:
         self._num = 0
@@ -179,13 +179,13 @@ class _Faker(ranking_pb2_grpc.RankingServiceServicer):
         rows = (SECOND[call], FIRST[call], [FIRST[call][0], *SECOND[call][1:]], [])
         row = rows[self._num % 4]
         if not row:
-            context.abort(grpc.StatusCode.INTERNAL, "planted")
+            context.abort(grpc.StatusCode.INTERNAL, "synthetic")
         items = [
             ranking_pb2.RankedItem(item_id=item.item_id, score=score, scored=True)
             for item, score in zip(request.candidates, row, strict=True)
         ]
-        generation = ranking_pb2.Generation(number=2)
-        return ranking_pb2.RankResponse(generation=generation, items=reversed(items))
+        revision = ranking_pb2.Revision(number=2)
+        return ranking_pb2.RankResponse(revision=revision, items=reversed(items))
 
 
 @contextmanager
@@ -261,7 +261,7 @@ def test_a_phase_times_what_lies_within_it(swap: Any, checker: Any) -> None:  # 
     checker.timeline.switched(1, now, now)
 
     def answer(sent: float, received: float, **values: object) -> Any:  # noqa: ANN401
-        given = {"generation": 1, "scores": tuple(FIRST[0]), **values}
+        given = {"revision": 1, "scores": tuple(FIRST[0]), **values}
         return swap.load.Answer(0, sent, received, **given)
 
     waiting: list[Any] = [answer(now, now + 0.001)]

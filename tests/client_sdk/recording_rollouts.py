@@ -35,9 +35,9 @@ class RecordingRollouts(rollout_pb2_grpc.RolloutServiceServicer):
 
     def List(self, request: wire.ListRequest, context: grpc.ServicerContext) -> wire.ListResponse:
         self.num_lists += 1
-        rollouts = [wire.Rollout(generation=self.active, state=wire.ROLLOUT_STATE_ACTIVE)]
-        generations = wire.Generations(rollouts=rollouts, active=self.active)
-        return wire.ListResponse(generations=generations)
+        rollouts = [wire.Rollout(revision=self.active, state=wire.ROLLOUT_STATE_ACTIVE)]
+        revisions = wire.Revisions(rollouts=rollouts, active=self.active)
+        return wire.ListResponse(revisions=revisions)
 
     def Stage(
         self, request: wire.StageRequest, context: grpc.ServicerContext
@@ -81,4 +81,4 @@ class RecordingRollouts(rollout_pb2_grpc.RolloutServiceServicer):
         self.changes.append(request)
         if self.failures:
             self.failures.pop(0)(request, context)
-        return wire.Rollout(generation=getattr(request, "generation", 5))
+        return wire.Rollout(revision=getattr(request, "revision", 5))

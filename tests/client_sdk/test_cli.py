@@ -23,14 +23,14 @@ from rankloom.cli import main
 from rankloom_proto.v1 import ranking_pb2 as wire
 
 TABLE = """\
-request     r
-generation  7  sha256:ab
-route       fused
-weights     drama 0.750  global 0.250
-entropy     0.562 nats
-history     12 events
-rung        top_expert (engine_failed)
-time        queue 0.1 ms  features 1.0 ms  prompt 2.0 ms  model 30.5 ms  total 1040.0 ms
+request         r
+revision        7  sha256:ab
+route           fused
+weights         drama 0.750  global 0.250
+entropy         0.562 nats
+history         12 events
+fallback level  top_expert (engine_failed)
+time            queue 0.1 ms  features 1.0 ms  prompt 2.0 ms  model 30.5 ms  total 1040.0 ms
 
 rank  item   score  probability
    1  bb    2.0000       0.8000
@@ -49,12 +49,12 @@ def ranked(server: RecordingServer) -> RecordingServer:
     server.will(
         answer(
             request_id="r",
-            generation=wire.Generation(number=7, bundle_digest="sha256:ab"),
-            weave=wire.Weave(
+            revision=wire.Revision(number=7, bundle_digest="sha256:ab"),
+            routing=wire.Routing(
                 route=wire.ROUTE_FUSED, weights=weights, entropy=0.5623, history_events=12
             ),
-            rung=wire.RUNG_TOP_EXPERT,
-            rung_reason=wire.RUNG_REASON_ENGINE_FAILED,
+            fallback_level=wire.FALLBACK_LEVEL_TOP_EXPERT,
+            fallback_reason=wire.FALLBACK_REASON_ENGINE_FAILED,
             timing=wire.Timing(**stages, total=Duration(seconds=1, nanos=40_000_000)),
         )
     )
@@ -88,8 +88,8 @@ def test_unscored_items_show_no_numbers(
 def test_json(ranked: RecordingServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert rank(ranked, "--user", "u", "--items", "a,bb", "--json") == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed["generation"] == {"number": 7, "bundle_digest": "sha256:ab"}
-    assert (printed["rung"], printed["degraded"]) == ("top_expert", True)
+    assert printed["revision"] == {"number": 7, "bundle_digest": "sha256:ab"}
+    assert (printed["fallback_level"], printed["is_fallback"]) == ("top_expert", True)
     assert [item["item_id"] for item in printed["items"]] == ["bb", "a"]
 
 

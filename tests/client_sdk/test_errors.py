@@ -112,18 +112,18 @@ async def test_invalid_request_names_the_fields(
 
 @pytest.mark.parametrize("prefix", ["", "ERROR_REASON_"])
 async def test_reason(client_class: AnyClient, server: RecordingServer, prefix: str) -> None:
-    detail = error_info(prefix + "GENERATION_UNKNOWN")
+    detail = error_info(prefix + "REVISION_UNKNOWN")
     error = await failure(client_class, server, fail(Code.NOT_FOUND, "gone", detail))
     assert isinstance(error, NotFoundError)
-    assert error.reason is ErrorReason.GENERATION_UNKNOWN
+    assert error.reason is ErrorReason.REVISION_UNKNOWN
 
 
 @pytest.mark.parametrize(
     ("detail", "reason"),
     [
-        (error_info("DEGRADED_REFUSED"), ErrorReason.DEGRADED_REFUSED),
+        (error_info("FALLBACK_REFUSED"), ErrorReason.FALLBACK_REFUSED),
         (error_info("OF_A_NEWER_SERVER"), ErrorReason.UNKNOWN),
-        (error_info("DEGRADED_REFUSED", domain="a-proxy.example"), None),
+        (error_info("FALLBACK_REFUSED", domain="a-proxy.example"), None),
         (Help(), None),
     ],
     ids=["known", "newer", "foreign-domain", "other-detail"],

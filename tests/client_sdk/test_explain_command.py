@@ -22,7 +22,7 @@ verdict      liked
 probability  0.7500
 score        1.2500
 request      r
-generation   7  sha256:ab
+revision     7  sha256:ab
 route        fused
 weights      drama 0.750  global 0.250
 entropy      0.562 nats
@@ -39,11 +39,11 @@ def telling(*texts: str) -> Behaviour:
     return tell(
         *texts,
         request_id="r",
-        generation=wire.Generation(number=7, bundle_digest="sha256:ab"),
+        revision=wire.Revision(number=7, bundle_digest="sha256:ab"),
         verdict=wire.VERDICT_LIKED,
         score=1.25,
         probability=0.75,
-        weave=wire.Weave(
+        routing=wire.Routing(
             route=wire.ROUTE_FUSED, weights=weights, entropy=0.5623, history_events=12
         ),
         prompt_tokens=100,
@@ -86,7 +86,7 @@ def test_json_is_one_object(server: RecordingServer, capsys: pytest.CaptureFixtu
     printed = json.loads(capsys.readouterr().out)
     assert printed["text"] == "You like \x1b wars."
     assert (printed["verdict"], printed["stop_reason"]) == ("liked", "stop_token")
-    assert [each["weight"] for each in printed["weave"]["weights"]] == [0.75, 0.25]
+    assert [each["weight"] for each in printed["routing"]["weights"]] == [0.75, 0.25]
 
 
 def test_arguments_reach_the_server(server: RecordingServer, tmp_path: Path) -> None:

@@ -31,26 +31,26 @@ from rankloom import (
     ErrorReason,
     ExpertWeight,
     Explanation,
-    Generation,
     NotFoundError,
     PreconditionError,
+    Revision,
     Route,
+    Routing,
     ServerError,
     StopReason,
     UnavailableError,
     Verdict,
-    Weave,
 )
 from rankloom.policy import DEFAULT_TIMEOUT_S, MAX_ATTEMPTS
 from rankloom_proto.v1 import ranking_pb2 as wire
 
 Code = grpc.StatusCode
 FINAL: dict[str, Any] = {
-    "generation": wire.Generation(number=7, bundle_digest="sha256:ab"),
+    "revision": wire.Revision(number=7, bundle_digest="sha256:ab"),
     "verdict": wire.VERDICT_LIKED,
     "score": 1.25,
     "probability": 0.75,
-    "weave": wire.Weave(
+    "routing": wire.Routing(
         route=wire.ROUTE_SINGLE,
         weights=[wire.ExpertWeight(expert="drama", digest="d1", weight=1.0)],
         entropy=0.5,
@@ -66,8 +66,8 @@ WHOLE = Explanation(
     verdict=Verdict.LIKED,
     score=1.25,
     probability=0.75,
-    generation=Generation(7, "sha256:ab"),
-    weave=Weave(Route.SINGLE, (ExpertWeight("drama", "d1", 1.0),), 0.5, False, 12),
+    revision=Revision(7, "sha256:ab"),
+    routing=Routing(Route.SINGLE, (ExpertWeight("drama", "d1", 1.0),), 0.5, False, 12),
     prompt_tokens=100,
     generated_tokens=3,
     stop_reason=StopReason.STOP_TOKEN,
@@ -161,7 +161,7 @@ async def test_an_end_without_a_verdict_is_the_servers_fault(
 
 
 REFUSED: list[tuple[Behaviour, type[Exception]]] = [
-    (fail(Code.NOT_FOUND, "no such generation"), NotFoundError),
+    (fail(Code.NOT_FOUND, "no such revision"), NotFoundError),
     (fail(Code.UNIMPLEMENTED, "an older server"), ServerError),
 ]
 
@@ -184,14 +184,14 @@ async def test_a_refusal_is_raised_by_the_stream(
 async def test_an_error_between_pieces_has_all_details(
     client_class: AnyClient, server: RecordingServer
 ) -> None:
-    info = ErrorInfo(reason="DEGRADED_REFUSED", domain="rankloom")
+    info = ErrorInfo(reason="FALLBACK_REFUSED", domain="rankloom")
     server.will(tell_then("You", fail(Code.FAILED_PRECONDITION, "engine failed", info)))
     async with client_class(server.target) as client:
         stream = client.explain("a", user="u", request_id="r")
         assert await anext(stream) == "You"
         with pytest.raises(PreconditionError, match="engine failed") as caught:
             await anext(stream)
-    assert caught.value.reason is ErrorReason.DEGRADED_REFUSED
+    assert caught.value.reason is ErrorReason.FALLBACK_REFUSED
     assert caught.value.request_id == "r"
 
 

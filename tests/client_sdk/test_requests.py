@@ -9,7 +9,7 @@ import pytest
 
 from client_sdk.clients import AnyClient
 from client_sdk.recording_server import RecordingServer
-from rankloom import Event, ExplainOptions, InvalidRequestError, Item, RankOptions, Semantics
+from rankloom import Event, ExplainOptions, Fusion, InvalidRequestError, Item, RankOptions
 from rankloom.policy import MAX_MESSAGE_BYTES
 from rankloom.requests import build_explain_request, build_request
 from rankloom_proto.v1 import ranking_pb2
@@ -31,10 +31,10 @@ async def test_everything_given_arrives(client_class: AnyClient, server: Recordi
     film = Item("b", title="Été", year=1999, attributes=("Drama", "War"), description="long")
     options = RankOptions(
         top_k=1,
-        allow_degraded=False,
+        allow_fallback=False,
         allow_partial=True,
-        semantics=Semantics.PEFT_LINEAR,
-        generation=2**64 - 1,
+        fusion=Fusion.PEFT_LINEAR,
+        revision=2**64 - 1,
     )
     history = [Event("x", liked=True, time=NOON), Event("y", liked=False)]
     async with client_class(server.target) as client:
@@ -48,10 +48,10 @@ async def test_everything_given_arrives(client_class: AnyClient, server: Recordi
         candidates=[Candidate(item_id="a"), Candidate(item_id="b", text=text)],
         options=ranking_pb2.RankOptions(
             top_k=1,
-            allow_degraded=False,
+            allow_fallback=False,
             allow_partial=True,
-            semantics=ranking_pb2.SEMANTICS_PEFT_LINEAR,
-            generation=2**64 - 1,
+            fusion=ranking_pb2.FUSION_PEFT_LINEAR,
+            revision=2**64 - 1,
         ),
     )
 
@@ -64,10 +64,10 @@ async def test_defaults_leave_the_choice_to_the_server(
     request = server.received[0].request
     assert request.user_id == "u"
     assert not request.options.HasField("top_k")
-    assert not request.options.HasField("generation")
-    assert request.options.allow_degraded
+    assert not request.options.HasField("revision")
+    assert request.options.allow_fallback
     assert not request.options.allow_partial
-    assert request.options.semantics == ranking_pb2.SEMANTICS_UNSPECIFIED
+    assert request.options.fusion == ranking_pb2.FUSION_UNSPECIFIED
     assert len(request.request_id) == 32
     assert ranking.request_id == request.request_id
 
@@ -86,10 +86,10 @@ def test_times_of_all_zones_are_one_instant() -> None:
     assert request.history.events[0].time.seconds == NOON_S
 
 
-@pytest.mark.parametrize("semantics", list(Semantics))
-def test_every_semantics_has_its_wire_value(semantics: Semantics) -> None:
-    wire = build(options=RankOptions(semantics=semantics)).options.semantics
-    assert ranking_pb2.Semantics.Name(wire) == f"SEMANTICS_{semantics.name}"
+@pytest.mark.parametrize("fusion", list(Fusion))
+def test_every_fusion_has_its_wire_value(fusion: Fusion) -> None:
+    wire = build(options=RankOptions(fusion=fusion)).options.fusion
+    assert ranking_pb2.Fusion.Name(wire) == f"FUSION_{fusion.name}"
 
 
 @pytest.mark.parametrize("num_items", [0, 1, 501])
@@ -145,16 +145,16 @@ REFUSED: list[tuple[str, str, dict[str, Any]]] = [
     ("options", "options", {"options": {"top_k": 1}}),
     ("top-k", "options.top_k", {"options": RankOptions(top_k=-1)}),
     ("top-k-float", "options.top_k", {"options": RankOptions(top_k=1.0)}),  # type: ignore[arg-type]
-    ("generation", "options.generation", {"options": RankOptions(generation=2**64)}),
+    ("revision", "options.revision", {"options": RankOptions(revision=2**64)}),
     (
-        "allow-degraded",
-        "options.allow_degraded",
-        {"options": RankOptions(allow_degraded=None)},  # type: ignore[arg-type]
+        "allow-fallback",
+        "options.allow_fallback",
+        {"options": RankOptions(allow_fallback=None)},  # type: ignore[arg-type]
     ),
     (
-        "semantics",
-        "options.semantics",
-        {"options": RankOptions(semantics="exact")},  # type: ignore[arg-type]
+        "fusion",
+        "options.fusion",
+        {"options": RankOptions(fusion="exact")},  # type: ignore[arg-type]
     ),
     ("too-large", "items", {"items": [Item("a", description="x" * MAX_MESSAGE_BYTES)]}),
 ]
@@ -179,7 +179,7 @@ def build_explain(**changes: object) -> ExplainRequest:
 
 def test_everything_given_for_an_explanation_is_sent() -> None:
     options = ExplainOptions(
-        max_tokens=9, temperature=0.5, seed=2**64 - 1, semantics=Semantics.TOP1, generation=7
+        max_tokens=9, temperature=0.5, seed=2**64 - 1, fusion=Fusion.TOP1, revision=7
     )
     film = Item("b", title="Été", year=1999)
     request = build_explain(item=film, user=None, history=[Event("x", liked=True)], options=options)
@@ -191,8 +191,8 @@ def test_everything_given_for_an_explanation_is_sent() -> None:
             max_tokens=9,
             temperature=0.5,
             seed=2**64 - 1,
-            semantics=ranking_pb2.SEMANTICS_TOP1,
-            generation=7,
+            fusion=ranking_pb2.FUSION_TOP1,
+            revision=7,
         ),
     )
 
@@ -228,7 +228,7 @@ EXPLAIN_REFUSED: list[tuple[str, str, dict[str, Any]]] = [
     ("temperature-bool", "options.temperature", {"options": ExplainOptions(temperature=True)}),
     ("temperature-huge", "options.temperature", {"options": ExplainOptions(temperature=10**400)}),
     ("seed", "options.seed", {"options": ExplainOptions(seed=2**64)}),
-    ("generation", "options.generation", {"options": ExplainOptions(generation=-1)}),
+    ("revision", "options.revision", {"options": ExplainOptions(revision=-1)}),
     ("too-large", "item", {"item": Item("a", description="x" * MAX_MESSAGE_BYTES)}),
 ]
 

@@ -16,17 +16,17 @@ from client_sdk.recording_server import RecordingServer, answer
 from rankloom import (
     ErrorReason,
     ExpertWeight,
-    Generation,
+    FallbackLevel,
+    FallbackReason,
+    Fusion,
     RankedItem,
     Ranking,
+    Revision,
     Route,
-    Rung,
-    RungReason,
-    Semantics,
+    Routing,
     StopReason,
     Timing,
     Verdict,
-    Weave,
 )
 from rankloom.responses import parse_response
 from rankloom_proto.v1 import ranking_pb2 as wire
@@ -36,12 +36,12 @@ WEIGHTS = [
     wire.ExpertWeight(expert="global", digest="d0", weight=0.25),
 ]
 ANSWER: dict[str, Any] = {
-    "generation": wire.Generation(number=7, bundle_digest="sha256:ab"),
-    "weave": wire.Weave(
-        route=wire.ROUTE_FUSED, weights=WEIGHTS, entropy=0.5, cold=True, history_events=12
+    "revision": wire.Revision(number=7, bundle_digest="sha256:ab"),
+    "routing": wire.Routing(
+        route=wire.ROUTE_FUSED, weights=WEIGHTS, entropy=0.5, cold_start=True, history_events=12
     ),
-    "rung": wire.RUNG_TOP_EXPERT,
-    "rung_reason": wire.RUNG_REASON_ENGINE_FAILED,
+    "fallback_level": wire.FALLBACK_LEVEL_TOP_EXPERT,
+    "fallback_reason": wire.FALLBACK_REASON_ENGINE_FAILED,
     "timing": wire.Timing(
         queue=Duration(nanos=500_000),
         features=Duration(nanos=1_000_000),
@@ -58,20 +58,20 @@ async def test_the_whole_answer(client_class: AnyClient, server: RecordingServer
         ranking = await client.rank(["a", "b"], user="u", request_id="r")
     assert ranking == Ranking(
         request_id="r",
-        generation=Generation(7, "sha256:ab"),
-        weave=Weave(
+        revision=Revision(7, "sha256:ab"),
+        routing=Routing(
             route=Route.FUSED,
             weights=(ExpertWeight("drama", "d1", 0.75), ExpertWeight("global", "d0", 0.25)),
             entropy=0.5,
-            cold=True,
+            cold_start=True,
             history_events=12,
         ),
-        rung=Rung.TOP_EXPERT,
-        rung_reason=RungReason.ENGINE_FAILED,
+        fallback_level=FallbackLevel.TOP_EXPERT,
+        fallback_reason=FallbackReason.ENGINE_FAILED,
         items=(RankedItem("b", 1, 2.0, 0.8, True), RankedItem("a", 2, 1.0, 1 / 1.5, True)),
         timing=Timing(0.0005, 0.001, 0.002, 0.25, 1.5),
     )
-    assert ranking.degraded
+    assert ranking.is_fallback
     assert list(ranking.scores().items()) == [("b", 2.0), ("a", 1.0)]
 
 
@@ -81,38 +81,45 @@ def test_unscored_items_have_no_score() -> None:
     assert parse_response(wire.RankResponse(items=items)).scores() == {"b": 0.0}
 
 
-def test_only_the_exact_mix_is_not_degraded() -> None:
-    degraded = {
-        rung for rung in wire.Rung.values() if parse_response(wire.RankResponse(rung=rung)).degraded
+def test_only_the_exact_mixture_is_not_degraded() -> None:
+    is_fallback = {
+        fallback_level
+        for fallback_level in wire.FallbackLevel.values()
+        if parse_response(wire.RankResponse(fallback_level=fallback_level)).is_fallback
     }
-    assert degraded == set(wire.Rung.values()) - {wire.RUNG_EXACT_MIX}
+    assert is_fallback == set(wire.FallbackLevel.values()) - {wire.FALLBACK_LEVEL_EXACT_MIXTURE}
 
 
 def test_values_of_a_newer_server_are_unknown() -> None:
     # As bytes: only so does a message hold numbers that its enum lacks.
-    payload = wire.RankResponse(rung=wire.RUNG_EXACT_MIX).SerializeToString()
+    payload = wire.RankResponse(
+        fallback_level=wire.FALLBACK_LEVEL_EXACT_MIXTURE
+    ).SerializeToString()
     newer = payload.replace(b"\x20\x01", b"\x20\x63\x28\x62")
-    weave = wire.Weave.FromString(b"\x08\x63")
+    routing = wire.Routing.FromString(b"\x08\x63")
     ranking = parse_response(wire.RankResponse.FromString(newer))
-    assert (ranking.rung, ranking.rung_reason) == (Rung.UNKNOWN, RungReason.UNKNOWN)
-    assert ranking.degraded
-    assert parse_response(wire.RankResponse(weave=weave)).weave.route is Route.UNKNOWN
+    assert (ranking.fallback_level, ranking.fallback_reason) == (
+        FallbackLevel.UNKNOWN,
+        FallbackReason.UNKNOWN,
+    )
+    assert ranking.is_fallback
+    assert parse_response(wire.RankResponse(routing=routing)).routing.route is Route.UNKNOWN
 
 
 def test_an_empty_answer_is_still_a_value() -> None:
     ranking = parse_response(wire.RankResponse())
     assert ranking.items == ()
-    assert ranking.rung_reason is None
-    assert ranking.weave.route is Route.UNKNOWN
+    assert ranking.fallback_reason is None
+    assert ranking.routing.route is Route.UNKNOWN
 
 
 @pytest.mark.parametrize(
     ("kind", "wire_enum", "prefix"),
     [
-        (Semantics, wire.Semantics, "SEMANTICS_"),
+        (Fusion, wire.Fusion, "FUSION_"),
         (Route, wire.Route, "ROUTE_"),
-        (Rung, wire.Rung, "RUNG_"),
-        (RungReason, wire.RungReason, "RUNG_REASON_"),
+        (FallbackLevel, wire.FallbackLevel, "FALLBACK_LEVEL_"),
+        (FallbackReason, wire.FallbackReason, "FALLBACK_REASON_"),
         (ErrorReason, wire.ErrorReason, "ERROR_REASON_"),
         (Verdict, wire.Verdict, "VERDICT_"),
         (StopReason, wire.StopReason, "STOP_REASON_"),

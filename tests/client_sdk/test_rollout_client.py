@@ -1,4 +1,4 @@
-"""What `RolloutClient` sends: keys, the expected generation, gates, files; and what it refuses."""
+"""What `RolloutClient` sends: keys, the expected revision, gates, files; and what it refuses."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_change_that_is_sent_again_keeps_its_key(
     change()
     keys = [each.idempotency_key for each in server.changes]
     assert keys[0] == keys[1] != keys[2]
-    assert {each.expected_generation for each in server.changes} == {server.active}
+    assert {each.expected_revision for each in server.changes} == {server.active}
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -73,7 +73,7 @@ def test_terms_that_are_given_are_sent_and_nobody_is_asked(
 ) -> None:
     CHANGES[name](client)(expected=0, key="k")
     sent = server.changes[0]
-    assert (sent.expected_generation, sent.idempotency_key) == (0, "k")
+    assert (sent.expected_revision, sent.idempotency_key) == (0, "k")
     assert server.num_lists == 0
 
 
@@ -96,11 +96,11 @@ def test_what_stays_away_is_not_asked_for_ever(
 def test_a_stale_change_is_told_what_is_active(
     told: str, current: int | None, server: RecordingRollouts, client: RolloutClient
 ) -> None:
-    detail = error_info("GENERATION_STALE", current=told)
+    detail = error_info("REVISION_STALE", current=told)
     server.failures = [fail(Code.ABORTED, "another is active", detail)]
     with pytest.raises(PreconditionError) as caught:
         client.promote(5)
-    assert (caught.value.reason, caught.value.current) == (ErrorReason.GENERATION_STALE, current)
+    assert (caught.value.reason, caught.value.current) == (ErrorReason.REVISION_STALE, current)
 
 
 def test_gates_are_sent_as_given(server: RecordingRollouts, client: RolloutClient) -> None:
@@ -120,8 +120,8 @@ def test_the_specification_has_every_bound_of_the_wire() -> None:
 
 
 WRONG: dict[str, tuple[Callable[[RolloutClient], object], str]] = {
-    "generation": (lambda client: client.get(-1), "generation"),
-    "a word": (lambda client: client.retire("5"), "generation"),  # type: ignore[arg-type]
+    "revision": (lambda client: client.get(-1), "revision"),
+    "a word": (lambda client: client.retire("5"), "revision"),  # type: ignore[arg-type]
     "percent": (lambda client: client.start_canary(5, True), "percent"),
     "percent of a shadow": (lambda client: client.start_shadow(5, -1), "percent"),
     "expected": (lambda client: client.retire(5, expected=2**64), "expected"),
@@ -184,7 +184,7 @@ def test_a_bundle_is_sent_in_pieces(
         ("whole", CHUNK_BYTES),
     ]
     assert server.chunks[0][0] == "manifest.json"
-    expected = wire.StageUploadHeader(expected_generation=server.active, idempotency_key="k")
+    expected = wire.StageUploadHeader(expected_revision=server.active, idempotency_key="k")
     assert server.changes == [expected]
 
 

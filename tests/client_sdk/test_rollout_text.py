@@ -19,9 +19,9 @@ from rankloom import (
     ErrorReason,
     Gate,
     GateOutcome,
-    GenerationList,
     Judgement,
     PreconditionError,
+    RevisionList,
     Rollout,
     RolloutState,
 )
@@ -29,27 +29,27 @@ from rankloom.cli import main
 from rankloom.errors import ErrorDetails
 from rankloom.hints import hint_of
 from rankloom.live_view import show
-from rankloom.rollout_rendering import as_json, generations_as_text, rollout_as_text
+from rankloom.rollout_rendering import as_json, revisions_as_text, rollout_as_text
 from rankloom.rollout_wire import parse_rollout
 from rankloom_proto.v1 import rollout_pb2 as wire
 
 PASSED, BREACHED, NO_DATA = GateOutcome.PASSED, GateOutcome.BREACHED, GateOutcome.NO_DATA
 TABLE = """\
-generation  state        share  leases  loaded  bundle        samples   judgement  finding
-         1  active        90 %       3  yes     0123456789ab  -         -
-         2  canary        10 %       1  yes     ba9876543210  120/1080  passed     kendall 0.52, bound 0.5
-         3  quarantined      -       0  no      ffffffffffff  -         -          gate: unreadable
+revision  state        share  leases  loaded  bundle        samples   judgement  finding
+       1  active        90 %       3  yes     0123456789ab  -         -
+       2  canary        10 %       1  yes     ba9876543210  120/1080  passed     kendall 0.52, bound 0.5
+       3  quarantined      -       0  no      ffffffffffff  -         -          gate: unreadable
 
 memory: experts 1.5 MiB, process 640.0 MiB; at 14:02:11 UTC"""  # noqa: E501
 ONE = """\
-generation  2
-state       canary of 10 % of the users
-bundle      ba9876543210ff
-back to     1
-leases      1
-loaded      yes
-samples     120 on trial, 1080 compared with
-judgement   passed: no gate is breached after 200 users or more
+revision   2
+state      canary of 10 % of the users
+bundle     ba9876543210ff
+back to    1
+leases     1
+loaded     yes
+samples    120 on trial, 1080 compared with
+judgement  passed: no gate is breached after 200 users or more
 
 gate     group  value  bound  users  outcome
 kendall  -       0.52    0.5    200  passed
@@ -99,16 +99,16 @@ REFUSED = rollout(
 )
 
 
-def listed(*rollouts: Rollout) -> GenerationList:
+def listed(*rollouts: Rollout) -> RevisionList:
     time = datetime(2026, 5, 1, 14, 2, 11, tzinfo=UTC)
-    return GenerationList(rollouts, 1, 3 << 19, 640 << 20, time)
+    return RevisionList(rollouts, 1, 3 << 19, 640 << 20, time)
 
 
 def test_the_list() -> None:
-    assert generations_as_text(listed(rollout(1, leases=3), CANARY, REFUSED)) == TABLE
+    assert revisions_as_text(listed(rollout(1, leases=3), CANARY, REFUSED)) == TABLE
 
 
-def test_one_generation() -> None:
+def test_one_revision() -> None:
     near = judgement(gate("latency", 1.1, 1.1), Gate("kendall", "drama", 0.4, 0.5, 200, BREACHED))
     assert rollout_as_text(CANARY) == ONE
     assert "kendall  drama" in rollout_as_text(rollout(2, RolloutState.SHADOW, judgement=near))
@@ -134,19 +134,19 @@ FINDINGS: dict[str, Judgement] = {
 @pytest.mark.parametrize("finding", FINDINGS)
 def test_the_worst_gate_is_the_finding(finding: str) -> None:
     found = FINDINGS[finding]
-    table = generations_as_text(listed(rollout(2, RolloutState.SHADOW, judgement=found)))
+    table = revisions_as_text(listed(rollout(2, RolloutState.SHADOW, judgement=found)))
     assert table.splitlines()[1].endswith(f"{found.outcome:{len('judgement')}}  {finding}")
 
 
 def test_what_others_wrote_commands_no_terminal() -> None:
     evil = rollout(2, RolloutState.QUARANTINED, reason="red \x1b[31m\r\nand   more\u202e")
-    for text in (generations_as_text(listed(evil)), rollout_as_text(evil)):
+    for text in (revisions_as_text(listed(evil)), rollout_as_text(evil)):
         assert "red \ufffd[31m and more\ufffd" in text
 
 
 def test_what_may_serve_yet_is_shown_first_where_little_fits() -> None:
     over = [rollout(number, RolloutState.RETIRED) for number in range(2, 60)]
-    text = generations_as_text(listed(rollout(1), *over, rollout(60, RolloutState.WARMED)), 8)
+    text = revisions_as_text(listed(rollout(1), *over, rollout(60, RolloutState.WARMED)), 8)
     rows = [line.split()[:2] for line in text.splitlines()[1:-2]]
     assert len(text.splitlines()) < 8
     assert rows == [["1", "active"], ["58", "retired"], ["59", "retired"], ["60", "warmed"]]
@@ -179,11 +179,11 @@ def test_values_of_a_newer_server_are_unknown() -> None:
     assert newer.state is RolloutState.UNKNOWN
     assert newer.judgement is not None
     assert newer.judgement.outcome is GateOutcome.UNKNOWN
-    assert "unknown" in generations_as_text(listed(newer))
+    assert "unknown" in revisions_as_text(listed(newer))
 
 
 def test_every_reason_of_a_rollout_has_a_hint() -> None:
-    of_rankings = {ErrorReason.DEGRADED_REFUSED, ErrorReason.UNKNOWN}
+    of_rankings = {ErrorReason.FALLBACK_REFUSED, ErrorReason.UNKNOWN}
     for reason in ErrorReason:
         hint = hint_of(PreconditionError("no", ErrorDetails(reason=reason)))
         assert bool(hint) == (reason not in of_rankings)
@@ -205,7 +205,7 @@ def test_a_terminal_is_drawn_in_place_if_it_can_be(
     if not term:
         monkeypatch.delenv("TERM")
 
-    def changes() -> Iterator[GenerationList]:
+    def changes() -> Iterator[RevisionList]:
         yield listed(rollout(1))
         yield listed(rollout(1), CANARY)
         raise KeyboardInterrupt
@@ -255,7 +255,7 @@ def test_a_change_whose_answer_is_lost_can_be_asked_for_again(
 USAGE: dict[str, tuple[list[str], str]] = {
     "no action": ([], "ACTION"),
     "no such action": (["undo"], "invalid choice: 'undo'"),
-    "no generation": (["promote"], "N"),
+    "no revision": (["promote"], "N"),
     "a word": (["promote", "two"], "argument N: invalid int value"),
     "no percent": (["canary", "2"], "--percent"),
     "no url": (["stage"], "URL"),
@@ -282,12 +282,12 @@ def test_wrong_usage(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_token_is_never_quoted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "token"
-    path.write_bytes(b"planted \xff")
+    path.write_bytes(b"synthetic \xff")
     with pytest.raises(SystemExit):
         main(["rollout", "list", "--token-file", str(path)])
-    path.write_text("planted\nin two lines")
+    path.write_text("synthetic\nin two lines")
     assert main(["rollout", "list", "--token-file", str(path)]) == 2
-    assert "planted" not in capsys.readouterr().err
+    assert "synthetic" not in capsys.readouterr().err
 
 
 def test_no_server(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from engine.test_mixture import answers, asks_of, random_mixes
+from engine.test_expert_bank import answers, asks_of, random_mixes
 from engine.test_packing import FAMILIES, random_asks, tiny_family
 from engine.tiny import COLUMNS, LATENT, random_segment, tiny_decoder
 from rankloom_engine.compiling import compile_regions
 from rankloom_engine.errors import ModelError
-from rankloom_engine.mixture import Weights
+from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_engine.model import Answer, Ask, Decoder
 from rankloom_engine.projector import Projector
 
@@ -76,7 +76,7 @@ def test_no_request_waits_for_the_compiler() -> None:
 
 def long_ask(random: np.random.Generator) -> Ask:
     candidates = [random_segment(random, 5) for _ in range(70)]
-    return Ask(random_segment(random, 300), candidates, Weights(np.ones(3, np.float32)))
+    return Ask(random_segment(random, 300), candidates, MixtureWeights(np.ones(3, np.float32)))
 
 
 def test_units_that_hold_experts_are_left_alone() -> None:

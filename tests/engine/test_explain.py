@@ -1,4 +1,4 @@
-"""Explanations: the same words alone and in a crowd, by the mix and generation of the ranking."""
+"""Explanations: the same words alone and in a crowd, by the mixture and revision of the ranking."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from engine.test_prompt import TOKENIZER
 from engine.tiny import random_segment, tiny_decoder, weights_of
-from rankloom_engine.calls import Terms
+from rankloom_engine.calls import RequestOptions
 from rankloom_engine.errors import EngineFailedError
-from rankloom_engine.explain import Speech, StopReason, Wording, Words
-from rankloom_engine.mixture import Weights, merged_delta
+from rankloom_engine.expert_bank import MixtureWeights, merged_delta
+from rankloom_engine.explain import Detokenizer, SamplingParams, StopReason, TokenChunk
 from rankloom_engine.prompt import Prompt
 from rankloom_engine.runner import EngineLimits, EngineRunner
 
-EAGER = Wording(max_tokens=12)
+EAGER = SamplingParams(max_tokens=12)
 
 
 def prompt_of(seed: int, *, soft: bool = True) -> Prompt:
@@ -32,7 +32,7 @@ def prompt_of(seed: int, *, soft: bool = True) -> Prompt:
     )
 
 
-def mix(seed: int) -> Weights:
+def mixture(seed: int) -> MixtureWeights:
     return weights_of(np.random.default_rng(seed), 3)
 
 
@@ -47,26 +47,30 @@ async def runner() -> AsyncIterator[EngineRunner]:
 async def spoken(
     runner: EngineRunner,
     seed: int,
-    wording: Wording = EAGER,
-    terms: Terms | None = None,
+    sampling: SamplingParams = EAGER,
+    options: RequestOptions | None = None,
     *,
     liked: bool = True,
     soft: bool = True,
 ) -> tuple[list[int], StopReason | None]:
-    found: list[Words] = [
+    found: list[TokenChunk] = [
         words
         async for words in runner.explain(
-            prompt_of(seed, soft=soft), mix(seed), liked=liked, wording=wording, terms=terms
+            prompt_of(seed, soft=soft),
+            mixture(seed),
+            liked=liked,
+            sampling=sampling,
+            options=options,
         )
     ]
     assert all(words.stop is None for words in found[:-1])
     return [token for words in found for token in words.token_ids], found[-1].stop
 
 
-def greedy(ids: Sequence[int], weights: Weights, num: int) -> list[int]:
+def greedy(ids: Sequence[int], weights: MixtureWeights, num: int) -> list[int]:
     """By the library's own forward of merged weights over the whole text, token by token."""
     decoder, experts = tiny_decoder()
-    decoder.mixture = None
+    decoder.bank = None
     model = copy.deepcopy(tiny_decoder()[0].model)
     for path, delta in merged_delta(experts, weights.values.tolist()).items():
         model.get_submodule(path).base.weight.data += delta  # type: ignore[union-attr,operator]
@@ -83,7 +87,7 @@ async def test_words_are_those_of_the_merged_plain_model(runner: EngineRunner, l
     prompt = prompt_of(3, soft=False)
     ids = [*prompt.prefix.ids.tolist(), *prompt.candidates[0].ids.tolist(), 3 if liked else 4]
     found, stop = await spoken(runner, 3, liked=liked, soft=False)
-    assert found == greedy(ids, mix(3), EAGER.max_tokens)
+    assert found == greedy(ids, mixture(3), EAGER.max_tokens)
     assert stop is StopReason.MAX_TOKENS
 
 
@@ -91,9 +95,9 @@ async def test_words_are_the_same_in_a_crowd_and_behind_a_kept_prefix(
     runner: EngineRunner,
 ) -> None:
     alone = [(await spoken(runner, seed))[0] for seed in range(6)]
-    await runner.score(prompt_of(0), mix(0))  # its prefix is kept now
+    await runner.score(prompt_of(0), mixture(0))  # its prefix is kept now
     calls = [spoken(runner, seed) for seed in range(6)]
-    rankings = [runner.score(prompt_of(seed), mix(seed)) for seed in range(10)]
+    rankings = [runner.score(prompt_of(seed), mixture(seed)) for seed in range(10)]
     together = await asyncio.gather(*calls)
     await asyncio.gather(*rankings)
     assert [words for words, _ in together] == alone
@@ -102,13 +106,14 @@ async def test_words_are_the_same_in_a_crowd_and_behind_a_kept_prefix(
 
 async def test_sampled_words_follow_their_seed(runner: EngineRunner) -> None:
     one, same, other = [
-        (await spoken(runner, 1, Wording(12, temperature=1.5, seed=seed)))[0] for seed in (7, 7, 8)
+        (await spoken(runner, 1, SamplingParams(12, temperature=1.5, seed=seed)))[0]
+        for seed in (7, 7, 8)
     ]
     assert one == same != other
 
 
 async def test_the_smallest_temperature_is_greedy(runner: EngineRunner) -> None:
-    coldest = Wording(12, temperature=5e-324, seed=3)
+    coldest = SamplingParams(12, temperature=5e-324, seed=3)
     assert await spoken(runner, 1, coldest) == await spoken(runner, 1)
 
 
@@ -127,8 +132,8 @@ async def test_a_stop_token_ends_the_text() -> None:
 
 
 async def test_at_the_deadline_the_words_end(runner: EngineRunner) -> None:
-    terms = Terms(time.monotonic() + 1.0)
-    found, stop = await spoken(runner, 1, Wording(max_tokens=100_000), terms)
+    options = RequestOptions(time.monotonic() + 1.0)
+    found, stop = await spoken(runner, 1, SamplingParams(max_tokens=100_000), options)
     assert stop is StopReason.DEADLINE
     assert found
 
@@ -144,9 +149,11 @@ async def test_rankings_go_before_explanations(monkeypatch: pytest.MonkeyPatch) 
         )
     runner = EngineRunner(decoder, EngineLimits(max_batch_tokens=64, max_piece_tokens=32))
     await runner.start()
-    talk = runner.explain(prompt_of(1), mix(1), liked=True, wording=Wording(max_tokens=5_000))
+    talk = runner.explain(
+        prompt_of(1), mixture(1), liked=True, sampling=SamplingParams(max_tokens=5_000)
+    )
     await anext(talk)
-    await asyncio.gather(*(runner.score(prompt_of(n), mix(n % 3)) for n in range(40)))
+    await asyncio.gather(*(runner.score(prompt_of(n), mixture(n % 3)) for n in range(40)))
     await anext(talk)
     await talk.aclose()
     await runner.close()
@@ -157,10 +164,12 @@ async def test_rankings_go_before_explanations(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_a_closed_explanation_takes_no_further_step(runner: EngineRunner) -> None:
-    talk = runner.explain(prompt_of(1), mix(1), liked=True, wording=Wording(max_tokens=100_000))
+    talk = runner.explain(
+        prompt_of(1), mixture(1), liked=True, sampling=SamplingParams(max_tokens=100_000)
+    )
     await anext(talk)
     await talk.aclose()
-    await runner.score(prompt_of(2), mix(2))
+    await runner.score(prompt_of(2), mixture(2))
     assert not runner.num_waiting
 
 
@@ -168,7 +177,7 @@ async def test_a_failing_step_fails_the_explanation(runner: EngineRunner) -> Non
     broken = prompt_of(0)
     broken.candidates[0].ids[0] = 10_000  # no such token
     with pytest.raises(EngineFailedError):
-        async for _ in runner.explain(broken, mix(0), liked=True, wording=EAGER):
+        async for _ in runner.explain(broken, mixture(0), liked=True, sampling=EAGER):
             pass
     assert (await spoken(runner, 1))[0]
 
@@ -177,9 +186,9 @@ async def test_a_failing_step_fails_the_explanation(runner: EngineRunner) -> Non
 def test_text_comes_whole_and_in_order(text: str, size: int) -> None:
     """Characters of several tokens are never said in part."""
     ids = TOKENIZER.encode(text, add_special_tokens=False).ids
-    speech = Speech(TOKENIZER)
-    said = [speech.add(tuple(ids[at : at + size])) for at in range(0, len(ids), size)]
+    detokenizer = Detokenizer(TOKENIZER)
+    said = [detokenizer.add(tuple(ids[at : at + size])) for at in range(0, len(ids), size)]
     expected = TOKENIZER.decode(ids)
-    assert "".join(said) + speech.end() == expected
+    assert "".join(said) + detokenizer.end() == expected
     if "\N{REPLACEMENT CHARACTER}" not in expected:
         assert not any("\N{REPLACEMENT CHARACTER}" in part for part in said)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine.test_mixture import BF16_TOLERANCE, answers, asks_of, random_mixes
+from engine.test_expert_bank import BF16_TOLERANCE, answers, asks_of, random_mixes
 from engine.test_packing import FAMILIES, tiny_family
 from engine.tiny import COLUMNS, LATENT, tiny_decoder
 from rankloom_engine.kernels import speed_up
@@ -65,8 +65,8 @@ def test_an_expert_can_be_loaded_into_a_packed_model() -> None:
     decoder, experts = tiny_decoder([4, 4])
     decoder.model.bfloat16()
     speed_up(decoder.model)
-    assert decoder.mixture is not None
+    assert decoder.bank is not None
     asks = asks_of(random_mixes(1, 2))
     before = answers(decoder, asks)
-    decoder.mixture.load(1, experts[0])
+    decoder.bank.load(1, experts[0])
     assert np.abs(answers(decoder, asks) - before).max() > 0

@@ -15,10 +15,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from engine.families import FAMILIES, tiny_family
 from engine.tiny import VOCABULARY, plain_margin, random_segment, tiny_decoder, weights_of
 from rankloom_engine import attention
-from rankloom_engine.attention import Rule, wire
+from rankloom_engine.attention import AttentionRule, wire
 from rankloom_engine.buckets import bucket
 from rankloom_engine.errors import ModelError
-from rankloom_engine.mixture import Weights
+from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_engine.model import SELF_CHECK_TOKENS, Ask, Decoder, check_positions, self_check
 from rankloom_engine.packing import PackedRow, Segment, collate, pack
 
@@ -73,17 +73,19 @@ def test_only_sizes_of_buckets_are_run(seed: int, num: int) -> None:
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), cut=st.integers(1, 4))
 def test_score_behind_a_held_prefix_is_the_same(seed: int, cut: int) -> None:
-    """In pieces of any size, in batches that mix held and new prefixes."""
+    """In pieces of any size, in batches that mixture held and new prefixes."""
     decoder, _ = tiny_decoder()
     random = np.random.default_rng(seed)
     first, other = random_asks(random, 2)
     whole = decoder.answer([first])[0]
-    held = decoder.answer([Ask(first.prefix, first.candidates[:1], first.weights, True)])[0].prefix
-    assert held is not None
-    assert len(held) == len(first.prefix)
+    cached = decoder.answer([Ask(first.prefix, first.candidates[:1], first.weights, True)])[
+        0
+    ].prefix
+    assert cached is not None
+    assert len(cached) == len(first.prefix)
     found: list[float] = []
     for at in range(0, len(first.candidates), cut):
-        piece = Ask(held, first.candidates[at : at + cut], first.weights)
+        piece = Ask(cached, first.candidates[at : at + cut], first.weights)
         found += decoder.answer([other, piece])[1].margins.tolist()
     assert np.abs(whole.margins - found).max() <= TOLERANCE
 
@@ -105,11 +107,13 @@ def test_a_candidate_that_sees_part_of_the_prefix_scores_as_behind_that_part() -
 def test_the_margin_is_that_of_the_plain_model() -> None:
     """Against the library's own forward of each full prompt, whole head and all layers."""
     decoder, _ = tiny_decoder()
-    decoder.mixture = None
+    decoder.bank = None
     random = np.random.default_rng(2)
     prefix = random_segment(random, 30, soft=False)
     candidates = [random_segment(random, n, soft=False) for n in (3, 1, 7)]
-    found = decoder.answer([Ask(prefix, candidates, Weights(np.zeros(3, np.float32)))])[0].margins
+    found = decoder.answer([Ask(prefix, candidates, MixtureWeights(np.zeros(3, np.float32)))])[
+        0
+    ].margins
     for margin, candidate in zip(found, candidates, strict=True):
         ids = [*prefix.ids.tolist(), *candidate.ids.tolist()]
         assert abs(margin - plain_margin(decoder, ids)) <= TOLERANCE
@@ -130,7 +134,7 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
 
 def test_a_copy_of_a_wired_model_is_its_own() -> None:
     decoder, _ = tiny_decoder()
-    decoder.mixture = None
+    decoder.bank = None
     twin = Decoder(copy.deepcopy(decoder.model), decoder.projector, yes=3, no=4)
     ask = random_asks(np.random.default_rng(3), 1)[0]
     before = decoder.answer([ask])[0].margins
@@ -142,7 +146,7 @@ def test_a_copy_of_a_wired_model_is_its_own() -> None:
 
 def test_gradients_reach_every_weight_that_learning_needs() -> None:
     decoder, _ = tiny_decoder()
-    decoder.mixture = None
+    decoder.bank = None
     random = np.random.default_rng(4)
     row = pack(random_segment(random, 9), [random_segment(random, 3) for _ in range(2)])
     decoder.margins(collate([row, row])).sum().backward()
@@ -153,7 +157,7 @@ def test_gradients_reach_every_weight_that_learning_needs() -> None:
 
 def test_a_pass_has_the_gradients_of_its_rows_alone() -> None:
     decoder, _ = tiny_decoder()
-    decoder.mixture = None
+    decoder.bank = None
     random = np.random.default_rng(4)
     lengths = ((9, (3, 5)), (4, (2,)), (0, (6, 1, 2)))
     rows = [
@@ -213,7 +217,7 @@ def test_positions_that_depend_on_the_longest_row_are_refused() -> None:
 
 def _without_window(scale: float | None, window: int | None, softcap: float | None) -> object:
     del window
-    return Rule(scale, None, softcap)
+    return AttentionRule(scale, None, softcap)
 
 
 def test_a_prompt_without_end_is_checked_up_to_a_bound() -> None:

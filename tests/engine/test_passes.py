@@ -15,9 +15,9 @@ from engine.families import FAMILIES, tiny_family
 from engine.test_packing import TOLERANCE, random_asks
 from engine.tiny import COLUMNS, HIDDEN, LATENT, random_segment, tiny_decoder, weights_of
 from rankloom_engine import graphs
-from rankloom_engine.attention import HeldPrefix
+from rankloom_engine.attention import PrefixKV
+from rankloom_engine.expert_bank import Fusion, MixtureWeights
 from rankloom_engine.graphs import MAX_TOKENS, MIN_TOKENS
-from rankloom_engine.mixture import Semantics, Weights
 from rankloom_engine.model import Answer, Ask, Decoder, More
 from rankloom_engine.passes import AllAtOnce, Passes, Recorded
 from rankloom_engine.projector import Projector
@@ -39,7 +39,7 @@ def run_again(work: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def recorded(decoder: Decoder) -> Recorded:
-    return Recorded(decoder.model, decoder.mixture, run_again)
+    return Recorded(decoder.model, decoder.bank, run_again)
 
 
 RANKS = (2, 1, 2)  # so low that all three are cheap together
@@ -62,7 +62,7 @@ def assert_alike(found: list[Answer], expected: list[Answer]) -> None:
             assert_same_prefix(one.prefix, other.prefix)
 
 
-def assert_same_prefix(one: HeldPrefix, other: HeldPrefix) -> None:
+def assert_same_prefix(one: PrefixKV, other: PrefixKV) -> None:
     for mine, theirs in zip((*one.keys, *one.values), (*other.keys, *other.values), strict=True):
         assert mine.shape == theirs.shape
         assert mine.numel() == 0 or float((mine - theirs).abs().max()) <= TOLERANCE
@@ -84,9 +84,9 @@ def test_rankings_are_the_same(way: Callable[[Decoder], Passes], seed: int, num:
     assert_alike(other.answer(new), plain.answer(new))  # what was left stays what it was
     assert_alike(found, expected)
     again = [
-        Ask(held.prefix, ask.candidates, ask.weights)
-        for ask, held in zip(asks, found, strict=True)
-        if held.prefix is not None
+        Ask(cached.prefix, ask.candidates, ask.weights)
+        for ask, cached in zip(asks, found, strict=True)
+        if cached.prefix is not None
     ]
     assert_alike(other.answer([*again, *new]), plain.answer([*again, *new]))
     assert not isinstance(other.passes, Recorded) or len(other.passes.recordings) > 1
@@ -133,10 +133,10 @@ def test_words_are_the_same(way: Callable[[Decoder], Passes]) -> None:
         expected, found = plain.read(steps[0]), other.read(steps[1])
         for one, two in zip(found, expected, strict=True):
             assert np.abs(one.logits - two.logits).max() <= TOLERANCE
-            assert_same_prefix(one.held, two.held)
+            assert_same_prefix(one.cached, two.cached)
         word = random_segment(random, 0, soft=False)
         steps = [
-            [More(each.held, word, text.weights) for each, text in zip(read, texts, strict=True)]
+            [More(each.cached, word, text.weights) for each, text in zip(read, texts, strict=True)]
             for read in (expected, found)
         ]
 
@@ -161,7 +161,7 @@ def test_what_a_warm_up_has_recorded_is_not_recorded_again(ranks: tuple[int, ...
     random = np.random.default_rng(7)
     for length, num in ((20, 20), (100, 1), (150, 10), (200, 3)):
         candidates = [random_segment(random, 3) for _ in range(num)]
-        one = Weights(np.eye(len(ranks), dtype=np.float32)[num % len(ranks)])
+        one = MixtureWeights(np.eye(len(ranks), dtype=np.float32)[num % len(ranks)])
         [left] = decoder.answer([Ask(random_segment(random, length), candidates, one, True)])
         assert left.prefix is not None
         decoder.answer([Ask(left.prefix, candidates, one)])
@@ -172,9 +172,9 @@ def test_a_size_that_cannot_be_recorded_is_run_as_it_is() -> None:
     plain, decoder = by(recorded)
 
     def short_of_memory(_: Callable[[], object]) -> Callable[[], object]:
-        raise torch.OutOfMemoryError("planted")
+        raise torch.OutOfMemoryError("synthetic")
 
-    decoder.passes = Recorded(decoder.model, decoder.mixture, short_of_memory)
+    decoder.passes = Recorded(decoder.model, decoder.bank, short_of_memory)
     asks = random_asks(np.random.default_rng(3), 2)
     for _ in range(2):
         assert_alike(decoder.answer(asks), plain.answer(asks))
@@ -194,11 +194,11 @@ def test_the_least_used_sizes_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> 
         assert len(decoder.passes.recordings) <= 2
 
 
-def linear(random: np.random.Generator) -> Weights:
-    return Weights(weights_of(random, 3).values, Semantics.PEFT_LINEAR)
+def linear(random: np.random.Generator) -> MixtureWeights:
+    return MixtureWeights(weights_of(random, 3).values, Fusion.PEFT_LINEAR)
 
 
-def many(random: np.random.Generator) -> Weights:
+def many(random: np.random.Generator) -> MixtureWeights:
     return weights_of(random, 9)
 
 
@@ -211,7 +211,7 @@ def many(random: np.random.Generator) -> Weights:
     ],
 )
 def test_what_cannot_be_recorded_is_run_as_it_is(
-    ranks: tuple[int, ...], weights: Callable[[np.random.Generator], Weights], length: int
+    ranks: tuple[int, ...], weights: Callable[[np.random.Generator], MixtureWeights], length: int
 ) -> None:
     plain, decoder = by(recorded, ranks=ranks)
     assert isinstance(decoder.passes, Recorded)
@@ -227,7 +227,7 @@ def test_other_experts_need_no_other_recording() -> None:
     random = np.random.default_rng(4)
     prefix, candidates = random_segment(random, 20), [random_segment(random, 3)]
     for values in ([1.0, 0.0, 0.0], [0.0, 0.2, 0.8], [0.0, 0.0, 0.0]):
-        asks = [Ask(prefix, candidates, Weights(np.array(values, dtype=np.float32)))]
+        asks = [Ask(prefix, candidates, MixtureWeights(np.array(values, dtype=np.float32)))]
         assert_alike(decoder.answer(asks), plain.answer(asks))
     assert len(decoder.passes.recordings) == 1
 
@@ -235,7 +235,7 @@ def test_other_experts_need_no_other_recording() -> None:
 @torch.inference_mode()
 def test_a_model_without_experts_is_recorded_too() -> None:
     plain, decoder = by(recorded)
-    plain.mixture = decoder.mixture = None
+    plain.bank = decoder.bank = None
     decoder.passes = recorded(decoder)
     asks = random_asks(np.random.default_rng(6), 3)
     assert_alike(decoder.answer(asks), plain.answer(asks))
@@ -246,7 +246,7 @@ def test_padding_stands_where_every_model_has_a_position() -> None:
     fields = {**FAMILIES["opt"], "max_position_embeddings": 64}
     model = tiny_family("opt", **fields)
     decoder = Decoder(model, Projector(LATENT, COLUMNS, HIDDEN).eval(), yes=3, no=4)
-    random, none = np.random.default_rng(7), Weights(np.zeros(0, np.float32))
+    random, none = np.random.default_rng(7), MixtureWeights(np.zeros(0, np.float32))
     asks = [
         Ask(random_segment(random, 50, soft=False), [random_segment(random, 3, soft=False)], none)
         for _ in range(5)

@@ -6,15 +6,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankloom_engine.attention import HeldPrefix
+from rankloom_engine.attention import PrefixKV
 from rankloom_engine.prefix_cache import PrefixCache
 
 BYTES_A_TOKEN = 2 * 4 * 2  # keys and values of one layer, one head of size 4, bf16
 
 
-def held(num_tokens: int) -> HeldPrefix:
+def cached(num_tokens: int) -> PrefixKV:
     tensors = (torch.zeros(1, 1, num_tokens, 4, dtype=torch.bfloat16),)
-    return HeldPrefix(tensors, tensors)
+    return PrefixKV(tensors, tensors)
 
 
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(1, 30)), max_size=60))
@@ -27,7 +27,7 @@ def test_the_budget_holds_and_the_latest_stay(calls: list[tuple[int, int]]) -> N
         if key in kept:
             kept[key] = kept.pop(key)
             continue
-        cache.put(key, held(num_tokens))
+        cache.put(key, cached(num_tokens))
         kept[key] = num_tokens
         while sum(kept.values()) > 40:
             del kept[next(iter(kept))]
@@ -38,7 +38,7 @@ def test_the_budget_holds_and_the_latest_stay(calls: list[tuple[int, int]]) -> N
 
 def test_what_is_larger_than_the_budget_is_not_kept() -> None:
     cache = PrefixCache(max_bytes=10 * BYTES_A_TOKEN)
-    cache.put(b"small", held(4))
-    cache.put(b"large", held(11))
+    cache.put(b"small", cached(4))
+    cache.put(b"large", cached(11))
     assert cache.get(b"large") is None
     assert cache.get(b"small") is not None

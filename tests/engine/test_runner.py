@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from engine.tiny import random_segment, tiny_decoder
-from rankloom_engine.calls import Scored, Terms
+from rankloom_engine.calls import RequestOptions, Scored
 from rankloom_engine.errors import EngineClosedError, EngineFailedError, WorkExpiredError
-from rankloom_engine.mixture import Semantics, Weights
+from rankloom_engine.expert_bank import Fusion, MixtureWeights
 from rankloom_engine.model import Answer, Ask
 from rankloom_engine.passes import AllAtOnce, Passes, RowByRow
 from rankloom_engine.prompt import Prompt
@@ -29,11 +29,11 @@ def prompt_of(seed: int, num_candidates: int = 2, prefix: int = 5) -> Prompt:
     return Prompt(random_segment(np.random.default_rng(prefix), prefix), candidates, 0)
 
 
-def mix(place: int) -> Weights:
-    return Weights(np.eye(3, dtype=np.float32)[place])
+def mixture(place: int) -> MixtureWeights:
+    return MixtureWeights(np.eye(3, dtype=np.float32)[place])
 
 
-def alone(prompt: Prompt, weights: Weights) -> np.ndarray:
+def alone(prompt: Prompt, weights: MixtureWeights) -> np.ndarray:
     return tiny_decoder()[0].answer([Ask(prompt.prefix, prompt.candidates, weights)])[0].margins
 
 
@@ -52,56 +52,56 @@ async def test_many_users_at_once_get_what_each_gets_alone(limits: EngineLimits)
     await runner.start()
     prompts = [prompt_of(seed, 1 + seed % 7, prefix=3 + seed % 4) for seed in range(12)]
     found = await asyncio.gather(
-        *(runner.score(prompt, mix(n % 3)) for n, prompt in enumerate(prompts))
+        *(runner.score(prompt, mixture(n % 3)) for n, prompt in enumerate(prompts))
     )
     await runner.close()
     for n, (prompt, scored) in enumerate(zip(prompts, found, strict=True)):
-        assert np.abs(scored.margins - alone(prompt, mix(n % 3))).max() <= 1e-5
+        assert np.abs(scored.margins - alone(prompt, mixture(n % 3))).max() <= 1e-5
         assert scored.queue_s >= 0.0
         assert scored.model_s > 0.0
 
 
 async def test_the_same_users_next_call_reuses_the_prefix(runner: EngineRunner) -> None:
     first, second = prompt_of(1), prompt_of(2)
-    assert not (await runner.score(first, mix(0))).reused
-    again = await runner.score(second, mix(0))
+    assert not (await runner.score(first, mixture(0))).reused
+    again = await runner.score(second, mixture(0))
     assert again.reused
-    assert np.abs(again.margins - alone(second, mix(0))).max() <= 1e-5
+    assert np.abs(again.margins - alone(second, mixture(0))).max() <= 1e-5
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        (prompt_of(2), mix(1)),
-        (prompt_of(2), Weights(np.array([0.9, 0.0, 0.0], np.float32))),
-        (prompt_of(2), Weights(np.eye(3, dtype=np.float32)[0], Semantics.PEFT_LINEAR)),
-        (prompt_of(2, prefix=6), mix(0)),
+        (prompt_of(2), mixture(1)),
+        (prompt_of(2), MixtureWeights(np.array([0.9, 0.0, 0.0], np.float32))),
+        (prompt_of(2), MixtureWeights(np.eye(3, dtype=np.float32)[0], Fusion.PEFT_LINEAR)),
+        (prompt_of(2, prefix=6), mixture(0)),
     ],
-    ids=["experts", "weights", "semantics", "tokens"],
+    ids=["experts", "weights", "fusion", "tokens"],
 )
 async def test_other_content_never_reuses_a_prefix(
-    runner: EngineRunner, other: tuple[Prompt, Weights]
+    runner: EngineRunner, other: tuple[Prompt, MixtureWeights]
 ) -> None:
-    await runner.score(prompt_of(1), mix(0))
+    await runner.score(prompt_of(1), mixture(0))
     assert not (await runner.score(*other)).reused
 
 
 async def test_a_soft_token_is_content_too(runner: EngineRunner) -> None:
     first = prompt_of(1)
-    await runner.score(first, mix(0))
+    await runner.score(first, mixture(0))
     other = prompt_of(1)
     other.prefix.latent[0][0] += 1e-3
-    assert not (await runner.score(other, mix(0))).reused
+    assert not (await runner.score(other, mixture(0))).reused
 
 
 async def test_another_experts_bytes_in_the_same_slot_are_other_content() -> None:
     decoder, experts = tiny_decoder((4, 4, 4))
     runner = EngineRunner(decoder, LIMITS)
     await runner.start()
-    before = await runner.score(prompt_of(1), mix(0))
-    assert decoder.mixture is not None
-    decoder.mixture.load(0, experts[1])
-    after = await runner.score(prompt_of(1), mix(0))
+    before = await runner.score(prompt_of(1), mixture(0))
+    assert decoder.bank is not None
+    decoder.bank.load(0, experts[1])
+    after = await runner.score(prompt_of(1), mixture(0))
     await runner.close()
     assert not after.reused
     assert np.abs(before.margins - after.margins).max() > 1e-3
@@ -111,21 +111,21 @@ async def test_expired_work_never_reaches_the_model() -> None:
     decoder, runner = await gated_runner(LIMITS)
     decoder.passes.release(2)
     with pytest.raises(WorkExpiredError):
-        await runner.score(prompt_of(0), mix(0), Terms(time.monotonic() - 1.0))
-    assert (await runner.score(prompt_of(0, 3), mix(0))).margins.shape == (3,)
+        await runner.score(prompt_of(0), mixture(0), RequestOptions(time.monotonic() - 1.0))
+    assert (await runner.score(prompt_of(0, 3), mixture(0))).margins.shape == (3,)
     await runner.close()
     assert decoder.rows == [3]
 
 
 async def test_a_cancelled_call_leaves_the_queue(runner: EngineRunner) -> None:
-    calls = [asyncio.create_task(runner.score(prompt_of(n), mix(0))) for n in range(20)]
+    calls = [asyncio.create_task(runner.score(prompt_of(n), mixture(0))) for n in range(20)]
     await asyncio.sleep(0)
     for call in calls:
         call.cancel()
     await asyncio.gather(*calls, return_exceptions=True)
     assert all(call.cancelled() for call in calls)
     assert runner.num_waiting == 0
-    assert (await runner.score(prompt_of(0), mix(0))).margins.shape == (2,)
+    assert (await runner.score(prompt_of(0), mixture(0))).margins.shape == (2,)
 
 
 class Gated:
@@ -133,7 +133,7 @@ class Gated:
 
     def __init__(self) -> None:
         self._decoder = tiny_decoder()[0]
-        self.mixture, self.digest = self._decoder.mixture, self._decoder.digest
+        self.bank, self.digest = self._decoder.bank, self._decoder.digest
         self.passes = threading.Semaphore(0)
         self.rows: list[int] = []
 
@@ -161,7 +161,7 @@ async def test_what_can_be_done_meanwhile_is_done_while_the_model_runs() -> None
 
     calls = [
         asyncio.create_task(
-            runner.score(prompt_of(n, 8), mix(0), beside=lambda number=n: work(number))
+            runner.score(prompt_of(n, 8), mixture(0), beside=lambda number=n: work(number))
         )
         for n in range(2)
     ]
@@ -180,21 +180,21 @@ async def test_what_can_be_done_meanwhile_is_done_while_the_model_runs() -> None
 async def test_at_the_deadline_a_partial_answer_holds_what_was_scored() -> None:
     decoder, runner = await gated_runner(SMALL_PIECES)
     prompt = prompt_of(3, num_candidates=8)
-    terms = Terms(time.monotonic() + 1.0, partial=True)
+    options = RequestOptions(time.monotonic() + 1.0, partial=True)
     decoder.passes.release()
-    scored = await runner.score(prompt, mix(0), terms)
+    scored = await runner.score(prompt, mixture(0), options)
     done = ~np.isnan(scored.margins)
     assert done.tolist() == [True] * decoder.rows[0] + [False] * (8 - decoder.rows[0])
     assert 0 < done.sum() < 8
-    assert np.abs(scored.margins[done] - alone(prompt, mix(0))[done]).max() <= 1e-5
+    assert np.abs(scored.margins[done] - alone(prompt, mixture(0))[done]).max() <= 1e-5
     decoder.passes.release(20)
     await runner.close()
 
 
 async def test_a_part_may_be_nothing() -> None:
     decoder, runner = await gated_runner(LIMITS)
-    terms = Terms(time.monotonic() + 0.05, partial=True)
-    scored = await runner.score(prompt_of(0, 3), mix(0), terms)
+    options = RequestOptions(time.monotonic() + 0.05, partial=True)
+    scored = await runner.score(prompt_of(0, 3), mixture(0), options)
     assert np.isnan(scored.margins).tolist() == [True] * 3
     decoder.passes.release(20)
     await runner.close()
@@ -203,7 +203,7 @@ async def test_a_part_may_be_nothing() -> None:
 async def test_who_takes_no_part_is_told_of_the_deadline() -> None:
     decoder, runner = await gated_runner(LIMITS)
     with pytest.raises(WorkExpiredError):
-        await runner.score(prompt_of(0), mix(0), Terms(time.monotonic() + 0.05))
+        await runner.score(prompt_of(0), mixture(0), RequestOptions(time.monotonic() + 0.05))
     decoder.passes.release(20)
     await runner.close()
 
@@ -211,11 +211,11 @@ async def test_who_takes_no_part_is_told_of_the_deadline() -> None:
 async def test_cancelled_work_takes_no_further_pass() -> None:
     """Cancellation is seen by the next micro-batch."""
     decoder, runner = await gated_runner(SMALL_PIECES)
-    call = asyncio.create_task(runner.score(prompt_of(3, num_candidates=40), mix(0)))
+    call = asyncio.create_task(runner.score(prompt_of(3, num_candidates=40), mixture(0)))
     await asyncio.sleep(0.05)
     call.cancel()
     decoder.passes.release(50)
-    other: Scored = await runner.score(prompt_of(4), mix(1))
+    other: Scored = await runner.score(prompt_of(4), mixture(1))
     assert np.isfinite(other.margins).all()
     await runner.close()
     assert sum(decoder.rows[1:]) == 2  # the pass that was running, and the other call's
@@ -224,11 +224,11 @@ async def test_cancelled_work_takes_no_further_pass() -> None:
 async def test_a_flood_of_one_caller_lets_another_through() -> None:
     decoder, runner = await gated_runner(EngineLimits(60, 30, 0))
     flood = [
-        asyncio.create_task(runner.score(prompt_of(n), mix(0), Terms(caller="many")))
+        asyncio.create_task(runner.score(prompt_of(n), mixture(0), RequestOptions(caller="many")))
         for n in range(60)
     ]
     await asyncio.sleep(0.05)
-    one = asyncio.create_task(runner.score(prompt_of(99), mix(1), Terms(caller="one")))
+    one = asyncio.create_task(runner.score(prompt_of(99), mixture(1), RequestOptions(caller="one")))
     await asyncio.sleep(0)
     decoder.passes.release(3)
     await asyncio.wait_for(one, 5.0)
@@ -242,15 +242,15 @@ async def test_a_failing_batch_fails_its_callers_only(runner: EngineRunner) -> N
     broken = prompt_of(0)
     broken.prefix.ids[0] = 10_000  # no such token
     with pytest.raises(EngineFailedError):
-        await runner.score(broken, mix(0))
-    assert (await runner.score(prompt_of(1), mix(1))).margins.shape == (2,)
+        await runner.score(broken, mixture(0))
+    assert (await runner.score(prompt_of(1), mixture(1))).margins.shape == (2,)
 
 
 async def test_a_non_finite_score_is_a_failure(runner: EngineRunner) -> None:
     poisoned = prompt_of(0)
     poisoned.prefix.latent[0][:] = np.inf
     with pytest.raises(EngineFailedError, match="non-finite"):
-        await runner.score(poisoned, mix(0))
+        await runner.score(poisoned, mixture(0))
     assert len(runner.prefixes) == 0, "a poisoned prefix must not be kept"
 
 
@@ -261,14 +261,14 @@ async def test_one_callers_trouble_is_nobody_elses(way: type[Passes], harm: str)
     decoder, _ = tiny_decoder()
     decoder.passes = way()
     runner = EngineRunner(decoder)
-    expected = alone(prompt_of(1), mix(1))
+    expected = alone(prompt_of(1), mixture(1))
     await runner.start()
     harmed = prompt_of(0)
     if harm == "overflow":
         harmed.prefix.latent[0][:] = 3e38
     else:
         harmed.prefix.ids[0] = 10_000
-    calls = [runner.score(harmed, mix(0)), runner.score(prompt_of(1), mix(1))]
+    calls = [runner.score(harmed, mixture(0)), runner.score(prompt_of(1), mixture(1))]
     failure, scored = await asyncio.gather(*calls, return_exceptions=True)
     await runner.close()
     assert isinstance(failure, EngineFailedError)
@@ -279,9 +279,9 @@ async def test_one_callers_trouble_is_nobody_elses(way: type[Passes], harm: str)
 async def test_close_finishes_what_was_submitted() -> None:
     runner = EngineRunner(tiny_decoder()[0])
     await runner.start()
-    calls = [asyncio.create_task(runner.score(prompt_of(n), mix(0))) for n in range(5)]
+    calls = [asyncio.create_task(runner.score(prompt_of(n), mixture(0))) for n in range(5)]
     await asyncio.sleep(0)
     await runner.close()
     assert all(len(scored.margins) == 2 for scored in await asyncio.gather(*calls))
     with pytest.raises(EngineClosedError):
-        await runner.score(prompt_of(0), mix(0))
+        await runner.score(prompt_of(0), mixture(0))

@@ -273,10 +273,10 @@ def test_callers_without_work_take_no_memory() -> None:
         for n in range(3000):
             shares.add(f"caller {n}", (1,))
             shares.take()
-        held, _ = tracemalloc.get_traced_memory()
+        cached, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert held < 50_000  # bytes: 3000 callers would need ten times as much
+    assert cached < 50_000  # bytes: 3000 callers would need ten times as much
 
 
 def explanation(key: int, num_tokens: int = 1, deadline: float = inf) -> Job:

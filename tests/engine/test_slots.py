@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from rankloom_engine.errors import NoRoomError
+from rankloom_engine.errors import NoFreeSlotError
 from rankloom_engine.slots import Slots, Taken
 
 NUM = 5
@@ -21,7 +21,7 @@ def test_an_expert_that_is_there_is_not_written_again() -> None:
     assert second == Taken((0, 2), frozenset({2}))
 
 
-def test_a_generation_that_has_an_expert_twice_has_two_slots() -> None:
+def test_a_revision_that_has_an_expert_twice_has_two_slots() -> None:
     assert Slots(4).take(["a", "a"]).slots == (0, 1)
 
 
@@ -31,7 +31,7 @@ def test_the_least_recently_held_one_goes_first() -> None:
     slots.give_back(old.slots)
     slots.give_back(new.slots)
     assert slots.take(["c"]) == Taken((0,), frozenset({0}))
-    assert slots.take(["b"]) == Taken((1,), frozenset()), "still there, though nobody held it"
+    assert slots.take(["b"]) == Taken((1,), frozenset()), "still there, though nobody cached it"
 
 
 def test_what_could_not_be_written_is_not_taken_for_what_it_was_for() -> None:
@@ -44,9 +44,9 @@ def test_what_could_not_be_written_is_not_taken_for_what_it_was_for() -> None:
 def test_no_room_takes_nothing() -> None:
     slots = Slots(2)
     slots.take(["a"])
-    with pytest.raises(NoRoomError, match="retire a generation"):
+    with pytest.raises(NoFreeSlotError, match="retire a revision"):
         slots.take(["b", "c"])
-    assert slots.num_held == 1
+    assert slots.num_cached == 1
     assert slots.take(["b"]).slots == (1,)
 
 
@@ -65,35 +65,35 @@ class SlotsMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.slots = Slots(NUM)
-        self.held: list[tuple[list[str], Taken]] = []
+        self.cached: list[tuple[list[str], Taken]] = []
         self.contents = [""] * NUM  # as a slab would have them
 
     @rule(keys=KEYS)
     def take(self, keys: list[str]) -> None:
         try:
             taken = self.slots.take(keys)
-        except NoRoomError:
-            busy = {slot for _, held in self.held for slot in held.slots}
+        except NoFreeSlotError:
+            busy = {slot for _, cached in self.cached for slot in cached.slots}
             assert len(busy) + len(keys) > NUM
             return
         for slot, key in zip(taken.slots, keys, strict=True):
             if slot in taken.new:
-                assert all(slot not in held.slots for _, held in self.held), "somebody's"
+                assert all(slot not in cached.slots for _, cached in self.cached), "somebody's"
                 self.contents[slot] = key
-        self.held.append((keys, taken))
+        self.cached.append((keys, taken))
 
-    @precondition(lambda self: self.held)
+    @precondition(lambda self: self.cached)
     @rule(data=st.data())
     def give_back(self, data: st.DataObject) -> None:
-        _, taken = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+        _, taken = self.cached.pop(data.draw(st.integers(0, len(self.cached) - 1)))
         self.slots.give_back(taken.slots)
 
     @invariant()
     def everybody_has_their_own(self) -> None:
-        for keys, taken in self.held:
+        for keys, taken in self.cached:
             assert len(set(taken.slots)) == len(keys)
             assert [self.contents[slot] for slot in taken.slots] == keys
-        assert self.slots.num_held == len({s for _, held in self.held for s in held.slots})
+        assert self.slots.num_cached == len({s for _, cached in self.cached for s in cached.slots})
         self.slots.check_integrity()
 
 

@@ -11,7 +11,7 @@ import pytest
 from torch import nn
 
 from engine.test_packing import random_asks
-from engine.test_runner import mix, prompt_of
+from engine.test_runner import mixture, prompt_of
 from engine.tiny import tiny_decoder
 from rankloom_engine.buckets import buckets
 from rankloom_engine.model import Decoder
@@ -65,7 +65,7 @@ def test_a_decoder_of_one_layer_is_warmed_up_too(experts: bool) -> None:
     decoder, _ = tiny_decoder(num_layers=1)
     decoder.kernels_by_size = True
     if not experts:
-        decoder.mixture = None
+        decoder.bank = None
     layer = decoder.model.get_submodule("model.layers.0.self_attn.k_proj")
     with sizes_of(layer) as seen:
         decoder.warm_up(100)
@@ -95,7 +95,7 @@ async def test_others_may_use_the_thread_while_a_decoder_is_warmed_up() -> None:
     await asyncio.sleep(0)
     num_answers = 0
     while not warming.done():
-        await runner.score(prompt_of(num_answers), mix(0))
+        await runner.score(prompt_of(num_answers), mixture(0))
         num_answers += 1
     await warming
     await runner.close()

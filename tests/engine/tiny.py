@@ -12,7 +12,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rankloom_adapters.expert import Expert, Factors
-from rankloom_engine.mixture import Weights, install
+from rankloom_engine.expert_bank import MixtureWeights, install
 from rankloom_engine.model import Decoder
 from rankloom_engine.packing import Segment
 from rankloom_engine.projector import Projector
@@ -22,7 +22,7 @@ TARGETS = ("q_proj", "v_proj", "o_proj")
 
 
 @dataclass(frozen=True)
-class Readable:
+class TinyItem:
     """An item as text."""
 
     title: str = ""
@@ -69,7 +69,7 @@ def tiny_decoder(
     projector = Projector(LATENT, COLUMNS, HIDDEN).eval()
     experts = [random_expert(f"e{n}", model, rank, n, modules) for n, rank in enumerate(ranks)]
     decoder = Decoder(model, projector, yes=3, no=4)
-    decoder.mixture = install(model, experts)
+    decoder.bank = install(model, experts)
     return decoder, experts
 
 
@@ -81,10 +81,10 @@ def random_segment(random: np.random.Generator, length: int, *, soft: bool = Tru
     return Segment.joined([*parts, Segment.of_ids([1])])
 
 
-def weights_of(random: np.random.Generator, num: int) -> Weights:
-    """A random mix, all weights positive."""
+def weights_of(random: np.random.Generator, num: int) -> MixtureWeights:
+    """A random mixture, all weights positive."""
     values = np.exp(random.normal(size=num))
-    return Weights((values / values.sum()).astype(np.float32))
+    return MixtureWeights((values / values.sum()).astype(np.float32))
 
 
 @torch.inference_mode()

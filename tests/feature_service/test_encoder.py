@@ -50,7 +50,7 @@ def test_events_are_padded_on_the_left_and_cut_at_the_oldest() -> None:
 
 def test_the_epoch_is_the_digest_of_the_model(exported: Exported) -> None:
     _, data = exported
-    assert Encoder(data).epoch == hashlib.sha256(data).hexdigest()
+    assert Encoder(data).feature_version == hashlib.sha256(data).hexdigest()
     assert Encoder(data).dim == DIM
 
 

@@ -43,11 +43,11 @@ def provider(provider_bytes: Bytes) -> FeatureProvider:
 
 def test_a_known_user_has_features(provider: FeatureProvider) -> None:
     found = provider.features(UserQuery(KNOWN_USER, None, ITEMS[:2]))
-    assert (found.cold, found.events) == (False, EVENTS)
+    assert (found.cold_start, found.events) == (False, EVENTS)
     assert found.vector.shape == (DIM,)
     assert found.vector.any()
     assert found.tabular.shape[0] == 2
-    assert found.epoch == provider.encoder.epoch
+    assert found.feature_version == provider.encoder.feature_version
     assert found.schema_digest == provider.schema_digest
     assert found.log_position == len(EVENTS)
 
@@ -61,7 +61,7 @@ def test_who_is_not_known_is_cold_with_a_zero_vector(
     provider: FeatureProvider, query: UserQuery
 ) -> None:
     found = provider.features(query)
-    assert (found.cold, found.events) == (True, ())
+    assert (found.cold_start, found.events) == (True, ())
     assert found.vector.tolist() == [0.0] * DIM
     assert found.tabular.shape[0] == 0
 
@@ -137,7 +137,7 @@ def test_many_queries_are_answered_in_order(provider: FeatureProvider) -> None:
         alone = provider.features(query)
         assert found.vector == pytest.approx(alone.vector, abs=1e-5)
         assert found.tabular == pytest.approx(alone.tabular, abs=1e-5, nan_ok=True)
-        assert (found.events, found.cold) == (alone.events, alone.cold)
+        assert (found.events, found.cold_start) == (alone.events, alone.cold_start)
     assert provider.features_of_many([]) == ()
 
 

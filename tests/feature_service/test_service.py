@@ -31,7 +31,7 @@ from rankloom_server.feature_app import feature_server
 from rankloom_server.loading import FeatureParts
 from server.servers import FeaturesCall, failure_of, opened, settings
 
-PLANTED = "planted-secret"
+SYNTHETIC = "synthetic-secret"
 Mistake = Callable[[GetUserFeaturesRequest], object]
 
 
@@ -64,7 +64,7 @@ async def test_answers_what_the_provider_computes(
     assert len(answer.features) == len(queries)
     for message, features in zip(answer.features, expected, strict=True):
         assert_same(features_from_wire(message), features)
-    assert [message.cold for message in answer.features] == [False, False, True, True]
+    assert [message.cold_start for message in answer.features] == [False, False, True, True]
     assert [message.HasField("tabular") for message in answer.features] == [
         True,
         True,
@@ -75,7 +75,10 @@ async def test_answers_what_the_provider_computes(
 
 def assert_same(found: UserFeatures, expected: UserFeatures) -> None:
     np.testing.assert_array_equal(found.vector, expected.vector)
-    assert (found.epoch, found.cold) == (expected.epoch, expected.cold)
+    assert (found.feature_version, found.cold_start) == (
+        expected.feature_version,
+        expected.cold_start,
+    )
     assert (found.events, found.log_position) == (expected.events, expected.log_position)
     if len(expected.tabular):
         np.testing.assert_array_equal(found.tabular, expected.tabular)
@@ -106,7 +109,7 @@ def add_users(request: GetUserFeaturesRequest) -> None:
 
 
 ONE_EVENT = features_pb2.Event(item_id="item-1")
-LONG = PLANTED * 100
+LONG = SYNTHETIC * 100
 
 MISTAKES: dict[str, tuple[Mistake, str]] = {
     "no users": (lambda request: request.ClearField("users"), "users"),
@@ -138,7 +141,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
         "users[0].candidates",
     ),
     "candidate twice": (
-        set_user(candidates=[Candidate(item_id=PLANTED)] * 2),
+        set_user(candidates=[Candidate(item_id=SYNTHETIC)] * 2),
         "users[0].candidates[1].item_id",
     ),
     "candidate without id": (set_candidate(""), "users[0].candidates[0].item_id"),
@@ -175,7 +178,7 @@ async def test_refuses_a_wrong_field_by_its_path(name: str, channel: grpc.aio.Ch
     failure = await failure_of(stub.GetUserFeatures(request, timeout=10))
     assert (failure.code, failure.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
     assert failure.message.startswith(f"{field}: ")
-    assert PLANTED not in failure.raw
+    assert SYNTHETIC not in failure.raw
     assert len((await ask(channel, UserQuery("u", None))).features) == 1
 
 
@@ -191,9 +194,9 @@ async def test_the_limits_themselves_are_allowed(channel: grpc.aio.Channel) -> N
 
 
 def test_a_query_leaves_out_what_no_feature_is_made_of() -> None:
-    item = Item("item", PLANTED, 1999, ("Drama",), PLANTED)
+    item = Item("item", SYNTHETIC, 1999, ("Drama",), SYNTHETIC)
     message = query_to_wire(UserQuery("user", None, (item,)))
-    assert PLANTED.encode() not in message.SerializeToString()
+    assert SYNTHETIC.encode() not in message.SerializeToString()
     assert wire.parse_query(message, "user_id").candidates == (Item("item", "", 1999, ("Drama",)),)
 
 

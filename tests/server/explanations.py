@@ -75,7 +75,7 @@ class StubbornDecoder:
 
     def __init__(self, engine: Engine) -> None:
         self._decoder, self._stops = engine.decoder, list(engine.weaver.stops)
-        self.mixture, self.digest = engine.decoder.mixture, engine.decoder.digest
+        self.bank, self.digest = engine.decoder.bank, engine.decoder.digest
         self.yes, self.no = engine.decoder.yes, engine.decoder.no
         self.before_read: Callable[[], object] = lambda: None
         self.num_read = 0

@@ -30,7 +30,7 @@ async def ranking_channel(parts: Parts, **values: object) -> AsyncIterator[grpc.
 
 
 def served_of(parts: Parts) -> Served:
-    """What a generation of this bundle serves, with an engine that is not started."""
+    """What a revision of this bundle serves, with an engine that is not started."""
     own, engine = parts.own, parts.engine
     return Served(
         bundle_digest="first",

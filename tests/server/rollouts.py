@@ -21,7 +21,7 @@ from rankloom_proto.v1.ranking_pb2 import RankRequest, RankResponse
 from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceStub
 from rankloom_proto.v1.rollout_pb2_grpc import RolloutServiceStub
 from rankloom_server.app import load_parts, servers
-from rankloom_server.state import State, opened_state
+from rankloom_server.state import ServerState, opened_state
 from server.servers import opened, settings
 
 CHUNK_BYTES = 10_000
@@ -35,7 +35,7 @@ class Running:
     ranking: grpc.aio.Channel
     admin: grpc.aio.Channel
     rollout_address: str
-    state: State
+    state: ServerState
 
     async def rank(self, message: RankRequest) -> RankResponse:
         answer: RankResponse = await RankingServiceStub(self.ranking).Rank(message, timeout=30)
@@ -48,7 +48,7 @@ class Running:
     async def stage(self, url: str | Path, expected: int = 1) -> rollout_pb2.Rollout:
         answer = await self.rollouts.Stage(
             rollout_pb2.StageRequest(
-                bundle_url=str(url), expected_generation=expected, idempotency_key=key()
+                bundle_url=str(url), expected_revision=expected, idempotency_key=key()
             ),
             timeout=60,
         )
@@ -58,18 +58,18 @@ class Running:
         source = rollout_pb2.ExpertSource(name=name, url=str(url))
         answer = await self.rollouts.Stage(
             rollout_pb2.StageRequest(
-                expert=source, expected_generation=expected, idempotency_key=key()
+                expert=source, expected_revision=expected, idempotency_key=key()
             ),
             timeout=60,
         )
         return answer.rollout
 
-    async def promote(self, generation: int, expected: int = 1) -> rollout_pb2.Rollout:
+    async def promote(self, revision: int, expected: int = 1) -> rollout_pb2.Rollout:
         """Without gates."""
         answer = await self.rollouts.Promote(
             rollout_pb2.PromoteRequest(
-                generation=generation,
-                expected_generation=expected,
+                revision=revision,
+                expected_revision=expected,
                 idempotency_key=key(),
                 without_gates=True,
                 reason="a test",
@@ -78,23 +78,23 @@ class Running:
         )
         return answer.rollout
 
-    async def roll_back(self, generation: int, expected: int) -> rollout_pb2.Rollout:
+    async def roll_back(self, revision: int, expected: int) -> rollout_pb2.Rollout:
         answer = await self.rollouts.Rollback(
             rollout_pb2.RollbackRequest(
-                generation=generation, expected_generation=expected, idempotency_key=key()
+                revision=revision, expected_revision=expected, idempotency_key=key()
             ),
             timeout=10,
         )
         return answer.rollout
 
     async def start_canary(
-        self, generation: int, percent: int, expected: int = 1, **gates: float
+        self, revision: int, percent: int, expected: int = 1, **gates: float
     ) -> rollout_pb2.Rollout:
         answer = await self.rollouts.StartCanary(
             rollout_pb2.StartCanaryRequest(
-                generation=generation,
+                revision=revision,
                 percent=percent,
-                expected_generation=expected,
+                expected_revision=expected,
                 idempotency_key=key(),
                 gates=rollout_pb2.GateSpec(**gates),  # type: ignore[arg-type]
             ),
@@ -102,13 +102,13 @@ class Running:
         )
         return answer.rollout
 
-    async def get(self, generation: int) -> rollout_pb2.Rollout:
-        answer = await self.rollouts.Get(rollout_pb2.GetRequest(generation=generation), timeout=10)
+    async def get(self, revision: int) -> rollout_pb2.Rollout:
+        answer = await self.rollouts.Get(rollout_pb2.GetRequest(revision=revision), timeout=10)
         return answer.rollout
 
-    async def all(self) -> rollout_pb2.Generations:
+    async def all(self) -> rollout_pb2.Revisions:
         answer = await self.rollouts.List(rollout_pb2.ListRequest(), timeout=10)
-        return answer.generations
+        return answer.revisions
 
 
 async def upload_of(

@@ -5,7 +5,7 @@ import pytest
 from rankloom_server.breaker import COOLDOWN_S, MAX_FAILURES, Breaker
 
 
-class Clock:
+class BreakerClock:
     now = 100.0
 
     def __call__(self) -> float:
@@ -13,11 +13,11 @@ class Clock:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> BreakerClock:
+    return BreakerClock()
 
 
-def opened(clock: Clock) -> Breaker:
+def opened(clock: BreakerClock) -> Breaker:
     breaker = Breaker(clock)
     for _ in range(MAX_FAILURES):
         assert breaker.allows()
@@ -25,11 +25,11 @@ def opened(clock: Clock) -> Breaker:
     return breaker
 
 
-def test_opens_after_failures_in_a_row(clock: Clock) -> None:
+def test_opens_after_failures_in_a_row(clock: BreakerClock) -> None:
     assert not opened(clock).allows()
 
 
-def test_a_success_between_keeps_it_closed(clock: Clock) -> None:
+def test_a_success_between_keeps_it_closed(clock: BreakerClock) -> None:
     breaker = Breaker(clock)
     for _ in range(3 * MAX_FAILURES):
         breaker.failed()
@@ -37,14 +37,14 @@ def test_a_success_between_keeps_it_closed(clock: Clock) -> None:
         assert breaker.allows()
 
 
-def test_lets_one_probe_through_per_cooldown(clock: Clock) -> None:
+def test_lets_one_probe_through_per_cooldown(clock: BreakerClock) -> None:
     breaker = opened(clock)
     for _ in range(3):  # also where a probe never ends
         clock.now += COOLDOWN_S
         assert [breaker.allows() for _ in range(3)] == [True, False, False]
 
 
-def test_a_probe_that_succeeds_closes_it(clock: Clock) -> None:
+def test_a_probe_that_succeeds_closes_it(clock: BreakerClock) -> None:
     breaker = opened(clock)
     clock.now += COOLDOWN_S
     assert breaker.allows()
@@ -52,7 +52,7 @@ def test_a_probe_that_succeeds_closes_it(clock: Clock) -> None:
     assert all(breaker.allows() for _ in range(3))
 
 
-def test_a_probe_that_fails_keeps_it_open_for_a_whole_cooldown(clock: Clock) -> None:
+def test_a_probe_that_fails_keeps_it_open_for_a_whole_cooldown(clock: BreakerClock) -> None:
     breaker = opened(clock)
     clock.now += COOLDOWN_S
     assert breaker.allows()

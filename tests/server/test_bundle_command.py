@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "bundle"
     (folder / WEIGHTS).parent.mkdir(parents=True)
     (folder / WEIGHTS).write_bytes(bytes(range(256)))
-    (folder / "gate.json").write_bytes(b"{}")
+    (folder / "router.json").write_bytes(b"{}")
     seal(folder, {})
     return folder
 

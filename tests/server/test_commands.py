@@ -30,7 +30,7 @@ from rankloom_server.loading import FeatureParts
 from server.rankings import rank, request
 from server.servers import failure_of, opened, settings
 
-PLANTED = "planted-secret"
+SYNTHETIC = "synthetic-secret"
 SERVE = [sys.executable, "-m", "rankloom", "serve"]
 
 
@@ -122,7 +122,7 @@ async def test_it_serves_features_until_a_signal(feature_folder: Path) -> None:
     async with serving("features", "--bundle", str(feature_folder)) as (process, address):
         async with grpc.aio.insecure_channel(address) as channel:
             answer = await FeatureServiceStub(channel).GetUserFeatures(request, timeout=10)
-            assert not answer.features[0].cold
+            assert not answer.features[0].cold_start
             health = health_pb2_grpc.HealthStub(channel)
             service = health_pb2.HealthCheckRequest(service="rankloom.v1.RankingService")
             failure = await failure_of(health.Check(service, timeout=10))
@@ -140,8 +140,8 @@ async def test_it_serves_rankings_until_a_signal_and_ends_the_call_in_flight(
     size = min(300, len(parts.own.provider.catalogue))
     async with serving("--bundle", str(served_folder)) as (process, address):
         async with grpc.aio.insecure_channel(address) as channel:
-            first = await rank(channel, request(parts, user_id=PLANTED))
-            assert first.generation.bundle_digest == parts.own.bundle.digest
+            first = await rank(channel, request(parts, user_id=SYNTHETIC))
+            assert first.revision.bundle_digest == parts.own.bundle.digest
             in_flight = [asyncio.create_task(rank(channel, request(parts, size))) for _ in range(3)]
             await asyncio.sleep(0.2)
             process.send_signal(signal.SIGTERM)
@@ -152,7 +152,7 @@ async def test_it_serves_rankings_until_a_signal_and_ends_the_call_in_flight(
     lines = [json.loads(line) for line in log.splitlines()]
     assert [line["event"] for line in lines] == ["call"] * 4 + ["stopped"]
     assert lines[-1]["all_ended"]
-    assert PLANTED.encode() not in log
+    assert SYNTHETIC.encode() not in log
 
 
 async def test_a_ranking_server_asks_a_feature_server(served_folder: Path, parts: Parts) -> None:
@@ -162,8 +162,8 @@ async def test_a_ranking_server_asks_a_feature_server(served_folder: Path, parts
         grpc.aio.insecure_channel(address) as channel,
     ):
         answer = await rank(channel, request(parts))
-        assert answer.rung == ranking_pb2.RUNG_EXACT_MIX
-        assert answer.weave.history_events > 0
+        assert answer.fallback_level == ranking_pb2.FALLBACK_LEVEL_EXACT_MIXTURE
+        assert answer.routing.history_events > 0
 
 
 def test_the_feature_server_loads_no_language_model() -> None:

@@ -30,7 +30,7 @@ from server.explanations import Hold, call, explain, request, stubborn, with_opt
 from server.rankings import candidates, ranking_channel
 from server.servers import Behaviour, behaving_server, failure_of, opened, settings
 
-PLANTED = "planted-secret"
+SYNTHETIC = "synthetic-secret"
 METHOD = "/rankloom.v1.RankingService/Explain"
 NOBODY_LISTENS = "127.0.0.1:1"
 Code = grpc.StatusCode
@@ -56,16 +56,16 @@ def options(**fields: object) -> dict[str, object]:
 
 BAD_FIELDS: dict[str, tuple[dict[str, object], str]] = {
     "no candidate": ({"candidate": None}, "candidate.item_id"),
-    "long title": (candidate(title=PLANTED * 100), "candidate.text.title"),
-    "unknown without text": ({"candidate": candidates([PLANTED])[0]}, "candidate.text.title"),
-    "year": (candidate(title=PLANTED, year=-1), "candidate.text.year"),
-    "user": ({"user_id": PLANTED * 100}, "user_id"),
-    "request id": ({"request_id": PLANTED * 100}, "request_id"),
-    "event time": (event(item_id=PLANTED, time=Timestamp(nanos=-1)), "history.events[0].time"),
+    "long title": (candidate(title=SYNTHETIC * 100), "candidate.text.title"),
+    "unknown without text": ({"candidate": candidates([SYNTHETIC])[0]}, "candidate.text.title"),
+    "year": (candidate(title=SYNTHETIC, year=-1), "candidate.text.year"),
+    "user": ({"user_id": SYNTHETIC * 100}, "user_id"),
+    "request id": ({"request_id": SYNTHETIC * 100}, "request_id"),
+    "event time": (event(item_id=SYNTHETIC, time=Timestamp(nanos=-1)), "history.events[0].time"),
     "max_tokens": (options(max_tokens=257), "options.max_tokens"),
     "temperature": (options(temperature=2.01), "options.temperature"),
     "temperature NaN": (options(temperature=np.nan), "options.temperature"),
-    "semantics": (options(semantics=99), "options.semantics"),
+    "fusion": (options(fusion=99), "options.fusion"),
 }
 
 
@@ -76,11 +76,11 @@ async def test_a_bad_field_is_refused_by_its_path(
     fields, field = BAD_FIELDS[name]
     failure = await failure_of(explain(channel, request(parts, **fields)))
     assert (failure.code, failure.field) == (Code.INVALID_ARGUMENT, field)
-    assert PLANTED not in failure.raw
+    assert SYNTHETIC not in failure.raw
     assert (await explain(channel, request(parts))).final.prompt_tokens
     log = capsys.readouterr().err
     assert '"code": "INVALID_ARGUMENT"' in log
-    assert PLANTED not in log
+    assert SYNTHETIC not in log
 
 
 async def test_a_missing_subject_is_refused(channel: grpc.aio.Channel) -> None:
@@ -107,7 +107,7 @@ async def test_no_flipped_byte_is_the_servers_fault(
     channel: grpc.aio.Channel, parts: Parts
 ) -> None:
     random = Random(21)
-    asked = options(max_tokens=2, temperature=1.0, seed=3, generation=1)
+    asked = options(max_tokens=2, temperature=1.0, seed=3, revision=1)
     fields = candidate(title="A Title", year=1999) | event(item_id="x") | asked
     good = request(parts, **fields).SerializeToString()
     codes = set()
@@ -139,8 +139,8 @@ async def test_a_deadline_that_is_too_short_is_exceeded(
 
 async def assert_refused(channel: grpc.aio.Channel, parts: Parts, reason: str) -> None:
     failure = await failure_of(explain(channel, request(parts)))
-    assert (failure.code, failure.reason) == (Code.FAILED_PRECONDITION, "DEGRADED_REFUSED")
-    assert failure.metadata == {"rung_reason": reason}
+    assert (failure.code, failure.reason) == (Code.FAILED_PRECONDITION, "FALLBACK_REFUSED")
+    assert failure.metadata == {"fallback_reason": reason}
 
 
 def spoiling(parts: Parts, spoil: Callable[[UserFeatures], object]) -> Behaviour:
@@ -157,7 +157,10 @@ def spoiling(parts: Parts, spoil: Callable[[UserFeatures], object]) -> Behaviour
 
 SPOILT: dict[str, tuple[Callable[[UserFeatures], object], str]] = {
     "vector": (lambda m: setattr(m, "vector", m.vector[:-4]), "VECTOR_INVALID"),
-    "epoch": (lambda m: setattr(m, "epoch", "other"), "EPOCH_MISMATCH"),
+    "feature_version": (
+        lambda m: setattr(m, "feature_version", "other"),
+        "FEATURE_VERSION_MISMATCH",
+    ),
     "tabular": (lambda m: m.ClearField("tabular"), "FEATURES_UNAVAILABLE"),
 }
 
@@ -195,21 +198,21 @@ async def test_a_failure_between_words_is_a_status(
 
     def fail_at_the_third_step() -> None:
         if decoder.num_read == 2:
-            raise MemoryError(PLANTED)
+            raise MemoryError(SYNTHETIC)
 
     decoder.before_read = fail_at_the_third_step
     async with ranking_channel(broken) as channel:
         stream = aiter(call(channel, request(parts)))
         assert (await anext(stream)).chunk.text
         failure = await failure_of(read_on(stream))
-        assert (failure.code, failure.reason) == (Code.FAILED_PRECONDITION, "DEGRADED_REFUSED")
-        assert failure.metadata == {"rung_reason": "ENGINE_FAILED"}
+        assert (failure.code, failure.reason) == (Code.FAILED_PRECONDITION, "FALLBACK_REFUSED")
+        assert failure.metadata == {"fallback_reason": "ENGINE_FAILED"}
         decoder.before_read = lambda: None
         assert (await explain(channel, request(parts))).text
     captured = capsys.readouterr()
     assert '"event": "engine_failed"' in captured.err
     assert '"code": "FAILED_PRECONDITION"' in captured.err
-    assert PLANTED not in captured.err + captured.out
+    assert SYNTHETIC not in captured.err + captured.out
 
 
 async def read_on(stream: AsyncIterator[object]) -> list[object]:
@@ -283,13 +286,13 @@ async def test_good_calls_leave_no_trace_of_the_user(
 ) -> None:
     texts = set()
     async with ranking_channel(stubborn(parts)[0]) as channel:
-        new = Candidate(item_id=PLANTED, text=ItemText(title=PLANTED, description=PLANTED))
+        new = Candidate(item_id=SYNTHETIC, text=ItemText(title=SYNTHETIC, description=SYNTHETIC))
         drawn = options(temperature=1.5, max_tokens=16)
-        for fields in ({"user_id": PLANTED}, event(item_id=PLANTED)):
+        for fields in ({"user_id": SYNTHETIC}, event(item_id=SYNTHETIC)):
             told = await explain(channel, request(parts, candidate=new, **fields, **drawn))
             texts.add(told.text)
     log = capsys.readouterr()
     lines = [json.loads(line) for line in log.err.splitlines()]
     assert [(line["code"], line["generated_tokens"]) for line in lines] == [("OK", 16)] * 2
-    assert PLANTED not in log.err + log.out
+    assert SYNTHETIC not in log.err + log.out
     assert not any(text in log.err for text in texts)

@@ -12,8 +12,8 @@ import grpc
 import pytest
 
 from rankloom import AsyncClient, ExplainOptions, Verdict
-from rankloom_adapters.generation import Generations, Traffic
-from rankloom_engine.explain import Wording
+from rankloom_adapters.revision import Revisions, Traffic
+from rankloom_engine.explain import SamplingParams
 from rankloom_engine.runner import EngineRunner
 from rankloom_features.events import Event
 from rankloom_features.provider import UserQuery
@@ -57,9 +57,9 @@ async def test_the_answer_is_whole(talkative: grpc.aio.Channel, parts: Parts) ->
     assert told.text
     assert all(told.texts)
     assert told.final.request_id == "r-1"
-    assert told.final.generation == ranked.generation
-    assert told.final.weave == ranked.weave
-    assert told.final.prompt_tokens > ranked.weave.history_events
+    assert told.final.revision == ranked.revision
+    assert told.final.routing == ranked.routing
+    assert told.final.prompt_tokens > ranked.routing.history_events
     assert told.final.generated_tokens == 64
     assert told.final.stop_reason == ranking_pb2.STOP_REASON_MAX_TOKENS
 
@@ -99,18 +99,18 @@ async def test_the_text_is_as_long_as_allowed(talkative: grpc.aio.Channel, parts
     assert longest.final.generated_tokens == 256
 
 
-async def test_semantics_are_heeded(channel: grpc.aio.Channel, parts: Parts) -> None:
-    message = with_options(parts, semantics=ranking_pb2.SEMANTICS_TOP1, max_tokens=1)
-    weave = (await explain(channel, message)).final.weave
-    assert [each.weight for each in weave.weights] == [1.0]
+async def test_fusion_are_heeded(channel: grpc.aio.Channel, parts: Parts) -> None:
+    message = with_options(parts, fusion=ranking_pb2.FUSION_TOP1, max_tokens=1)
+    routing = (await explain(channel, message)).final.routing
+    assert [each.weight for each in routing.weights] == [1.0]
 
 
 async def test_a_new_user_is_explained_by_the_global_expert(
     channel: grpc.aio.Channel, parts: Parts
 ) -> None:
     for fields in ({"user_id": "nobody"}, {"history": History()}):
-        weave = (await explain(channel, request(parts, **fields))).final.weave
-        assert (weave.route, weave.cold) == (ranking_pb2.ROUTE_GLOBAL, True)
+        routing = (await explain(channel, request(parts, **fields))).final.routing
+        assert (routing.route, routing.cold_start) == (ranking_pb2.ROUTE_GLOBAL, True)
 
 
 async def test_a_history_says_what_the_user_id_says(
@@ -132,14 +132,12 @@ async def test_an_item_that_the_catalogue_lacks_is_explained_by_its_text(
     assert final.verdict in (ranking_pb2.VERDICT_LIKED, ranking_pb2.VERDICT_DISLIKED)
 
 
-async def test_the_serving_generation_can_be_pinned(
-    channel: grpc.aio.Channel, parts: Parts
-) -> None:
-    assert (await explain(channel, with_options(parts, generation=1))).final.generation.number == 1
+async def test_the_serving_revision_can_be_pinned(channel: grpc.aio.Channel, parts: Parts) -> None:
+    assert (await explain(channel, with_options(parts, revision=1))).final.revision.number == 1
     for other in (0, 2):
-        failure = await failure_of(explain(channel, with_options(parts, generation=other)))
+        failure = await failure_of(explain(channel, with_options(parts, revision=other)))
         assert failure.code is grpc.StatusCode.NOT_FOUND
-        assert failure.reason == "GENERATION_UNKNOWN"
+        assert failure.reason == "REVISION_UNKNOWN"
 
 
 async def test_users_at_the_same_time_get_their_own_words(
@@ -174,13 +172,13 @@ async def test_the_sdk_reads_it(parts: Parts) -> None:
         AsyncClient(target, timeout_s=20.0) as client,
     ):
         ranking = await client.rank(item_ids(parts, 1), user=known_user(parts))
-        options = ExplainOptions(generation=ranking.generation.number)
+        options = ExplainOptions(revision=ranking.revision.number)
         stream = client.explain(item_ids(parts, 1)[0], user=known_user(parts), options=options)
         texts = [text async for text in stream]
         explanation = await stream.result()
     liked = ranking.items[0].probability >= 0.5
     assert explanation.verdict is (Verdict.LIKED if liked else Verdict.DISLIKED)
-    assert explanation.weave == ranking.weave
+    assert explanation.routing == ranking.routing
     assert explanation.text == "".join(texts) != ""
 
 
@@ -196,62 +194,62 @@ async def served_by(parts: Parts) -> AsyncIterator[Served]:
 
 def question(parts: Parts) -> ExplainQuery:
     user = UserQuery(known_user(parts), None, parts.own.provider.catalogue.items[:1])
-    return ExplainQuery(RankQuery("", user, allow_degraded=False), Wording(max_tokens=32))
+    return ExplainQuery(RankQuery("", user, allow_fallback=False), SamplingParams(max_tokens=32))
 
 
-def serving(*values: Served) -> Generations[Served]:
-    """Generations from 1 up, the first one active."""
-    generations: Generations[Served] = Generations()
+def serving(*values: Served) -> Revisions[Served]:
+    """Revisions from 1 up, the first one active."""
+    revisions: Revisions[Served] = Revisions()
     for number, value in enumerate(values, start=1):
-        generations.add(number, value)
-    generations.direct(Traffic(1))
-    return generations
+        revisions.add(number, value)
+    revisions.direct(Traffic(1))
+    return revisions
 
 
-async def test_one_generation_from_the_score_to_the_last_word(parts: Parts) -> None:
+async def test_one_revision_from_the_score_to_the_last_word(parts: Parts) -> None:
     async with served_by(stubborn(parts)[0]) as served:
-        generations = serving(served, replace(served, bundle_digest="second"))
+        revisions = serving(served, replace(served, bundle_digest="second"))
         released: list[Served] = []
-        pipeline = RankPipeline(generations, feature_share=0.5)
+        pipeline = RankPipeline(revisions, feature_share=0.5)
         told = pipeline.explain(question(parts), time.monotonic() + 30)
         await anext(told)
-        assert generations.num_leases(1) == 1
-        generations.direct(Traffic(2))
-        generations.retire(1, released.append)
+        assert revisions.num_leases(1) == 1
+        revisions.direct(Traffic(2))
+        revisions.retire(1, released.append)
         *_, last = [part async for part in told]
         assert isinstance(last, ExplainAnswer)
-        assert (last.generation, last.bundle_digest) == (1, "first")
+        assert (last.revision, last.bundle_digest) == (1, "first")
         assert released == [served]
 
 
 async def test_a_text_that_is_left_gives_back_its_lease_and_its_place(parts: Parts) -> None:
     async with served_by(stubborn(parts)[0]) as served:
-        generations = serving(served)
-        pipeline = RankPipeline(generations, feature_share=0.5)
+        revisions = serving(served)
+        pipeline = RankPipeline(revisions, feature_share=0.5)
         told = pipeline.explain(question(parts), time.monotonic() + 30)
         await anext(told)
         await told.aclose()
-        assert generations.num_leases(1) == 0
+        assert revisions.num_leases(1) == 0
         assert served.runner.num_waiting == 0
 
 
 async def test_a_users_ranking_and_words_come_from_one_arm_of_a_canary(parts: Parts) -> None:
     async with served_by(stubborn(parts)[0]) as served:
         second = replace(served, bundle_digest="second")
-        generations, found = serving(served, second), []
-        generations.direct(Traffic(1, canary=2, percent=50, salt="second"))
-        pipeline = RankPipeline(generations, feature_share=0.5)
+        revisions, found = serving(served, second), []
+        revisions.direct(Traffic(1, canary=2, percent=50, salt="second"))
+        pipeline = RankPipeline(revisions, feature_share=0.5)
         for user in ("ann", "bob", "cid", "dan", "eve", "fay", "gus", "hal"):
             item = parts.own.provider.catalogue.items[:1]
-            query = RankQuery("", UserQuery(user, None, item), allow_degraded=False)
+            query = RankQuery("", UserQuery(user, None, item), allow_fallback=False)
             ranked = await pipeline.rank(query, time.monotonic() + 30)
-            asked = ExplainQuery(query, Wording(max_tokens=2))
+            asked = ExplainQuery(query, SamplingParams(max_tokens=2))
             *_, told = [part async for part in pipeline.explain(asked, time.monotonic() + 30)]
             assert isinstance(told, ExplainAnswer)
             names = {1: "first", 2: "second"}
-            assert told.generation == ranked.generation
-            assert ranked.bundle_digest == told.bundle_digest == names[ranked.generation]
-            found.append(ranked.generation)
+            assert told.revision == ranked.revision
+            assert ranked.bundle_digest == told.bundle_digest == names[ranked.revision]
+            found.append(ranked.revision)
         assert set(found) == {1, 2}
 
 

@@ -20,9 +20,9 @@ from rankloom_proto.v1.features_pb2 import (
 )
 from rankloom_server.breaker import COOLDOWN_S, MAX_FAILURES
 from rankloom_server.errors import FeaturesUnavailableError
+from rankloom_server.fallback import FallbackReason
 from rankloom_server.feature_app import feature_server
 from rankloom_server.features import EmbeddedFeatures, RemoteFeatures, fault_of, space_of
-from rankloom_server.ladder import RungReason
 from rankloom_server.loading import FeatureParts
 from server.servers import Behaviour, behaving_server, opened, settings
 
@@ -95,7 +95,7 @@ async def test_a_service_that_comes_back_is_asked_again() -> None:
     async def behave(request: GetUserFeaturesRequest) -> GetUserFeaturesResponse:
         if is_ill:
             raise RuntimeError
-        return GetUserFeaturesResponse(features=[FeaturesMessage(epoch="back")])
+        return GetUserFeaturesResponse(features=[FeaturesMessage(feature_version="back")])
 
     async with asking(behave) as source:
         for _ in range(MAX_FAILURES):
@@ -104,7 +104,7 @@ async def test_a_service_that_comes_back_is_asked_again() -> None:
         assert await cause_of_failure(source, 10) == "breaker_open"
         await asyncio.sleep(COOLDOWN_S)
         for _ in range(2):
-            assert (await source.get(QUERY, 10)).epoch == "back"
+            assert (await source.get(QUERY, 10)).feature_version == "back"
 
 
 async def test_callers_in_a_hurry_do_not_open_the_breaker() -> None:
@@ -147,22 +147,28 @@ def transpose(message: FeaturesMessage) -> None:
     tabular.rows, tabular.columns = tabular.columns, tabular.rows
 
 
-WRONG_ANSWERS: dict[str, tuple[Callable[[FeaturesMessage], object], RungReason]] = {
-    "NaN": (lambda m: write_vector(m, [np.nan] * DIM), RungReason.VECTOR_INVALID),
-    "infinity": (lambda m: write_vector(m, [1, 1, 1, -np.inf]), RungReason.VECTOR_INVALID),
-    "too short": (lambda m: write_vector(m, [1] * (DIM - 1)), RungReason.VECTOR_INVALID),
-    "too long": (lambda m: write_vector(m, [1] * (DIM + 1)), RungReason.VECTOR_INVALID),
-    "none": (lambda m: m.ClearField("vector"), RungReason.VECTOR_INVALID),
-    "odd bytes": (lambda m: setattr(m, "vector", m.vector + b"\0"), RungReason.VECTOR_INVALID),
-    "epoch": (lambda m: setattr(m, "epoch", "other"), RungReason.EPOCH_MISMATCH),
-    "no epoch": (lambda m: m.ClearField("epoch"), RungReason.EPOCH_MISMATCH),
-    "no tabular": (lambda m: m.ClearField("tabular"), RungReason.FEATURES_UNAVAILABLE),
-    "a row short": (drop_a_row, RungReason.FEATURES_UNAVAILABLE),
-    "transposed": (transpose, RungReason.FEATURES_UNAVAILABLE),
-    "infinite tabular": (lambda m: write_tabular(m, np.inf), RungReason.FEATURES_UNAVAILABLE),
+WRONG_ANSWERS: dict[str, tuple[Callable[[FeaturesMessage], object], FallbackReason]] = {
+    "NaN": (lambda m: write_vector(m, [np.nan] * DIM), FallbackReason.VECTOR_INVALID),
+    "infinity": (lambda m: write_vector(m, [1, 1, 1, -np.inf]), FallbackReason.VECTOR_INVALID),
+    "too short": (lambda m: write_vector(m, [1] * (DIM - 1)), FallbackReason.VECTOR_INVALID),
+    "too long": (lambda m: write_vector(m, [1] * (DIM + 1)), FallbackReason.VECTOR_INVALID),
+    "none": (lambda m: m.ClearField("vector"), FallbackReason.VECTOR_INVALID),
+    "odd bytes": (lambda m: setattr(m, "vector", m.vector + b"\0"), FallbackReason.VECTOR_INVALID),
+    "feature_version": (
+        lambda m: setattr(m, "feature_version", "other"),
+        FallbackReason.FEATURE_VERSION_MISMATCH,
+    ),
+    "no feature_version": (
+        lambda m: m.ClearField("feature_version"),
+        FallbackReason.FEATURE_VERSION_MISMATCH,
+    ),
+    "no tabular": (lambda m: m.ClearField("tabular"), FallbackReason.FEATURES_UNAVAILABLE),
+    "a row short": (drop_a_row, FallbackReason.FEATURES_UNAVAILABLE),
+    "transposed": (transpose, FallbackReason.FEATURES_UNAVAILABLE),
+    "infinite tabular": (lambda m: write_tabular(m, np.inf), FallbackReason.FEATURES_UNAVAILABLE),
     "schema": (
         lambda m: setattr(m.tabular, "schema_digest", "other"),
-        RungReason.FEATURES_UNAVAILABLE,
+        FallbackReason.FEATURES_UNAVAILABLE,
     ),
 }
 

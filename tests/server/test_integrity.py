@@ -33,6 +33,6 @@ async def test_a_rotten_bundle_is_named_in_the_log(
     store.remove(digest)
     await integrity.check_next()
     loader.pool.release(served.runner)  # type: ignore[arg-type]
-    with pytest.raises(StopIteration):  # a seat that is given back twice is nobody's
+    with pytest.raises(StopIteration):  # a engine handle that is given back twice is nobody's
         loader.pool.release(served.runner)  # type: ignore[arg-type]
     await loader.close()

@@ -9,7 +9,7 @@ import pytest
 
 from rankloom_server import logs
 
-PLANTED = "planted-secret"
+SYNTHETIC = "synthetic-secret"
 
 
 def read_lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
@@ -19,31 +19,32 @@ def read_lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
 
 
 def test_a_line_has_what_was_noted(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.note(request_id="r", rung="EXACT_MIX")
+    logs.note(request_id="r", fallback_level="EXACT_MIXTURE")
     logs.write("call", code="OK")
     (line,) = read_lines(capsys)
     assert line.pop("timestamp")
     assert line == {
-        "event": "call", "level": "info", "request_id": "r", "rung": "EXACT_MIX", "code": "OK",
+        "event": "call", "level": "info", "request_id": "r",
+        "fallback_level": "EXACT_MIXTURE", "code": "OK",
     }  # fmt: skip
 
 
 def test_fields_that_are_not_on_the_list_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.note(user_id=PLANTED)
-    logs.write("call", title=PLANTED, history=[PLANTED])
-    assert PLANTED not in json.dumps(read_lines(capsys))
+    logs.note(user_id=SYNTHETIC)
+    logs.write("call", title=SYNTHETIC, history=[SYNTHETIC])
+    assert SYNTHETIC not in json.dumps(read_lines(capsys))
 
 
 def test_a_fault_tells_its_stack_but_not_its_text(capsys: pytest.CaptureFixture[str]) -> None:
     try:
-        raise KeyError(PLANTED)
+        raise KeyError(SYNTHETIC)
     except KeyError as error:
         error_id = logs.fault("internal_error", error)
     (line,) = read_lines(capsys)
     assert line["error_id"] == error_id
     assert line["exception"] == "KeyError"
     assert "test_a_fault_tells_its_stack" in str(line["stack"])
-    assert PLANTED not in json.dumps(line)
+    assert SYNTHETIC not in json.dumps(line)
 
 
 def test_a_fault_names_its_cause(capsys: pytest.CaptureFixture[str]) -> None:

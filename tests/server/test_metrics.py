@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rankloom_proto.v1.ranking_pb2 import RankRequest
 from rankloom_server.app import Parts, ranking_server
 from rankloom_server.errors import ListenError
-from rankloom_server.metrics import Metrics
+from rankloom_server.metrics import ServerMetrics
 from rankloom_server.rpc.lifecycle import RpcServer
 from server.rankings import rank, request
 from server.servers import failure_of, opened, settings
@@ -60,13 +60,16 @@ async def test_calls_and_memory_are_counted(server: RpcServer, parts: Parts) -> 
 
 
 def test_they_are_read_over_http() -> None:
-    metrics, port = Metrics(), free_port()
+    metrics, port = ServerMetrics(), free_port()
     metrics.count_call("Rank", "OK", 0.25)
     with metrics.exposed("127.0.0.1", port):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             families = text_string_to_metric_families(answer.read().decode())
         assert "rankloom_call_seconds" in {family.name for family in families}
-        with pytest.raises(ListenError, match=str(port)), Metrics().exposed("127.0.0.1", port):
+        with (
+            pytest.raises(ListenError, match=str(port)),
+            ServerMetrics().exposed("127.0.0.1", port),
+        ):
             pass
     with metrics.exposed("127.0.0.1", port):
         pass  # the port is free again
@@ -74,5 +77,5 @@ def test_they_are_read_over_http() -> None:
 
 def test_without_a_port_nothing_listens() -> None:
     before = threading.active_count()
-    with Metrics().exposed("127.0.0.1", None):
+    with ServerMetrics().exposed("127.0.0.1", None):
         assert threading.active_count() == before

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from rankloom_engine.explain import Wording
+from rankloom_engine.explain import SamplingParams
 from rankloom_features.catalogue import Catalogue, Item
 from rankloom_features.events import Event
 from rankloom_features.provider import UserQuery
@@ -13,10 +13,10 @@ from rankloom_features.wire import InvalidFieldError
 from rankloom_proto.v1.features_pb2 import Candidate, History
 from rankloom_proto.v1.features_pb2 import Event as EventMessage
 from rankloom_proto.v1.ranking_pb2 import (
-    SEMANTICS_EXACT_SUM,
-    SEMANTICS_PEFT_LINEAR,
-    SEMANTICS_TOP1,
-    SEMANTICS_UNSPECIFIED,
+    FUSION_EXACT_SUM,
+    FUSION_PEFT_LINEAR,
+    FUSION_TOP1,
+    FUSION_UNSPECIFIED,
     ExplainOptions,
     ExplainRequest,
     RankOptions,
@@ -24,16 +24,16 @@ from rankloom_proto.v1.ranking_pb2 import (
 )
 from rankloom_server.parse import (
     ExplainQuery,
+    Fusion,
     RankQuery,
-    Semantics,
-    check_semantics,
+    check_fusion,
     check_text,
     check_texts,
     parse_explain,
     parse_rank,
 )
 
-PLANTED = "planted-secret"
+SYNTHETIC = "synthetic-secret"
 
 
 def request(**fields: object) -> RankRequest:
@@ -50,14 +50,14 @@ def without_subject() -> RankRequest:
 
 
 REFUSED: dict[str, tuple[Callable[[], RankRequest], str]] = {
-    "long request id": (lambda: request(request_id=PLANTED * 10), "request_id"),
+    "long request id": (lambda: request(request_id=SYNTHETIC * 10), "request_id"),
     "no candidates": (lambda: request(candidates=[]), "candidates"),
     "501 candidates": (
         lambda: request(candidates=[Candidate(item_id=str(n)) for n in range(501)]),
         "candidates",
     ),
     "candidate twice": (
-        lambda: request(candidates=[Candidate(item_id=PLANTED)] * 2),
+        lambda: request(candidates=[Candidate(item_id=SYNTHETIC)] * 2),
         "candidates[1].item_id",
     ),
     "no subject": (without_subject, "subject"),
@@ -67,8 +67,8 @@ REFUSED: dict[str, tuple[Callable[[], RankRequest], str]] = {
         "history.events[0].item_id",
     ),
     "top_k 501": (lambda: options(top_k=501), "options.top_k"),
-    "unknown semantics": (lambda: options(semantics=99), "options.semantics"),
-    "negative semantics": (lambda: options(semantics=-1), "options.semantics"),
+    "unknown fusion": (lambda: options(fusion=99), "options.fusion"),
+    "negative fusion": (lambda: options(fusion=-1), "options.fusion"),
 }
 
 
@@ -79,57 +79,57 @@ def test_refuses_a_wrong_field_by_its_path(name: str) -> None:
         parse_rank(make())
     assert caught.value.field == field
     assert str(caught.value) == f"{field}: {caught.value.description}"
-    assert PLANTED not in str(caught.value)
+    assert SYNTHETIC not in str(caught.value)
 
 
-@pytest.mark.parametrize("semantics", list(Semantics))
-def test_only_peft_linear_needs_experts_of_one_rank(semantics: Semantics) -> None:
-    query = RankQuery("", UserQuery("u", None, (Item("a"),)), semantics=semantics)
-    check_semantics(query, (8, 8, 8))
-    if semantics is not Semantics.PEFT_LINEAR:
-        check_semantics(query, (8, 4))
+@pytest.mark.parametrize("fusion", list(Fusion))
+def test_only_peft_linear_needs_experts_of_one_rank(fusion: Fusion) -> None:
+    query = RankQuery("", UserQuery("u", None, (Item("a"),)), fusion=fusion)
+    check_fusion(query, (8, 8, 8))
+    if fusion is not Fusion.PEFT_LINEAR:
+        check_fusion(query, (8, 4))
         return
     with pytest.raises(InvalidFieldError, match="PEFT_LINEAR needs"):
-        check_semantics(query, (8, 4))
+        check_fusion(query, (8, 4))
 
 
 def test_a_bare_request_takes_the_defaults() -> None:
     user = UserQuery("u", None, (Item("a"),))
     assert parse_rank(request()) == RankQuery(
-        "", user, top_k=None, allow_degraded=True, allow_partial=False, generation=None
+        "", user, top_k=None, allow_fallback=True, allow_partial=False, revision=None
     )
 
 
 def test_options_are_read() -> None:
     message = options(
-        top_k=3, allow_degraded=False, allow_partial=True, semantics=SEMANTICS_TOP1, generation=7
+        top_k=3, allow_fallback=False, allow_partial=True, fusion=FUSION_TOP1, revision=7
     )
     message.request_id = "r" * 128
     query = parse_rank(message)
-    assert (query.top_k, query.allow_degraded, query.generation) == (3, False, 7)
+    assert (query.top_k, query.allow_fallback, query.revision) == (3, False, 7)
     assert query.allow_partial
-    assert (query.semantics, query.request_id) == (Semantics.TOP1, "r" * 128)
+    assert (query.fusion, query.request_id) == (Fusion.TOP1, "r" * 128)
 
 
 @pytest.mark.parametrize(
     ("wire", "expected"),
     [
-        (SEMANTICS_UNSPECIFIED, Semantics.EXACT_SUM),
-        (SEMANTICS_EXACT_SUM, Semantics.EXACT_SUM),
-        (SEMANTICS_PEFT_LINEAR, Semantics.PEFT_LINEAR),
-        (SEMANTICS_TOP1, Semantics.TOP1),
+        (FUSION_UNSPECIFIED, Fusion.EXACT_SUM),
+        (FUSION_EXACT_SUM, Fusion.EXACT_SUM),
+        (FUSION_PEFT_LINEAR, Fusion.PEFT_LINEAR),
+        (FUSION_TOP1, Fusion.TOP1),
     ],
 )
-def test_semantics_are_read(wire: int, expected: Semantics) -> None:
-    assert parse_rank(options(semantics=wire)).semantics is expected
+def test_fusion_are_read(wire: int, expected: Fusion) -> None:
+    assert parse_rank(options(fusion=wire)).fusion is expected
 
 
 def test_top_k_of_zero_is_all() -> None:
     assert parse_rank(options(top_k=0)).top_k is None
 
 
-def test_generation_zero_is_a_pin() -> None:
-    assert parse_rank(options(generation=0)).generation == 0
+def test_revision_zero_is_a_pin() -> None:
+    assert parse_rank(options(revision=0)).revision == 0
 
 
 def test_a_history_may_be_empty() -> None:
@@ -160,7 +160,7 @@ def explain_options(**fields: object) -> ExplainRequest:
 
 
 EXPLAIN_REFUSED: dict[str, tuple[ExplainRequest, str]] = {
-    "long request id": (explain_request(request_id=PLANTED * 10), "request_id"),
+    "long request id": (explain_request(request_id=SYNTHETIC * 10), "request_id"),
     "no candidate": (ExplainRequest(user_id="u"), "candidate.item_id"),
     "no subject": (ExplainRequest(candidate=Candidate(item_id="a")), "subject"),
     "empty user": (explain_request(user_id=""), "user_id"),
@@ -173,7 +173,7 @@ EXPLAIN_REFUSED: dict[str, tuple[ExplainRequest, str]] = {
     "temperature below": (explain_options(temperature=-0.001), "options.temperature"),
     "temperature infinite": (explain_options(temperature=math.inf), "options.temperature"),
     "temperature NaN": (explain_options(temperature=math.nan), "options.temperature"),
-    "unknown semantics": (explain_options(semantics=99), "options.semantics"),
+    "unknown fusion": (explain_options(fusion=99), "options.fusion"),
 }
 
 
@@ -183,24 +183,24 @@ def test_refuses_a_wrong_field_of_an_explanation_by_its_path(name: str) -> None:
     with pytest.raises(InvalidFieldError) as caught:
         parse_explain(message)
     assert caught.value.field == field
-    assert PLANTED not in str(caught.value)
+    assert SYNTHETIC not in str(caught.value)
 
 
 def test_a_bare_explanation_takes_the_defaults() -> None:
-    ranking = RankQuery("", UserQuery("u", None, (Item("a"),)), allow_degraded=False)
-    wording = Wording(max_tokens=64, temperature=0.0, seed=0)
-    assert parse_explain(explain_request()) == ExplainQuery(ranking, wording)
-    assert parse_explain(explain_options(max_tokens=0)).wording == wording
+    ranking = RankQuery("", UserQuery("u", None, (Item("a"),)), allow_fallback=False)
+    sampling = SamplingParams(max_tokens=64, temperature=0.0, seed=0)
+    assert parse_explain(explain_request()) == ExplainQuery(ranking, sampling)
+    assert parse_explain(explain_options(max_tokens=0)).sampling == sampling
 
 
 def test_options_of_an_explanation_are_read() -> None:
     message = explain_options(
-        max_tokens=256, temperature=2.0, seed=2**64 - 1, semantics=SEMANTICS_TOP1, generation=0
+        max_tokens=256, temperature=2.0, seed=2**64 - 1, fusion=FUSION_TOP1, revision=0
     )
     query = parse_explain(message, caller="c")
-    assert query.wording == Wording(max_tokens=256, temperature=2.0, seed=2**64 - 1)
-    assert query.ranking.semantics is Semantics.TOP1
-    assert (query.ranking.generation, query.ranking.caller) == (0, "c")
+    assert query.sampling == SamplingParams(max_tokens=256, temperature=2.0, seed=2**64 - 1)
+    assert query.ranking.fusion is Fusion.TOP1
+    assert (query.ranking.revision, query.ranking.caller) == (0, "c")
 
 
 def test_an_item_to_explain_that_nobody_knows_needs_a_title() -> None:

@@ -30,7 +30,7 @@ class SlowDecoder:
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
-        self.mixture, self.digest = decoder.mixture, decoder.digest
+        self.bank, self.digest = decoder.bank, decoder.digest
         self.pause_s = 0.0
 
     def warm_up_steps(self, max_tokens: int) -> Iterator[Callable[[], object]]:
@@ -57,7 +57,7 @@ async def ranked(channel: grpc.aio.Channel, parts: Parts, *, partial: bool) -> R
     return await rank(channel, request(parts, NUM, options=options), timeout_s=TIME_S)
 
 
-def priors(parts: Parts) -> dict[str, float]:
+def logits_of_trees(parts: Parts) -> dict[str, float]:
     ids = item_ids(parts, NUM)
     items = tuple(parts.own.provider.catalogue.items[:NUM])
     features = parts.own.provider.features(UserQuery(known_user(parts), None, items))
@@ -73,21 +73,27 @@ async def test_a_partial_answer_scores_the_likeliest(parts: Parts) -> None:
     assert rest
     assert [item.rank for item in answer.items] == list(range(1, NUM + 1))
     assert list(answer.items) == done + rest, "what was not scored comes last"
-    prior = priors(parts)
-    assert min(prior[item.item_id] for item in done) >= max(prior[i.item_id] for i in rest)
+    tree_logits = logits_of_trees(parts)
+    assert min(tree_logits[item.item_id] for item in done) >= max(
+        tree_logits[i.item_id] for i in rest
+    )
     assert [item.score for item in done] == sorted((i.score for i in done), reverse=True)
-    assert [item.score for item in rest] == pytest.approx([prior[i.item_id] for i in rest])
+    assert [item.score for item in rest] == pytest.approx([tree_logits[i.item_id] for i in rest])
     assert not any(item.probability for item in rest)
 
 
 async def test_with_nothing_scored_the_trees_order_all(parts: Parts) -> None:
     async with slow_channel(parts, pause_s=1.5 * TIME_S) as channel:
         answer = await ranked(channel, parts, partial=True)
-    prior = priors(parts)
+    tree_logits = logits_of_trees(parts)
     assert not any(item.scored or item.probability for item in answer.items)
-    best = sorted(prior, key=lambda name: -prior[name])
-    assert [prior[item.item_id] for item in answer.items] == [prior[name] for name in best]
-    assert [item.score for item in answer.items] == pytest.approx([prior[name] for name in best])
+    best = sorted(tree_logits, key=lambda name: -tree_logits[name])
+    assert [tree_logits[item.item_id] for item in answer.items] == [
+        tree_logits[name] for name in best
+    ]
+    assert [item.score for item in answer.items] == pytest.approx(
+        [tree_logits[name] for name in best]
+    )
 
 
 async def test_its_scores_are_those_of_a_whole_answer(parts: Parts) -> None:

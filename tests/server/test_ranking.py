@@ -41,9 +41,12 @@ async def channel(parts: Parts) -> AsyncIterator[grpc.aio.Channel]:
 async def test_the_answer_is_whole(channel: grpc.aio.Channel, parts: Parts) -> None:
     answer = await rank(channel, request(parts, request_id="r-1"))
     assert answer.request_id == "r-1"
-    assert answer.generation.number == 1
-    assert answer.generation.bundle_digest == parts.own.bundle.digest
-    assert (answer.rung, answer.rung_reason) == (ranking_pb2.RUNG_EXACT_MIX, 0)
+    assert answer.revision.number == 1
+    assert answer.revision.bundle_digest == parts.own.bundle.digest
+    assert (answer.fallback_level, answer.fallback_reason) == (
+        ranking_pb2.FALLBACK_LEVEL_EXACT_MIXTURE,
+        0,
+    )
     assert sorted(order(answer)) == sorted(item_ids(parts, 5))
     assert [item.rank for item in answer.items] == [1, 2, 3, 4, 5]
     assert [item.score for item in answer.items] == sorted(scores(answer).values(), reverse=True)
@@ -51,21 +54,21 @@ async def test_the_answer_is_whole(channel: grpc.aio.Channel, parts: Parts) -> N
 
 
 async def test_the_weave_is_told(channel: grpc.aio.Channel, parts: Parts) -> None:
-    weave = (await rank(channel, request(parts))).weave
-    gate = parts.engine.weaver.gate
-    mix = gate.mix(parts.own.provider.features(UserQuery(known_user(parts), None)).vector)
-    assert ranking_pb2.Route.Name(weave.route) == f"ROUTE_{mix.route.name}"
-    digests = dict(zip(gate.experts, parts.engine.weaver.expert_digests, strict=True))
+    routing = (await rank(channel, request(parts))).routing
+    router = parts.engine.weaver.router
+    mixture = router.route(parts.own.provider.features(UserQuery(known_user(parts), None)).vector)
+    assert ranking_pb2.Route.Name(routing.route) == f"ROUTE_{mixture.route.name}"
+    digests = dict(zip(router.experts, parts.engine.weaver.expert_digests, strict=True))
     expected = {
         name: pytest.approx(weight)
-        for name, weight in zip(gate.experts, mix.weights.tolist(), strict=True)
+        for name, weight in zip(router.experts, mixture.weights.tolist(), strict=True)
         if weight
     }
-    assert {each.expert: each.weight for each in weave.weights} == expected
-    assert all(each.digest == digests[each.expert] for each in weave.weights)
-    assert math.isclose(weave.entropy, mix.entropy)
-    assert weave.history_events > 0
-    assert not weave.cold
+    assert {each.expert: each.weight for each in routing.weights} == expected
+    assert all(each.digest == digests[each.expert] for each in routing.weights)
+    assert math.isclose(routing.entropy, mixture.entropy)
+    assert routing.history_events > 0
+    assert not routing.cold_start
 
 
 async def test_the_stages_are_timed(channel: grpc.aio.Channel, parts: Parts) -> None:
@@ -81,10 +84,10 @@ async def test_a_new_user_is_cold_but_not_degraded(
     fields: dict[str, object], channel: grpc.aio.Channel, parts: Parts
 ) -> None:
     answer = await rank(channel, request(parts, **fields))
-    assert answer.rung == ranking_pb2.RUNG_EXACT_MIX
-    assert (answer.weave.route, answer.weave.cold) == (ranking_pb2.ROUTE_GLOBAL, True)
-    assert [(each.expert, each.weight) for each in answer.weave.weights] == [("global", 1.0)]
-    assert answer.weave.history_events == 0
+    assert answer.fallback_level == ranking_pb2.FALLBACK_LEVEL_EXACT_MIXTURE
+    assert (answer.routing.route, answer.routing.cold_start) == (ranking_pb2.ROUTE_GLOBAL, True)
+    assert [(each.expert, each.weight) for each in answer.routing.weights] == [("global", 1.0)]
+    assert answer.routing.history_events == 0
 
 
 async def test_a_history_says_what_the_user_id_says(
@@ -95,7 +98,7 @@ async def test_a_history_says_what_the_user_id_says(
     by_id = await rank(channel, request(parts))
     by_history = await rank(channel, request(parts, history=history))
     assert scores(by_history) == pytest.approx(scores(by_id), abs=1e-4)
-    assert by_history.weave == by_id.weave
+    assert by_history.routing == by_id.routing
 
 
 async def test_an_item_that_the_catalogue_lacks_is_scored_by_its_text(
@@ -124,13 +127,13 @@ async def test_top_k_cuts_after_ranking(channel: grpc.aio.Channel, parts: Parts)
 
 
 async def test_top1_uses_the_largest_expert_alone(channel: grpc.aio.Channel, parts: Parts) -> None:
-    gate = parts.engine.weaver.gate
+    router = parts.engine.weaver.router
     vector = parts.own.provider.features(UserQuery(known_user(parts), None)).vector
-    largest = gate.experts[int(gate.mix(vector).weights.argmax())]
-    message = with_options(parts, semantics=ranking_pb2.SEMANTICS_TOP1)
+    largest = router.experts[int(router.route(vector).weights.argmax())]
+    message = with_options(parts, fusion=ranking_pb2.FUSION_TOP1)
     answer = await rank(channel, message)
-    assert [(each.expert, each.weight) for each in answer.weave.weights] == [(largest, 1.0)]
-    assert answer.rung == ranking_pb2.RUNG_EXACT_MIX
+    assert [(each.expert, each.weight) for each in answer.routing.weights] == [(largest, 1.0)]
+    assert answer.fallback_level == ranking_pb2.FALLBACK_LEVEL_EXACT_MIXTURE
 
 
 async def test_a_score_does_not_depend_on_the_others(
@@ -155,21 +158,19 @@ async def test_users_at_the_same_time_get_their_own_scores(
         assert scores(answer) == pytest.approx(expected, abs=1e-4)
 
 
-async def test_the_serving_generation_can_be_pinned(
-    channel: grpc.aio.Channel, parts: Parts
-) -> None:
-    assert (await rank(channel, with_options(parts, generation=1))).generation.number == 1
+async def test_the_serving_revision_can_be_pinned(channel: grpc.aio.Channel, parts: Parts) -> None:
+    assert (await rank(channel, with_options(parts, revision=1))).revision.number == 1
     for other in (0, 2):
-        failure = await failure_of(rank(channel, with_options(parts, generation=other)))
+        failure = await failure_of(rank(channel, with_options(parts, revision=other)))
         assert failure.code is grpc.StatusCode.NOT_FOUND
-        assert failure.reason == "GENERATION_UNKNOWN"
+        assert failure.reason == "REVISION_UNKNOWN"
 
 
 async def test_features_are_served_beside_rankings(channel: grpc.aio.Channel, parts: Parts) -> None:
     message = GetUserFeaturesRequest(users=[query_to_wire(UserQuery(known_user(parts), None))])
     answer = await FeatureServiceStub(channel).GetUserFeatures(message, timeout=10)
     vector = np.frombuffer(answer.features[0].vector, dtype="<f4")
-    assert vector.shape == (parts.engine.weaver.gate.dim,)
+    assert vector.shape == (parts.engine.weaver.router.dim,)
 
 
 async def test_health_stays_quick_while_scoring_runs(

@@ -25,8 +25,8 @@ from server.rankings import candidates, rank, ranking_channel, request, with_opt
 from server.servers import behaving_server, failure_of, opened, send_bytes
 from server.test_partial import slow_channel
 
-PLANTED = "planted-secret"
-MEGABYTE = PLANTED * 75_000
+SYNTHETIC = "synthetic-secret"
+MEGABYTE = SYNTHETIC * 75_000
 METHOD = "/rankloom.v1.RankingService/Rank"
 
 
@@ -51,18 +51,18 @@ def options(**fields: object) -> dict[str, object]:
 BAD_FIELDS: dict[str, tuple[dict[str, object], str]] = {
     "empty candidates": ({"candidates": []}, "candidates"),
     "501 candidates": ({"candidates": candidates([str(n) for n in range(501)])}, "candidates"),
-    "candidate twice": ({"candidates": candidates([PLANTED] * 2)}, "candidates[1].item_id"),
+    "candidate twice": ({"candidates": candidates([SYNTHETIC] * 2)}, "candidates[1].item_id"),
     "a megabyte of title": (candidate(title=MEGABYTE), "candidates[0].text.title"),
     "a megabyte of id": ({"candidates": candidates([MEGABYTE])}, "candidates[0].item_id"),
-    "unknown without text": ({"candidates": candidates([PLANTED])}, "candidates[0].text.title"),
-    "unknown without title": (candidate(description=PLANTED), "candidates[0].text.title"),
-    "year": (candidate(title=PLANTED, year=-1), "candidates[0].text.year"),
+    "unknown without text": ({"candidates": candidates([SYNTHETIC])}, "candidates[0].text.title"),
+    "unknown without title": (candidate(description=SYNTHETIC), "candidates[0].text.title"),
+    "year": (candidate(title=SYNTHETIC, year=-1), "candidates[0].text.year"),
     "user": ({"user_id": MEGABYTE}, "user_id"),
     "request id": ({"request_id": MEGABYTE}, "request_id"),
-    "time": (event(item_id=PLANTED, time=Timestamp(nanos=-1)), "history.events[0].time"),
+    "time": (event(item_id=SYNTHETIC, time=Timestamp(nanos=-1)), "history.events[0].time"),
     "event item": (event(item_id=MEGABYTE), "history.events[0].item_id"),
     "top_k": (options(top_k=501), "options.top_k"),
-    "unknown enum": (options(semantics=99), "options.semantics"),
+    "unknown enum": (options(fusion=99), "options.fusion"),
 }
 
 
@@ -73,11 +73,11 @@ async def test_a_bad_field_is_refused_by_its_path(
     fields, field = BAD_FIELDS[name]
     failure = await failure_of(rank(channel, request(parts, **fields)))
     assert (failure.code, failure.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
-    assert PLANTED not in failure.raw
+    assert SYNTHETIC not in failure.raw
     assert (await rank(channel, request(parts))).items
     log = capsys.readouterr().err
     assert '"code": "INVALID_ARGUMENT"' in log
-    assert PLANTED not in log
+    assert SYNTHETIC not in log
 
 
 async def test_a_missing_subject_is_refused(channel: grpc.aio.Channel) -> None:
@@ -99,7 +99,7 @@ async def test_no_flipped_byte_is_the_servers_fault(
 ) -> None:
     random = Random(20)
     fields = candidate(title="A Title", year=1999) | event(item_id="x", time=Timestamp(seconds=1))
-    good = request(parts, **fields, **options(top_k=3, generation=1)).SerializeToString()
+    good = request(parts, **fields, **options(top_k=3, revision=1)).SerializeToString()
     codes = set()
     for _ in range(300):
         payload = bytearray(good)
@@ -134,28 +134,28 @@ EXTREMES: dict[str, dict[str, object]] = {
 async def test_the_edge_of_what_is_allowed_is_served(
     name: str, channel: grpc.aio.Channel, parts: Parts
 ) -> None:
-    fields = {**EXTREMES[name], **options(allow_degraded=False)}
+    fields = {**EXTREMES[name], **options(allow_fallback=False)}
     answer = await rank(channel, request(parts, **fields))
-    assert answer.rung == ranking_pb2.RUNG_EXACT_MIX
+    assert answer.fallback_level == ranking_pb2.FALLBACK_LEVEL_EXACT_MIXTURE
     assert all(item.scored for item in answer.items)
 
 
 async def test_500_candidates_are_served(channel: grpc.aio.Channel, parts: Parts) -> None:
     many = [Candidate(item_id=str(n), text=ItemText(title=f"Film {n}")) for n in range(500)]
     answer = await rank(channel, request(parts, candidates=many))
-    assert answer.rung == ranking_pb2.RUNG_EXACT_MIX
+    assert answer.fallback_level == ranking_pb2.FALLBACK_LEVEL_EXACT_MIXTURE
     assert len(answer.items) == 500
 
 
 async def test_good_calls_leave_no_trace_of_the_user(
     channel: grpc.aio.Channel, parts: Parts, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    new = Candidate(item_id=PLANTED, text=ItemText(title=PLANTED, description=PLANTED))
-    for fields in ({"user_id": PLANTED}, event(item_id=PLANTED)):
+    new = Candidate(item_id=SYNTHETIC, text=ItemText(title=SYNTHETIC, description=SYNTHETIC))
+    for fields in ({"user_id": SYNTHETIC}, event(item_id=SYNTHETIC)):
         assert (await rank(channel, request(parts, candidates=[new], **fields))).items
     log = capsys.readouterr()
     assert '"code": "OK"' in log.err
-    assert PLANTED not in log.err + log.out
+    assert SYNTHETIC not in log.err + log.out
 
 
 @pytest.mark.parametrize("timeout_s", [1e-6, 1e-4])
@@ -205,4 +205,4 @@ async def test_a_caller_that_leaves_costs_nothing(channel: grpc.aio.Channel, par
     for call in calls:
         call.cancel()
     await asyncio.gather(*calls, return_exceptions=True)
-    assert (await rank(channel, with_options(parts, allow_degraded=False))).items
+    assert (await rank(channel, with_options(parts, allow_fallback=False))).items

@@ -37,16 +37,16 @@ async def test_a_bundle_is_staged_promoted_and_rolled_back(
     async with rolling_out(served_folder, tmp_path / "state") as server:
         first = await server.rank(request(parts))
         staged = await server.stage(other)
-        assert (staged.generation, state_name(staged), staged.loaded) == (2, "warmed", True)
-        assert (await server.rank(request(parts))).generation.number == 1
+        assert (staged.revision, state_name(staged), staged.loaded) == (2, "warmed", True)
+        assert (await server.rank(request(parts))).revision.number == 1
         assert state_name(await server.promote(2)) == "active"
         second = await server.rank(request(parts))
-        assert second.generation.number == 2
-        assert second.generation.bundle_digest == staged.bundle_digest
+        assert second.revision.number == 2
+        assert second.revision.bundle_digest == staged.bundle_digest
         assert scores(second) != scores(first)
         assert state_name(await server.roll_back(2, 2)) == "rolled_back"
         third = await server.rank(request(parts))
-        assert third.generation.number == 1
+        assert third.revision.number == 1
         assert scores(third) == pytest.approx(scores(first), abs=1e-5)
 
 
@@ -60,11 +60,11 @@ async def test_what_serves_comes_back_after_a_restart(
         before = await server.rank(request(parts))
     async with rolling_out(served_folder, tmp_path / "state") as server:
         after = await server.rank(request(parts))
-        assert after.generation == before.generation
+        assert after.revision == before.revision
         assert scores(after) == pytest.approx(scores(before), abs=1e-5)
         assert (await server.all()).active == 2
         await server.roll_back(2, 2)
-        assert (await server.rank(request(parts))).generation.number == 1
+        assert (await server.rank(request(parts))).revision.number == 1
 
 
 @pytest.mark.parametrize("by", ["weights", "alpha"])
@@ -80,12 +80,12 @@ async def test_one_expert_is_replaced_and_no_cache_remembers_the_old_one(
         before = [scores(await server.rank(cold)) for _ in range(2)]
         assert before[0] == pytest.approx(before[1], abs=1e-5), "with a kept prefix and without"
         staged = await server.stage_expert(expert, files)
-        await server.promote(staged.generation)
+        await server.promote(staged.revision)
         after = [scores(await server.rank(cold)) for _ in range(2)]
         assert max(abs(after[0][n] - before[0][n]) for n in after[0]) > 1e-3
         assert after[0] == pytest.approx(after[1], abs=1e-5)
         again = await server.stage(other, expected=2)
-        await server.promote(again.generation, expected=2)
+        await server.promote(again.revision, expected=2)
         assert scores(await server.rank(cold)) == pytest.approx(before[0], abs=1e-5)
 
 
@@ -97,12 +97,12 @@ async def test_the_files_may_come_with_the_call(
 
     async with rolling_out(served_folder, tmp_path / "state") as server:
         header = rollout_pb2.StageUploadHeader(
-            expert="global", expected_generation=1, idempotency_key="up"
+            expert="global", expected_revision=1, idempotency_key="up"
         )
         staged = (await server.rollouts.StageUpload(upload_of(header, files))).rollout
         assert state_name(staged) == "warmed"
         again = (await server.rollouts.StageUpload(upload_of(header, files))).rollout
-        assert again.generation == staged.generation
+        assert again.revision == staged.revision
         failure = await failure_of(server.rollouts.StageUpload(upload_of(header, others)))
         assert failure.reason == "KEY_REUSED", "the same key, and other bytes"
         by_url = await server.stage_expert("global", files)
@@ -120,12 +120,12 @@ async def test_an_expert_of_another_shape_is_refused_before_it_is_kept(
     async with rolling_out(served_folder, tmp_path / "state") as server:
         source = rollout_pb2.ExpertSource(name="global", url=str(files))
         message = rollout_pb2.StageRequest(
-            expert=source, expected_generation=1, idempotency_key=key()
+            expert=source, expected_revision=1, idempotency_key=key()
         )
         failure = await failure_of(server.rollouts.Stage(message))
         assert failure.reason == "BUNDLE_INVALID"
         assert ": shape (" in failure.raw
-        assert [each.generation for each in (await server.all()).rollouts] == [1]
+        assert [each.revision for each in (await server.all()).rollouts] == [1]
 
 
 async def test_watchers_take_no_places_of_those_who_change(
@@ -152,7 +152,7 @@ async def test_nothing_is_promoted_untried_unless_it_is_forced(
     async with rolling_out(served_folder, tmp_path / "state") as server:
         await server.stage(other)
         promotion = rollout_pb2.PromoteRequest(
-            generation=2, expected_generation=1, idempotency_key=key()
+            revision=2, expected_revision=1, idempotency_key=key()
         )
         failure = await failure_of(server.rollouts.Promote(promotion))
         assert failure.code is grpc.StatusCode.FAILED_PRECONDITION
@@ -175,7 +175,7 @@ async def test_a_canary_answers_its_share_always_the_same_users(
         rounds = []
         for _ in range(2):
             answers = [await server.rank(request(parts, 1, user_id=user)) for user in users]
-            rounds.append([answer.generation.number for answer in answers])
+            rounds.append([answer.revision.number for answer in answers])
         assert rounds[0] == rounds[1]
         assert set(rounds[0]) == {1, 2}
         judgement = (await server.get(2)).judgement
@@ -198,7 +198,7 @@ async def test_a_canary_that_ranks_otherwise_is_rolled_back(
         found = await server.get(2)
         assert state_name(found) == "rolled_back"
         assert "is the bound" in found.reason
-        assert (await server.rank(request(parts))).generation.number == 1
+        assert (await server.rank(request(parts))).revision.number == 1
 
 
 def slow(answer: Callable[..., Answer], seconds: float) -> Callable[..., Answer]:
@@ -220,7 +220,7 @@ async def test_a_canary_whose_answers_come_too_late_is_rolled_back(
         users = [f"user-{n}" for n in range(120)]
         answers = [await server.rank(request(parts, 2, user_id=user)) for user in users]
         seen = (await server.get(2)).judgement.num_trial
-        theirs = [u for u, a in zip(users, answers, strict=True) if a.generation.number == 2]
+        theirs = [u for u, a in zip(users, answers, strict=True) if a.revision.number == 2]
         with monkeypatch.context() as slowed:
             slowed.setattr(Decoder, "answer", slow(Decoder.answer, 0.15))
             for user in theirs:
@@ -246,7 +246,7 @@ async def test_the_same_bundle_passes_as_a_canary_and_is_promoted(
             await server.rank(request(parts, 2, user_id=f"user-{n}"))
         await _until_passed(server, 2)
         promotion = rollout_pb2.PromoteRequest(
-            generation=2, expected_generation=1, idempotency_key=key()
+            revision=2, expected_revision=1, idempotency_key=key()
         )
         assert state_name((await server.rollouts.Promote(promotion)).rollout) == "active"
 
@@ -258,15 +258,15 @@ async def test_a_shadow_compares_and_answers_nobody(
     async with rolling_out(served_folder, tmp_path / "state") as server:
         await server.stage(same)
         start = rollout_pb2.StartShadowRequest(
-            generation=2,
-            expected_generation=1,
+            revision=2,
+            expected_revision=1,
             idempotency_key=key(),
             gates=rollout_pb2.GateSpec(min_samples=20, max_latency_ratio=50.0),
         )
         await server.rollouts.StartShadow(start)
         for n in range(60):
             answer = await server.rank(request(parts, 3, user_id=f"user-{n}"))
-            assert answer.generation.number == 1
+            assert answer.revision.number == 1
             await asyncio.sleep(0.01)  # a shadow is ranked while nobody waits
         await _until_passed(server, 2)
         judgement = (await server.get(2)).judgement
@@ -281,7 +281,7 @@ async def test_a_shadow_ranks_no_more_than_its_share(
     async with rolling_out(served_folder, tmp_path / "state") as server:
         await server.stage(same)
         start = rollout_pb2.StartShadowRequest(
-            generation=2, percent=20, expected_generation=1, idempotency_key=key()
+            revision=2, percent=20, expected_revision=1, idempotency_key=key()
         )
         assert (await server.rollouts.StartShadow(start)).rollout.percent == 20
         for n in range(200):
@@ -294,9 +294,9 @@ async def test_a_shadow_ranks_no_more_than_its_share(
         assert (failure.code, failure.field) == (grpc.StatusCode.INVALID_ARGUMENT, "percent")
 
 
-async def _until_passed(server: Running, generation: int) -> None:
+async def _until_passed(server: Running, revision: int) -> None:
     for _ in range(100):
-        judgement = (await server.get(generation)).judgement
+        judgement = (await server.get(revision)).judgement
         if judgement.outcome == rollout_pb2.GATE_OUTCOME_PASSED:
             return
         await asyncio.sleep(0.05)
@@ -307,18 +307,18 @@ async def test_a_watcher_hears_of_every_change(served_folder: Path, tmp_path: Pa
     other = other_bundle(served_folder, tmp_path / "other")
     async with rolling_out(served_folder, tmp_path / "state") as server:
         stream = server.rollouts.Watch(rollout_pb2.WatchRequest(), timeout=30)
-        first = (await stream.read()).generations  # type: ignore[union-attr]
+        first = (await stream.read()).revisions  # type: ignore[union-attr]
         assert [state_name(each) for each in first.rollouts] == ["active"]
         await server.stage(other)
         await server.promote(2)
         states: list[list[str]] = []
         while not states or states[-1] != ["warmed", "active"]:
-            found = (await stream.read()).generations  # type: ignore[union-attr]
+            found = (await stream.read()).revisions  # type: ignore[union-attr]
             states.append([state_name(each) for each in found.rollouts])
         stream.cancel()
 
 
-async def test_two_generations_share_what_they_have_in_common(
+async def test_two_revisions_share_what_they_have_in_common(
     served_folder: Path, parts: Parts, tmp_path: Path
 ) -> None:
     files = expert_folder(served_folder, "global", tmp_path / "files", 2.0)
@@ -341,8 +341,8 @@ async def test_users_are_known_to_the_log_by_nothing(
     async with rolling_out(served_folder, tmp_path / "state") as server:
         await server.stage(other_bundle(served_folder, tmp_path / "other"))
         await server.start_canary(2, 50)
-        await server.rank(request(parts, user_id=f"{user}-planted"))
-    assert "planted" not in capsys.readouterr().err
+        await server.rank(request(parts, user_id=f"{user}-synthetic"))
+    assert "synthetic" not in capsys.readouterr().err
 
 
 async def test_an_expert_is_put_into_the_bundle_that_its_sender_knows(
@@ -354,9 +354,9 @@ async def test_an_expert_is_put_into_the_bundle_that_its_sender_knows(
         await server.promote(2)
         message = rollout_pb2.StageRequest(
             expert=rollout_pb2.ExpertSource(name="global", url=str(files)),
-            expected_generation=1,
+            expected_revision=1,
             idempotency_key=key(),
         )
         failure = await failure_of(server.rollouts.Stage(message))
-        assert (failure.code, failure.reason) == (grpc.StatusCode.ABORTED, "GENERATION_STALE")
+        assert (failure.code, failure.reason) == (grpc.StatusCode.ABORTED, "REVISION_STALE")
         assert failure.metadata == {"current": "2"}

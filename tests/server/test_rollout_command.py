@@ -59,14 +59,14 @@ async def test_every_action_says_what_it_came_to(server: Operated, other: Path) 
     ]
     assert [(each.code, each.err) for each in said] == [(0, "")] * len(said)
     assert [each.out for each in said] == [
-        f"generation 2: warmed, bundle {short}\n",
-        f"generation 2: shadow of 100 % of the requests, bundle {short}\n",
-        f"generation 2: canary of 10 % of the users, bundle {short}\n",
-        f"generation 2: rolled_back, bundle {short}\n",
-        f"generation 2: retired, bundle {short}\n",
-        f"generation 3: warmed, bundle {short}\n",
-        f"generation 3: active, bundle {short}\n",
-        f"generation 3: rolled_back, bundle {short}\n",
+        f"revision 2: warmed, bundle {short}\n",
+        f"revision 2: shadow of 100 % of the requests, bundle {short}\n",
+        f"revision 2: canary of 10 % of the users, bundle {short}\n",
+        f"revision 2: rolled_back, bundle {short}\n",
+        f"revision 2: retired, bundle {short}\n",
+        f"revision 3: warmed, bundle {short}\n",
+        f"revision 3: active, bundle {short}\n",
+        f"revision 3: rolled_back, bundle {short}\n",
     ]
 
 
@@ -80,7 +80,7 @@ async def test_the_list_is_a_table(
     lines = said.out.splitlines()
     first, second = (open_bundle(each).digest[:12] for each in (served_folder, other))
     cells = [re.split(r" {2,}", line.strip()) for line in lines[:3]]
-    head = "generation state share leases loaded bundle samples judgement finding"
+    head = "revision state share leases loaded bundle samples judgement finding"
     assert cells[0] == head.split()
     assert cells[1] == ["1", "active", "75 %", "0", "yes", first, "-", "-"]
     assert cells[2][:6] == ["2", "canary", "25 %", "0", "yes", second]
@@ -123,7 +123,7 @@ async def test_json_is_one_document(server: Operated, other: Path) -> None:
     canary = await server.rollout("canary", 2, "--percent", 10, "--json")
     found = await server.rollout("get", 2, "--json")
     listed = await server.rollout("list", "--json")
-    assert (staged.json["generation"], staged.json["state"]) == (2, "warmed")
+    assert (staged.json["revision"], staged.json["state"]) == (2, "warmed")
     assert staged.json["bundle_digest"] == open_bundle(other).digest
     assert canary.json["judgement"]["outcome"] == "no_data"
     assert found.json == canary.json == listed.json["rollouts"][1]
@@ -132,11 +132,11 @@ async def test_json_is_one_document(server: Operated, other: Path) -> None:
 
 
 async def test_a_bundle_that_cannot_be_served_is_quarantined(server: Operated, other: Path) -> None:
-    (other / "gate.json").write_bytes(b"{}")
+    (other / "router.json").write_bytes(b"{}")
     seal(other, {})
     said = await server.rollout("stage", other)
     assert (said.code, said.out) == (1, "")
-    assert said.err == "rankloom: generation 2 is quarantined: gate: unreadable\n"
+    assert said.err == "rankloom: revision 2 is quarantined: gate: unreadable\n"
     again = await server.rollout("stage", other, "--json")
     assert (again.code, again.json["state"]) == (1, "quarantined")
     listed = await server.rollout("list")
@@ -173,9 +173,7 @@ async def test_what_is_refused_says_why_and_what_to_do(server: Operated) -> None
         assert hint in "".join(hints), name
 
 
-async def test_an_untried_generation_needs_a_trial_or_a_reason(
-    server: Operated, other: Path
-) -> None:
+async def test_an_untried_revision_needs_a_trial_or_a_reason(server: Operated, other: Path) -> None:
     await server.rollout("stage", other)
     said = await server.rollout("promote", 2)
     assert said.code == 1
@@ -199,7 +197,7 @@ async def test_the_files_of_this_machine_are_sent(
     files = expert_folder(served_folder, "global", tmp_path / "files", 2.0)
     (files / "README.md").write_text("is not sent")
     expert = await server.rollout("stage", "--upload", "--expert", "global", files)
-    assert expert.out.startswith("generation 2: warmed, ")
+    assert expert.out.startswith("revision 2: warmed, ")
     by_path = await server.rollout("stage", "--expert", "global", files)
     assert by_path.out.partition("bundle")[2] == expert.out.partition("bundle")[2]
     (other / "notes.txt").write_text("no part of the bundle")
@@ -235,7 +233,7 @@ async def test_the_client_returns_values(server: Operated, other: Path) -> None:
         assert canary == await asyncio.to_thread(client.get, 2)
         with pytest.raises(PreconditionError) as stale:
             await asyncio.to_thread(client.promote, 2, expected=7)
-        assert (stale.value.reason, stale.value.current) == (ErrorReason.GENERATION_STALE, 1)
+        assert (stale.value.reason, stale.value.current) == (ErrorReason.REVISION_STALE, 1)
         assert stale.value.status == "ABORTED"
         listed = await asyncio.to_thread(client.list)
         assert (listed.active, listed.on_trial) == (1, 2)

@@ -95,7 +95,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> FailingDisk:
 async def _refusal(server: Running, **source: object) -> Failure | None:
     """How a staging was refused; None where it was not."""
     message = rollout_pb2.StageRequest(
-        expected_generation=1,
+        expected_revision=1,
         idempotency_key=key(),
         **source,  # type: ignore[arg-type]
     )
@@ -117,7 +117,7 @@ def _stagings(served: Path, folder: Path) -> dict[str, Stage]:
 
     async def upload(server: Running) -> Failure | None:
         header = rollout_pb2.StageUploadHeader(
-            expert="global", expected_generation=1, idempotency_key=key()
+            expert="global", expected_revision=1, idempotency_key=key()
         )
         messages = [message async for message in upload_of(header, files)]
 
@@ -142,12 +142,12 @@ def _stagings(served: Path, folder: Path) -> dict[str, Stage]:
 
 async def _live(server: Running) -> list[int]:
     rollouts = (await server.all()).rollouts
-    return [each.generation for each in rollouts if state_name(each) != "retired"]
+    return [each.revision for each in rollouts if state_name(each) != "retired"]
 
 
-async def _retire(server: Running, generation: int) -> None:
+async def _retire(server: Running, revision: int) -> None:
     message = rollout_pb2.RetireRequest(
-        generation=generation, expected_generation=1, idempotency_key=key()
+        revision=revision, expected_revision=1, idempotency_key=key()
     )
     await server.rollouts.Retire(message, timeout=10)
 
@@ -224,7 +224,7 @@ async def test_a_registry_that_cannot_be_written_refuses_changes_and_rankings_go
         failure = None
         for percent in range(1, 99):  # until the pages that are there are full
             message = rollout_pb2.StartCanaryRequest(
-                generation=2, expected_generation=1, idempotency_key=key() * 10, percent=percent
+                revision=2, expected_revision=1, idempotency_key=key() * 10, percent=percent
             )
             try:
                 await server.rollouts.StartCanary(message)
@@ -238,7 +238,7 @@ async def test_a_registry_that_cannot_be_written_refuses_changes_and_rankings_go
         )
         last = (await server.get(2)).percent
         assert 0 < last < percent, "the last share that was acknowledged"
-        assert (await server.rank(request(parts))).generation.number in (1, 2)
+        assert (await server.rank(request(parts))).revision.number in (1, 2)
         registry._db.execute(f"PRAGMA max_page_count={2 * pages}")  # room again
         assert state_name(await server.roll_back(2, 1)) == "rolled_back"
     async with rolling_out(served_folder, tmp_path / "state") as server:

@@ -1,4 +1,4 @@
-"""What generations share of an engine, what they do not, and what is let go."""
+"""What revisions share of an engine, what they do not, and what is let go."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def with_other_trees(bundle: Path, folder: Path) -> Path:
     return folder
 
 
-async def retire(server: Running, generation: int, expected: int) -> None:
+async def retire(server: Running, revision: int, expected: int) -> None:
     message = rollout_pb2.RetireRequest(
-        generation=generation, expected_generation=expected, idempotency_key=key()
+        revision=revision, expected_revision=expected, idempotency_key=key()
     )
     await server.rollouts.Retire(message, timeout=10)
 
@@ -75,7 +75,7 @@ async def test_another_base_has_a_decoder_of_its_own_which_goes_with_it(
         assert scores(await server.rank(request(parts))) == pytest.approx(second, abs=1e-5)
 
 
-async def test_what_generations_have_in_common_is_loaded_once(
+async def test_what_revisions_have_in_common_is_loaded_once(
     served_folder: Path, tmp_path: Path
 ) -> None:
     loader = ServedLoader(settings(bundle=served_folder))
@@ -100,7 +100,7 @@ async def test_experts_without_room_are_refused_until_there_is_some(
     async with rolling_out(served_folder, tmp_path / "state", expert_slots_mib=0) as server:
         message = rollout_pb2.StageRequest(
             expert=rollout_pb2.ExpertSource(name="global", url=str(files)),
-            expected_generation=1,
+            expected_revision=1,
             idempotency_key=key(),
         )
         failure = await failure_of(server.rollouts.Stage(message, timeout=30))
@@ -108,7 +108,7 @@ async def test_experts_without_room_are_refused_until_there_is_some(
             grpc.StatusCode.RESOURCE_EXHAUSTED,
             "NO_ROOM",
         )
-        assert "retire a generation" in failure.message
+        assert "retire a revision" in failure.message
         assert state_name(await server.get(2)) == "staged"
         await server.rank(request(parts))
         await retire(server, 2, 1)
@@ -129,7 +129,7 @@ async def test_a_server_with_keys_takes_signed_bundles_alone(
         sign(open_bundle(folder), read_private_key(private))
     async with rolling_out(own, tmp_path / "state", bundle_keys=(public,)) as server:
         message = rollout_pb2.StageRequest(
-            bundle_url=str(unsigned), expected_generation=1, idempotency_key=key()
+            bundle_url=str(unsigned), expected_revision=1, idempotency_key=key()
         )
         failure = await failure_of(server.rollouts.Stage(message, timeout=30))
         assert failure.reason == "SIGNATURE_INVALID"
@@ -137,7 +137,7 @@ async def test_a_server_with_keys_takes_signed_bundles_alone(
         expert = expert_folder(served_folder, "global", tmp_path / "files", 2.0)
         source = rollout_pb2.ExpertSource(name="global", url=str(expert))
         message = rollout_pb2.StageRequest(
-            expert=source, expected_generation=1, idempotency_key=key()
+            expert=source, expected_revision=1, idempotency_key=key()
         )
         failure = await failure_of(server.rollouts.Stage(message, timeout=30))
         assert failure.reason == "SIGNATURE_INVALID"
@@ -162,7 +162,7 @@ async def test_callers_without_the_token_change_and_see_nothing(
             assert "another-token" not in failure.raw
         right = (("authorization", "Bearer a-token-of-some-length"),)
         answer = await server.rollouts.List(rollout_pb2.ListRequest(), metadata=right)
-        assert answer.generations.active == 1
+        assert answer.revisions.active == 1
         stream = server.rollouts.StageUpload(iter(()))
         failure = await failure_of(stream)
         assert failure.code is grpc.StatusCode.UNAUTHENTICATED
@@ -173,7 +173,7 @@ async def test_an_upload_that_is_none_is_refused(
     what: str, served_folder: Path, tmp_path: Path
 ) -> None:
     header = rollout_pb2.StageUploadRequest(
-        header=rollout_pb2.StageUploadHeader(expected_generation=1, idempotency_key="k")
+        header=rollout_pb2.StageUploadHeader(expected_revision=1, idempotency_key="k")
     )
     chunk = rollout_pb2.StageUploadRequest(chunk=rollout_pb2.FileChunk(name="../x", data=b"x"))
     messages = {"nothing": [], "chunk first": [chunk]}.get(what, [header, chunk])
@@ -242,8 +242,8 @@ async def test_experts_that_were_read_once_come_back_without_the_disk(
     cold = EnginePool(Hardware(), EngineLimits(), room)
     with pytest.raises(BundleError, match="missing"):
         await cold.admit(bundles[0])
-    for seat in (again, stays):
-        pool.release(seat)
+    for handle in (again, stays):
+        pool.release(handle)
     for each in (pool, cold):
         each.check_integrity()
         await each.close()

@@ -1,4 +1,4 @@
-"""Explanations while generations come and go."""
+"""Explanations while revisions come and go."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from server.rollouts import expert_folder, key, other_bundle, rolling_out, state
 from server.servers import failure_of
 
 
-async def test_explanations_find_the_generation_of_their_ranking(
+async def test_explanations_find_the_revision_of_their_ranking(
     served_folder: Path, parts: Parts, tmp_path: Path
 ) -> None:
     other = other_bundle(served_folder, tmp_path / "other")
@@ -24,16 +24,14 @@ async def test_explanations_find_the_generation_of_their_ranking(
         await server.stage(other)
         await server.promote(2)
         pinned = request(parts)
-        pinned.options.generation = 1
-        assert (await server.rank(pinned)).generation.number == 1
-        retire = rollout_pb2.RetireRequest(
-            generation=1, expected_generation=2, idempotency_key=key()
-        )
+        pinned.options.revision = 1
+        assert (await server.rank(pinned)).revision.number == 1
+        retire = rollout_pb2.RetireRequest(revision=1, expected_revision=2, idempotency_key=key())
         assert state_name((await server.rollouts.Retire(retire)).rollout) == "retired"
         failure = await failure_of(server.rank(pinned))
         assert (failure.code, failure.reason) == (
             grpc.StatusCode.NOT_FOUND,
-            "GENERATION_UNKNOWN",
+            "REVISION_UNKNOWN",
         )
 
 
@@ -42,24 +40,24 @@ async def test_what_was_rolled_back_can_still_be_asked_why(
 ) -> None:
     other = other_bundle(served_folder, tmp_path / "other")
     question = explanations.request(parts)
-    question.options.generation = 2
+    question.options.revision = 2
     async with rolling_out(served_folder, tmp_path / "state", retire_s=4.0) as server:
         await server.stage(other)
         await server.promote(2)
         ranked = await server.rank(request(parts, 1))
-        assert ranked.generation.number == 2
+        assert ranked.revision.number == 2
         assert state_name(await server.roll_back(2, 2)) == "rolled_back"
-        assert (await server.rank(request(parts, 1))).generation.number == 1
+        assert (await server.rank(request(parts, 1))).revision.number == 1
         told = (await explanations.explain(server.ranking, question)).final
-        assert told.generation.number == 2
+        assert told.revision.number == 2
         assert told.score == pytest.approx(ranked.items[0].score, abs=1e-5)
         async with asyncio.timeout(20):
             while (await server.get(2)).loaded:
                 await asyncio.sleep(0.1)
         pinned = request(parts)
-        pinned.options.generation = 2
+        pinned.options.revision = 2
         failure = await failure_of(server.rank(pinned))
-        assert failure.reason == "GENERATION_UNKNOWN"
+        assert failure.reason == "REVISION_UNKNOWN"
 
 
 async def test_explanations_are_as_fresh_as_rankings(
@@ -72,11 +70,11 @@ async def test_explanations_are_as_fresh_as_rankings(
         await server.stage_expert("global", files)
         await server.promote(2)
         after = (await explanations.explain(server.ranking, question)).final
-        assert (before.generation.number, after.generation.number) == (1, 2)
+        assert (before.revision.number, after.revision.number) == (1, 2)
         assert abs(after.score - before.score) > 1e-3
         item = question.candidate.item_id
         ranked = scores(await server.rank(request(parts, 1, user_id="nobody")))
         assert after.score == pytest.approx(ranked[item], abs=1e-5)
-        question.options.generation = 1
+        question.options.revision = 1
         pinned = (await explanations.explain(server.ranking, question)).final
         assert pinned.score == pytest.approx(before.score, abs=1e-5)

@@ -1,4 +1,4 @@
-"""Four operators at once, whatever they ask for: one active generation, nothing lost."""
+"""Four operators at once, whatever they ask for: one active revision, nothing lost."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Wish:
     """
 
     verb: str
-    generation: int
+    revision: int
     percent: int
     stale: bool
     careful: bool
@@ -124,8 +124,8 @@ class Operators(RuleBasedStateMachine):
         self._start()
         after = self.runner.run(self.server.all())
         assert after.active == before.active
-        assert [(r.generation, r.state) for r in after.rollouts] == [
-            (r.generation, r.state) for r in before.rollouts
+        assert [(r.revision, r.state) for r in after.rollouts] == [
+            (r.revision, r.state) for r in before.rollouts
         ]
         self.runner.run(self._all_loaded())
 
@@ -141,17 +141,17 @@ class Operators(RuleBasedStateMachine):
     @invariant()
     def what_was_acknowledged_holds(self) -> None:
         found = self.runner.run(self.server.all())
-        states = {each.generation: state_name(each) for each in found.rollouts}
+        states = {each.revision: state_name(each) for each in found.rollouts}
         assert [number for number, state in states.items() if state == "active"] == [found.active]
         assert sum(state in ("shadow", "canary") for state in states.values()) <= 1
-        loaded = {each.generation for each in found.rollouts if each.loaded}
+        loaded = {each.revision for each in found.rollouts if each.loaded}
         held = {number for number, state in states.items() if state in HELD}
         assert held <= loaded
         assert {states[number] for number in loaded - held} <= {"rolled_back"}
         for each in self.acknowledged:
-            assert states[each.generation] in AFTER[state_name(each)]
+            assert states[each.revision] in AFTER[state_name(each)]
         ranked = self.runner.run(self.server.rank(_request()))
-        assert states[ranked.generation.number] in ("active", "canary")
+        assert states[ranked.revision.number] in ("active", "canary")
 
     def teardown(self) -> None:
         if hasattr(self, "stack"):
@@ -161,7 +161,7 @@ class Operators(RuleBasedStateMachine):
 
     async def _fulfil(self, wish: Wish, active: int) -> None:
         common = {
-            "expected_generation": active + 100 * wish.stale,
+            "expected_revision": active + 100 * wish.stale,
             "idempotency_key": key(),
         }
         try:
@@ -178,7 +178,7 @@ class Operators(RuleBasedStateMachine):
         self.done.add(wish.verb)
 
     async def _call(self, wish: Wish, common: dict[str, object]) -> rollout_pb2.Rollout:
-        stub, given = self.server.rollouts, {"generation": wish.generation, **common}
+        stub, given = self.server.rollouts, {"revision": wish.revision, **common}
         if wish.careful and wish.verb in ("shadow", "canary"):
             given["gates"] = rollout_pb2.GateSpec(min_samples=1 + wish.percent)
         match wish.verb:
@@ -200,14 +200,14 @@ class Operators(RuleBasedStateMachine):
                 retire = rollout_pb2.RetireRequest(**given)  # type: ignore[arg-type]
                 return (await stub.Retire(retire, timeout=10)).rollout
             case "get":
-                return await self.server.get(wish.generation)
+                return await self.server.get(wish.revision)
             case _:
                 return await self._look(wish)
 
     async def _stage(self, wish: Wish, common: dict[str, object]) -> rollout_pb2.Rollout:
         stub, name = self.server.rollouts, EXPERT if "expert" in wish.verb else ""
         folders = self.experts if name else self.folders
-        folder = folders[wish.generation % len(folders)]
+        folder = folders[wish.revision % len(folders)]
         if wish.verb.startswith("upload"):
             header = rollout_pb2.StageUploadHeader(expert=name, **common)  # type: ignore[arg-type]
             return (await stub.StageUpload(upload_of(header, folder), timeout=60)).rollout
@@ -217,15 +217,15 @@ class Operators(RuleBasedStateMachine):
         return (await stub.Stage(request, timeout=60)).rollout
 
     async def _look(self, wish: Wish) -> rollout_pb2.Rollout:
-        """What is seen beside changes is never without an active generation, nor with two."""
+        """What is seen beside changes is never without an active revision, nor with two."""
         if wish.verb == "list":
             seen = await self.server.all()
         else:
             stream = self.server.rollouts.Watch(rollout_pb2.WatchRequest(), timeout=30)
-            seen = (await stream.read()).generations  # type: ignore[union-attr]
+            seen = (await stream.read()).revisions  # type: ignore[union-attr]
             stream.cancel()
         active = [each for each in seen.rollouts if state_name(each) == "active"]
-        assert [each.generation for each in active] == [seen.active]
+        assert [each.revision for each in active] == [seen.active]
         return active[0]
 
 

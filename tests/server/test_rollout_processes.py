@@ -89,7 +89,7 @@ async def test_rollouts_need_a_state(
 async def _stage(rollouts: str, url: str) -> None:
     async with grpc.aio.insecure_channel(rollouts) as channel:
         message = rollout_pb2.StageRequest(
-            bundle_url=url, expected_generation=1, idempotency_key=key()
+            bundle_url=url, expected_revision=1, idempotency_key=key()
         )
         await RolloutServiceStub(channel).Stage(message)
 
@@ -125,22 +125,22 @@ async def _operate(address: str, experts: list[Path], acknowledged: list[int]) -
             source = rollout_pb2.ExpertSource(name="global", url=str(experts[turn % len(experts)]))
             staged = await stub.Stage(
                 rollout_pb2.StageRequest(
-                    expert=source, expected_generation=active, idempotency_key=key() + address
+                    expert=source, expected_revision=active, idempotency_key=key() + address
                 )
             )
             await stub.Promote(
                 rollout_pb2.PromoteRequest(
-                    generation=staged.rollout.generation,
-                    expected_generation=active,
+                    revision=staged.rollout.revision,
+                    expected_revision=active,
                     idempotency_key=key() + address,
                     without_gates=True,
                 )
             )
-            acknowledged.append(staged.rollout.generation)
+            acknowledged.append(staged.rollout.revision)
             await stub.Retire(
                 rollout_pb2.RetireRequest(
-                    generation=active,
-                    expected_generation=acknowledged[-1],
+                    revision=active,
+                    expected_revision=acknowledged[-1],
                     idempotency_key=key() + address,
                 )
             )
@@ -162,10 +162,10 @@ async def test_a_killed_server_serves_again_what_was_acknowledged(
             ):
                 answer = await rank(channel, request(parts))
                 listed = await RolloutServiceStub(admin).List(rollout_pb2.ListRequest())
-            active = listed.generations.active
+            active = listed.revisions.active
             # The next promotion may have been written, and its answer lost.
-            assert answer.generation.number == active >= acknowledged[-1]
-            states = [state_name(each) for each in listed.generations.rollouts]
+            assert answer.revision.number == active >= acknowledged[-1]
+            states = [state_name(each) for each in listed.revisions.rollouts]
             assert states.count("active") == 1
             acknowledged.append(active)
             operator = asyncio.create_task(_operate(rollouts, experts, acknowledged))

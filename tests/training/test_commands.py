@@ -9,7 +9,7 @@ import pytest
 
 from rankloom.cli import main
 from rankloom_features.export import ExportError
-from rankloom_training.commands import Command
+from rankloom_training.commands import TrainingCommand
 from rankloom_training.serving import ServerStartError
 from training.logs import write_csv
 
@@ -97,10 +97,10 @@ def test_an_error_that_is_a_defect_is_not_hidden(kind: type[Exception]) -> None:
         raising(kind("a defect")).run(None)  # type: ignore[arg-type]
 
 
-def raising(error: Exception) -> Command:
+def raising(error: Exception) -> TrainingCommand:
     """A command that ends in an error."""
 
     def run(_: object) -> int:
         raise error
 
-    return Command("it", "", lambda _: None, run)
+    return TrainingCommand("it", "", lambda _: None, run)

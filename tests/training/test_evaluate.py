@@ -12,7 +12,7 @@ from rich.console import Console
 from rankloom_adapters.bundle import open_bundle
 from rankloom_training import reporting
 from rankloom_training.data import Dataset, load_dataset
-from rankloom_training.evaluate import ProtocolError, Scored, report, score_test
+from rankloom_training.evaluate import ProtocolError, ScoredRows, report, score_test
 from rankloom_training.visibility import Protocol
 
 KEYS = ["served", "cf", "lightgbm", "global", "fused"]
@@ -28,13 +28,13 @@ def dataset(small_data: Path) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def scored(served_folder: Path, dataset: Dataset) -> Scored:
+def scored(served_folder: Path, dataset: Dataset) -> ScoredRows:
     bundle = open_bundle(served_folder)
     return score_test(bundle, dataset, Protocol.P1, through_grpc=False, on_step=quiet)
 
 
 def test_scores_through_grpc_equal_those_in_the_process(
-    served_folder: Path, dataset: Dataset, scored: Scored
+    served_folder: Path, dataset: Dataset, scored: ScoredRows
 ) -> None:
     bundle = open_bundle(served_folder)
     served = score_test(bundle, dataset, Protocol.P1, through_grpc=True, on_step=quiet)
@@ -42,14 +42,14 @@ def test_scores_through_grpc_equal_those_in_the_process(
     assert np.abs(served.scores["served"] - scored.scores["served"]).max() <= 1e-5
 
 
-def test_every_test_row_is_scored_once(dataset: Dataset, scored: Scored) -> None:
+def test_every_test_row_is_scored_once(dataset: Dataset, scored: ScoredRows) -> None:
     assert np.array_equal(np.sort(scored.rows), np.flatnonzero(dataset.log.split == 2))
     assert list(scored.scores) == KEYS
     assert all(np.isfinite(score).all() for score in scored.scores.values())
 
 
 def test_the_report_has_its_keys_as_json_and_as_a_plot(
-    served_folder: Path, scored: Scored, tmp_path: Path
+    served_folder: Path, scored: ScoredRows, tmp_path: Path
 ) -> None:
     found = report(scored, Protocol.P1, open_bundle(served_folder))
     reporting.write_json(found, {}, tmp_path / "report.json")
@@ -64,7 +64,7 @@ def test_the_report_has_its_keys_as_json_and_as_a_plot(
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_tables_name_the_rows_and_the_protocol(served_folder: Path, scored: Scored) -> None:
+def test_the_tables_name_the_rows_and_the_protocol(served_folder: Path, scored: ScoredRows) -> None:
     console = Console(record=True, width=160)
     found = report(scored, Protocol.P1, open_bundle(served_folder))
     reporting.show(console, found, {})

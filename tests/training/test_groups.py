@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rankloom_adapters.gate import GLOBAL, Route, group_of
-from rankloom_training.groups import GroupError, check_groups, fit_gate
+from rankloom_adapters.router import GLOBAL, Route, group_of
+from rankloom_training.groups import GroupError, check_groups, fit_router
 
 DIM = 6
 
@@ -21,48 +21,48 @@ def clusters(sizes: tuple[int, ...], seed: int = 0) -> tuple[np.ndarray, np.ndar
 @pytest.mark.parametrize("sizes", [(30, 30), (80, 20), (30, 30, 30)])
 def test_clear_clusters_are_found_and_route_to_themselves(sizes: tuple[int, ...]) -> None:
     vectors, own = clusters(sizes)
-    gate = fit_gate(vectors, len(sizes), 0)
-    assert gate.experts == (*(f"group-{n}" for n in range(len(sizes))), GLOBAL)
-    found = group_of(vectors, gate.centre, gate.centroids)
+    router = fit_router(vectors, len(sizes), 0)
+    assert router.experts == (*(f"group-{n}" for n in range(len(sizes))), GLOBAL)
+    found = group_of(vectors, router.centre, router.centroids)
     assert len(set(zip(own.tolist(), found.tolist(), strict=True))) == len(sizes)
     for vector, group in zip(vectors, found, strict=True):
-        mix = gate.mix(vector)
-        assert mix.route is Route.SINGLE
-        assert mix.weights.argmax() == group
-    for number, centroid in enumerate(gate.centroids):
+        mixture = router.route(vector)
+        assert mixture.route is Route.SINGLE
+        assert mixture.weights.argmax() == group
+    for number, centroid in enumerate(router.centroids):
         assert centroid == pytest.approx(vectors[found == number].mean(axis=0), rel=1e-6)
-    assert gate.centre == pytest.approx(vectors.mean(axis=0), rel=1e-6)
+    assert router.centre == pytest.approx(vectors.mean(axis=0), rel=1e-6)
 
 
 def test_the_same_seed_gives_the_same_gate() -> None:
     vectors, _ = clusters((20, 20, 20))
-    assert fit_gate(vectors, 3, 1).to_bytes() == fit_gate(vectors, 3, 1).to_bytes()
+    assert fit_router(vectors, 3, 1).to_bytes() == fit_router(vectors, 3, 1).to_bytes()
 
 
 def test_users_without_a_vector_are_left_out() -> None:
     vectors, _ = clusters((20, 20))
     with_zeros = np.concatenate([vectors, np.zeros((50, DIM), np.float32)])
-    assert fit_gate(with_zeros, 2, 0).to_bytes() == fit_gate(vectors, 2, 0).to_bytes()
+    assert fit_router(with_zeros, 2, 0).to_bytes() == fit_router(vectors, 2, 0).to_bytes()
 
 
 def test_too_few_users_are_refused() -> None:
     vectors, _ = clusters((2, 1))
     with pytest.raises(GroupError, match="3 users"):
-        fit_gate(vectors, 4, 0)
+        fit_router(vectors, 4, 0)
     with pytest.raises(GroupError, match="0 users"):
-        fit_gate(np.zeros((9, DIM), np.float32), 2, 0)
+        fit_router(np.zeros((9, DIM), np.float32), 2, 0)
 
 
 def test_a_group_of_hardly_anybody_is_refused() -> None:
     vectors, _ = clusters((200, 200, 1))
     with pytest.raises(GroupError, match="fewer groups"):
-        fit_gate(vectors, 3, 0)
+        fit_router(vectors, 3, 0)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_users_that_are_all_alike_are_refused() -> None:
     with pytest.raises(GroupError):
-        fit_gate(np.ones((30, DIM), np.float32), 3, 0)
+        fit_router(np.ones((30, DIM), np.float32), 3, 0)
 
 
 @pytest.mark.parametrize(("num", "users"), [(2, 2), (50, 50), (2, 9999)])
@@ -79,4 +79,4 @@ def test_groups_that_cannot_be_are_refused_early(num: int, users: int) -> None:
 @pytest.mark.parametrize("num", [1, 0, -1])
 def test_fewer_than_two_groups_are_refused(num: int) -> None:
     with pytest.raises(GroupError):
-        fit_gate(clusters((9, 9))[0], num, 0)
+        fit_router(clusters((9, 9))[0], num, 0)

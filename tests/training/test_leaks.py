@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rankloom_features.encoder import pad_events
 from rankloom_features.events import History
 from rankloom_training.data import Dataset, Interactions, Split
-from rankloom_training.trees import HeldOutFeatures, Table
+from rankloom_training.trees import FeatureTable, HeldOutFeatures
 from rankloom_training.visibility import Protocol, View, scoring_view, training_views
 from training.logs import hidden_under_p0, relabelled, without
 
@@ -51,12 +51,12 @@ def same(one: History, other: History) -> bool:
     return one.index.tolist() == other.index.tolist() and one.liked.tolist() == other.liked.tolist()
 
 
-def table_of(features: HeldOutFeatures, view: View, rows: NDArray[np.int64]) -> Table:
+def table_of(features: HeldOutFeatures, view: View, rows: NDArray[np.int64]) -> FeatureTable:
     """The features of some rows as ``view`` lets them see; collaborative logits are left out."""
     return features.table(View(rows, view.cutoff), np.zeros(len(rows), np.float32))
 
 
-def differing(one: Table, other: Table) -> int:
+def differing(one: FeatureTable, other: FeatureTable) -> int:
     """Rows whose features differ by more than the noise of two factorisations."""
     close = np.isclose(one.features, other.features, rtol=0, atol=NOISE, equal_nan=True)
     return int((~close.all(axis=1)).sum())

@@ -11,7 +11,7 @@ import pytest
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle, open_bundle
 from rankloom_adapters.calibration import Calibration
-from rankloom_adapters.gate import GLOBAL, Gate
+from rankloom_adapters.router import GLOBAL, Router
 from rankloom_engine.loading import load_expert
 from rankloom_features.events import EventLog
 from rankloom_training.data import load_dataset
@@ -26,21 +26,21 @@ def test_the_metadata_say_how_it_was_made(bundle: Bundle, small_data: Path) -> N
     dataset = load_dataset(small_data)
     encoder = bundle.read(parts.ENCODER)
     assert bundle.metadata["protocol"] == "p1"
-    assert bundle.metadata["epoch"] == hashlib.sha256(encoder).hexdigest()
+    assert bundle.metadata["feature_version"] == hashlib.sha256(encoder).hexdigest()
     assert bundle.metadata["num_users"] == dataset.log.num_users
     assert bundle.metadata["num_items"] == len(dataset.catalogue)
     assert 0.5 < bundle.metadata["validation"]["auc"] < 1.0
 
 
 def test_the_gate_names_the_experts_that_are_there(bundle: Bundle) -> None:
-    gate = Gate.from_bytes(bundle.read(parts.GATE))
-    assert set(gate.experts) == set(bundle.experts()) >= {GLOBAL}
+    router = Router.from_bytes(bundle.read(parts.ROUTER))
+    assert set(router.experts) == set(bundle.experts()) >= {GLOBAL}
 
 
 def test_groups_that_learned_nothing_clear_keep_the_global_expert(bundle: Bundle) -> None:
     """A handful of validation rows cannot show that an expert is better."""
-    gate = Gate.from_bytes(bundle.read(parts.GATE))
-    assert len({load_expert(bundle, name).digest for name in gate.experts}) == 1
+    router = Router.from_bytes(bundle.read(parts.ROUTER))
+    assert len({load_expert(bundle, name).digest for name in router.experts}) == 1
 
 
 def test_scores_are_calibrated_on_the_validation_rows(bundle: Bundle) -> None:

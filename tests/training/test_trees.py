@@ -10,8 +10,8 @@ from rankloom_features.tabular import COLLABORATIVE
 from rankloom_training.data import Dataset, Split
 from rankloom_training.trees import (
     FACTOR_RANK,
+    FeatureTable,
     HeldOutFeatures,
-    Table,
     fit_ranker,
     item_statistics,
     joined,
@@ -23,12 +23,12 @@ from training.logs import random_log
 NAMES = ("item_mean", "noise")
 
 
-def table_of(seed: int, num_users: int = 20, rows_each: int = 40) -> Table:
+def table_of(seed: int, num_users: int = 20, rows_each: int = 40) -> FeatureTable:
     """Rows whose first column decides the label, one user after the other."""
     random = np.random.default_rng(seed)
     user = np.repeat(np.arange(num_users), rows_each)
     features = random.random((len(user), 2)).astype(np.float32)
-    return Table(features, random.random(len(user)) < features[:, 0], user)
+    return FeatureTable(features, random.random(len(user)) < features[:, 0], user)
 
 
 def test_counts_and_means_are_those_of_the_rows() -> None:
@@ -112,7 +112,7 @@ def test_a_users_own_labels_do_not_move_the_users_out_of_fold_logits() -> None:
     fold = np.random.default_rng(0).integers(0, 5, 20)
     logits = out_of_fold_logits(train, valid, NAMES, fold)
     own = fold[train.user] == fold[0]
-    turned = Table(train.features, train.label ^ own, train.user)
+    turned = FeatureTable(train.features, train.label ^ own, train.user)
     after = out_of_fold_logits(turned, valid, NAMES, fold)
     assert after[own].tolist() == logits[own].tolist()
     assert after[~own].tolist() != logits[~own].tolist()

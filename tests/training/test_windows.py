@@ -83,7 +83,7 @@ def check_candidate(
     alone = builder.candidate(candidate, inputs.vector[place], inputs.tabular[place])
     assert part(packed, own) == whole(alone)
     assert window.label[number] == log.liked[row]
-    assert window.prior[number] == np.float32(inputs.prior[place])
+    assert window.tree_logits[number] == np.float32(inputs.tree_logits[place])
 
 
 def test_each_row_stands_in_one_window_and_sees_what_it_sees_alone(

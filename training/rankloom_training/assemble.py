@@ -9,7 +9,7 @@ from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import expert_part
 from rankloom_adapters.calibration import Calibration
 from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE
-from rankloom_adapters.gate import GLOBAL, Gate
+from rankloom_adapters.router import GLOBAL, Router
 from rankloom_features.events import Event, EventLog
 from rankloom_training.data import Dataset
 
@@ -43,15 +43,15 @@ def _parts(work: Path) -> dict[str, Path]:
     for part in (parts.ENCODER, parts.ITEM_VECTORS):
         made[part] = work / "collaborative" / Path(part).name
     made[parts.PROJECTOR] = work / "global" / parts.PROJECTOR
-    made[parts.GATE] = work / "groups" / parts.GATE
+    made[parts.ROUTER] = work / "groups" / parts.ROUTER
     return made
 
 
 def _experts(work: Path) -> dict[str, Path]:
-    gate = Gate.from_bytes((work / "groups" / parts.GATE).read_bytes())
-    stage = {name: work / ("global" if name == GLOBAL else "groups") for name in gate.experts}
+    router = Router.from_bytes((work / "groups" / parts.ROUTER).read_bytes())
+    stage = {name: work / ("global" if name == GLOBAL else "groups") for name in router.experts}
     return {
         expert_part(name, file): stage[name] / name / file
-        for name in gate.experts
+        for name in router.experts
         for file in (CONFIG_FILE, WEIGHTS_FILE)
     }

@@ -1,4 +1,4 @@
-"""Fits the gate's temperature and the probabilities on validation rows, as served."""
+"""Fits the router's temperature and the probabilities on validation rows, as served."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sklearn.linear_model import LogisticRegression
 
 from rankloom_adapters.bundle import Bundle
 from rankloom_adapters.calibration import Calibration
-from rankloom_adapters.gate import DEFAULT_TEMPERATURE, Gate
+from rankloom_adapters.router import DEFAULT_TEMPERATURE, Router
 from rankloom_training.data import Dataset
 from rankloom_training.metrics import auc
-from rankloom_training.scoring import BundleScorer, Prepared, requests_of
+from rankloom_training.scoring import BundleScorer, PreparedRequest, requests_of
 from rankloom_training.visibility import View
 
 TEMPERATURES = (0.05, DEFAULT_TEMPERATURE, 0.3, 1.0)
@@ -29,7 +29,7 @@ MIN_SLOPE = 1e-3
 class Fitted:
     """What was fitted, and the numbers that say how well."""
 
-    gate: Gate
+    router: Router
     calibration: Calibration
     report: dict[str, float]
 
@@ -44,18 +44,18 @@ def fit_on_valid(
     prepared = [scorer.prepare(request) for request in requests[::every]]
     rows = np.concatenate([one.rows for one in prepared])
     label = dataset.log.liked[rows]
-    prior = np.concatenate([one.prior for one in prepared])
-    gates = {
-        temperature: dataclasses.replace(scorer.engine.weaver.gate, temperature=temperature)
+    tree_logits = np.concatenate([one.tree_logits for one in prepared])
+    routers = {
+        temperature: dataclasses.replace(scorer.engine.weaver.router, temperature=temperature)
         for temperature in TEMPERATURES
     }
-    weights = {temperature: mixes(gate, prepared) for temperature, gate in gates.items()}
+    weights = {temperature: mixtures(router, prepared) for temperature, router in routers.items()}
     margins = scorer.margins(prepared, weights, on_step)
-    aucs = {temperature: auc(label, found + prior) for temperature, found in margins.items()}
+    aucs = {temperature: auc(label, found + tree_logits) for temperature, found in margins.items()}
     chosen = choose(aucs)
     return Fitted(
-        gates[chosen],
-        fit_calibration(margins[chosen] + prior, label),
+        routers[chosen],
+        fit_calibration(margins[chosen] + tree_logits, label),
         {"rows": float(len(rows)), "auc": aucs[chosen], "temperature": chosen},
     )
 
@@ -66,9 +66,9 @@ def choose(aucs: Mapping[float, float]) -> float:
     return best if aucs[best] > aucs[DEFAULT_TEMPERATURE] + WORTHWHILE else DEFAULT_TEMPERATURE
 
 
-def mixes(gate: Gate, prepared: Sequence[Prepared]) -> NDArray[np.float32]:
+def mixtures(router: Router, prepared: Sequence[PreparedRequest]) -> NDArray[np.float32]:
     """(requests, K): each user's row of weights."""
-    return np.stack([gate.mix(one.features.vector).weights for one in prepared])
+    return np.stack([router.route(one.features.vector).weights for one in prepared])
 
 
 def fit_calibration(score: NDArray[np.float64], label: NDArray[np.bool_]) -> Calibration:

@@ -19,7 +19,7 @@ Run = Callable[[argparse.Namespace], int]
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class TrainingCommand:
     """A subcommand of `rankloom`. Errors that a user can mend are printed in one line."""
 
     name: str
@@ -108,7 +108,7 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 
-train = Command("train", "turn an interaction log into a bundle", _configure_train, _train)
+train = TrainingCommand("train", "turn an interaction log into a bundle", _configure_train, _train)
 
 
 def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -127,8 +127,8 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     from rankloom_training import reporting
     from rankloom_training.evaluate import evaluate as judge
-    from rankloom_training.planted import read_truth
     from rankloom_training.progress import Progress
+    from rankloom_training.synthetic import read_truth
     from rankloom_training.visibility import Protocol
 
     progress, console = Progress(), Console()
@@ -141,16 +141,18 @@ def _evaluate(args: argparse.Namespace) -> int:
             on_step=progress.step,
         )
     truth = read_truth(args.data)
-    planted = reporting.planted_aucs(scored, dataset, truth) if truth else {}
-    reporting.show(console, report, planted)
+    synthetic = reporting.synthetic_aucs(scored, dataset, truth) if truth else {}
+    reporting.show(console, report, synthetic)
     if args.json is not None:
-        reporting.write_json(report, planted, args.json)
+        reporting.write_json(report, synthetic, args.json)
     if args.plot is not None:
         reporting.write_plot(report, args.plot)
     return 0
 
 
-evaluate = Command("evaluate", "measure how well a bundle ranks", _configure_evaluate, _evaluate)
+evaluate = TrainingCommand(
+    "evaluate", "measure how well a bundle ranks", _configure_evaluate, _evaluate
+)
 
 
 def _configure_demo(parser: argparse.ArgumentParser) -> None:
@@ -167,4 +169,4 @@ def _demo(args: argparse.Namespace) -> int:
     return 0
 
 
-demo = Command("demo", "train, serve and rank, in one go", _configure_demo, _demo)
+demo = TrainingCommand("demo", "train, serve and rank, in one go", _configure_demo, _demo)

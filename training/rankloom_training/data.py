@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankloom_features.catalogue import Catalogue, Item
-from rankloom_training.tables import ITEM_COLUMNS, LOG_COLUMNS, Table, find_file, given_names
+from rankloom_training.tables import ITEM_COLUMNS, LOG_COLUMNS, SourceTable, find_file, given_names
 from rankloom_training.tables import DataError as DataError
 
 LIKE_ABOVE = 3.0  # ratings above this are likes, where the log has ratings and no labels
@@ -75,7 +75,10 @@ def load_dataset(folder: Path) -> Dataset:
     """
     log_path, items_path = find_file(folder, _LOGS), find_file(folder, _ITEMS)
     names = given_names(folder)
-    items, log_table = Table(items_path, ITEM_COLUMNS, names), Table(log_path, LOG_COLUMNS, names)
+    items, log_table = (
+        SourceTable(items_path, ITEM_COLUMNS, names),
+        SourceTable(log_path, LOG_COLUMNS, names),
+    )
     catalogue = _read_items(items)
     log, warnings = _read_log(log_table, catalogue, items.name)
     return Dataset(catalogue, log, warnings)
@@ -100,7 +103,7 @@ def make_log(
     )
 
 
-def _read_items(table: Table) -> Catalogue:
+def _read_items(table: SourceTable) -> Catalogue:
     ids, titles = table.strings("item"), table.optional_strings("title")
     years = table.optional_strings("year")
     attributes, descriptions = table.lists("attributes"), table.optional_strings("description")
@@ -125,7 +128,7 @@ def _item(
 
 
 def _read_log(
-    table: Table, catalogue: Catalogue, items_name: str
+    table: SourceTable, catalogue: Catalogue, items_name: str
 ) -> tuple[Interactions, tuple[str, ...]]:
     users, items, time = table.strings("user"), table.strings("item"), table.times("time")
     liked = _liked(table)
@@ -147,7 +150,7 @@ def _read_log(
     return log, warnings
 
 
-def _liked(table: Table) -> NDArray[np.bool_]:
+def _liked(table: SourceTable) -> NDArray[np.bool_]:
     if not table.has("label"):
         return table.numbers("rating") > LIKE_ABOVE
     values = table.numbers("label")
@@ -178,7 +181,7 @@ def _refuse_one_class(name: str, log: Interactions) -> None:
             )
 
 
-def _refuse_backwards(table: Table, log: Interactions) -> None:
+def _refuse_backwards(table: SourceTable, log: Interactions) -> None:
     """A row may see all earlier rows of its user, so that none of them may be a later split's."""
     back = (np.diff(log.split) < 0) & (np.diff(log.user) == 0)
     if back.any():
@@ -189,7 +192,7 @@ def _refuse_backwards(table: Table, log: Interactions) -> None:
         )
 
 
-def _given_split(table: Table) -> NDArray[np.int8]:
+def _given_split(table: SourceTable) -> NDArray[np.int8]:
     known = {split.name.lower(): int(split) for split in Split}
     names = table.strings("split")
     unknown = sorted(set(names) - set(known))

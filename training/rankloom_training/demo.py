@@ -13,7 +13,7 @@ from rich.table import Table
 import rankloom
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import open_bundle
-from rankloom_adapters.gate import Gate
+from rankloom_adapters.router import Router
 from rankloom_features.catalogue import Catalogue
 from rankloom_features.events import Event
 from rankloom_features.loading import provider_from_bytes
@@ -22,10 +22,10 @@ from rankloom_training import reporting
 from rankloom_training.data import DataError
 from rankloom_training.evaluate import evaluate
 from rankloom_training.pipeline import TrainOptions, train_bundle
-from rankloom_training.planted import read_truth, write_planted
 from rankloom_training.progress import Progress
 from rankloom_training.rollout_demo import roll_out
 from rankloom_training.serving import serving
+from rankloom_training.synthetic import read_truth, write_synthetic
 from rankloom_training.visibility import Protocol
 
 NUM_CANDIDATES, TOP_K, SHOWN_EVENTS = 40, 8, 8
@@ -56,9 +56,9 @@ def run_demo(data: Path | None, folder: Path, console: Console) -> None:
 
 def _embedded(folder: Path) -> Path:
     """The embedded data, written once and moved into place whole."""
-    data, begun = folder / "planted", folder / "planted.begun"
+    data, begun = folder / "synthetic", folder / "synthetic.begun"
     if not data.exists():
-        write_planted(begun)
+        write_synthetic(begun)
         begun.rename(data)
     return data
 
@@ -73,21 +73,21 @@ def _rank_for_tastes(bundle: Path, address: str, console: Console) -> None:
         item_vectors=opened.read(parts.ITEM_VECTORS),
         item_statistics=opened.read(parts.ITEM_STATISTICS),
     )
-    gate = Gate.from_bytes(opened.read(parts.GATE))
+    router = Router.from_bytes(opened.read(parts.ROUTER))
     with rankloom.Client(address, timeout_s=TIMEOUT_S) as client:
-        for user in typical_users(provider, gate):
+        for user in typical_users(provider, router):
             events = provider.features(UserQuery(user, None)).events
             items = _candidates(catalogue, events)
             ranking = client.rank(items, user=user, options=rankloom.RankOptions(top_k=TOP_K))
             _show(console, catalogue, user, events, ranking)
 
 
-def typical_users(provider: FeatureProvider, gate: Gate) -> list[str]:
+def typical_users(provider: FeatureProvider, router: Router) -> list[str]:
     """For each group one user: of those with enough events, the nearest to its centroid."""
     users = [u for u in provider.log.users if len(provider.log.events_of(u)) >= MIN_EVENTS]
     queries = [UserQuery(user, None) for user in users or provider.log.users]
     vectors = np.stack([f.vector for f in provider.features_of_many(queries)]).astype(np.float64)
-    centred, centroids = vectors - gate.centre, gate.centroids - gate.centre
+    centred, centroids = vectors - router.centre, router.centroids - router.centre
     centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
     nearest = (centred @ centroids.T).argmax(axis=0)
     return [queries[int(place)].user_id or "" for place in nearest]
@@ -111,9 +111,9 @@ def _show(
     for liked, word in ((True, "liked"), (False, "disliked")):
         titles = [_title(catalogue, e.item_id) for e in events if e.liked is liked]
         console.print(f"[bold]{word}[/] {'; '.join(titles[-SHOWN_EVENTS:]) or 'nothing'}")
-    weave = ranking.weave
-    weights = ", ".join(f"{w.expert} {w.weight:.2f}" for w in weave.weights)
-    console.print(f"[bold]route[/] {weave.route}   [bold]weights[/] {weights}")
+    routing = ranking.routing
+    weights = ", ".join(f"{w.expert} {w.weight:.2f}" for w in routing.weights)
+    console.print(f"[bold]route[/] {routing.route}   [bold]weights[/] {weights}")
     table = Table("rank", "item", "P(like)", "score")
     for item in ranking.items:
         title = _title(catalogue, item.item_id)
@@ -148,9 +148,9 @@ def _evaluation(bundle: Path, data: Path, json_path: Path) -> str:
             bundle, data, Protocol.P1, through_grpc=False, on_step=progress.step
         )
     truth = read_truth(data)
-    planted = reporting.planted_aucs(scored, dataset, truth) if truth else {}
-    reporting.write_json(report, planted, json_path)
-    reporting.show(page, report, planted)
+    synthetic = reporting.synthetic_aucs(scored, dataset, truth) if truth else {}
+    reporting.write_json(report, synthetic, json_path)
+    reporting.show(page, report, synthetic)
     return page.export_text()
 
 

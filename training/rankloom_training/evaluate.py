@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 import rankloom
 from rankloom_adapters.bundle import Bundle, open_bundle
-from rankloom_adapters.gate import Gate, Mix, Route
+from rankloom_adapters.router import Mixture, Route, Router
 from rankloom_engine.memory import keep_freed_memory
 from rankloom_training import metrics
 from rankloom_training.data import Dataset, Interactions, Split, load_dataset
-from rankloom_training.metrics import Estimate, Metrics
-from rankloom_training.scoring import BundleScorer, Prepared, Request, Step, requests_of
+from rankloom_training.metrics import Estimate, RankingMetrics
+from rankloom_training.scoring import BundleScorer, PreparedRequest, Request, Step, requests_of
 from rankloom_training.serving import serving
 from rankloom_training.visibility import Protocol, scoring_view
 
@@ -30,11 +30,11 @@ class ProtocolError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Scored:
+class ScoredRows:
     """Scores of the test rows; arrays of one entry a row, in the log's order.
 
     ``scores`` has the keys served, cf, lightgbm, global and fused. ``warm``: user and
-    item both have training rows. ``route``: the gate's route of each row.
+    item both have training rows. ``route``: the router's route of each row.
     """
 
     rows: NDArray[np.int64]
@@ -53,7 +53,7 @@ class Report:
     bundle_digest: str
     num_rows: int
     num_users: int
-    metrics: Mapping[str, Metrics]
+    metrics: Mapping[str, RankingMetrics]
     parts: Mapping[str, tuple[int, float]]
     fused_over_global: Estimate
 
@@ -88,7 +88,7 @@ class Report:
 
 def score_test(
     bundle: Bundle, dataset: Dataset, protocol: Protocol, *, through_grpc: bool, on_step: Step
-) -> Scored:
+) -> ScoredRows:
     """Scores every test row; ``through_grpc``: the served score comes from a server.
 
     Raises ProtocolError, or what loading the bundle raises.
@@ -99,15 +99,15 @@ def score_test(
     requests = requests_of(dataset, scoring_view(dataset.log, protocol, Split.TEST))
     scorer = BundleScorer(bundle)
     prepared = [scorer.prepare(request) for request in requests]
-    scores, mixes = _all_scores(scorer, prepared, on_step)
+    scores, mixtures = _all_scores(scorer, prepared, on_step)
     if through_grpc:
         with serving(bundle.folder) as address:
             scores["served"] = asyncio.run(_served_scores(address, requests, on_step))
-    return _scored(dataset.log, prepared, scores, mixes)
+    return _scored(dataset.log, prepared, scores, mixtures)
 
 
-def report(scored: Scored, protocol: Protocol, bundle: Bundle) -> Report:
-    """Metrics of every score, of cold and warm rows, and of the gate's routes."""
+def report(scored: ScoredRows, protocol: Protocol, bundle: Bundle) -> Report:
+    """RankingMetrics of every score, of cold and warm rows, and of the router's routes."""
     served = scored.scores["served"]
     masks = {"warm rows": scored.warm, "cold rows": ~scored.warm}
     masks |= {f"route {route}": scored.route == route for route in Route}
@@ -132,7 +132,7 @@ def report(scored: Scored, protocol: Protocol, bundle: Bundle) -> Report:
 
 def evaluate(
     bundle: Path, data: Path, protocol: Protocol, *, through_grpc: bool, on_step: Step
-) -> tuple[Report, Scored, Dataset]:
+) -> tuple[Report, ScoredRows, Dataset]:
     """Opens both, scores the test rows and reports. Raises ValueErrors that say what to do."""
     keep_freed_memory()
     opened, dataset = open_bundle(bundle), load_dataset(data)
@@ -141,44 +141,44 @@ def evaluate(
 
 
 def _all_scores(
-    scorer: BundleScorer, prepared: Sequence[Prepared], on_step: Step
-) -> tuple[dict[str, NDArray[np.float64]], list[Mix]]:
-    gate = scorer.engine.weaver.gate
-    served = [gate.mix(one.features.vector) for one in prepared]
+    scorer: BundleScorer, prepared: Sequence[PreparedRequest], on_step: Step
+) -> tuple[dict[str, NDArray[np.float64]], list[Mixture]]:
+    router = scorer.engine.weaver.router
+    served = [router.route(one.features.vector) for one in prepared]
     weights = {
-        "served": np.stack([mix.weights for mix in served]),
-        "global": np.stack([gate.global_mix().weights for _ in prepared]),
-        "fused": np.stack([_fused_weights(gate, one) for one in prepared]),
+        "served": np.stack([mixture.weights for mixture in served]),
+        "global": np.stack([router.global_mixture().weights for _ in prepared]),
+        "fused": np.stack([_fused_weights(router, one) for one in prepared]),
     }
-    prior = np.concatenate([one.prior for one in prepared])
+    tree_logits = np.concatenate([one.tree_logits for one in prepared])
     margins = scorer.margins(prepared, weights, on_step)
-    scores = {name: prior + found.astype(np.float64) for name, found in margins.items()}
+    scores = {name: tree_logits + found.astype(np.float64) for name, found in margins.items()}
     scores["cf"] = np.concatenate([one.collaborative for one in prepared]).astype(np.float64)
-    scores["lightgbm"] = prior
+    scores["lightgbm"] = tree_logits
     names = ("served", "cf", "lightgbm", "global", "fused")
     return {name: scores[name] for name in names}, served
 
 
-def _fused_weights(gate: Gate, one: Prepared) -> NDArray[np.float32]:
-    """The weighted sum for every user who has a vector, whatever the gate's thresholds say."""
-    weights = gate.weights(one.features.vector)
+def _fused_weights(router: Router, one: PreparedRequest) -> NDArray[np.float32]:
+    """The weighted sum for every user who has a vector, whatever the router's thresholds say."""
+    weights = router.weights(one.features.vector)
     if weights is None:
-        return gate.global_mix(cold=True).weights
+        return router.global_mixture(cold_start=True).weights
     return np.append(weights, 0.0).astype(np.float32)
 
 
 def _scored(
     log: Interactions,
-    prepared: Sequence[Prepared],
+    prepared: Sequence[PreparedRequest],
     scores: Mapping[str, NDArray[np.float64]],
-    mixes: Sequence[Mix],
-) -> Scored:
+    mixtures: Sequence[Mixture],
+) -> ScoredRows:
     rows = np.concatenate([one.rows for one in prepared])
     train = log.split == Split.TRAIN
     known_users, known_items = np.unique(log.user[train]), np.unique(log.item[train])
     warm = np.isin(log.user[rows], known_users) & np.isin(log.item[rows], known_items)
-    route = [str(m.route) for m, one in zip(mixes, prepared, strict=True) for _ in one.rows]
-    return Scored(rows, log.user[rows], log.liked[rows], warm, np.array(route), scores)
+    route = [str(m.route) for m, one in zip(mixtures, prepared, strict=True) for _ in one.rows]
+    return ScoredRows(rows, log.user[rows], log.liked[rows], warm, np.array(route), scores)
 
 
 async def _served_scores(
@@ -193,7 +193,7 @@ async def _served_scores(
                 ranking = await client.rank(
                     [item.item_id for item in request.items],
                     history=[rankloom.Event(e.item_id, e.liked) for e in request.events],
-                    options=rankloom.RankOptions(allow_degraded=False),
+                    options=rankloom.RankOptions(allow_fallback=False),
                 )
             found = ranking.scores()
             return [found[item.item_id] for item in request.items]

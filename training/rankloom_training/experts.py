@@ -114,11 +114,11 @@ class ExpertTrainer:
         return step
 
     def auc(self, windows: Sequence[Window]) -> float:
-        """AUC of margin plus prior over the windows' rows."""
+        """AUC of margin plus tree logit over the windows' rows."""
         margins = self.margins(windows)
-        prior = np.concatenate([window.prior for window in windows])
+        tree_logits = np.concatenate([window.tree_logits for window in windows])
         label = np.concatenate([window.label for window in windows])
-        return auc(label > 0, margins + prior)
+        return auc(label > 0, margins + tree_logits)
 
     @torch.inference_mode()
     def margins(self, windows: Sequence[Window]) -> NDArray[np.float32]:
@@ -172,9 +172,9 @@ class ExpertTrainer:
         return [p for module in modules for p in module.parameters() if p.requires_grad]
 
     def _loss(self, batch: Sequence[Window], pairwise: float) -> Tensor:
-        """Log-loss of margin + prior, and a logistic loss over each window's pairs."""
+        """Log-loss of margin + tree logit, and a logistic loss over each window's pairs."""
         margins = self.decoder.margins(collate([window.packed for window in batch]))
-        logits = margins + torch.from_numpy(np.concatenate([w.prior for w in batch]))
+        logits = margins + torch.from_numpy(np.concatenate([w.tree_logits for w in batch]))
         label = torch.from_numpy(np.concatenate([w.label for w in batch]))
         loss = functional.binary_cross_entropy_with_logits(logits, label)
         sizes = [len(window.label) for window in batch]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
-from rankloom_adapters.gate import Gate, group_of
+from rankloom_adapters.router import Router, group_of
 from rankloom_training.metrics import Estimate, auc_difference
 from rankloom_training.windows import Window
 
@@ -30,13 +30,13 @@ def check_groups(num_groups: int, num_users: int) -> None:
         raise GroupError(f"{num_users} users cannot be parted into {num_groups} groups")
 
 
-def fit_gate(
+def fit_router(
     vectors: NDArray[np.float32], num_groups: int, seed: int, max_experts: int | None = None
-) -> Gate:
-    """A gate over ``num_groups`` clusters of users' vectors (users, dim).
+) -> Router:
+    """A router over ``num_groups`` clusters of users' vectors (users, dim).
 
     Vectors are centred by their mean and put on the unit sphere, where Euclidean
-    k-means groups by cosine, the measure that the gate routes by; each centroid is
+    k-means groups by cosine, the measure that the router routes by; each centroid is
     the mean of its users' raw vectors (ThinkRec, equation 8). Raises GroupError.
     """
     users = np.asarray(vectors[np.linalg.norm(vectors, axis=1) > 0], dtype=np.float64)
@@ -51,15 +51,15 @@ def fit_gate(
         raise GroupError(f"a group of {sizes.min()} of {len(users)} users; ask for fewer groups")
     names = tuple(f"group-{number}" for number in range(num_groups))
     centroids = np.stack([users[found == number].mean(axis=0) for number in range(num_groups)])
-    return Gate(names, centre, centroids, max_experts=max_experts)
+    return Router(names, centre, centroids, max_experts=max_experts)
 
 
 def window_groups(
-    windows: list[Window], vectors: NDArray[np.float32], gate: Gate
+    windows: list[Window], vectors: NDArray[np.float32], router: Router
 ) -> NDArray[np.int64]:
     """The group that each window's newest row would be routed to."""
     newest = vectors[[window.places[-1] for window in windows]]
-    return group_of(newest, gate.centre, gate.centroids)
+    return group_of(newest, router.centre, router.centroids)
 
 
 def have_both_classes(windows: list[Window]) -> bool:
@@ -74,6 +74,6 @@ def gain_of(
     after: NDArray[np.float32],
 ) -> Estimate:
     """By how much the windows' AUC rose from one set of margins to another."""
-    prior = np.concatenate([window.prior for window in windows])
+    tree_logits = np.concatenate([window.tree_logits for window in windows])
     label = np.concatenate([window.label for window in windows]) > 0
-    return auc_difference(user, label, after + prior, before + prior)
+    return auc_difference(user, label, after + tree_logits, before + tree_logits)

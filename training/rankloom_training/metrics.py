@@ -23,7 +23,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Metrics:
+class RankingMetrics:
     """AUC over all rows; the others are means over users, see ``evaluate``."""
 
     auc: Estimate
@@ -61,7 +61,7 @@ def average_precision(label: NDArray[np.bool_], score: NDArray[np.floating]) -> 
 
 def evaluate(
     user: NDArray[np.int64], label: NDArray[np.bool_], score: NDArray[np.floating], seed: int = 0
-) -> Metrics:
+) -> RankingMetrics:
     """All metrics of (n,) rows.
 
     UAUC: unweighted mean over users with both classes, the eligible ones. NDCG@5 and
@@ -74,7 +74,7 @@ def evaluate(
     ndcgs = [ndcg(*rows) if rows else float("nan") for rows in listed]
     maps = [average_precision(*rows) if rows else float("nan") for rows in listed]
     samples = _user_samples(len(groups), seed)
-    return Metrics(
+    return RankingMetrics(
         auc=_estimate(auc(label, score), samples, _auc_of_sample(groups, label, score)),
         uauc=_mean_estimate(uaucs, samples),
         ndcg5=_mean_estimate(ndcgs, samples),

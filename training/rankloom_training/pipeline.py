@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 import rankloom
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import open_bundle, seal
-from rankloom_adapters.gate import GLOBAL
+from rankloom_adapters.router import GLOBAL
+from rankloom_engine.expert_bank import max_stacked
 from rankloom_engine.explain import MAX_EXPLAIN_TOKENS
 from rankloom_engine.loading import load_item_vectors
 from rankloom_engine.memory import keep_freed_memory
-from rankloom_engine.mixture import max_stacked
 from rankloom_engine.model import Decoder, check_positions, self_check
 from rankloom_engine.projector import Projector
 from rankloom_engine.prompt import PromptBuilder, PromptFormat
@@ -40,7 +40,7 @@ from rankloom_training.data import Dataset, Split, load_dataset
 from rankloom_training.experts import RANK, ExpertTrainer, Recipe
 from rankloom_training.groups import (
     check_groups,
-    fit_gate,
+    fit_router,
     gain_of,
     have_both_classes,
     window_groups,
@@ -185,13 +185,13 @@ class _Run:
         train, valid = trees.joined(list(tables)), held_out.table(self._valid_view, valid_logits)
         ranker = trees.fit_ranker(train, valid, held_out.names)
         (folder / Path(parts.TREES).name).write_bytes(ranker)
-        prior = trees.out_of_fold_logits(train, valid, held_out.names, held_out.fold)
-        valid_prior = TreeRanker(ranker).logits(valid.features)
-        self._progress.note(f"AUC {auc(valid.label, valid_prior):.4f}")
+        tree_logits = trees.out_of_fold_logits(train, valid, held_out.names, held_out.fold)
+        valid_tree_logits = TreeRanker(ranker).logits(valid.features)
+        self._progress.note(f"AUC {auc(valid.label, valid_tree_logits):.4f}")
         statistics = statistics_to_bytes(held_out.statistics)
         (folder / "item_statistics.safetensors").write_bytes(statistics)
-        _save(folder, "train", tabular=train.features, prior=prior)
-        _save(folder, "valid", tabular=valid.features, prior=valid_prior)
+        _save(folder, "train", tabular=train.features, tree_logits=tree_logits)
+        _save(folder, "valid", tabular=valid.features, tree_logits=valid_tree_logits)
 
     def _base(self, folder: Path) -> None:
         """The base decoder, its tokenizer and the prompt."""
@@ -225,24 +225,24 @@ class _Run:
         (folder / "projector.safetensors").write_bytes(decoder.projector.to_bytes())
 
     def _groups(self, folder: Path) -> None:
-        """The gate, and one expert per group that starts from the global one."""
+        """The router, and one expert per group that starts from the global one."""
         vectors = np.load(self._work.folder / "collaborative" / "train.npz")["vector"]
         decoder, maker = self._learner(self._work.folder / "global")
-        gate = fit_gate(
+        router = fit_router(
             self._last_vectors(vectors),
             self._options.num_groups,
             self._options.seed,
             max_stacked(base.embeddings_of(decoder.model).embedding_dim, RANK),
         )
-        (folder / "gate.json").write_bytes(gate.to_bytes())
+        (folder / "router.json").write_bytes(router.to_bytes())
         trainer = ExpertTrainer(decoder, self._options.seed)
         trainer.load_adapter(self._work.folder / "global" / GLOBAL)
         start = trainer.state()
         train, valid = self._train_windows(maker), self._valid_windows(maker)
-        train_group = window_groups(train, vectors, gate)
+        train_group = window_groups(train, vectors, router)
         valid_vectors = np.load(self._work.folder / "collaborative" / "valid.npz")["vector"]
-        valid_group = window_groups(valid, valid_vectors, gate)
-        for number, name in enumerate(gate.groups):
+        valid_group = window_groups(valid, valid_vectors, router)
+        for number, name in enumerate(router.groups):
             trainer.load(start)
             own = [w for w, group in zip(train, train_group, strict=True) if group == number]
             judge = [w for w, group in zip(valid, valid_group, strict=True) if group == number]
@@ -253,7 +253,7 @@ class _Run:
             self._progress.note(f"{name}: {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]")
             if gain.low <= 0.0:
                 # The best epoch of a few looks better than it is; what is not clearly
-                # better than the global expert would be noise in the mix.
+                # better than the global expert would be noise in the mixture.
                 trainer.load(start)
             trainer.save(folder / name, self._work.folder / "base" / parts.BASE_WEIGHTS)
 
@@ -271,9 +271,9 @@ class _Run:
         fitted = calibrate.fit_on_valid(
             open_bundle(folder), self._data, self._valid_view, self._progress.step
         )
-        (folder / parts.GATE).write_bytes(fitted.gate.to_bytes())
+        (folder / parts.ROUTER).write_bytes(fitted.router.to_bytes())
         (folder / parts.CALIBRATION).write_bytes(fitted.calibration.to_bytes())
-        self._progress.note(f"temperature {fitted.gate.temperature}")
+        self._progress.note(f"temperature {fitted.router.temperature}")
         seal(folder, metadata | {"validation": fitted.report})
 
     def _metadata(self, folder: Path) -> dict[str, object]:
@@ -282,7 +282,7 @@ class _Run:
             "protocol": str(self._options.protocol),
             "collaborative": self._options.collaborative,
             "base": self._options.base or "embedded",
-            "epoch": Encoder((folder / parts.ENCODER).read_bytes()).epoch,
+            "feature_version": Encoder((folder / parts.ENCODER).read_bytes()).feature_version,
             "num_users": self._log.num_users,
             "num_items": len(self._data.catalogue),
         }
@@ -385,10 +385,10 @@ def _joined_examples(examples: list[Examples]) -> Examples:
 
 
 def _load_inputs(work: Path, rows: str) -> tuple[NDArray[Any], ...]:
-    """Vectors, tabular features and priors in the order of ``Inputs``."""
+    """Vectors, tabular features and tree logits in the order of ``Inputs``."""
     from_trees = np.load(work / "trees" / f"{rows}.npz")
     vector = np.load(work / "collaborative" / f"{rows}.npz")["vector"]
-    return vector, from_trees["tabular"], from_trees["prior"]
+    return vector, from_trees["tabular"], from_trees["tree_logits"]
 
 
 def _save(folder: Path, rows: str, **arrays: NDArray[np.floating]) -> None:

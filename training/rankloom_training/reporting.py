@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from rankloom_training.data import Dataset
-from rankloom_training.evaluate import Report, Scored
+from rankloom_training.evaluate import Report, ScoredRows
 from rankloom_training.metrics import Estimate, auc
 
-PLANTED = ("Bayes optimum", "served", "fused", "global")
+SYNTHETIC = ("Bayes optimum", "served", "fused", "global")
 METRICS = {"auc": "AUC", "uauc": "UAUC", "ndcg5": "NDCG@5", "map5": "MAP@5"}
 
 
@@ -34,7 +34,7 @@ def tables(report: Report) -> list[Table]:
 
 
 def difference_line(report: Report) -> str:
-    """The fused mix against the global expert, in words."""
+    """The fused mixture against the global expert, in words."""
     difference = report.fused_over_global
     return (
         f"fused − global expert, AUC: {difference.value:+.4f} "
@@ -42,18 +42,18 @@ def difference_line(report: Report) -> str:
     )
 
 
-def planted_aucs(
-    scored: Scored, dataset: Dataset, truth: dict[tuple[str, int], tuple[str, float]]
+def synthetic_aucs(
+    scored: ScoredRows, dataset: Dataset, truth: dict[tuple[str, int], tuple[str, float]]
 ) -> dict[str, dict[str, float]]:
-    """By planted group, and over all: rows, and the AUC of the truth and of the scores."""
+    """By synthetic group, and over all: rows, and the AUC of the truth and of the scores."""
     log = dataset.log
     keys = [
         (log.user_ids[user], int(row - log.start[user]))
         for row, user in zip(scored.rows, scored.user, strict=True)
     ]
     group = np.array([truth[key][0] for key in keys])
-    scores = {PLANTED[0]: np.array([truth[key][1] for key in keys])}
-    scores |= {name: scored.scores[name] for name in PLANTED[1:]}
+    scores = {SYNTHETIC[0]: np.array([truth[key][1] for key in keys])}
+    scores |= {name: scored.scores[name] for name in SYNTHETIC[1:]}
     found: dict[str, dict[str, float]] = {}
     for name in ["all", *sorted(set(group))]:
         rows = (group == name) | (name == "all")
@@ -63,26 +63,26 @@ def planted_aucs(
     return found
 
 
-def planted_table(planted: dict[str, dict[str, float]]) -> Table:
-    """AUC by planted group beside the best possible, for data whose truth is known."""
-    table = Table("planted group", "rows", *PLANTED, title="AUC by taste")
-    for name, values in planted.items():
-        table.add_row(name, str(values["rows"]), *(f"{values[key]:.4f}" for key in PLANTED))
+def synthetic_table(synthetic: dict[str, dict[str, float]]) -> Table:
+    """AUC by synthetic group beside the best possible, for data whose truth is known."""
+    table = Table("synthetic group", "rows", *SYNTHETIC, title="AUC by taste")
+    for name, values in synthetic.items():
+        table.add_row(name, str(values["rows"]), *(f"{values[key]:.4f}" for key in SYNTHETIC))
     return table
 
 
-def show(console: Console, report: Report, planted: dict[str, dict[str, float]]) -> None:
-    """Prints every table; ``planted`` is empty where the truth is not known."""
+def show(console: Console, report: Report, synthetic: dict[str, dict[str, float]]) -> None:
+    """Prints every table; ``synthetic`` is empty where the truth is not known."""
     for table in tables(report):
         console.print(table)
-    if planted:
-        console.print(planted_table(planted))
+    if synthetic:
+        console.print(synthetic_table(synthetic))
     console.print(difference_line(report), highlight=False)
 
 
-def write_json(report: Report, planted: dict[str, dict[str, float]], path: Path) -> None:
+def write_json(report: Report, synthetic: dict[str, dict[str, float]], path: Path) -> None:
     """Writes the report as one JSON object."""
-    fields = report.to_json() | ({"planted": planted} if planted else {})
+    fields = report.to_json() | ({"synthetic": synthetic} if synthetic else {})
     path.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
 
 

@@ -33,10 +33,10 @@ TRIAL_S, TURN_S, TIMEOUT_S = 90.0, 2.0, 10.0
 
 
 @dataclass(eq=False)
-class Traffic:
+class DemoTraffic:
     """Counts what callers were answered. Thread-safe.
 
-    ``serving``: the generation that must answer what is asked from now on; 0 where either may.
+    ``serving``: the revision that must answer what is asked from now on; 0 where either may.
     """
 
     num_users: int
@@ -54,7 +54,7 @@ class Traffic:
             self.answered[found or 0] += found is not None
 
     def row(self) -> tuple[str, ...]:
-        """Answers of the first and of the second generation, failures and stale answers so far."""
+        """Answers of the first and of the second revision, failures and stale answers so far."""
         with self.lock:
             counts = (self.answered[1], self.answered[2], self.num_failed, self.num_stale)
             return tuple(map(str, counts))
@@ -90,7 +90,7 @@ def _new_expert(bundle: Bundle, folder: Path) -> Path:
 
 
 def _course(
-    operator: rankloom.RolloutClient, traffic: Traffic, expert: Path, gates: rankloom.GateSpec
+    operator: rankloom.RolloutClient, traffic: DemoTraffic, expert: Path, gates: rankloom.GateSpec
 ) -> Table:
     """Stage, canary, promote, roll back; each step with what callers had been answered by then."""
     table = Table("step", "state", "by 1", "by 2", "failed", "stale")
@@ -100,7 +100,7 @@ def _course(
         table.add_row(step, rollout.state.value, *traffic.row())
 
     staged = operator.stage_expert(EXPERT, str(expert))
-    number = staged.generation
+    number = staged.revision
     note(f"stage a new {EXPERT} expert", staged)
     traffic.serving = 0
     note(f"canary of {PERCENT} %", operator.start_canary(number, PERCENT, gates=gates))
@@ -123,7 +123,7 @@ def _course(
 
 
 def _judged(operator: rankloom.RolloutClient, number: int) -> rankloom.Rollout:
-    """The generation once its trial has come to something, or time is up."""
+    """The revision once its trial has come to something, or time is up."""
     end = time.monotonic() + TRIAL_S
     while True:
         found = operator.get(number)
@@ -144,11 +144,11 @@ def _num_users(rollout: rankloom.Rollout) -> int:
 
 
 @contextmanager
-def _ranking(bundle: Path, address: str) -> Iterator[Traffic]:
+def _ranking(bundle: Path, address: str) -> Iterator[DemoTraffic]:
     """Callers that rank for one user after the other until the block ends."""
     opened, stop = open_bundle(bundle), threading.Event()
     users = EventLog.from_bytes(opened.read(parts.EVENTS)).users
-    traffic = Traffic(len(users))
+    traffic = DemoTraffic(len(users))
     items = [item.item_id for item in Catalogue.from_bytes(opened.read(parts.CATALOGUE)).items]
     threads = [
         threading.Thread(
@@ -171,7 +171,7 @@ def _call(
     address: str,
     users: Sequence[str],
     items: Sequence[str],
-    traffic: Traffic,
+    traffic: DemoTraffic,
     stop: threading.Event,
 ) -> None:
     with rankloom.Client(address, timeout_s=TIMEOUT_S) as client:
@@ -180,7 +180,7 @@ def _call(
                 return
             expected = traffic.serving
             try:
-                found = client.rank(items, user=user).generation.number
+                found = client.rank(items, user=user).revision.number
             except rankloom.RankloomError:
                 found = None
             traffic.count(expected, found)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle
+from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_engine.loading import load_engine
-from rankloom_engine.mixture import Weights
 from rankloom_engine.prompt import Prompt, PromptCandidate, PromptEvent
 from rankloom_engine.scheduler import FairQueue
 from rankloom_engine.work import Work
@@ -46,13 +46,13 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
-    """A request with all that the model needs. ``prior``, ``collaborative``: (rows,)."""
+class PreparedRequest:
+    """A request with all that the model needs. ``tree_logits``, ``collaborative``: (rows,)."""
 
     rows: NDArray[np.int64]
     features: UserFeatures
     prompt: Prompt
-    prior: NDArray[np.float64]
+    tree_logits: NDArray[np.float64]
     collaborative: NDArray[np.float32]
 
 
@@ -100,8 +100,8 @@ class BundleScorer:
         )
         self._ranker = TreeRanker(bundle.read(parts.TREES))
 
-    def prepare(self, request: Request) -> Prepared:
-        """Features, prompt and prior of one request."""
+    def prepare(self, request: Request) -> PreparedRequest:
+        """Features, prompt and tree logit of one request."""
         catalogue = self.provider.catalogue
         features = self.provider.features(UserQuery(None, request.events, request.items))
         events = [
@@ -117,7 +117,7 @@ class BundleScorer:
         past = weaver.past(events)
         prompt = weaver.prompt(past, features.vector, candidates, features.tabular)
         places = np.array([candidate.index for candidate in candidates])
-        return Prepared(
+        return PreparedRequest(
             request.rows,
             features,
             prompt,
@@ -126,14 +126,14 @@ class BundleScorer:
         )
 
     def margins(
-        self, prepared: Sequence[Prepared], weights: Mapping[K, Rows], on_step: Step
+        self, prepared: Sequence[PreparedRequest], weights: Mapping[K, Rows], on_step: Step
     ) -> dict[K, NDArray[np.float32]]:
         """(rows,) margins for each set of weights (requests, experts), rows in order.
 
         A request that has the same weights in several sets goes through the model once.
         """
         work = {
-            (request, row.tobytes()): Work(prepared[request].prompt, Weights(row))
+            (request, row.tobytes()): Work(prepared[request].prompt, MixtureWeights(row))
             for rows in weights.values()
             for request, row in enumerate(rows)
         }

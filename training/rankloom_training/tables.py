@@ -40,7 +40,7 @@ class DataError(ValueError):
     """The data cannot be learned from; the message names the file and the column."""
 
 
-class Table:
+class SourceTable:
     """One file's columns, found by our names."""
 
     def __init__(

@@ -46,7 +46,7 @@ PARAMETERS = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Table:
+class FeatureTable:
     """Rows ready for the trees. ``features``: (n, columns); ``label``, ``user``: (n,)."""
 
     features: NDArray[np.float32]
@@ -116,13 +116,13 @@ class HeldOutFeatures:
         """Names of a table's columns."""
         return (*self.served.names, COLLABORATIVE)
 
-    def table(self, view: View, logits: NDArray[np.float32]) -> Table:
+    def table(self, view: View, logits: NDArray[np.float32]) -> FeatureTable:
         """Features of the view's rows, each from what the row may see.
 
         ``logits``: (rows,) the collaborative model's, out of fold for training rows.
         """
         features = np.stack([self._row(view, int(row)) for row in view.rows])
-        return Table(
+        return FeatureTable(
             with_collaborative(features, logits),
             self._log.liked[view.rows],
             self._log.user[view.rows],
@@ -142,25 +142,27 @@ def user_folds(num_users: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng(seed).integers(0, NUM_FOLDS, num_users)
 
 
-def fit_ranker(train: Table, valid: Table, names: Sequence[str]) -> bytes:
+def fit_ranker(train: FeatureTable, valid: FeatureTable, names: Sequence[str]) -> bytes:
     """Boosters that differ in their seed, each stopped by ``valid``, as one ONNX model."""
     return export_trees([_fit(train, valid, names, seed) for seed in range(NUM_BOOSTERS)])
 
 
 def out_of_fold_logits(
-    train: Table, valid: Table, names: Sequence[str], fold: NDArray[np.int64]
+    train: FeatureTable, valid: FeatureTable, names: Sequence[str], fold: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """(n,) logits of the training rows from boosters that never saw their user."""
     logits = np.zeros(len(train.label))
     for held_out in range(NUM_FOLDS):
         own = fold[train.user] == held_out
-        rest = Table(train.features[~own], train.label[~own], train.user[~own])
+        rest = FeatureTable(train.features[~own], train.label[~own], train.user[~own])
         booster = _fit(rest, valid, names, held_out)
         logits[own] = raw_scores([booster], train.features[own])
     return logits
 
 
-def _fit(train: Table, valid: Table, names: Sequence[str], seed: int) -> lightgbm.Booster:
+def _fit(
+    train: FeatureTable, valid: FeatureTable, names: Sequence[str], seed: int
+) -> lightgbm.Booster:
     constraints = [int(name in MONOTONE) for name in names]
     return lightgbm.train(
         PARAMETERS | {"seed": seed, "monotone_constraints": constraints},
@@ -171,9 +173,9 @@ def _fit(train: Table, valid: Table, names: Sequence[str], seed: int) -> lightgb
     )
 
 
-def joined(tables: Sequence[Table]) -> Table:
+def joined(tables: Sequence[FeatureTable]) -> FeatureTable:
     """The tables one below the other."""
-    return Table(
+    return FeatureTable(
         np.concatenate([table.features for table in tables]),
         np.concatenate([table.label for table in tables]),
         np.concatenate([table.user for table in tables]),

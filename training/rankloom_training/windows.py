@@ -27,25 +27,25 @@ class Inputs:
     """What is known of each row of a view before the language model sees it.
 
     ``vector``: (n, dim) the user's vector from the visible events. ``tabular``:
-    (n, columns). ``prior``: (n,) the trees' logit, out of fold for training rows.
+    (n, columns). ``tree_logits``: (n,) the trees' logit, out of fold for training rows.
     """
 
     view: View
     vector: NDArray[np.float32]
     tabular: NDArray[np.float32]
-    prior: NDArray[np.float64]
+    tree_logits: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
-    """One packed sequence to learn from. ``label``, ``prior``: (candidates,).
+    """One packed sequence to learn from. ``label``, ``tree_logits``: (candidates,).
 
     ``places``: (candidates,) which rows of the inputs the candidates are.
     """
 
     packed: PackedRow
     label: NDArray[np.float32]
-    prior: NDArray[np.float32]
+    tree_logits: NDArray[np.float32]
     places: NDArray[np.int64]
 
 
@@ -93,7 +93,7 @@ class WindowMaker:
         return Window(
             packed=pack(Segment.joined(events), targets, lengths[seen].tolist()),
             label=self._log.liked[inputs.view.rows[places]].astype(np.float32),
-            prior=inputs.prior[places].astype(np.float32),
+            tree_logits=inputs.tree_logits[places].astype(np.float32),
             places=places,
         )
 

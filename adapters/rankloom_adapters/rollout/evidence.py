@@ -1,4 +1,4 @@
-"""What was observed of a generation on trial, one small record for each ranking.
+"""What was observed of a revision on trial, one small record for each ranking.
 
 Scores are reduced to a few figures at once, so that a long trial fits into memory.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rankloom_adapters.rollout.agreement import Scores, kendall, tie_rate, topk_overlap
-from rankloom_adapters.rollout.split import Arm
+from rankloom_adapters.split import Arm
 
 DEFAULT_TOP_K = 5
 MAX_OBSERVATIONS = 20_000  # of each arm, and of pairs: about eight megabytes each
@@ -23,12 +23,12 @@ class Observation:
     """One ranking that an arm of a canary answered; the figures are NaN where there are none.
 
     ``user``: any number that is the user's own. ``group``: the user's largest expert in the
-    gate of the active generation, whichever arm answered; only then are the users of a group
+    gate of the active revision, whichever arm answered; only then are the users of a group
     drawn alike in both arms. Those of group "" are judged among all users only.
-    ``failed``: no answer, or one from a lower rung because of the engine. ``contribution``:
-    mean over candidates of what the model adds to the prior, and its standard deviation
-    ``spread``. ``agreement``: Kendall's τ_b of prior and score. ``reused``: the user's history
-    was kept from an earlier call, which makes an answer faster; a new generation has none.
+    ``failed``: no answer, or a fallback because the engine failed. ``contribution``:
+    mean over candidates of what the model adds to the tree logit; ``spread``: its standard
+    deviation. ``agreement``: Kendall's τ_b of tree logit and score. ``reused``: the user's history
+    was kept from an earlier call, which makes an answer faster; a new revision has none.
     """
 
     user: int
@@ -53,7 +53,7 @@ def observe(
     group: str,
     latency_s: float,
     scores: Scores,
-    prior: Scores,
+    tree_logits: Scores,
     probabilities: Scores,
     *,
     reused: bool = False,
@@ -63,9 +63,9 @@ def observe(
     Give only candidates that were scored: a number that is not finite, or too large for a
     mean, makes the ranking a failed one. Raises ValueError.
     """
-    _check_lists(scores, prior, probabilities)
+    _check_lists(scores, tree_logits, probabilities)
     with np.errstate(over="ignore", invalid="ignore"):
-        contribution = scores - prior
+        contribution = scores - tree_logits
         figures = [each.mean() for each in (scores, contribution, probabilities)]
         spread = contribution.std()
     if not np.isfinite([*figures, spread]).all():
@@ -77,7 +77,7 @@ def observe(
         score=float(figures[0]),
         contribution=float(figures[1]),
         spread=float(spread),
-        agreement=kendall(prior, scores),
+        agreement=kendall(tree_logits, scores),
         probability=float(figures[2]),
         tie_rate=tie_rate(scores),
         reused=reused,
@@ -91,7 +91,7 @@ def observe_failure(user: int, group: str, latency_s: float) -> Observation:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What one generation said to a request: (candidates,) logits, None where it failed.
+    """What one revision said to a request: (candidates,) logits, None where it failed.
 
     ``latency_s``: of the work alone, since a shadow's waits behind everybody's.
     """
@@ -112,7 +112,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One request that the active generation and its shadow answered.
+    """One request that the active revision and its shadow answered.
 
     Figures are NaN where one of them failed. ``non_finite``: in the shadow. ``comparable``: both
     or neither had the user's history kept, so that their latencies say something.

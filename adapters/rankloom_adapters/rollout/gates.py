@@ -1,4 +1,4 @@
-"""What is measured of a generation on trial, and the bound that each measure has."""
+"""What is measured of a revision on trial, and the bound that each measure has."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rankloom_adapters.rollout.statistics import (
     rate_excess,
     rate_increase,
 )
-from rankloom_adapters.rollout.table import Arms, Table
+from rankloom_adapters.rollout.table import Arms, ObservationTable
 from rankloom_adapters.rollout.thresholds import Thresholds
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ _TAIL = 0.95
 _DISTRIBUTIONS = ("score", "contribution", "spread")
 
 
-class Outcome(Enum):
+class GateOutcome(Enum):
     """What a gate came to. NO_DATA: too few users."""
 
     PASSED = "passed"
@@ -41,7 +41,7 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class GateResult:
     """``group``: "" for all users. ``num_samples``: users, of the arm that has fewer.
 
     ``p_value``: how likely a value as far off is by chance. Without data, the value is 0.
@@ -52,12 +52,12 @@ class Gate:
     value: float
     bound: float
     num_samples: int
-    outcome: Outcome
+    outcome: GateOutcome
     p_value: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rule(Generic[T]):
+class GateRule(Generic[T]):
     """What is measured of T, and what is too much of it.
 
     ``measure`` takes what was observed and how many users are enough, and gives how many
@@ -69,53 +69,55 @@ class Rule(Generic[T]):
     measure: Measure[T]
     is_beyond: Callable[[float, float], bool] = operator.gt
 
-    def gate(self, observed: T, group: str, min_users: int, level: float) -> Gate:
+    def gate(self, observed: T, group: str, min_users: int, level: float) -> GateResult:
         """Breached where the value is beyond the bound, and by more than chance."""
         num, found = self.measure(observed, min_users)
         if found is None:
-            return Gate(self.name, group, 0.0, self.bound, num, Outcome.NO_DATA)
+            return GateResult(self.name, group, 0.0, self.bound, num, GateOutcome.NO_DATA)
         breached = found.p_value < level and self.is_beyond(found.value, self.bound)
-        outcome = Outcome.BREACHED if breached else Outcome.PASSED
-        return Gate(self.name, group, found.value, self.bound, num, outcome, found.p_value)
+        outcome = GateOutcome.BREACHED if breached else GateOutcome.PASSED
+        return GateResult(self.name, group, found.value, self.bound, num, outcome, found.p_value)
 
 
-def canary_rules(thresholds: Thresholds) -> tuple[Rule[Arms], ...]:
+def canary_rules(thresholds: Thresholds) -> tuple[GateRule[Arms], ...]:
     """Failures and latency, then what the scores of both arms look like.
 
-    An expert that learned nothing true of its users adds something else to the prior than
+    An expert that learned nothing true of its users adds something else to the tree logit than
     the one before: more or less of it, otherwise spread, in another order.
     """
     shift, agreement = thresholds.max_calibration_shift, thresholds.max_agreement_shift
     ratio, ties = thresholds.max_latency_ratio, thresholds.max_tie_rate_increase
     return (
-        Rule("errors", thresholds.max_error_increase, _between("failed", rate_increase)),
-        Rule("latency", ratio, _between("log_latency", _mean_ratio)),
-        Rule("tail_latency", ratio, _tail_latency),
-        Rule("ties", ties, _between("tie_rate", rate_increase)),
-        Rule("calibration", shift, _between("probability", mean_shift), _is_further),
-        Rule("agreement", agreement, _between("agreement", mean_shift), _is_further),
+        GateRule("errors", thresholds.max_error_increase, _between("failed", rate_increase)),
+        GateRule("latency", ratio, _between("log_latency", _mean_ratio)),
+        GateRule("tail_latency", ratio, _tail_latency),
+        GateRule("ties", ties, _between("tie_rate", rate_increase)),
+        GateRule("calibration", shift, _between("probability", mean_shift), _is_further),
+        GateRule("agreement", agreement, _between("agreement", mean_shift), _is_further),
         *(
-            Rule(f"{column}_ks", thresholds.max_ks, _between(column, kolmogorov_smirnov))
+            GateRule(f"{column}_ks", thresholds.max_ks, _between(column, kolmogorov_smirnov))
             for column in _DISTRIBUTIONS
         ),
         *(
-            Rule(f"{column}_psi", thresholds.max_psi, _between(column, population_stability))
+            GateRule(f"{column}_psi", thresholds.max_psi, _between(column, population_stability))
             for column in _DISTRIBUTIONS
         ),
     )
 
 
-def shadow_rules(thresholds: Thresholds) -> tuple[Rule[Table], ...]:
+def shadow_rules(thresholds: Thresholds) -> tuple[GateRule[ObservationTable], ...]:
     """How the lists of one request agree, then what the shadow has more of."""
     overlap, tau = thresholds.min_topk_overlap, thresholds.min_kendall
     return (
-        Rule("topk_overlap", overlap, _of("overlap", _below(overlap)), operator.lt),
-        Rule("kendall", tau, _of("kendall", _below(tau)), operator.lt),
-        Rule("errors", thresholds.max_error_increase, _of("failure_increase", rate_excess)),
-        Rule("latency", thresholds.max_latency_ratio, _of("log_latency_increase", _excess_ratio)),
-        Rule("ties", thresholds.max_tie_rate_increase, _of("tie_increase", rate_excess)),
-        Rule("score_ks", thresholds.max_ks, _of_scores(kolmogorov_smirnov)),
-        Rule("score_psi", thresholds.max_psi, _of_scores(population_stability)),
+        GateRule("topk_overlap", overlap, _of("overlap", _below(overlap)), operator.lt),
+        GateRule("kendall", tau, _of("kendall", _below(tau)), operator.lt),
+        GateRule("errors", thresholds.max_error_increase, _of("failure_increase", rate_excess)),
+        GateRule(
+            "latency", thresholds.max_latency_ratio, _of("log_latency_increase", _excess_ratio)
+        ),
+        GateRule("ties", thresholds.max_tie_rate_increase, _of("tie_increase", rate_excess)),
+        GateRule("score_ks", thresholds.max_ks, _of_scores(kolmogorov_smirnov)),
+        GateRule("score_psi", thresholds.max_psi, _of_scores(population_stability)),
     )
 
 
@@ -142,18 +144,18 @@ def _tail_latency(arms: Arms, min_users: int) -> tuple[int, Finding | None]:
     return num, Finding(math.exp(ours - theirs), found.p_value)
 
 
-def _of(column: str, test: Callable[[Sample], Finding]) -> Measure[Table]:
-    def measure(pairs: Table, min_users: int) -> tuple[int, Finding | None]:
+def _of(column: str, test: Callable[[Sample], Finding]) -> Measure[ObservationTable]:
+    def measure(pairs: ObservationTable, min_users: int) -> tuple[int, Finding | None]:
         values = pairs.means(column)
         return len(values), test(values) if len(values) >= min_users else None
 
     return measure
 
 
-def _of_scores(test: Callable[[Sample, Sample], Finding]) -> Measure[Table]:
+def _of_scores(test: Callable[[Sample, Sample], Finding]) -> Measure[ObservationTable]:
     """Both samples are of the same users, which makes the test conservative."""
 
-    def measure(pairs: Table, min_users: int) -> tuple[int, Finding | None]:
+    def measure(pairs: ObservationTable, min_users: int) -> tuple[int, Finding | None]:
         ours, theirs = pairs.means("shadow_score"), pairs.means("active_score")
         return len(ours), test(ours, theirs) if len(ours) >= min_users else None
 

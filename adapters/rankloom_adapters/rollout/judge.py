@@ -1,4 +1,4 @@
-"""What the evidence means: whether a generation on trial may go on, or must go back.
+"""What the evidence means: whether a revision on trial may go on, or must go back.
 
 Each check tests every gate, for all users and for each group that is large enough. Each
 test gets an equal share of the false alarms that a rollout may have over all its checks.
@@ -13,15 +13,21 @@ from enum import Enum
 from typing import Protocol, Self, TypeVar
 
 from rankloom_adapters.rollout.evidence import Observation, Pair
-from rankloom_adapters.rollout.gates import Gate, Outcome, Rule, canary_rules, shadow_rules
-from rankloom_adapters.rollout.table import Table, arms_of, table_of_pairs
+from rankloom_adapters.rollout.gates import (
+    GateOutcome,
+    GateResult,
+    GateRule,
+    canary_rules,
+    shadow_rules,
+)
+from rankloom_adapters.rollout.table import ObservationTable, arms_of, table_of_pairs
 from rankloom_adapters.rollout.thresholds import Thresholds
 
 MAX_REASON_CHARS = 300
 _MAX_GROUP_CHARS = 60
 
 
-class Verdict(Enum):
+class TrialVerdict(Enum):
     """PASS: every gate of all users passed, and none of a group was breached."""
 
     PASS = "pass"
@@ -33,8 +39,8 @@ class Verdict(Enum):
 class Judgement:
     """``reason``: one line for operators, of the worst gate where one was breached."""
 
-    verdict: Verdict
-    gates: tuple[Gate, ...]
+    verdict: TrialVerdict
+    gates: tuple[GateResult, ...]
     reason: str
 
 
@@ -60,15 +66,15 @@ def judge_canary(
 
 
 def judge_shadow(pairs: Sequence[Pair], thresholds: Thresholds, check: int = 1) -> Judgement:
-    """From all requests that both generations were given up to the check of that number."""
+    """From all requests that both revisions were given up to the check of that number."""
     table = table_of_pairs(pairs)
     gates = _gates(table, shadow_rules(thresholds), thresholds, check)
     return _judgement((_finiteness(table, thresholds), *gates), thresholds)
 
 
 def _gates(
-    observed: T, rules: Sequence[Rule[T]], thresholds: Thresholds, check: int
-) -> tuple[Gate, ...]:
+    observed: T, rules: Sequence[GateRule[T]], thresholds: Thresholds, check: int
+) -> tuple[GateResult, ...]:
     groups = sorted(observed.groups(thresholds.min_group_samples))
     level = thresholds.level(len(rules) * (1 + len(groups)), check)
     of_all = [rule.gate(observed, "", thresholds.min_samples, level) for rule in rules]
@@ -81,34 +87,34 @@ def _gates(
     return (*of_all, *of_groups)
 
 
-def _finiteness(table: Table, thresholds: Thresholds) -> Gate:
+def _finiteness(table: ObservationTable, thresholds: Thresholds) -> GateResult:
     """One score that is not finite is too many, however few were seen."""
     num_bad = float(table.columns["non_finite"].sum())
     num_users = len(table.means("non_finite"))
     if num_bad:
-        return Gate("non_finite", "", num_bad, 0.0, num_users, Outcome.BREACHED, 0.0)
+        return GateResult("non_finite", "", num_bad, 0.0, num_users, GateOutcome.BREACHED, 0.0)
     enough = num_users >= thresholds.min_samples
-    outcome = Outcome.PASSED if enough else Outcome.NO_DATA
-    return Gate("non_finite", "", 0.0, 0.0, num_users, outcome)
+    outcome = GateOutcome.PASSED if enough else GateOutcome.NO_DATA
+    return GateResult("non_finite", "", 0.0, 0.0, num_users, outcome)
 
 
-def _judgement(gates: tuple[Gate, ...], thresholds: Thresholds) -> Judgement:
-    breached = [each for each in gates if each.outcome is Outcome.BREACHED]
-    unknown = [each for each in gates if each.outcome is Outcome.NO_DATA and not each.group]
+def _judgement(gates: tuple[GateResult, ...], thresholds: Thresholds) -> Judgement:
+    breached = [each for each in gates if each.outcome is GateOutcome.BREACHED]
+    unknown = [each for each in gates if each.outcome is GateOutcome.NO_DATA and not each.group]
     if breached:
-        verdict, reason = Verdict.BREACH, _breach(breached)
+        verdict, reason = TrialVerdict.BREACH, _breach(breached)
     elif unknown:
         least = min(unknown, key=lambda gate: gate.num_samples)
-        verdict = Verdict.NO_DATA
+        verdict = TrialVerdict.NO_DATA
         reason = f"{least.name}: {least.num_samples} users, {thresholds.min_samples} are needed"
     else:
         least = min((each for each in gates if not each.group), key=lambda gate: gate.num_samples)
-        verdict = Verdict.PASS
+        verdict = TrialVerdict.PASS
         reason = f"no gate is breached after {least.num_samples} users or more"
     return Judgement(verdict, gates, reason[:MAX_REASON_CHARS])
 
 
-def _breach(breached: Sequence[Gate]) -> str:
+def _breach(breached: Sequence[GateResult]) -> str:
     """Of the gate that chance explains the least; the first of equal ones."""
     worst = min(breached, key=lambda gate: gate.p_value)
     whose = f" of group {worst.group[:_MAX_GROUP_CHARS]}" if worst.group else ""

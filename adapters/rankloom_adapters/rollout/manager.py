@@ -17,22 +17,22 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from rankloom_adapters.bundle import BundleError
-from rankloom_adapters.generation import Generations, Traffic
-from rankloom_adapters.rollout.judge import Judgement, Verdict
+from rankloom_adapters.revision import Revisions, Traffic
+from rankloom_adapters.rollout.judge import Judgement, TrialVerdict
 from rankloom_adapters.rollout.registry import Registry
-from rankloom_adapters.rollout.routing import needed_by, traffic_of, unloaded
 from rankloom_adapters.rollout.states import (
     LOADED,
-    Command,
     KeyReusedError,
     Ledger,
     Rollout,
+    RolloutCommand,
     RolloutError,
-    State,
+    RolloutState,
     TransitionError,
     Verb,
     after,
 )
+from rankloom_adapters.rollout.traffic import needed_by, traffic_of, unloaded
 from rankloom_adapters.rollout.trial import Trial
 from rankloom_adapters.store import BundleStore, StoreError
 
@@ -70,7 +70,7 @@ class Loader(Generic[T]):
 
 
 class RolloutManager(Generic[T]):
-    """One server's generations, from their registry. Use it from one event loop.
+    """One server's revisions, from their registry. Use it from one event loop.
 
     Commands are carried out one at a time, in the order in which they came, and to their
     end, also where the caller has left: what is written takes effect. Only copying, loading and
@@ -82,13 +82,13 @@ class RolloutManager(Generic[T]):
         self,
         registry: Registry,
         store: BundleStore,
-        generations: Generations[T],
+        revisions: Revisions[T],
         loader: Loader[T],
         retire_s: float = 60.0,
         files: Executor | None = None,
         judges: Executor | None = None,
     ) -> None:
-        """``retire_s``: how long a request may go on with a generation that was let go, and how
+        """``retire_s``: how long a request may go on with a revision that was let go, and how
         long one that was rolled back is kept for those who name it.
 
         ``files``: where bundles are read and written; registry rows are not, since somebody waits
@@ -97,7 +97,7 @@ class RolloutManager(Generic[T]):
         self._files, self._judges = files, judges
         self._retire_s = retire_s
         self._registry, self._store = registry, store
-        self._generations, self._loader = generations, loader
+        self._revisions, self._loader = revisions, loader
         self._lock = asyncio.Lock()  # of registry and traffic
         self._staging = asyncio.Lock()  # of the store; taken before the other, never after it
         self._judging = asyncio.Lock()  # of the trial; taken before the first, never after it
@@ -105,7 +105,7 @@ class RolloutManager(Generic[T]):
         self.trial: Trial | None = None
         self._terms: tuple[object, ...] | None = None
         self.changed = asyncio.Event()
-        self._coming: dict[int, asyncio.Event] = {}  # by generation: set once it may be loaded
+        self._coming: dict[int, asyncio.Event] = {}  # by revision: set once it may be loaded
 
     @property
     def ledger(self) -> Ledger:
@@ -116,18 +116,18 @@ class RolloutManager(Generic[T]):
         """Serves again what served last: loads what requests are sent to, and nothing else.
 
         A canary that cannot be loaded any more is rolled back. Raises NotServableError or
-        BundleError where the active generation cannot.
+        BundleError where the active revision cannot.
         """
         if self.ledger.active:
             active = await self._loaded(self.ledger.active)
-            self._generations.add(self.ledger.active, active)
-            self._generations.direct(Traffic(self.ledger.active))
+            self._revisions.add(self.ledger.active, active)
+            self._revisions.direct(Traffic(self.ledger.active))
         trial = self.ledger.rollouts.get(self.ledger.on_trial)
-        if trial and trial.state is State.CANARY:
-            await self._load_again(trial.generation)
+        if trial and trial.state is RolloutState.CANARY:
+            await self._load_again(trial.revision)
         self._follow()
         self._try(self.ledger.rollouts.get(self.ledger.on_trial))
-        missing = unloaded(self.ledger, self._generations.serving)
+        missing = unloaded(self.ledger, self._revisions.serving)
         self._coming = {number: asyncio.Event() for number in missing}
 
     async def resume(self) -> None:
@@ -159,7 +159,7 @@ class RolloutManager(Generic[T]):
         if (command.verb, command.expected, command.reason) != (Verb.STAGE, expected, origin):
             raise KeyReusedError("the idempotency key was used for another command")
         found = self.ledger.rollout(number)
-        return None if found.state is State.STAGED else found
+        return None if found.state is RolloutState.STAGED else found
 
     async def stage(self, source: Path, expected: int, key: str, origin: str = "") -> Rollout:
         """Keeps, loads and warms a sealed bundle; it is quarantined where that fails.
@@ -167,12 +167,12 @@ class RolloutManager(Generic[T]):
         ``origin``: where it comes from, for the record.
 
         Asked again, it goes on where an earlier try was cut short. Raises BundleError or
-        StoreError where it cannot be kept, RolloutError or RegistryError; no generation
+        StoreError where it cannot be kept, RolloutError or RegistryError; no revision
         has changed then, though the copy may be kept.
         """
         return await self._to_its_end(self._stage(source, expected, key, origin))
 
-    async def change(self, command: Command) -> Rollout:
+    async def change(self, command: RolloutCommand) -> Rollout:
         """Carries out any other command. Raises RolloutError or RegistryError."""
         return await self._to_its_end(self._change(command))
 
@@ -194,18 +194,20 @@ class RolloutManager(Generic[T]):
     async def _stage(self, source: Path, expected: int, key: str, origin: str) -> Rollout:
         async with self._staging:
             digest = await self._beside(self._store.put, source)
-            command = Command(Verb.STAGE, 0, expected, key, bundle_digest=digest, reason=origin)
+            command = RolloutCommand(
+                Verb.STAGE, 0, expected, key, bundle_digest=digest, reason=origin
+            )
             async with self._lock:
                 staged = await self._write(command)
-            if staged.state is not State.STAGED:  # asked before
+            if staged.state is not RolloutState.STAGED:  # asked before
                 return staged
             for has_come in self._coming.values():  # what was there before has its room first
                 await has_come.wait()
-            warmed = await self._warm(staged.generation)
+            warmed = await self._warm(staged.revision)
             await self._prune()  # of what was retired meanwhile
             return warmed
 
-    async def _change(self, command: Command) -> Rollout:
+    async def _change(self, command: RolloutCommand) -> Rollout:
         if (needed := needed_by(self.ledger, command)) in self._coming:
             await self._coming[needed].wait()
         if command.verb is Verb.PROMOTE:
@@ -224,49 +226,49 @@ class RolloutManager(Generic[T]):
         return changed
 
     async def _prune(self) -> None:
-        """Removes bundles that only retired generations had; a failure leaves them for later.
+        """Removes bundles that only retired revisions had; a failure leaves them for later.
 
         Under the lock of the store: what is being staged is kept before it is in the ledger.
         """
         rollouts = self.ledger.rollouts.values()
-        needed = {each.bundle_digest for each in rollouts if each.state is not State.RETIRED}
+        needed = {each.bundle_digest for each in rollouts if each.state is not RolloutState.RETIRED}
         with suppress(StoreError):
             for digest in self._store.digests - needed:
                 await self._beside(self._store.remove, digest)
 
-    def _check_loaded(self, command: Command) -> None:
+    def _check_loaded(self, command: RolloutCommand) -> None:
         """Raises TransitionError: where requests would go, something must be loaded."""
         needed = needed_by(self.ledger, command)
-        if needed and needed not in self._generations.serving:
+        if needed and needed not in self._revisions.serving:
             raise TransitionError(
-                f"generation {needed} is not loaded since the server was started: see its log"
+                f"revision {needed} is not loaded since the server was started: see its log"
             )
 
-    async def _judge_for(self, command: Command) -> None:
+    async def _judge_for(self, command: RolloutCommand) -> None:
         """Lets the gates see all there is before a promotion. Raises GatesNotPassedError."""
         is_stale = command.expected != self.ledger.active  # refused anyway: it costs no check
         if is_stale or self.ledger.done(command) or not self._asks_gates(command):
             return
         judgement = await self._judge(
-            lambda trial: trial.generation == command.generation and trial.is_unjudged
+            lambda trial: trial.revision == command.revision and trial.is_unjudged
         )
-        if judgement is not None and judgement.verdict is Verdict.BREACH:
+        if judgement is not None and judgement.verdict is TrialVerdict.BREACH:
             raise GatesNotPassedError(f"it was rolled back: {judgement.reason}")
 
-    def _asks_gates(self, command: Command) -> bool:
+    def _asks_gates(self, command: RolloutCommand) -> bool:
         return not command.forced and bool(self.ledger.active)
 
-    def _check_gates(self, command: Command) -> None:
+    def _check_gates(self, command: RolloutCommand) -> None:
         """Raises GatesNotPassedError; nothing that was not tried is promoted, unless forced."""
         if not self._asks_gates(command):
             return
-        trial = self.trial if self.trial and self.trial.generation == command.generation else None
+        trial = self.trial if self.trial and self.trial.revision == command.revision else None
         if trial is None:
             raise GatesNotPassedError(
-                f"generation {command.generation} has not been tried: start a shadow or a canary, "
+                f"revision {command.revision} has not been tried: start a shadow or a canary, "
                 "or promote without gates and say why"
             )
-        if trial.judgement.verdict is not Verdict.PASS:
+        if trial.judgement.verdict is not TrialVerdict.PASS:
             raise GatesNotPassedError(f"no gate lets it pass: {trial.judgement.reason}")
 
     async def judge(self) -> Judgement | None:
@@ -281,18 +283,18 @@ class RolloutManager(Generic[T]):
             loop = asyncio.get_running_loop()
             judgement = await loop.run_in_executor(self._judges, trial.check())
             trial.take(judgement)
-        if judgement.verdict is Verdict.BREACH and trial is self.trial:
+        if judgement.verdict is TrialVerdict.BREACH and trial is self.trial:
             # At once: a command that is being carried out may take long, or the disk be full.
-            self._generations.direct(self._traffic())
+            self._revisions.direct(self._traffic())
             await self._to_its_end(self._roll_back(trial, judgement.reason))
         return judgement
 
     async def _roll_back(self, trial: Trial, reason: str) -> Rollout:
         async with self._lock:
-            found = self.ledger.rollout(trial.generation)
+            found = self.ledger.rollout(trial.revision)
             if trial is not self.trial:  # an operator was faster
                 return found
-            rolled_back = await self._own(Verb.ROLL_BACK, trial.generation, reason)
+            rolled_back = await self._own(Verb.ROLL_BACK, trial.revision, reason)
             self._follow()
             return rolled_back
 
@@ -300,7 +302,7 @@ class RolloutManager(Generic[T]):
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._files, function, *arguments)
 
-    async def _write(self, command: Command) -> Rollout:
+    async def _write(self, command: RolloutCommand) -> Rollout:
         found = await asyncio.to_thread(self._registry.carry_out, command)
         self._try(self.ledger.rollouts.get(self.ledger.on_trial))
         changed, self.changed = self.changed, asyncio.Event()
@@ -311,7 +313,7 @@ class RolloutManager(Generic[T]):
         """Begins a trial, or ends it. One on other terms, or beside another one, begins anew."""
         terms: tuple[object, ...] | None = None
         if rollout:
-            terms = rollout.generation, rollout.state, rollout.percent, rollout.gates
+            terms = rollout.revision, rollout.state, rollout.percent, rollout.gates
             terms = (*terms, self.ledger.active)
         if terms != self._terms:
             self._terms, self.trial = terms, Trial(rollout) if rollout else None
@@ -322,18 +324,20 @@ class RolloutManager(Generic[T]):
             value = await self._loaded(number)
         except _UNFIT as error:
             async with self._lock:
-                if (found := self.ledger.rollout(number)).state is not State.STAGED:
+                if (found := self.ledger.rollout(number)).state is not RolloutState.STAGED:
                     return found
                 return await self._own(Verb.QUARANTINE, number, str(error))
         async with self._lock:
-            if (found := self.ledger.rollout(number)).state is not State.STAGED:  # or retired
+            if (
+                found := self.ledger.rollout(number)
+            ).state is not RolloutState.STAGED:  # or retired
                 self._loader.release(value)
                 return found
-            self._generations.add(number, value)
+            self._revisions.add(number, value)
             try:
                 return await self._own(Verb.WARM, number)
             except BaseException:
-                self._generations.retire(number, self._loader.release)
+                self._revisions.retire(number, self._loader.release)
                 raise
 
     async def _load_again(self, number: int) -> None:
@@ -349,7 +353,7 @@ class RolloutManager(Generic[T]):
             return
         async with self._lock:
             if self.ledger.rollout(number).state in LOADED:
-                self._generations.add(number, value)
+                self._revisions.add(number, value)
             else:
                 self._loader.release(value)
 
@@ -360,7 +364,9 @@ class RolloutManager(Generic[T]):
     async def _own(self, verb: Verb, number: int, reason: str = "") -> Rollout:
         """A command of the server's own; a number goes through each of them once."""
         key = f"{_OWN}{verb.value} {number}"
-        command = Command(verb, number, self.ledger.active, key, reason=reason[:MAX_REASON_CHARS])
+        command = RolloutCommand(
+            verb, number, self.ledger.active, key, reason=reason[:MAX_REASON_CHARS]
+        )
         return await self._write(command)
 
     def _follow(self) -> None:
@@ -369,24 +375,24 @@ class RolloutManager(Generic[T]):
         What was rolled back goes on answering those who name it for a while: who was ranked by
         it may yet ask why.
         """
-        self._generations.direct(self._traffic())
+        self._revisions.direct(self._traffic())
         loop = asyncio.get_running_loop()
-        for number in self._generations.serving:
+        for number in self._revisions.serving:
             state = self.ledger.rollout(number).state
-            if state is State.ROLLED_BACK:
+            if state is RolloutState.ROLLED_BACK:
                 loop.call_later(self._retire_s, self._let_go, number)
             elif state not in LOADED:
                 self._let_go(number)
 
     def _let_go(self, number: int) -> None:
-        """Takes no new requests for a generation; those that hold it are told to end later."""
-        if number in self._generations.serving:
-            self._generations.retire(number, self._loader.release)
+        """Takes no new requests for a revision; those that hold it are told to end later."""
+        if number in self._revisions.serving:
+            self._revisions.retire(number, self._loader.release)
             loop = asyncio.get_running_loop()
-            loop.call_later(self._retire_s, self._generations.revoke, number)
+            loop.call_later(self._retire_s, self._revisions.revoke, number)
 
     def _traffic(self) -> Traffic:
         """Where the ledger says, but nobody to what was found to be worse."""
-        if self.trial and self.trial.judgement.verdict is Verdict.BREACH:
+        if self.trial and self.trial.judgement.verdict is TrialVerdict.BREACH:
             return Traffic(self.ledger.active)
         return traffic_of(self.ledger)

@@ -15,10 +15,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-from rankloom_adapters.rollout.states import Command, Ledger, Rollout, RolloutError, Verb, after
+from rankloom_adapters.rollout.states import (
+    Ledger,
+    Rollout,
+    RolloutCommand,
+    RolloutError,
+    Verb,
+    after,
+)
 
-FORMAT = 1
-_ROOT = hashlib.sha256(b"rankloom rollout registry 1").hexdigest()
+FORMAT = 2
+_ROOT = hashlib.sha256(b"rankloom rollout registry 2").hexdigest()
 _BEGIN = (
     # A rollback journal, and one more sync of its folder: what is acknowledged survives a
     # loss of power. Exclusive: the lock is held from the first transaction to the end.
@@ -74,8 +81,8 @@ class Registry:
         """Lets another process have the file."""
         self._db.close()
 
-    def carry_out(self, command: Command) -> Rollout:
-        """Writes a command, and gives the generation that it is about as it is now.
+    def carry_out(self, command: RolloutCommand) -> Rollout:
+        """Writes a command, and gives the revision that it is about as it is now.
 
         Raises RolloutError where it changes nothing, RegistryError where it is not known
         to be written.
@@ -86,7 +93,7 @@ class Registry:
             self.ledger = ledger
         return subject
 
-    def _append(self, command: Command) -> None:
+    def _append(self, command: RolloutCommand) -> None:
         if self._failed:
             raise RegistryError(f"{self._path}: a write failed; the server must be started again")
         body = _body_of(command)
@@ -151,10 +158,10 @@ def _checksum_of(before: str, body: str) -> str:
     return hashlib.sha256(f"{before}\n{body}".encode()).hexdigest()
 
 
-def _body_of(command: Command) -> str:
+def _body_of(command: RolloutCommand) -> str:
     return json.dumps({**asdict(command), "verb": command.verb.value}, sort_keys=True)
 
 
-def _command_of(body: str) -> Command:
+def _command_of(body: str) -> RolloutCommand:
     fields: dict[str, Any] = json.loads(body)
-    return Command(**{**fields, "verb": Verb(fields["verb"])})
+    return RolloutCommand(**{**fields, "verb": Verb(fields["verb"])})

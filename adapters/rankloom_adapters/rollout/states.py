@@ -1,10 +1,10 @@
-"""What may happen to the generations of a server, as pure functions of what has happened.
+"""What may happen to the revisions of a server, as pure functions of what has happened.
 
     staged → warmed → shadow → canary → active
        ↓        └───────┴────────┴────────┴──→ rolled_back → retired
     quarantined ─────────────────────────────────────────────↗
 
-What serves nobody can be retired: also what is staged, or warmed. A generation's number
+What serves nobody can be retired: also what is staged, or warmed. A revision's number
 is given when its bundle is staged and never used again. Promoting one puts the active one
 back to warmed, from where rolling back returns to it.
 """
@@ -17,8 +17,8 @@ from enum import Enum
 from types import MappingProxyType
 
 
-class State(Enum):
-    """Where a generation stands."""
+class RolloutState(Enum):
+    """Where a revision stands."""
 
     STAGED = "staged"
     WARMED = "warmed"
@@ -31,7 +31,7 @@ class State(Enum):
 
 
 class Verb(Enum):
-    """What can be asked of a generation; WARM and QUARANTINE are the server's own."""
+    """What can be asked of a revision; WARM and QUARANTINE are the server's own."""
 
     STAGE = "stage"
     WARM = "warm"
@@ -46,28 +46,37 @@ class Verb(Enum):
 # A part of the registry's format: which commands are known again depends on it.
 MAX_RETIRED = 100
 
-LOADED = frozenset({State.WARMED, State.SHADOW, State.CANARY, State.ACTIVE})
-ON_TRIAL = frozenset({State.SHADOW, State.CANARY})
+LOADED = frozenset(
+    {RolloutState.WARMED, RolloutState.SHADOW, RolloutState.CANARY, RolloutState.ACTIVE}
+)
+ON_TRIAL = frozenset({RolloutState.SHADOW, RolloutState.CANARY})
 _NEED_NO_OTHER_TRIAL = frozenset({Verb.SHADOW, Verb.CANARY, Verb.PROMOTE})
-_FROM: Mapping[Verb, frozenset[State]] = {
-    Verb.WARM: frozenset({State.STAGED}),
-    Verb.QUARANTINE: frozenset({State.STAGED}),
-    Verb.SHADOW: frozenset({State.WARMED}),
-    Verb.CANARY: frozenset({State.WARMED, State.SHADOW, State.CANARY}),
-    Verb.PROMOTE: frozenset({State.WARMED, State.SHADOW, State.CANARY}),
-    Verb.ROLL_BACK: ON_TRIAL | {State.WARMED, State.ACTIVE},
+_FROM: Mapping[Verb, frozenset[RolloutState]] = {
+    Verb.WARM: frozenset({RolloutState.STAGED}),
+    Verb.QUARANTINE: frozenset({RolloutState.STAGED}),
+    Verb.SHADOW: frozenset({RolloutState.WARMED}),
+    Verb.CANARY: frozenset({RolloutState.WARMED, RolloutState.SHADOW, RolloutState.CANARY}),
+    Verb.PROMOTE: frozenset({RolloutState.WARMED, RolloutState.SHADOW, RolloutState.CANARY}),
+    Verb.ROLL_BACK: ON_TRIAL | {RolloutState.WARMED, RolloutState.ACTIVE},
     # From staged too: there may never be room for it.
-    Verb.RETIRE: frozenset({State.STAGED, State.WARMED, State.ROLLED_BACK, State.QUARANTINED}),
+    Verb.RETIRE: frozenset(
+        {
+            RolloutState.STAGED,
+            RolloutState.WARMED,
+            RolloutState.ROLLED_BACK,
+            RolloutState.QUARANTINED,
+        }
+    ),
 }
-_TO: Mapping[Verb, State] = {
-    Verb.STAGE: State.STAGED,
-    Verb.WARM: State.WARMED,
-    Verb.QUARANTINE: State.QUARANTINED,
-    Verb.SHADOW: State.SHADOW,
-    Verb.CANARY: State.CANARY,
-    Verb.PROMOTE: State.ACTIVE,
-    Verb.ROLL_BACK: State.ROLLED_BACK,
-    Verb.RETIRE: State.RETIRED,
+_TO: Mapping[Verb, RolloutState] = {
+    Verb.STAGE: RolloutState.STAGED,
+    Verb.WARM: RolloutState.WARMED,
+    Verb.QUARANTINE: RolloutState.QUARANTINED,
+    Verb.SHADOW: RolloutState.SHADOW,
+    Verb.CANARY: RolloutState.CANARY,
+    Verb.PROMOTE: RolloutState.ACTIVE,
+    Verb.ROLL_BACK: RolloutState.ROLLED_BACK,
+    Verb.RETIRE: RolloutState.RETIRED,
 }
 
 
@@ -76,18 +85,18 @@ class RolloutError(Exception):
 
 
 class UnknownRolloutError(RolloutError):
-    """No generation has that number."""
+    """No revision has that number."""
 
 
 class TransitionError(RolloutError):
-    """The generation, or another one, stands where the command may not be given."""
+    """The revision, or another one, stands where the command may not be given."""
 
 
 class StaleError(RolloutError):
-    """Another generation is active than the caller believes. ``current``: its number, or 0."""
+    """Another revision is active than the caller believes. ``current``: its number, or 0."""
 
     def __init__(self, current: int) -> None:
-        super().__init__(f"generation {current} is active now; look at it, then ask again")
+        super().__init__(f"revision {current} is active now; look at it, then ask again")
         self.current = current
 
 
@@ -96,17 +105,17 @@ class KeyReusedError(RolloutError):
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
-    """What somebody wants. ``generation``: 0 where one is to be staged.
+class RolloutCommand:
+    """What somebody wants. ``revision``: 0 where one is to be staged.
 
-    ``expected``: the generation that the caller believes to be active, 0 for none.
+    ``expected``: the revision that the caller believes to be active, 0 for none.
     ``percent``: of users, for a canary; of requests, for a shadow, 0 for all.
     ``bundle_digest``: of what is staged. ``gates``: what a trial must keep to, as text that
     this module does not read. ``forced``: a promotion that asks no gate.
     """
 
     verb: Verb
-    generation: int
+    revision: int
     expected: int
     key: str
     percent: int = 0
@@ -118,14 +127,14 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One generation. ``back_to``: the one that was active before it, 0 for none.
+    """One revision. ``back_to``: the one that was active before it, 0 for none.
 
     ``gates``: of its trial, as they were given.
     """
 
-    generation: int
+    revision: int
     bundle_digest: str
-    state: State
+    state: RolloutState
     percent: int = 0
     reason: str = ""
     back_to: int = 0
@@ -134,51 +143,51 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What has happened: rollouts by generation, and the commands about them by their keys.
+    """What has happened: rollouts by revision, and the commands about them by their keys.
 
-    Of retired generations the last MAX_RETIRED are kept, with their commands; the registry
+    Of retired revisions the last MAX_RETIRED are kept, with their commands; the registry
     has them all. ``newest``: the largest number that was given.
     """
 
     rollouts: Mapping[int, Rollout] = field(default_factory=lambda: MappingProxyType({}))
-    commands: Mapping[str, tuple[Command, int]] = field(
+    commands: Mapping[str, tuple[RolloutCommand, int]] = field(
         default_factory=lambda: MappingProxyType({})
     )
     newest: int = 0
 
     @property
     def active(self) -> int:
-        """The generation that answers all that no canary takes; 0 where there is none."""
-        return self._one_in(frozenset({State.ACTIVE}))
+        """The revision that answers all that no canary takes; 0 where there is none."""
+        return self._one_in(frozenset({RolloutState.ACTIVE}))
 
     @property
     def on_trial(self) -> int:
-        """The generation that is a shadow or a canary; 0 where there is none."""
+        """The revision that is a shadow or a canary; 0 where there is none."""
         return self._one_in(ON_TRIAL)
 
-    def _one_in(self, states: frozenset[State]) -> int:
+    def _one_in(self, states: frozenset[RolloutState]) -> int:
         return next((n for n, each in self.rollouts.items() if each.state in states), 0)
 
-    def rollout(self, generation: int) -> Rollout:
+    def rollout(self, revision: int) -> Rollout:
         """Raises UnknownRolloutError."""
-        if generation not in self.rollouts:
-            if 0 < generation <= self.newest:
-                raise UnknownRolloutError(f"generation {generation} was retired long ago")
-            raise UnknownRolloutError(f"there is no generation {generation}")
-        return self.rollouts[generation]
+        if revision not in self.rollouts:
+            if 0 < revision <= self.newest:
+                raise UnknownRolloutError(f"revision {revision} was retired long ago")
+            raise UnknownRolloutError(f"there is no revision {revision}")
+        return self.rollouts[revision]
 
-    def done(self, command: Command) -> Rollout | None:
+    def done(self, command: RolloutCommand) -> Rollout | None:
         """What a command with this key came to before. Raises KeyReusedError."""
         if command.key not in self.commands:
             return None
-        earlier, generation = self.commands[command.key]
+        earlier, revision = self.commands[command.key]
         if earlier != command:
             raise KeyReusedError("the idempotency key was used for another command")
-        return self.rollouts[generation]
+        return self.rollouts[revision]
 
 
-def after(ledger: Ledger, command: Command) -> tuple[Ledger, Rollout]:
-    """The ledger once a command has been carried out, and the generation it is about.
+def after(ledger: Ledger, command: RolloutCommand) -> tuple[Ledger, Rollout]:
+    """The ledger once a command has been carried out, and the revision it is about.
 
     A command that was carried out before changes nothing. Raises RolloutError.
     """
@@ -189,29 +198,29 @@ def after(ledger: Ledger, command: Command) -> tuple[Ledger, Rollout]:
         raise StaleError(ledger.active)
     changed = _changed(ledger, command)
     subject = changed[0]
-    rollouts = {**ledger.rollouts, **{each.generation: each for each in changed}}
-    commands = {**ledger.commands, command.key: (command, subject.generation)}
+    rollouts = {**ledger.rollouts, **{each.revision: each for each in changed}}
+    commands = {**ledger.commands, command.key: (command, subject.revision)}
     return _without_oldest(rollouts, commands, subject), subject
 
 
 def _without_oldest(
-    rollouts: dict[int, Rollout], commands: dict[str, tuple[Command, int]], subject: Rollout
+    rollouts: dict[int, Rollout], commands: dict[str, tuple[RolloutCommand, int]], subject: Rollout
 ) -> Ledger:
-    """The ledger without retired generations beyond MAX_RETIRED; the subject stays."""
+    """The ledger without retired revisions beyond MAX_RETIRED; the subject stays."""
     newest = max(rollouts)
-    retired = sorted(n for n, each in rollouts.items() if each.state is State.RETIRED)
-    forgotten = {*retired[:-MAX_RETIRED]} - {subject.generation}
+    retired = sorted(n for n, each in rollouts.items() if each.state is RolloutState.RETIRED)
+    forgotten = {*retired[:-MAX_RETIRED]} - {subject.revision}
     if forgotten:
         rollouts = {n: each for n, each in rollouts.items() if n not in forgotten}
         commands = {key: each for key, each in commands.items() if each[1] not in forgotten}
     return Ledger(MappingProxyType(rollouts), MappingProxyType(commands), newest)
 
 
-def _changed(ledger: Ledger, command: Command) -> list[Rollout]:
-    """The generation that the command is about as it will be, then others that move with it."""
+def _changed(ledger: Ledger, command: RolloutCommand) -> list[Rollout]:
+    """The revision that the command is about as it will be, then others that move with it."""
     if command.verb is Verb.STAGE:
-        return [Rollout(ledger.newest + 1, command.bundle_digest, State.STAGED)]
-    before = ledger.rollout(command.generation)
+        return [Rollout(ledger.newest + 1, command.bundle_digest, RolloutState.STAGED)]
+    before = ledger.rollout(command.revision)
     _check(ledger, before, command)
     moved = replace(
         before,
@@ -222,25 +231,25 @@ def _changed(ledger: Ledger, command: Command) -> list[Rollout]:
     )
     if command.verb is Verb.PROMOTE and ledger.active:
         former = ledger.rollouts[ledger.active]
-        return [replace(moved, back_to=former.generation), replace(former, state=State.WARMED)]
-    if command.verb is Verb.ROLL_BACK and before.state is State.ACTIVE:
+        return [replace(moved, back_to=former.revision), replace(former, state=RolloutState.WARMED)]
+    if command.verb is Verb.ROLL_BACK and before.state is RolloutState.ACTIVE:
         former = ledger.rollouts[before.back_to]
-        return [moved, replace(former, state=State.ACTIVE)]
+        return [moved, replace(former, state=RolloutState.ACTIVE)]
     return [moved]
 
 
-def _check(ledger: Ledger, before: Rollout, command: Command) -> None:
+def _check(ledger: Ledger, before: Rollout, command: RolloutCommand) -> None:
     """Raises TransitionError."""
-    number, verb = before.generation, command.verb
+    number, verb = before.revision, command.verb
     if before.state not in _FROM[verb]:
         raise TransitionError(
-            f"generation {number} is {before.state.value}: no {verb.value} from there"
+            f"revision {number} is {before.state.value}: no {verb.value} from there"
         )
     if verb in _NEED_NO_OTHER_TRIAL and ledger.on_trial not in (0, number):
-        raise TransitionError(f"generation {ledger.on_trial} is on trial: end that first")
+        raise TransitionError(f"revision {ledger.on_trial} is on trial: end that first")
     if verb is Verb.CANARY and not 1 <= command.percent <= 99:
         raise TransitionError("a canary takes from 1 to 99 percent of the users")
-    if verb is Verb.ROLL_BACK and before.state is State.ACTIVE:
+    if verb is Verb.ROLL_BACK and before.state is RolloutState.ACTIVE:
         former = ledger.rollouts.get(before.back_to)
-        if former is None or former.state is not State.WARMED:
-            raise TransitionError(f"generation {number} has nothing loaded to go back to")
+        if former is None or former.state is not RolloutState.WARMED:
+            raise TransitionError(f"revision {number} has nothing loaded to go back to")

@@ -44,7 +44,7 @@ _LATENCIES_S = (1e-6, 1e6)  # beyond them, a figure says more of the clock
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Table:
+class ObservationTable:
     """(rankings,) each: places in lists of users and of groups, and figures by name.
 
     A figure is NaN where there is none.
@@ -55,7 +55,7 @@ class Table:
     group_names: tuple[str, ...]
     columns: Mapping[str, Sample]
 
-    def of(self, group: str) -> Table:
+    def of(self, group: str) -> ObservationTable:
         """The rankings of a group."""
         rows = self.group == self.group_names.index(group)
         columns = {name: each[rows] for name, each in self.columns.items()}
@@ -69,7 +69,7 @@ class Table:
             if name and len(np.unique(self.user[self.group == place])) >= min_users
         )
 
-    def with_columns(self, **more: Sample) -> Table:
+    def with_columns(self, **more: Sample) -> ObservationTable:
         """The same rankings with more of their figures."""
         return replace(self, columns={**self.columns, **more})
 
@@ -89,8 +89,8 @@ class Table:
 class Arms:
     """Both arms of a canary."""
 
-    canary: Table
-    baseline: Table
+    canary: ObservationTable
+    baseline: ObservationTable
 
     def of(self, group: str) -> Arms:
         """The rankings of a group."""
@@ -104,7 +104,7 @@ class Arms:
 def arms_of(canary: Sequence[Observation], baseline: Sequence[Observation]) -> Arms:
     """Latencies are compared among answers of one kind, with a kept history or without.
 
-    The generation on trial has nobody's history at first, the other one that of all who return:
+    The revision on trial has nobody's history at first, the other one that of all who return:
     of the two kinds, the one is taken of which the smaller arm has more users.
     """
     tables = [table_of_observations(each) for each in (canary, baseline)]
@@ -113,12 +113,12 @@ def arms_of(canary: Sequence[Observation], baseline: Sequence[Observation]) -> A
     return Arms(*best)
 
 
-def _latency_of(table: Table, *, reused: bool) -> Table:
+def _latency_of(table: ObservationTable, *, reused: bool) -> ObservationTable:
     is_other = (table.columns["reused"] > 0.0) != reused
     return table.with_columns(log_latency=np.where(is_other, np.nan, table.columns["log_latency"]))
 
 
-def table_of_observations(observations: Sequence[Observation]) -> Table:
+def table_of_observations(observations: Sequence[Observation]) -> ObservationTable:
     """With ``log_latency``, of rankings that did not fail."""
     table = _table(observations, _OF_OBSERVATIONS)
     latency = _log(table.columns["latency_s"])
@@ -126,7 +126,7 @@ def table_of_observations(observations: Sequence[Observation]) -> Table:
     return table.with_columns(log_latency=np.where(failed, np.nan, latency))
 
 
-def table_of_pairs(pairs: Sequence[Pair]) -> Table:
+def table_of_pairs(pairs: Sequence[Pair]) -> ObservationTable:
     """With what the shadow has more of: ``failure_increase`` and ``log_latency_increase``."""
     table = _table(pairs, _OF_PAIRS)
     columns = table.columns
@@ -139,7 +139,9 @@ def table_of_pairs(pairs: Sequence[Pair]) -> Table:
     )
 
 
-def _table(records: Sequence[Observation] | Sequence[Pair], names: tuple[str, ...]) -> Table:
+def _table(
+    records: Sequence[Observation] | Sequence[Pair], names: tuple[str, ...]
+) -> ObservationTable:
     """In an order of its own, so that no sum depends on the order of the records."""
     rows = chain.from_iterable(map(attrgetter(*names), records))
     figures = np.fromiter(rows, dtype=np.float64).reshape(-1, len(names))
@@ -147,7 +149,7 @@ def _table(records: Sequence[Observation] | Sequence[Pair], names: tuple[str, ..
     group, group_names = _places([each.group for each in records])
     order = np.lexsort((*figures.T, user))
     columns = dict(zip(names, figures[order].T, strict=True))
-    return Table(user[order], group[order], group_names, columns)
+    return ObservationTable(user[order], group[order], group_names, columns)
 
 
 def _places(values: Sequence[V]) -> tuple[NDArray[np.int64], tuple[V, ...]]:

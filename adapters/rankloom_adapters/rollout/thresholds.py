@@ -1,4 +1,4 @@
-"""How much worse a generation on trial may be, as its operator writes it down."""
+"""How much worse a revision on trial may be, as its operator writes it down."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Thresholds:
     """
 
     min_samples: int = 200
-    """Fewer than these prove nothing, and no generation passes on them."""
+    """Fewer than these prove nothing, and no revision passes on them."""
     min_group_samples: int = 50
     """A group with fewer is not judged alone."""
     top_k: int = DEFAULT_TOP_K
@@ -49,7 +49,7 @@ class Thresholds:
     max_calibration_shift: float = 0.05
     """Of the mean probability, up or down."""
     max_agreement_shift: float = 0.1
-    """Of the mean τ_b of prior and score, up or down."""
+    """Of the mean τ_b of tree logit and score, up or down."""
     max_error_increase: float = 0.005
     """Share of rankings that the engine did not answer."""
     max_latency_ratio: float = 1.1

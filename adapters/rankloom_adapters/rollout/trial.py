@@ -1,4 +1,4 @@
-"""One generation on trial: what has been seen of it, and when it is judged."""
+"""One revision on trial: what has been seen of it, and when it is judged."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from rankloom_adapters.rollout.evidence import Evidence, Observation, Pair
-from rankloom_adapters.rollout.judge import Judgement, Verdict, judge_canary, judge_shadow
-from rankloom_adapters.rollout.split import Arm
-from rankloom_adapters.rollout.states import Rollout, State
+from rankloom_adapters.rollout.judge import Judgement, TrialVerdict, judge_canary, judge_shadow
+from rankloom_adapters.rollout.states import Rollout, RolloutState
 from rankloom_adapters.rollout.thresholds import Thresholds
+from rankloom_adapters.split import Arm
 
 GROWTH = 1.5  # how much more must have been seen since the last check
-_NOTHING = Judgement(Verdict.NO_DATA, (), "nothing has been seen yet")
+_NOTHING = Judgement(TrialVerdict.NO_DATA, (), "nothing has been seen yet")
 
 
 def thresholds_of(gates: str) -> Thresholds:
@@ -35,7 +35,7 @@ class Trial:
 
     def __init__(self, rollout: Rollout) -> None:
         """Raises ValueError for gates that are none."""
-        self.generation, self.state = rollout.generation, rollout.state
+        self.revision, self.state = rollout.revision, rollout.state
         self.percent = rollout.percent or 100
         self.thresholds = thresholds_of(rollout.gates)
         self.judgement = _NOTHING
@@ -62,7 +62,7 @@ class Trial:
     @property
     def is_due(self) -> bool:
         """Whether it is to be judged now."""
-        if self.judgement.verdict is Verdict.BREACH:
+        if self.judgement.verdict is TrialVerdict.BREACH:
             return False
         enough = min(self.num_seen.values()) >= self._next_at
         return self._alarm or enough
@@ -70,7 +70,7 @@ class Trial:
     @property
     def is_unjudged(self) -> bool:
         """Whether there is enough to judge, and more of it than at the last check."""
-        if self.judgement.verdict is Verdict.BREACH:
+        if self.judgement.verdict is TrialVerdict.BREACH:
             return False
         enough = min(self.num_seen.values()) >= self.thresholds.min_samples
         return enough and self._num_seen > self._num_judged
@@ -84,7 +84,7 @@ class Trial:
         self._next_at = max(int(min(self.num_seen.values()) * GROWTH), self._next_at)
         self._num_judged, self._alarm = self._num_seen, False
         limits, number = self.thresholds, self._num_checks + 1
-        if self.state is State.SHADOW:
+        if self.state is RolloutState.SHADOW:
             pairs = self._evidence.pairs
             return lambda: judge_shadow(pairs, limits, number)
         canary, baseline = (self._evidence.observations(arm) for arm in self.num_seen)
@@ -93,4 +93,4 @@ class Trial:
     def take(self, judgement: Judgement) -> None:
         """Ends a check. One that had too little to go by was none."""
         self.judgement = judgement
-        self._num_checks += judgement.verdict is not Verdict.NO_DATA
+        self._num_checks += judgement.verdict is not TrialVerdict.NO_DATA

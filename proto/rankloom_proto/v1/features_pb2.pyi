@@ -208,18 +208,18 @@ class UserFeatures(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VECTOR_FIELD_NUMBER: _builtins.int
-    EPOCH_FIELD_NUMBER: _builtins.int
-    COLD_FIELD_NUMBER: _builtins.int
+    FEATURE_VERSION_FIELD_NUMBER: _builtins.int
+    COLD_START_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
     LOG_POSITION_FIELD_NUMBER: _builtins.int
     TABULAR_FIELD_NUMBER: _builtins.int
     vector: _builtins.bytes
     """The user's latent vector: little-endian float32, one after the other."""
-    epoch: _builtins.str
+    feature_version: _builtins.str
     """Digest of the feature model that made the vector. Vectors of different
-    epochs live in different spaces and must not be compared.
+    feature versions live in different spaces and must not be compared.
     """
-    cold: _builtins.bool
+    cold_start: _builtins.bool
     """True where no event of the user names a known item: the vector says nothing."""
     log_position: _builtins.int
     """How much of the event log the answer has seen."""
@@ -235,15 +235,15 @@ class UserFeatures(_message.Message):
         self,
         *,
         vector: _builtins.bytes = ...,
-        epoch: _builtins.str = ...,
-        cold: _builtins.bool = ...,
+        feature_version: _builtins.str = ...,
+        cold_start: _builtins.bool = ...,
         events: _abc.Iterable[Global___Event] | None = ...,
         log_position: _builtins.int = ...,
         tabular: Global___TabularMatrix | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["tabular", b"tabular"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cold", b"cold", "epoch", b"epoch", "events", b"events", "log_position", b"log_position", "tabular", b"tabular", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cold_start", b"cold_start", "events", b"events", "feature_version", b"feature_version", "log_position", b"log_position", "tabular", b"tabular", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

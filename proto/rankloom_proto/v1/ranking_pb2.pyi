@@ -21,33 +21,33 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class _Semantics:
+class _Fusion:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _SemanticsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Semantics.ValueType], _builtins.type):
+class _FusionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fusion.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
-    SEMANTICS_UNSPECIFIED: _Semantics.ValueType  # 0
+    FUSION_UNSPECIFIED: _Fusion.ValueType  # 0
     """The server's default, EXACT_SUM."""
-    SEMANTICS_EXACT_SUM: _Semantics.ValueType  # 1
+    FUSION_EXACT_SUM: _Fusion.ValueType  # 1
     """The weighted sum of the experts' weight deltas."""
-    SEMANTICS_PEFT_LINEAR: _Semantics.ValueType  # 2
+    FUSION_PEFT_LINEAR: _Fusion.ValueType  # 2
     """The product of two weighted sums, as PEFT's "linear" combination does."""
-    SEMANTICS_TOP1: _Semantics.ValueType  # 3
+    FUSION_TOP1: _Fusion.ValueType  # 3
     """The expert of the largest weight alone."""
 
-class Semantics(_Semantics, metaclass=_SemanticsEnumTypeWrapper):
+class Fusion(_Fusion, metaclass=_FusionEnumTypeWrapper):
     """How the weights of several experts become one model."""
 
-SEMANTICS_UNSPECIFIED: Semantics.ValueType  # 0
+FUSION_UNSPECIFIED: Fusion.ValueType  # 0
 """The server's default, EXACT_SUM."""
-SEMANTICS_EXACT_SUM: Semantics.ValueType  # 1
+FUSION_EXACT_SUM: Fusion.ValueType  # 1
 """The weighted sum of the experts' weight deltas."""
-SEMANTICS_PEFT_LINEAR: Semantics.ValueType  # 2
+FUSION_PEFT_LINEAR: Fusion.ValueType  # 2
 """The product of two weighted sums, as PEFT's "linear" combination does."""
-SEMANTICS_TOP1: Semantics.ValueType  # 3
+FUSION_TOP1: Fusion.ValueType  # 3
 """The expert of the largest weight alone."""
-Global___Semantics: _TypeAlias = Semantics  # noqa: Y015
+Global___Fusion: _TypeAlias = Fusion  # noqa: Y015
 
 class _Route:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -68,58 +68,58 @@ ROUTE_GLOBAL: Route.ValueType  # 2
 ROUTE_FUSED: Route.ValueType  # 3
 Global___Route: _TypeAlias = Route  # noqa: Y015
 
-class _Rung:
+class _FallbackLevel:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _RungEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rung.ValueType], _builtins.type):
+class _FallbackLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FallbackLevel.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
-    RUNG_UNSPECIFIED: _Rung.ValueType  # 0
-    RUNG_EXACT_MIX: _Rung.ValueType  # 1
-    RUNG_TOP_EXPERT: _Rung.ValueType  # 2
-    RUNG_GLOBAL_EXPERT: _Rung.ValueType  # 3
-    RUNG_LIGHTGBM_ORDER: _Rung.ValueType  # 4
-    RUNG_POPULARITY_ORDER: _Rung.ValueType  # 5
+    FALLBACK_LEVEL_UNSPECIFIED: _FallbackLevel.ValueType  # 0
+    FALLBACK_LEVEL_EXACT_MIXTURE: _FallbackLevel.ValueType  # 1
+    FALLBACK_LEVEL_TOP_EXPERT: _FallbackLevel.ValueType  # 2
+    FALLBACK_LEVEL_GLOBAL_EXPERT: _FallbackLevel.ValueType  # 3
+    FALLBACK_LEVEL_TREES: _FallbackLevel.ValueType  # 4
+    FALLBACK_LEVEL_POPULARITY: _FallbackLevel.ValueType  # 5
 
-class Rung(_Rung, metaclass=_RungEnumTypeWrapper):
-    """The degradation ladder, best first."""
+class FallbackLevel(_FallbackLevel, metaclass=_FallbackLevelEnumTypeWrapper):
+    """The fallback levels, best first."""
 
-RUNG_UNSPECIFIED: Rung.ValueType  # 0
-RUNG_EXACT_MIX: Rung.ValueType  # 1
-RUNG_TOP_EXPERT: Rung.ValueType  # 2
-RUNG_GLOBAL_EXPERT: Rung.ValueType  # 3
-RUNG_LIGHTGBM_ORDER: Rung.ValueType  # 4
-RUNG_POPULARITY_ORDER: Rung.ValueType  # 5
-Global___Rung: _TypeAlias = Rung  # noqa: Y015
+FALLBACK_LEVEL_UNSPECIFIED: FallbackLevel.ValueType  # 0
+FALLBACK_LEVEL_EXACT_MIXTURE: FallbackLevel.ValueType  # 1
+FALLBACK_LEVEL_TOP_EXPERT: FallbackLevel.ValueType  # 2
+FALLBACK_LEVEL_GLOBAL_EXPERT: FallbackLevel.ValueType  # 3
+FALLBACK_LEVEL_TREES: FallbackLevel.ValueType  # 4
+FALLBACK_LEVEL_POPULARITY: FallbackLevel.ValueType  # 5
+Global___FallbackLevel: _TypeAlias = FallbackLevel  # noqa: Y015
 
-class _RungReason:
+class _FallbackReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _RungReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RungReason.ValueType], _builtins.type):
+class _FallbackReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FallbackReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
-    RUNG_REASON_UNSPECIFIED: _RungReason.ValueType  # 0
-    RUNG_REASON_VECTOR_INVALID: _RungReason.ValueType  # 1
+    FALLBACK_REASON_UNSPECIFIED: _FallbackReason.ValueType  # 0
+    FALLBACK_REASON_VECTOR_INVALID: _FallbackReason.ValueType  # 1
     """The user's vector had NaN or infinite entries, or the wrong length."""
-    RUNG_REASON_EPOCH_MISMATCH: _RungReason.ValueType  # 2
+    FALLBACK_REASON_FEATURE_VERSION_MISMATCH: _FallbackReason.ValueType  # 2
     """The vector came from another feature model than the bundle's."""
-    RUNG_REASON_FEATURES_UNAVAILABLE: _RungReason.ValueType  # 3
+    FALLBACK_REASON_FEATURES_UNAVAILABLE: _FallbackReason.ValueType  # 3
     """The feature service did not answer in its share of the deadline."""
-    RUNG_REASON_ENGINE_FAILED: _RungReason.ValueType  # 4
+    FALLBACK_REASON_ENGINE_FAILED: _FallbackReason.ValueType  # 4
     """The engine failed on this request."""
 
-class RungReason(_RungReason, metaclass=_RungReasonEnumTypeWrapper): ...
+class FallbackReason(_FallbackReason, metaclass=_FallbackReasonEnumTypeWrapper): ...
 
-RUNG_REASON_UNSPECIFIED: RungReason.ValueType  # 0
-RUNG_REASON_VECTOR_INVALID: RungReason.ValueType  # 1
+FALLBACK_REASON_UNSPECIFIED: FallbackReason.ValueType  # 0
+FALLBACK_REASON_VECTOR_INVALID: FallbackReason.ValueType  # 1
 """The user's vector had NaN or infinite entries, or the wrong length."""
-RUNG_REASON_EPOCH_MISMATCH: RungReason.ValueType  # 2
+FALLBACK_REASON_FEATURE_VERSION_MISMATCH: FallbackReason.ValueType  # 2
 """The vector came from another feature model than the bundle's."""
-RUNG_REASON_FEATURES_UNAVAILABLE: RungReason.ValueType  # 3
+FALLBACK_REASON_FEATURES_UNAVAILABLE: FallbackReason.ValueType  # 3
 """The feature service did not answer in its share of the deadline."""
-RUNG_REASON_ENGINE_FAILED: RungReason.ValueType  # 4
+FALLBACK_REASON_ENGINE_FAILED: FallbackReason.ValueType  # 4
 """The engine failed on this request."""
-Global___RungReason: _TypeAlias = RungReason  # noqa: Y015
+Global___FallbackReason: _TypeAlias = FallbackReason  # noqa: Y015
 
 class _Verdict:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -174,20 +174,20 @@ class _ErrorReason:
 class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
-    ERROR_REASON_GENERATION_UNKNOWN: _ErrorReason.ValueType  # 1
-    """No generation of that number is loaded, or is in the list."""
-    ERROR_REASON_DEGRADED_REFUSED: _ErrorReason.ValueType  # 2
-    """Only a lower rung could answer, and the request refused it."""
+    ERROR_REASON_REVISION_UNKNOWN: _ErrorReason.ValueType  # 1
+    """No revision of that number is loaded, or is in the list."""
+    ERROR_REASON_FALLBACK_REFUSED: _ErrorReason.ValueType  # 2
+    """Only a lower fallback level could answer, and the request refused it."""
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 3
     """As many requests as the server admits are in flight."""
     ERROR_REASON_NOT_SERVING: _ErrorReason.ValueType  # 4
     """The server is starting or draining."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 5
     """A fault of the server; the message holds the id it was logged under."""
-    ERROR_REASON_GENERATION_STALE: _ErrorReason.ValueType  # 6
-    """Another generation is active than the change expected; metadata "current" has its number."""
+    ERROR_REASON_REVISION_STALE: _ErrorReason.ValueType  # 6
+    """Another revision is active than the change expected; metadata "current" has its number."""
     ERROR_REASON_WRONG_STATE: _ErrorReason.ValueType  # 7
-    """The generation, or another one, stands where the change may not be made."""
+    """The revision, or another one, stands where the change may not be made."""
     ERROR_REASON_KEY_REUSED: _ErrorReason.ValueType  # 8
     """The idempotency key was used for another change."""
     ERROR_REASON_GATES_NOT_PASSED: _ErrorReason.ValueType  # 9
@@ -197,7 +197,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_SIGNATURE_INVALID: _ErrorReason.ValueType  # 11
     """The bundle is not signed by a key that the server knows."""
     ERROR_REASON_NO_ROOM: _ErrorReason.ValueType  # 12
-    """No room on the disk or in memory: retire generations, or give more."""
+    """No room on the disk or in memory: retire revisions, or give more."""
     ERROR_REASON_SOURCE_UNAVAILABLE: _ErrorReason.ValueType  # 13
     """The source cannot be reached now."""
     ERROR_REASON_REGISTRY_UNAVAILABLE: _ErrorReason.ValueType  # 14
@@ -213,20 +213,20 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorInfo.reason of the statuses of every rankloom service, domain "rankloom"."""
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
-ERROR_REASON_GENERATION_UNKNOWN: ErrorReason.ValueType  # 1
-"""No generation of that number is loaded, or is in the list."""
-ERROR_REASON_DEGRADED_REFUSED: ErrorReason.ValueType  # 2
-"""Only a lower rung could answer, and the request refused it."""
+ERROR_REASON_REVISION_UNKNOWN: ErrorReason.ValueType  # 1
+"""No revision of that number is loaded, or is in the list."""
+ERROR_REASON_FALLBACK_REFUSED: ErrorReason.ValueType  # 2
+"""Only a lower fallback level could answer, and the request refused it."""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 3
 """As many requests as the server admits are in flight."""
 ERROR_REASON_NOT_SERVING: ErrorReason.ValueType  # 4
 """The server is starting or draining."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 5
 """A fault of the server; the message holds the id it was logged under."""
-ERROR_REASON_GENERATION_STALE: ErrorReason.ValueType  # 6
-"""Another generation is active than the change expected; metadata "current" has its number."""
+ERROR_REASON_REVISION_STALE: ErrorReason.ValueType  # 6
+"""Another revision is active than the change expected; metadata "current" has its number."""
 ERROR_REASON_WRONG_STATE: ErrorReason.ValueType  # 7
-"""The generation, or another one, stands where the change may not be made."""
+"""The revision, or another one, stands where the change may not be made."""
 ERROR_REASON_KEY_REUSED: ErrorReason.ValueType  # 8
 """The idempotency key was used for another change."""
 ERROR_REASON_GATES_NOT_PASSED: ErrorReason.ValueType  # 9
@@ -236,7 +236,7 @@ ERROR_REASON_BUNDLE_INVALID: ErrorReason.ValueType  # 10
 ERROR_REASON_SIGNATURE_INVALID: ErrorReason.ValueType  # 11
 """The bundle is not signed by a key that the server knows."""
 ERROR_REASON_NO_ROOM: ErrorReason.ValueType  # 12
-"""No room on the disk or in memory: retire generations, or give more."""
+"""No room on the disk or in memory: retire revisions, or give more."""
 ERROR_REASON_SOURCE_UNAVAILABLE: ErrorReason.ValueType  # 13
 """The source cannot be reached now."""
 ERROR_REASON_REGISTRY_UNAVAILABLE: ErrorReason.ValueType  # 14
@@ -291,46 +291,46 @@ class RankOptions(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TOP_K_FIELD_NUMBER: _builtins.int
-    ALLOW_DEGRADED_FIELD_NUMBER: _builtins.int
+    ALLOW_FALLBACK_FIELD_NUMBER: _builtins.int
     ALLOW_PARTIAL_FIELD_NUMBER: _builtins.int
-    SEMANTICS_FIELD_NUMBER: _builtins.int
-    GENERATION_FIELD_NUMBER: _builtins.int
+    FUSION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     top_k: _builtins.int
     """Answer with the best top_k items only; 0 or absent: all."""
-    allow_degraded: _builtins.bool
-    """Whether a lower rung may answer when the exact mix cannot. Default true."""
+    allow_fallback: _builtins.bool
+    """Whether a lower fallback level may answer when the exact mixture cannot. Default true."""
     allow_partial: _builtins.bool
     """Whether some items may come back unscored when time runs short. Default false."""
-    semantics: Global___Semantics.ValueType
-    generation: _builtins.int
-    """The generation that must answer; absent: the one that serves this user now."""
+    fusion: Global___Fusion.ValueType
+    revision: _builtins.int
+    """The revision that must answer; absent: the one that serves this user now."""
     def __init__(
         self,
         *,
         top_k: _builtins.int | None = ...,
-        allow_degraded: _builtins.bool | None = ...,
+        allow_fallback: _builtins.bool | None = ...,
         allow_partial: _builtins.bool | None = ...,
-        semantics: Global___Semantics.ValueType = ...,
-        generation: _builtins.int | None = ...,
+        fusion: Global___Fusion.ValueType = ...,
+        revision: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_degraded", b"_allow_degraded", "_allow_partial", b"_allow_partial", "_generation", b"_generation", "_top_k", b"_top_k", "allow_degraded", b"allow_degraded", "allow_partial", b"allow_partial", "generation", b"generation", "top_k", b"top_k"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback", "_allow_partial", b"_allow_partial", "_revision", b"_revision", "_top_k", b"_top_k", "allow_fallback", b"allow_fallback", "allow_partial", b"allow_partial", "revision", b"revision", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_degraded", b"_allow_degraded", "_allow_partial", b"_allow_partial", "_generation", b"_generation", "_top_k", b"_top_k", "allow_degraded", b"allow_degraded", "allow_partial", b"allow_partial", "generation", b"generation", "semantics", b"semantics", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback", "_allow_partial", b"_allow_partial", "_revision", b"_revision", "_top_k", b"_top_k", "allow_fallback", b"allow_fallback", "allow_partial", b"allow_partial", "fusion", b"fusion", "revision", b"revision", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__allow_degraded: _TypeAlias = _typing.Literal["allow_degraded"]  # noqa: Y015
-    _WhichOneofArgType__allow_degraded: _TypeAlias = _typing.Literal["_allow_degraded", b"_allow_degraded"]  # noqa: Y015
+    _WhichOneofReturnType__allow_fallback: _TypeAlias = _typing.Literal["allow_fallback"]  # noqa: Y015
+    _WhichOneofArgType__allow_fallback: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback"]  # noqa: Y015
     _WhichOneofReturnType__allow_partial: _TypeAlias = _typing.Literal["allow_partial"]  # noqa: Y015
     _WhichOneofArgType__allow_partial: _TypeAlias = _typing.Literal["_allow_partial", b"_allow_partial"]  # noqa: Y015
-    _WhichOneofReturnType__generation: _TypeAlias = _typing.Literal["generation"]  # noqa: Y015
-    _WhichOneofArgType__generation: _TypeAlias = _typing.Literal["_generation", b"_generation"]  # noqa: Y015
+    _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
+    _WhichOneofArgType__revision: _TypeAlias = _typing.Literal["_revision", b"_revision"]  # noqa: Y015
     _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
     _WhichOneofArgType__top_k: _TypeAlias = _typing.Literal["_top_k", b"_top_k"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__allow_degraded) -> _WhichOneofReturnType__allow_degraded | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allow_fallback) -> _WhichOneofReturnType__allow_fallback | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__allow_partial) -> _WhichOneofReturnType__allow_partial | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__generation) -> _WhichOneofReturnType__generation | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__revision) -> _WhichOneofReturnType__revision | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top_k) -> _WhichOneofReturnType__top_k | None: ...
 
@@ -341,20 +341,20 @@ class RankResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    GENERATION_FIELD_NUMBER: _builtins.int
-    WEAVE_FIELD_NUMBER: _builtins.int
-    RUNG_FIELD_NUMBER: _builtins.int
-    RUNG_REASON_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    ROUTING_FIELD_NUMBER: _builtins.int
+    FALLBACK_LEVEL_FIELD_NUMBER: _builtins.int
+    FALLBACK_REASON_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    rung: Global___Rung.ValueType
-    rung_reason: Global___RungReason.ValueType
-    """Why a lower rung answered; RUNG_REASON_UNSPECIFIED on the exact mix."""
+    fallback_level: Global___FallbackLevel.ValueType
+    fallback_reason: Global___FallbackReason.ValueType
+    """Why a lower fallback level answered; FALLBACK_REASON_UNSPECIFIED on the exact mixture."""
     @_builtins.property
-    def generation(self) -> Global___Generation: ...
+    def revision(self) -> Global___Revision: ...
     @_builtins.property
-    def weave(self) -> Global___Weave: ...
+    def routing(self) -> Global___Routing: ...
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___RankedItem]:
         """In rank order, ties broken by the order of the request."""
@@ -365,23 +365,23 @@ class RankResponse(_message.Message):
         self,
         *,
         request_id: _builtins.str = ...,
-        generation: Global___Generation | None = ...,
-        weave: Global___Weave | None = ...,
-        rung: Global___Rung.ValueType = ...,
-        rung_reason: Global___RungReason.ValueType = ...,
+        revision: Global___Revision | None = ...,
+        routing: Global___Routing | None = ...,
+        fallback_level: Global___FallbackLevel.ValueType = ...,
+        fallback_reason: Global___FallbackReason.ValueType = ...,
         items: _abc.Iterable[Global___RankedItem] | None = ...,
         timing: Global___Timing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "timing", b"timing", "weave", b"weave"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "routing", b"routing", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "items", b"items", "request_id", b"request_id", "rung", b"rung", "rung_reason", b"rung_reason", "timing", b"timing", "weave", b"weave"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fallback_level", b"fallback_level", "fallback_reason", b"fallback_reason", "items", b"items", "request_id", b"request_id", "revision", b"revision", "routing", b"routing", "timing", b"timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RankResponse: _TypeAlias = RankResponse  # noqa: Y015
 
 @_typing.final
-class Generation(_message.Message):
+class Revision(_message.Message):
     """The admitted bundle that answered."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -402,10 +402,10 @@ class Generation(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Generation: _TypeAlias = Generation  # noqa: Y015
+Global___Revision: _TypeAlias = Revision  # noqa: Y015
 
 @_typing.final
-class Weave(_message.Message):
+class Routing(_message.Message):
     """How the experts were woven for this user."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -413,12 +413,12 @@ class Weave(_message.Message):
     ROUTE_FIELD_NUMBER: _builtins.int
     WEIGHTS_FIELD_NUMBER: _builtins.int
     ENTROPY_FIELD_NUMBER: _builtins.int
-    COLD_FIELD_NUMBER: _builtins.int
+    COLD_START_FIELD_NUMBER: _builtins.int
     HISTORY_EVENTS_FIELD_NUMBER: _builtins.int
     route: Global___Route.ValueType
     entropy: _builtins.float
     """Entropy of the gate's distribution over the group experts, in nats."""
-    cold: _builtins.bool
+    cold_start: _builtins.bool
     """True where nothing was known of the user."""
     history_events: _builtins.int
     """How many of the user's events the prompt held."""
@@ -430,16 +430,16 @@ class Weave(_message.Message):
         route: Global___Route.ValueType = ...,
         weights: _abc.Iterable[Global___ExpertWeight] | None = ...,
         entropy: _builtins.float = ...,
-        cold: _builtins.bool = ...,
+        cold_start: _builtins.bool = ...,
         history_events: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cold", b"cold", "entropy", b"entropy", "history_events", b"history_events", "route", b"route", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cold_start", b"cold_start", "entropy", b"entropy", "history_events", b"history_events", "route", b"route", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Weave: _TypeAlias = Weave  # noqa: Y015
+Global___Routing: _TypeAlias = Routing  # noqa: Y015
 
 @_typing.final
 class ExpertWeight(_message.Message):
@@ -480,9 +480,9 @@ class RankedItem(_message.Message):
     rank: _builtins.int
     """1 is the best."""
     score: _builtins.float
-    """Logit on the model's own scale; comparable within one generation."""
+    """Logit on the model's own scale; comparable within one revision."""
     probability: _builtins.float
-    """Calibrated probability that the user likes the item. On the lowest rungs
+    """Calibrated probability that the user likes the item. On the lowest fallback levels
     there is none: 0.
     """
     scored: _builtins.bool
@@ -586,17 +586,17 @@ class ExplainOptions(_message.Message):
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
-    SEMANTICS_FIELD_NUMBER: _builtins.int
-    GENERATION_FIELD_NUMBER: _builtins.int
+    FUSION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
     """The most tokens of text; 0 or absent: the server's default, 64. At most 256."""
     temperature: _builtins.float
     """0 or absent: always the likeliest token; above, tokens are drawn. At most 2."""
     seed: _builtins.int
     """What tokens are drawn by; the same seed draws the same ones. Default 0."""
-    semantics: Global___Semantics.ValueType
-    generation: _builtins.int
-    """The generation that must answer, as that of the ranking that is to be explained;
+    fusion: Global___Fusion.ValueType
+    revision: _builtins.int
+    """The revision that must answer, as that of the ranking that is to be explained;
     absent: the one that serves this user now.
     """
     def __init__(
@@ -605,25 +605,25 @@ class ExplainOptions(_message.Message):
         max_tokens: _builtins.int | None = ...,
         temperature: _builtins.float | None = ...,
         seed: _builtins.int | None = ...,
-        semantics: Global___Semantics.ValueType = ...,
-        generation: _builtins.int | None = ...,
+        fusion: Global___Fusion.ValueType = ...,
+        revision: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_generation", b"_generation", "_max_tokens", b"_max_tokens", "_seed", b"_seed", "_temperature", b"_temperature", "generation", b"generation", "max_tokens", b"max_tokens", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_revision", b"_revision", "_seed", b"_seed", "_temperature", b"_temperature", "max_tokens", b"max_tokens", "revision", b"revision", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_generation", b"_generation", "_max_tokens", b"_max_tokens", "_seed", b"_seed", "_temperature", b"_temperature", "generation", b"generation", "max_tokens", b"max_tokens", "seed", b"seed", "semantics", b"semantics", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_revision", b"_revision", "_seed", b"_seed", "_temperature", b"_temperature", "fusion", b"fusion", "max_tokens", b"max_tokens", "revision", b"revision", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__generation: _TypeAlias = _typing.Literal["generation"]  # noqa: Y015
-    _WhichOneofArgType__generation: _TypeAlias = _typing.Literal["_generation", b"_generation"]  # noqa: Y015
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
+    _WhichOneofArgType__revision: _TypeAlias = _typing.Literal["_revision", b"_revision"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
     _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__generation) -> _WhichOneofReturnType__generation | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__revision) -> _WhichOneofReturnType__revision | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
     @_typing.overload
@@ -687,11 +687,11 @@ class Explanation(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    GENERATION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     PROBABILITY_FIELD_NUMBER: _builtins.int
-    WEAVE_FIELD_NUMBER: _builtins.int
+    ROUTING_FIELD_NUMBER: _builtins.int
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     GENERATED_TOKENS_FIELD_NUMBER: _builtins.int
     STOP_REASON_FIELD_NUMBER: _builtins.int
@@ -707,25 +707,25 @@ class Explanation(_message.Message):
     """Tokens of the text."""
     stop_reason: Global___StopReason.ValueType
     @_builtins.property
-    def generation(self) -> Global___Generation: ...
+    def revision(self) -> Global___Revision: ...
     @_builtins.property
-    def weave(self) -> Global___Weave: ...
+    def routing(self) -> Global___Routing: ...
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
-        generation: Global___Generation | None = ...,
+        revision: Global___Revision | None = ...,
         verdict: Global___Verdict.ValueType = ...,
         score: _builtins.float = ...,
         probability: _builtins.float = ...,
-        weave: Global___Weave | None = ...,
+        routing: Global___Routing | None = ...,
         prompt_tokens: _builtins.int = ...,
         generated_tokens: _builtins.int = ...,
         stop_reason: Global___StopReason.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "weave", b"weave"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "routing", b"routing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generated_tokens", b"generated_tokens", "generation", b"generation", "probability", b"probability", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "score", b"score", "stop_reason", b"stop_reason", "verdict", b"verdict", "weave", b"weave"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generated_tokens", b"generated_tokens", "probability", b"probability", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "revision", b"revision", "routing", b"routing", "score", b"score", "stop_reason", b"stop_reason", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -60,7 +60,7 @@ class RankingServiceServicer(object):
 
     def Explain(self, request, context):
         """Text in words about one candidate for one user, as it is written, then the verdict
-        that it tells of: the one that a ranking by the same generation would give.
+        that it tells of: the one that a ranking by the same revision would give.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

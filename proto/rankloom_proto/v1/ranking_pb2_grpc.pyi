@@ -37,7 +37,7 @@ class RankingServiceStub:
     """One user, 1 to 500 candidates."""
     Explain: _grpc.UnaryStreamMultiCallable[_ranking_pb2.ExplainRequest, _ranking_pb2.ExplainResponse]
     """Text in words about one candidate for one user, as it is written, then the verdict
-    that it tells of: the one that a ranking by the same generation would give.
+    that it tells of: the one that a ranking by the same revision would give.
     """
 
 @_typing.type_check_only
@@ -49,7 +49,7 @@ class RankingServiceAsyncStub(RankingServiceStub):
     """One user, 1 to 500 candidates."""
     Explain: _aio.UnaryStreamMultiCallable[_ranking_pb2.ExplainRequest, _ranking_pb2.ExplainResponse]  # type: ignore[assignment]
     """Text in words about one candidate for one user, as it is written, then the verdict
-    that it tells of: the one that a ranking by the same generation would give.
+    that it tells of: the one that a ranking by the same revision would give.
     """
 
 class RankingServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -70,7 +70,7 @@ class RankingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_ranking_pb2.ExplainResponse], _abc.AsyncIterator[_ranking_pb2.ExplainResponse]]:
         """Text in words about one candidate for one user, as it is written, then the verdict
-        that it tells of: the one that a ranking by the same generation would give.
+        that it tells of: the one that a ranking by the same revision would give.
         """
 
 def add_RankingServiceServicer_to_server(servicer: RankingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

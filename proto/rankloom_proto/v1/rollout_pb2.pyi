@@ -78,11 +78,11 @@ Global___GateOutcome: _TypeAlias = GateOutcome  # noqa: Y015
 
 @_typing.final
 class Rollout(_message.Message):
-    """One generation of the server."""
+    """One revision of the server."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    GENERATION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     BUNDLE_DIGEST_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     PERCENT_FIELD_NUMBER: _builtins.int
@@ -91,7 +91,7 @@ class Rollout(_message.Message):
     LEASES_FIELD_NUMBER: _builtins.int
     LOADED_FIELD_NUMBER: _builtins.int
     JUDGEMENT_FIELD_NUMBER: _builtins.int
-    generation: _builtins.int
+    revision: _builtins.int
     bundle_digest: _builtins.str
     state: Global___RolloutState.ValueType
     percent: _builtins.int
@@ -99,7 +99,7 @@ class Rollout(_message.Message):
     reason: _builtins.str
     """Why it is where it is: what an operator gave, or what was found."""
     back_to: _builtins.int
-    """The generation that a rollback returns to; 0 for none."""
+    """The revision that a rollback returns to; 0 for none."""
     leases: _builtins.int
     """Requests that it is answering."""
     loaded: _builtins.bool
@@ -111,7 +111,7 @@ class Rollout(_message.Message):
     def __init__(
         self,
         *,
-        generation: _builtins.int = ...,
+        revision: _builtins.int = ...,
         bundle_digest: _builtins.str = ...,
         state: Global___RolloutState.ValueType = ...,
         percent: _builtins.int = ...,
@@ -123,7 +123,7 @@ class Rollout(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["judgement", b"judgement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["back_to", b"back_to", "bundle_digest", b"bundle_digest", "generation", b"generation", "judgement", b"judgement", "leases", b"leases", "loaded", b"loaded", "percent", b"percent", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["back_to", b"back_to", "bundle_digest", b"bundle_digest", "judgement", b"judgement", "leases", b"leases", "loaded", b"loaded", "percent", b"percent", "reason", b"reason", "revision", b"revision", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -143,7 +143,7 @@ class Judgement(_message.Message):
     outcome: Global___GateOutcome.ValueType
     reason: _builtins.str
     num_trial: _builtins.int
-    """Rankings by the generation on trial, and by what it is compared with."""
+    """Rankings by the revision on trial, and by what it is compared with."""
     num_baseline: _builtins.int
     @_builtins.property
     def gates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Gate]: ...
@@ -324,11 +324,11 @@ class StageRequest(_message.Message):
 
     BUNDLE_URL_FIELD_NUMBER: _builtins.int
     EXPERT_FIELD_NUMBER: _builtins.int
-    EXPECTED_GENERATION_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     bundle_url: _builtins.str
     """A bundle's folder: a path on the server, or a URL that its machine can read."""
-    expected_generation: _builtins.int
+    expected_revision: _builtins.int
     idempotency_key: _builtins.str
     @_builtins.property
     def expert(self) -> Global___ExpertSource:
@@ -339,12 +339,12 @@ class StageRequest(_message.Message):
         *,
         bundle_url: _builtins.str = ...,
         expert: Global___ExpertSource | None = ...,
-        expected_generation: _builtins.int = ...,
+        expected_revision: _builtins.int = ...,
         idempotency_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bundle_url", b"bundle_url", "expert", b"expert", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_url", b"bundle_url", "expected_generation", b"expected_generation", "expert", b"expert", "idempotency_key", b"idempotency_key", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_url", b"bundle_url", "expected_revision", b"expected_revision", "expert", b"expert", "idempotency_key", b"idempotency_key", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["bundle_url", "expert"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
@@ -429,22 +429,22 @@ class StageUploadHeader(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EXPERT_FIELD_NUMBER: _builtins.int
-    EXPECTED_GENERATION_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     expert: _builtins.str
     """The expert of the active bundle that the files replace; empty: they are a whole bundle."""
-    expected_generation: _builtins.int
+    expected_revision: _builtins.int
     idempotency_key: _builtins.str
     def __init__(
         self,
         *,
         expert: _builtins.str = ...,
-        expected_generation: _builtins.int = ...,
+        expected_revision: _builtins.int = ...,
         idempotency_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_generation", b"expected_generation", "expert", b"expert", "idempotency_key", b"idempotency_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_revision", b"expected_revision", "expert", b"expert", "idempotency_key", b"idempotency_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -497,13 +497,13 @@ Global___StageUploadResponse: _TypeAlias = StageUploadResponse  # noqa: Y015
 class StartShadowRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    GENERATION_FIELD_NUMBER: _builtins.int
-    EXPECTED_GENERATION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     GATES_FIELD_NUMBER: _builtins.int
     PERCENT_FIELD_NUMBER: _builtins.int
-    generation: _builtins.int
-    expected_generation: _builtins.int
+    revision: _builtins.int
+    expected_revision: _builtins.int
     idempotency_key: _builtins.str
     percent: _builtins.int
     """Of the requests, 1 to 100: those that are ranked once more, where nobody waits then. 0: all."""
@@ -512,15 +512,15 @@ class StartShadowRequest(_message.Message):
     def __init__(
         self,
         *,
-        generation: _builtins.int = ...,
-        expected_generation: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        expected_revision: _builtins.int = ...,
         idempotency_key: _builtins.str = ...,
         gates: Global___GateSpec | None = ...,
         percent: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["gates", b"gates"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_generation", b"expected_generation", "gates", b"gates", "generation", b"generation", "idempotency_key", b"idempotency_key", "percent", b"percent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_revision", b"expected_revision", "gates", b"gates", "idempotency_key", b"idempotency_key", "percent", b"percent", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -550,30 +550,30 @@ Global___StartShadowResponse: _TypeAlias = StartShadowResponse  # noqa: Y015
 class StartCanaryRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    GENERATION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     PERCENT_FIELD_NUMBER: _builtins.int
-    EXPECTED_GENERATION_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     GATES_FIELD_NUMBER: _builtins.int
-    generation: _builtins.int
+    revision: _builtins.int
     percent: _builtins.int
     """Of the users, 1 to 99."""
-    expected_generation: _builtins.int
+    expected_revision: _builtins.int
     idempotency_key: _builtins.str
     @_builtins.property
     def gates(self) -> Global___GateSpec: ...
     def __init__(
         self,
         *,
-        generation: _builtins.int = ...,
+        revision: _builtins.int = ...,
         percent: _builtins.int = ...,
-        expected_generation: _builtins.int = ...,
+        expected_revision: _builtins.int = ...,
         idempotency_key: _builtins.str = ...,
         gates: Global___GateSpec | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["gates", b"gates"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_generation", b"expected_generation", "gates", b"gates", "generation", b"generation", "idempotency_key", b"idempotency_key", "percent", b"percent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_revision", b"expected_revision", "gates", b"gates", "idempotency_key", b"idempotency_key", "percent", b"percent", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -603,13 +603,13 @@ Global___StartCanaryResponse: _TypeAlias = StartCanaryResponse  # noqa: Y015
 class PromoteRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    GENERATION_FIELD_NUMBER: _builtins.int
-    EXPECTED_GENERATION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     WITHOUT_GATES_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
-    generation: _builtins.int
-    expected_generation: _builtins.int
+    revision: _builtins.int
+    expected_revision: _builtins.int
     idempotency_key: _builtins.str
     without_gates: _builtins.bool
     """Promotes although the gates have not passed. Kept with the reason."""
@@ -617,15 +617,15 @@ class PromoteRequest(_message.Message):
     def __init__(
         self,
         *,
-        generation: _builtins.int = ...,
-        expected_generation: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        expected_revision: _builtins.int = ...,
         idempotency_key: _builtins.str = ...,
         without_gates: _builtins.bool = ...,
         reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_generation", b"expected_generation", "generation", b"generation", "idempotency_key", b"idempotency_key", "reason", b"reason", "without_gates", b"without_gates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_revision", b"expected_revision", "idempotency_key", b"idempotency_key", "reason", b"reason", "revision", b"revision", "without_gates", b"without_gates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -655,25 +655,25 @@ Global___PromoteResponse: _TypeAlias = PromoteResponse  # noqa: Y015
 class RollbackRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    GENERATION_FIELD_NUMBER: _builtins.int
-    EXPECTED_GENERATION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
-    generation: _builtins.int
-    expected_generation: _builtins.int
+    revision: _builtins.int
+    expected_revision: _builtins.int
     idempotency_key: _builtins.str
     reason: _builtins.str
     def __init__(
         self,
         *,
-        generation: _builtins.int = ...,
-        expected_generation: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        expected_revision: _builtins.int = ...,
         idempotency_key: _builtins.str = ...,
         reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_generation", b"expected_generation", "generation", b"generation", "idempotency_key", b"idempotency_key", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_revision", b"expected_revision", "idempotency_key", b"idempotency_key", "reason", b"reason", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -703,25 +703,25 @@ Global___RollbackResponse: _TypeAlias = RollbackResponse  # noqa: Y015
 class RetireRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    GENERATION_FIELD_NUMBER: _builtins.int
-    EXPECTED_GENERATION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
-    generation: _builtins.int
-    expected_generation: _builtins.int
+    revision: _builtins.int
+    expected_revision: _builtins.int
     idempotency_key: _builtins.str
     reason: _builtins.str
     def __init__(
         self,
         *,
-        generation: _builtins.int = ...,
-        expected_generation: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        expected_revision: _builtins.int = ...,
         idempotency_key: _builtins.str = ...,
         reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_generation", b"expected_generation", "generation", b"generation", "idempotency_key", b"idempotency_key", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_revision", b"expected_revision", "idempotency_key", b"idempotency_key", "reason", b"reason", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -751,16 +751,16 @@ Global___RetireResponse: _TypeAlias = RetireResponse  # noqa: Y015
 class GetRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    GENERATION_FIELD_NUMBER: _builtins.int
-    generation: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
     def __init__(
         self,
         *,
-        generation: _builtins.int = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -805,25 +805,25 @@ Global___ListRequest: _TypeAlias = ListRequest  # noqa: Y015
 class ListResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    GENERATIONS_FIELD_NUMBER: _builtins.int
+    REVISIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def generations(self) -> Global___Generations: ...
+    def revisions(self) -> Global___Revisions: ...
     def __init__(
         self,
         *,
-        generations: Global___Generations | None = ...,
+        revisions: Global___Revisions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["generations", b"generations"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revisions", b"revisions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generations", b"generations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revisions", b"revisions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListResponse: _TypeAlias = ListResponse  # noqa: Y015
 
 @_typing.final
-class Generations(_message.Message):
-    """The generations of a server, by number; of those that were retired, the last hundred."""
+class Revisions(_message.Message):
+    """The revisions of a server, by number; of those that were retired, the last hundred."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -856,7 +856,7 @@ class Generations(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Generations: _TypeAlias = Generations  # noqa: Y015
+Global___Revisions: _TypeAlias = Revisions  # noqa: Y015
 
 @_typing.final
 class WatchRequest(_message.Message):
@@ -877,17 +877,17 @@ Global___WatchRequest: _TypeAlias = WatchRequest  # noqa: Y015
 class WatchResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    GENERATIONS_FIELD_NUMBER: _builtins.int
+    REVISIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def generations(self) -> Global___Generations: ...
+    def revisions(self) -> Global___Revisions: ...
     def __init__(
         self,
         *,
-        generations: Global___Generations | None = ...,
+        revisions: Global___Revisions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["generations", b"generations"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revisions", b"revisions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generations", b"generations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revisions", b"revisions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

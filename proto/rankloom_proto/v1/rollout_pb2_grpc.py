@@ -29,7 +29,7 @@ class RolloutServiceStub(object):
     """Rolls bundles and experts out while requests go on. For operators: it listens on a port
     of its own.
 
-    Every change names the generation that its caller believes to be active, and a key. Where
+    Every change names the revision that its caller believes to be active, and a key. Where
     another one is active, nothing changes. A key that was used before answers what that
     change came to, so that a change whose answer was lost can be asked for again.
     """
@@ -96,7 +96,7 @@ class RolloutServiceServicer(object):
     """Rolls bundles and experts out while requests go on. For operators: it listens on a port
     of its own.
 
-    Every change names the generation that its caller believes to be active, and a key. Where
+    Every change names the revision that its caller believes to be active, and a key. Where
     another one is active, nothing changes. A key that was used before answers what that
     change came to, so that a change whose answer was lost can be asked for again.
     """
@@ -144,7 +144,7 @@ class RolloutServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Retire(self, request, context):
-        """Lets go of a generation; requests that it answers are finished first.
+        """Lets go of a revision; requests that it answers are finished first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -234,7 +234,7 @@ class RolloutService(object):
     """Rolls bundles and experts out while requests go on. For operators: it listens on a port
     of its own.
 
-    Every change names the generation that its caller believes to be active, and a key. Where
+    Every change names the revision that its caller believes to be active, and a key. Where
     another one is active, nothing changes. A key that was used before answers what that
     change came to, so that a change whose answer was lost can be asked for again.
     """

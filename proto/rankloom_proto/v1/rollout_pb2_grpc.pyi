@@ -30,7 +30,7 @@ class RolloutServiceStub:
     """Rolls bundles and experts out while requests go on. For operators: it listens on a port
     of its own.
 
-    Every change names the generation that its caller believes to be active, and a key. Where
+    Every change names the revision that its caller believes to be active, and a key. Where
     another one is active, nothing changes. A key that was used before answers what that
     change came to, so that a change whose answer was lost can be asked for again.
     """
@@ -52,7 +52,7 @@ class RolloutServiceStub:
     Rollback: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.RollbackRequest, _rollout_pb2.RollbackResponse]
     """Sends nobody there any more; what was active before is again."""
     Retire: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.RetireRequest, _rollout_pb2.RetireResponse]
-    """Lets go of a generation; requests that it answers are finished first."""
+    """Lets go of a revision; requests that it answers are finished first."""
     Get: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.GetRequest, _rollout_pb2.GetResponse]
     List: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.ListRequest, _rollout_pb2.ListResponse]
     Watch: _grpc.UnaryStreamMultiCallable[_rollout_pb2.WatchRequest, _rollout_pb2.WatchResponse]
@@ -63,7 +63,7 @@ class RolloutServiceAsyncStub(RolloutServiceStub):
     """Rolls bundles and experts out while requests go on. For operators: it listens on a port
     of its own.
 
-    Every change names the generation that its caller believes to be active, and a key. Where
+    Every change names the revision that its caller believes to be active, and a key. Where
     another one is active, nothing changes. A key that was used before answers what that
     change came to, so that a change whose answer was lost can be asked for again.
     """
@@ -82,7 +82,7 @@ class RolloutServiceAsyncStub(RolloutServiceStub):
     Rollback: _aio.UnaryUnaryMultiCallable[_rollout_pb2.RollbackRequest, _rollout_pb2.RollbackResponse]  # type: ignore[assignment]
     """Sends nobody there any more; what was active before is again."""
     Retire: _aio.UnaryUnaryMultiCallable[_rollout_pb2.RetireRequest, _rollout_pb2.RetireResponse]  # type: ignore[assignment]
-    """Lets go of a generation; requests that it answers are finished first."""
+    """Lets go of a revision; requests that it answers are finished first."""
     Get: _aio.UnaryUnaryMultiCallable[_rollout_pb2.GetRequest, _rollout_pb2.GetResponse]  # type: ignore[assignment]
     List: _aio.UnaryUnaryMultiCallable[_rollout_pb2.ListRequest, _rollout_pb2.ListResponse]  # type: ignore[assignment]
     Watch: _aio.UnaryStreamMultiCallable[_rollout_pb2.WatchRequest, _rollout_pb2.WatchResponse]  # type: ignore[assignment]
@@ -92,7 +92,7 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
     """Rolls bundles and experts out while requests go on. For operators: it listens on a port
     of its own.
 
-    Every change names the generation that its caller believes to be active, and a key. Where
+    Every change names the revision that its caller believes to be active, and a key. Where
     another one is active, nothing changes. A key that was used before answers what that
     change came to, so that a change whose answer was lost can be asked for again.
     """
@@ -151,7 +151,7 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rollout_pb2.RetireRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rollout_pb2.RetireResponse, _abc.Awaitable[_rollout_pb2.RetireResponse]]:
-        """Lets go of a generation; requests that it answers are finished first."""
+        """Lets go of a revision; requests that it answers are finished first."""
 
     @_abc_1.abstractmethod
     def Get(

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from rankloom_server import logs
 from rankloom_server.admission import Admission
 from rankloom_server.errors import MalformedError
-from rankloom_server.metrics import Metrics
+from rankloom_server.metrics import ServerMetrics
 from rankloom_server.rpc.identity import Token
 from rankloom_server.rpc.status import refusal_of
 
@@ -38,7 +38,9 @@ if TYPE_CHECKING:  # gRPC's classes are generic in their stubs only
 class Boundary(grpc.aio.ServerInterceptor):
     """Guards all methods that take one message; limits and logs those of rankloom."""
 
-    def __init__(self, admission: Admission, metrics: Metrics, token: Token | None = None) -> None:
+    def __init__(
+        self, admission: Admission, metrics: ServerMetrics, token: Token | None = None
+    ) -> None:
         self._admission = admission
         self._metrics = metrics
         self._token = token
@@ -153,7 +155,7 @@ def _translating(inner: Answer) -> Answer:
     return answer
 
 
-def _recording(inner: Answer, method: str, metrics: Metrics) -> Answer:
+def _recording(inner: Answer, method: str, metrics: ServerMetrics) -> Answer:
     """Counts and logs each call once its answer is on its way: nobody waits for that."""
     name = method.rpartition("/")[2]
 

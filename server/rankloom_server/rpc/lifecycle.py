@@ -16,7 +16,7 @@ from rankloom_server import logs
 from rankloom_server.admission import Admission
 from rankloom_server.config import Settings
 from rankloom_server.errors import ListenError
-from rankloom_server.metrics import Metrics
+from rankloom_server.metrics import ServerMetrics
 from rankloom_server.rpc.identity import Token
 from rankloom_server.rpc.interceptors import Boundary
 
@@ -50,11 +50,11 @@ class RpcServer:
         warm_up: Callable[[], Awaitable[None]],
         facts: Mapping[str, object],
         reflects: bool,
-        metrics: Metrics | None = None,
+        metrics: ServerMetrics | None = None,
         token: Token | None = None,
     ) -> None:
         """``token``: what callers must bring. ``metrics``: where another server counts too."""
-        self.metrics = metrics or Metrics()
+        self.metrics = metrics or ServerMetrics()
         boundary = Boundary(admission, self.metrics, token)
         self.grpc = grpc.aio.server(interceptors=[boundary], options=_OPTIONS)
         self._admission = admission

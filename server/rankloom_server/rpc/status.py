@@ -14,7 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from rankloom_adapters.bundle import BundleError
 from rankloom_adapters.expert import ExpertError
-from rankloom_adapters.generation import GenerationRetiredError, UnknownGenerationError
+from rankloom_adapters.revision import RevisionRetiredError, UnknownRevisionError
 from rankloom_adapters.rollout.manager import GatesNotPassedError, NoRoomError
 from rankloom_adapters.rollout.registry import RegistryError
 from rankloom_adapters.rollout.states import (
@@ -31,7 +31,7 @@ from rankloom_features.wire import InvalidFieldError
 from rankloom_proto.v1 import ranking_pb2
 from rankloom_server import logs
 from rankloom_server.errors import (
-    DegradedRefusedError,
+    FallbackRefusedError,
     ForbiddenError,
     MalformedError,
     NotServingError,
@@ -89,16 +89,18 @@ def _invalid_field(error: InvalidFieldError) -> Refusal:
     return Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error), details)
 
 
-def _generation_unknown(error: UnknownGenerationError) -> Refusal:
+def _revision_unknown(error: UnknownRevisionError) -> Refusal:
     return Refusal(
         grpc.StatusCode.NOT_FOUND,
         str(error),
-        (_error_info(ranking_pb2.ERROR_REASON_GENERATION_UNKNOWN),),
+        (_error_info(ranking_pb2.ERROR_REASON_REVISION_UNKNOWN),),
     )
 
 
-def _degraded_refused(error: DegradedRefusedError) -> Refusal:
-    details = (_error_info(ranking_pb2.ERROR_REASON_DEGRADED_REFUSED, rung_reason=error.reason),)
+def _fallback_refused(error: FallbackRefusedError) -> Refusal:
+    details = (
+        _error_info(ranking_pb2.ERROR_REASON_FALLBACK_REFUSED, fallback_reason=error.reason),
+    )
     return Refusal(grpc.StatusCode.FAILED_PRECONDITION, str(error), details)
 
 
@@ -125,7 +127,7 @@ def _reasoned(
 
 
 def _stale(error: StaleError) -> Refusal:
-    info = _error_info(ranking_pb2.ERROR_REASON_GENERATION_STALE, current=str(error.current))
+    info = _error_info(ranking_pb2.ERROR_REASON_REVISION_STALE, current=str(error.current))
     return Refusal(grpc.StatusCode.ABORTED, str(error), (info,))
 
 
@@ -157,8 +159,8 @@ def _too_late(_: Exception) -> Refusal:
 _REFUSALS: Final[dict[type[Exception], Callable[[Any], Refusal]]] = {
     MalformedError: _malformed,
     InvalidFieldError: _invalid_field,
-    UnknownGenerationError: _generation_unknown,
-    DegradedRefusedError: _degraded_refused,
+    UnknownRevisionError: _revision_unknown,
+    FallbackRefusedError: _fallback_refused,
     OverloadedError: _overloaded,
     NotServingError: _not_serving,
     UnauthenticatedError: _reasoned(
@@ -168,7 +170,7 @@ _REFUSALS: Final[dict[type[Exception], Callable[[Any], Refusal]]] = {
         grpc.StatusCode.PERMISSION_DENIED, ranking_pb2.ERROR_REASON_PERMISSION_DENIED
     ),
     UnknownRolloutError: _reasoned(
-        grpc.StatusCode.NOT_FOUND, ranking_pb2.ERROR_REASON_GENERATION_UNKNOWN
+        grpc.StatusCode.NOT_FOUND, ranking_pb2.ERROR_REASON_REVISION_UNKNOWN
     ),
     StaleError: _stale,
     KeyReusedError: _reasoned(
@@ -193,8 +195,8 @@ _REFUSALS: Final[dict[type[Exception], Callable[[Any], Refusal]]] = {
     ),
     BundleError: _bundle_invalid,
     ExpertError: _bundle_invalid,
-    GenerationRetiredError: _reasoned(
-        grpc.StatusCode.NOT_FOUND, ranking_pb2.ERROR_REASON_GENERATION_UNKNOWN
+    RevisionRetiredError: _reasoned(
+        grpc.StatusCode.NOT_FOUND, ranking_pb2.ERROR_REASON_REVISION_UNKNOWN
     ),
     EngineClosedError: _not_serving,
     WorkExpiredError: _too_late,

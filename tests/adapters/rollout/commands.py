@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import itertools
 
-from rankloom_adapters.rollout.states import Command, Ledger, Rollout, State, Verb, after
+from rankloom_adapters.rollout.states import (
+    Ledger,
+    Rollout,
+    RolloutCommand,
+    RolloutState,
+    Verb,
+    after,
+)
 
 _keys = itertools.count()
 
 
 def command(
-    verb: Verb, generation: int = 0, expected: int = 0, key: str | None = None, **fields: object
-) -> Command:
+    verb: Verb, revision: int = 0, expected: int = 0, key: str | None = None, **fields: object
+) -> RolloutCommand:
     """With a key of its own unless one is given."""
     name = f"key-{next(_keys)}" if key is None else key
-    return Command(verb, generation, expected, name, **fields)  # type: ignore[arg-type]
+    return RolloutCommand(verb, revision, expected, name, **fields)  # type: ignore[arg-type]
 
 
-def run(ledger: Ledger, verb: Verb, generation: int = 0, **fields: object) -> Ledger:
+def run(ledger: Ledger, verb: Verb, revision: int = 0, **fields: object) -> Ledger:
     """After one more command by somebody who knows what is active."""
-    return after(ledger, command(verb, generation, ledger.active, **fields))[0]
+    return after(ledger, command(verb, revision, ledger.active, **fields))[0]
 
 
 def staged_and_warmed(ledger: Ledger, digest: str = "d") -> tuple[Ledger, int]:
@@ -29,14 +36,14 @@ def staged_and_warmed(ledger: Ledger, digest: str = "d") -> tuple[Ledger, int]:
 
 
 def serving() -> Ledger:
-    """Generation 1 is active."""
+    """Revision 1 is active."""
     ledger, number = staged_and_warmed(Ledger(), "first")
     return run(ledger, Verb.PROMOTE, number)
 
 
-def states(ledger: Ledger) -> dict[int, State]:
+def states(ledger: Ledger) -> dict[int, RolloutState]:
     return {number: each.state for number, each in ledger.rollouts.items()}
 
 
-def in_state(ledger: Ledger, state: State) -> list[Rollout]:
+def in_state(ledger: Ledger, state: RolloutState) -> list[Rollout]:
     return [each for each in ledger.rollouts.values() if each.state is state]

@@ -29,24 +29,24 @@ from typing import Any
 
 import rankloom_adapters
 from rankloom_adapters.bundle import open_bundle, seal
-from rankloom_adapters.generation import Generations
+from rankloom_adapters.revision import Revisions
 from rankloom_adapters.rollout.manager import Loader, RolloutManager
 from rankloom_adapters.rollout.registry import Registry
-from rankloom_adapters.rollout.states import Command, Rollout, State, Verb
+from rankloom_adapters.rollout.states import Rollout, RolloutCommand, RolloutState, Verb
 from rankloom_adapters.store import BundleStore
 
 _OURS = str(Path(rankloom_adapters.__file__).parent)
 
 
-class Server:
+class CrashingServer:
     """A manager on the files of a folder; a bundle serves the name in its metadata."""
 
     def __init__(self, registry: Registry, folder: Path) -> None:
-        self.generations = Generations[str]()
+        self.revisions = Revisions[str]()
         self.registry = registry
         self.store = BundleStore(folder / "bundles")
         loader = Loader(self._load, lambda _: None)
-        self.manager = RolloutManager(registry, self.store, self.generations, loader)
+        self.manager = RolloutManager(registry, self.store, self.revisions, loader)
 
     async def start(self) -> None:
         """As a server does."""
@@ -60,9 +60,9 @@ class Server:
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[Server]:
+def opened(folder: Path) -> Iterator[CrashingServer]:
     with Registry(folder / "registry.sqlite") as registry:
-        yield Server(registry, folder)
+        yield CrashingServer(registry, folder)
 
 
 def write_bundle(folder: Path, name: str) -> Path:
@@ -75,8 +75,8 @@ def write_bundle(folder: Path, name: str) -> Path:
     return source
 
 
-async def roll_out(server: Server, folder: Path) -> None:
-    """A second and a third generation, one rolled back, one promoted and the old one retired."""
+async def roll_out(server: CrashingServer, folder: Path) -> None:
+    """A second and a third revision, one rolled back, one promoted and the old one retired."""
     await server.start()
     await _stage(server, folder, "second", 1)
     await _change(server, Verb.SHADOW, 2, 1)
@@ -88,28 +88,28 @@ async def roll_out(server: Server, folder: Path) -> None:
     await _change(server, Verb.RETIRE, 1, 3)
 
 
-async def _stage(server: Server, folder: Path, name: str, expected: int) -> None:
+async def _stage(server: CrashingServer, folder: Path, name: str, expected: int) -> None:
     acknowledge(await server.manager.stage(write_bundle(folder, name), expected, f"stage {name}"))
 
 
 async def _change(
-    server: Server, verb: Verb, generation: int, expected: int, percent: int = 0
+    server: CrashingServer, verb: Verb, revision: int, expected: int, percent: int = 0
 ) -> None:
-    key = f"{verb.value} {generation}"
+    key = f"{verb.value} {revision}"
     forced = verb is Verb.PROMOTE
-    command = Command(verb, generation, expected, key, percent=percent, forced=forced)
+    command = RolloutCommand(verb, revision, expected, key, percent=percent, forced=forced)
     acknowledge(await server.manager.change(command))
 
 
 def acknowledge(rollout: Rollout) -> None:
-    print(rollout.generation, rollout.state.value, flush=True)
+    print(rollout.revision, rollout.state.value, flush=True)
 
 
-async def first_serving(server: Server, folder: Path) -> None:
-    """Generation 1 is active."""
+async def first_serving(server: CrashingServer, folder: Path) -> None:
+    """Revision 1 is active."""
     await server.manager.stage(write_bundle(folder, "first"), 0, "stage first")
-    active = await server.manager.change(Command(Verb.PROMOTE, 1, 0, "promote 1"))
-    assert active.state is State.ACTIVE
+    active = await server.manager.change(RolloutCommand(Verb.PROMOTE, 1, 0, "promote 1"))
+    assert active.state is RolloutState.ACTIVE
 
 
 class Killer:

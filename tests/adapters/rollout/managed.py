@@ -1,4 +1,4 @@
-"""A manager of generations on real files; a bundle becomes the name in its metadata."""
+"""A manager of revisions on real files; a bundle becomes the name in its metadata."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from adapters.rollout.commands import command
 from rankloom_adapters.bundle import open_bundle, seal
-from rankloom_adapters.generation import Generations
+from rankloom_adapters.revision import Revisions
 from rankloom_adapters.rollout.manager import (
     Loader,
     NotServableError,
@@ -20,11 +20,11 @@ from rankloom_adapters.rollout.states import Verb
 from rankloom_adapters.store import BundleStore
 
 
-class Server:
+class ManagedServer:
     """A manager on real files; a bundle becomes the name in its metadata."""
 
     def __init__(self, registry: Registry, folder: Path) -> None:
-        self.generations = Generations[str]()
+        self.revisions = Revisions[str]()
         self.released: list[str] = []
         self.loads = 0
         self.loading = ""
@@ -33,7 +33,7 @@ class Server:
         self.store = BundleStore(folder / "bundles")
         loader = Loader(self._load, self.released.append)
         self.registry = registry
-        self.manager = RolloutManager(registry, self.store, self.generations, loader)
+        self.manager = RolloutManager(registry, self.store, self.revisions, loader)
 
     async def _load(self, folder: Path) -> str:
         self.loads += 1
@@ -46,14 +46,14 @@ class Server:
         return str(bundle.metadata["name"])
 
     def answered_by(self, user: str = "") -> str:
-        with self.generations.lease(user=user) as lease:
+        with self.revisions.lease(user=user) as lease:
             return lease.value
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[Server]:
+def opened(folder: Path) -> Iterator[ManagedServer]:
     with Registry(folder / "registry.sqlite") as registry:
-        yield Server(registry, folder)
+        yield ManagedServer(registry, folder)
 
 
 def bundle(folder: Path, name: str, **metadata: object) -> Path:
@@ -64,6 +64,6 @@ def bundle(folder: Path, name: str, **metadata: object) -> Path:
     return source
 
 
-async def first_serving(server: Server, folder: Path) -> None:
+async def first_serving(server: ManagedServer, folder: Path) -> None:
     await server.manager.stage(bundle(folder, "first"), 0, "stage first")
     await server.manager.change(command(Verb.PROMOTE, 1, 0, forced=True))

@@ -28,7 +28,7 @@ _PAIRS = np.triu_indices(NUM_CANDIDATES, 1)
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What an arm's generation is like.
+    """What an arm's revision is like.
 
     ``tail_slowness``: of the slowest tenth. ``untrue``: the groups whose experts know
     nothing of taste; they add noise, ``spread`` times as much as the others add in all.
@@ -49,8 +49,8 @@ class Users:
     name: NDArray[np.int64]
     group: NDArray[np.int64]
     activity: Floats
-    pace: Floats
-    prior: Floats
+    limiter: Floats
+    tree_logits: Floats
     contribution: Floats
     scale: Floats
 
@@ -61,8 +61,8 @@ def users_of(random: np.random.Generator, num: int = NUM_USERS) -> Users:
         name=random.integers(1 << 62, size=num),
         group=random.choice(len(GROUPS), size=num, p=SHARES),
         activity=activity / activity.sum(),
-        pace=random.normal(0.0, 0.25, size=num),
-        prior=random.normal(0.0, 0.7, size=num),
+        limiter=random.normal(0.0, 0.25, size=num),
+        tree_logits=random.normal(0.0, 0.7, size=num),
         contribution=random.normal(0.0, 0.2, size=num),
         scale=random.lognormal(0.0, 0.3, size=num),
     )
@@ -73,25 +73,27 @@ class Rankings:
     """(rankings,) places of users, then (rankings, candidates) logits."""
 
     place: NDArray[np.int64]
-    prior: Floats
+    tree_logits: Floats
     score: Floats
 
 
 def rankings_of(random: np.random.Generator, users: Users, world: World, num: int) -> Rankings:
     place = random.choice(len(users.activity), size=num, p=users.activity)
     taste, noise, other = random.standard_normal((3, num, NUM_CANDIDATES))
-    prior = users.prior[place, None] + 0.8 * taste + 0.6 * noise
+    tree_logits = users.tree_logits[place, None] + 0.8 * taste + 0.6 * noise
     true, untrue = 0.45 * taste + 0.3 * other, 0.54 * world.spread * other
     is_untrue = np.isin(users.group[place], [GROUPS.index(name) for name in world.untrue])
     scale = users.scale[place] * random.lognormal(0.0, 0.2, size=num)
     contribution = scale[:, None] * np.where(is_untrue[:, None], untrue, true)
-    return Rankings(place, prior, prior + users.contribution[place, None] + contribution)
+    return Rankings(
+        place, tree_logits, tree_logits + users.contribution[place, None] + contribution
+    )
 
 
 def latencies_of(
     random: np.random.Generator, users: Users, world: World, place: NDArray[np.int64]
 ) -> Floats:
-    latency_s = LATENCY_S * np.exp(users.pace[place] + random.normal(0.0, 0.5, size=len(place)))
+    latency_s = LATENCY_S * np.exp(users.limiter[place] + random.normal(0.0, 0.5, size=len(place)))
     in_tail = latency_s > np.quantile(latency_s, 0.9)
     return latency_s * np.where(in_tail, world.tail_slowness, 1.0) * world.slowness
 
@@ -125,9 +127,9 @@ def probabilities_of(score: Floats) -> Floats:
 
 def figures_of(rankings: Rankings) -> Iterator[tuple[float, ...]]:
     """Score, contribution, spread, agreement, probability and share of ties of each ranking."""
-    contribution = rankings.score - rankings.prior
+    contribution = rankings.score - rankings.tree_logits
     above, above_too = (
-        each[:, _PAIRS[0]] > each[:, _PAIRS[1]] for each in (rankings.prior, rankings.score)
+        each[:, _PAIRS[0]] > each[:, _PAIRS[1]] for each in (rankings.tree_logits, rankings.score)
     )
     columns = (
         rankings.score.mean(axis=1),

@@ -18,7 +18,7 @@ import pytest
 from adapters.rollout import crashing
 from adapters.rollout.commands import in_state, states
 from rankloom_adapters.bundle import open_bundle
-from rankloom_adapters.rollout.states import LOADED, Rollout, State
+from rankloom_adapters.rollout.states import LOADED, Rollout, RolloutState
 
 NUM_KILLS = 200
 TIMES = 5
@@ -28,17 +28,23 @@ STEPS = {
     *("store._move_into_place", "manager._stage", "manager._change", "manager._write"),
     *("manager._follow", "manager._prune", "manager._warm", "manager._loaded", "manager._own"),
 }
-# The states of each generation in the order in which the run leads through them.
+# The states of each revision in the order in which the run leads through them.
 COURSES = {
-    1: [State.ACTIVE, State.WARMED, State.RETIRED],
-    2: [State.WARMED, State.SHADOW, State.CANARY, State.ACTIVE, State.ROLLED_BACK],
-    3: [State.WARMED, State.ACTIVE],
+    1: [RolloutState.ACTIVE, RolloutState.WARMED, RolloutState.RETIRED],
+    2: [
+        RolloutState.WARMED,
+        RolloutState.SHADOW,
+        RolloutState.CANARY,
+        RolloutState.ACTIVE,
+        RolloutState.ROLLED_BACK,
+    ],
+    3: [RolloutState.WARMED, RolloutState.ACTIVE],
 }
 
 
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of a server whose first generation is active."""
+    """The files of a server whose first revision is active."""
     folder = tmp_path_factory.mktemp("serving")
     with crashing.opened(folder) as server:
         asyncio.run(crashing.first_serving(server, folder))
@@ -59,7 +65,9 @@ def processes() -> Iterator[subprocess.Popen[str]]:
 Processes = subprocess.Popen[str]
 
 
-def run(maker: Processes, folder: Path, *where: object) -> tuple[int, list[tuple[int, State]], str]:
+def run(
+    maker: Processes, folder: Path, *where: object
+) -> tuple[int, list[tuple[int, RolloutState]], str]:
     """Exit status, what was acknowledged, and where the process died."""
     assert maker.stdin is not None
     assert maker.stdout is not None
@@ -67,7 +75,7 @@ def run(maker: Processes, folder: Path, *where: object) -> tuple[int, list[tuple
     maker.stdin.flush()
     status, out, told = json.loads(maker.stdout.readline())
     rows = [line.split() for line in out.splitlines()]
-    return status, [(int(n), State(state)) for n, state in rows], told
+    return status, [(int(n), RolloutState(state)) for n, state in rows], told
 
 
 @pytest.fixture(scope="module")
@@ -94,31 +102,33 @@ def killed(maker: Processes, serving: Path, *where: object) -> str:
     return place
 
 
-def check(folder: Path, acknowledged: list[tuple[int, State]]) -> None:
+def check(folder: Path, acknowledged: list[tuple[int, RolloutState]]) -> None:
     """Starts from what the dead process left."""
     with crashing.opened(folder) as server:
         found = server.registry.ledger
-        assert len(in_state(found, State.ACTIVE)) == 1
+        assert len(in_state(found, RolloutState.ACTIVE)) == 1
         follows(found.rollouts, acknowledged)
         asyncio.run(server.start())
         ledger = server.manager.ledger
         assert ledger.active == found.active
-        with server.generations.lease() as lease:
+        with server.revisions.lease() as lease:
             assert lease.number == ledger.active
         loaded = {number for number, state in states(ledger).items() if state in LOADED}
-        assert set(server.generations.serving) == loaded
-        for cut_short in in_state(ledger, State.STAGED):  # it goes on when it is asked for again
+        assert set(server.revisions.serving) == loaded
+        for cut_short in in_state(
+            ledger, RolloutState.STAGED
+        ):  # it goes on when it is asked for again
             kept = server.store.folder_of(cut_short.bundle_digest)
             key = f"stage {open_bundle(kept).metadata['name']}"
             again = asyncio.run(server.manager.stage(kept, 1, key))
-            assert (again.generation, again.state) == (cut_short.generation, State.WARMED)
+            assert (again.revision, again.state) == (cut_short.revision, RolloutState.WARMED)
         rollouts = ledger.rollouts.values()
-        needed = {each.bundle_digest for each in rollouts if each.state is not State.RETIRED}
+        needed = {each.bundle_digest for each in rollouts if each.state is not RolloutState.RETIRED}
         assert server.store.digests == needed
         assert not list((folder / "bundles").glob(".*"))
 
 
-def follows(rollouts: Mapping[int, Rollout], acknowledged: list[tuple[int, State]]) -> None:
+def follows(rollouts: Mapping[int, Rollout], acknowledged: list[tuple[int, RolloutState]]) -> None:
     """Each acknowledged state is there, or one that a later command of the run leads to."""
     for number, state in acknowledged:
         course = COURSES[number]

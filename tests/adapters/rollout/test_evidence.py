@@ -21,7 +21,7 @@ from rankloom_adapters.rollout.evidence import (
     observe,
     observe_failure,
 )
-from rankloom_adapters.rollout.split import Arm
+from rankloom_adapters.split import Arm
 
 Floats = NDArray[np.float64]
 FEW = st.integers(0, 4).map(float)  # so few values that many are tied
@@ -66,8 +66,8 @@ def test_overlap_by_hand() -> None:
 
 
 def test_a_ranking_is_reduced_to_figures() -> None:
-    scores, prior = floats(1.0, 3.0, 2.0), floats(0.0, 1.0, 2.0)
-    seen = observe(7, "drama", 0.1, scores, prior, floats(0.2, 0.6, 0.4))
+    scores, tree_logits = floats(1.0, 3.0, 2.0), floats(0.0, 1.0, 2.0)
+    seen = observe(7, "drama", 0.1, scores, tree_logits, floats(0.2, 0.6, 0.4))
     assert (seen.user, seen.group, seen.latency_s) == (7, "drama", 0.1)
     assert not seen.failed
     assert not seen.non_finite

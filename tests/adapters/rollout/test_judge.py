@@ -21,11 +21,11 @@ from adapters.rollout.observed import (
     users_of,
 )
 from rankloom_adapters.rollout.evidence import Observation, Pair
-from rankloom_adapters.rollout.gates import Gate, Outcome
+from rankloom_adapters.rollout.gates import GateOutcome, GateResult
 from rankloom_adapters.rollout.judge import (
     MAX_REASON_CHARS,
     Judgement,
-    Verdict,
+    TrialVerdict,
     judge_canary,
     judge_shadow,
 )
@@ -44,22 +44,22 @@ def arms(canary: World | None = None, seed: int = 0) -> tuple[list[Observation],
     return ours, theirs
 
 
-def gate_of(judgement: Judgement, name: str, group: str = "") -> Gate:
+def gate_of(judgement: Judgement, name: str, group: str = "") -> GateResult:
     return next(each for each in judgement.gates if (each.name, each.group) == (name, group))
 
 
 def test_a_judgement_passes_with_all_its_gates() -> None:
     found = judge_canary(*arms(), DEFAULTS)
-    assert found.verdict is Verdict.PASS
+    assert found.verdict is TrialVerdict.PASS
     assert found.reason.startswith("no gate is breached after ")
     assert {each.group for each in found.gates} == {"", *GROUPS}
-    assert {each.outcome for each in found.gates if not each.group} == {Outcome.PASSED}
+    assert {each.outcome for each in found.gates if not each.group} == {GateOutcome.PASSED}
 
 
 def test_the_reason_names_the_worst_gate_and_its_figures() -> None:
     found = judge_canary(*arms(World(slowness=1.5)), DEFAULTS)
     gate = gate_of(found, "latency")
-    assert found.verdict is Verdict.BREACH
+    assert found.verdict is TrialVerdict.BREACH
     assert f"latency is {gate.value:.4g} where 1.1 is the bound" in found.reason
     assert f"after {gate.num_samples} users" in found.reason
     assert 1.4 < gate.value < 1.6
@@ -77,24 +77,24 @@ def test_a_reason_is_one_short_line() -> None:
         for observed in (canary, baseline)
     ]
     found = judge_canary(long[0], long[1], DEFAULTS)
-    assert found.verdict is Verdict.BREACH
+    assert found.verdict is TrialVerdict.BREACH
     assert len(found.reason) <= MAX_REASON_CHARS
     assert "\n" not in found.reason
 
 
 def test_nothing_observed_is_no_pass() -> None:
     found = judge_canary([], [], DEFAULTS)
-    assert found.verdict is Verdict.NO_DATA
+    assert found.verdict is TrialVerdict.NO_DATA
     assert found.reason.endswith("0 users, 200 are needed")
-    assert {each.outcome for each in found.gates} == {Outcome.NO_DATA}
-    assert judge_shadow([], DEFAULTS).verdict is Verdict.NO_DATA
+    assert {each.outcome for each in found.gates} == {GateOutcome.NO_DATA}
+    assert judge_shadow([], DEFAULTS).verdict is TrialVerdict.NO_DATA
 
 
 @pytest.mark.parametrize("empty", [0, 1])
 def test_one_arm_alone_proves_nothing(empty: int) -> None:
     both = list(arms(World(slowness=2.0)))
     both[empty] = []
-    assert judge_canary(both[0], both[1], DEFAULTS).verdict is Verdict.NO_DATA
+    assert judge_canary(both[0], both[1], DEFAULTS).verdict is TrialVerdict.NO_DATA
 
 
 def test_many_rankings_of_few_users_prove_nothing() -> None:
@@ -103,7 +103,7 @@ def test_many_rankings_of_few_users_prove_nothing() -> None:
         for observed in arms()
     ]
     found = judge_canary(few[0], few[1], DEFAULTS)
-    assert found.verdict is Verdict.NO_DATA
+    assert found.verdict is TrialVerdict.NO_DATA
     assert found.reason.endswith("150 users, 200 are needed")
 
 
@@ -111,7 +111,7 @@ def test_one_user_who_always_fails_harms_nobody_else() -> None:
     canary, baseline = arms()
     failing = [Observation(7, "drama", 0.01, failed=True)] * NUM_RANKINGS
     found = judge_canary([*canary, *failing], baseline, DEFAULTS)
-    assert found.verdict is Verdict.PASS
+    assert found.verdict is TrialVerdict.PASS
 
 
 def test_a_figure_that_nobody_has_is_no_pass() -> None:
@@ -119,7 +119,7 @@ def test_a_figure_that_nobody_has_is_no_pass() -> None:
         [replace(each, agreement=math.nan) for each in observed] for observed in arms()
     )
     found = judge_canary(canary, baseline, DEFAULTS)
-    assert found.verdict is Verdict.NO_DATA
+    assert found.verdict is TrialVerdict.NO_DATA
     assert found.reason == "agreement: 0 users, 200 are needed"
 
 
@@ -129,8 +129,8 @@ def test_a_figure_that_a_group_has_not_is_no_matter_of_all() -> None:
         for observed in arms()
     )
     found = judge_canary(canary, baseline, DEFAULTS)
-    assert gate_of(found, "agreement", "comedy").outcome is Outcome.NO_DATA
-    assert found.verdict is Verdict.PASS
+    assert gate_of(found, "agreement", "comedy").outcome is GateOutcome.NO_DATA
+    assert found.verdict is TrialVerdict.PASS
 
 
 def test_users_without_a_group_are_judged_among_all() -> None:
@@ -148,25 +148,25 @@ def test_failing_at_once_hides_no_slowness() -> None:
     canary, baseline = arms(World(slowness=1.5))
     quick = [replace(each, failed=True, latency_s=1e-4) for each in canary[:600]]
     found = judge_canary([*quick, *canary[600:]], baseline, DEFAULTS)
-    assert gate_of(found, "latency").outcome is Outcome.BREACHED
+    assert gate_of(found, "latency").outcome is GateOutcome.BREACHED
 
 
 def test_a_small_group_is_not_judged_alone() -> None:
     canary, baseline = arms()
     rare = [Observation(number, "rare", 9.0, failed=True) for number in range(49)]
     found = judge_canary([*canary, *rare[:1]], [*baseline, *rare], DEFAULTS)
-    assert found.verdict is Verdict.PASS
+    assert found.verdict is TrialVerdict.PASS
     assert "rare" not in {each.group for each in found.gates}
 
 
 def test_one_score_that_is_not_finite_is_enough() -> None:
     bad = Observation(7, "drama", 0.1, failed=True, non_finite=True)
     found = judge_canary([bad], [], DEFAULTS)
-    assert found.verdict is Verdict.BREACH
+    assert found.verdict is TrialVerdict.BREACH
     assert found.reason.startswith("non_finite is 1 where 0 is the bound")
-    assert judge_canary([], [bad], DEFAULTS).verdict is Verdict.NO_DATA
+    assert judge_canary([], [bad], DEFAULTS).verdict is TrialVerdict.NO_DATA
     shadow = Pair(7, "drama", 0.1, 0.1, shadow_failed=True, non_finite=True)
-    assert judge_shadow([shadow], DEFAULTS).verdict is Verdict.BREACH
+    assert judge_shadow([shadow], DEFAULTS).verdict is TrialVerdict.BREACH
 
 
 def changed(**fields: float) -> Callable[[Observation], Observation]:
@@ -213,16 +213,16 @@ def test_each_gate_of_a_canary_has_a_bound(
     canary, baseline = arms()
     harmed = [each if each.failed else change(each) for each in canary]
     loosened = with_bound(bound, loose)
-    assert gate_of(judge_canary(canary, baseline, DEFAULTS), gate).outcome is Outcome.PASSED
-    assert gate_of(judge_canary(harmed, baseline, DEFAULTS), gate).outcome is Outcome.BREACHED
-    assert gate_of(judge_canary(harmed, baseline, loosened), gate).outcome is Outcome.PASSED
+    assert gate_of(judge_canary(canary, baseline, DEFAULTS), gate).outcome is GateOutcome.PASSED
+    assert gate_of(judge_canary(harmed, baseline, DEFAULTS), gate).outcome is GateOutcome.BREACHED
+    assert gate_of(judge_canary(harmed, baseline, loosened), gate).outcome is GateOutcome.PASSED
 
 
 def test_false_alarms_that_are_rarer_need_more_evidence() -> None:
     canary, baseline = arms(World(slowness=1.2))
     rare = replace(DEFAULTS, false_alarms=1e-30)
-    assert judge_canary(canary, baseline, DEFAULTS).verdict is Verdict.BREACH
-    assert judge_canary(canary, baseline, rare).verdict is Verdict.PASS
+    assert judge_canary(canary, baseline, DEFAULTS).verdict is TrialVerdict.BREACH
+    assert judge_canary(canary, baseline, rare).verdict is TrialVerdict.PASS
 
 
 def failing_too(pair: Pair) -> Pair:
@@ -254,10 +254,10 @@ def test_each_gate_of_a_shadow_has_a_bound(
 ) -> None:
     harmed = [change(each) for each in pairs(1, 600, **ways)]
     found = judge_shadow(harmed, DEFAULTS)
-    assert gate_of(found, gate).outcome is Outcome.BREACHED
-    assert found.verdict is Verdict.BREACH
+    assert gate_of(found, gate).outcome is GateOutcome.BREACHED
+    assert found.verdict is TrialVerdict.BREACH
     loosened = with_bound(bound, loose)
-    assert gate_of(judge_shadow(harmed, loosened), gate).outcome is Outcome.PASSED
+    assert gate_of(judge_shadow(harmed, loosened), gate).outcome is GateOutcome.PASSED
 
 
 def test_a_shadow_that_fails_with_the_active_one_harms_nothing() -> None:
@@ -265,18 +265,18 @@ def test_a_shadow_that_fails_with_the_active_one_harms_nothing() -> None:
         replace(each, active_failed=each.user % 4 == 0, shadow_failed=each.user % 4 == 0)
         for each in pairs(1, 600)
     ]
-    assert judge_shadow(seen, DEFAULTS).verdict is Verdict.PASS
+    assert judge_shadow(seen, DEFAULTS).verdict is TrialVerdict.PASS
 
 
 def test_a_shadow_that_fails_at_once_hides_no_slowness() -> None:
     slow = pairs(1, 600, slowness=1.2)
     quick = [replace(each, shadow_failed=True, shadow_latency_s=1e-4) for each in slow[:200]]
     found = judge_shadow([*quick, *slow[200:]], DEFAULTS)
-    assert gate_of(found, "latency").outcome is Outcome.BREACHED
+    assert gate_of(found, "latency").outcome is GateOutcome.BREACHED
 
 
 def test_few_pairs_prove_nothing() -> None:
-    assert judge_shadow(pairs(1, 150, noise=3.0), DEFAULTS).verdict is Verdict.NO_DATA
+    assert judge_shadow(pairs(1, 150, noise=3.0), DEFAULTS).verdict is TrialVerdict.NO_DATA
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ EAGER = Thresholds(
 @given(st.lists(OBSERVATIONS, max_size=60))
 def test_arms_that_are_alike_are_never_breached(observed: list[Observation]) -> None:
     found = judge_canary(observed, observed, EAGER)
-    assert found.verdict is not Verdict.BREACH, found.reason
+    assert found.verdict is not TrialVerdict.BREACH, found.reason
 
 
 @settings(deadline=None)

@@ -10,26 +10,26 @@ from pathlib import Path
 import pytest
 
 from adapters.rollout.commands import command, states
-from adapters.rollout.managed import Server, bundle, first_serving, opened
+from adapters.rollout.managed import ManagedServer, bundle, first_serving, opened
 from adapters.rollout.observed import alike
 from rankloom_adapters.bundle import BundleError
-from rankloom_adapters.generation import UnknownGenerationError
+from rankloom_adapters.revision import UnknownRevisionError
 from rankloom_adapters.rollout.evidence import Observation
-from rankloom_adapters.rollout.judge import Verdict
+from rankloom_adapters.rollout.judge import TrialVerdict
 from rankloom_adapters.rollout.manager import (
     GatesNotPassedError,
 )
 from rankloom_adapters.rollout.registry import RegistryError
-from rankloom_adapters.rollout.split import Arm
-from rankloom_adapters.rollout.states import Rollout, RolloutError, State, Verb
+from rankloom_adapters.rollout.states import Rollout, RolloutError, RolloutState, Verb
 from rankloom_adapters.rollout.trial import Trial
+from rankloom_adapters.split import Arm
 
 
 async def test_a_bundle_goes_all_the_way(tmp_path: Path) -> None:
     with opened(tmp_path) as server:
         await first_serving(server, tmp_path)
         staged = await server.manager.stage(bundle(tmp_path, "second"), 1, "stage second")
-        assert (staged.generation, staged.state) == (2, State.WARMED)
+        assert (staged.revision, staged.state) == (2, RolloutState.WARMED)
         assert server.answered_by() == "first"
         await server.manager.change(command(Verb.CANARY, 2, 1, percent=50))
         users = [server.answered_by(f"user-{n}") for n in range(100)]
@@ -38,7 +38,7 @@ async def test_a_bundle_goes_all_the_way(tmp_path: Path) -> None:
         assert server.answered_by() == "second"
         await server.manager.change(command(Verb.ROLL_BACK, 2, 2))
         assert server.answered_by() == "first"
-        with server.generations.lease(2) as lease:  # who was ranked by it may ask why
+        with server.revisions.lease(2) as lease:  # who was ranked by it may ask why
             assert lease.value == "second"
         assert not server.released
         await server.manager.change(command(Verb.RETIRE, 2, 1))
@@ -50,11 +50,11 @@ async def test_what_is_retired_is_let_go_with_its_last_lease(tmp_path: Path) -> 
         await first_serving(server, tmp_path)
         await server.manager.stage(bundle(tmp_path, "second"), 1, "stage second")
         await server.manager.change(command(Verb.PROMOTE, 2, 1, forced=True))
-        with server.generations.lease() as lease:
+        with server.revisions.lease() as lease:
             await server.manager.change(command(Verb.ROLL_BACK, 2, 2))
             await server.manager.change(command(Verb.RETIRE, 2, 1))
             assert (lease.value, server.answered_by()) == ("second", "first")
-            with pytest.raises(UnknownGenerationError), server.generations.lease(2):
+            with pytest.raises(UnknownRevisionError), server.revisions.lease(2):
                 pass
             assert not server.released
         assert server.released == ["second"]
@@ -65,12 +65,12 @@ async def test_a_bundle_that_does_not_fit_is_quarantined(tmp_path: Path) -> None
         await first_serving(server, tmp_path)
         staged = await server.manager.stage(bundle(tmp_path, "bad", unfit=True), 1, "stage bad")
         assert (staged.state, staged.reason) == (
-            State.QUARANTINED,
+            RolloutState.QUARANTINED,
             "the gate is of another space",
         )
         with pytest.raises(RolloutError, match="is quarantined"):
             await server.manager.change(command(Verb.PROMOTE, 2, 1, forced=True))
-        with pytest.raises(UnknownGenerationError), server.generations.lease(2):
+        with pytest.raises(UnknownRevisionError), server.revisions.lease(2):
             pass
         assert server.answered_by() == "first"
 
@@ -82,7 +82,7 @@ async def test_a_damaged_bundle_changes_nothing(tmp_path: Path) -> None:
         (source / "part").write_text("other")
         with pytest.raises(BundleError):
             await server.manager.stage(source, 1, "stage second")
-        assert states(server.manager.ledger) == {1: State.ACTIVE}
+        assert states(server.manager.ledger) == {1: RolloutState.ACTIVE}
 
 
 async def test_the_same_staging_again_is_one(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ async def test_the_same_staging_again_is_one(tmp_path: Path) -> None:
         source = bundle(tmp_path, "first")
         one = await server.manager.stage(source, 0, "mine")
         assert await server.manager.stage(source, 0, "mine") == one
-        assert states(server.manager.ledger) == {1: State.WARMED}
+        assert states(server.manager.ledger) == {1: RolloutState.WARMED}
 
 
 async def test_a_staging_that_was_cut_short_goes_on_when_asked_again(tmp_path: Path) -> None:
@@ -102,9 +102,9 @@ async def test_a_staging_that_was_cut_short_goes_on_when_asked_again(tmp_path: P
             await asyncio.sleep(0.01)
         cut.cancel()
         await asyncio.gather(cut, return_exceptions=True)
-        assert states(server.manager.ledger) == {1: State.STAGED}
+        assert states(server.manager.ledger) == {1: RolloutState.STAGED}
         server.hold.set()
-        assert (await server.manager.stage(source, 0, "mine")).state is State.WARMED
+        assert (await server.manager.stage(source, 0, "mine")).state is RolloutState.WARMED
 
 
 async def test_a_command_that_is_not_durable_has_no_effect(tmp_path: Path) -> None:
@@ -117,13 +117,13 @@ async def test_a_command_that_is_not_durable_has_no_effect(tmp_path: Path) -> No
         assert server.answered_by() == "first"
 
 
-def on_trial(server: Server) -> Trial:
+def on_trial(server: ManagedServer) -> Trial:
     assert server.manager.trial is not None
     return server.manager.trial
 
 
-async def canary(server: Server, folder: Path, percent: int = 50) -> str:
-    """A canary of a second generation; gives a user of its share."""
+async def canary(server: ManagedServer, folder: Path, percent: int = 50) -> str:
+    """A canary of a second revision; gives a user of its share."""
     await first_serving(server, folder)
     await server.manager.stage(bundle(folder, "second"), 1, "stage second")
     await server.manager.change(command(Verb.CANARY, 2, 1, percent=percent))
@@ -142,11 +142,11 @@ async def test_a_breach_is_rolled_back_while_a_bundle_is_staged(tmp_path: Path) 
         on_trial(server).add(Arm.CANARY, Observation(1, "", 0.1, failed=True, non_finite=True))
         await server.manager.judge()
         assert server.answered_by(user) == "first"
-        assert server.manager.ledger.rollout(2).state is State.ROLLED_BACK
+        assert server.manager.ledger.rollout(2).state is RolloutState.ROLLED_BACK
         assert not staging.done()
         server.hold.set()
         await staging
-        expected = {1: State.ACTIVE, 2: State.ROLLED_BACK, 3: State.WARMED}
+        expected = {1: RolloutState.ACTIVE, 2: RolloutState.ROLLED_BACK, 3: RolloutState.WARMED}
         assert states(server.manager.ledger) == expected
 
 
@@ -160,7 +160,7 @@ async def test_a_breach_sends_nobody_there_though_it_cannot_be_written(tmp_path:
         assert server.answered_by(user) == "first"
 
 
-async def test_other_gates_or_another_active_generation_begin_a_trial_anew(tmp_path: Path) -> None:
+async def test_other_gates_or_another_active_revision_begin_a_trial_anew(tmp_path: Path) -> None:
     with opened(tmp_path) as server:
         await canary(server, tmp_path)
         first = on_trial(server)
@@ -174,7 +174,7 @@ async def test_other_gates_or_another_active_generation_begin_a_trial_anew(tmp_p
         assert second.thresholds.min_samples == 30
 
 
-async def passed(server: Server, folder: Path) -> Trial:
+async def passed(server: ManagedServer, folder: Path) -> Trial:
     """A trial whose gates have passed, and whose next check is not due for a while."""
     user = await canary(server, folder)
     gates = '{"min_samples": 40}'
@@ -182,7 +182,7 @@ async def passed(server: Server, folder: Path) -> Trial:
     see(on_trial(server), alike(40), alike(40))
     judgement = await server.manager.judge()
     assert judgement is not None
-    assert judgement.verdict is Verdict.PASS, judgement.reason
+    assert judgement.verdict is TrialVerdict.PASS, judgement.reason
     assert server.answered_by(user) == "second"
     return on_trial(server)
 
@@ -203,7 +203,10 @@ async def test_what_was_seen_since_the_last_check_is_judged_before_a_promotion(
         assert await server.manager.judge() is None
         with pytest.raises(GatesNotPassedError, match="rolled back: errors is"):
             await server.manager.change(command(Verb.PROMOTE, 2, 1))
-        assert states(server.manager.ledger) == {1: State.ACTIVE, 2: State.ROLLED_BACK}
+        assert states(server.manager.ledger) == {
+            1: RolloutState.ACTIVE,
+            2: RolloutState.ROLLED_BACK,
+        }
         assert server.answered_by() == "first"
 
 
@@ -225,7 +228,7 @@ async def test_evidence_beside_one_that_was_rolled_back_does_not_count(tmp_path:
         await server.manager.change(command(Verb.CANARY, 3, 2, percent=50))
         beside_second = on_trial(server)
         await server.manager.change(command(Verb.ROLL_BACK, 2, 2))
-        assert on_trial(server).generation == 3
+        assert on_trial(server).revision == 3
         assert on_trial(server) is not beside_second
 
 
@@ -243,10 +246,10 @@ async def test_an_operator_rolls_back_while_a_bundle_is_staged(tmp_path: Path) -
         await server.manager.change(command(Verb.ROLL_BACK, 2, 2))
         assert server.answered_by() == "first"
         server.hold.set()
-        assert (await staging).state is State.WARMED
+        assert (await staging).state is RolloutState.WARMED
 
 
-async def second_being_loaded(server: Server, folder: Path) -> asyncio.Task[Rollout]:
+async def second_being_loaded(server: ManagedServer, folder: Path) -> asyncio.Task[Rollout]:
     await first_serving(server, folder)
     server.hold.clear()
     source = bundle(folder, "second")
@@ -261,13 +264,13 @@ async def test_what_is_retired_while_it_is_loaded_is_let_go(tmp_path: Path) -> N
         staging = await second_being_loaded(server, tmp_path)
         await server.manager.change(command(Verb.RETIRE, 2, 1))
         server.hold.set()
-        assert (await staging).state is State.RETIRED
+        assert (await staging).state is RolloutState.RETIRED
         assert server.released == ["second"]
-        assert server.generations.numbers == (1,)
+        assert server.revisions.numbers == (1,)
         kept = {server.manager.ledger.rollout(1).bundle_digest}
         assert server.store.digests == kept
         third = await server.manager.stage(bundle(tmp_path, "third"), 1, "stage third")
-        await server.manager.change(command(Verb.RETIRE, third.generation, 1))
+        await server.manager.change(command(Verb.RETIRE, third.revision, 1))
         assert server.store.digests == kept
 
 
@@ -279,4 +282,4 @@ async def test_a_bundle_whose_row_cannot_be_written_is_let_go(tmp_path: Path) ->
         with pytest.raises(RegistryError):
             await staging
         assert server.released == ["second"]
-        assert server.generations.numbers == (1,)
+        assert server.revisions.numbers == (1,)

@@ -13,18 +13,18 @@ import pytest
 
 from adapters.rollout.commands import command, states
 from rankloom_adapters.rollout.registry import Registry, RegistryError
-from rankloom_adapters.rollout.states import RolloutError, State, Verb
+from rankloom_adapters.rollout.states import RolloutError, RolloutState, Verb
 
 _NUM = 40
 _WRITER = """
 import sys
 from pathlib import Path
 from rankloom_adapters.rollout.registry import Registry
-from rankloom_adapters.rollout.states import Command, Verb
+from rankloom_adapters.rollout.states import RolloutCommand, Verb
 with Registry(Path(sys.argv[1])) as registry:
     while True:
         number = len(registry.ledger.rollouts)
-        registry.carry_out(Command(Verb.STAGE, 0, 0, f"key-{number}", bundle_digest="d"))
+        registry.carry_out(RolloutCommand(Verb.STAGE, 0, 0, f"key-{number}", bundle_digest="d"))
         print(number + 1, flush=True)
 """
 
@@ -35,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def fill(path: Path) -> None:
-    """Generation 1 active, 2 a canary."""
+    """Revision 1 active, 2 a canary."""
     with Registry(path) as registry:
         for verb, number, expected, percent in (
             (Verb.STAGE, 0, 0, 0),
@@ -51,7 +51,7 @@ def fill(path: Path) -> None:
 def test_what_was_carried_out_is_there_again(path: Path) -> None:
     fill(path)
     with Registry(path) as registry:
-        assert states(registry.ledger) == {1: State.ACTIVE, 2: State.CANARY}
+        assert states(registry.ledger) == {1: RolloutState.ACTIVE, 2: RolloutState.CANARY}
         assert registry.ledger.rollout(2).percent == 25
 
 
@@ -60,7 +60,7 @@ def test_a_refused_command_is_not_written(path: Path) -> None:
     with Registry(path) as registry, pytest.raises(RolloutError):
         registry.carry_out(command(Verb.RETIRE, 1, 1))
     with Registry(path) as registry:
-        assert states(registry.ledger) == {1: State.ACTIVE, 2: State.CANARY}
+        assert states(registry.ledger) == {1: RolloutState.ACTIVE, 2: RolloutState.CANARY}
 
 
 def test_a_repeated_command_is_acknowledged_and_written_once(path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_repeated_command_is_acknowledged_and_written_once(path: Path) -> None
     promote = command(Verb.PROMOTE, 2, 1)
     for _ in range(2):
         with Registry(path) as registry:
-            assert registry.carry_out(promote).state is State.ACTIVE
+            assert registry.carry_out(promote).state is RolloutState.ACTIVE
     rows = sqlite3.connect(path).execute("SELECT count(*) FROM commands").fetchone()
     assert rows == (7,)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from adapters.rollout.commands import command, states
-from adapters.rollout.managed import Server, bundle, first_serving, opened
+from adapters.rollout.managed import ManagedServer, bundle, first_serving, opened
 from rankloom_adapters.rollout.registry import RegistryError
-from rankloom_adapters.rollout.states import State, TransitionError, Verb
+from rankloom_adapters.rollout.states import RolloutState, TransitionError, Verb
 
 
 async def test_a_start_comes_to_where_the_last_command_led(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ async def test_a_start_comes_to_where_the_last_command_led(tmp_path: Path) -> No
         before = [server.answered_by(f"user-{n}") for n in range(100)]
     with opened(tmp_path) as server:
         await server.manager.start()
-        assert states(server.manager.ledger) == {1: State.ACTIVE, 2: State.CANARY}
+        assert states(server.manager.ledger) == {1: RolloutState.ACTIVE, 2: RolloutState.CANARY}
         assert [server.answered_by(f"user-{n}") for n in range(100)] == before
 
 
@@ -37,11 +37,11 @@ async def test_a_start_loads_nothing_that_was_never_loaded(tmp_path: Path) -> No
         await server.manager.start()
         await server.manager.resume()
         assert server.loads == 1
-        expected = {1: State.ACTIVE, 2: State.STAGED, 3: State.STAGED}
+        expected = {1: RolloutState.ACTIVE, 2: RolloutState.STAGED, 3: RolloutState.STAGED}
         assert states(server.manager.ledger) == expected
         for name in ("second", "third"):
             await server.manager.stage(tmp_path / f"source-{name}", 1, f"stage {name}")
-        expected = {1: State.ACTIVE, 2: State.WARMED, 3: State.QUARANTINED}
+        expected = {1: RolloutState.ACTIVE, 2: RolloutState.WARMED, 3: RolloutState.QUARANTINED}
         assert states(server.manager.ledger) == expected
 
 
@@ -53,7 +53,10 @@ async def test_a_trial_that_cannot_be_loaded_again_is_rolled_back(tmp_path: Path
         (server.store.folder_of(staged.bundle_digest) / "part").write_text("other")
     with opened(tmp_path) as server:
         await server.manager.start()
-        assert states(server.manager.ledger) == {1: State.ACTIVE, 2: State.ROLLED_BACK}
+        assert states(server.manager.ledger) == {
+            1: RolloutState.ACTIVE,
+            2: RolloutState.ROLLED_BACK,
+        }
         assert server.answered_by() == "first"
 
 
@@ -68,7 +71,7 @@ async def test_a_start_serves_before_the_rest_is_loaded(tmp_path: Path) -> None:
     await with_two_warmed(tmp_path)
     with opened(tmp_path) as server:
         await server.manager.start()
-        assert (server.loads, server.generations.serving) == (1, (1,))
+        assert (server.loads, server.revisions.serving) == (1, (1,))
         server.hold.clear()
         resuming = asyncio.create_task(server.manager.resume())
         while server.loads < 2:
@@ -81,7 +84,7 @@ async def test_a_start_serves_before_the_rest_is_loaded(tmp_path: Path) -> None:
         assert not promoting.done()
         server.hold.set()
         await asyncio.gather(resuming, promoting)
-        assert (server.loads, server.generations.serving) == (3, (1, 2, 3))
+        assert (server.loads, server.revisions.serving) == (3, (1, 2, 3))
         assert server.answered_by() == "second"
 
 
@@ -112,16 +115,16 @@ async def test_nobody_is_sent_to_what_could_not_be_loaded(tmp_path: Path) -> Non
         with pytest.raises(RegistryError):
             await server.manager.resume()
         for verb, percent in ((Verb.PROMOTE, 0), (Verb.CANARY, 50), (Verb.SHADOW, 0)):
-            with pytest.raises(TransitionError, match="generation 3 is not loaded"):
+            with pytest.raises(TransitionError, match="revision 3 is not loaded"):
                 await server.manager.change(
                     command(verb, 3, 1, percent=percent, forced=verb is Verb.PROMOTE)
                 )
-        assert states(server.manager.ledger)[3] is State.WARMED
+        assert states(server.manager.ledger)[3] is RolloutState.WARMED
         assert server.answered_by() == "first"
 
 
-async def while_the_third_is_loaded(server: Server) -> asyncio.Task[None]:
-    """A start of three generations, the first of them active, that is loading the newest."""
+async def while_the_third_is_loaded(server: ManagedServer) -> asyncio.Task[None]:
+    """A start of three revisions, the first of them active, that is loading the newest."""
     await server.manager.start()
     server.hold.clear()
     resuming = asyncio.create_task(server.manager.resume())
@@ -141,8 +144,8 @@ async def test_commands_that_need_nothing_of_it_wait_for_no_loading(tmp_path: Pa
         server.hold.set()
         await resuming
         assert (server.loads, server.released) == (2, ["third"])
-        assert server.generations.serving == (1,)
-        expected = {1: State.ACTIVE, 2: State.RETIRED, 3: State.ROLLED_BACK}
+        assert server.revisions.serving == (1,)
+        expected = {1: RolloutState.ACTIVE, 2: RolloutState.RETIRED, 3: RolloutState.ROLLED_BACK}
         assert states(server.manager.ledger) == expected
 
 
@@ -154,8 +157,8 @@ async def test_what_is_retired_while_it_is_loaded_again_is_forgotten(tmp_path: P
         await server.manager.change(command(Verb.RETIRE, 3, 1))
         server.hold.set()
         await resuming
-        assert server.generations.serving == (1, 2)
-        assert states(server.manager.ledger)[3] is State.RETIRED
+        assert server.revisions.serving == (1, 2)
+        assert states(server.manager.ledger)[3] is RolloutState.RETIRED
 
 
 async def test_what_is_staged_is_loaded_behind_what_was_there(tmp_path: Path) -> None:
@@ -170,4 +173,4 @@ async def test_what_is_staged_is_loaded_behind_what_was_there(tmp_path: Path) ->
         assert server.loads == 2
         server.hold.set()
         await asyncio.gather(resuming, staging)
-        assert (server.loading, server.generations.serving) == ("fourth", (1, 2, 3, 4))
+        assert (server.loading, server.revisions.serving) == ("fourth", (1, 2, 3, 4))

@@ -14,8 +14,8 @@ from rankloom_adapters.rollout.states import (
     KeyReusedError,
     Ledger,
     RolloutError,
+    RolloutState,
     StaleError,
-    State,
     TransitionError,
     UnknownRolloutError,
     Verb,
@@ -23,14 +23,14 @@ from rankloom_adapters.rollout.states import (
 )
 
 
-def test_a_new_generation_goes_all_the_way() -> None:
+def test_a_new_revision_goes_all_the_way() -> None:
     ledger, number = staged_and_warmed(serving(), "second")
     ledger = run(ledger, Verb.SHADOW, number)
     ledger = run(ledger, Verb.CANARY, number, percent=5)
     ledger = run(ledger, Verb.CANARY, number, percent=50)
     assert ledger.rollout(number).percent == 50
     ledger = run(ledger, Verb.PROMOTE, number)
-    assert states(ledger) == {1: State.WARMED, 2: State.ACTIVE}
+    assert states(ledger) == {1: RolloutState.WARMED, 2: RolloutState.ACTIVE}
     assert (ledger.active, ledger.on_trial) == (2, 0)
     assert ledger.rollout(2).percent == 0
 
@@ -38,7 +38,7 @@ def test_a_new_generation_goes_all_the_way() -> None:
 def test_rolling_back_what_is_active_returns_to_what_was() -> None:
     ledger, number = staged_and_warmed(serving())
     ledger = run(run(ledger, Verb.PROMOTE, number), Verb.ROLL_BACK, number, reason="slow")
-    assert states(ledger) == {1: State.ACTIVE, 2: State.ROLLED_BACK}
+    assert states(ledger) == {1: RolloutState.ACTIVE, 2: RolloutState.ROLLED_BACK}
     assert ledger.rollout(2).reason == "slow"
 
 
@@ -49,11 +49,11 @@ def test_of_what_was_retired_the_last_are_known() -> None:
         retire = command(Verb.RETIRE, number, ledger.active)
         ledger, gone = after(ledger, retire)
         assert after(ledger, retire) == (ledger, gone)
-    assert len(in_state(ledger, State.RETIRED)) == MAX_RETIRED
+    assert len(in_state(ledger, RolloutState.RETIRED)) == MAX_RETIRED
     assert {each for _, each in ledger.commands.values()} == set(ledger.rollouts)
-    assert (ledger.active, states(ledger)[kept]) == (1, State.WARMED)
+    assert (ledger.active, states(ledger)[kept]) == (1, RolloutState.WARMED)
     assert ledger.newest == number == MAX_RETIRED + 7
-    with pytest.raises(UnknownRolloutError, match="generation 3 was retired long ago"):
+    with pytest.raises(UnknownRolloutError, match="revision 3 was retired long ago"):
         ledger.rollout(3)
     assert max(run(ledger, Verb.STAGE).rollouts) == number + 1
 
@@ -74,7 +74,7 @@ def test_rolling_back_a_trial_leaves_the_active_one(verb: Verb) -> None:
     ledger, number = staged_and_warmed(serving())
     ledger = run(ledger, verb, number, **({"percent": 5} if verb is Verb.CANARY else {}))
     ledger = run(ledger, Verb.ROLL_BACK, number)
-    assert states(ledger) == {1: State.ACTIVE, 2: State.ROLLED_BACK}
+    assert states(ledger) == {1: RolloutState.ACTIVE, 2: RolloutState.ROLLED_BACK}
 
 
 def test_what_is_gone_is_nothing_to_go_back_to() -> None:
@@ -84,7 +84,7 @@ def test_what_is_gone_is_nothing_to_go_back_to() -> None:
         run(ledger, Verb.ROLL_BACK, number)
 
 
-def test_the_first_generation_has_nothing_to_go_back_to() -> None:
+def test_the_first_revision_has_nothing_to_go_back_to() -> None:
     with pytest.raises(TransitionError, match="nothing loaded to go back to"):
         run(serving(), Verb.ROLL_BACK, 1)
 
@@ -93,14 +93,14 @@ def test_the_first_generation_has_nothing_to_go_back_to() -> None:
 def test_there_is_one_trial_at_a_time(verb: Verb) -> None:
     ledger, first = staged_and_warmed(serving())
     ledger, second = staged_and_warmed(run(ledger, Verb.SHADOW, first))
-    with pytest.raises(TransitionError, match="generation 2 is on trial"):
+    with pytest.raises(TransitionError, match="revision 2 is on trial"):
         run(ledger, verb, second, percent=1)
 
 
 @pytest.mark.parametrize("verb", [Verb.SHADOW, Verb.CANARY, Verb.PROMOTE])
 def test_what_was_not_warmed_goes_nowhere(verb: Verb) -> None:
     ledger = run(serving(), Verb.STAGE)
-    with pytest.raises(TransitionError, match=f"generation 2 is staged: no {verb.value}"):
+    with pytest.raises(TransitionError, match=f"revision 2 is staged: no {verb.value}"):
         run(ledger, verb, 2, percent=1)
 
 
@@ -111,15 +111,15 @@ def test_a_canary_is_a_part_of_the_users(percent: int) -> None:
         run(ledger, Verb.CANARY, number, percent=percent)
 
 
-def test_who_believes_another_generation_active_is_told() -> None:
+def test_who_believes_another_revision_active_is_told() -> None:
     ledger, number = staged_and_warmed(serving())
-    with pytest.raises(StaleError, match="generation 1 is active now") as caught:
+    with pytest.raises(StaleError, match="revision 1 is active now") as caught:
         after(ledger, command(Verb.PROMOTE, number, expected=7))
     assert caught.value.current == 1
 
 
-def test_unknown_generations_are_named() -> None:
-    with pytest.raises(UnknownRolloutError, match="no generation 9"):
+def test_unknown_revisions_are_named() -> None:
+    with pytest.raises(UnknownRolloutError, match="no revision 9"):
         run(serving(), Verb.PROMOTE, 9)
 
 
@@ -128,7 +128,7 @@ def test_the_same_command_again_changes_nothing() -> None:
     promote = command(Verb.PROMOTE, number, expected=1)
     once, subject = after(ledger, promote)
     twice, again = after(once, promote)
-    assert twice is once, "even though another generation is active by now"
+    assert twice is once, "even though another revision is active by now"
     assert again == subject
 
 
@@ -157,11 +157,11 @@ def test_whatever_is_asked_the_rules_hold(asked: list[tuple[Verb, int, int, int]
         except RolloutError:
             assert ledger is before
             continue
-        assert len(in_state(ledger, State.ACTIVE)) <= 1
+        assert len(in_state(ledger, RolloutState.ACTIVE)) <= 1
         assert sum(each.state in ON_TRIAL for each in ledger.rollouts.values()) <= 1
         assert ledger.active or not had_active, "what serves is only ever replaced"
-        assert subject == ledger.rollout(subject.generation)
+        assert subject == ledger.rollout(subject.revision)
         for each in ledger.rollouts.values():
-            was = before.rollouts.get(each.generation)
+            was = before.rollouts.get(each.revision)
             if each.state in LOADED and (was is None or was.state not in LOADED):
-                assert verb is Verb.WARM or each.state is State.ACTIVE
+                assert verb is Verb.WARM or each.state is RolloutState.ACTIVE

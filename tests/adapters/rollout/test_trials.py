@@ -29,11 +29,11 @@ from rankloom_adapters.rollout.evidence import (
     observe,
     observe_failure,
 )
-from rankloom_adapters.rollout.judge import Verdict, judge_canary, judge_shadow
-from rankloom_adapters.rollout.split import Arm
-from rankloom_adapters.rollout.states import Rollout, State
+from rankloom_adapters.rollout.judge import TrialVerdict, judge_canary, judge_shadow
+from rankloom_adapters.rollout.states import Rollout, RolloutState
 from rankloom_adapters.rollout.thresholds import Thresholds
 from rankloom_adapters.rollout.trial import Trial
+from rankloom_adapters.split import Arm
 
 DEFAULTS = Thresholds()
 NUM_SAME, NUM_HARMFUL = 200, 50  # runs
@@ -45,7 +45,7 @@ NUM_RANKINGS_OF_SAME = 1_000
 def breached_at(seed: int, world: World, num: int, thresholds: Thresholds = DEFAULTS) -> int:
     """Which check breaches a canary, from 1 up; 0 where none does."""
     for number, (canary, baseline) in enumerate(checks(seed, world, num), start=1):
-        if judge_canary(canary, baseline, thresholds).verdict is Verdict.BREACH:
+        if judge_canary(canary, baseline, thresholds).verdict is TrialVerdict.BREACH:
             return number
     return 0
 
@@ -55,7 +55,7 @@ def test_the_simulation_reduces_rankings_as_observe_does() -> None:
     rankings = rankings_of(random, users_of(random), World(), 50)
     for row, figures in enumerate(figures_of(rankings)):
         score = rankings.score[row]
-        seen = observe(1, "drama", 0.1, score, rankings.prior[row], probabilities_of(score))
+        seen = observe(1, "drama", 0.1, score, rankings.tree_logits[row], probabilities_of(score))
         found = (seen.score, seen.contribution, seen.spread, seen.agreement, seen.probability)
         assert (*found, seen.tie_rate) == pytest.approx(figures)
 
@@ -101,7 +101,7 @@ def test_harm_is_found_within_three_checks(world: World) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_shadows_that_nearly_agree_go_on(seed: int) -> None:
     found = judge_shadow(pairs(seed, 600), DEFAULTS)
-    assert found.verdict is Verdict.PASS, found.reason
+    assert found.verdict is TrialVerdict.PASS, found.reason
 
 
 def test_all_checks_together_spend_no_more_than_the_budget() -> None:
@@ -118,18 +118,18 @@ def test_a_canary_that_turns_bad_late_goes_back() -> None:
             trial.add(arm, seen)
         if trial.is_due:
             trial.take(trial.check()())
-    assert trial.judgement.verdict is Verdict.PASS
+    assert trial.judgement.verdict is TrialVerdict.PASS
     for seen in alike(600):
         trial.add(Arm.CANARY, observe_failure(seen.user, seen.group, 0.1))
         trial.add(Arm.BASELINE, seen)
         if trial.is_due:
             trial.take(trial.check()())
-    assert trial.judgement.verdict is Verdict.BREACH
+    assert trial.judgement.verdict is TrialVerdict.BREACH
     assert "errors" in trial.judgement.reason
 
 
 def a_canary(gates: str) -> Rollout:
-    return Rollout(2, "digest", State.CANARY, percent=50, gates=gates)
+    return Rollout(2, "digest", RolloutState.CANARY, percent=50, gates=gates)
 
 
 def returning(num: int, seed: int, kept: float, slowness: float = 1.0) -> list[Observation]:
@@ -145,16 +145,16 @@ def returning(num: int, seed: int, kept: float, slowness: float = 1.0) -> list[O
 
 
 @pytest.mark.parametrize("kept", [(0.0, 0.6), (0.5, 0.9), (0.9, 0.9)])
-def test_a_generation_that_has_kept_nothing_yet_is_not_slow(kept: tuple[float, float]) -> None:
+def test_a_revision_that_has_kept_nothing_yet_is_not_slow(kept: tuple[float, float]) -> None:
     found = judge_canary(returning(1_000, 1, kept[0]), returning(1_000, 2, kept[1]), DEFAULTS)
-    assert found.verdict is Verdict.PASS, found.reason
+    assert found.verdict is TrialVerdict.PASS, found.reason
 
 
 @pytest.mark.parametrize("kept", [(0.0, 0.6), (0.5, 0.9), (0.9, 0.9)])
 def test_one_that_is_slow_is_found_whatever_is_kept(kept: tuple[float, float]) -> None:
     slow = returning(1_000, 1, kept[0], slowness=1.3)
     found = judge_canary(slow, returning(1_000, 2, kept[1]), DEFAULTS)
-    assert found.verdict is Verdict.BREACH
+    assert found.verdict is TrialVerdict.BREACH
     assert "latency" in found.reason
 
 
@@ -165,5 +165,5 @@ def test_a_shadow_is_timed_where_both_have_kept_the_history_or_neither() -> None
         for user in range(300)
     ]
     both = [compare(user, "", Reply(0.1, scores), Reply(0.1, scores)) for user in range(300, 600)]
-    assert judge_shadow([*cold, *both], DEFAULTS).verdict is Verdict.PASS
-    assert judge_shadow(cold, DEFAULTS).verdict is Verdict.NO_DATA
+    assert judge_shadow([*cold, *both], DEFAULTS).verdict is TrialVerdict.PASS
+    assert judge_shadow(cold, DEFAULTS).verdict is TrialVerdict.NO_DATA

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from rankloom_adapters.generation import UnknownGenerationError
+from rankloom_adapters.revision import UnknownRevisionError
 from rankloom_engine.errors import EngineClosedError, WorkExpiredError
 from rankloom_features.wire import InvalidFieldError
 from rankloom_proto.v1.features_pb2 import (
@@ -20,12 +20,12 @@ from rankloom_proto.v1.features_pb2 import (
     UserQuery,
 )
 from rankloom_proto.v1.features_pb2_grpc import FeatureServiceStub
-from rankloom_server.errors import DegradedRefusedError
+from rankloom_server.errors import FallbackRefusedError
 from server.servers import Behaviour, FeaturesCall, behaving_server, failure_of, opened, send_bytes
 
-PLANTED = "planted-secret"
+SYNTHETIC = "synthetic-secret"
 METHOD = "/rankloom.v1.FeatureService/GetUserFeatures"
-GOOD = GetUserFeaturesResponse(features=[UserFeatures(epoch="good")])
+GOOD = GetUserFeaturesResponse(features=[UserFeatures(feature_version="good")])
 Code = grpc.StatusCode
 
 
@@ -62,12 +62,16 @@ def ask(channel: grpc.aio.Channel, **fields: object) -> FeaturesCall:
     return FeatureServiceStub(channel).GetUserFeatures(request, timeout=10)
 
 
-ONE_USER = {"users": [UserQuery(user_id=PLANTED)]}
+ONE_USER = {"users": [UserQuery(user_id=SYNTHETIC)]}
 
 STATUSES: dict[str, tuple[Exception, Code, str | None]] = {
     "field": (InvalidFieldError("users[0].user_id", "is wrong"), Code.INVALID_ARGUMENT, None),
-    "generation": (UnknownGenerationError(7), Code.NOT_FOUND, "GENERATION_UNKNOWN"),
-    "rung": (DegradedRefusedError("ENGINE_FAILED"), Code.FAILED_PRECONDITION, "DEGRADED_REFUSED"),
+    "revision": (UnknownRevisionError(7), Code.NOT_FOUND, "REVISION_UNKNOWN"),
+    "fallback_level": (
+        FallbackRefusedError("ENGINE_FAILED"),
+        Code.FAILED_PRECONDITION,
+        "FALLBACK_REFUSED",
+    ),
     "expired": (WorkExpiredError(), Code.DEADLINE_EXCEEDED, None),
     "timeout": (TimeoutError(), Code.DEADLINE_EXCEEDED, None),
     "engine closed": (EngineClosedError("closing"), Code.UNAVAILABLE, "NOT_SERVING"),
@@ -84,21 +88,21 @@ async def test_a_foreseen_error_has_its_status(name: str) -> None:
 
 
 async def test_a_refused_rung_tells_why() -> None:
-    async with connected(failing(DegradedRefusedError("EPOCH_MISMATCH"))) as channel:
+    async with connected(failing(FallbackRefusedError("FEATURE_VERSION_MISMATCH"))) as channel:
         failure = await failure_of(ask(channel, **ONE_USER))
-    assert failure.metadata == {"rung_reason": "EPOCH_MISMATCH"}
+    assert failure.metadata == {"fallback_reason": "FEATURE_VERSION_MISMATCH"}
 
 
 async def test_an_unforeseen_error_is_masked_and_logged(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    async with connected(failing(KeyError(PLANTED))) as channel:
+    async with connected(failing(KeyError(SYNTHETIC))) as channel:
         failure = await failure_of(ask(channel, **ONE_USER))
         assert await ask(channel) == GOOD
     assert (failure.code, failure.reason) == (Code.INTERNAL, "INTERNAL")
-    assert PLANTED not in failure.raw
+    assert SYNTHETIC not in failure.raw
     log = capsys.readouterr().err
-    assert PLANTED not in log
+    assert SYNTHETIC not in log
     fault, call, _ = [json.loads(line) for line in log.splitlines()]
     assert fault["error_id"] == failure.metadata["error_id"]
     assert fault["error_id"] in failure.message
@@ -108,7 +112,7 @@ async def test_an_unforeseen_error_is_masked_and_logged(
 
 MALFORMED = {
     "not a message": b"\xff\xff\xff\xff",
-    "truncated": GetUserFeaturesRequest(users=[UserQuery(user_id=PLANTED)]).SerializeToString()[
+    "truncated": GetUserFeaturesRequest(users=[UserQuery(user_id=SYNTHETIC)]).SerializeToString()[
         :-3
     ],
     "not UTF-8": b"\x0a\x04\x0a\x02\xff\xfe",
@@ -121,7 +125,7 @@ async def test_malformed_bytes_are_the_callers_fault(name: str) -> None:
     async with connected() as channel:
         failure = await failure_of(send(channel, MALFORMED[name]))
         assert failure.code is Code.INVALID_ARGUMENT
-        assert PLANTED not in failure.raw
+        assert SYNTHETIC not in failure.raw
         assert await ask(channel) == GOOD
 
 
@@ -160,7 +164,7 @@ async def test_a_message_over_the_size_limit_is_refused() -> None:
         assert await ask(channel) == GOOD
 
 
-class Gate:
+class Turnstile:
     """Holds every call until it is opened."""
 
     def __init__(self) -> None:
@@ -183,7 +187,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_calls_over_the_limit_are_refused_at_once() -> None:
-    gate = Gate()
+    gate = Turnstile()
     async with connected(gate, max_in_flight=2) as channel:
         held = [ask(channel) for _ in range(2)]
         await gate.reached(2)
@@ -199,7 +203,7 @@ async def test_calls_over_the_limit_are_refused_at_once() -> None:
 async def test_a_call_that_its_caller_leaves_frees_its_place(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    gate = Gate()
+    gate = Turnstile()
     async with connected(gate, max_in_flight=1) as channel:
         call = ask(channel)
         await gate.reached(1)

@@ -18,11 +18,11 @@ from rankloom_proto.v1.ranking_pb2_grpc import (
     add_RankingServiceServicer_to_server,
 )
 from rankloom_server.admission import Admission
-from rankloom_server.errors import DegradedRefusedError
+from rankloom_server.errors import FallbackRefusedError
 from rankloom_server.rpc.lifecycle import RpcServer
 from server.servers import failure_of, no_warm_up, opened
 
-PLANTED = "planted-secret"
+SYNTHETIC = "synthetic-secret"
 METHOD = "/rankloom.v1.RankingService/Explain"
 Telling = Callable[[], AsyncGenerator[str, None]]
 Code = grpc.StatusCode
@@ -54,7 +54,7 @@ async def connected(telling: Telling, *, max_in_flight: int = 8) -> AsyncIterato
 
 
 def call(channel: grpc.aio.Channel) -> ExplainCall:
-    return RankingServiceStub(channel).Explain(ExplainRequest(user_id=PLANTED), timeout=10)
+    return RankingServiceStub(channel).Explain(ExplainRequest(user_id=SYNTHETIC), timeout=10)
 
 
 async def texts(stream: AsyncIterator[ExplainResponse]) -> list[str]:
@@ -85,24 +85,24 @@ async def test_an_empty_stream_is_an_answer() -> None:
 
 @pytest.mark.parametrize("words", [(), ("a", "b")], ids=["at once", "between answers"])
 async def test_a_foreseen_error_has_its_status(words: tuple[str, ...]) -> None:
-    async with connected(telling(*words, DegradedRefusedError("ENGINE_FAILED"))) as channel:
+    async with connected(telling(*words, FallbackRefusedError("ENGINE_FAILED"))) as channel:
         stream = aiter(call(channel))
         assert [(await anext(stream)).chunk.text for _ in words] == list(words)
         failure = await failure_of(texts(stream))
-    assert (failure.code, failure.reason) == (Code.FAILED_PRECONDITION, "DEGRADED_REFUSED")
-    assert failure.metadata == {"rung_reason": "ENGINE_FAILED"}
+    assert (failure.code, failure.reason) == (Code.FAILED_PRECONDITION, "FALLBACK_REFUSED")
+    assert failure.metadata == {"fallback_reason": "ENGINE_FAILED"}
 
 
 async def test_an_unforeseen_error_is_masked_and_logged(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    async with connected(telling("a", KeyError(PLANTED))) as channel:
+    async with connected(telling("a", KeyError(SYNTHETIC))) as channel:
         stream = aiter(call(channel))
         await anext(stream)
         failure = await failure_of(texts(stream))
     assert (failure.code, failure.reason) == (Code.INTERNAL, "INTERNAL")
     log = capsys.readouterr().err
-    assert PLANTED not in failure.raw + log
+    assert SYNTHETIC not in failure.raw + log
     fault, line = [json.loads(line) for line in log.splitlines()]
     assert fault["error_id"] == failure.metadata["error_id"]
     assert (fault["exception"], line["code"]) == ("KeyError", "INTERNAL")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 
-class Pace:
+class RateLimiter:
     """So many bytes a second, by whoever reads. Thread-safe."""
 
     def __init__(
@@ -18,7 +18,7 @@ class Pace:
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         if not bytes_per_s > 0.0:
-            raise ValueError(f"a pace of {bytes_per_s} bytes a second is none: give more than 0")
+            raise ValueError(f"a limiter of {bytes_per_s} bytes a second is none: give more than 0")
         self._bytes_per_s, self._clock, self._sleep = bytes_per_s, clock, sleep
         self._lock = threading.Lock()
         self._free_at = clock()

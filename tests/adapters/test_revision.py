@@ -1,4 +1,4 @@
-"""A lease holds what it was given; a generation goes with the last one, and not before."""
+"""A lease holds what it was given; a revision goes with the last one, and not before."""
 
 from __future__ import annotations
 
@@ -11,143 +11,143 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from rankloom_adapters.generation import (
-    GenerationInUseError,
-    GenerationRetiredError,
-    Generations,
+from rankloom_adapters.revision import (
     Lease,
+    RevisionInUseError,
+    RevisionRetiredError,
+    Revisions,
     Traffic,
-    UnknownGenerationError,
+    UnknownRevisionError,
 )
 
 NUM_THREADS, NUM_ROUNDS = 8, 300
 
 
-def serving(*values: str) -> Generations[str]:
-    """Generations from 1 up, the first one active."""
-    generations = Generations[str]()
+def serving(*values: str) -> Revisions[str]:
+    """Revisions from 1 up, the first one active."""
+    revisions = Revisions[str]()
     for number, value in enumerate(values, start=1):
-        generations.add(number, value)
-    generations.direct(Traffic(1))
-    return generations
+        revisions.add(number, value)
+    revisions.direct(Traffic(1))
+    return revisions
 
 
 def test_nothing_can_be_leased_before_traffic_goes_anywhere() -> None:
-    generations = Generations[str]()
-    generations.add(1, "a")
-    with pytest.raises(UnknownGenerationError), generations.lease():
+    revisions = Revisions[str]()
+    revisions.add(1, "a")
+    with pytest.raises(UnknownRevisionError), revisions.lease():
         pass
 
 
 def test_a_number_is_given_once() -> None:
-    generations = serving("a")
-    with pytest.raises(ValueError, match="generation 1 is loaded already"):
-        generations.add(1, "b")
+    revisions = serving("a")
+    with pytest.raises(ValueError, match="revision 1 is loaded already"):
+        revisions.add(1, "b")
 
 
 @pytest.mark.parametrize("pinned", [0, -1, 3])
-def test_a_pinned_generation_must_be_loaded(pinned: int) -> None:
-    generations = serving("a", "b")
-    with pytest.raises(UnknownGenerationError) as caught, generations.lease(pinned):
+def test_a_pinned_revision_must_be_loaded(pinned: int) -> None:
+    revisions = serving("a", "b")
+    with pytest.raises(UnknownRevisionError) as caught, revisions.lease(pinned):
         pass
     assert caught.value.number == pinned
-    with generations.lease(2) as held:
+    with revisions.lease(2) as held:
         assert held.value == "b"
 
 
 def test_a_lease_survives_a_change_of_traffic() -> None:
-    generations = serving("old", "new")
-    with generations.lease() as held:
-        generations.direct(Traffic(2))
+    revisions = serving("old", "new")
+    with revisions.lease() as held:
+        revisions.direct(Traffic(2))
         assert (held.number, held.value) == (1, "old")
-        assert (generations.num_leases(1), generations.num_leases(2)) == (1, 0)
-        with generations.lease() as later:
+        assert (revisions.num_leases(1), revisions.num_leases(2)) == (1, 0)
+        with revisions.lease() as later:
             assert (later.number, later.value) == (2, "new")
-    assert (generations.num_leases(1), generations.num_leases(2)) == (0, 0)
+    assert (revisions.num_leases(1), revisions.num_leases(2)) == (0, 0)
 
 
 def test_traffic_to_what_is_not_loaded_changes_nothing() -> None:
-    generations = serving("a")
-    with pytest.raises(UnknownGenerationError):
-        generations.direct(Traffic(1, canary=2, percent=5))
-    with generations.lease() as held:
+    revisions = serving("a")
+    with pytest.raises(UnknownRevisionError):
+        revisions.direct(Traffic(1, canary=2, percent=5))
+    with revisions.lease() as held:
         assert held.number == 1
 
 
 def test_a_canary_takes_its_users() -> None:
-    generations = serving("a", "b")
-    generations.direct(Traffic(1, canary=2, percent=30, salt="b"))
+    revisions = serving("a", "b")
+    revisions.direct(Traffic(1, canary=2, percent=30, salt="b"))
     found = []
     for _ in range(2):
         of_user = {}
         for number in range(1000):
-            with generations.lease(user=f"user-{number}") as held:
+            with revisions.lease(user=f"user-{number}") as held:
                 of_user[number] = held.number
         found.append(of_user)
     assert found[0] == found[1]
     assert 250 < list(found[0].values()).count(2) < 350
 
 
-def test_a_retired_generation_goes_with_its_last_lease() -> None:
-    generations, released = serving("a", "b"), list[str]()
-    with generations.lease(2), generations.lease(2):
-        generations.retire(2, released.append)
-        with pytest.raises(UnknownGenerationError), generations.lease(2):
+def test_a_retired_revision_goes_with_its_last_lease() -> None:
+    revisions, released = serving("a", "b"), list[str]()
+    with revisions.lease(2), revisions.lease(2):
+        revisions.retire(2, released.append)
+        with pytest.raises(UnknownRevisionError), revisions.lease(2):
             pass
-        assert generations.num_leases(2) == 2
-        assert generations.numbers == (1, 2)
+        assert revisions.num_leases(2) == 2
+        assert revisions.numbers == (1, 2)
         assert not released
     assert released == ["b"]
-    assert generations.numbers == (1,)
+    assert revisions.numbers == (1,)
 
 
-def test_a_retired_generation_that_nobody_holds_goes_at_once() -> None:
-    generations, released = serving("a", "b"), list[str]()
-    generations.retire(2, released.append)
+def test_a_retired_revision_that_nobody_holds_goes_at_once() -> None:
+    revisions, released = serving("a", "b"), list[str]()
+    revisions.retire(2, released.append)
     assert released == ["b"]
-    with pytest.raises(UnknownGenerationError):
-        generations.retire(2, released.append)
+    with pytest.raises(UnknownRevisionError):
+        revisions.retire(2, released.append)
 
 
 def test_what_answers_requests_cannot_be_retired() -> None:
-    generations = serving("a", "b")
-    generations.direct(Traffic(1, canary=2, percent=1))
+    revisions = serving("a", "b")
+    revisions.direct(Traffic(1, canary=2, percent=1))
     for number in (1, 2):
-        with pytest.raises(GenerationInUseError):
-            generations.retire(number, print)
+        with pytest.raises(RevisionInUseError):
+            revisions.retire(number, print)
 
 
 def test_a_failing_body_gives_its_lease_back() -> None:
-    generations = serving("a")
-    with pytest.raises(RuntimeError), generations.lease():
+    revisions = serving("a")
+    with pytest.raises(RuntimeError), revisions.lease():
         raise RuntimeError
-    assert generations.num_leases(1) == 0
+    assert revisions.num_leases(1) == 0
 
 
 def test_all_holders_are_counted() -> None:
-    generations = serving("a")
+    revisions = serving("a")
     inside, leave = threading.Barrier(NUM_THREADS + 1), threading.Event()
 
     def hold() -> None:
-        with generations.lease():
+        with revisions.lease():
             inside.wait()
             leave.wait()
 
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         held = [pool.submit(hold) for _ in range(NUM_THREADS)]
         inside.wait()
-        assert generations.num_leases(1) == NUM_THREADS
+        assert revisions.num_leases(1) == NUM_THREADS
         leave.set()
         for one in held:
             one.result()
-    assert generations.num_leases(1) == 0
+    assert revisions.num_leases(1) == 0
 
 
 def test_nothing_is_released_while_it_is_held_and_all_is_in_the_end() -> None:
-    """Seven threads hold while one replaces the active generation again and again."""
-    generations, released = Generations[list[str]](), list[int]()
-    generations.add(1, ["alive"])
-    generations.direct(Traffic(1))
+    """Seven threads hold while one replaces the active revision again and again."""
+    revisions, released = Revisions[list[str]](), list[int]()
+    revisions.add(1, ["alive"])
+    revisions.direct(Traffic(1))
     end = threading.Event()
 
     def let_go(number: int) -> None:
@@ -155,26 +155,26 @@ def test_nothing_is_released_while_it_is_held_and_all_is_in_the_end() -> None:
 
     def hold() -> None:
         while not end.is_set():
-            with generations.lease() as held:
+            with revisions.lease() as held:
                 assert held.value == ["alive"]
 
     def replace() -> None:
         for number in range(2, NUM_ROUNDS + 1):
-            generations.add(number, ["alive"])
-            generations.direct(Traffic(number))
+            revisions.add(number, ["alive"])
+            revisions.direct(Traffic(number))
 
             def release(value: list[str], number: int = number) -> None:
                 value.clear()  # whoever still held it would see that
                 let_go(number - 1)
 
-            generations.retire(number - 1, release)
+            revisions.retire(number - 1, release)
         end.set()
 
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         for one in [pool.submit(hold) for _ in range(NUM_THREADS - 1)] + [pool.submit(replace)]:
             one.result()
     assert sorted(released) == list(range(1, NUM_ROUNDS))
-    assert generations.numbers == (NUM_ROUNDS,)
+    assert revisions.numbers == (NUM_ROUNDS,)
 
 
 class LeaseMachine(RuleBasedStateMachine):
@@ -184,7 +184,7 @@ class LeaseMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.generations, self.next = Generations[str](), 1
+        self.revisions, self.next = Revisions[str](), 1
         self.open: list[tuple[ExitStack, Lease[str]]] = []
         self.retired: set[int] = set()
         self.released: list[str] = []
@@ -192,26 +192,26 @@ class LeaseMachine(RuleBasedStateMachine):
 
     @rule()
     def add(self) -> None:
-        self.generations.add(self.next, f"value {self.next}")
+        self.revisions.add(self.next, f"value {self.next}")
         self.next += 1
 
     @rule(number=st.integers(0, 6))
     def direct(self, number: int) -> None:
         if number and (number >= self.next or number in self.retired):
-            with pytest.raises(UnknownGenerationError):
-                self.generations.direct(Traffic(number))
+            with pytest.raises(UnknownRevisionError):
+                self.revisions.direct(Traffic(number))
         else:
-            self.generations.direct(Traffic(number))
+            self.revisions.direct(Traffic(number))
             self.active = number
 
     @rule(target=leases, pinned=st.none() | st.integers(1, 6))
     def lease(self, pinned: int | None) -> tuple[ExitStack, Lease[str]] | None:
         number, stack = pinned or self.active, ExitStack()
         if not number or number >= self.next or number in self.retired:
-            with pytest.raises(UnknownGenerationError):
-                stack.enter_context(self.generations.lease(pinned))
+            with pytest.raises(UnknownRevisionError):
+                stack.enter_context(self.revisions.lease(pinned))
             return None
-        held = (stack, stack.enter_context(self.generations.lease(pinned)))
+        held = (stack, stack.enter_context(self.revisions.lease(pinned)))
         assert held[1].number == number
         self.open.append(held)
         return held
@@ -225,20 +225,20 @@ class LeaseMachine(RuleBasedStateMachine):
     @rule(number=st.integers(1, 6))
     def retire(self, number: int) -> None:
         if number >= self.next or number in self.retired:
-            with pytest.raises(UnknownGenerationError):
-                self.generations.retire(number, self.released.append)
+            with pytest.raises(UnknownRevisionError):
+                self.revisions.retire(number, self.released.append)
         elif number == self.active:
-            with pytest.raises(GenerationInUseError):
-                self.generations.retire(number, self.released.append)
+            with pytest.raises(RevisionInUseError):
+                self.revisions.retire(number, self.released.append)
         else:
-            self.generations.retire(number, self.released.append)
+            self.revisions.retire(number, self.released.append)
             self.retired.add(number)
 
     @invariant()
     def counts_are_right(self) -> None:
         held = [lease.number for _, lease in self.open]
         for number in range(1, self.next):
-            assert self.generations.num_leases(number) == held.count(number)
+            assert self.revisions.num_leases(number) == held.count(number)
         free = {number for number in self.retired if number not in held}
         assert sorted(self.released) == sorted(f"value {number}" for number in free)
 
@@ -247,21 +247,21 @@ TestLeases = LeaseMachine.TestCase
 TestLeases.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 
 
-def test_who_still_holds_a_retired_generation_can_be_told_to_end() -> None:
-    generations: Generations[str] = Generations()
+def test_who_still_holds_a_retired_revision_can_be_told_to_end() -> None:
+    revisions: Revisions[str] = Revisions()
     released: list[str] = []
     for number, value in ((1, "first"), (2, "second")):
-        generations.add(number, value)
-    generations.direct(Traffic(1))
-    with generations.lease() as lease:
-        generations.revoke(1)
+        revisions.add(number, value)
+    revisions.direct(Traffic(1))
+    with revisions.lease() as lease:
+        revisions.revoke(1)
         lease.check()  # it was not retired
-        generations.direct(Traffic(2))
-        generations.retire(1, released.append)
+        revisions.direct(Traffic(2))
+        revisions.retire(1, released.append)
         lease.check()
-        generations.revoke(1)
-        with pytest.raises(GenerationRetiredError, match="generation 1 was retired"):
+        revisions.revoke(1)
+        with pytest.raises(RevisionRetiredError, match="revision 1 was retired"):
             lease.check()
         assert released == [], "it is held until it is given back"
     assert released == ["first"]
-    generations.revoke(1)  # gone: nobody is to be told
+    revisions.revoke(1)  # gone: nobody is to be told

@@ -1,4 +1,4 @@
-"""What is kept of a user's past answers for nothing but that past, soundly, in its generation."""
+"""What is kept of a user's past answers for nothing but that past, soundly, in its revision."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rankloom_adapters.gate import Gate, Route
+from rankloom_adapters.router import Route, Router
 from rankloom_features.events import Event
 from rankloom_features.provider import UserQuery
 from rankloom_server.app import Parts
-from rankloom_server.ladder import RungReason
-from rankloom_server.parse import RankQuery, Semantics
+from rankloom_server.fallback import FallbackReason
+from rankloom_server.parse import Fusion, RankQuery
 from rankloom_server.scoring import Prepared, Served, prepare
 from server.rankings import known_user, served_of
 
@@ -26,54 +26,56 @@ def served(parts: Parts) -> Served:
 async def prepared(
     served: Served,
     parts: Parts,
-    fault: RungReason | None = None,
+    fault: FallbackReason | None = None,
     history: tuple[Event, ...] | None = None,
-    semantics: Semantics = Semantics.EXACT_SUM,
+    fusion: Fusion = Fusion.EXACT_SUM,
 ) -> Prepared:
     provider = parts.own.provider
     user = None if history is not None else known_user(parts)
     asked = UserQuery(user, history, provider.catalogue.items[:3])
-    query = RankQuery("", asked, semantics=semantics)
+    query = RankQuery("", asked, fusion=fusion)
     return await prepare(served, query, provider.features(query.user), fault)
 
 
 async def test_a_users_next_call_finds_the_first_ones(served: Served, parts: Parts) -> None:
     first, next_one = [await prepared(served, parts) for _ in range(2)]
-    assert next_one.mix is first.mix
+    assert next_one.mixture is first.mixture
     assert next_one.prompt.prefix is first.prompt.prefix
-    assert next_one.weave() is first.weave()
+    assert next_one.routing() is first.routing()
     assert len(served.woven) == 1
 
 
-@pytest.mark.parametrize("fault", [RungReason.VECTOR_INVALID, RungReason.EPOCH_MISMATCH])
+@pytest.mark.parametrize(
+    "fault", [FallbackReason.VECTOR_INVALID, FallbackReason.FEATURE_VERSION_MISMATCH]
+)
 async def test_a_bad_vector_neither_finds_nor_leaves_a_mix(
-    fault: RungReason, served: Served, parts: Parts
+    fault: FallbackReason, served: Served, parts: Parts
 ) -> None:
     bad = await prepared(served, parts, fault)
-    assert np.array_equal(bad.mix.weights, served.weaver.gate.global_mix().weights)
+    assert np.array_equal(bad.mixture.weights, served.weaver.router.global_mixture().weights)
     assert not served.woven
     sound = await prepared(served, parts)
-    assert sound.weave().route is not bad.weave().route
+    assert sound.routing().route is not bad.routing().route
     again = await prepared(served, parts, fault)
-    assert again.weave().route is bad.weave().route
+    assert again.routing().route is bad.routing().route
 
 
 async def test_one_expert_alone_is_not_told_as_the_whole_mix(served: Served, parts: Parts) -> None:
-    mixing = replace(served, weaver=replace(served.weaver, gate=gate_that_mixes(served, parts)))
+    mixing = replace(served, weaver=replace(served.weaver, router=router_that_fuses(served, parts)))
     whole, alone, again = [
-        await prepared(mixing, parts, semantics=each)
-        for each in (Semantics.EXACT_SUM, Semantics.TOP1, Semantics.EXACT_SUM)
+        await prepared(mixing, parts, fusion=each)
+        for each in (Fusion.EXACT_SUM, Fusion.TOP1, Fusion.EXACT_SUM)
     ]
-    assert len(whole.weave().weights) > 1
-    assert [each.weight for each in alone.weave().weights] == [1.0]
-    assert again.weave() is whole.weave()
+    assert len(whole.routing().weights) > 1
+    assert [each.weight for each in alone.routing().weights] == [1.0]
+    assert again.routing() is whole.routing()
 
 
-def gate_that_mixes(served: Served, parts: Parts) -> Gate:
-    gate, provider = served.weaver.gate, parts.own.provider
+def router_that_fuses(served: Served, parts: Parts) -> Router:
+    router, provider = served.weaver.router, parts.own.provider
     vector = provider.features(UserQuery(known_user(parts), None)).vector
-    warmer = [replace(gate, temperature=gate.temperature * 2**power) for power in range(1, 10)]
-    return next(each for each in warmer if each.mix(vector).route is Route.FUSED)
+    warmer = [replace(router, temperature=router.temperature * 2**power) for power in range(1, 10)]
+    return next(each for each in warmer if each.mixture(vector).route is Route.FUSED)
 
 
 async def test_another_past_has_its_own(served: Served, parts: Parts) -> None:
@@ -82,7 +84,11 @@ async def test_another_past_has_its_own(served: Served, parts: Parts) -> None:
     inline = await prepared(served, parts, history=events[:1])
     assert inline.prompt.num_events == 1 != known.prompt.num_events
     vector = parts.own.provider.features(UserQuery(None, events[:1])).vector
-    assert inline.mix.entropy == served.weaver.gate.mix(vector).entropy != known.mix.entropy
+    assert (
+        inline.mixture.entropy
+        == served.weaver.router.route(vector).entropy
+        != known.mixture.entropy
+    )
 
 
 async def test_a_past_that_is_over_leaves_nothing(served: Served, parts: Parts) -> None:
@@ -92,10 +98,10 @@ async def test_a_past_that_is_over_leaves_nothing(served: Served, parts: Parts) 
     assert not served.woven
 
 
-async def test_another_generation_has_its_own(served: Served, parts: Parts) -> None:
+async def test_another_revision_has_its_own(served: Served, parts: Parts) -> None:
     first = await prepared(served, parts)
-    gate = served.weaver.gate
-    flat = replace(served.weaver, gate=replace(gate, temperature=gate.temperature * 10))
+    router = served.weaver.router
+    flat = replace(served.weaver, router=replace(router, temperature=router.temperature * 10))
     second = replace(served, weaver=flat)
     assert not second.woven
-    assert (await prepared(second, parts)).mix.entropy > first.mix.entropy
+    assert (await prepared(second, parts)).mixture.entropy > first.mixture.entropy

@@ -1,4 +1,4 @@
-"""The embedded demonstration data: invented films and planted tastes.
+"""The embedded demonstration data: invented films and synthetic tastes.
 
 Every label is drawn from a known probability, so that the best possible AUC is known
 too. The numbers below describe a plausible small service; they are stated here once
@@ -23,7 +23,7 @@ TASTE = 1.5  # log-odds that a group adds to a genre it loves, or takes from one
 QUALITY_SPREAD, LEVEL_SPREAD = 0.5, 0.3  # standard deviations of items and users, log-odds
 
 GENRES = ("Heist", "Space", "Romance", "Western", "Haunting", "Satire", "Voyage", "Courtroom")
-# Planted groups: genres that each loves, and genres that each avoids.
+# Synthetic groups: genres that each loves, and genres that each avoids.
 GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "thrill": (("Heist", "Space", "Haunting"), ("Romance", "Satire")),
     "heart": (("Romance", "Voyage", "Western"), ("Haunting", "Heist")),
@@ -78,14 +78,14 @@ _SCENES = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Truth:
-    """What was planted. ``probability``: (rows,) of a like. ``group``: (users,) names."""
+class SyntheticTruth:
+    """What was synthetic. ``probability``: (rows,) of a like. ``group``: (users,) names."""
 
     probability: NDArray[np.float64]
     group: tuple[str, ...]
 
 
-def write_planted(folder: Path) -> None:
+def write_synthetic(folder: Path) -> None:
     """Writes items.csv, interactions.csv and truth.csv; the same bytes every time."""
     random = np.random.default_rng(SEED)
     genres = _draw_genres(random)
@@ -101,7 +101,7 @@ def write_planted(folder: Path) -> None:
 
 
 def read_truth(folder: Path) -> dict[tuple[str, int], tuple[str, float]]:
-    """(user id, position) → (planted group, probability of a like); empty without the file."""
+    """(user id, position) → (synthetic group, probability of a like); empty without the file."""
     path = folder / "truth.csv"
     if not path.exists():
         return {}
@@ -135,7 +135,7 @@ def _items(genres: NDArray[np.bool_], random: np.random.Generator) -> list[list[
 def _interactions(
     genres: NDArray[np.bool_], quality: NDArray[np.float64], random: np.random.Generator
 ) -> list[list[object]]:
-    """Rows of user, item, label, time, position, planted group and probability."""
+    """Rows of user, item, label, time, position, synthetic group and probability."""
     names = list(GROUPS)
     popularity = np.exp(0.5 * random.normal(size=NUM_ITEMS) + 0.3 * quality)
     popularity /= popularity.sum()

@@ -1,4 +1,4 @@
-"""How generations come into a server: one bundle for good, or as a registry has it."""
+"""How revisions come into a server: one bundle for good, or as a registry has it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 
 from rankloom_adapters.bundle import BundleError
-from rankloom_adapters.generation import Generations, Traffic
+from rankloom_adapters.revision import Revisions, Traffic
 from rankloom_adapters.rollout.manager import (
     Loader,
     NoRoomError,
@@ -17,7 +17,13 @@ from rankloom_adapters.rollout.manager import (
     RolloutManager,
 )
 from rankloom_adapters.rollout.registry import RegistryError
-from rankloom_adapters.rollout.states import Command, Rollout, RolloutError, State, Verb
+from rankloom_adapters.rollout.states import (
+    Rollout,
+    RolloutCommand,
+    RolloutError,
+    RolloutState,
+    Verb,
+)
 from rankloom_adapters.rollout.trial import Trial
 from rankloom_adapters.store import StoreError
 from rankloom_server import logs
@@ -27,15 +33,15 @@ from rankloom_server.integrity import Integrity
 from rankloom_server.scoring import Served
 from rankloom_server.served import ServedLoader
 from rankloom_server.staging import Staging
-from rankloom_server.state import State as ServerState
+from rankloom_server.state import ServerState
 from rankloom_server.trials import Observer, Trials
 
-FIRST = 1  # the generation of the bundle that a server is started with
+FIRST = 1  # the revision of the bundle that a server is started with
 _UNSERVABLE = (BundleError, NotServableError, NoRoomError)
 
 
-class Lifetimes(ABC):
-    """The generations of one server."""
+class Deployment(ABC):
+    """The revisions of one server."""
 
     def __init__(self) -> None:
         self.facts: dict[str, object] = {}
@@ -50,12 +56,12 @@ class Lifetimes(ABC):
         """Lets what has begun come to its end."""
 
 
-class Fixed(Lifetimes):
+class StaticDeployment(Deployment):
     """One bundle, as long as the process runs."""
 
-    def __init__(self, loader: ServedLoader, generations: Generations[Served]) -> None:
+    def __init__(self, loader: ServedLoader, revisions: Revisions[Served]) -> None:
         super().__init__()
-        self._loader, self._generations = loader, generations
+        self._loader, self._revisions = loader, revisions
 
     async def begin(self, bundle: Path) -> None:
         """Loads the bundle."""
@@ -63,39 +69,39 @@ class Fixed(Lifetimes):
             served = await self._loader.load(bundle)
         except _UNSERVABLE as error:
             raise StartError(str(error)) from error
-        self._generations.add(FIRST, served)
-        self._generations.direct(Traffic(FIRST))
-        self.facts.update(bundle_digest=served.bundle_digest, generation=FIRST)
+        self._revisions.add(FIRST, served)
+        self._revisions.direct(Traffic(FIRST))
+        self.facts.update(bundle_digest=served.bundle_digest, revision=FIRST)
 
     async def close(self) -> None:
         """Nothing has."""
 
 
-class RolledOut(Lifetimes):
-    """Generations that are staged, tried, promoted and rolled back while the server runs."""
+class ManagedDeployment(Deployment):
+    """Revisions that are staged, tried, promoted and rolled back while the server runs."""
 
     def __init__(
         self,
         state: ServerState,
         loader: ServedLoader,
-        generations: Generations[Served],
+        revisions: Revisions[Served],
         settings: Settings,
     ) -> None:
         """Raises ConfigError."""
         super().__init__()
-        self.generations, self.loader = generations, loader
+        self.revisions, self.loader = revisions, loader
         self._judges = ThreadPoolExecutor(1, "rankloom-judge")
         self.manager = RolloutManager(
             state.registry,
             state.store,
-            generations,
+            revisions,
             Loader(loader.load, loader.release),
             settings.retire_s,
             files=loader.files,
             judges=self._judges,
         )
         self.staging = Staging(state, loader, settings.max_bundle_mib << 20)
-        self._trials = Trials(self.manager, generations)
+        self._trials = Trials(self.manager, revisions)
         self._integrity = Integrity(loader, state.store)
         self._checking: asyncio.Task[None] | None = None
         self._resuming: asyncio.Task[None] | None = None
@@ -112,7 +118,7 @@ class RolledOut(Lifetimes):
         self._resuming = asyncio.create_task(self._resume())
         self._checking = asyncio.create_task(self._integrity.run())
         active = self.manager.ledger.rollout(self.manager.ledger.active)
-        self.facts.update(bundle_digest=active.bundle_digest, generation=active.generation)
+        self.facts.update(bundle_digest=active.bundle_digest, revision=active.revision)
 
     async def stage(
         self, made: AbstractAsyncContextManager[Path], expected: int, key: str, origin: str
@@ -127,14 +133,14 @@ class RolledOut(Lifetimes):
         async with made as folder:
             return await self.manager.stage(folder, expected, key, origin)
 
-    async def change(self, command: Command) -> Rollout:
+    async def change(self, command: RolloutCommand) -> Rollout:
         """Carries out any other command. Raises RolloutError or RegistryError."""
         return await self.manager.change(command)
 
-    def trial_of(self, generation: int) -> Trial | None:
-        """The generation's trial, while it runs."""
+    def trial_of(self, revision: int) -> Trial | None:
+        """The revision's trial, while it runs."""
         trial = self.manager.trial
-        return trial if trial and trial.generation == generation else None
+        return trial if trial and trial.revision == revision else None
 
     async def changed(self, timeout_s: float) -> None:
         """Returns after the next change, or after that time."""
@@ -161,7 +167,7 @@ class RolledOut(Lifetimes):
     async def _begin_with(self, bundle: Path) -> None:
         attempt = f"first {self.manager.ledger.newest}"
         staged = await self.manager.stage(bundle, 0, f"{attempt} stage", str(bundle))
-        if staged.state is State.QUARANTINED:
+        if staged.state is RolloutState.QUARANTINED:
             raise StartError(f"{bundle}: {staged.reason}")
-        number = staged.generation
-        await self.manager.change(Command(Verb.PROMOTE, number, 0, f"{attempt} promote"))
+        number = staged.revision
+        await self.manager.change(RolloutCommand(Verb.PROMOTE, number, 0, f"{attempt} promote"))

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankloom_adapters.bundle import open_bundle, seal
-from rankloom_adapters.pace import Pace
+from rankloom_adapters.rate_limit import RateLimiter
 from rankloom_adapters.store import BundleStore
 
 
-class Clock:
+class LimiterClock:
     def __init__(self) -> None:
         self.now = 100.0
         self.longest = 0.0
@@ -27,9 +27,9 @@ class Clock:
         self.longest = max(self.longest, seconds)
 
 
-def made(bytes_per_s: float) -> tuple[Pace, Clock]:
-    clock = Clock()
-    return Pace(bytes_per_s, clock=clock, sleep=clock.sleep), clock
+def made(bytes_per_s: float) -> tuple[RateLimiter, LimiterClock]:
+    clock = LimiterClock()
+    return RateLimiter(bytes_per_s, clock=clock, sleep=clock.sleep), clock
 
 
 @given(
@@ -37,20 +37,20 @@ def made(bytes_per_s: float) -> tuple[Pace, Clock]:
     st.floats(1.0, 1e6),
 )
 def test_never_faster(steps: list[tuple[int, float]], bytes_per_s: float) -> None:
-    pace, clock = made(bytes_per_s)
+    limiter, clock = made(bytes_per_s)
     began, idle_s = clock.now, 0.0
     for num_bytes, pause_s in steps:
         clock.now += pause_s
         idle_s += pause_s
-        pace.wait(num_bytes)
+        limiter.wait(num_bytes)
     needed_s = sum(num for num, _ in steps) / bytes_per_s
     assert needed_s * 0.999 <= clock.now - began <= (needed_s + idle_s) * 1.001 + 1e-6
 
 
 def test_what_was_not_read_is_not_saved_up() -> None:
-    pace, clock = made(100.0)
+    limiter, clock = made(100.0)
     clock.now += 1000.0
-    pace.wait(100)
+    limiter.wait(100)
     assert clock.now == pytest.approx(1101.0)
 
 
@@ -58,24 +58,24 @@ def test_a_store_reads_at_its_pace(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "part").write_bytes(b"x" * 1000)
     seal(tmp_path / "source", {})
-    pace, clock = made(100.0)
-    digest = BundleStore(tmp_path / "store", pace).put(tmp_path / "source")
+    limiter, clock = made(100.0)
+    digest = BundleStore(tmp_path / "store", limiter).put(tmp_path / "source")
     assert clock.now == pytest.approx(110.0)
-    open_bundle(tmp_path / "store" / digest, pace).read("part")
+    open_bundle(tmp_path / "store" / digest, limiter).read("part")
     assert clock.now == pytest.approx(120.0)
 
 
 def test_no_pace_at_all_is_refused() -> None:
     with pytest.raises(ValueError, match="more than 0"):
-        Pace(0.0)
+        RateLimiter(0.0)
 
 
 def test_a_large_part_is_read_evenly_and_never_whole(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "part").write_bytes(b"x" * (32 << 20))
     seal(tmp_path / "source", {})
-    pace, clock = made(1 << 20)
-    store = BundleStore(tmp_path / "store", pace)
+    limiter, clock = made(1 << 20)
+    store = BundleStore(tmp_path / "store", limiter)
     tracemalloc.start()
     try:
         store.check(store.put(tmp_path / "source"))

@@ -9,7 +9,7 @@ from enum import Enum
 class Arm(Enum):
     """Whose answers a user's are counted among.
 
-    BASELINE: users of the active generation, as many as the canary has. They are
+    BASELINE: users of the active revision, as many as the canary has. They are
     compared with the canary's, since both were drawn alike.
     """
 

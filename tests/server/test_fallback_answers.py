@@ -48,7 +48,7 @@ from server.rankings import (
 )
 from server.servers import Behaviour, behaving_server, failure_of, opened, send_bytes, settings
 
-PLANTED = "planted-secret"
+SYNTHETIC = "synthetic-secret"
 NOBODY_LISTENS = "127.0.0.1:1"
 Spoil = Callable[[UserFeatures], object]
 
@@ -58,7 +58,7 @@ class FailingDecoder:
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
-        self.mixture, self.digest = decoder.mixture, decoder.digest
+        self.bank, self.digest = decoder.bank, decoder.digest
         self.failure: Callable[[Answer], Answer] | None = None
 
     def warm_up_steps(self, max_tokens: int) -> Iterator[Callable[[], object]]:
@@ -70,7 +70,7 @@ class FailingDecoder:
 
 
 def out_of_memory(_: Answer) -> Answer:
-    raise MemoryError(PLANTED)
+    raise MemoryError(SYNTHETIC)
 
 
 def not_a_number(answer: Answer) -> Answer:
@@ -78,16 +78,20 @@ def not_a_number(answer: Answer) -> Answer:
 
 
 def told(answer: RankResponse) -> tuple[str, str]:
-    rung = ranking_pb2.Rung.Name(answer.rung).removeprefix("RUNG_")
-    reason = ranking_pb2.RungReason.Name(answer.rung_reason).removeprefix("RUNG_REASON_")
-    return rung, reason
+    fallback_level = ranking_pb2.FallbackLevel.Name(answer.fallback_level).removeprefix(
+        "FALLBACK_LEVEL_"
+    )
+    reason = ranking_pb2.FallbackReason.Name(answer.fallback_reason).removeprefix(
+        "FALLBACK_REASON_"
+    )
+    return fallback_level, reason
 
 
 async def assert_refused_by_reason(channel: grpc.aio.Channel, parts: Parts, reason: str) -> None:
-    failure = await failure_of(rank(channel, with_options(parts, allow_degraded=False)))
+    failure = await failure_of(rank(channel, with_options(parts, allow_fallback=False)))
     assert failure.code is grpc.StatusCode.FAILED_PRECONDITION
-    assert failure.reason == "DEGRADED_REFUSED"
-    assert failure.metadata == {"rung_reason": reason}
+    assert failure.reason == "FALLBACK_REFUSED"
+    assert failure.metadata == {"fallback_reason": reason}
 
 
 @pytest.mark.parametrize("failure", [out_of_memory, not_a_number])
@@ -101,17 +105,17 @@ async def test_the_trees_answer_where_the_engine_fails(
     async with ranking_channel(replace(parts, engine=engine)) as channel:
         decoder.failure = failure
         answer = await rank(channel, request(parts))
-        assert told(answer) == ("LIGHTGBM_ORDER", "ENGINE_FAILED")
+        assert told(answer) == ("TREES", "ENGINE_FAILED")
         assert not any(item.scored or item.probability for item in answer.items)
         assert scores(answer) == pytest.approx(tree_logits(parts))
         assert answer.items[0].score == max(scores(answer).values())
-        assert not answer.weave.weights
+        assert not answer.routing.weights
         await assert_refused_by_reason(channel, parts, "ENGINE_FAILED")
         decoder.failure = None
-        assert told(await rank(channel, request(parts))) == ("EXACT_MIX", "UNSPECIFIED")
+        assert told(await rank(channel, request(parts))) == ("EXACT_MIXTURE", "UNSPECIFIED")
     captured = capsys.readouterr()
     assert '"event": "engine_failed"' in captured.err
-    assert PLANTED not in captured.err + captured.out
+    assert SYNTHETIC not in captured.err + captured.out
 
 
 class FailingTrees(TreeRanker):
@@ -127,7 +131,7 @@ class FailingTrees(TreeRanker):
 async def test_a_tree_logit_that_is_no_number_is_no_missing_score(parts: Parts) -> None:
     trees = FailingTrees(parts.own.bundle.read(bundle.TREES))
     async with ranking_channel(replace(parts, trees=trees)) as channel:
-        assert told(await rank(channel, request(parts))) == ("EXACT_MIX", "UNSPECIFIED")
+        assert told(await rank(channel, request(parts))) == ("EXACT_MIXTURE", "UNSPECIFIED")
         trees.fails = True
         await assert_refused_by_reason(channel, parts, "ENGINE_FAILED")
 
@@ -170,8 +174,8 @@ async def test_a_good_feature_service_changes_nothing(parts: Parts) -> None:
     ):
         remote = await rank(channel, request(parts))
         assert scores(remote) == pytest.approx(scores(embedded), abs=1e-5)
-        assert remote.weave == embedded.weave
-        assert told(remote) == ("EXACT_MIX", "UNSPECIFIED")
+        assert remote.routing == embedded.routing
+        assert told(remote) == ("EXACT_MIXTURE", "UNSPECIFIED")
 
 
 def nan_vector(message: UserFeatures) -> None:
@@ -181,7 +185,10 @@ def nan_vector(message: UserFeatures) -> None:
 BAD_VECTORS: dict[str, tuple[Spoil, str]] = {
     "NaN": (nan_vector, "VECTOR_INVALID"),
     "short": (lambda m: setattr(m, "vector", m.vector[:-4]), "VECTOR_INVALID"),
-    "other epoch": (lambda m: setattr(m, "epoch", "other"), "EPOCH_MISMATCH"),
+    "other feature_version": (
+        lambda m: setattr(m, "feature_version", "other"),
+        "FEATURE_VERSION_MISMATCH",
+    ),
 }
 
 
@@ -191,10 +198,10 @@ async def test_the_global_expert_answers_where_the_vector_is_bad(name: str, part
     async with with_features(parts, spoiling(parts, spoil)) as channel:
         answer = await rank(channel, request(parts))
         assert told(answer) == ("GLOBAL_EXPERT", reason)
-        assert answer.weave.route == ranking_pb2.ROUTE_GLOBAL
-        assert [(each.expert, each.weight) for each in answer.weave.weights] == [("global", 1.0)]
-        assert not answer.weave.cold
-        assert answer.weave.history_events > 0
+        assert answer.routing.route == ranking_pb2.ROUTE_GLOBAL
+        assert [(each.expert, each.weight) for each in answer.routing.weights] == [("global", 1.0)]
+        assert not answer.routing.cold_start
+        assert answer.routing.history_events > 0
         assert all(item.scored and item.probability for item in answer.items)
         await assert_refused_by_reason(channel, parts, reason)
 
@@ -210,12 +217,12 @@ async def assert_ordered_by_popularity(channel: grpc.aio.Channel, parts: Parts) 
     known = item_ids(parts, 20)
     message = request(parts, candidates=[*new, *candidates(known)])
     answer = await rank(channel, message)
-    assert told(answer) == ("POPULARITY_ORDER", "FEATURES_UNAVAILABLE")
+    assert told(answer) == ("POPULARITY", "FEATURES_UNAVAILABLE")
     rows = dict(zip(known, parts.own.popularity.tolist(), strict=False))
     expected = sorted(["z", "a", "m", *known], key=lambda item: -rows.get(item, 0.0))
     assert order(answer) == expected  # equal ones stay in the order of the request
     assert not any(item.scored or item.probability for item in answer.items)
-    assert not answer.weave.weights
+    assert not answer.routing.weights
     await assert_refused_by_reason(channel, parts, "FEATURES_UNAVAILABLE")
 
 
@@ -231,15 +238,15 @@ async def test_a_slow_feature_service_costs_its_share_and_then_nothing(parts: Pa
 
     async with with_features(parts, hang) as channel:
         for _ in range(MAX_FAILURES):
-            took_s = await time_degraded(channel, parts, timeout_s=4.0)
+            took_s = await time_fallback(channel, parts, timeout_s=4.0)
             assert 1.0 < took_s < 3.2
-        assert await time_degraded(channel, parts, timeout_s=4.0) < 0.8
+        assert await time_fallback(channel, parts, timeout_s=4.0) < 0.8
 
 
-async def time_degraded(channel: grpc.aio.Channel, parts: Parts, timeout_s: float) -> float:
+async def time_fallback(channel: grpc.aio.Channel, parts: Parts, timeout_s: float) -> float:
     started = time.perf_counter()
     answer = await rank(channel, request(parts), timeout_s=timeout_s)
-    assert told(answer) == ("POPULARITY_ORDER", "FEATURES_UNAVAILABLE")
+    assert told(answer) == ("POPULARITY", "FEATURES_UNAVAILABLE")
     return time.perf_counter() - started
 
 

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rankloom_adapters.gate import GLOBAL, Gate, GateError, Mix, Route, cosines, group_of
+from rankloom_adapters.router import GLOBAL, Mixture, Route, Router, RouterError, cosines, group_of
 
 Vector = NDArray[np.float64]
 TEMPERATURE = 0.05
@@ -20,14 +20,14 @@ sizes = st.integers(1, 8)
 seeds = st.integers(0, 2**32 - 1)
 
 
-def axis_gate(num: int) -> Gate:
+def axis_router(num: int) -> Router:
     """Centroids along the first ``num`` axes; one axis more is free for the user."""
     names = tuple(f"group-{place}" for place in range(num))
-    return Gate(names, np.zeros(num + 1), np.eye(num, num + 1), TEMPERATURE)
+    return Router(names, np.zeros(num + 1), np.eye(num, num + 1), TEMPERATURE)
 
 
 def user_with(weights: Vector) -> Vector:
-    """The unit vector that an ``axis_gate`` turns into exactly these weights."""
+    """The unit vector that an ``axis_router`` turns into exactly these weights."""
     cosine = TEMPERATURE * (np.log(weights) - np.log(weights).mean())
     return np.append(cosine, math.sqrt(1.0 - float(cosine @ cosine)))
 
@@ -53,22 +53,22 @@ def with_entropy(num: int, entropy: float) -> Vector:
     return one_above(num, low)
 
 
-def random_gate(num: int, seed: int, dim: int = 5) -> tuple[Gate, Vector]:
+def random_router(num: int, seed: int, dim: int = 5) -> tuple[Router, Vector]:
     random = np.random.default_rng(seed)
     names = tuple(f"group-{place}" for place in range(num))
     temperature = float(random.choice([0.05, 0.1, 0.3, 1.0, 5.0]))
-    gate = Gate(names, random.normal(size=dim), random.normal(size=(num, dim)), temperature)
-    return gate, random.normal(size=dim)
+    router = Router(names, random.normal(size=dim), random.normal(size=(num, dim)), temperature)
+    return router, random.normal(size=dim)
 
 
-def slow_weights(gate: Gate, vector: Vector) -> list[float]:
+def slow_weights(router: Router, vector: Vector) -> list[float]:
     """ThinkRec's equations, number by number."""
-    user = [u - c for u, c in zip(vector, gate.centre, strict=True)]
+    user = [u - c for u, c in zip(vector, router.centre, strict=True)]
     scaled = []
-    for centroid in gate.centroids:
-        other = [x - c for x, c in zip(centroid, gate.centre, strict=True)]
+    for centroid in router.centroids:
+        other = [x - c for x, c in zip(centroid, router.centre, strict=True)]
         dot = sum(a * b for a, b in zip(user, other, strict=True))
-        scaled.append(dot / math.hypot(*user) / math.hypot(*other) / gate.temperature)
+        scaled.append(dot / math.hypot(*user) / math.hypot(*other) / router.temperature)
     total = sum(math.exp(s) for s in scaled)
     return [math.exp(s) / total for s in scaled]
 
@@ -76,24 +76,24 @@ def slow_weights(gate: Gate, vector: Vector) -> list[float]:
 @settings(deadline=None)
 @given(sizes, seeds)
 def test_route_and_weights_follow_the_papers_rules(num: int, seed: int) -> None:
-    gate, vector = random_gate(num, seed)
-    expected = slow_weights(gate, vector)
+    router, vector = random_router(num, seed)
+    expected = slow_weights(router, vector)
     largest, entropy = max(expected), -sum(w * math.log(w) for w in expected)
     threshold, averaged = 0.5 + 0.6 / num, 0.95 * math.log(num)
     assume((abs(largest - threshold) > 1e-9 and abs(entropy - averaged) > 1e-9) or num == 1)
-    mix = gate.mix(vector)
-    assert mix.weights.sum() == pytest.approx(1.0, abs=1e-6)
-    assert mix.entropy == pytest.approx(entropy, abs=1e-9)
-    assert not mix.cold
+    mixture = router.route(vector)
+    assert mixture.weights.sum() == pytest.approx(1.0, abs=1e-6)
+    assert mixture.entropy == pytest.approx(entropy, abs=1e-9)
+    assert not mixture.cold_start
     if largest > threshold:
-        assert mix.route is Route.SINGLE
-        assert mix.weights.tolist() == [float(w == largest) for w in expected] + [0.0]
+        assert mixture.route is Route.SINGLE
+        assert mixture.weights.tolist() == [float(w == largest) for w in expected] + [0.0]
     elif entropy >= averaged or num == 1:
-        assert mix.route is Route.GLOBAL
-        assert mix.weights.tolist() == [0.0] * num + [1.0]
+        assert mixture.route is Route.GLOBAL
+        assert mixture.weights.tolist() == [0.0] * num + [1.0]
     else:
-        assert mix.route is Route.FUSED
-        assert mix.weights == pytest.approx([*expected, 0.0], abs=1e-6)
+        assert mixture.route is Route.FUSED
+        assert mixture.weights == pytest.approx([*expected, 0.0], abs=1e-6)
 
 
 @pytest.mark.parametrize("num", [2, 3, 4, 5, 6, 7, 8])
@@ -103,28 +103,28 @@ def test_single_only_above_the_concentration_threshold(num: int, place: int) -> 
     below, above = (
         np.roll(one_above(num, threshold + step), place % num) for step in (-1e-7, 1e-7)
     )
-    assert axis_gate(num).mix(user_with(above)).route is Route.SINGLE
-    assert axis_gate(num).mix(user_with(above)).weights.argmax() == place % num
-    assert axis_gate(num).mix(user_with(below)).route is Route.FUSED
+    assert axis_router(num).route(user_with(above)).route is Route.SINGLE
+    assert axis_router(num).route(user_with(above)).weights.argmax() == place % num
+    assert axis_router(num).route(user_with(below)).route is Route.FUSED
 
 
 @pytest.mark.parametrize("num", [2, 3, 4, 5, 6, 7, 8])
 def test_global_only_from_the_entropy_threshold(num: int) -> None:
     threshold = 0.95 * math.log(num)
-    gate = axis_gate(num)
-    assert gate.mix(user_with(with_entropy(num, threshold + 1e-7))).route is Route.GLOBAL
-    assert gate.mix(user_with(with_entropy(num, threshold - 1e-7))).route is Route.FUSED
+    router = axis_router(num)
+    assert router.route(user_with(with_entropy(num, threshold + 1e-7))).route is Route.GLOBAL
+    assert router.route(user_with(with_entropy(num, threshold - 1e-7))).route is Route.FUSED
 
 
 @pytest.mark.parametrize("num", SIZES)
 def test_equal_weights_take_the_global_expert_and_are_not_cold(num: int) -> None:
-    mix = axis_gate(num).mix(user_with(np.full(num, 1.0 / num)))
-    assert (mix.route, mix.cold) == (Route.GLOBAL, False)
-    assert mix.entropy == pytest.approx(math.log(num))
+    mixture = axis_router(num).route(user_with(np.full(num, 1.0 / num)))
+    assert (mixture.route, mixture.cold_start) == (Route.GLOBAL, False)
+    assert mixture.entropy == pytest.approx(math.log(num))
 
 
 def test_a_lone_group_never_outvotes_the_global_expert() -> None:
-    assert axis_gate(1).mix(np.array([1.0, 0.0])).route is Route.GLOBAL
+    assert axis_router(1).route(np.array([1.0, 0.0])).route is Route.GLOBAL
 
 
 SILENT = [
@@ -143,18 +143,18 @@ SILENT = [
 
 @pytest.mark.parametrize("vector", SILENT, ids=lambda v: f"{v.shape}-{v.ravel()[:2]}")
 def test_a_vector_that_says_nothing_is_cold_and_global(vector: Vector) -> None:
-    gate = axis_gate(3)
-    mix = gate.mix(vector)
-    assert (mix.route, mix.cold) == (Route.GLOBAL, True)
-    assert mix.weights.tolist() == [0.0, 0.0, 0.0, 1.0]
-    assert mix.weights.dtype == np.float32
-    assert gate.weights(vector) is None
+    router = axis_router(3)
+    mixture = router.route(vector)
+    assert (mixture.route, mixture.cold_start) == (Route.GLOBAL, True)
+    assert mixture.weights.tolist() == [0.0, 0.0, 0.0, 1.0]
+    assert mixture.weights.dtype == np.float32
+    assert router.weights(vector) is None
 
 
 def test_the_mean_user_is_global_but_not_cold() -> None:
-    gate = Gate(("a", "b"), np.array([2.0, 1.0]), np.array([[3.0, 1.0], [1.0, 1.0]]))
-    mix = gate.mix(np.array([2.0, 1.0]))
-    assert (mix.route, mix.cold) == (Route.GLOBAL, False)
+    router = Router(("a", "b"), np.array([2.0, 1.0]), np.array([[3.0, 1.0], [1.0, 1.0]]))
+    mixture = router.route(np.array([2.0, 1.0]))
+    assert (mixture.route, mixture.cold_start) == (Route.GLOBAL, False)
 
 
 @settings(deadline=None)
@@ -162,56 +162,58 @@ def test_the_mean_user_is_global_but_not_cold() -> None:
 def test_the_length_of_the_centred_vector_does_not_matter(
     num: int, seed: int, factor: float
 ) -> None:
-    gate, vector = random_gate(num, seed)
-    longer = gate.weights(gate.centre + factor * (vector - gate.centre))
-    assert longer == pytest.approx(gate.weights(vector), abs=1e-6)
+    router, vector = random_router(num, seed)
+    longer = router.weights(router.centre + factor * (vector - router.centre))
+    assert longer == pytest.approx(router.weights(vector), abs=1e-6)
 
 
 @settings(deadline=None)
 @given(sizes, seeds)
 def test_top1_keeps_the_largest_expert_only(num: int, seed: int) -> None:
-    gate, vector = random_gate(num, seed)
-    mix = gate.mix(vector)
-    top = gate.top1(mix)
-    place = int(mix.weights.argmax())
+    router, vector = random_router(num, seed)
+    mixture = router.route(vector)
+    top = router.top1(mixture)
+    place = int(mixture.weights.argmax())
     assert np.flatnonzero(top.weights).tolist() == [place]
     assert top.weights[place] == 1.0
     assert top.route is (Route.GLOBAL if place == num else Route.SINGLE)
-    assert (top.entropy, top.cold) == (mix.entropy, mix.cold)
+    assert (top.entropy, top.cold_start) == (mixture.entropy, mixture.cold_start)
 
 
 def test_top1_of_a_cold_mix_stays_cold() -> None:
-    gate = axis_gate(2)
-    assert gate.top1(gate.mix(np.zeros(3))).cold
+    router = axis_router(2)
+    assert router.top1(router.route(np.zeros(3))).cold_start
 
 
 @settings(deadline=None)
 @given(sizes, seeds)
 def test_bytes_round_trip_exactly(num: int, seed: int) -> None:
-    gate, vector = random_gate(num, seed)
-    other = Gate.from_bytes(gate.to_bytes())
-    assert (other.groups, other.temperature) == (gate.groups, gate.temperature)
-    assert other.experts == (*gate.groups, GLOBAL)
-    assert (other.dim, other.centroids.tolist()) == (gate.dim, gate.centroids.tolist())
-    first, second = gate.mix(vector), other.mix(vector)
+    router, vector = random_router(num, seed)
+    other = Router.from_bytes(router.to_bytes())
+    assert (other.groups, other.temperature) == (router.groups, router.temperature)
+    assert other.experts == (*router.groups, GLOBAL)
+    assert (other.dim, other.centroids.tolist()) == (router.dim, router.centroids.tolist())
+    first, second = router.route(vector), other.route(vector)
     assert first.weights.tobytes() == second.weights.tobytes()
 
 
 @settings(deadline=None)
 @given(sizes, seeds, st.integers(-8, 6))
 def test_the_scale_of_the_latent_space_does_not_matter(num: int, seed: int, power: int) -> None:
-    gate, vector = random_gate(num, seed)
+    router, vector = random_router(num, seed)
     scale = 10.0**power
-    other = Gate(gate.groups, gate.centre * scale, gate.centroids * scale, gate.temperature)
+    other = Router(
+        router.groups, router.centre * scale, router.centroids * scale, router.temperature
+    )
     assume(np.linalg.norm(vector * scale) > 1e-5)
-    assert other.weights(vector * scale) == pytest.approx(gate.weights(vector), abs=1e-9)
+    assert other.weights(vector * scale) == pytest.approx(router.weights(vector), abs=1e-9)
 
 
 def test_group_of_is_the_largest_weight() -> None:
-    gate, _ = random_gate(4, 1)
-    vectors = np.random.default_rng(2).normal(size=(20, gate.dim))
-    expected = [int(np.argmax(slow_weights(gate, vector))) for vector in vectors]
-    assert group_of(vectors, gate.centre, gate.centroids).tolist() == expected
+    router, _ = random_router(4, 1)
+    vectors = np.random.default_rng(2).normal(size=(20, router.dim))
+    expected = [int(np.argmax(slow_weights(router, vector))) for vector in vectors]
+    assert group_of(vectors, router.centre, router.centroids).tolist() == expected
 
 
 def test_cosine_with_a_zero_vector_is_zero() -> None:
@@ -262,28 +264,28 @@ MISSHAPEN: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("change", MISSHAPEN, ids=lambda change: str(change)[:60])
 def test_misshapen_gates_are_refused(change: dict[str, Any]) -> None:
-    Gate.from_bytes(json.dumps(GOOD).encode())
-    with pytest.raises(GateError, match="gate"):
-        Gate.from_bytes(json.dumps(GOOD | change).encode())
+    Router.from_bytes(json.dumps(GOOD).encode())
+    with pytest.raises(RouterError, match="router"):
+        Router.from_bytes(json.dumps(GOOD | change).encode())
 
 
 @pytest.mark.parametrize("field", GOOD)
 def test_a_missing_field_is_refused(field: str) -> None:
     fields = {name: value for name, value in GOOD.items() if name != field}
-    with pytest.raises(GateError):
-        Gate.from_bytes(json.dumps(fields).encode())
+    with pytest.raises(RouterError):
+        Router.from_bytes(json.dumps(fields).encode())
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"null", b"7", b"\xff\xfe", b"{", b"[" * 100_000])
 def test_bytes_that_are_no_gate_are_refused(data: bytes) -> None:
-    with pytest.raises(GateError):
-        Gate.from_bytes(data)
+    with pytest.raises(RouterError):
+        Router.from_bytes(data)
 
 
 def test_a_gate_and_its_mixes_are_immutable() -> None:
-    gate = axis_gate(2)
-    for value, field in ((gate, "temperature"), (gate.global_mix(), "route")):
-        assert isinstance(value, Gate | Mix)
+    router = axis_router(2)
+    for value, field in ((router, "temperature"), (router.global_mixture(), "route")):
+        assert isinstance(value, Router | Mixture)
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(value, field, None)
 
@@ -292,9 +294,9 @@ def test_a_gate_and_its_mixes_are_immutable() -> None:
 def test_a_fused_mix_keeps_the_largest_weights_only(num: int, seed: int, most: int) -> None:
     random = np.random.default_rng(seed)
     names = tuple(f"g{n}" for n in range(num))
-    gate = Gate(names, np.zeros(5), random.normal(size=(num, 5)), 0.5)
+    router = Router(names, np.zeros(5), random.normal(size=(num, 5)), 0.5)
     vector = random.normal(size=5)
-    whole, cut = gate.mix(vector), dataclasses.replace(gate, max_experts=most).mix(vector)
+    whole, cut = router.route(vector), dataclasses.replace(router, max_experts=most).route(vector)
     assert (cut.route, cut.entropy) == (whole.route, whole.entropy)
     if whole.route is not Route.FUSED:
         assert np.array_equal(cut.weights, whole.weights)
@@ -307,10 +309,10 @@ def test_a_fused_mix_keeps_the_largest_weights_only(num: int, seed: int, most: i
 
 
 def test_a_gate_of_no_experts_is_refused() -> None:
-    with pytest.raises(GateError, match="at most 0 experts"):
-        Gate(("a", "b"), np.zeros(2), np.eye(2), max_experts=0)
+    with pytest.raises(RouterError, match="at most 0 experts"):
+        Router(("a", "b"), np.zeros(2), np.eye(2), max_experts=0)
 
 
 def test_a_gate_written_before_there_was_a_bound_has_none() -> None:
     assert "max_experts" not in GOOD
-    assert Gate.from_bytes(json.dumps(GOOD).encode()).max_experts is None
+    assert Router.from_bytes(json.dumps(GOOD).encode()).max_experts is None

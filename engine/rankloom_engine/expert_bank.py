@@ -6,7 +6,7 @@ two small matrix products. Where that would be wider than a quarter of the model
 row takes only the experts that it gives weight to, in products of its own; the sum is
 the same.
 
-Experts live in the slots of one slab, so that rows of several generations, each a
+Experts live in the slots of one slab, so that rows of several revisions, each a
 mapping of its experts to slots, share a batch, and loading an expert writes one slot.
 """
 
@@ -29,7 +29,7 @@ from rankloom_adapters.expert import Expert, ExpertError, check_shapes
 # Stacked experts cost K·r (1/d_in + 1/d_out) of a layer: beyond this share of the hidden
 # size, rows that use few of many experts are cheaper one by one.
 STACKED_SHARE = 4
-MAX_STACKS = 64  # runs of slots whose views a layer keeps: sparse mixes may be of any
+MAX_STACKS = 64  # runs of slots whose views a layer keeps: sparse mixtures may be of any
 
 
 def max_stacked(hidden: int, rank: int) -> int:
@@ -37,7 +37,7 @@ def max_stacked(hidden: int, rank: int) -> int:
     return max(1, hidden // STACKED_SHARE // rank)
 
 
-class Semantics(Enum):
+class Fusion(Enum):
     """What a row of weights means.
 
     EXACT_SUM: Σ w_k s_k B_k A_k. PEFT_LINEAR: (Σ √(w_k s_k) B_k)(Σ √(w_k s_k) A_k), with
@@ -49,11 +49,11 @@ class Semantics(Enum):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Weights:
+class MixtureWeights:
     """One row's weights: (slots,) float32, and what they mean."""
 
     values: NDArray[np.float32]
-    semantics: Semantics = Semantics.EXACT_SUM
+    fusion: Fusion = Fusion.EXACT_SUM
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,7 +94,7 @@ class _RowByRow:
     """Each row through its own experts, whose factors are gathered for all rows at once.
 
     ``slots``: (n,) int64, row after row; ``of_a``, ``of_b``: (n, 1, 1) what their factors are
-    multiplied by; ``shares``: each row's part of the n. ``semantics``: of each row. ``spans``:
+    multiplied by; ``shares``: each row's part of the n. ``fusion``: of each row. ``spans``:
     the rows' tokens.
     """
 
@@ -102,7 +102,7 @@ class _RowByRow:
     of_a: Tensor
     of_b: Tensor | None
     shares: Sequence[slice]
-    semantics: Sequence[Semantics]
+    fusion: Sequence[Fusion]
     spans: Mapping[int, Sequence[slice]]
 
     def add(self, layer: MixtureLinear, hidden: Tensor, out: Tensor) -> None:
@@ -110,16 +110,16 @@ class _RowByRow:
         b = layer.b.index_select(0, self.slots)
         if self.of_b is not None:
             b.mul_(self.of_b)
-        rows = zip(self.shares, self.semantics, self.spans[len(hidden)], strict=True)
-        for share, semantics, span in rows:
+        rows = zip(self.shares, self.fusion, self.spans[len(hidden)], strict=True)
+        for share, fusion, span in rows:
             if share.start < share.stop:
-                own_a, own_b = (_joined(each[share], semantics) for each in (a, b))
+                own_a, own_b = (_joined(each[share], fusion) for each in (a, b))
                 out[span].addmm_(hidden[span] @ own_a.T, own_b)
 
 
-def _joined(factors: Tensor, semantics: Semantics) -> Tensor:
+def _joined(factors: Tensor, fusion: Fusion) -> Tensor:
     """(columns, width) of a row's factors (slots, rank, width)."""
-    return factors.sum(0) if semantics is Semantics.PEFT_LINEAR else factors.flatten(0, 1)
+    return factors.sum(0) if fusion is Fusion.PEFT_LINEAR else factors.flatten(0, 1)
 
 
 class MixtureLinear(nn.Module):
@@ -128,11 +128,11 @@ class MixtureLinear(nn.Module):
     a: Tensor
     b: Tensor
 
-    def __init__(self, base: nn.Linear, mixture: Mixture) -> None:
+    def __init__(self, base: nn.Linear, bank: ExpertBank) -> None:
         super().__init__()
         self.base = base
-        self._mixture = [mixture]  # in a list, so that it is no part of the model
-        like, shape = base.weight, (mixture.num_slots, mixture.rank)
+        self._bank = [bank]  # in a list, so that it is no part of the model
+        like, shape = base.weight, (bank.num_slots, bank.rank)
         for name, width in (("a", base.in_features), ("b", base.out_features)):
             self.register_buffer(name, like.new_zeros(*shape, width), persistent=False)
         self._stacks: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
@@ -157,13 +157,13 @@ class MixtureLinear(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """(batch, length, d_in) → (batch, length, d_out)."""
         out: Tensor = self.base(hidden)
-        plan = self._mixture[0].plan
+        plan = self._bank[0].plan
         if plan is not None:
             plan.add(self, hidden.flatten(0, -2), out.view(-1, out.shape[-1]))
         return out
 
 
-class Mixture:
+class ExpertBank:
     """The experts wired into a model. Only one thread may use the model at a time.
 
     ``digests``, ``ranks``: of the expert in each slot. ``keys``: all that its part of a sum
@@ -211,7 +211,9 @@ class Mixture:
             self._layers[name] = layer
 
     @contextmanager
-    def weighted(self, weights: Sequence[Weights], *lengths: Sequence[int]) -> Iterator[None]:
+    def weighted(
+        self, weights: Sequence[MixtureWeights], *lengths: Sequence[int]
+    ) -> Iterator[None]:
         """Runs the model with a row of weights per row of the batch.
 
         ``lengths``: how many tokens each row has, once for every way in which the pass
@@ -229,7 +231,9 @@ class Mixture:
         finally:
             self.plan = None
 
-    def gathered(self, weights: Sequence[Weights], *lengths: Sequence[int]) -> Gathered | None:
+    def gathered(
+        self, weights: Sequence[MixtureWeights], *lengths: Sequence[int]
+    ) -> Gathered | None:
         """A plan whose tensors' sizes depend on the lengths alone.
 
         None where the rows use more experts than are cheap together, or not as a sum.
@@ -237,7 +241,7 @@ class Mixture:
         factors = np.stack([row.values for row in weights]) * self._scale
         used = np.flatnonzero(factors.any(axis=0))
         room = self._widest_stack // self.rank
-        if len(used) > room or any(row.semantics is not Semantics.EXACT_SUM for row in weights):
+        if len(used) > room or any(row.fusion is not Fusion.EXACT_SUM for row in weights):
             return None
         slots = np.concatenate([used, np.zeros(room - len(used), dtype=np.int64)])
         values = np.pad(factors[:, used], ((0, 0), (0, room - len(used))))
@@ -246,26 +250,26 @@ class Mixture:
         return Gathered(torch.from_numpy(slots).to(columns.device), tokens)
 
     def _plan(
-        self, weights: Sequence[Weights], lengths: Sequence[Sequence[int]]
+        self, weights: Sequence[MixtureWeights], lengths: Sequence[Sequence[int]]
     ) -> _Stacked | _RowByRow:
         factors = np.stack([row.values for row in weights]) * self._scale
         used = np.flatnonzero(factors.any(axis=0))
         first, stop = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
-        exact = all(row.semantics is Semantics.EXACT_SUM for row in weights)
+        exact = all(row.fusion is Fusion.EXACT_SUM for row in weights)
         if exact and (stop - first) * self.rank <= self._widest_stack:
             columns = self._to_model(factors[:, first:stop].repeat(self.rank, axis=1))
             tokens = {sum(own): _by_token(columns, own) for own in lengths}
             return _Stacked((first, stop), tokens)
-        return self._row_by_row(factors, [row.semantics for row in weights], lengths)
+        return self._row_by_row(factors, [row.fusion for row in weights], lengths)
 
     def _row_by_row(
         self,
         factors: NDArray[np.float32],
-        semantics: Sequence[Semantics],
+        fusion: Sequence[Fusion],
         lengths: Sequence[Sequence[int]],
     ) -> _RowByRow:
         rows, slots = np.nonzero(factors)
-        values, linear = factors[rows, slots], np.array(semantics)[rows] == Semantics.PEFT_LINEAR
+        values, linear = factors[rows, slots], np.array(fusion)[rows] == Fusion.PEFT_LINEAR
         of_a, of_b = (
             self._to_model(np.sqrt(values, where=linear, out=others))[:, None, None]
             for others in (values.copy(), np.ones_like(values))
@@ -275,7 +279,7 @@ class Mixture:
             of_a,
             of_b if linear.any() else None,
             _spans(np.count_nonzero(factors, axis=1).tolist()),
-            semantics,
+            fusion,
             {sum(own): _spans(own) for own in lengths},
         )
 
@@ -284,7 +288,9 @@ class Mixture:
         return torch.from_numpy(values).to(like.device, like.dtype)
 
 
-def install(model: nn.Module, experts: Sequence[Expert], num_slots: int | None = None) -> Mixture:
+def install(
+    model: nn.Module, experts: Sequence[Expert], num_slots: int | None = None
+) -> ExpertBank:
     """Wires experts into a model, in place, one slot each. Raises ExpertError for a misfit.
 
     The order of ``experts`` is that of the slots. ``num_slots``: with room for more.
@@ -296,11 +302,11 @@ def install(model: nn.Module, experts: Sequence[Expert], num_slots: int | None =
     names = sorted({module for expert in experts for module in expert.modules})
     rank = max(expert.rank for expert in experts)
     hidden = cast("Any", model).get_input_embeddings().embedding_dim
-    mixture = Mixture(num_slots or len(experts), rank, hidden)
-    mixture.wire(model, names)
+    bank = ExpertBank(num_slots or len(experts), rank, hidden)
+    bank.wire(model, names)
     for slot, expert in enumerate(experts):
-        mixture.load(slot, expert)
-    return mixture
+        bank.load(slot, expert)
+    return bank
 
 
 def merged_delta(experts: Sequence[Expert], weights: Sequence[float]) -> Mapping[str, Tensor]:

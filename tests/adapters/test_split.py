@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankloom_adapters.rollout.split import Arm, arm_of, place_of
+from rankloom_adapters.split import Arm, arm_of, place_of
 
 NUM_USERS = 100_000
 HALF_A_POINT = 0.005

@@ -1,4 +1,4 @@
-"""The gate: a user's latent vector becomes a weight per expert, and a route.
+"""The router: a user's latent vector becomes a weight per expert, and a route.
 
 ThinkRec (arXiv 2505.15091, equations 8 to 10): w = softmax(cos(u, c_n) / τ) over the
 centroids c_n of the user groups; one expert where the weights are concentrated, the
@@ -27,12 +27,12 @@ SMALLEST_NORM = 1e-6  # a user's vector below it says nothing
 _TINY = 1e-12  # in place of the norm of a zero vector, so that its cosine is zero
 
 
-class GateError(ValueError):
-    """The bytes are no gate; the message says what is wrong with them."""
+class RouterError(ValueError):
+    """The bytes are no router; the message says what is wrong with them."""
 
 
 class Route(StrEnum):
-    """Which way a mix was made."""
+    """Which way a mixture was made."""
 
     SINGLE = "single"
     GLOBAL = "global"
@@ -40,25 +40,25 @@ class Route(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Mix:
+class Mixture:
     """One user's row of weights.
 
-    ``weights``: (N + 1,) float32 over the gate's experts, the global one last; they
-    sum to 1. ``entropy``: of the softmax over the N groups, in nats. ``cold``: the
+    ``weights``: (N + 1,) float32 over the router's experts, the global one last; they
+    sum to 1. ``entropy``: of the softmax over the N groups, in nats. ``cold_start``: the
     vector said nothing, so the global expert answers.
     """
 
     route: Route
     weights: NDArray[np.float32]
     entropy: float
-    cold: bool
+    cold_start: bool
 
 
 @dataclass(frozen=True, eq=False)
-class Gate:
+class Router:
     """``groups``: N expert names. ``centre``: (dim,), ``centroids``: (N, dim) float64.
 
-    ``max_experts``: how many a fused mix may have, the largest weights, summing to 1
+    ``max_experts``: how many a fused mixture may have, the largest weights, summing to 1
     again; beyond a quarter of the model's width in stacked ranks, experts cost more than
     the layers that they adapt. None: all.
     """
@@ -72,30 +72,32 @@ class Gate:
     def __post_init__(self) -> None:
         shape = (len(self.groups), *self.centre.shape)
         if not self.groups or len(shape) != 2 or self.centroids.shape != shape:
-            raise GateError(f"gate: centroids of shape {self.centroids.shape}, expected {shape}")
+            raise RouterError(
+                f"router: centroids of shape {self.centroids.shape}, expected {shape}"
+            )
         if len(set(self.experts)) != len(self.experts):
-            raise GateError(f"gate: group names must differ, also from {GLOBAL!r}")
+            raise RouterError(f"router: group names must differ, also from {GLOBAL!r}")
         if not (np.isfinite(self.centroids).all() and np.isfinite(self.centre).all()):
-            raise GateError("gate: centroids or centre are not finite")
+            raise RouterError("router: centroids or centre are not finite")
         if not 0.0 < self.temperature < math.inf:
-            raise GateError(f"gate: temperature {self.temperature} is not positive")
+            raise RouterError(f"router: temperature {self.temperature} is not positive")
         if self.max_experts is not None and self.max_experts < 1:
-            raise GateError(f"gate: at most {self.max_experts} experts, one is the least")
+            raise RouterError(f"router: at most {self.max_experts} experts, one is the least")
 
     @property
     def dim(self) -> int:
-        """Length of the vectors that the gate reads."""
+        """Length of the vectors that the router reads."""
         return len(self.centre)
 
     @property
     def experts(self) -> tuple[str, ...]:
-        """Names in the order of a mix's weights."""
+        """Names in the order of a mixture's weights."""
         return (*self.groups, GLOBAL)
 
-    def mix(self, vector: NDArray[np.floating]) -> Mix:
-        """The mix of one user; zero, non-finite or misshapen vectors give the global one."""
+    def route(self, vector: NDArray[np.floating]) -> Mixture:
+        """The mixture of one user; zero, non-finite or misshapen vectors give the global one."""
         weights = self.weights(vector)
-        return self.global_mix(cold=True) if weights is None else self._route(weights)
+        return self.global_mixture(cold_start=True) if weights is None else self._threshold(weights)
 
     def weights(self, vector: NDArray[np.floating]) -> NDArray[np.float64] | None:
         """(N,) softmax over the groups before any threshold; None for such vectors."""
@@ -114,25 +116,27 @@ class Gate:
         """(N, dim) the centred centroids, each of length 1."""
         return _units(self.centroids - self.centre)
 
-    def global_mix(self, *, cold: bool = False) -> Mix:
+    def global_mixture(self, *, cold_start: bool = False) -> Mixture:
         """All weight on the global expert."""
-        return Mix(Route.GLOBAL, self._one_hot(len(self.groups)), math.log(len(self.groups)), cold)
+        return Mixture(
+            Route.GLOBAL, self._one_hot(len(self.groups)), math.log(len(self.groups)), cold_start
+        )
 
-    def top1(self, mix: Mix) -> Mix:
-        """The same mix with all weight on its largest expert."""
-        place = int(mix.weights.argmax())
+    def top1(self, mixture: Mixture) -> Mixture:
+        """The same mixture with all weight on its largest expert."""
+        place = int(mixture.weights.argmax())
         route = Route.GLOBAL if place == len(self.groups) else Route.SINGLE
-        return Mix(route, self._one_hot(place), mix.entropy, mix.cold)
+        return Mixture(route, self._one_hot(place), mixture.entropy, mixture.cold_start)
 
-    def _route(self, weights: NDArray[np.float64]) -> Mix:
+    def _threshold(self, weights: NDArray[np.float64]) -> Mixture:
         num = len(self.groups)
         entropy = float(-(weights @ np.log(np.maximum(weights, 1e-300))))
         if weights.max() > CONCENTRATED_BASE + CONCENTRATED_SHARE / num:
-            return Mix(Route.SINGLE, self._one_hot(int(weights.argmax())), entropy, False)
+            return Mixture(Route.SINGLE, self._one_hot(int(weights.argmax())), entropy, False)
         if entropy >= AVERAGED_SHARE * math.log(num):
-            return Mix(Route.GLOBAL, self._one_hot(num), entropy, False)
+            return Mixture(Route.GLOBAL, self._one_hot(num), entropy, False)
         kept = self._largest(weights)
-        return Mix(Route.FUSED, np.append(kept, 0.0).astype(np.float32), entropy, False)
+        return Mixture(Route.FUSED, np.append(kept, 0.0).astype(np.float32), entropy, False)
 
     def _largest(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """The ``max_experts`` largest weights, the first of equal ones; the others are 0."""
@@ -160,7 +164,7 @@ class Gate:
         return json.dumps(fields).encode()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Gate:
+    def from_bytes(cls, data: bytes) -> Router:
         """Reads what ``to_bytes`` wrote. Raises GateError."""
         try:
             fields: dict[str, Any] = json.loads(data)
@@ -171,22 +175,22 @@ class Gate:
                 float(fields["temperature"]),
                 _most(fields.get("max_experts")),
             )
-        except GateError:
+        except RouterError:
             raise
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise GateError("gate: unreadable") from error
+            raise RouterError("router: unreadable") from error
 
 
 def _names(groups: object) -> tuple[str, ...]:
     if not isinstance(groups, list) or not all(isinstance(name, str) for name in groups):
-        raise GateError("gate: groups must be a list of names")
+        raise RouterError("router: groups must be a list of names")
     return tuple(groups)
 
 
 def _most(value: object) -> int | None:
-    """Absent in gates that were written before there was a bound."""
+    """Absent in routers that were written before there was a bound."""
     if value is not None and type(value) is not int:
-        raise GateError("gate: max_experts must be a whole number")
+        raise RouterError("router: max_experts must be a whole number")
     return value
 
 
@@ -214,6 +218,6 @@ def _units(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
 def group_of(
     vectors: NDArray[np.floating], centre: NDArray[np.float64], centroids: NDArray[np.float64]
 ) -> NDArray[np.int64]:
-    """(n,) nearest centroid of (n, dim) vectors, by the gate's own measure."""
+    """(n,) nearest centroid of (n, dim) vectors, by the router's own measure."""
     rows = np.asarray(vectors, dtype=np.float64)
     return np.array([cosines(row - centre, centroids - centre).argmax() for row in rows])

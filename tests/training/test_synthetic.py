@@ -7,64 +7,64 @@ import pytest
 
 from rankloom_training.data import Dataset, Split, load_dataset
 from rankloom_training.metrics import auc
-from rankloom_training.planted import GROUPS, NUM_ITEMS, NUM_USERS, read_truth, write_planted
+from rankloom_training.synthetic import GROUPS, NUM_ITEMS, NUM_USERS, read_truth, write_synthetic
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("planted")
-    write_planted(path)
+    path = tmp_path_factory.mktemp("synthetic")
+    write_synthetic(path)
     return path
 
 
 @pytest.fixture(scope="module")
-def planted(folder: Path) -> Dataset:
+def synthetic(folder: Path) -> Dataset:
     return load_dataset(folder)
 
 
-def chances(planted: Dataset, folder: Path) -> np.ndarray:
-    """The planted probability of each row of the log."""
-    log, truth = planted.log, read_truth(folder)
+def chances(synthetic: Dataset, folder: Path) -> np.ndarray:
+    """The synthetic probability of each row of the log."""
+    log, truth = synthetic.log, read_truth(folder)
     position = np.arange(len(log)) - log.start[log.user]
     names = [log.user_ids[code] for code in log.user]
     return np.array([truth[key][1] for key in zip(names, position.tolist(), strict=True)])
 
 
 def test_the_same_bytes_are_written_every_time(folder: Path, tmp_path: Path) -> None:
-    write_planted(tmp_path)
+    write_synthetic(tmp_path)
     names = ["interactions.csv", "items.csv", "truth.csv"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     for name in names:
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 
 
-def test_the_log_reads_without_a_warning(planted: Dataset) -> None:
-    assert planted.warnings == ()
-    assert (planted.log.num_users, len(planted.catalogue)) == (NUM_USERS, NUM_ITEMS)
-    assert len({item.title for item in planted.catalogue.items}) == NUM_ITEMS
+def test_the_log_reads_without_a_warning(synthetic: Dataset) -> None:
+    assert synthetic.warnings == ()
+    assert (synthetic.log.num_users, len(synthetic.catalogue)) == (NUM_USERS, NUM_ITEMS)
+    assert len({item.title for item in synthetic.catalogue.items}) == NUM_ITEMS
 
 
-def test_every_split_has_both_classes(planted: Dataset) -> None:
+def test_every_split_has_both_classes(synthetic: Dataset) -> None:
     for split in Split:
-        liked = planted.log.liked[planted.log.split == split]
+        liked = synthetic.log.liked[synthetic.log.split == split]
         assert 0.2 < liked.mean() < 0.8
         assert len(liked) > 1000
 
 
-def test_the_truth_is_the_logs(planted: Dataset, folder: Path) -> None:
+def test_the_truth_is_the_logs(synthetic: Dataset, folder: Path) -> None:
     truth = read_truth(folder)
-    assert len(truth) == len(planted.log)
+    assert len(truth) == len(synthetic.log)
     groups: dict[str, set[str]] = {}
     for (user, _), (group, probability) in truth.items():
         groups.setdefault(user, set()).add(group)
         assert 0 < probability < 1
     assert all(len(own) == 1 for own in groups.values())
     assert set.union(*groups.values()) == set(GROUPS)
-    assert set(groups) == set(planted.log.user_ids)
+    assert set(groups) == set(synthetic.log.user_ids)
 
 
-def test_labels_are_drawn_from_the_planted_chances(planted: Dataset, folder: Path) -> None:
-    chance, liked = chances(planted, folder), planted.log.liked
+def test_labels_are_drawn_from_the_synthetic_chances(synthetic: Dataset, folder: Path) -> None:
+    chance, liked = chances(synthetic, folder), synthetic.log.liked
     order = np.argsort(chance)
     for rows in np.array_split(order, 10):
         noise = np.sqrt((chance[rows] * (1 - chance[rows])).sum()) / len(rows)
@@ -72,10 +72,10 @@ def test_labels_are_drawn_from_the_planted_chances(planted: Dataset, folder: Pat
     assert 0.65 < auc(liked, chance) < 0.9
 
 
-def test_a_group_likes_what_it_was_planted_to_like(planted: Dataset, folder: Path) -> None:
-    truth, log = read_truth(folder), planted.log
+def test_a_group_likes_what_it_was_synthetic_to_like(synthetic: Dataset, folder: Path) -> None:
+    truth, log = read_truth(folder), synthetic.log
     group = np.array([truth[log.user_ids[user], 0][0] for user in log.user])
-    attributes = [planted.catalogue.items[item].attributes for item in log.item]
+    attributes = [synthetic.catalogue.items[item].attributes for item in log.item]
     for name, (loved, avoided) in GROUPS.items():
         rates = [
             log.liked[(group == name) & [bool(set(own) & set(genres)) for own in attributes]].mean()

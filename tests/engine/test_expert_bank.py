@@ -1,4 +1,4 @@
-"""Fused experts equal merged weights, for every row of a batch with its own mix."""
+"""Fused experts equal merged weights, for every row of a batch with its own mixture."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from engine.tiny import (
     weights_of,
 )
 from rankloom_adapters.expert import Expert, ExpertError
-from rankloom_engine.mixture import (
+from rankloom_engine.expert_bank import (
     MAX_STACKS,
-    Mixture,
-    Semantics,
-    Weights,
+    ExpertBank,
+    Fusion,
+    MixtureWeights,
     install,
     merged_delta,
 )
@@ -44,7 +44,7 @@ PROJECTIONS = (
 BF16_TOLERANCE = 0.06  # root mean square, in standard deviations of the margins
 
 
-def asks_of(weights: Sequence[Weights], seed: int = 0) -> list[Ask]:
+def asks_of(weights: Sequence[MixtureWeights], seed: int = 0) -> list[Ask]:
     random = np.random.default_rng(seed)
     return [
         Ask(
@@ -56,7 +56,7 @@ def asks_of(weights: Sequence[Weights], seed: int = 0) -> list[Ask]:
     ]
 
 
-def random_mixes(num_rows: int, num_experts: int) -> list[Weights]:
+def random_mixes(num_rows: int, num_experts: int) -> list[MixtureWeights]:
     random = np.random.default_rng(num_experts)
     return [weights_of(random, num_experts) for _ in range(num_rows)]
 
@@ -65,7 +65,7 @@ def answers(decoder: Decoder, asks: Sequence[Ask]) -> np.ndarray:
     return np.concatenate([answer.margins for answer in decoder.answer(asks)])
 
 
-def merged_decoder(decoder: Decoder, experts: Sequence[Expert], weights: Weights) -> Decoder:
+def merged_decoder(decoder: Decoder, experts: Sequence[Expert], weights: MixtureWeights) -> Decoder:
     """The same model with the weighted deltas added to its weights."""
     merged = Decoder(tiny_model(), decoder.projector, yes=3, no=4)
     merged.model.to(next(decoder.model.parameters()).dtype)
@@ -82,7 +82,7 @@ def merged_margins(decoder: Decoder, experts: Sequence[Expert], asks: Sequence[A
 
 
 def fused_and_merged(num_experts: int, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Margins of eight rows with mixes of their own: fused, and by merged weights."""
+    """Margins of eight rows with mixtures of their own: fused, and by merged weights."""
     ranks = [1 + 3 * (n % 3) for n in range(num_experts)]  # mixed ranks
     decoder, experts = tiny_decoder(ranks)
     decoder.model.to(dtype)
@@ -137,7 +137,7 @@ def test_every_family_scores_as_its_merged_weights(name: str) -> None:
     for path, delta in merged_delta(experts, weights.values.tolist()).items():
         plain.get_submodule(path).weight.data += delta
     decoder = Decoder(model, Projector(LATENT, COLUMNS, HIDDEN).eval(), yes=3, no=4)
-    decoder.mixture = install(model, experts)
+    decoder.bank = install(model, experts)
     prefix = random_segment(random, 60, soft=False)
     candidates = [random_segment(random, n, soft=False) for n in (2, 5, 3)]
     found = answers(decoder, [Ask(prefix, candidates, weights)])
@@ -149,11 +149,11 @@ def test_every_family_scores_as_its_merged_weights(name: str) -> None:
 
 
 def test_two_users_in_one_micro_batch_get_their_own_mixes() -> None:
-    """The published code of ThinkRec gives the second user of a batch the first one's mix."""
+    """The published code of ThinkRec gives the second user of a batch the first one's mixture."""
     decoder, experts = tiny_decoder((4, 4))
-    mixes = [Weights(row) for row in np.eye(2, dtype=np.float32)]
-    one = asks_of(mixes[:1])[0]
-    asks = [Ask(one.prefix, one.candidates, own) for own in mixes]
+    mixtures = [MixtureWeights(row) for row in np.eye(2, dtype=np.float32)]
+    one = asks_of(mixtures[:1])[0]
+    asks = [Ask(one.prefix, one.candidates, own) for own in mixtures]
     first, second = (answer.margins for answer in decoder.answer(asks))
     assert np.abs(np.append(first, second) - merged_margins(decoder, experts, asks)).max() < 1e-5
     assert np.abs(first - second).min() > 1e-2
@@ -163,9 +163,9 @@ def test_a_mix_of_identical_experts_is_that_expert() -> None:
     model = tiny_model()
     same = random_expert("same", model, 4, 1)
     decoder = Decoder(model, tiny_decoder()[0].projector, yes=3, no=4)
-    decoder.mixture = install(model, [same, same, same])
+    decoder.bank = install(model, [same, same, same])
     mixed, alone = (
-        answers(decoder, asks_of([Weights(np.array(row, np.float32))]))
+        answers(decoder, asks_of([MixtureWeights(np.array(row, np.float32))]))
         for row in ([0.2, 0.5, 0.3], [0.0, 1.0, 0.0])
     )
     assert np.allclose(mixed, alone, atol=1e-5)
@@ -174,39 +174,39 @@ def test_a_mix_of_identical_experts_is_that_expert() -> None:
 def test_no_weight_is_the_base_model() -> None:
     decoder, _ = tiny_decoder()
     plain = Decoder(tiny_model(), decoder.projector, yes=3, no=4)
-    asks = asks_of([Weights(np.zeros(3, np.float32))] * 2)
+    asks = asks_of([MixtureWeights(np.zeros(3, np.float32))] * 2)
     batch = collate([ask.row() for ask in asks])
     with torch.inference_mode():
         assert torch.equal(decoder.margins(batch), plain.margins(batch))
     assert np.allclose(answers(decoder, asks), answers(plain, asks), atol=1e-6)
 
 
-def sparse(num: int, chosen: Sequence[int], semantics: Semantics) -> Weights:
+def sparse(num: int, chosen: Sequence[int], fusion: Fusion) -> MixtureWeights:
     values = np.zeros(num, dtype=np.float32)
     values[list(chosen)] = np.linspace(0.1, 0.5, len(chosen))
-    return Weights(values, semantics)
+    return MixtureWeights(values, fusion)
 
 
 def test_few_of_many_experts_equal_merged_weights_too() -> None:
     """Far beyond a quarter of the hidden size the rows go through their own experts."""
     decoder, experts = tiny_decoder([4] * 40)
     chosen = [[0, 39], [7], [3, 11, 12, 30], []]
-    asks = asks_of([sparse(40, own, Semantics.EXACT_SUM) for own in chosen])
+    asks = asks_of([sparse(40, own, Fusion.EXACT_SUM) for own in chosen])
     assert np.abs(answers(decoder, asks) - merged_margins(decoder, experts, asks)).max() <= 1e-5
 
 
-@pytest.mark.parametrize("semantics", list(Semantics))
-def test_a_row_scores_alike_stacked_and_by_its_own(semantics: Semantics) -> None:
-    """Whatever the other rows make the batch do; and the two semantics share a batch."""
+@pytest.mark.parametrize("fusion", list(Fusion))
+def test_a_row_scores_alike_stacked_and_by_its_own(fusion: Fusion) -> None:
+    """Whatever the other rows make the batch do; and the two fusion share a batch."""
     decoder, _ = tiny_decoder([4] * 12)
-    narrow = sparse(12, [1], semantics)
+    narrow = sparse(12, [1], fusion)
     alone = answers(decoder, asks_of([narrow]))
-    others = [sparse(12, range(12), other) for other in Semantics]
+    others = [sparse(12, range(12), other) for other in Fusion]
     together = answers(decoder, asks_of([narrow, *others]))[: len(alone)]
     assert np.abs(alone - together).max() <= FP32_TOLERANCE
 
 
-def peft_linear(experts: Sequence[Expert], weights: Weights) -> LlamaForCausalLM:
+def peft_linear(experts: Sequence[Expert], weights: MixtureWeights) -> LlamaForCausalLM:
     """What PEFT itself makes of add_weighted_adapter(combination_type="linear")."""
     rank = experts[0].rank
     config = peft.LoraConfig(
@@ -221,8 +221,8 @@ def peft_linear(experts: Sequence[Expert], weights: Weights) -> LlamaForCausalLM
             layer.lora_A[str(number)].weight.data.copy_(torch.from_numpy(factors.a))
             layer.lora_B[str(number)].weight.data.copy_(torch.from_numpy(factors.b))
     names = [str(number) for number in range(len(experts))]
-    model.add_weighted_adapter(names, weights.values.tolist(), "mix", combination_type="linear")
-    model.set_adapter("mix")
+    model.add_weighted_adapter(names, weights.values.tolist(), "mixture", combination_type="linear")
+    model.set_adapter("mixture")
     merged: LlamaForCausalLM = model.merge_and_unload()
     return merged
 
@@ -232,7 +232,7 @@ def test_peft_linear_is_what_peft_computes() -> None:
     decoder, experts = tiny_decoder([4] * 3)
     random = np.random.default_rng(6)
     values = weights_of(random, 3).values
-    linear, exact = (Weights(values, semantics) for semantics in reversed(Semantics))
+    linear, exact = (MixtureWeights(values, fusion) for fusion in reversed(Fusion))
     found = answers(decoder, asks_of([linear]))
     theirs = Decoder(peft_linear(experts, linear), decoder.projector, yes=3, no=4)
     assert np.abs(found - answers(theirs, asks_of([linear]))).max() <= FP32_TOLERANCE
@@ -241,28 +241,28 @@ def test_peft_linear_is_what_peft_computes() -> None:
 
 def test_loading_a_slot_changes_that_slot_alone() -> None:
     decoder, experts = tiny_decoder([4] * 3)
-    mixture = decoder.mixture
-    assert isinstance(mixture, Mixture)
-    rows = [Weights(row) for row in np.eye(3, dtype=np.float32)]
+    bank = decoder.bank
+    assert isinstance(bank, ExpertBank)
+    rows = [MixtureWeights(row) for row in np.eye(3, dtype=np.float32)]
     before = [answers(decoder, asks_of([own])) for own in rows]
     other = random_expert("other", tiny_model(), 2, 99)
-    mixture.load(1, other)
+    bank.load(1, other)
     after = [answers(decoder, asks_of([own])) for own in rows]
     changed = [bool(np.abs(a - b).max() > 1e-3) for a, b in zip(before, after, strict=True)]
     assert changed == [False, True, False]
     asks = asks_of(rows[1:2])
     expected = merged_margins(decoder, [experts[0], other, experts[2]], asks)
     assert np.abs(after[1] - expected).max() <= FP32_TOLERANCE
-    assert mixture.digests == [experts[0].digest, other.digest, experts[2].digest]
+    assert bank.digests == [experts[0].digest, other.digest, experts[2].digest]
 
 
 def test_a_slot_takes_no_expert_of_a_higher_rank() -> None:
     decoder, experts = tiny_decoder([4, 4])
-    assert decoder.mixture is not None
+    assert decoder.bank is not None
     wide = random_expert("wide", tiny_model(), 5, 1)
     with pytest.raises(ExpertError, match="wide: rank 5, the slots hold 4"):
-        decoder.mixture.load(0, wide)
-    assert decoder.mixture.digests == [expert.digest for expert in experts]
+        decoder.bank.load(0, wide)
+    assert decoder.bank.digests == [expert.digest for expert in experts]
 
 
 def test_an_expert_of_another_base_is_refused() -> None:
@@ -278,8 +278,8 @@ def test_an_expert_of_another_base_is_refused() -> None:
 def test_views_of_sparse_mixes_are_few_and_right() -> None:
     """Runs of 16 slots are 136: a layer keeps views of some."""
     decoder, _ = tiny_decoder((4,) * 16)
-    assert decoder.mixture is not None
-    layer = next(iter(decoder.mixture._layers.values()))
+    assert decoder.bank is not None
+    layer = next(iter(decoder.bank._layers.values()))
     for first in range(16):
         for stop in range(first + 1, 17):
             a, b = layer.stacked(first, stop)

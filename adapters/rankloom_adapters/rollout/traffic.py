@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from rankloom_adapters.generation import Traffic
-from rankloom_adapters.rollout.states import LOADED, Command, Ledger, State, Verb
+from rankloom_adapters.revision import Traffic
+from rankloom_adapters.rollout.states import LOADED, Ledger, RolloutCommand, RolloutState, Verb
 
 _SENDS = frozenset({Verb.SHADOW, Verb.CANARY, Verb.PROMOTE})
 
@@ -14,19 +14,17 @@ _SENDS = frozenset({Verb.SHADOW, Verb.CANARY, Verb.PROMOTE})
 def traffic_of(ledger: Ledger) -> Traffic:
     """Who is sent where; a shadow is sent nobody."""
     traffic, trial = Traffic(ledger.active), ledger.rollouts.get(ledger.on_trial)
-    if trial is None or trial.state is not State.CANARY:
+    if trial is None or trial.state is not RolloutState.CANARY:
         return traffic
-    return replace(
-        traffic, canary=trial.generation, percent=trial.percent, salt=trial.bundle_digest
-    )
+    return replace(traffic, canary=trial.revision, percent=trial.percent, salt=trial.bundle_digest)
 
 
-def needed_by(ledger: Ledger, command: Command) -> int:
-    """The generation that requests go to once a command is carried out; 0 where none changes."""
+def needed_by(ledger: Ledger, command: RolloutCommand) -> int:
+    """The revision that requests go to once a command is carried out; 0 where none changes."""
     if command.verb in _SENDS:
-        return command.generation
-    subject = ledger.rollouts.get(command.generation)
-    is_active = subject is not None and subject.state is State.ACTIVE
+        return command.revision
+    subject = ledger.rollouts.get(command.revision)
+    is_active = subject is not None and subject.state is RolloutState.ACTIVE
     return subject.back_to if subject and is_active and command.verb is Verb.ROLL_BACK else 0
 
 
