@@ -26,16 +26,16 @@ class Readable(Protocol):
     """An item as text."""
 
     @property
-    def title(self) -> str: ...  # noqa: D102
+    def title(self) -> str: ...
 
     @property
-    def year(self) -> int | None: ...  # noqa: D102
+    def year(self) -> int | None: ...
 
     @property
-    def attributes(self) -> tuple[str, ...]: ...  # noqa: D102
+    def attributes(self) -> tuple[str, ...]: ...
 
     @property
-    def description(self) -> str: ...  # noqa: D102
+    def description(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,17 +46,17 @@ class Subject(Protocol):
     """What every message that asks about a user has; ``subject`` is its oneof."""
 
     @property
-    def user_id(self) -> str: ...  # noqa: D102
+    def user_id(self) -> str: ...
 
     @property
-    def history(self) -> features_pb2.History: ...  # noqa: D102
+    def history(self) -> features_pb2.History: ...
 
 
 class Query(Subject, Protocol):
     """A message that asks about a user and several candidates."""
 
     @property
-    def candidates(self) -> Sequence[features_pb2.Candidate]: ...  # noqa: D102
+    def candidates(self) -> Sequence[features_pb2.Candidate]: ...
 
 
 def parse_users(message: features_pb2.GetUserFeaturesRequest) -> tuple[UserQuery, ...]:

@@ -36,17 +36,17 @@ class Keyed(Protocol):
     """What every change brings."""
 
     @property
-    def expected_revision(self) -> int: ...  # noqa: D102
+    def expected_revision(self) -> int: ...
 
     @property
-    def idempotency_key(self) -> str: ...  # noqa: D102
+    def idempotency_key(self) -> str: ...
 
 
 class Change(Keyed, Protocol):
     """A change of one revision."""
 
     @property
-    def revision(self) -> int: ...  # noqa: D102
+    def revision(self) -> int: ...
 
 
 def key_of(message: Keyed) -> str:
