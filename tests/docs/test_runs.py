@@ -6,6 +6,7 @@ A block without an entry fails, and so does an entry without a block.
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -46,8 +47,21 @@ def install(house: House, words: list[str]) -> None:
         assert name in houses.PROJECT["optional-dependencies"], name
 
 
+def clone(house: House, words: list[str]) -> None:
+    """Nothing is fetched; the address is the project's."""
+    assert words[:3] == ["git", "clone", houses.PROJECT["urls"]["Homepage"]], words
+
+
+def apply(house: House, words: list[str]) -> None:
+    """Tried without a change; ``test_examples`` applies it and uses what it adds."""
+    subprocess.run(["git", "apply", "--check", *words[2:]], cwd=ROOT, check=True, timeout=60)
+
+
 # (page, first line of the block) → one check for each command; None for a snippet in Python.
 RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
+    ("CONTRIBUTING.md", "git clone"): (clone, script),
+    ("CONTRIBUTING.md", "scripts/check"): (script, script, script),
+    ("CONTRIBUTING.md", "git apply"): (apply,),
     ("README.md", "scripts/demo"): (script,),
     ("README.md", "pip install -e ."): (install, install, parse, parse, run, run, run),
     ("README.md", "import lightgbm"): None,
