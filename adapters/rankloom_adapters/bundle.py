@@ -102,6 +102,12 @@ class Bundle:
         if digest.hexdigest() != expected.sha256:
             raise BundleError(name, "altered: its SHA-256 is not the manifest's")
 
+    def part(self, name: str) -> PartReader:
+        """One part, to be read later. Raises BundleError where the manifest lacks it."""
+        if name not in self.parts:
+            raise BundleError(name, "not in the manifest")
+        return PartReader(self, name)
+
     def check_part(self, name: str) -> None:
         """Reads a part and keeps nothing of it. Raises BundleError."""
         for _ in self.pieces(name):
@@ -116,6 +122,23 @@ class Bundle:
         """Names of the experts that the bundle holds."""
         names = {PurePosixPath(part).parts[1] for part in self.parts if part.startswith("experts/")}
         return tuple(sorted(names))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PartReader:
+    """One part of a bundle for code that need not know its name."""
+
+    bundle: Bundle
+    name: str
+
+    @property
+    def sha256(self) -> str:
+        """The digest that the manifest gives; the part need not be read for it."""
+        return self.bundle.parts[self.name].sha256
+
+    def read(self) -> bytes:
+        """The part's bytes, checked against the manifest. Raises BundleError."""
+        return self.bundle.read(self.name)
 
 
 def expert_part(expert: str, file: str) -> str:

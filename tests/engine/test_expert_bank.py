@@ -24,10 +24,10 @@ from engine.tiny import (
     weights_of,
 )
 from rankloom_adapters.expert import Expert, ExpertError
+from rankloom_adapters.router import Fusion
 from rankloom_engine.expert_bank import (
     MAX_STACKS,
     ExpertBank,
-    Fusion,
     MixtureWeights,
     install,
     merged_delta,

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from engine.tiny import random_segment, tiny_decoder
+from rankloom_adapters.router import Fusion
 from rankloom_engine.calls import RequestOptions, Scored
 from rankloom_engine.errors import EngineClosedError, EngineFailedError, WorkExpiredError
-from rankloom_engine.expert_bank import Fusion, MixtureWeights
+from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_engine.model import Answer, Ask
 from rankloom_engine.passes import AllAtOnce, Passes, RowByRow
 from rankloom_engine.prompt import Prompt
