@@ -18,7 +18,7 @@ from rankloom_features.provider import UserQuery
 from rankloom_proto.v1.ranking_pb2 import RankOptions, RankResponse
 from rankloom_server.app import Parts
 from rankloom_server.parse import RankQuery
-from rankloom_server.scoring import terms_of
+from rankloom_server.scoring import options_of
 from server.rankings import item_ids, known_user, rank, ranking_channel, request
 from server.servers import failure_of
 
@@ -115,7 +115,7 @@ def test_a_partial_answer_has_a_part_of_the_time_to_arrive() -> None:
     now = time.monotonic()
     partial = RankQuery("", UserQuery("user", None, ()), allow_partial=True)
     for left_s, reserve_s in ((10.0, 1.0), (0.1, 0.02)):
-        terms = terms_of(partial, now + left_s)
-        assert now + left_s - terms.deadline == pytest.approx(reserve_s, rel=0.05)
-        whole = terms_of(replace(partial, allow_partial=False), now + left_s)
+        options = options_of(partial, now + left_s)
+        assert now + left_s - options.deadline == pytest.approx(reserve_s, rel=0.05)
+        whole = options_of(replace(partial, allow_partial=False), now + left_s)
         assert whole.deadline == now + left_s

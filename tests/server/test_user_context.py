@@ -75,7 +75,7 @@ def router_that_fuses(served: Served, parts: Parts) -> Router:
     router, provider = served.weaver.router, parts.own.provider
     vector = provider.features(UserQuery(known_user(parts), None)).vector
     warmer = [replace(router, temperature=router.temperature * 2**power) for power in range(1, 10)]
-    return next(each for each in warmer if each.mixture(vector).route is Route.FUSED)
+    return next(each for each in warmer if each.route(vector).route is Route.FUSED)
 
 
 async def test_another_past_has_its_own(served: Served, parts: Parts) -> None:
