@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -161,9 +162,7 @@ async def test_what_can_be_done_meanwhile_is_done_while_the_model_runs() -> None
         raise ArithmeticError
 
     calls = [
-        asyncio.create_task(
-            runner.score(prompt_of(n, 8), mixture(0), beside=lambda number=n: work(number))
-        )
+        asyncio.create_task(runner.score(prompt_of(n, 8), mixture(0), beside=partial(work, n)))
         for n in range(2)
     ]
     async with asyncio.timeout(5.0):

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import numpy as np
@@ -23,6 +24,11 @@ from rankloom_proto.v1.rollout_pb2_grpc import RolloutServiceStub
 from rankloom_server.app import servers
 from rankloom_server.state import ServerState, opened_state
 from server.servers import opened, settings
+
+if TYPE_CHECKING:
+    from rankloom_proto.v1.rollout_pb2_grpc import RolloutServiceAsyncStub
+
+    Watching = grpc.aio.UnaryStreamCall[rollout_pb2.WatchRequest, rollout_pb2.WatchResponse]
 
 CHUNK_BYTES = 10_000
 _keys = itertools.count()
@@ -42,7 +48,7 @@ class Running:
         return answer
 
     @property
-    def rollouts(self) -> RolloutServiceStub:
+    def rollouts(self) -> RolloutServiceAsyncStub:
         return RolloutServiceStub(self.admin)
 
     async def stage(self, url: str | Path, expected: int = 1) -> rollout_pb2.Rollout:
@@ -121,6 +127,13 @@ async def upload_of(
         for at in range(0, len(data), CHUNK_BYTES):
             chunk = rollout_pb2.FileChunk(name=name, data=data[at : at + CHUNK_BYTES])
             yield rollout_pb2.StageUploadRequest(chunk=chunk)
+
+
+async def next_of(stream: Watching) -> rollout_pb2.WatchResponse:
+    """The next message. Fails where the stream has ended."""
+    message = await stream.read()
+    assert isinstance(message, rollout_pb2.WatchResponse)
+    return message
 
 
 def key() -> str:

@@ -6,14 +6,14 @@ import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import pytest
 import safetensors.numpy
 
 from rankloom_adapters.expert import WEIGHTS_FILE
-from rankloom_engine.model import Answer, Decoder
+from rankloom_engine.model import Decoder
 from rankloom_proto.v1 import rollout_pb2
 from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceStub
 from server.rankings import known_user, request, scores
@@ -21,6 +21,7 @@ from server.rollouts import (
     Running,
     expert_folder,
     key,
+    next_of,
     other_bundle,
     rolling_out,
     state_name,
@@ -72,8 +73,8 @@ async def test_one_expert_is_replaced_and_no_cache_remembers_the_old_one(
     by: str, served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     expert = "global"
-    changed = {"scale": 3.0} if by == "weights" else {"scale": 1.0, "alpha": 3.0}
-    files = expert_folder(served_folder, expert, tmp_path / "files", **changed)  # type: ignore[arg-type]
+    scale, alpha = (3.0, 1.0) if by == "weights" else (1.0, 3.0)
+    files = expert_folder(served_folder, expert, tmp_path / "files", scale, alpha=alpha)
     other = other_bundle(served_folder, tmp_path / "whole", 1.0)
     async with rolling_out(served_folder, tmp_path / "state") as server:
         cold = request(parts, user_id="nobody")  # answered by the global expert alone
@@ -189,8 +190,7 @@ async def test_a_canary_that_ranks_otherwise_is_rolled_back(
     other = other_bundle(served_folder, tmp_path / "other", 6.0)
     async with rolling_out(served_folder, tmp_path / "state") as server:
         await server.stage(other)
-        gates = {"min_samples": 20, "max_ks": 0.1, "false_alarms": 0.2}
-        await server.start_canary(2, 50, **gates)
+        await server.start_canary(2, 50, min_samples=20, max_ks=0.1, false_alarms=0.2)
         for n in range(400):
             await server.rank(request(parts, 5, user_id=f"user-{n}"))
             if state_name(await server.get(2)) == "rolled_back":
@@ -201,8 +201,11 @@ async def test_a_canary_that_ranks_otherwise_is_rolled_back(
         assert (await server.rank(request(parts))).revision.number == 1
 
 
-def slow(answer: Callable[..., Answer], seconds: float) -> Callable[..., Answer]:
-    def answered(*arguments: Any, **options: Any) -> Answer:  # noqa: ANN401
+T = TypeVar("T")
+
+
+def slow(answer: Callable[..., T], seconds: float) -> Callable[..., T]:
+    def answered(*arguments: Any, **options: Any) -> T:  # noqa: ANN401
         time.sleep(seconds)
         return answer(*arguments, **options)
 
@@ -307,13 +310,13 @@ async def test_a_watcher_hears_of_every_change(served_folder: Path, tmp_path: Pa
     other = other_bundle(served_folder, tmp_path / "other")
     async with rolling_out(served_folder, tmp_path / "state") as server:
         stream = server.rollouts.Watch(rollout_pb2.WatchRequest(), timeout=30)
-        first = (await stream.read()).revisions  # type: ignore[union-attr]
+        first = (await next_of(stream)).revisions
         assert [state_name(each) for each in first.rollouts] == ["active"]
         await server.stage(other)
         await server.promote(2)
         states: list[list[str]] = []
         while not states or states[-1] != ["warmed", "active"]:
-            found = (await stream.read()).revisions  # type: ignore[union-attr]
+            found = (await next_of(stream)).revisions
             states.append([state_name(each) for each in found.rollouts])
         stream.cancel()
 

@@ -154,7 +154,9 @@ async def test_callers_without_the_token_change_and_see_nothing(
     token.write_text("a-token-of-some-length\n")
     async with rolling_out(served_folder, tmp_path / "state", rollout_token=token) as server:
         for method in ("Stage", "Promote", "List", "Watch", "StageUpload"):
-            call = server.admin.unary_unary(f"/rankloom.v1.RolloutService/{method}")
+            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = server.admin.unary_unary(
+                f"/rankloom.v1.RolloutService/{method}"
+            )
             if method in ("Watch", "StageUpload"):
                 continue
             failure = await failure_of(call(b"", timeout=10))
@@ -224,7 +226,7 @@ async def test_a_decoder_stays_for_one_whose_files_are_still_read(
     assert second.runner is first.runner
     assert pool.runners == (first.runner,)
     pool.release(second)
-    assert pool.runners == ()
+    assert not pool.runners
     pool.check_integrity()
     await pool.close()
     files.shutdown()
