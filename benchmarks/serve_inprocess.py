@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
+from rankloom_server.scoring import Prepared, Served, prepare
 from serve_load import Call, closed_loop
 
 from rankloom_engine.loading import Hardware
@@ -26,7 +27,6 @@ from rankloom_server.app import Parts, load_parts
 from rankloom_server.config import Settings
 from rankloom_server.features import EmbeddedFeatures, space_of
 from rankloom_server.parse import RankQuery
-from rankloom_server.scoring import Prepared, Served, prepare
 
 Calls = tuple[Call, ...]
 

@@ -24,22 +24,25 @@ ALLOWED_IMPORTS = {
     "rankloom_adapters": set(),
     "rankloom_features": {"rankloom_proto"},
     "rankloom_engine": {"rankloom_adapters"},
+    "rankloom_ranker": {"rankloom_adapters", "rankloom_features", "rankloom_engine"},
     "rankloom_server": {
         "rankloom_proto",
         "rankloom_adapters",
         "rankloom_features",
         "rankloom_engine",
+        "rankloom_ranker",
     },
     # Evaluation calls the server as any client does.
     "rankloom_training": {
         "rankloom_adapters",
         "rankloom_features",
         "rankloom_engine",
+        "rankloom_ranker",
         "rankloom",
     },
 }
 
-WITHOUT_GRPC = ("rankloom_adapters", "rankloom_engine")
+WITHOUT_GRPC = ("rankloom_adapters", "rankloom_engine", "rankloom_ranker")
 
 # Policy that can be read, and tested, alone: neither tensors nor RPCs.
 POLICY_MODULES = (

@@ -143,7 +143,8 @@ def put(value: float, dtype: str = "float32") -> Harm:
 def nan_bfloat(adapter: AdapterFiles) -> bytes:
     tensors = adapter.tensors()
     tensors[FIRST_B][0, 0] = math.nan
-    return safetensors.torch.save(halves_of(tensors, torch.bfloat16))
+    saved_bytes: bytes = safetensors.torch.save(halves_of(tensors, torch.bfloat16))
+    return saved_bytes
 
 
 def duplicated(adapter: AdapterFiles) -> bytes:

@@ -72,6 +72,16 @@ def as_socket(path: Path) -> None:
         os.chdir(at)
 
 
+def link_to(target: str | None = None) -> Harm:
+    """To itself if no target is given."""
+
+    def harm(path: Path) -> None:
+        path.unlink()
+        path.symlink_to(target or path)
+
+    return harm
+
+
 class Evil:
     """Unpickling it would make a folder."""
 
@@ -83,8 +93,8 @@ HARMS: dict[str, Harm] = {
     "missing": Path.unlink,
     "empty": lambda path: path.write_bytes(b""),
     "link": linked,
-    "link to nothing": lambda path: (path.unlink(), path.symlink_to("nothing")),
-    "link to itself": lambda path: (path.unlink(), path.symlink_to(path)),
+    "link to nothing": link_to("nothing"),
+    "link to itself": link_to(),
     "folder": as_folder,
     "pipe": as_pipe,
     "socket": as_socket,

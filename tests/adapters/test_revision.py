@@ -95,10 +95,10 @@ def test_a_retired_revision_goes_with_its_last_lease() -> None:
         with pytest.raises(UnknownRevisionError), revisions.lease(2):
             pass
         assert revisions.num_leases(2) == 2
-        assert revisions.numbers == (1, 2)
+        assert list(revisions.numbers) == [1, 2]
         assert not released
     assert released == ["b"]
-    assert revisions.numbers == (1,)
+    assert list(revisions.numbers) == [1]
 
 
 def test_a_retired_revision_that_nobody_holds_goes_at_once() -> None:

@@ -84,7 +84,8 @@ def margins_of(user: User, delta: Delta) -> Tensor:
     for module in EXPERTS[0].modules:
         changed.get_submodule(module).weight += delta(user, module)
     logits = changed(input_ids=user.prompts()).logits[:, -1]
-    return logits[:, workload.YES] - logits[:, workload.NO]
+    margins: Tensor = logits[:, workload.YES] - logits[:, workload.NO]
+    return margins
 
 
 PEERS: Mapping[str, tuple[Callable[[nn.Module, Sequence[Expert]], Any], Delta]] = {

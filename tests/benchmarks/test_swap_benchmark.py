@@ -171,12 +171,22 @@ class _Faker(ranking_pb2_grpc.RankingServiceServicer):
     def __init__(self) -> None:
         self._num = 0
 
+    def Explain(
+        self, request: ranking_pb2.ExplainRequest, context: grpc.ServicerContext
+    ) -> Iterator[ranking_pb2.ExplainResponse]:
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "no test calls this")
+
     def Rank(
         self, request: ranking_pb2.RankRequest, context: grpc.ServicerContext
     ) -> ranking_pb2.RankResponse:
         self._num += 1
         call = int(request.user_id.removeprefix("user-"))
-        rows = (SECOND[call], FIRST[call], [FIRST[call][0], *SECOND[call][1:]], [])
+        rows: tuple[list[float], ...] = (
+            SECOND[call],
+            FIRST[call],
+            [FIRST[call][0], *SECOND[call][1:]],
+            [],
+        )
         row = rows[self._num % 4]
         if not row:
             context.abort(grpc.StatusCode.INTERNAL, "synthetic")

@@ -39,6 +39,14 @@ class RecordingRollouts(rollout_pb2_grpc.RolloutServiceServicer):
         revisions = wire.Revisions(rollouts=rollouts, active=self.active)
         return wire.ListResponse(revisions=revisions)
 
+    def Get(self, request: wire.GetRequest, context: grpc.ServicerContext) -> wire.GetResponse:
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "no test calls this")
+
+    def Watch(
+        self, request: wire.WatchRequest, context: grpc.ServicerContext
+    ) -> Iterator[wire.WatchResponse]:
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "no test calls this")
+
     def Stage(
         self, request: wire.StageRequest, context: grpc.ServicerContext
     ) -> wire.StageResponse:

@@ -11,7 +11,7 @@ from typing import Any, Self, cast
 import grpc
 from google.protobuf.any_pb2 import Any as PackedAny
 from google.protobuf.message import Message
-from google.rpc import status_pb2  # type: ignore[import-untyped]
+from google.rpc import status_pb2
 
 from rankloom_proto.v1.ranking_pb2 import (
     ExplainRequest,
@@ -190,6 +190,6 @@ def wait(seconds: float) -> Behaviour:
         ended = threading.Event()
         context.add_callback(ended.set)
         ended.wait(seconds)
-        return answer()(request, context)
+        return cast("RankResponse", answer()(request, context))
 
     return behave

@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
-from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo  # type: ignore[import-untyped]
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 
 from client_sdk.clients import AnyClient, AnyStream
 from client_sdk.recording_server import (

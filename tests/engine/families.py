@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from engine.tiny import VOCABULARY
 
@@ -27,7 +27,7 @@ FAMILIES: dict[str, dict[str, object]] = {
 }
 
 
-def tiny_family(name: str, **fields: object) -> torch.nn.Module:
+def tiny_family(name: str, **fields: object) -> PreTrainedModel:
     torch.manual_seed(0)
     config = AutoConfig.for_model(
         name.split()[0], vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64,

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from engine.families import FAMILIES, tiny_family
 from engine.test_expert_bank import answers, asks_of, random_mixes
-from engine.test_packing import FAMILIES, random_asks, tiny_family
+from engine.test_packing import random_asks
 from engine.tiny import COLUMNS, LATENT, random_segment, tiny_decoder
 from rankloom_engine.compiling import compile_regions
 from rankloom_engine.errors import ModelError

@@ -24,10 +24,10 @@ from engine.tiny import (
     weights_of,
 )
 from rankloom_adapters.expert import Expert, ExpertError
+from rankloom_adapters.router import Fusion
 from rankloom_engine.expert_bank import (
     MAX_STACKS,
     ExpertBank,
-    Fusion,
     MixtureWeights,
     install,
     merged_delta,
@@ -70,8 +70,8 @@ def merged_decoder(decoder: Decoder, experts: Sequence[Expert], weights: Mixture
     merged = Decoder(tiny_model(), decoder.projector, yes=3, no=4)
     merged.model.to(next(decoder.model.parameters()).dtype)
     for path, delta in merged_delta(experts, weights.values.tolist()).items():
-        linear = merged.model.get_submodule(path)
-        linear.weight.data += delta.to(linear.weight.dtype)
+        weight = merged.model.get_parameter(f"{path}.weight")
+        weight.data += delta.to(weight.dtype)
     return merged
 
 
@@ -135,7 +135,7 @@ def test_every_family_scores_as_its_merged_weights(name: str) -> None:
     random = np.random.default_rng(6)
     weights = weights_of(random, 2)
     for path, delta in merged_delta(experts, weights.values.tolist()).items():
-        plain.get_submodule(path).weight.data += delta
+        plain.get_parameter(f"{path}.weight").data += delta
     decoder = Decoder(model, Projector(LATENT, COLUMNS, HIDDEN).eval(), yes=3, no=4)
     decoder.bank = install(model, experts)
     prefix = random_segment(random, 60, soft=False)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from rankloom_engine.explain import Detokenizer, SamplingParams, StopReason, Tok
 from rankloom_engine.prompt import Prompt
 from rankloom_engine.runner import EngineLimits, EngineRunner
 
+T = TypeVar("T")
 EAGER = SamplingParams(max_tokens=12)
 
 
@@ -138,15 +140,22 @@ async def test_at_the_deadline_the_words_end(runner: EngineRunner) -> None:
     assert found
 
 
+def noting(order: list[str], name: str, whole: Callable[[Any], T]) -> Callable[[Any], T]:
+    """``whole``, which adds its name to ``order`` at each call."""
+
+    def noted(work: Any) -> T:  # noqa: ANN401
+        order.append(name)
+        return whole(work)
+
+    return noted
+
+
 async def test_rankings_go_before_explanations(monkeypatch: pytest.MonkeyPatch) -> None:
     """An explanation takes no step while rankings wait."""
     decoder, _ = tiny_decoder()
     order: list[str] = []
     for name in ("read", "answer"):
-        whole = getattr(decoder, name)
-        monkeypatch.setattr(
-            decoder, name, lambda work, name=name, whole=whole: order.append(name) or whole(work)
-        )
+        monkeypatch.setattr(decoder, name, noting(order, name, getattr(decoder, name)))
     runner = EngineRunner(decoder, EngineLimits(max_batch_tokens=64, max_piece_tokens=32))
     await runner.start()
     talk = runner.explain(

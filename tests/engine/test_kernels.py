@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from engine.families import FAMILIES, tiny_family
 from engine.test_expert_bank import BF16_TOLERANCE, answers, asks_of, random_mixes
-from engine.test_packing import FAMILIES, tiny_family
 from engine.tiny import COLUMNS, LATENT, tiny_decoder
 from rankloom_engine.kernels import speed_up
 from rankloom_engine.model import Decoder

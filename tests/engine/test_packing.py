@@ -222,7 +222,7 @@ def _without_window(scale: float | None, window: int | None, softcap: float | No
 
 def test_a_prompt_without_end_is_checked_up_to_a_bound() -> None:
     model, lengths = tiny_family("llama"), set[int]()
-    model.get_input_embeddings().register_forward_hook(  # type: ignore[operator]
+    model.get_input_embeddings().register_forward_hook(
         lambda _, __, embedded: lengths.add(embedded.shape[-2])
     )
     self_check(model, VOCABULARY, 1 << 60)

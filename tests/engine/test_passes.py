@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from engine.families import FAMILIES, tiny_family
 from engine.test_packing import TOLERANCE, random_asks
 from engine.tiny import COLUMNS, HIDDEN, LATENT, random_segment, tiny_decoder, weights_of
+from rankloom_adapters.router import Fusion
 from rankloom_engine import graphs
 from rankloom_engine.attention import PrefixKV
-from rankloom_engine.expert_bank import Fusion, MixtureWeights
+from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_engine.graphs import MAX_TOKENS, MIN_TOKENS
 from rankloom_engine.model import Answer, Ask, Decoder, More
 from rankloom_engine.passes import AllAtOnce, Passes, Recorded

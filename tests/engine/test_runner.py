@@ -6,14 +6,16 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
 
 from engine.tiny import random_segment, tiny_decoder
+from rankloom_adapters.router import Fusion
 from rankloom_engine.calls import RequestOptions, Scored
 from rankloom_engine.errors import EngineClosedError, EngineFailedError, WorkExpiredError
-from rankloom_engine.expert_bank import Fusion, MixtureWeights
+from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_engine.model import Answer, Ask
 from rankloom_engine.passes import AllAtOnce, Passes, RowByRow
 from rankloom_engine.prompt import Prompt
@@ -160,9 +162,7 @@ async def test_what_can_be_done_meanwhile_is_done_while_the_model_runs() -> None
         raise ArithmeticError
 
     calls = [
-        asyncio.create_task(
-            runner.score(prompt_of(n, 8), mixture(0), beside=lambda number=n: work(number))
-        )
+        asyncio.create_task(runner.score(prompt_of(n, 8), mixture(0), beside=partial(work, n)))
         for n in range(2)
     ]
     async with asyncio.timeout(5.0):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from rankloom_adapters.expert import Expert, Factors
 from rankloom_engine.expert_bank import MixtureWeights, install
@@ -90,7 +91,7 @@ def weights_of(random: np.random.Generator, num: int) -> MixtureWeights:
 @torch.inference_mode()
 def plain_margin(decoder: Decoder, ids: Sequence[int]) -> float:
     """Yes − No at the end of a full prompt, by the library's own forward."""
-    model = copy.deepcopy(decoder.model)
+    model = cast("PreTrainedModel", copy.deepcopy(decoder.model))
     model.set_attn_implementation("eager")
     logits = model(torch.tensor([list(ids)])).logits[0, -1]
     return float(logits[3] - logits[4])

@@ -10,8 +10,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from feature_service.feature_bundle import EVENTS, ITEMS, KNOWN_USER
 from rankloom_features import wire
-from rankloom_features.catalogue import Item
-from rankloom_features.events import Event
+from rankloom_features.catalogue import MAX_YEAR, Item
+from rankloom_features.events import MAX_TIME_S, MIN_TIME_S, Event
 from rankloom_features.provider import UserFeatures, UserQuery
 from rankloom_features.wire import features_from_wire, features_to_wire, query_to_wire
 from rankloom_proto.v1 import features_pb2
@@ -27,8 +27,8 @@ from rankloom_proto.v1.features_pb2 import (
     UserQuery as QueryMessage,
 )
 from rankloom_proto.v1.features_pb2_grpc import FeatureServiceStub
+from rankloom_ranker.loaded import BundleFeatures
 from rankloom_server.feature_app import feature_server
-from rankloom_server.loading import FeatureParts
 from server.servers import FeaturesCall, failure_of, opened, settings
 
 SYNTHETIC = "synthetic-secret"
@@ -36,9 +36,9 @@ Mistake = Callable[[GetUserFeaturesRequest], object]
 
 
 @pytest.fixture
-async def channel(feature_parts: FeatureParts) -> AsyncIterator[grpc.aio.Channel]:
+async def channel(feature_parts: BundleFeatures) -> AsyncIterator[grpc.aio.Channel]:
     async with (
-        opened(feature_server(settings(), feature_parts)) as target,
+        opened(feature_server(settings(), feature_parts, "digest")) as target,
         grpc.aio.insecure_channel(target) as channel,
     ):
         yield channel
@@ -50,7 +50,7 @@ def ask(channel: grpc.aio.Channel, *users: UserQuery) -> FeaturesCall:
 
 
 async def test_answers_what_the_provider_computes(
-    channel: grpc.aio.Channel, feature_parts: FeatureParts
+    channel: grpc.aio.Channel, feature_parts: BundleFeatures
 ) -> None:
     new_item = Item("new", "New", 1999, ("Drama",))
     queries = (
@@ -124,11 +124,11 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     "event without item": (set_event(item_id=""), "users[0].history.events[0].item_id"),
     "event of a long item": (set_event(item_id=LONG), "users[0].history.events[0].item_id"),
     "event before year 1": (
-        set_event(time=Timestamp(seconds=wire.MIN_TIME_S - 1)),
+        set_event(time=Timestamp(seconds=MIN_TIME_S - 1)),
         "users[0].history.events[0].time",
     ),
     "event after year 9999": (
-        set_event(time=Timestamp(seconds=wire.MAX_TIME_S + 1)),
+        set_event(time=Timestamp(seconds=MAX_TIME_S + 1)),
         "users[0].history.events[0].time",
     ),
     "negative nanos": (set_event(time=Timestamp(nanos=-1)), "users[0].history.events[0].time"),
@@ -164,7 +164,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
         "users[0].candidates[0].text.attributes[0]",
     ),
     "negative year": (set_candidate(year=-1), "users[0].candidates[0].text.year"),
-    "year 10000": (set_candidate(year=wire.MAX_YEAR + 1), "users[0].candidates[0].text.year"),
+    "year 10000": (set_candidate(year=MAX_YEAR + 1), "users[0].candidates[0].text.year"),
 }
 
 
@@ -184,7 +184,7 @@ async def test_refuses_a_wrong_field_by_its_path(name: str, channel: grpc.aio.Ch
 
 async def test_the_limits_themselves_are_allowed(channel: grpc.aio.Channel) -> None:
     item = Item("i" * 256, "t" * 1_000, 9_999, ("a" * 100,) * 32, "d" * 10_000)
-    events = (Event("item-1", True, float(wire.MIN_TIME_S)),) * wire.MAX_EVENTS
+    events = (Event("item-1", True, float(MIN_TIME_S)),) * wire.MAX_EVENTS
     others = tuple(Item(str(n), year=0) for n in range(wire.MAX_CANDIDATES - 1))
     query = query_to_wire(UserQuery(None, events, (item, *others)))
     query.candidates[0].text.title, query.candidates[0].text.description = item.title, "d" * 10_000
@@ -200,7 +200,7 @@ def test_a_query_leaves_out_what_no_feature_is_made_of() -> None:
     assert wire.parse_query(message, "user_id").candidates == (Item("item", "", 1999, ("Drama",)),)
 
 
-@pytest.mark.parametrize("time", [0.0, -0.25, 1e9 + 0.999_999_999, float(wire.MIN_TIME_S)])
+@pytest.mark.parametrize("time", [0.0, -0.25, 1e9 + 0.999_999_999, float(MIN_TIME_S)])
 def test_times_survive_the_wire(time: float) -> None:
     message = query_to_wire(UserQuery(None, (Event("item", True, time),)))
     (event,) = wire.parse_query(message, "history").history or ()
@@ -208,7 +208,7 @@ def test_times_survive_the_wire(time: float) -> None:
     assert math.isclose(event.time, time, abs_tol=1e-6)
 
 
-def test_bytes_that_are_no_array_become_an_empty_one(feature_parts: FeatureParts) -> None:
+def test_bytes_that_are_no_array_become_an_empty_one(feature_parts: BundleFeatures) -> None:
     message = features_to_wire(feature_parts.provider.features(UserQuery("u", None, ITEMS)))
     message.vector += b"\0"
     message.tabular.values = message.tabular.values[:-4]

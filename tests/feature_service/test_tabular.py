@@ -145,7 +145,7 @@ def slow_row(past: History, place: int) -> dict[str, float]:
     weights, weighted = [], []
     for (item, _), s in zip(events, surprise, strict=True):
         year = CATALOGUE.items[item].year
-        near = 0.0 if None in (own.year, year) else math.exp(-abs(own.year - year) / 6)  # type: ignore[operator]
+        near = 0.0 if own.year is None or year is None else math.exp(-abs(own.year - year) / 6)
         weights.append(near)
         weighted.append(near * (s - level))
     year_level = sum(weighted) / (sum(weights) + 5)
@@ -218,7 +218,7 @@ def test_a_large_candidate_set_scores_as_its_rows_alone() -> None:
     )
     rows = random.integers(1, 50, num).astype(np.float32)
     factors = random.normal(size=(2, num, rank)).astype(np.float32)
-    features = TabularFeatures(catalogue, ItemStatistics(rows, rows / 2, *factors))
+    features = TabularFeatures(catalogue, ItemStatistics(rows, rows / np.float32(2), *factors))
     past = History(random.integers(0, num, 200), random.random(200) < 0.5)
     bulk = features.matrix(features.profile(past), catalogue.traits_at(np.arange(500)))
     for place in range(0, 500, 25):

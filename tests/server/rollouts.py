@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import numpy as np
@@ -20,9 +21,14 @@ from rankloom_proto.v1 import rollout_pb2
 from rankloom_proto.v1.ranking_pb2 import RankRequest, RankResponse
 from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceStub
 from rankloom_proto.v1.rollout_pb2_grpc import RolloutServiceStub
-from rankloom_server.app import load_parts, servers
+from rankloom_server.app import servers
 from rankloom_server.state import ServerState, opened_state
 from server.servers import opened, settings
+
+if TYPE_CHECKING:
+    from rankloom_proto.v1.rollout_pb2_grpc import RolloutServiceAsyncStub
+
+    Watching = grpc.aio.UnaryStreamCall[rollout_pb2.WatchRequest, rollout_pb2.WatchResponse]
 
 CHUNK_BYTES = 10_000
 _keys = itertools.count()
@@ -42,7 +48,7 @@ class Running:
         return answer
 
     @property
-    def rollouts(self) -> RolloutServiceStub:
+    def rollouts(self) -> RolloutServiceAsyncStub:
         return RolloutServiceStub(self.admin)
 
     async def stage(self, url: str | Path, expected: int = 1) -> rollout_pb2.Rollout:
@@ -123,6 +129,13 @@ async def upload_of(
             yield rollout_pb2.StageUploadRequest(chunk=chunk)
 
 
+async def next_of(stream: Watching) -> rollout_pb2.WatchResponse:
+    """The next message. Fails where the stream has ended."""
+    message = await stream.read()
+    assert isinstance(message, rollout_pb2.WatchResponse)
+    return message
+
+
 def key() -> str:
     return f"key-{next(_keys)}"
 
@@ -137,9 +150,8 @@ async def rolling_out(bundle: Path, folder: Path, **values: object) -> AsyncIter
     given = settings(bundle=bundle, state=folder, rollout_port=0, **values)
     with opened_state(given.state) as state:
         assert state is not None
-        parts = load_parts(state.first_folder(bundle), expert_bytes=given.expert_slots_mib << 20)
         async with (
-            servers(given, parts, state) as (server, admin),
+            servers(given, state) as (server, admin),
             opened(server) as target,
         ):
             assert admin is not None

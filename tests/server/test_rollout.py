@@ -6,32 +6,33 @@ import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import pytest
 import safetensors.numpy
 
 from rankloom_adapters.expert import WEIGHTS_FILE
-from rankloom_engine.model import Answer, Decoder
+from rankloom_engine.model import Decoder
 from rankloom_proto.v1 import rollout_pb2
 from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceStub
-from rankloom_server.app import Parts
 from server.rankings import known_user, request, scores
 from server.rollouts import (
     Running,
     expert_folder,
     key,
+    next_of,
     other_bundle,
     rolling_out,
     state_name,
     upload_of,
 )
+from server.served_parts import ServedParts
 from server.servers import failure_of
 
 
 async def test_a_bundle_is_staged_promoted_and_rolled_back(
-    served_folder: Path, parts: Parts, tmp_path: Path
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     other = other_bundle(served_folder, tmp_path / "other")
     async with rolling_out(served_folder, tmp_path / "state") as server:
@@ -51,7 +52,7 @@ async def test_a_bundle_is_staged_promoted_and_rolled_back(
 
 
 async def test_what_serves_comes_back_after_a_restart(
-    served_folder: Path, parts: Parts, tmp_path: Path
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     other = other_bundle(served_folder, tmp_path / "other")
     async with rolling_out(served_folder, tmp_path / "state") as server:
@@ -69,11 +70,11 @@ async def test_what_serves_comes_back_after_a_restart(
 
 @pytest.mark.parametrize("by", ["weights", "alpha"])
 async def test_one_expert_is_replaced_and_no_cache_remembers_the_old_one(
-    by: str, served_folder: Path, parts: Parts, tmp_path: Path
+    by: str, served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     expert = "global"
-    changed = {"scale": 3.0} if by == "weights" else {"scale": 1.0, "alpha": 3.0}
-    files = expert_folder(served_folder, expert, tmp_path / "files", **changed)  # type: ignore[arg-type]
+    scale, alpha = (3.0, 1.0) if by == "weights" else (1.0, 3.0)
+    files = expert_folder(served_folder, expert, tmp_path / "files", scale, alpha=alpha)
     other = other_bundle(served_folder, tmp_path / "whole", 1.0)
     async with rolling_out(served_folder, tmp_path / "state") as server:
         cold = request(parts, user_id="nobody")  # answered by the global expert alone
@@ -90,7 +91,7 @@ async def test_one_expert_is_replaced_and_no_cache_remembers_the_old_one(
 
 
 async def test_the_files_may_come_with_the_call(
-    served_folder: Path, parts: Parts, tmp_path: Path
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     files = expert_folder(served_folder, "global", tmp_path / "files", 2.0)
     others = expert_folder(served_folder, "global", tmp_path / "others", 1.5)
@@ -165,7 +166,7 @@ async def test_nothing_is_promoted_untried_unless_it_is_forced(
 
 
 async def test_a_canary_answers_its_share_always_the_same_users(
-    served_folder: Path, parts: Parts, tmp_path: Path
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     other = other_bundle(served_folder, tmp_path / "other")
     async with rolling_out(served_folder, tmp_path / "state") as server:
@@ -184,13 +185,12 @@ async def test_a_canary_answers_its_share_always_the_same_users(
 
 
 async def test_a_canary_that_ranks_otherwise_is_rolled_back(
-    served_folder: Path, parts: Parts, tmp_path: Path
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     other = other_bundle(served_folder, tmp_path / "other", 6.0)
     async with rolling_out(served_folder, tmp_path / "state") as server:
         await server.stage(other)
-        gates = {"min_samples": 20, "max_ks": 0.1, "false_alarms": 0.2}
-        await server.start_canary(2, 50, **gates)
+        await server.start_canary(2, 50, min_samples=20, max_ks=0.1, false_alarms=0.2)
         for n in range(400):
             await server.rank(request(parts, 5, user_id=f"user-{n}"))
             if state_name(await server.get(2)) == "rolled_back":
@@ -201,8 +201,11 @@ async def test_a_canary_that_ranks_otherwise_is_rolled_back(
         assert (await server.rank(request(parts))).revision.number == 1
 
 
-def slow(answer: Callable[..., Answer], seconds: float) -> Callable[..., Answer]:
-    def answered(*arguments: Any, **options: Any) -> Answer:  # noqa: ANN401
+T = TypeVar("T")
+
+
+def slow(answer: Callable[..., T], seconds: float) -> Callable[..., T]:
+    def answered(*arguments: Any, **options: Any) -> T:  # noqa: ANN401
         time.sleep(seconds)
         return answer(*arguments, **options)
 
@@ -210,7 +213,7 @@ def slow(answer: Callable[..., Answer], seconds: float) -> Callable[..., Answer]
 
 
 async def test_a_canary_whose_answers_come_too_late_is_rolled_back(
-    served_folder: Path, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    served_folder: Path, parts: ServedParts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     same = other_bundle(served_folder, tmp_path / "same", 1.0)
     async with rolling_out(served_folder, tmp_path / "state") as server:
@@ -236,7 +239,7 @@ async def test_a_canary_whose_answers_come_too_late_is_rolled_back(
 
 
 async def test_the_same_bundle_passes_as_a_canary_and_is_promoted(
-    served_folder: Path, parts: Parts, tmp_path: Path
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     same = other_bundle(served_folder, tmp_path / "same", 1.0)
     async with rolling_out(served_folder, tmp_path / "state") as server:
@@ -252,7 +255,7 @@ async def test_the_same_bundle_passes_as_a_canary_and_is_promoted(
 
 
 async def test_a_shadow_compares_and_answers_nobody(
-    served_folder: Path, parts: Parts, tmp_path: Path
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     same = other_bundle(served_folder, tmp_path / "same", 1.0)
     async with rolling_out(served_folder, tmp_path / "state") as server:
@@ -275,7 +278,7 @@ async def test_a_shadow_compares_and_answers_nobody(
 
 
 async def test_a_shadow_ranks_no_more_than_its_share(
-    served_folder: Path, parts: Parts, tmp_path: Path
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     same = other_bundle(served_folder, tmp_path / "same", 1.0)
     async with rolling_out(served_folder, tmp_path / "state") as server:
@@ -307,19 +310,19 @@ async def test_a_watcher_hears_of_every_change(served_folder: Path, tmp_path: Pa
     other = other_bundle(served_folder, tmp_path / "other")
     async with rolling_out(served_folder, tmp_path / "state") as server:
         stream = server.rollouts.Watch(rollout_pb2.WatchRequest(), timeout=30)
-        first = (await stream.read()).revisions  # type: ignore[union-attr]
+        first = (await next_of(stream)).revisions
         assert [state_name(each) for each in first.rollouts] == ["active"]
         await server.stage(other)
         await server.promote(2)
         states: list[list[str]] = []
         while not states or states[-1] != ["warmed", "active"]:
-            found = (await stream.read()).revisions  # type: ignore[union-attr]
+            found = (await next_of(stream)).revisions
             states.append([state_name(each) for each in found.rollouts])
         stream.cancel()
 
 
 async def test_two_revisions_share_what_they_have_in_common(
-    served_folder: Path, parts: Parts, tmp_path: Path
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     files = expert_folder(served_folder, "global", tmp_path / "files", 2.0)
     async with rolling_out(served_folder, tmp_path / "state") as server:
@@ -335,7 +338,7 @@ async def test_two_revisions_share_what_they_have_in_common(
 
 
 async def test_users_are_known_to_the_log_by_nothing(
-    served_folder: Path, parts: Parts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    served_folder: Path, parts: ServedParts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     user = known_user(parts)
     async with rolling_out(served_folder, tmp_path / "state") as server:

@@ -13,10 +13,10 @@ import pytest
 
 from rankloom_adapters.bundle import EVENTS
 from rankloom_features.events import EventLog
-from rankloom_server.app import Parts
 from rankloom_server.config import Settings
 from server.rankings import request
 from server.rollouts import Running, expert_folder, rolling_out
+from server.served_parts import ServedParts
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "rollout.md").read_text(encoding="utf-8")
@@ -42,13 +42,13 @@ async def run(arguments: str, server: Running, folder: Path) -> str:
     return out.decode()
 
 
-async def rank_for_many(server: Running, parts: Parts) -> None:
-    for user in EventLog.from_bytes(parts.own.bundle.read(EVENTS)).users:
+async def rank_for_many(server: Running, parts: ServedParts) -> None:
+    for user in EventLog.from_bytes(parts.loaded.bundle.read(EVENTS)).users:
         for count in (2, 3):
             await server.rank(request(parts, count, user_id=user))
 
 
-async def test_the_walk(served_folder: Path, parts: Parts, tmp_path: Path) -> None:
+async def test_the_walk(served_folder: Path, parts: ServedParts, tmp_path: Path) -> None:
     expert_folder(served_folder, "global", tmp_path / "new-expert", 1.01)
     walk = PAGE.partition("## What is promised")[0]
     serve, *commands = COMMAND.findall(walk)

@@ -29,6 +29,7 @@ from server.rollouts import (
     Running,
     expert_folder,
     key,
+    next_of,
     other_bundle,
     rolling_out,
     state_name,
@@ -222,7 +223,7 @@ class Operators(RuleBasedStateMachine):
             seen = await self.server.all()
         else:
             stream = self.server.rollouts.Watch(rollout_pb2.WatchRequest(), timeout=30)
-            seen = (await stream.read()).revisions  # type: ignore[union-attr]
+            seen = (await next_of(stream)).revisions
             stream.cancel()
         active = [each for each in seen.rollouts if state_name(each) == "active"]
         assert [each.revision for each in active] == [seen.active]
@@ -240,14 +241,14 @@ def bundles(served_folder: Path, tmp_path: Path) -> list[Path]:
 
 
 def test_operators(bundles: list[Path], tmp_path: Path) -> None:
-    from rankloom_server.app import load_parts
+    from server.served_parts import load_parts
 
     Operators.folders, Operators.done = bundles, set()
     Operators.experts = [
         expert_folder(bundles[0], EXPERT, tmp_path / f"e{n}", 1.2 + n) for n in range(2)
     ]
-    Operators.item = load_parts(bundles[0]).own.provider.catalogue.items[0].item_id
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    Operators.item = load_parts(bundles[0]).loaded.catalogue.items[0].item_id
+    run_state_machine_as_test(
         Operators,
         settings=settings(
             max_examples=12,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from transformers import (
     GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
@@ -30,7 +32,7 @@ CATALOGUE = Catalogue(Item(f"i{n}", f"The Film No {n}", 1990 + n, ("Drama",)) fo
 TEXTS = "What the user thought of items so far. Item: Liked: Yes No " * 3
 
 
-def small_model(kind: str, vocabulary: int) -> torch.nn.Module:
+def small_model(kind: str, vocabulary: int) -> PreTrainedModel:
     torch.manual_seed(0)
     sizes = {
         "vocab_size": vocabulary, "hidden_size": 32, "intermediate_size": 64,
@@ -61,7 +63,8 @@ def test_a_causal_lm_is_taken_from_its_folder(hub_folder: Path, tmp_path: Path) 
     write_base(tmp_path / "copy" / "base", model, tokenizer)
     copy, same_tokenizer = read_base(tmp_path / "copy")
     ids = torch.tensor([tokenizer.encode("The Film No 3").ids])
-    model.set_attn_implementation("eager")  # the check left the packed one, for passes only
+    # The check left the packed attention, which works in passes only.
+    cast("PreTrainedModel", model).set_attn_implementation("eager")
     with torch.inference_mode():
         assert torch.allclose(model(ids).logits, copy(ids).logits, atol=1e-6)
     assert same_tokenizer.get_vocab() == tokenizer.get_vocab()

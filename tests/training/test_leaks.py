@@ -48,7 +48,7 @@ def from_own_row_on(log: Interactions, rows: NDArray[np.int64]) -> NDArray[np.bo
 
 
 def same(one: History, other: History) -> bool:
-    return one.index.tolist() == other.index.tolist() and one.liked.tolist() == other.liked.tolist()
+    return np.array_equal(one.index, other.index) and np.array_equal(one.liked, other.liked)
 
 
 def table_of(features: HeldOutFeatures, view: View, rows: NDArray[np.int64]) -> FeatureTable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 from rankloom_adapters.rollout.states import (
     Ledger,
@@ -17,14 +18,18 @@ _keys = itertools.count()
 
 
 def command(
-    verb: Verb, revision: int = 0, expected: int = 0, key: str | None = None, **fields: object
+    verb: Verb,
+    revision: int = 0,
+    expected: int = 0,
+    key: str | None = None,
+    **fields: Any,  # noqa: ANN401
 ) -> RolloutCommand:
     """With a key of its own unless one is given."""
     name = f"key-{next(_keys)}" if key is None else key
-    return RolloutCommand(verb, revision, expected, name, **fields)  # type: ignore[arg-type]
+    return RolloutCommand(verb, revision, expected, name, **fields)
 
 
-def run(ledger: Ledger, verb: Verb, revision: int = 0, **fields: object) -> Ledger:
+def run(ledger: Ledger, verb: Verb, revision: int = 0, **fields: Any) -> Ledger:  # noqa: ANN401
     """After one more command by somebody who knows what is active."""
     return after(ledger, command(verb, revision, ledger.active, **fields))[0]
 

@@ -125,7 +125,7 @@ class Killer:
 
     def end(self) -> None:
         sys.settrace(None)
-        threading.settrace(None)  # type: ignore[arg-type]
+        threading.settrace(None)
         os.write(2, json.dumps(self.places).encode())
 
     def trace(self, frame: FrameType, event: str, _: Any) -> Any:  # noqa: ANN401

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rankloom_adapters.rollout.agreement import Scores
 from rankloom_adapters.rollout.evidence import Observation, Pair, Reply, compare, observe
 
 Floats = NDArray[np.float64]
@@ -176,12 +177,16 @@ def pairs(
     ]
 
 
+def scores_of(random: np.random.Generator) -> tuple[Scores, Scores]:
+    """Random logits of eight candidates, and the trees' logits of the same."""
+    scores, tree_logits = random.normal(size=(2, 8))
+    return scores, tree_logits
+
+
 def alike(num: int) -> list[Observation]:
     """Rankings of as many users, of one kind."""
     random = np.random.default_rng(num)
     return [
-        observe(
-            user, "", 0.1 + 0.01 * random.random(), *random.normal(size=(2, 8)), np.full(8, 0.5)
-        )
+        observe(user, "", 0.1 + 0.01 * random.random(), *scores_of(random), np.full(8, 0.5))
         for user in range(num)
     ]

@@ -118,7 +118,8 @@ def test_a_canary_that_turns_bad_late_goes_back() -> None:
             trial.add(arm, seen)
         if trial.is_due:
             trial.take(trial.check()())
-    assert trial.judgement.verdict is TrialVerdict.PASS
+    before = trial.judgement
+    assert before.verdict is TrialVerdict.PASS
     for seen in alike(600):
         trial.add(Arm.CANARY, observe_failure(seen.user, seen.group, 0.1))
         trial.add(Arm.BASELINE, seen)
