@@ -5,6 +5,7 @@ A block without an entry fails, and so does an entry without a block.
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator
@@ -33,6 +34,22 @@ def canary_then_traffic(house: House, words: list[str]) -> None:
     """The canary as it is written, and then rankings for each user."""
     house.run(words)
     house.rank_for_all_users()
+
+
+def shows_warmed(house: House, words: list[str]) -> None:
+    """The staged revision is loaded and gets no requests."""
+    assert "warmed" in house.run(words)
+
+
+def shows_canary(house: House, words: list[str]) -> None:
+    """The trial runs, and was not rolled back."""
+    assert "canary" in house.run(words)
+
+
+def shows_retired(house: House, words: list[str]) -> None:
+    """The first revision serves again, and the second one is gone."""
+    states = [each["state"] for each in json.loads(house.run(words))["rollouts"]]
+    assert states == ["active", "retired"]
 
 
 def script(house: House, words: list[str]) -> None:
@@ -68,10 +85,13 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("docs/data.md", "rankloom train --data PATH --out my-bundle"): (parse, run),
     ("docs/results.md", "rankloom train --data DATA --out BUNDLE --protocol p0"): (parse, parse),
     ("docs/rollout.md", "rankloom serve --bundle my-bundle --state my-state"): (parse,),
-    ("docs/rollout.md", "rankloom rollout stage new-expert --expert global"): (run, run),
-    ("docs/rollout.md", "rankloom rollout canary 2 --percent 50"): (canary_then_traffic, run),
+    ("docs/rollout.md", "rankloom rollout stage new-expert --expert global"): (run, shows_warmed),
+    ("docs/rollout.md", "rankloom rollout canary 2 --percent 50"): (
+        canary_then_traffic,
+        shows_canary,
+    ),
     ("docs/rollout.md", "rankloom rollout promote 2"): (run,),
-    ("docs/rollout.md", "rankloom rollout rollback 2 --reason a walk"): (run, run, run),
+    ("docs/rollout.md", "rankloom rollout rollback 2 --reason a walk"): (run, run, shows_retired),
     ("docs/rollout.md", "from rankloom import RolloutClient"): None,
     ("docs/rollout.md", "rankloom bundle keygen"): (run, run, run),
     ("docs/serving.md", "rankloom serve --bundle my-bundle"): (parse, parse, parse),
