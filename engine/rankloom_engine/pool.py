@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -22,7 +23,6 @@ from rankloom_adapters.bundle import Bundle
 from rankloom_adapters.expert import Expert, ExpertError
 from rankloom_adapters.expert_cache import ExpertCache
 from rankloom_adapters.norms import check_norms
-from rankloom_engine.calls import RequestOptions, Scored
 from rankloom_engine.errors import ModelError
 from rankloom_engine.expert_bank import ExpertBank, MixtureWeights
 from rankloom_engine.explain import SamplingParams, TokenChunk
@@ -38,6 +38,7 @@ from rankloom_engine.loading import (
 )
 from rankloom_engine.prompt import Prompt, PromptBuilder
 from rankloom_engine.runner import EngineLimits, EngineRunner, model_thread
+from rankloom_engine.sequence import RequestOptions, Scored, ScoreRequest
 from rankloom_engine.slots import Slots
 from rankloom_engine.weaver import Weaver
 
@@ -67,23 +68,25 @@ class EngineHandle:
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """Of the revision's experts."""
+        """Ranks of the revision's experts."""
         return tuple(self.runner.ranks[slot] for slot in self.slots)
 
     @property
     def num_waiting(self) -> int:
-        """Rankings and explanations that wait for the decoder, of all its revisions."""
+        """Waiting rankings and explanations of all revisions on the decoder."""
         return self.runner.num_waiting
 
+    def submit(
+        self, prompt: Prompt, weights: MixtureWeights, options: RequestOptions | None = None
+    ) -> AbstractContextManager[ScoreRequest]:
+        """Queues a prompt's candidates; see EngineRunner.submit."""
+        return self.runner.submit(prompt, self._over_slots(weights), options)
+
     async def score(
-        self,
-        prompt: Prompt,
-        weights: MixtureWeights,
-        options: RequestOptions | None = None,
-        beside: Callable[[], object] | None = None,
+        self, prompt: Prompt, weights: MixtureWeights, options: RequestOptions | None = None
     ) -> Scored:
-        """Margins of one request, as EngineRunner.score."""
-        return await self.runner.score(prompt, self._over_slots(weights), options, beside)
+        """Submits a request and waits for its result."""
+        return await self.runner.score(prompt, self._over_slots(weights), options)
 
     def explain(
         self,
@@ -94,7 +97,7 @@ class EngineHandle:
         sampling: SamplingParams,
         options: RequestOptions | None = None,
     ) -> AsyncGenerator[TokenChunk, None]:
-        """Words after a verdict, as EngineRunner.explain."""
+        """Tokens after a verdict; see EngineRunner.explain."""
         over = self._over_slots(weights)
         return self.runner.explain(prompt, over, liked=liked, sampling=sampling, options=options)
 

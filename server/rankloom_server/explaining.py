@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 
-from rankloom_engine.calls import RequestOptions
 from rankloom_engine.errors import EngineFailedError
 from rankloom_engine.explain import StopReason
+from rankloom_engine.sequence import RequestOptions
 from rankloom_features.provider import UserFeatures
 from rankloom_server import logs
 from rankloom_server.answers import Explanation, Verdict

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from rankloom_adapters.router import Mixture
 from rankloom_engine import expert_bank
-from rankloom_engine.calls import RequestOptions, Scored
 from rankloom_engine.errors import EngineFailedError, NonFiniteError
 from rankloom_engine.pool import EngineHandle
 from rankloom_engine.prompt import Past, Prompt, PromptCandidate, PromptEvent
 from rankloom_engine.runner import EngineRunner
+from rankloom_engine.sequence import RequestOptions, Scored
 from rankloom_engine.weaver import Scores, Weaver
 from rankloom_features.catalogue import Catalogue
 from rankloom_features.provider import HistoryVersion, UserFeatures
@@ -248,9 +248,10 @@ async def score_prepared(
     Raises WorkExpiredError, EngineFailedError or EngineClosedError.
     """
     options = options_of(query, deadline)
-    scored = await served.runner.score(
-        prepared.prompt, prepared.weights, options, prepared.work_out
-    )
+    with served.runner.submit(prepared.prompt, prepared.weights, options) as request:
+        if await request.started():
+            prepared.work_out()
+        scored = await request.result()
     return scored, _finish(served.weaver, scored, prepared)
 
 

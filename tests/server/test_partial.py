@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from rankloom_engine.loading import Engine
-from rankloom_engine.model import Answer, Ask, Decoder
+from rankloom_engine.model import Decoder, ForwardInput, ForwardOutput
 from rankloom_features.provider import UserQuery
 from rankloom_proto.v1.ranking_pb2 import RankOptions, RankResponse
 from rankloom_server.app import Parts
 from rankloom_server.parse import RankQuery
-from rankloom_server.scoring import terms_of
+from rankloom_server.scoring import options_of
 from server.rankings import item_ids, known_user, rank, ranking_channel, request
 from server.servers import failure_of
 
@@ -36,9 +36,9 @@ class SlowDecoder:
     def warm_up_steps(self, max_tokens: int) -> Iterator[Callable[[], object]]:
         return self._decoder.warm_up_steps(max_tokens)
 
-    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
+    def forward(self, inputs: Sequence[ForwardInput]) -> list[ForwardOutput]:
         time.sleep(self.pause_s)
-        return self._decoder.answer(asks)
+        return self._decoder.forward(inputs)
 
 
 @asynccontextmanager
@@ -115,7 +115,7 @@ def test_a_partial_answer_has_a_part_of_the_time_to_arrive() -> None:
     now = time.monotonic()
     partial = RankQuery("", UserQuery("user", None, ()), allow_partial=True)
     for left_s, reserve_s in ((10.0, 1.0), (0.1, 0.02)):
-        terms = terms_of(partial, now + left_s)
-        assert now + left_s - terms.deadline == pytest.approx(reserve_s, rel=0.05)
-        whole = terms_of(replace(partial, allow_partial=False), now + left_s)
+        options = options_of(partial, now + left_s)
+        assert now + left_s - options.deadline == pytest.approx(reserve_s, rel=0.05)
+        whole = options_of(replace(partial, allow_partial=False), now + left_s)
         assert whole.deadline == now + left_s

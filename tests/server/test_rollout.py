@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 
 from rankloom_adapters.expert import WEIGHTS_FILE
-from rankloom_engine.model import Answer, Decoder
+from rankloom_engine.model import Decoder, ForwardOutput
 from rankloom_proto.v1 import rollout_pb2
 from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceStub
 from rankloom_server.app import Parts
@@ -201,8 +201,8 @@ async def test_a_canary_that_ranks_otherwise_is_rolled_back(
         assert (await server.rank(request(parts))).revision.number == 1
 
 
-def slow(answer: Callable[..., Answer], seconds: float) -> Callable[..., Answer]:
-    def answered(*arguments: Any, **options: Any) -> Answer:  # noqa: ANN401
+def slow(answer: Callable[..., ForwardOutput], seconds: float) -> Callable[..., ForwardOutput]:
+    def answered(*arguments: Any, **options: Any) -> ForwardOutput:  # noqa: ANN401
         time.sleep(seconds)
         return answer(*arguments, **options)
 
@@ -222,7 +222,7 @@ async def test_a_canary_whose_answers_come_too_late_is_rolled_back(
         seen = (await server.get(2)).judgement.num_trial
         theirs = [u for u, a in zip(users, answers, strict=True) if a.revision.number == 2]
         with monkeypatch.context() as slowed:
-            slowed.setattr(Decoder, "answer", slow(Decoder.answer, 0.15))
+            slowed.setattr(Decoder, "forward", slow(Decoder.forward, 0.15))
             for user in theirs:
                 late = stub.Rank(request(parts, 2, user_id=user), timeout=0.1)
                 assert (await failure_of(late)).code is grpc.StatusCode.DEADLINE_EXCEEDED
