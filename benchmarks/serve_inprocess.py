@@ -152,7 +152,7 @@ def _served(settings: Settings, parts: Parts) -> Served:
 def _runner(settings: Settings, parts: Parts) -> EngineRunner:
     limits = EngineLimits(
         max_batch_tokens=settings.max_batch_tokens,
-        max_piece_tokens=settings.max_batch_tokens // 2,
+        max_chunk_tokens=settings.max_batch_tokens // 2,
         prefix_cache_bytes=settings.prefix_cache_mib << 20,
     )
     return EngineRunner(parts.engine.decoder, limits)

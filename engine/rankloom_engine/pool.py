@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,7 +23,6 @@ from rankloom_adapters.bundled_expert import BundledExpert
 from rankloom_adapters.expert import Expert, ExpertError
 from rankloom_adapters.expert_cache import ExpertCache
 from rankloom_adapters.norms import check_norms
-from rankloom_engine.calls import RequestOptions, Scored
 from rankloom_engine.errors import ModelError
 from rankloom_engine.expert_bank import ExpertBank, MixtureWeights
 from rankloom_engine.explain import SamplingParams, TokenChunk
@@ -31,6 +31,7 @@ from rankloom_engine.model import Decoder
 from rankloom_engine.parts import EngineParts
 from rankloom_engine.prompt import Prompt
 from rankloom_engine.runner import EngineLimits, EngineRunner, model_thread
+from rankloom_engine.sequence import RequestOptions, ScoreRequest
 from rankloom_engine.slots import Slots
 
 
@@ -79,15 +80,11 @@ class EngineHandle:
         """Requests of all revisions that wait for the decoder."""
         return self.runner.num_waiting
 
-    async def score(
-        self,
-        prompt: Prompt,
-        weights: MixtureWeights,
-        terms: RequestOptions | None = None,
-        beside: Callable[[], object] | None = None,
-    ) -> Scored:
-        """Margins of one request, as EngineRunner.score."""
-        return await self.runner.score(prompt, self._over_slots(weights), terms, beside)
+    def submit(
+        self, prompt: Prompt, weights: MixtureWeights, options: RequestOptions | None = None
+    ) -> AbstractContextManager[ScoreRequest]:
+        """Queues a prompt's candidates; see EngineRunner.submit."""
+        return self.runner.submit(prompt, self._over_slots(weights), options)
 
     def explain(
         self,
@@ -95,12 +92,12 @@ class EngineHandle:
         weights: MixtureWeights,
         *,
         liked: bool,
-        wording: SamplingParams,
-        terms: RequestOptions | None = None,
+        sampling: SamplingParams,
+        options: RequestOptions | None = None,
     ) -> AsyncGenerator[TokenChunk, None]:
-        """Tokens after a verdict, as EngineRunner.explain."""
+        """Tokens after a verdict; see EngineRunner.explain."""
         over = self._over_slots(weights)
-        return self.runner.explain(prompt, over, liked=liked, sampling=wording, options=terms)
+        return self.runner.explain(prompt, over, liked=liked, sampling=sampling, options=options)
 
     def _over_slots(self, weights: MixtureWeights) -> MixtureWeights:
         values = np.zeros(self.num_slots, dtype=np.float32)

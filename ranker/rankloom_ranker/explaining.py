@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from rankloom_engine.calls import RequestOptions
 from rankloom_engine.explain import Detokenizer, StopReason
 from rankloom_engine.pool import EngineHandle
+from rankloom_engine.sequence import RequestOptions
 from rankloom_features.provider import UserFeatures
 from rankloom_ranker.answers import Explanation, Verdict
 from rankloom_ranker.fallback import FallbackReason, fallback_after
@@ -61,8 +61,8 @@ class ExplanationWriter:
             job.prompt,
             job.weights,
             liked=verdict.liked,
-            wording=self._query.sampling,
-            terms=RequestOptions(self._deadline - EXPLAIN_RESERVE_S, query.caller),
+            sampling=self._query.sampling,
+            options=RequestOptions(self._deadline - EXPLAIN_RESERVE_S, query.caller),
         )
         async with aclosing(chunks):
             async for chunk in chunks:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rankloom_engine.calls import RequestOptions
 from rankloom_engine.errors import EngineFailedError
 from rankloom_engine.pool import EngineHandle
+from rankloom_engine.sequence import RequestOptions
 from rankloom_features.provider import UserFeatures
 from rankloom_ranker.answers import RankedItem, Ranking, Routing, Scores, ScoringRecord, Timing
 from rankloom_ranker.errors import FallbackRefusedError
@@ -94,8 +94,10 @@ async def score(
 
     Raises WorkExpiredError, EngineFailedError or EngineClosedError.
     """
-    options = options_of(query, deadline)
-    scored = await engine.score(job.prompt, job.weights, options, job.precompute)
+    with engine.submit(job.prompt, job.weights, options_of(query, deadline)) as request:
+        if await request.started():
+            job.precompute()  # the model thread is busy, and the event loop is free
+        scored = await request.result()
     scores = ranker.finish(job, scored.margins)
     return ScoredJob(scores, scored.queue_s, scored.model_s, scored.reused)
 

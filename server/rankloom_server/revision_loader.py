@@ -140,7 +140,7 @@ class RevisionLoader:
 def _limits(settings: Settings) -> EngineLimits:
     return EngineLimits(
         max_batch_tokens=settings.max_batch_tokens,
-        max_piece_tokens=settings.max_batch_tokens // 2,
+        max_chunk_tokens=settings.max_batch_tokens // 2,
         prefix_cache_bytes=settings.prefix_cache_mib << 20,
     )
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from rankloom_adapters.bundle import MANIFEST
 
@@ -17,9 +19,11 @@ OLD_FILES = {
 OLD_METADATA = {"epoch": "0a1b", "protocol": "p1"}
 
 
-def write_old(folder: Path, version: int = 2, **more: bytes) -> Path:
+def write_old(
+    folder: Path, version: int = 2, more: Mapping[str, bytes] = MappingProxyType({})
+) -> Path:
     """A sealed bundle of an older format; ``more``: other parts by name."""
-    files = OLD_FILES | more
+    files = OLD_FILES | dict(more)
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)

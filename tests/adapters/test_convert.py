@@ -110,7 +110,7 @@ def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_part_of_either_name_is_refused(tmp_path: Path) -> None:
-    write_old(tmp_path / "old", **{ROUTER: b"{}"})
+    write_old(tmp_path / "old", 2, {ROUTER: b"{}"})
     with pytest.raises(BundleError, match=r"lists both gate\.json and router\.json"):
         convert(tmp_path / "old", tmp_path / "new")
     assert not (tmp_path / "new").exists()

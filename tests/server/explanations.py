@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import grpc
 import numpy as np
 
-from rankloom_engine.model import Answer, Ask, Decoder, More, Next
+from rankloom_engine.model import DecodeInput, DecodeOutput, Decoder, ForwardInput, ForwardOutput
 from rankloom_proto.v1.ranking_pb2 import (
     ExplainOptions,
     ExplainRequest,
@@ -68,7 +68,7 @@ async def explain(
 class StubbornDecoder:
     """The bundle's decoder, but it never ends a text by itself.
 
-    ``before_read`` is called on the model thread before each step of words; ``num_read``
+    ``before_decode`` is called on the model thread before each step of words; ``num_decoded``
     counts the steps.
     """
 
@@ -77,21 +77,23 @@ class StubbornDecoder:
         self._decoder, self._stops = decoder, list(parts.loaded.prompts.structural)
         self.bank, self.digest = decoder.bank, decoder.digest
         self.yes, self.no = decoder.yes, decoder.no
-        self.before_read: Callable[[], object] = lambda: None
-        self.num_read = 0
+        self.before_decode: Callable[[], object] = lambda: None
+        self.num_decoded = 0
 
     def warm_up_steps(self, max_tokens: int) -> Iterator[Callable[[], object]]:
         return self._decoder.warm_up_steps(max_tokens)
 
-    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        return self._decoder.answer(asks)
+    def forward(self, inputs: Sequence[ForwardInput]) -> list[ForwardOutput]:
+        return self._decoder.forward(inputs)
 
-    def read(self, texts: Sequence[More]) -> list[Next]:
-        self.before_read()
-        self.num_read += 1
-        return [replace(found, logits=self._going_on(found)) for found in self._decoder.read(texts)]
+    def decode(self, inputs: Sequence[DecodeInput]) -> list[DecodeOutput]:
+        self.before_decode()
+        self.num_decoded += 1
+        return [
+            replace(found, logits=self._going_on(found)) for found in self._decoder.decode(inputs)
+        ]
 
-    def _going_on(self, found: Next) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    def _going_on(self, found: DecodeOutput) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         logits = found.logits.copy()
         logits[self._stops] = -1e9
         return logits

@@ -183,12 +183,12 @@ async def test_nothing_is_explained_without_features(parts: ServedParts) -> None
 async def test_nothing_is_explained_where_scoring_fails(parts: ServedParts) -> None:
     broken, decoder = stubborn(parts)
     async with ranking_channel(broken) as channel:
-        answer = decoder.answer
-        decoder.answer = lambda asks: [  # type: ignore[method-assign]
-            replace(each, margins=each.margins * np.nan) for each in answer(asks)
+        forward = decoder.forward
+        decoder.forward = lambda inputs: [  # type: ignore[method-assign]
+            replace(each, margins=each.margins * np.nan) for each in forward(inputs)
         ]
         await assert_refused(channel, parts, "ENGINE_FAILED")
-    assert decoder.num_read == 0
+    assert decoder.num_decoded == 0
 
 
 async def test_a_failure_between_words_is_a_status(
@@ -197,17 +197,17 @@ async def test_a_failure_between_words_is_a_status(
     broken, decoder = stubborn(parts)
 
     def fail_at_the_third_step() -> None:
-        if decoder.num_read == 2:
+        if decoder.num_decoded == 2:
             raise MemoryError(SYNTHETIC)
 
-    decoder.before_read = fail_at_the_third_step
+    decoder.before_decode = fail_at_the_third_step
     async with ranking_channel(broken) as channel:
         stream = aiter(call(channel, request(parts)))
         assert (await anext(stream)).chunk.text
         failure = await failure_of(read_on(stream))
         assert (failure.code, failure.reason) == (Code.FAILED_PRECONDITION, "FALLBACK_REFUSED")
         assert failure.metadata == {"fallback_reason": "ENGINE_FAILED"}
-        decoder.before_read = lambda: None
+        decoder.before_decode = lambda: None
         assert (await explain(channel, request(parts))).text
     captured = capsys.readouterr()
     assert '"event": "engine_failed"' in captured.err
@@ -221,7 +221,7 @@ async def read_on(stream: AsyncIterator[object]) -> list[object]:
 
 async def test_a_text_in_the_making_holds_its_place(parts: ServedParts) -> None:
     held, decoder = stubborn(parts)
-    decoder.before_read = hold = Hold(2)
+    decoder.before_decode = hold = Hold(2)
     async with ranking_channel(held, max_in_flight=1) as channel:
         stream = aiter(call(channel, request(parts)))
         await anext(stream)
@@ -235,7 +235,7 @@ async def test_a_text_in_the_making_holds_its_place(parts: ServedParts) -> None:
 
 async def test_draining_lets_a_text_end_and_begins_none(parts: ServedParts) -> None:
     held, decoder = stubborn(parts)
-    decoder.before_read = hold = Hold(2)
+    decoder.before_decode = hold = Hold(2)
     async with (
         ranking_server(held) as server,
         opened(server) as target,
@@ -257,7 +257,7 @@ async def test_a_caller_that_leaves_stops_the_words(
     parts: ServedParts, capsys: pytest.CaptureFixture[str]
 ) -> None:
     held, decoder = stubborn(parts)
-    decoder.before_read = hold = Hold(2)
+    decoder.before_decode = hold = Hold(2)
     async with ranking_channel(held, max_in_flight=1) as channel:
         left = call(channel, with_options(parts, max_tokens=256))
         await anext(aiter(left))
@@ -267,7 +267,7 @@ async def test_a_caller_that_leaves_stops_the_words(
         hold.open.set()
         assert line["code"] == "CANCELLED"
         assert (await explain(channel, with_options(parts, max_tokens=5))).text
-    assert decoder.num_read <= 3 + 5
+    assert decoder.num_decoded <= 3 + 5
 
 
 async def call_line(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:

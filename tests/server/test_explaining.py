@@ -162,7 +162,7 @@ async def test_users_at_the_same_time_get_their_own_words(
 
 async def test_the_words_end_in_time_for_the_verdict(parts: ServedParts) -> None:
     slow, decoder = stubborn(parts)
-    decoder.before_read = lambda: time.sleep(0.15)
+    decoder.before_decode = lambda: time.sleep(0.15)
     async with ranking_channel(slow, default_deadline_s=2.4) as channel:
         for timeout_s in (2.4, None):
             message = with_options(parts, max_tokens=256)

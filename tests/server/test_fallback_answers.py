@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from feature_service.boosters import booster
 from rankloom_adapters import bundle
-from rankloom_engine.model import Answer, Ask, Decoder
+from rankloom_engine.model import Decoder, ForwardInput, ForwardOutput
 from rankloom_features.provider import UserQuery
 from rankloom_features.ranker import TreeRanker
 from rankloom_features.tree_export import export_trees
@@ -62,22 +62,22 @@ class FailingDecoder:
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
         self.bank, self.digest = decoder.bank, decoder.digest
-        self.failure: Callable[[Answer], Answer] | None = None
+        self.failure: Callable[[ForwardOutput], ForwardOutput] | None = None
 
     def warm_up_steps(self, max_tokens: int) -> Iterator[Callable[[], object]]:
         return self._decoder.warm_up_steps(max_tokens)
 
-    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        answers = self._decoder.answer(asks)
+    def forward(self, inputs: Sequence[ForwardInput]) -> list[ForwardOutput]:
+        answers = self._decoder.forward(inputs)
         return [self.failure(each) for each in answers] if self.failure else answers
 
 
-def out_of_memory(_: Answer) -> Answer:
+def out_of_memory(_: ForwardOutput) -> ForwardOutput:
     raise MemoryError(SYNTHETIC)
 
 
-def not_a_number(answer: Answer) -> Answer:
-    return Answer(answer.margins * np.nan, answer.prefix)
+def not_a_number(answer: ForwardOutput) -> ForwardOutput:
+    return ForwardOutput(answer.margins * np.nan, answer.prefix)
 
 
 def told(answer: RankResponse) -> tuple[str, str]:
@@ -101,7 +101,7 @@ async def assert_refused_by_reason(
 
 @pytest.mark.parametrize("failure", [out_of_memory, not_a_number])
 async def test_the_trees_answer_where_the_engine_fails(
-    failure: Callable[[Answer], Answer],
+    failure: Callable[[ForwardOutput], ForwardOutput],
     parts: ServedParts,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 import pytest
 
-from rankloom_engine.model import Answer, Ask, Decoder
+from rankloom_engine.model import Decoder, ForwardInput, ForwardOutput
 from rankloom_features.provider import UserQuery
 from rankloom_proto.v1.ranking_pb2 import RankOptions, RankResponse
 from rankloom_ranker.query import RankQuery
@@ -35,9 +35,9 @@ class SlowDecoder:
     def warm_up_steps(self, max_tokens: int) -> Iterator[Callable[[], object]]:
         return self._decoder.warm_up_steps(max_tokens)
 
-    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
+    def forward(self, inputs: Sequence[ForwardInput]) -> list[ForwardOutput]:
         time.sleep(self.pause_s)
-        return self._decoder.answer(asks)
+        return self._decoder.forward(inputs)
 
 
 @asynccontextmanager
@@ -115,7 +115,7 @@ def test_a_partial_answer_has_a_part_of_the_time_to_arrive() -> None:
     now = time.monotonic()
     partial = RankQuery("", UserQuery("user", None, ()), allow_partial=True)
     for left_s, reserve_s in ((10.0, 1.0), (0.1, 0.02)):
-        terms = options_of(partial, now + left_s)
-        assert now + left_s - terms.deadline == pytest.approx(reserve_s, rel=0.05)
+        options = options_of(partial, now + left_s)
+        assert now + left_s - options.deadline == pytest.approx(reserve_s, rel=0.05)
         whole = options_of(replace(partial, allow_partial=False), now + left_s)
         assert whole.deadline == now + left_s

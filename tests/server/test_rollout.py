@@ -225,7 +225,7 @@ async def test_a_canary_whose_answers_come_too_late_is_rolled_back(
         seen = (await server.get(2)).judgement.num_trial
         theirs = [u for u, a in zip(users, answers, strict=True) if a.revision.number == 2]
         with monkeypatch.context() as slowed:
-            slowed.setattr(Decoder, "answer", slow(Decoder.answer, 0.15))
+            slowed.setattr(Decoder, "forward", slow(Decoder.forward, 0.15))
             for user in theirs:
                 late = stub.Rank(request(parts, 2, user_id=user), timeout=0.1)
                 assert (await failure_of(late)).code is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from rankloom_adapters.bundle import Bundle
 from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_engine.loading import load_decoder
+from rankloom_engine.offline import score_all
 from rankloom_engine.prompt import Prompt
-from rankloom_engine.scheduler import FairQueue
-from rankloom_engine.work import Work
 from rankloom_features.catalogue import Item
 from rankloom_features.events import Event
 from rankloom_features.provider import UserFeatures, UserQuery
@@ -111,27 +110,16 @@ class BundleScorer:
 
         A request that has the same weights in several sets goes through the model once.
         """
-        work = {
-            (request, row.tobytes()): Work(prepared[request].prompt, MixtureWeights(row))
+        distinct = {
+            (request, row.tobytes()): (prepared[request].prompt, MixtureWeights(row))
             for rows in weights.values()
             for request, row in enumerate(rows)
         }
-        self._run(list(work.values()), on_step)
+        scored = score_all(self.decoder, list(distinct.values()), MAX_BATCH_TOKENS, on_step)
+        margins = dict(zip(distinct, scored, strict=True))
         return {
             name: np.concatenate(
-                [work[request, row.tobytes()].margins for request, row in enumerate(rows)]
+                [margins[request, row.tobytes()] for request, row in enumerate(rows)]
             )
             for name, rows in weights.items()
         }
-
-    def _run(self, work: Sequence[Work], on_step: Step) -> None:
-        """Sends everything through the model, in micro-batches as a server makes them."""
-        queue = FairQueue(MAX_BATCH_TOKENS, MAX_BATCH_TOKENS)
-        for key, one in enumerate(work):
-            queue.add(one.job(key))
-        while len(queue):
-            pieces = queue.take(0.0).pieces
-            asks = [work[piece.key].ask(piece, keep_prefix=False) for piece in pieces]
-            for piece, answer in zip(pieces, self.decoder.answer(asks), strict=True):
-                work[piece.key].take(piece, answer)
-            on_step(len(work) - len(queue), len(work))
