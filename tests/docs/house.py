@@ -19,6 +19,7 @@ from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
+from adapters.old_bundle import write_old
 from docs.blocks import ROOT, Block
 from rankloom import Client
 from rankloom_training.serving import serving_rollouts
@@ -86,6 +87,7 @@ def build(folder: Path, bundle: Path, data: Path) -> House:
     shutil.copytree(bundle, folder / "my-bundle")
     shutil.copytree(data, folder / "PATH")
     shutil.copytree(bundle / "experts" / "global", folder / "new-expert")
+    write_old(folder / "old-bundle")
     return House(folder)
 
 

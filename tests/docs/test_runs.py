@@ -95,6 +95,7 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("docs/rollout.md", "from rankloom import RolloutClient"): None,
     ("docs/rollout.md", "rankloom bundle keygen"): (run, run, run),
     ("docs/serving.md", "rankloom serve --bundle my-bundle"): (parse, parse, parse),
+    ("docs/serving.md", "rankloom bundle convert"): (run,),
     ("docs/serving.md", "from rankloom import Client"): None,
     ("docs/serving.md", "from rankloom import Client, ExplainOptions"): None,
 }
