@@ -265,7 +265,7 @@ def test_a_slot_takes_no_expert_of_a_higher_rank() -> None:
     decoder, experts = tiny_decoder([4, 4])
     assert decoder.bank is not None
     wide = random_expert("wide", tiny_model(), 5, 1)
-    with pytest.raises(ExpertError, match="wide: rank 5, the slots hold 4"):
+    with pytest.raises(ExpertError, match="wide: rank 5 does not fit into slots of rank 4"):
         decoder.bank.load(0, wide)
     assert decoder.bank.digests == [expert.digest for expert in experts]
 
