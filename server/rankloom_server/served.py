@@ -15,7 +15,7 @@ from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle, BundleError, open_bundle
 from rankloom_adapters.expert_cache import ExpertCache
 from rankloom_adapters.rate_limit import RateLimiter
-from rankloom_adapters.rollout.manager import NoRoomError, NotServableError
+from rankloom_adapters.rollout.loaded import NoRoomError, NotServableError
 from rankloom_engine.errors import NoFreeSlotError
 from rankloom_engine.loading import Engine, Hardware, load_engine
 from rankloom_engine.pool import EngineHandle, EnginePool
