@@ -24,8 +24,8 @@ from rankloom import (
     RolloutClient,
     UnavailableError,
 )
-from rankloom.policy import MAX_ATTEMPTS
-from rankloom.uploads import CHUNK_BYTES
+from rankloom._policy import MAX_ATTEMPTS
+from rankloom._uploads import CHUNK_BYTES
 from rankloom_proto.v1 import rollout_pb2 as wire
 
 Code = grpc.StatusCode
@@ -192,8 +192,8 @@ def test_a_bundle_is_sent_in_pieces(
     ("manifest", "said"),
     [
         (None, "manifest.json: No such file"),
-        (b"[]", "manifest.json: no manifest"),
-        (b"\xff", "manifest.json: no manifest"),
+        (b"[]", "manifest.json: not the manifest"),
+        (b"\xff", "manifest.json: not the manifest"),
         (b'{"files": ["a"]}', "manifest.json: lists"),
         (b'{"files": {"../secret": {}}}', "manifest.json: lists"),
         (b'{"files": {"/etc/passwd": {}}}', "manifest.json: lists"),
@@ -251,7 +251,7 @@ def test_closing_ends_an_upload(
         client.close()
         yield b""
 
-    monkeypatch.setattr("rankloom.uploads._pieces", closing)
+    monkeypatch.setattr("rankloom._uploads._pieces", closing)
     with pytest.raises(CallCancelledError):
         client.upload(bundle(tmp_path, {}), expected=4)
     with pytest.raises(ClientClosedError):

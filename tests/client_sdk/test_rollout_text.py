@@ -25,12 +25,12 @@ from rankloom import (
     Rollout,
     RolloutState,
 )
-from rankloom.cli import main
+from rankloom._cli.hints import hint_of
+from rankloom._cli.live_view import show
+from rankloom._cli.main import main
+from rankloom._cli.rollout_rendering import as_json, revisions_as_text, rollout_as_text
+from rankloom._rollout_responses import parse_rollout
 from rankloom.errors import ErrorDetails
-from rankloom.hints import hint_of
-from rankloom.live_view import show
-from rankloom.rollout_rendering import as_json, revisions_as_text, rollout_as_text
-from rankloom.rollout_wire import parse_rollout
 from rankloom_proto.v1 import rollout_pb2 as wire
 
 PASSED, BREACHED, NO_DATA = GateOutcome.PASSED, GateOutcome.BREACHED, GateOutcome.NO_DATA

@@ -21,7 +21,7 @@ from rankloom import (
     RolloutClient,
     RolloutState,
 )
-from rankloom.uploads import CHUNK_BYTES
+from rankloom._uploads import CHUNK_BYTES
 from rankloom_adapters.bundle import open_bundle, seal
 from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceStub
 from rankloom_server.app import Parts
@@ -217,7 +217,7 @@ async def test_a_file_that_cannot_be_read_ends_the_upload(
             raise OSError(5, "Input/output error", str(path))
         return [path.read_bytes()]
 
-    monkeypatch.setattr("rankloom.uploads._pieces", fail)
+    monkeypatch.setattr("rankloom._uploads._pieces", fail)
     said = await server.rollout("stage", "--upload", other)
     message = f"rankloom: InvalidRequestError: folder: {largest}: Input/output error\n"
     assert (said.code, said.out, said.err) == (2, "", message)
