@@ -90,7 +90,7 @@ async def test_the_list_is_a_table(
     memory = r"memory: experts \d+\.\d MiB, process \d+\.\d MiB; at \d\d:\d\d:\d\d UTC"
     assert re.fullmatch(memory, lines[4])
     found = await server.rollout("get", 2)
-    assert "state       canary of 25 % of the users\n" in found.out
+    assert "state      canary of 25 % of the users\n" in found.out
     assert "judgement   no_data: nothing has been seen yet\n" in found.out
 
 
