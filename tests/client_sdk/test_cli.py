@@ -179,7 +179,7 @@ def event(**changes: object) -> str:
 
 # Option, content of its file, and the place that the message must name.
 BAD_FILES: dict[str, tuple[str, str, str]] = {
-    "no-json": ("--history", "[{", "input.json: no JSON at line 1, column 3"),
+    "no-json": ("--history", "[{", "input.json: not JSON at line 1, column 3"),
     "no-list": ("--history", '{"item_id": "a"}', "input.json: "),
     "no-object": ("--history", f'["{SECRET}"]', "input.json[0]: "),
     "missing-key": ("--history", f'[{{"item_id": "{SECRET}"}}]', "input.json[0]: "),

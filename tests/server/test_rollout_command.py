@@ -91,7 +91,7 @@ async def test_the_list_is_a_table(
     assert re.fullmatch(memory, lines[4])
     found = await server.rollout("get", 2)
     assert "state      canary of 25 % of the users\n" in found.out
-    assert "judgement   no_data: nothing has been seen yet\n" in found.out
+    assert "judgement  no_data: nothing has been seen yet\n" in found.out
 
 
 async def rank_users(server: Operated, parts: Parts, num: int) -> None:
@@ -136,7 +136,7 @@ async def test_a_bundle_that_cannot_be_served_is_quarantined(server: Operated, o
     seal(other, {})
     said = await server.rollout("stage", other)
     assert (said.code, said.out) == (1, "")
-    assert said.err == "rankloom: revision 2 is quarantined: gate: unreadable\n"
+    assert said.err == "rankloom: revision 2 is quarantined: router: unreadable\n"
     again = await server.rollout("stage", other, "--json")
     assert (again.code, again.json["state"]) == (1, "quarantined")
     listed = await server.rollout("list")

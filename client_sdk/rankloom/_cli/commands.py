@@ -1,7 +1,7 @@
-"""What a subcommand of `rankloom` is.
+"""The interface of a subcommand of `rankloom`.
 
-A package adds one by an entry point of the group "rankloom.commands" that names an object of this
-shape; it need not import this module.
+A package adds a subcommand with an entry point of the group "rankloom.commands" that names such
+an object; it need not import this module.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Protocol
 
 
 class CliCommand(Protocol):
-    """A subcommand. Its module is imported only when it is the one chosen."""
+    """A subcommand. Its module is imported only if the user chooses it."""
 
     @property
     def name(self) -> str:
-        """The word after `rankloom`; the same as the entry point's name."""
+        """The word after `rankloom`, and the entry point's name."""
         ...
 
     @property
@@ -24,12 +24,12 @@ class CliCommand(Protocol):
         ...
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
-        """Add the command's arguments; called once, before anything is parsed."""
+        """Add the command's arguments; called once, before they are parsed."""
         ...
 
     def run(self, args: argparse.Namespace) -> int:
         """Do the work and return the exit code.
 
-        A `RankloomError` and a Ctrl-C may leave it: the caller knows what to print.
+        It may raise `RankloomError` and `KeyboardInterrupt`; the caller prints them.
         """
         ...

@@ -1,4 +1,4 @@
-"""`rankloom explain`: why one item, in words, from the shell."""
+"""`rankloom explain`: a text about one item, from the shell."""
 
 from __future__ import annotations
 
@@ -12,25 +12,37 @@ from rankloom._results import ExplainOptions
 
 
 class ExplainCommand:
-    """Prints a text about one item while it is written, and then its verdict."""
+    """Prints a text while it is written, and then the verdict."""
 
     name = "explain"
-    help = "tell in words why a user will like an item or not, on a running server"
+    help = "explain why a user will like an item or not"
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
-        """Add the arguments."""
         add_connection(parser)
         add_user(parser)
-        parser.add_argument("--item", metavar="ID", required=True, help="an item of the catalogue")
-        parser.add_argument("--max-tokens", metavar="N", type=int, help="the most tokens of text")
         parser.add_argument(
-            "--temperature", metavar="T", type=float, help="0 (default): the likeliest words"
+            "--item", metavar="ID", required=True, help="id of an item in the server's catalogue"
         )
-        parser.add_argument("--seed", metavar="N", type=int, help="what words are drawn by")
-        parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+        parser.add_argument(
+            "--max-tokens", metavar="N", type=int, help="maximum length of the text"
+        )
+        parser.add_argument(
+            "--temperature",
+            metavar="T",
+            type=float,
+            help="0 (default) takes the likeliest words, more draws freely",
+        )
+        parser.add_argument(
+            "--seed",
+            metavar="N",
+            type=int,
+            help="seed of the draw; the same seed gives the same text",
+        )
+        parser.add_argument(
+            "--json", action="store_true", help="print one JSON object instead of the text"
+        )
 
     def run(self, args: argparse.Namespace) -> int:
-        """Ask the server and print what it answers."""
         options = ExplainOptions(
             max_tokens=args.max_tokens, temperature=args.temperature, seed=args.seed
         )
@@ -48,7 +60,7 @@ class ExplainCommand:
 
 
 def _print_words(stream: ExplanationStream) -> None:
-    """Print each piece at once, and end the line also where the stream breaks off."""
+    """Print each piece at once, and end the line even if the stream breaks off."""
     end = ""
     try:
         for text in stream:

@@ -1,4 +1,4 @@
-"""What `rankloom rollout watch` shows while a server goes on: a screen, blocks, or lines."""
+"""The output of `rankloom rollout watch`: a screen, blocks of text, or lines of JSON."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Final
 from rankloom._cli.rollout_rendering import as_json, revisions_as_text
 from rankloom._rollouts import RevisionList
 
-# ANSI. The other screen, so that what was there before comes back as it was; lines that are
-# too long are cut by the terminal, which knows its own width.
+# ANSI. The alternate screen, so that the former content comes back at the end. The terminal cuts
+# lines that are too long, since it knows its own width.
 _OPEN: Final = "\x1b[?1049h\x1b[?25l\x1b[?7l"
 _CLOSE: Final = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 _HOME, _END_LINE, _END_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
 def show(changes: Iterable[RevisionList], *, json: bool) -> None:
-    """Print each as it comes: in place on a terminal, elsewhere one after the other."""
+    """Print each list as it arrives: in place on a terminal, else one after the other."""
     with _reader_may_leave():
         if json:
             for each in changes:
@@ -54,9 +54,9 @@ def _write(text: str) -> None:
 
 @contextmanager
 def _reader_may_leave() -> Iterator[None]:
-    """End quietly where what reads the output has seen enough, as `head` does."""
+    """End quietly if the reader of the output stops, as `head` does."""
     try:
         yield
     except BrokenPipeError:
-        # Python writes what is left at its end, and would complain again.
+        # At its end Python flushes stdout, and would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

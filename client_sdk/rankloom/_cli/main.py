@@ -1,9 +1,9 @@
 """The command `rankloom`: `rank`, `explain` and `rollout` from here, others from their packages.
 
 The other commands are entry points. They are listed without being imported, since the base
-install lacks what they need; the chosen one is imported before its arguments are parsed.
+install lacks what they need; only the chosen one is imported, before its arguments are parsed.
 
-Exit codes: 0 done; 1 the server answered with an error, or not at all, or a bundle was refused;
+Exit codes: 0 success; 1 the server answered with an error or not at all, or refused a bundle;
 2 wrong usage, or a package is missing; 130 interrupted.
 """
 
@@ -30,7 +30,7 @@ _OWN: Final[dict[str, CliCommand]] = {
     command.name: command for command in (RankCommand(), ExplainCommand(), RolloutCliCommand())
 }
 
-# Known beforehand, so that listing the commands imports none of them.
+# Written down here, so that listing the commands imports none of them.
 _HELP: Final = {
     **{name: command.help for name, command in _OWN.items()},
     "serve": "run a server",
@@ -49,7 +49,7 @@ _EXTRAS: Final = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code; usage errors exit by SystemExit."""
+    """Run the command line and return its exit code; wrong usage raises SystemExit."""
     arguments = sys.argv[1:] if argv is None else argv
     # The options before the command take no value, so the first plain word is the command.
     chosen = next((word for word in arguments if not word.startswith("-")), "")
@@ -68,7 +68,7 @@ def _run(arguments: Sequence[str], chosen: str) -> int:
     plugins = {point.name: point for point in entry_points(group="rankloom.commands")}
     parser = argparse.ArgumentParser(
         prog="rankloom",
-        description="Rank a user's candidate items with experts woven for that user.",
+        description="Rank a user's candidate items with a mixture of experts for that user.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"rankloom {__version__}")
@@ -82,24 +82,24 @@ def _run(arguments: Sequence[str], chosen: str) -> int:
             subparser.set_defaults(run=command.run)
     args = parser.parse_args(arguments)
     if chosen not in _OWN:
-        return int(args.run(args))  # which looks after interrupts itself
+        return int(args.run(args))  # it handles interrupts itself
     with _quiet_when_interrupted():
         return int(args.run(args))
 
 
 @contextmanager
 def _quiet_when_interrupted() -> Iterator[None]:
-    """Let no thread of gRPC complain about a call that an interrupt broke off amid its work.
+    """Silence the threads of gRPC once the user has interrupted the command.
 
-    An interrupt is raised between any two steps of the main thread, so that the thread which
-    reads the channel can find a call half made. Its traceback would be of no use to anyone.
+    An interrupt can leave a call half made. gRPC's own thread then fails on it, and its traceback
+    would help nobody.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # never interrupted
         return
 
     def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-        threading.excepthook = lambda _: None  # for good: the command ends, that thread may be late
+        threading.excepthook = lambda _: None  # for good: the process ends now
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, interrupt)
@@ -115,7 +115,7 @@ def _loaded(plugin: EntryPoint) -> CliCommand:
 
 
 def _report_missing(chosen: str, error: ModuleNotFoundError) -> int:
-    """Say what to install; a missing module of ours is a defect, and stays one."""
+    """Say what to install. A missing module of our own is a defect: raise it."""
     package = (error.name or "").partition(".")[0]
     if not package or package.startswith("rankloom"):
         raise error

@@ -1,4 +1,4 @@
-"""`rankloom rank`: one ranking from the shell."""
+"""`rankloom rank`: one ranking, from the shell."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from rankloom.errors import InvalidRequestError
 
 
 class RankCommand:
-    """Ranks items for one user and prints the answer."""
+    """Ranks items for one user and prints the ranking."""
 
     name = "rank"
-    help = "rank items for a user on a running server"
+    help = "rank items for a user"
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
-        """Add the arguments."""
         add_connection(parser)
         add_user(parser)
         parser.add_argument(
-            "--items", metavar="A,B,C", type=_item_ids, default=[], help="ids of candidates"
+            "--items", metavar="A,B,C", type=_item_ids, default=[], help="ids of the candidates"
         )
         parser.add_argument(
             "--candidates",
             metavar="FILE",
             type=read_candidates,
             default=[],
-            help="more candidates, with texts: JSON list of "
+            help="more candidates, with their texts: a JSON list of "
             "{item_id, title?, year?, attributes?, description?}",
         )
-        parser.add_argument("--top-k", metavar="N", type=int, help="print the N best only")
+        parser.add_argument("--top-k", metavar="N", type=int, help="return only the N best items")
         parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Ask the server and print what it answers."""
         items = [*args.items, *args.candidates]
         if not items:
-            raise InvalidRequestError.of_field("--items", "give --items, --candidates or both")
+            raise InvalidRequestError.of_field(
+                "--items", "no candidates; give --items, --candidates or both"
+            )
         with open_client(args) as client:
             ranking = client.rank(
                 items,
@@ -55,5 +55,5 @@ class RankCommand:
 def _item_ids(text: str) -> list[str]:
     ids = text.split(",")
     if not all(ids):
-        raise argparse.ArgumentTypeError("must be ids between commas, none of them empty")
+        raise argparse.ArgumentTypeError("an id is empty; give ids with one comma between them")
     return ids

@@ -1,4 +1,4 @@
-"""Arguments of `rankloom rollout`: where the server is, which change is meant, and its gates."""
+"""Arguments of `rankloom rollout`: the server, the change, and the gates of a trial."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ _BOUNDS: Final = tuple(field.name for field in fields(GateSpec))
 
 
 def add_server(parser: argparse.ArgumentParser) -> None:
-    """Add what `open_client` needs but a timeout, and `json`."""
+    """Add the arguments of `open_client` except a timeout, and `json`."""
     parser.add_argument(
         "--server",
         metavar="HOST:PORT",
         default=DEFAULT_SERVER,
-        help="where the server takes rollouts (default: %(default)s)",
+        help="address of the server's RolloutService (default: %(default)s)",
     )
     add_encryption(parser)
     parser.add_argument(
-        "--token-file", metavar="FILE", type=_read_token, help="the token that the server asks for"
+        "--token-file", metavar="FILE", type=_read_token, help="file with the server's token"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
 def open_client(args: argparse.Namespace) -> RolloutClient:
-    """Return a client of the server that the arguments name."""
     return RolloutClient(
         args.server,
         token=args.token_file,
@@ -43,43 +42,41 @@ def open_client(args: argparse.Namespace) -> RolloutClient:
 
 
 def add_revision(parser: argparse.ArgumentParser) -> None:
-    """Add `revision`."""
-    parser.add_argument("revision", metavar="N", type=int, help="the number of a revision")
+    parser.add_argument("revision", metavar="N", type=int, help="number of the revision")
 
 
 def add_change(parser: argparse.ArgumentParser, timeout_s: float = ROLLOUT_TIMEOUT_S) -> None:
-    """Add what every change takes."""
     parser.add_argument(
         "--expected",
         metavar="N",
         type=int,
-        help="change nothing unless this revision is active (default: the one that is)",
+        help="change nothing unless this revision is active (default: whichever is active)",
     )
     parser.add_argument(
-        "--key", metavar="KEY", help="a name of this change: asked again, it is done once"
+        "--key",
+        metavar="KEY",
+        help="name of this change; it happens once, however often it is sent",
     )
     add_timeout(parser, timeout_s)
 
 
 def add_reason(parser: argparse.ArgumentParser) -> None:
-    """Add `reason`."""
-    parser.add_argument("--reason", metavar="TEXT", default="", help="why, for the record")
+    parser.add_argument("--reason", metavar="TEXT", default="", help="the reason, for the record")
 
 
 def add_gates(parser: argparse.ArgumentParser) -> None:
-    """Add `gate`, for `gates_of`."""
     parser.add_argument(
         "--gate",
         metavar="NAME=VALUE",
         type=_bound,
         action="append",
         default=[],
-        help=f"a bound for its trial; may be given again. Names: {', '.join(_BOUNDS)}",
+        help=f"a bound of the trial; can be repeated. Names: {', '.join(_BOUNDS)}",
     )
 
 
 def gates_of(args: argparse.Namespace) -> GateSpec | None:
-    """Return the bounds that were given; None leaves all of them to the server."""
+    """Return the given bounds; None leaves all of them to the server."""
     return GateSpec(**dict(args.gate)) if args.gate else None
 
 
@@ -87,15 +84,15 @@ def _bound(text: str) -> tuple[str, float]:
     name, _, value = text.partition("=")
     if name not in _BOUNDS:
         known = ", ".join(_BOUNDS)
-        raise argparse.ArgumentTypeError(f"no bound is called {name!r}; there are {known}")
+        raise argparse.ArgumentTypeError(f"unknown bound {name!r}; use one of {known}")
     try:
         return name, _number(value)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{name} needs a number: {name}=VALUE") from None
+        raise argparse.ArgumentTypeError(f"{name} needs a number; write {name}=VALUE") from None
 
 
 def _number(text: str) -> float:
-    """Whole numbers stay whole: some bounds must be."""
+    """Return an int if it is one: some bounds must be whole."""
     try:
         return int(text)
     except ValueError:
@@ -103,8 +100,8 @@ def _number(text: str) -> float:
 
 
 def _read_token(path: str) -> str:
-    """Read a token; what the file holds is never quoted."""
+    """Read a token; errors never quote the file."""
     try:
         return read_bytes(path).decode("ascii").strip()
     except UnicodeDecodeError:
-        raise argparse.ArgumentTypeError(f"{path}: holds no token") from None
+        raise argparse.ArgumentTypeError(f"{path}: not a token; it must be ASCII") from None

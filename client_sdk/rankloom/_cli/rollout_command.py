@@ -1,4 +1,4 @@
-"""`rankloom rollout`: bundles and experts rolled out from the shell."""
+"""`rankloom rollout`: roll out bundles and experts, from the shell."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _INDENT: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class _Action:
-    """One word after `rankloom rollout`: its arguments, and what it does."""
+    """One word after `rankloom rollout`: its help, its arguments, and what it does."""
 
     help: str
     add: Callable[[argparse.ArgumentParser], None]
@@ -52,13 +52,12 @@ class _Action:
 
 
 class RolloutCliCommand:
-    """Stages, tries, promotes and rolls back the revisions of a running server."""
+    """Stages, tests, promotes and rolls back the revisions of a running server."""
 
     name = "rollout"
-    help = "roll bundles and experts out on a running server"
+    help = "roll out bundles and experts on a running server"
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
-        """Add the actions, each with its arguments."""
         actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
         for name, action in _ACTIONS.items():
             subparser = actions.add_parser(
@@ -69,7 +68,7 @@ class RolloutCliCommand:
             subparser.set_defaults(act=action.act)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Ask the server and print what it answers; an error leaves with a hint."""
+        """Run the chosen action; add a hint to its error."""
         with open_client(args) as client:
             try:
                 exit_code: int = args.act(client, args)
@@ -84,17 +83,17 @@ class RolloutCliCommand:
 def _change(
     ask: Callable[[RolloutClient, argparse.Namespace, dict[str, Any]], Rollout],
 ) -> Callable[[RolloutClient, argparse.Namespace], int]:
-    """The action that asks for a change, and prints what it came to."""
+    """Return the action that asks for a change and prints the result."""
 
     def act(client: RolloutClient, args: argparse.Namespace) -> int:
-        # Both are known here, so that a change whose answer is lost can be asked for again.
+        # Both are chosen here, so that the operator can repeat a change whose answer was lost.
         expected = client.list().active if args.expected is None else args.expected
         key = args.key or uuid4().hex
         try:
             changed = ask(client, args, {"expected": expected, "key": key})
         except (ConnectionFailedError, DeadlineExceededError) as error:
             again = " ".join([*_subject(args), f"--expected {expected} --key {key}"])
-            error.add_note(f"hint: it may have been done; to be sure, ask again with {again}")
+            error.add_note(f"hint: it may have been made; to be sure, repeat it with {again}")
             raise
         return _print_change(changed, args)
 
@@ -102,13 +101,13 @@ def _change(
 
 
 def _subject(args: argparse.Namespace) -> list[str]:
-    """The revision that a change is about; nothing for a staging, which makes one."""
+    """Return the revision of a change; nothing for `stage`, which makes a new one."""
     revision = getattr(args, "revision", None)
     return [] if revision is None else [str(revision)]
 
 
 def _print_change(changed: Rollout, args: argparse.Namespace) -> int:
-    """Print where the revision stands; 1 where a bundle was refused."""
+    """Print the revision's new state; return 1 if a bundle was refused."""
     if args.json:
         _print(as_json(changed, _INDENT))
     if changed.state is RolloutState.QUARANTINED:
@@ -139,7 +138,7 @@ def _canary(client: RolloutClient, args: argparse.Namespace, terms: dict[str, An
 
 def _promote(client: RolloutClient, args: argparse.Namespace, terms: dict[str, Any]) -> Rollout:
     if args.without_gates and not args.reason:
-        raise InvalidRequestError.of_field("--reason", "say why the gates are not asked")
+        raise InvalidRequestError.of_field("--reason", "missing; say why the gates do not matter")
     return client.promote(
         args.revision, without_gates=args.without_gates, reason=args.reason, **terms
     )
@@ -148,7 +147,7 @@ def _promote(client: RolloutClient, args: argparse.Namespace, terms: dict[str, A
 def _roll_back(client: RolloutClient, args: argparse.Namespace, terms: dict[str, Any]) -> Rollout:
     if args.revision is None:
         found = client.list()
-        args.revision = found.on_trial or found.active  # what to ask again for
+        args.revision = found.on_trial or found.active
     return client.roll_back(args.revision, reason=args.reason, **terms)
 
 
@@ -182,13 +181,15 @@ def _add_stage(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         metavar="URL",
-        help="the folder of a bundle or expert: a path on the server, or a URL that it can read",
+        help="folder of a bundle or expert: a path on the server, or a URL that it can read",
     )
     parser.add_argument(
-        "--expert", metavar="NAME", help="it is one expert, for the active bundle's of that name"
+        "--expert",
+        metavar="NAME",
+        help="the folder has one expert; it replaces the active bundle's expert NAME",
     )
     parser.add_argument(
-        "--upload", action="store_true", help="it is a folder of this machine: send its files"
+        "--upload", action="store_true", help="the folder is on this machine: send its files"
     )
     add_change(parser, STAGING_TIMEOUT_S)
 
@@ -196,7 +197,11 @@ def _add_stage(parser: argparse.ArgumentParser) -> None:
 def _add_shadow(parser: argparse.ArgumentParser) -> None:
     add_revision(parser)
     parser.add_argument(
-        "--percent", metavar="P", type=int, default=100, help="of the requests, 1 to 100 (all)"
+        "--percent",
+        metavar="P",
+        type=int,
+        default=100,
+        help="share of the requests, 1 to 100 (default: 100)",
     )
     add_gates(parser)
     add_change(parser)
@@ -205,7 +210,7 @@ def _add_shadow(parser: argparse.ArgumentParser) -> None:
 def _add_canary(parser: argparse.ArgumentParser) -> None:
     add_revision(parser)
     parser.add_argument(
-        "--percent", metavar="P", type=int, required=True, help="of the users, 1 to 99"
+        "--percent", metavar="P", type=int, required=True, help="share of the users, 1 to 99"
     )
     add_gates(parser)
     add_change(parser)
@@ -214,7 +219,9 @@ def _add_canary(parser: argparse.ArgumentParser) -> None:
 def _add_promote(parser: argparse.ArgumentParser) -> None:
     add_revision(parser)
     parser.add_argument(
-        "--without-gates", action="store_true", help="although they have not passed; say why"
+        "--without-gates",
+        action="store_true",
+        help="promote even if they have not passed; needs --reason",
     )
     add_reason(parser)
     add_change(parser)
@@ -226,7 +233,7 @@ def _add_rollback(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         nargs="?",
-        help="the number of a revision (default: the one on trial, else the active one)",
+        help="number of the revision (default: the one on trial, else the active one)",
     )
     add_reason(parser)
     add_change(parser)
@@ -248,22 +255,22 @@ def _add_list(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_watch(_: argparse.ArgumentParser) -> None:
-    """It ends with the server, or by Ctrl-C."""
+    """No arguments: it ends with the server, or with Ctrl-C."""
 
 
 _ACTIONS: Final = {
-    "stage": _Action(
-        "have a bundle or an expert kept, loaded and tried out", _add_stage, _change(_stage)
-    ),
+    "stage": _Action("copy, load and test a bundle or an expert", _add_stage, _change(_stage)),
     "shadow": _Action(
-        "rank live requests once more by a revision, and compare", _add_shadow, _change(_shadow)
+        "let a revision rank live requests too, and compare the rankings",
+        _add_shadow,
+        _change(_shadow),
     ),
-    "canary": _Action("send a share of the users there", _add_canary, _change(_canary)),
+    "canary": _Action("send a share of the users to a revision", _add_canary, _change(_canary)),
     "promote": _Action(
-        "send everybody there, once its gates have passed", _add_promote, _change(_promote)
+        "send all users to a revision whose gates have passed", _add_promote, _change(_promote)
     ),
-    "rollback": _Action("send nobody there any more", _add_rollback, _change(_roll_back)),
-    "retire": _Action("let go of a revision", _add_retire, _change(_retire)),
+    "rollback": _Action("send no more users to a revision", _add_rollback, _change(_roll_back)),
+    "retire": _Action("unload a revision", _add_retire, _change(_retire)),
     "get": _Action("show one revision, and the gates of its trial", _add_get, _get),
     "list": _Action("show all revisions", _add_list, _list),
     "watch": _Action("show all revisions, now and after every change", _add_watch, _watch),

@@ -19,7 +19,7 @@ from rankloom._rollouts import (
 )
 
 _DIGEST_CHARS: Final = 12
-_FRAME_LINES: Final = 4  # a head, and below an empty line, what memory is used, and the cursor's
+_FRAME_LINES: Final = 4  # the head, an empty line, the memory, and the cursor's line
 _OVER: Final = frozenset({RolloutState.ROLLED_BACK, RolloutState.RETIRED, RolloutState.QUARANTINED})
 _HEAD: Final = (
     *("revision", "state", "share", "leases", "loaded"),
@@ -29,12 +29,12 @@ _GATES_HEAD: Final = ("gate", "group", "value", "bound", "users", "outcome")
 
 
 def as_json(value: Rollout | RevisionList, indent: int | None = None) -> str:
-    """Return the whole value as one JSON object, its keys named as the value's fields."""
+    """Return one JSON object; its keys are the fields of the value."""
     return json.dumps(asdict(value), indent=indent, default=datetime.isoformat)
 
 
 def change_as_text(rollout: Rollout) -> str:
-    """Return in one line where a revision stands now."""
+    """Return the state of a revision in one line."""
     whose = "requests" if rollout.state is RolloutState.SHADOW else "users"
     share = f" of {rollout.percent} % of the {whose}" if rollout.percent else ""
     bundle = rollout.bundle_digest[:_DIGEST_CHARS]
@@ -42,7 +42,7 @@ def change_as_text(rollout: Rollout) -> str:
 
 
 def revisions_as_text(revisions: RevisionList, max_lines: int | None = None) -> str:
-    """Return a table of the revisions; of those that are over, only as many as fit."""
+    """Return a table of the revisions. If `max_lines` is too few, leave out old ones."""
     rollouts = revisions.rollouts
     if max_lines is not None:
         rollouts = _fitting(rollouts, max(1, max_lines - _FRAME_LINES))
@@ -52,7 +52,7 @@ def revisions_as_text(revisions: RevisionList, max_lines: int | None = None) -> 
 
 
 def rollout_as_text(rollout: Rollout) -> str:
-    """Return all that is known of one revision; of one on trial, every gate."""
+    """Return everything about one revision, with every gate of its trial."""
     facts = "\n".join(aligned([(label, value) for label, value in _facts(rollout) if value], "<<"))
     if rollout.judgement is None or not rollout.judgement.gates:
         return facts
@@ -61,14 +61,14 @@ def rollout_as_text(rollout: Rollout) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return text of others as one line that commands no terminal."""
+    """Return text from outside as one line without control characters."""
     return visible(" ".join(text.split()))
 
 
 def _fitting(rollouts: tuple[Rollout, ...], num: int) -> tuple[Rollout, ...]:
-    """The newest of those that may serve yet, then the newest of the others, by number."""
-    by_weight = sorted(rollouts, key=lambda each: (each.state not in _OVER, each.revision))
-    kept = {each.revision for each in by_weight[-num:]}
+    """Return `num` rollouts: first those that can still serve, then the newest others."""
+    by_importance = sorted(rollouts, key=lambda each: (each.state not in _OVER, each.revision))
+    kept = {each.revision for each in by_importance[-num:]}
     return tuple(each for each in rollouts if each.revision in kept)
 
 
@@ -98,7 +98,7 @@ def _samples(judgement: Judgement) -> str:
 
 
 def _finding(judgement: Judgement) -> str:
-    """The worst gate, or how much more must be seen."""
+    """Return the worst gate, or the reason why there is none yet."""
     worst = judgement.worst
     if worst is None or judgement.outcome is GateOutcome.NO_DATA:
         return judgement.reason
