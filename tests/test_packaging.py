@@ -133,7 +133,7 @@ def test_the_sdk_loads_fast(tmp_path: Path) -> None:
 def test_the_command_line_loads_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import contextlib, io, sys\n"
-        "from rankloom.cli import main\n"
+        "from rankloom._cli.main import main\n"
         "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n"
         "    main(['--help'])\n"
         "print(*sys.modules)"

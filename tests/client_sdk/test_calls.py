@@ -35,7 +35,7 @@ from rankloom import (
     UnavailableError,
     __version__,
 )
-from rankloom.policy import DEFAULT_TIMEOUT_S, MAX_ATTEMPTS
+from rankloom._policy import DEFAULT_TIMEOUT_S, MAX_ATTEMPTS
 
 Code = grpc.StatusCode
 DRAINING: Message = RetryInfo()

@@ -19,7 +19,7 @@ from google.protobuf.duration_pb2 import Duration
 from client_sdk.recording_server import RecordingServer, answer, fail, wait
 from client_sdk.test_errors import bad_request
 from rankloom import __version__
-from rankloom.cli import main
+from rankloom._cli.main import main
 from rankloom_proto.v1 import ranking_pb2 as wire
 
 TABLE = """\
@@ -179,7 +179,7 @@ def event(**changes: object) -> str:
 
 # Option, content of its file, and the place that the message must name.
 BAD_FILES: dict[str, tuple[str, str, str]] = {
-    "no-json": ("--history", "[{", "input.json: no JSON at line 1, column 3"),
+    "no-json": ("--history", "[{", "input.json: not JSON at line 1, column 3"),
     "no-list": ("--history", '{"item_id": "a"}', "input.json: "),
     "no-object": ("--history", f'["{SECRET}"]', "input.json[0]: "),
     "missing-key": ("--history", f'[{{"item_id": "{SECRET}"}}]', "input.json[0]: "),
@@ -237,7 +237,7 @@ def test_a_file_that_is_nested_too_deeply(
 
 def test_a_server_whose_name_is_no_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(["rank", "--server", "\udcff:1", "--items", "a", "--user", "u"]) == 2
-    assert "target: must be text" in capsys.readouterr().err
+    assert "target: has characters that UTF-8 cannot encode" in capsys.readouterr().err
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -263,7 +263,7 @@ def test_help_lists_every_command_with_a_text(capsys: pytest.CaptureFixture[str]
 # As gRPC's thread does where an interrupt came amid the making of a call.
 WITH_A_BROKEN_THREAD = """
 import sys, threading
-from rankloom.cli import main
+from rankloom._cli.main import main
 
 code = main()
 thread = threading.Thread(target=lambda: {}["no such call"])

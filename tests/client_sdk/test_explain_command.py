@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from client_sdk.recording_server import Behaviour, RecordingServer, Silence, fail, tell, tell_then
-from rankloom.cli import main
+from rankloom._cli.main import main
 from rankloom_proto.v1 import ranking_pb2 as wire
 
 PRINTED = """\

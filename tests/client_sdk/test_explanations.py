@@ -41,7 +41,7 @@ from rankloom import (
     UnavailableError,
     Verdict,
 )
-from rankloom.policy import DEFAULT_TIMEOUT_S, MAX_ATTEMPTS
+from rankloom._policy import DEFAULT_TIMEOUT_S, MAX_ATTEMPTS
 from rankloom_proto.v1 import ranking_pb2 as wire
 
 Code = grpc.StatusCode

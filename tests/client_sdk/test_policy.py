@@ -5,7 +5,7 @@ import math
 import pytest
 
 from rankloom import InvalidRequestError
-from rankloom.policy import checked_timeout_s, uses_tls
+from rankloom._policy import checked_timeout_s, uses_tls
 
 
 @pytest.mark.parametrize("timeout_s", [0, -1, math.inf, math.nan, True, None, "2"])

@@ -10,8 +10,8 @@ import pytest
 from client_sdk.clients import AnyClient
 from client_sdk.recording_server import RecordingServer
 from rankloom import Event, ExplainOptions, Fusion, InvalidRequestError, Item, RankOptions
-from rankloom.policy import MAX_MESSAGE_BYTES
-from rankloom.requests import build_explain_request, build_request
+from rankloom._policy import MAX_MESSAGE_BYTES
+from rankloom._requests import build_explain_request, build_request
 from rankloom_proto.v1 import ranking_pb2
 from rankloom_proto.v1.features_pb2 import Candidate, History, ItemText
 from rankloom_proto.v1.features_pb2 import Event as WireEvent

@@ -28,7 +28,7 @@ from rankloom import (
     Timing,
     Verdict,
 )
-from rankloom.responses import parse_response
+from rankloom._responses import parse_response
 from rankloom_proto.v1 import ranking_pb2 as wire
 
 WEIGHTS = [

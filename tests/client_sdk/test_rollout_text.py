@@ -25,12 +25,12 @@ from rankloom import (
     Rollout,
     RolloutState,
 )
-from rankloom.cli import main
+from rankloom._cli.hints import hint_of
+from rankloom._cli.live_view import show
+from rankloom._cli.main import main
+from rankloom._cli.rollout_rendering import as_json, revisions_as_text, rollout_as_text
+from rankloom._rollout_responses import parse_rollout
 from rankloom.errors import ErrorDetails
-from rankloom.hints import hint_of
-from rankloom.live_view import show
-from rankloom.rollout_rendering import as_json, revisions_as_text, rollout_as_text
-from rankloom.rollout_wire import parse_rollout
 from rankloom_proto.v1 import rollout_pb2 as wire
 
 PASSED, BREACHED, NO_DATA = GateOutcome.PASSED, GateOutcome.BREACHED, GateOutcome.NO_DATA
@@ -244,7 +244,7 @@ def test_a_change_whose_answer_is_lost_can_be_asked_for_again(
     hint = err.splitlines()[-1]
     again = f"--expected {server.active} --key {first.idempotency_key}"
     subject = {"stage": "", "canary": "5 ", "rollback": "4 "}[name]
-    assert hint == f"  hint: it may have been done; to be sure, ask again with {subject}{again}"
+    assert hint == f"  hint: it may have been made; to be sure, repeat it with {subject}{again}"
     assert told == [first] * len(told)
     server.failures = []
     words = [*LOST[name], *([subject.strip()] if name == "rollback" else []), *again.split()]
@@ -262,7 +262,7 @@ USAGE: dict[str, tuple[list[str], str]] = {
     "abbreviation": (["stage", "/next", "--up"], "--up"),
     "no such bound": (
         ["shadow", "2", "--gate", "max_k=1"],
-        "no bound is called 'max_k'; there are min_samples, min_group_samples, ",
+        "unknown bound 'max_k'; use one of min_samples, min_group_samples, ",
     ),
     "a bound without value": (["shadow", "2", "--gate", "max_ks"], "max_ks needs a number"),
     "a bound of words": (["shadow", "2", "--gate", "max_ks=big"], "max_ks needs a number"),

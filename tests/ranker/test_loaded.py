@@ -68,5 +68,5 @@ def test_a_catalogue_without_items_is_refused(served_folder: Path, tmp_path: Pat
 
 
 def test_an_expert_that_is_not_there_is_named(loaded: LoadedBundle) -> None:
-    with pytest.raises(BundleError, match="experts/nobody/.*not in the manifest"):
+    with pytest.raises(BundleError, match=r"experts/nobody/.*not in the manifest"):
         bundled_experts(loaded.bundle, ["nobody"])

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from adapters.old_bundle import write_old
-from rankloom.cli import main
+from rankloom._cli.main import main
 from rankloom_adapters.bundle import MANIFEST, SIGNATURE, open_bundle, seal
 
 WEIGHTS = "experts/one/adapter_model.safetensors"
@@ -241,7 +241,7 @@ def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import contextlib, json, sys\n"
-        "from rankloom.cli import main\n"
+        "from rankloom._cli.main import main\n"
         "with contextlib.suppress(SystemExit):\n"
         "    main(['bundle', 'sign', '--help'])\n"
         "print(json.dumps(list(sys.modules)))"

@@ -21,7 +21,7 @@ from rankloom import (
     RolloutClient,
     RolloutState,
 )
-from rankloom.uploads import CHUNK_BYTES
+from rankloom._uploads import CHUNK_BYTES
 from rankloom_adapters.bundle import open_bundle, seal
 from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceStub
 from server.operated import Operated, operated
@@ -90,8 +90,8 @@ async def test_the_list_is_a_table(
     memory = r"memory: experts \d+\.\d MiB, process \d+\.\d MiB; at \d\d:\d\d:\d\d UTC"
     assert re.fullmatch(memory, lines[4])
     found = await server.rollout("get", 2)
-    assert "state       canary of 25 % of the users\n" in found.out
-    assert "judgement   no_data: nothing has been seen yet\n" in found.out
+    assert "state      canary of 25 % of the users\n" in found.out
+    assert "judgement  no_data: nothing has been seen yet\n" in found.out
 
 
 async def rank_users(server: Operated, parts: ServedParts, num: int) -> None:
@@ -136,7 +136,7 @@ async def test_a_bundle_that_cannot_be_served_is_quarantined(server: Operated, o
     seal(other, {})
     said = await server.rollout("stage", other)
     assert (said.code, said.out) == (1, "")
-    assert said.err == "rankloom: revision 2 is quarantined: gate: unreadable\n"
+    assert said.err == "rankloom: revision 2 is quarantined: router: unreadable\n"
     again = await server.rollout("stage", other, "--json")
     assert (again.code, again.json["state"]) == (1, "quarantined")
     listed = await server.rollout("list")
@@ -217,7 +217,7 @@ async def test_a_file_that_cannot_be_read_ends_the_upload(
             raise OSError(5, "Input/output error", str(path))
         return [path.read_bytes()]
 
-    monkeypatch.setattr("rankloom.uploads._pieces", fail)
+    monkeypatch.setattr("rankloom._uploads._pieces", fail)
     said = await server.rollout("stage", "--upload", other)
     message = f"rankloom: InvalidRequestError: folder: {largest}: Input/output error\n"
     assert (said.code, said.out, said.err) == (2, "", message)
