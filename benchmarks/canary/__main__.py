@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks.common.arguments import command_line, count, run_command
+from benchmarks.common.arguments import add_users, command_line, count, run_command
 
 GROUPS = ("group-0", "group-1")  # almost no user's mixture is mostly the global expert
 
@@ -28,9 +28,7 @@ def main() -> None:
     parser = command_line("canary", __doc__)
     parser.add_argument("--runs", type=count, default=50, help="per expert; default: 50")
     parser.add_argument("--per-user", type=count, default=8, help="rankings; default: 8")
-    parser.add_argument(
-        "--users", type=count, help="train on the first users alone; default: all 480"
-    )
+    add_users(parser)
     args = parser.parse_args()
     run_command(lambda: run(args))
 

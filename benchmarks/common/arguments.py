@@ -54,6 +54,13 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_users(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--users``, for rooms that train on the embedded data."""
+    parser.add_argument(
+        "--users", type=count, metavar="N", help="train on the first users alone; default: all 480"
+    )
+
+
 def run_command(run: Callable[[], str | None], *, set_environment: bool = True) -> NoReturn:
     """Runs a benchmark and exits: 0, or 1 with the text that ``run`` returns.
 

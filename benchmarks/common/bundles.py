@@ -18,13 +18,13 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.common.rank_calls import NUM_CANDIDATES, RankCall
+from benchmarks.common.rank_calls import NUM_CANDIDATES, BenchmarkCall
 from benchmarks.common.workload import (
     ALPHA,
     NUM_EXPERTS,
     RANK,
     TARGETS,
-    DecoderShape,
+    ModelShape,
     random_experts,
     random_model,
 )
@@ -55,15 +55,20 @@ OPTIONS = TrainOptions(
 )
 
 
-def make_bundle(folder: Path, shape: DecoderShape) -> Path:
-    """Trains on the embedded data under ``folder``; the bundle has a decoder of ``shape``."""
+def make_bundle(folder: Path, shape: ModelShape, num_users: int | None = None) -> Path:
+    """Trains on the embedded data under ``folder``; the bundle has a decoder of ``shape``.
+
+    ``num_users``: train on the first users alone.
+    """
     write_synthetic(folder / "data")
+    if num_users is not None:
+        keep_users(folder / "data" / "interactions.csv", num_users)
     train_bundle(folder / "data", folder / "trained", OPTIONS, Progress())
     with_random_decoder(folder / "trained", folder / "bundle", shape)
     return folder / "bundle"
 
 
-def with_random_decoder(trained: Path, out: Path, shape: DecoderShape) -> None:
+def with_random_decoder(trained: Path, out: Path, shape: ModelShape) -> None:
     """Writes a sealed copy of a bundle with a random decoder of ``shape`` and random experts."""
     shutil.copytree(trained, out)
     bundle = open_bundle(trained)
@@ -81,13 +86,21 @@ def with_random_decoder(trained: Path, out: Path, shape: DecoderShape) -> None:
     seal(out, bundle.metadata)
 
 
-def calls_of(folder: Path) -> tuple[RankCall, ...]:
+def keep_users(file: Path, num: int) -> None:
+    """Keeps the rows of the first users; the file is sorted by user."""
+    header, *rows = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    users = list(dict.fromkeys(row.partition(",")[0] for row in rows))[:num]
+    kept = [row for row in rows if row.partition(",")[0] in users]
+    file.write_text(header + "".join(kept), encoding="utf-8")
+
+
+def calls_of(folder: Path) -> tuple[BenchmarkCall, ...]:
     """A call for every user of a bundle's log, with random items of its catalogue."""
     bundle, random = open_bundle(folder), np.random.default_rng(0)
     users = EventLog.from_bytes(bundle.read(parts.EVENTS)).users
     items = [item.item_id for item in Catalogue.from_bytes(bundle.read(parts.CATALOGUE)).items]
     return tuple(
-        RankCall(user, tuple(random.choice(items, NUM_CANDIDATES, replace=False).tolist()))
+        BenchmarkCall(user, tuple(random.choice(items, NUM_CANDIDATES, replace=False).tolist()))
         for user in users
     )
 
@@ -102,7 +115,7 @@ def _write_expert(folder: Path, name: str, expert: Expert) -> None:
     (folder / expert_part(name, WEIGHTS_FILE)).write_bytes(safetensors.numpy.save(tensors))
 
 
-def _random_projector(bundle: Bundle, dim: int, shape: DecoderShape) -> Projector:
+def _random_projector(bundle: Bundle, dim: int, shape: ModelShape) -> Projector:
     """Random, except for the scale of the tabular features."""
     trained = safetensors.torch.load(bundle.read(parts.PROJECTOR))
     projector = Projector(dim, len(trained["mean"]), shape.hidden)

@@ -13,7 +13,7 @@ NUM_CANDIDATES: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
-class RankCall:
+class BenchmarkCall:
     """A user and the items to rank."""
 
     user: str

@@ -16,7 +16,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from benchmarks.common.rank_calls import TIMEOUT_S, RankCall
+from benchmarks.common.rank_calls import TIMEOUT_S, BenchmarkCall
 from rankloom_adapters.bundle import expert_part, open_bundle
 from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE
 from rankloom_proto.v1 import ranking_pb2, ranking_pb2_grpc, rollout_pb2, rollout_pb2_grpc
@@ -86,7 +86,7 @@ class RolloutOperator:
 
     rollouts: rollout_pb2_grpc.RolloutServiceStub
     ranking: ranking_pb2_grpc.RankingServiceStub
-    calls: Sequence[RankCall]
+    calls: Sequence[BenchmarkCall]
     name: str = "swap"  # prefix of its idempotency keys
     seconds: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
     _num_keys: int = 0
@@ -175,7 +175,7 @@ class RolloutOperator:
 
 @contextmanager
 def operating(
-    ranking: str, rollout: str, calls: Sequence[RankCall], name: str = "swap"
+    ranking: str, rollout: str, calls: Sequence[BenchmarkCall], name: str = "swap"
 ) -> Iterator[RolloutOperator]:
     """An operator with a connection to each port."""
     with grpc.insecure_channel(ranking) as channel, grpc.insecure_channel(rollout) as admin:

@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
-from benchmarks.common.bundles import OPTIONS, with_random_decoder
-from benchmarks.common.workload import DecoderShape
+from benchmarks.common.bundles import OPTIONS, keep_users, with_random_decoder
+from benchmarks.common.workload import ModelShape
 from rankloom_adapters.bundle import open_bundle, seal
 from rankloom_training.pipeline import train_bundle
 from rankloom_training.progress import Progress
 from rankloom_training.synthetic import write_synthetic
 
-SHAPE = DecoderShape("XS", 128, 2, 4, 2, 256, 4096, tied=True)
+SHAPE = ModelShape("XS", 128, 2, 4, 2, 256, 4096, tied=True)
 NUM_USERS = 60
 STRENGTH = 32.0  # times B_STD of the workload
 
 
-def make_small_bundle(folder: Path, shape: DecoderShape = SHAPE) -> Path:
+def make_small_bundle(folder: Path, shape: ModelShape = SHAPE) -> Path:
     """Trains on a part of the embedded data under ``folder``, and returns the bundle's folder."""
     write_synthetic(folder / "data")
     keep_users(folder / "data" / "interactions.csv", NUM_USERS)
@@ -31,7 +31,7 @@ def make_small_bundle(folder: Path, shape: DecoderShape = SHAPE) -> Path:
     return with_strong_experts(folder / "trained", folder, shape)
 
 
-def with_strong_experts(trained: Path, folder: Path, shape: DecoderShape) -> Path:
+def with_strong_experts(trained: Path, folder: Path, shape: ModelShape) -> Path:
     """Writes a copy of a bundle with a random decoder and strong experts under ``folder``."""
     out = folder / "bundle"
     with_random_decoder(trained, out, shape)
@@ -44,11 +44,3 @@ def with_strong_experts(trained: Path, folder: Path, shape: DecoderShape) -> Pat
         file.write_bytes(safetensors.numpy.save(stronger))
     seal(out, open_bundle(trained).metadata)
     return out
-
-
-def keep_users(file: Path, num: int) -> None:
-    """Keeps the rows of the first users; the file is sorted by user."""
-    header, *rows = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    users = list(dict.fromkeys(row.partition(",")[0] for row in rows))[:num]
-    kept = [row for row in rows if row.partition(",")[0] in users]
-    file.write_text(header + "".join(kept), encoding="utf-8")

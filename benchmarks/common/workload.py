@@ -24,7 +24,7 @@ YES, NO = 7, 9  # token ids of the verdicts
 
 
 @dataclass(frozen=True, slots=True)
-class DecoderShape:
+class ModelShape:
     """Sizes of a Qwen2 decoder."""
 
     name: str
@@ -44,9 +44,9 @@ class DecoderShape:
 SHAPES = {
     shape.name: shape
     for shape in (
-        DecoderShape("S", 256, 6, 4, 2, 2048, 8192, tied=False),
-        DecoderShape("L4", 896, 4, 14, 2, 4864, 32000, tied=True),
-        DecoderShape("L", 896, 24, 14, 2, 4864, 32000, tied=True),  # Qwen2.5-0.5B's layers
+        ModelShape("S", 256, 6, 4, 2, 2048, 8192, tied=False),
+        ModelShape("L4", 896, 4, 14, 2, 4864, 32000, tied=True),
+        ModelShape("L", 896, 24, 14, 2, 4864, 32000, tied=True),  # Qwen2.5-0.5B's layers
     )
 }
 
@@ -79,7 +79,7 @@ class SyntheticUser:
         return torch.from_numpy(np.concatenate([prefix, self.candidates], axis=1))
 
 
-def random_model(shape: DecoderShape, dtype: torch.dtype) -> Qwen2ForCausalLM:
+def random_model(shape: ModelShape, dtype: torch.dtype) -> Qwen2ForCausalLM:
     """The same weights in every call, up to rounding to ``dtype``."""
     torch.manual_seed(0)
     config = Qwen2Config(
@@ -118,7 +118,7 @@ def random_experts(model: nn.Module, num: int) -> list[Expert]:
 
 def random_users(
     num: int,
-    shape: DecoderShape,
+    shape: ModelShape,
     sizes: PromptSizes,
     *,
     num_experts: int = NUM_EXPERTS,

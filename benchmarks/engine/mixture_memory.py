@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.common.timing import progress, rss_mib
 from benchmarks.common.workload import (
-    DecoderShape,
+    ModelShape,
     PromptSizes,
     random_experts,
     random_model,
@@ -14,7 +14,7 @@ from benchmarks.common.workload import (
 )
 from benchmarks.engine.rankloom_engine import RankloomEngine
 
-SHAPE = DecoderShape("tiny", 64, 2, 4, 2, 128, 512, tied=False)
+SHAPE = ModelShape("tiny", 64, 2, 4, 2, 128, 512, tied=False)
 SIZES = PromptSizes(prefix=8, candidates=2, tokens=3)
 MIXTURES_PER_CALL = 500
 

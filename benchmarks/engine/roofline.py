@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.common.workload import DecoderShape, PromptSizes
+from benchmarks.common.workload import ModelShape, PromptSizes
 
 MATMUL = (1024, 1024, 2048)
 MATMULS_PER_RUN = 50
 RUN_FLOPS = 2 * MATMUL[0] * MATMUL[1] * MATMUL[2] * MATMULS_PER_RUN
 
 
-def fewest_flops(shape: DecoderShape, sizes: PromptSizes) -> int:
+def fewest_flops(shape: ModelShape, sizes: PromptSizes) -> int:
     """FLOPs for one user without experts; a multiply-add counts as two.
 
     The prefix is computed once. All layers but the last run on every token. The last layer

@@ -14,7 +14,7 @@ from transformers import Qwen2ForCausalLM
 from benchmarks.common.timing import Cost, interleaved, progress
 from benchmarks.common.workload import (
     NUM_EXPERTS,
-    DecoderShape,
+    ModelShape,
     PromptSizes,
     SyntheticUser,
     random_experts,
@@ -111,7 +111,7 @@ class WrongMarginsError(Exception):
     """A method does not compute the mixture, so its time means nothing."""
 
 
-def run_engine_study(shape: DecoderShape, plan: EnginePlan) -> EngineStudy:
+def run_engine_study(shape: ModelShape, plan: EnginePlan) -> EngineStudy:
     """Checks and times one model. Raises WrongMarginsError."""
     progress(f"{shape.name}: checking the margins in float32")
     differences = check(shape)
@@ -124,7 +124,7 @@ def run_engine_study(shape: DecoderShape, plan: EnginePlan) -> EngineStudy:
     return EngineStudy(differences, rounding, found)
 
 
-def check(shape: DecoderShape) -> dict[str, float]:
+def check(shape: ModelShape) -> dict[str, float]:
     """Largest differences of float32 margins. Raises WrongMarginsError."""
     model = random_model(shape, torch.float32)
     experts = random_experts(model, MANY_EXPERTS)
@@ -146,7 +146,7 @@ def check(shape: DecoderShape) -> dict[str, float]:
     return found
 
 
-def check_rounding(shape: DecoderShape, dtype: torch.dtype) -> RoundingCheck:
+def check_rounding(shape: ModelShape, dtype: torch.dtype) -> RoundingCheck:
     """Margins in the timed number format beside float32's. Raises WrongMarginsError."""
     model = random_model(shape, dtype)
     experts = random_experts(model, NUM_EXPERTS)
@@ -163,7 +163,7 @@ def check_rounding(shape: DecoderShape, dtype: torch.dtype) -> RoundingCheck:
     return rounding
 
 
-def _variants(shape: DecoderShape, plan: EnginePlan) -> dict[str, TimedVariant]:
+def _variants(shape: ModelShape, plan: EnginePlan) -> dict[str, TimedVariant]:
     model = random_model(shape, plan.dtype)
     experts = random_experts(model, MANY_EXPERTS)
     few, users = experts[:NUM_EXPERTS], random_users(plan.users, shape, WORKLOAD)
@@ -191,7 +191,7 @@ def _baselines(model: Qwen2ForCausalLM, experts: Sequence[Expert]) -> dict[str, 
     }
 
 
-def _users_of_many(num: int, shape: DecoderShape, sizes: PromptSizes) -> list[SyntheticUser]:
+def _users_of_many(num: int, shape: ModelShape, sizes: PromptSizes) -> list[SyntheticUser]:
     return random_users(num, shape, sizes, num_experts=MANY_EXPERTS, num_used=MANY_USED)
 
 
@@ -210,7 +210,7 @@ def _two_calls(
     }
 
 
-def _roofline(shape: DecoderShape, dtype: torch.dtype) -> TimedVariant:
+def _roofline(shape: ModelShape, dtype: torch.dtype) -> TimedVariant:
     """Plain matmuls, and the number of candidates that their FLOPs would be enough for."""
     per_candidate = fewest_flops(shape, WORKLOAD) / WORKLOAD.candidates
     return TimedVariant(matmuls(dtype), 0, RUN_FLOPS / per_candidate)
@@ -230,7 +230,7 @@ def _ordered(found: Tensor, exact: Tensor) -> float:
     return float((kept[apart] > 0).float().mean())
 
 
-def _refuse_wrong(shape: DecoderShape, differences: dict[str, float]) -> None:
+def _refuse_wrong(shape: ModelShape, differences: dict[str, float]) -> None:
     for name, difference in differences.items():
         if name not in OTHER_METHODS and not difference <= TOLERANCE:
             raise WrongMarginsError(

@@ -18,7 +18,14 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks.common.arguments import add_dtype, command_line, count, duration, run_command
+from benchmarks.common.arguments import (
+    add_dtype,
+    add_users,
+    command_line,
+    count,
+    duration,
+    run_command,
+)
 
 MODELS = ("S", "L4", "L")
 
@@ -38,6 +45,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--pairs", type=count, default=6, help="fresh processes; default: 6")
     parser.add_argument("--rounds", type=count, default=2, help="per pair; default: 2")
+    add_users(parser)
     parser.add_argument("--threads", type=count, default=2, help="of the model; default: 2")
     parser.add_argument("--model", choices=MODELS, default="S", help="default: S")
     return parser
@@ -65,17 +73,23 @@ def run(args: argparse.Namespace) -> str | None:
     facts, dtype = RunFacts.now(), args.dtype or dtype_for(cpu_flags())
     plan = ServePlan(args.seconds, args.pairs, args.rounds)
     with TemporaryDirectory() as folder:
-        bundle = make_bundle(Path(folder), SHAPES[args.model])
+        bundle = make_bundle(Path(folder), SHAPES[args.model], args.users)
         settings = server_settings(bundle, dtype, args.threads)
         try:
             found = run_serve_study(settings, calls_of(bundle), plan)
         except (ScoresDifferError, WorkerError, ServerStartError) as error:
             return str(error)
+    asked = {key: getattr(args, key) for key in ("model", "threads", "users")}
     result = BenchmarkResult(
         room="serve",
         facts=facts,
         dtype=dtype,
-        settings={"model": args.model, "threads": args.threads, **asdict(plan)},
+        settings={
+            "model": args.model,
+            "threads": args.threads,
+            "users": args.users,
+            **asdict(plan),
+        },
         figures=figures(found),
     )
     print(result.headline(), tables(result), f"written: {write(result, args.results)}", sep="\n\n")

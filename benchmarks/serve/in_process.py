@@ -20,7 +20,7 @@ from typing import Literal, cast
 
 import torch
 
-from benchmarks.common.rank_calls import RankCall
+from benchmarks.common.rank_calls import BenchmarkCall
 from benchmarks.serve.load import closed_loop
 from rankloom_engine.loading import Hardware
 from rankloom_engine.memory import keep_freed_memory
@@ -32,7 +32,7 @@ from rankloom_server.features import EmbeddedFeatures, space_of
 from rankloom_server.parse import RankQuery
 from rankloom_server.scoring import Prepared, Served, prepare
 
-RankCalls = tuple[RankCall, ...]
+BenchmarkCalls = tuple[BenchmarkCall, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def server_settings(bundle: Path, dtype: str, threads: int) -> Settings:
     )
 
 
-def describe(settings: Settings, calls: RankCalls) -> PromptFacts:
+def describe(settings: Settings, calls: BenchmarkCalls) -> PromptFacts:
     """Facts about the prompts of the calls."""
     prepared = load(settings, calls).prepared
     return PromptFacts(
@@ -92,7 +92,7 @@ def describe(settings: Settings, calls: RankCalls) -> PromptFacts:
 
 
 def score(
-    settings: Settings, calls: RankCalls, in_flight: int, seconds: float, first: int = 0
+    settings: Settings, calls: BenchmarkCalls, in_flight: int, seconds: float, first: int = 0
 ) -> CallTimes:
     """Scores the calls again and again; arguments as for ``closed_loop``."""
     loaded, reused = load(settings, calls), list[bool]()
@@ -108,7 +108,7 @@ def score(
     return CallTimes(asyncio.run(run()), sum(reused))
 
 
-def scores(settings: Settings, calls: RankCalls, num: int) -> list[dict[str, float]]:
+def scores(settings: Settings, calls: BenchmarkCalls, num: int) -> list[dict[str, float]]:
     """Scores by item of the first ``num`` calls, one call after the other."""
     loaded = load(settings, calls)
 
@@ -121,7 +121,7 @@ def scores(settings: Settings, calls: RankCalls, num: int) -> list[dict[str, flo
 
 
 @cache
-def load(settings: Settings, calls: RankCalls) -> PreparedCalls:
+def load(settings: Settings, calls: BenchmarkCalls) -> PreparedCalls:
     """Loads the bundle and prepares the calls, once per process."""
     keep_freed_memory()
     torch.set_num_threads(settings.threads)
@@ -132,7 +132,7 @@ def load(settings: Settings, calls: RankCalls) -> PreparedCalls:
 
 
 async def _scores(
-    loaded: PreparedCalls, runner: EngineRunner, call: RankCall, prepared: Prepared
+    loaded: PreparedCalls, runner: EngineRunner, call: BenchmarkCall, prepared: Prepared
 ) -> dict[str, float]:
     scored = await runner.score(prepared.prompt, prepared.weights)
     tree_logits = prepared.tree_logits()[prepared.order]
@@ -140,7 +140,7 @@ async def _scores(
     return {call.items[index]: one for index, one in zip(prepared.order, found, strict=True)}
 
 
-def _prepare(served: Served, parts: Parts, call: RankCall) -> Prepared:
+def _prepare(served: Served, parts: Parts, call: BenchmarkCall) -> Prepared:
     catalogue = parts.own.provider.catalogue
     items = tuple(catalogue.items[catalogue.index(item)] for item in call.items)
     query = RankQuery("", UserQuery(call.user, None, items))

@@ -14,7 +14,7 @@ from typing import TypeVar
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from benchmarks.common.rank_calls import TIMEOUT_S, RankCall
+from benchmarks.common.rank_calls import TIMEOUT_S, BenchmarkCall
 from rankloom_proto.v1 import ranking_pb2_grpc
 
 T = TypeVar("T")
@@ -67,7 +67,7 @@ async def open_loop(
 
 
 def rank(
-    address: str, calls: Sequence[RankCall], in_flight: int, seconds: float, first: int = 0
+    address: str, calls: Sequence[BenchmarkCall], in_flight: int, seconds: float, first: int = 0
 ) -> list[float]:
     """Seconds of each Rank call; arguments as for ``closed_loop``."""
 
@@ -87,7 +87,7 @@ def rank(
     return asyncio.run(run())
 
 
-def scores(address: str, calls: Sequence[RankCall]) -> list[dict[str, float]]:
+def scores(address: str, calls: Sequence[BenchmarkCall]) -> list[dict[str, float]]:
     """Scores by item of each call, one call after the other."""
     with grpc.insecure_channel(address) as channel:
         stub = ranking_pb2_grpc.RankingServiceStub(channel)

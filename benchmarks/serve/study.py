@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.common.timing import progress, stolen_s
 from benchmarks.serve import in_process, load
-from benchmarks.serve.in_process import CallTimes, PromptFacts, RankCalls
+from benchmarks.serve.in_process import BenchmarkCalls, CallTimes, PromptFacts
 from benchmarks.serve.processes import BenchmarkWorker, cpu_s_of, server, worker
 from rankloom_server.config import Settings
 
@@ -90,7 +90,7 @@ class ScoresDifferError(Exception):
     """Both sides do not score the same, so comparing their costs means nothing."""
 
 
-def run_serve_study(settings: Settings, calls: RankCalls, plan: ServePlan) -> ServeStudy:
+def run_serve_study(settings: Settings, calls: BenchmarkCalls, plan: ServePlan) -> ServeStudy:
     """Compares the scores of both sides, then times them. Raises ScoresDifferError."""
     rounds: list[ServeRound] = []
     differences = []
@@ -139,7 +139,7 @@ class _Sides:
     """A running server, and the processes that call it or its engine."""
 
     settings: Settings
-    calls: RankCalls
+    calls: BenchmarkCalls
     address: str
     server_pid: int
     engine: BenchmarkWorker
@@ -204,7 +204,7 @@ class _Sides:
 
 
 @contextmanager
-def _sides(settings: Settings, calls: RankCalls, *, engine_first: bool) -> Iterator[_Sides]:
+def _sides(settings: Settings, calls: BenchmarkCalls, *, engine_first: bool) -> Iterator[_Sides]:
     """``engine_first``: whether the engine allocates its memory before the server does."""
     with ExitStack() as stack:
         progress("starting the server, the engine and their callers")

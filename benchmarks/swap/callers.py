@@ -20,7 +20,7 @@ from queue import Empty, SimpleQueue
 import grpc
 
 from benchmarks.common.children import without_interrupts
-from benchmarks.common.rank_calls import TIMEOUT_S, RankCall
+from benchmarks.common.rank_calls import TIMEOUT_S, BenchmarkCall
 from rankloom_proto.v1 import ranking_pb2, ranking_pb2_grpc
 
 AFTER_FAILURE_S = 0.05  # so that a dead server does not get a thousand calls a second
@@ -78,7 +78,7 @@ class Callers:
 
 
 @contextmanager
-def calling(address: str, calls: Sequence[RankCall], in_flight: int) -> Iterator[Callers]:
+def calling(address: str, calls: Sequence[BenchmarkCall], in_flight: int) -> Iterator[Callers]:
     """Calls without end; the process is ended and awaited when the block ends."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
@@ -95,7 +95,7 @@ def calling(address: str, calls: Sequence[RankCall], in_flight: int) -> Iterator
 
 
 def _call_without_end(
-    address: str, calls: Sequence[RankCall], in_flight: int, pipe: Connection
+    address: str, calls: Sequence[BenchmarkCall], in_flight: int, pipe: Connection
 ) -> None:
     async def run() -> None:
         async with grpc.aio.insecure_channel(address) as channel, asyncio.TaskGroup() as group:
@@ -108,7 +108,7 @@ def _call_without_end(
 
 async def _caller(
     stub: ranking_pb2_grpc.RankingServiceAsyncStub,
-    calls: Sequence[RankCall],
+    calls: Sequence[BenchmarkCall],
     pipe: Connection,
     turns: random.Random,
 ) -> None:
@@ -126,7 +126,7 @@ async def _outcome(
     stub: ranking_pb2_grpc.RankingServiceAsyncStub,
     request: ranking_pb2.RankRequest,
     index: int,
-    call: RankCall,
+    call: BenchmarkCall,
 ) -> CallOutcome:
     sent = time.monotonic()
     try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.common.bundles import calls_of
-from benchmarks.common.rank_calls import RankCall
+from benchmarks.common.rank_calls import BenchmarkCall
 from benchmarks.common.rollout_operator import (
     ExpertWriter,
     OperatorError,
@@ -149,10 +149,10 @@ def run_swap_study(bundle: Path, folder: Path, plan: SwapPlan) -> SwapStudy:
 
 
 def _chosen(
-    server: ServerProcess, calls: Sequence[RankCall], plan: SwapPlan
-) -> tuple[tuple[RankCall, ...], tuple[str, ...]]:
+    server: ServerProcess, calls: Sequence[BenchmarkCall], plan: SwapPlan
+) -> tuple[tuple[BenchmarkCall, ...], tuple[str, ...]]:
     """Calls, and the experts that have weight in all of them."""
-    cut = [RankCall(call.user, call.items[: plan.items]) for call in calls[:ASKED_USERS]]
+    cut = [BenchmarkCall(call.user, call.items[: plan.items]) for call in calls[:ASKED_USERS]]
     with operating(server.ranking, server.rollout, cut) as operator:
         answers = operator.rank(operator.active())
     weights = [{each.expert: each.weight for each in answer.routing.weights} for answer in answers]

@@ -2,7 +2,7 @@
 
 glibc gives every block over some hundred kilobytes back to the system when it is freed.
 A small decoder's tensors are of that size, and faulting their pages in again takes time
-that the arithmetic could have (`benchmarks/README.md`).
+that the arithmetic could have (`docs/notes/performance.md`).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ OpenMP's threads spin at the end of each operation while they wait for the next.
 another process wants the core, that makes two threads slower than one, at times several
 times, and it takes time from a server's own event loop. Waking a thread that sleeps takes as
 long as a small operation, of which learning has thousands a second
-(`benchmarks/README.md`). Both must be called before torch is imported, and leave be what the
+(`docs/notes/performance.md`). Both must be called before torch is imported, and leave be what the
 user has set.
 """
 

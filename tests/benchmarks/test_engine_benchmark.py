@@ -24,7 +24,7 @@ TOLERANCE = 2e-6
 # PEFT calls it when a model is wrapped.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
-SHAPE = workload.DecoderShape("tiny", 32, 2, 4, 2, 64, 96, tied=True)
+SHAPE = workload.ModelShape("tiny", 32, 2, 4, 2, 64, 96, tied=True)
 # More candidates than a batch holds, and a last user with no other to share batches with.
 SIZES, NUM_USERS = workload.PromptSizes(prefix=7, candidates=23, tokens=4), 3
 
@@ -131,7 +131,7 @@ def test_peft_uses_the_models_number_format_and_deletes_its_adapters() -> None:
 
 
 def test_fewest_flops_of_a_case_counted_by_hand() -> None:
-    shape = workload.DecoderShape("hand", 4, 2, 2, 1, 8, 16, tied=False)  # heads of 2
+    shape = workload.ModelShape("hand", 4, 2, 2, 1, 8, 16, tied=False)  # heads of 2
     sizes = workload.PromptSizes(prefix=3, candidates=2, tokens=2)
     keys_and_values = 2 * (2 * 4 * 2)  # 32, two matrices of 4 × 2
     queries_and_output = 2 * (2 * 4 * 4)  # 64, two of 4 × 4

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from benchmarks.common.results import BenchmarkResult, RunFacts
 from benchmarks.common.small_bundle import with_strong_experts
-from benchmarks.common.workload import DecoderShape
+from benchmarks.common.workload import ModelShape
 from benchmarks.kills.report import figures, summary
 from benchmarks.kills.study import AcknowledgedState, faults, run_kill_study
 
@@ -16,7 +16,7 @@ from rankloom_proto.v1.rollout_pb2 import Revisions, Rollout, RolloutState
 
 
 def test_two_kills_end_to_end(bundle_folder: Path, tmp_path: Path) -> None:
-    shape = DecoderShape("tiny", 32, 2, 4, 2, 64, 4096, tied=True)
+    shape = ModelShape("tiny", 32, 2, 4, 2, 64, 4096, tied=True)
     bundle = with_strong_experts(bundle_folder, tmp_path, shape)
     found = run_kill_study(bundle, tmp_path, 2)
     assert len(found.seconds) == 2

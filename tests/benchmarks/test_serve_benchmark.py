@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from benchmarks.common.bundles import calls_of, with_random_decoder
 from benchmarks.common.children import child_ids
-from benchmarks.common.rank_calls import RankCall
+from benchmarks.common.rank_calls import BenchmarkCall
 from benchmarks.common.results import BenchmarkResult, RunFacts
-from benchmarks.common.workload import DecoderShape
+from benchmarks.common.workload import ModelShape
 from benchmarks.serve import in_process, load, report, study
 from benchmarks.serve.processes import WorkerError, cpu_s_of, worker
 from benchmarks.serve.study import ServePhase, ServePlan, ServeRound
@@ -28,7 +28,7 @@ NUM_CALLS = 12
 def tiny_bundle(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained bundle with a random decoder that takes a millisecond a call."""
     folder: Path = tmp_path_factory.mktemp("serve") / "bundle"
-    shape = DecoderShape("tiny", 32, 2, 4, 2, 64, 4096, tied=True)
+    shape = ModelShape("tiny", 32, 2, 4, 2, 64, 4096, tied=True)
     with_random_decoder(bundle_folder, folder, shape)
     return folder
 
@@ -70,7 +70,7 @@ def test_scores_of_other_calls_are_not_taken_for_the_same(tiny_bundle: Path) -> 
     """The same items for another user differ by far more than what is tolerated."""
     settings = in_process.server_settings(tiny_bundle, "bfloat16", 1)
     first, second, *_ = calls_of(tiny_bundle)
-    swapped = RankCall(second.user, first.items)
+    swapped = BenchmarkCall(second.user, first.items)
     own, other = (in_process.scores(settings, (call,), 1) for call in (first, swapped))
     assert study.largest_difference(own, own) == 0.0
     with pytest.raises(study.ScoresDifferError, match="nothing was timed"):

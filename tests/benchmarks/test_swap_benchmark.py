@@ -21,12 +21,12 @@ import grpc
 import numpy as np
 import pytest
 from benchmarks.common.children import child_ids
-from benchmarks.common.rank_calls import RankCall
+from benchmarks.common.rank_calls import BenchmarkCall
 from benchmarks.common.results import BenchmarkResult, RunFacts
 from benchmarks.common.rollout_operator import OperatorError, scale_of, with_common_experts
 from benchmarks.common.server_process import ResourceUse, ServerProcessError, serving
 from benchmarks.common.small_bundle import with_strong_experts
-from benchmarks.common.workload import DecoderShape
+from benchmarks.common.workload import ModelShape
 from benchmarks.swap.callers import Callers, CallersEndedError, CallOutcome, calling
 from benchmarks.swap.checker import AnswerChecker, Fingerprints, Timeline
 from benchmarks.swap.report import figures, tables
@@ -51,7 +51,7 @@ def checker() -> AnswerChecker:
 
 
 def test_swaps_of_a_small_bundle_end_to_end(bundle_folder: Path, tmp_path: Path) -> None:
-    shape = DecoderShape("tiny", 32, 2, 4, 2, 64, 4096, tied=True)
+    shape = ModelShape("tiny", 32, 2, 4, 2, 64, 4096, tied=True)
     bundle = with_strong_experts(bundle_folder, tmp_path, shape)
     resource_tracker.ensure_running()  # a process that multiprocessing keeps
     before = child_ids()
@@ -142,7 +142,7 @@ def test_revisions_with_similar_scores_are_refused() -> None:
 
 def test_a_server_that_mixes_revisions_is_detected(checker: AnswerChecker) -> None:
     """A real load on a server that names revision 2, and gives 1 correct answer in 4."""
-    calls = [RankCall(f"user-{number}", ("a", "b", "c")) for number in range(2)]
+    calls = [BenchmarkCall(f"user-{number}", ("a", "b", "c")) for number in range(2)]
     now = time.monotonic()
     checker.timeline.switched(2, now, now)
     with _faking() as address, calling(address, calls, 2) as load:
@@ -198,7 +198,7 @@ def _faking() -> Iterator[str]:
 def test_callers_that_end_too_early_are_noticed() -> None:
     resource_tracker.ensure_running()
     before = child_ids()
-    calls = [RankCall("user-0", ("a", "b", "c"))]
+    calls = [BenchmarkCall("user-0", ("a", "b", "c"))]
     with _faking() as address, calling(address, calls, 1) as load:
         assert load.take(30.0)
         [pid] = child_ids() - before
@@ -214,7 +214,7 @@ def _take_on(load: Callers) -> None:
 
 
 def test_an_incomplete_answer_has_no_scores() -> None:
-    call = RankCall("user-0", ("a", "b"))
+    call = BenchmarkCall("user-0", ("a", "b"))
 
     def answer(*items: tuple[str, bool]) -> ranking_pb2.RankResponse:
         ranked = [ranking_pb2.RankedItem(item_id=i, score=2.0, scored=s) for i, s in items]
