@@ -23,7 +23,6 @@ from rankloom_proto.v1 import ranking_pb2, ranking_pb2_grpc, rollout_pb2, rollou
 
 T = TypeVar("T")
 REASON = "a swap by the benchmark"
-
 AT_ONCE = 2  # calls of a fingerprint in flight: they must not become a load of their own
 MIN_WEIGHT = 0.05  # of an expert in each call whose scores it must change
 # Factors of the expert's delta: within the norms that the server accepts, and far from 1.

@@ -120,10 +120,12 @@ def _kill_after(
 
     thread = threading.Thread(target=operate)
     thread.start()
-    time.sleep(seconds)
-    is_gone.set()
-    os.kill(server.pid, signal.SIGKILL)
-    thread.join()
+    try:
+        time.sleep(seconds)
+    finally:  # after Ctrl-C too, so that the thread ends
+        is_gone.set()
+        os.kill(server.pid, signal.SIGKILL)
+        thread.join()
     if failures:
         raise failures[0]
 

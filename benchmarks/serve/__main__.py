@@ -84,12 +84,7 @@ def run(args: argparse.Namespace) -> str | None:
         room="serve",
         facts=facts,
         dtype=dtype,
-        settings={
-            "model": args.model,
-            "threads": args.threads,
-            "users": args.users,
-            **asdict(plan),
-        },
+        settings={**asked, **asdict(plan)},
         figures=figures(found),
     )
     print(result.headline(), tables(result), f"written: {write(result, args.results)}", sep="\n\n")

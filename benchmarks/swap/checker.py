@@ -22,13 +22,15 @@ TOLERANCE = 1e-4  # of a score: batches of other shapes round differently
 MIN_DIFFERENCE = 10 * TOLERANCE
 KEPT = 64  # fingerprints; the server retired older revisions long ago
 
-
 Fingerprint = NDArray[np.float64]  # (calls, items)
 
 
 @dataclass(slots=True)
 class _ActiveSpan:
-    """When a revision may have been active: from the command that activates it to the next."""
+    """A time in which a revision may have been active.
+
+    From sending the command that activates it to the answer of the next one.
+    """
 
     revision: int
     asked: float
