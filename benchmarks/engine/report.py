@@ -75,7 +75,7 @@ def ratios(studies: Mapping[str, EngineStudy]) -> dict[str, dict[str, float]]:
 
 def summary(result: BenchmarkResult) -> str:
     """The ratios, for the README."""
-    return "\n".join(_ratio_rows(result.settings, result.figures))
+    return "\n".join(_ratio_rows(result))
 
 
 def tables(result: BenchmarkResult) -> str:
@@ -152,14 +152,15 @@ def _method_rows(model: str, dtype: str, found: Mapping[str, Any]) -> Iterator[s
         yield f"| {' | '.join(cells)} |"
 
 
-def _ratio_rows(settings: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
+def _ratio_rows(result: BenchmarkResult) -> Iterator[str]:
+    found = result.figures
     models = list(found["models"])
-    yield "| ratio | " + " | ".join(models) + " | meaning |"
+    yield f"| ratio, {result.dtype} | " + " | ".join(models) + " | meaning |"
     yield "|---" * (len(models) + 2) + "|"
     for name, (_, _, _, meaning) in RATIOS.items():
         cells = [f"{found['ratios'][name][model]:.2f}" for model in models]
         yield f"| `{name}` | {' | '.join(cells)} | {meaning} |"
     if found.get("memory_growth_mib") is not None:
         growth = f"{found['memory_growth_mib']:.2f} |" + " |" * (len(models) - 1)
-        meaning = f"MiB more after {settings['mixtures']:,} different mixtures"
+        meaning = f"MiB more after {result.settings['mixtures']:,} different mixtures"
         yield f"| `memory_growth_mib` | {growth} {meaning} |"

@@ -47,7 +47,7 @@ def figures(study: ServeStudy) -> dict[str, Any]:
 def summary(result: BenchmarkResult) -> str:
     """The ratios, for the README."""
     found = result.figures
-    lines = ["| ratio | | meaning |", "|---|---|---|"]
+    lines = [f"| ratio, {result.dtype} | | meaning |", "|---|---|---|"]
     lines += [f"| `{key}` | {found['ratios'][key]:.3g} | {RATIOS[key]} |" for key in RATIOS]
     alone = found["sides"]["inprocess"]["p50_ms"]
     lines.append(f"| | {alone:.3g} | p50 of the engine alone in ms, one call at a time |")
