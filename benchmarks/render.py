@@ -67,7 +67,9 @@ def show(path: Path) -> str | None:
     """Prints all tables; returns a message if the file cannot be shown."""
     try:
         result = read(path)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
+    except ValueError as error:
         return str(error)
     if result.room not in SUMMARIES:
         return f"{path}: no such room: {result.room}; known: {', '.join(SUMMARIES)}"

@@ -52,8 +52,10 @@ class BenchmarkResult:
         """Where and when it was measured, in one sentence."""
         facts = self.facts
         parts = [f"{self.dtype}; {facts.date[:10]}, commit {facts.commit}", _machine(facts.machine)]
-        known = [name for name in ("python", "torch") if name in facts.versions]
-        parts += [", ".join(f"{name} {facts.versions[name]}" for name in known)] if known else []
+        titles = {"python": "Python", "torch": "torch", "onnxruntime": "onnxruntime"}
+        known = [name for name in titles if name in facts.versions]
+        if known:
+            parts.append(", ".join(f"{titles[name]} {facts.versions[name]}" for name in known))
         source = f" *Copied* from {self.source}." if self.transcribed else ""
         return f"{'; '.join(parts)}.{source}"
 

@@ -128,7 +128,7 @@ def figures(found: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, Any]:
 def summary(result: BenchmarkResult) -> str:
     """A row for each number of users per pass."""
     lines = [
-        f"| users per pass, {result.dtype} | exact sizes, CPU-ms | padded, CPU-ms | exact ÷ padded |",
+        f"| users per pass, {result.dtype} | exact, CPU-ms | padded, CPU-ms | exact ÷ padded |",
         "|---|---|---|---|",
     ]
     for num, row in result.figures["users_per_pass"].items():
