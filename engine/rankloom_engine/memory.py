@@ -2,7 +2,7 @@
 
 glibc returns every freed block above some hundred kilobytes to the system. The tensors of a
 small decoder have that size, and faulting their pages in again takes time from the
-arithmetic (`benchmarks/README.md`).
+arithmetic (`docs/notes/performance.md`).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ OpenMP's threads spin at the end of each operation while they wait for the next 
 another process wants the core, two spinning threads are slower than one, at times several
 times, and they take time from a server's event loop. But waking a sleeping thread takes as
 long as a small operation, and training has thousands of those a second
-(`benchmarks/README.md`). Call either function before torch is imported; neither changes a
+(`docs/notes/performance.md`). Call either function before torch is imported; neither changes a
 variable that the user has set.
 """
 

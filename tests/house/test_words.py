@@ -9,10 +9,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-from rankloom._cli.main import main
 
 from house.sources import ROOT, SDK, name_of, package_files, python_files, strings_in, tree_of
 from house.words import RETIRED, plain, retired_words
+from rankloom._cli.main import main
 
 # Settings, metric names and log fields, each in a file of its own.
 SERVER = ROOT / "server" / "rankloom_server"
