@@ -75,7 +75,7 @@ def _windows(bundle: Bundle, data: Dataset, expert: str) -> list[Window]:
     )
     maker = WindowMaker(data.log, data.catalogue, scorer.engine.weaver.builder)
     router, windows = scorer.engine.weaver.router, maker.windows(inputs)
-    return [each for each in windows if _largest(router, inputs.vector[each.places[-1]]) == expert]
+    return [each for each in windows if _largest(router, inputs.vector[each.rows[-1]]) == expert]
 
 
 def _largest(router: Router, vector: NDArray[np.float32]) -> str:
