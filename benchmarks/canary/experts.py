@@ -77,7 +77,7 @@ def _windows(bundle: Bundle, data: Dataset, expert: str) -> list[Window]:
     )
     maker = WindowMaker(data.log, data.catalogue, scorer.loaded.prompts)
     router, windows = scorer.loaded.router, maker.windows(inputs)
-    return [each for each in windows if router.largest(inputs.vector[each.places[-1]]) == expert]
+    return [each for each in windows if router.largest(inputs.vector[each.rows[-1]]) == expert]
 
 
 def _shuffled(windows: list[Window], random: np.random.Generator) -> list[Window]:

@@ -1,4 +1,4 @@
-"""Logs for tests: made up, from random numbers, and MovieLens-1M where it is at hand."""
+"""Logs for tests: random ones, and MovieLens-1M if it is there."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def write_csv(path: Path, rows: Sequence[Row], header: Sequence[str] | None = No
 
 
 def random_log(seed: int, num_users: int = 6, num_items: int = 15, mean_rows: int = 14) -> Dataset:
-    """A log split by time, users of any length; ids and order are shuffled on purpose."""
+    """A random log, split by time. Users differ in length; rows are in random order."""
     random = np.random.default_rng(seed)
     num = num_users * mean_rows
     users = [f"u{code}" for code in random.integers(0, num_users, num)]
     time = random.integers(0, 3 * num, num).astype(np.float64)
     items = [
-        Item(f"i{place}", f"Title {place}", 1980 + place, (GENRES[place % 3],))
-        for place in range(num_items)
+        Item(f"i{index}", f"Title {index}", 1980 + index, (GENRES[index % 3],))
+        for index in range(num_items)
     ]
     log = make_log(
         users,
@@ -58,12 +58,12 @@ def random_log(seed: int, num_users: int = 6, num_items: int = 15, mean_rows: in
 
 
 def relabelled(log: Interactions, flip: NDArray[np.bool_]) -> Interactions:
-    """The log with some labels turned round."""
+    """The log with some labels flipped."""
     return dataclasses.replace(log, liked=log.liked ^ flip)
 
 
 def without(log: Interactions, gone: NDArray[np.bool_]) -> Interactions:
-    """The log without some rows; users stay, even those who lose all of theirs."""
+    """The log without some rows. All users stay, even those without a row."""
     kept = ~gone
     start = np.searchsorted(log.user[kept], np.arange(log.num_users)).astype(np.int64)
     fields = {name: getattr(log, name)[kept] for name in ("user", "item", "liked", "time", "split")}
@@ -71,5 +71,5 @@ def without(log: Interactions, gone: NDArray[np.bool_]) -> Interactions:
 
 
 def hidden_under_p0(log: Interactions) -> NDArray[np.bool_]:
-    """Rows that no other row may ever see: dislikes that are not training rows."""
+    """Rows that no other row may see: dislikes outside the training rows."""
     return np.asarray(~log.liked & (log.split != Split.TRAIN))

@@ -1,4 +1,4 @@
-"""A small good log in files, for tests that spoil it."""
+"""A small valid log in files, for tests that break it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Rows = list[dict[str, Any]]
 def good_rows() -> Rows:
     return [
         {
-            "user_id": "ab"[place % 2],
-            "item_id": f"i{place % 5}",
-            "label": int(place % 3 == 0),
-            "timestamp": 100 + place,
+            "user_id": "ab"[index % 2],
+            "item_id": f"i{index % 5}",
+            "label": int(index % 3 == 0),
+            "timestamp": 100 + index,
             "split": split,
         }
-        for place, split in enumerate(SPLITS)
+        for index, split in enumerate(SPLITS)
     ]
 
 
 def good_items() -> Rows:
-    return [{"item_id": f"i{place}", "title": f"T{place}"} for place in range(5)]
+    return [{"item_id": f"i{index}", "title": f"T{index}"} for index in range(5)]
 
 
 def folder_of(folder: Path, rows: Rows | None = None, items: Rows | None = None) -> Path:

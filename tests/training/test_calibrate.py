@@ -8,7 +8,7 @@ from rankloom_training.calibrate import fit_calibration
 
 
 @pytest.mark.parametrize(("slope", "intercept"), [(1.0, 0.0), (2.0, -1.0), (0.3, 0.5)])
-def test_the_curve_that_labels_were_drawn_from_is_found(slope: float, intercept: float) -> None:
+def test_the_calibration_curve_of_the_labels_is_found(slope: float, intercept: float) -> None:
     random = np.random.default_rng(0)
     score = 2 * random.normal(size=20_000)
     label = random.random(len(score)) < Calibration(slope, intercept).probability(score)
@@ -16,7 +16,7 @@ def test_the_curve_that_labels_were_drawn_from_is_found(slope: float, intercept:
     assert (found.slope, found.intercept) == pytest.approx((slope, intercept), abs=0.1)
 
 
-def test_scores_that_point_the_wrong_way_keep_their_order() -> None:
+def test_scores_that_rank_backwards_keep_their_order() -> None:
     score = np.linspace(-1, 1, 100)
     found = fit_calibration(score, score < 0)
     assert found.slope > 0

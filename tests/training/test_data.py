@@ -31,21 +31,21 @@ def test_a_good_log_is_read(tmp_path: Path) -> None:
 )
 def test_a_missing_column_of_the_log_is_named(tmp_path: Path, column: str, name: str) -> None:
     rows = [{k: v for k, v in row.items() if k != column} for row in good_rows()]
-    said = refusal(folder_of(tmp_path, rows))
-    assert LOG in said
-    assert f"no column for {name}" in said
-    assert "columns.json" in said
+    message = refusal(folder_of(tmp_path, rows))
+    assert LOG in message
+    assert f"no column for {name}" in message
+    assert "columns.json" in message
 
 
 def test_a_missing_item_column_of_the_items_is_named(tmp_path: Path) -> None:
-    said = refusal(folder_of(tmp_path, items=[{"title": "T"}]))
-    assert ITEMS in said
-    assert "no column for item" in said
+    message = refusal(folder_of(tmp_path, items=[{"title": "T"}]))
+    assert ITEMS in message
+    assert "no column for item" in message
 
 
-def with_value(column: str, value: object, place: int = 7) -> Rows:
+def with_value(column: str, value: object, index: int = 7) -> Rows:
     rows = good_rows()
-    rows[place][column] = value
+    rows[index][column] = value
     return rows
 
 
@@ -67,9 +67,9 @@ def with_value(column: str, value: object, place: int = 7) -> Rows:
     ],
 )
 def test_a_bad_value_is_refused(tmp_path: Path, column: str, value: object, word: str) -> None:
-    said = refusal(folder_of(tmp_path, with_value(column, value)))
-    assert LOG in said
-    assert word in said
+    message = refusal(folder_of(tmp_path, with_value(column, value)))
+    assert LOG in message
+    assert word in message
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), None])
@@ -83,18 +83,18 @@ def test_a_number_that_is_not_finite_is_refused(
     rows[4][column] = value
     folder_of(tmp_path)
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "interactions.parquet")
-    said = refusal(tmp_path)
-    assert "interactions.parquet" in said
-    assert column in said
+    message = refusal(tmp_path)
+    assert "interactions.parquet" in message
+    assert column in message
 
 
 @pytest.mark.parametrize("value", ["good", "", "nan", "inf"])
-def test_a_rating_that_is_no_number_is_refused(tmp_path: Path, value: str) -> None:
+def test_a_rating_that_is_not_a_number_is_refused(tmp_path: Path, value: str) -> None:
     rows = [{("rating" if k == "label" else k): v for k, v in row.items()} for row in good_rows()]
     rows[2]["rating"] = value
-    said = refusal(folder_of(tmp_path, rows))
-    assert LOG in said
-    assert "rating" in said
+    message = refusal(folder_of(tmp_path, rows))
+    assert LOG in message
+    assert "rating" in message
 
 
 def test_ratings_above_three_are_likes(tmp_path: Path) -> None:
@@ -107,14 +107,14 @@ def test_ratings_above_three_are_likes(tmp_path: Path) -> None:
     assert log.liked.tolist() == [rating > 3 for rating in stars]
 
 
-def test_how_many_rows_name_unknown_items_is_said(tmp_path: Path) -> None:
+def test_rows_of_unknown_items_are_counted(tmp_path: Path) -> None:
     rows = good_rows()
     rows[3]["item_id"] = rows[8]["item_id"] = "gone"
-    said = refusal(folder_of(tmp_path, rows))
-    assert "2 rows" in said
-    assert "row 4" in said
-    assert ITEMS in said
-    assert "gone" not in said
+    message = refusal(folder_of(tmp_path, rows))
+    assert "2 rows" in message
+    assert "row 4" in message
+    assert ITEMS in message
+    assert "gone" not in message
 
 
 def test_exact_duplicates_are_used_once_with_a_warning(tmp_path: Path) -> None:
@@ -131,9 +131,9 @@ def test_exact_duplicates_are_used_once_with_a_warning(tmp_path: Path) -> None:
 @pytest.mark.parametrize("label", [0, 1])
 def test_a_split_of_one_class_is_refused(tmp_path: Path, split: str, label: int) -> None:
     rows = [row | ({"label": label} if row["split"] == split else {}) for row in good_rows()]
-    said = refusal(folder_of(tmp_path, rows))
-    assert LOG in said
-    assert f"the {split} split has one class" in said
+    message = refusal(folder_of(tmp_path, rows))
+    assert LOG in message
+    assert f"the {split} split has one class" in message
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
@@ -155,9 +155,11 @@ def test_items_without_rows_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_item_given_twice_is_refused(tmp_path: Path) -> None:
-    said = refusal(folder_of(tmp_path, items=[*good_items(), {"item_id": "i1", "title": "again"}]))
-    assert ITEMS in said
-    assert "twice" in said
+    message = refusal(
+        folder_of(tmp_path, items=[*good_items(), {"item_id": "i1", "title": "again"}])
+    )
+    assert ITEMS in message
+    assert "twice" in message
 
 
 @pytest.mark.parametrize("name", [LOG, ITEMS])
@@ -166,7 +168,7 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     assert name in refusal(tmp_path)
 
 
-def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
+def test_a_missing_folder_and_a_file_are_refused(tmp_path: Path) -> None:
     assert "no such folder" in refusal(tmp_path / "nowhere")
     folder_of(tmp_path)
     assert "no such folder" in refusal(tmp_path / LOG)

@@ -1,4 +1,4 @@
-"""How the values of a log's files are read, whatever types the files give them."""
+"""How values are read from a log's files, whatever types the files use."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_text_of_items_is_read(tmp_path: Path) -> None:
 
 
 def test_a_category_of_numbers_does_not_end_in_a_traceback(tmp_path: Path) -> None:
-    items = [row | {"category": place % 2} for place, row in enumerate(good_items())]
+    items = [row | {"category": index % 2} for index, row in enumerate(good_items())]
     catalogue = load_dataset(folder_of(tmp_path, items=items)).catalogue
     assert catalogue.items[1].attributes == ("1",)
 
@@ -58,7 +58,7 @@ def test_a_title_with_odd_digits_has_no_year(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("year", ["²²²²", "9" * 5000, "late", "-5"])
-def test_a_year_that_is_none_is_left_out(tmp_path: Path, year: str) -> None:
+def test_an_invalid_year_is_left_out(tmp_path: Path, year: str) -> None:
     items = [row | {"year": year} for row in good_items()]
     assert load_dataset(folder_of(tmp_path, items=items)).catalogue.items[0].year is None
 
@@ -74,7 +74,7 @@ def test_ids_are_kept_as_they_are_written(tmp_path: Path) -> None:
     rows = [row | {"item_id": f"00{row['item_id'][1:]}"} for row in good_rows()]
     items = [row | {"item_id": f"00{row['item_id'][1:]}"} for row in good_items()]
     catalogue = load_dataset(folder_of(tmp_path, rows, items)).catalogue
-    assert [item.item_id for item in catalogue.items] == [f"00{place}" for place in range(5)]
+    assert [item.item_id for item in catalogue.items] == [f"00{index}" for index in range(5)]
 
 
 def test_ids_match_whatever_types_the_files_give_them(tmp_path: Path) -> None:
@@ -106,10 +106,10 @@ def test_times_of_parquet_are_seconds_utc(tmp_path: Path, kind: pa.DataType) -> 
     table = pa.Table.from_pylist(good_rows())
     moments = pa.array([1_577_836_800_000_000_001 + 10**9 * n for n in range(12)])
     column = moments.cast(pa.timestamp("ns")).cast(kind, safe=False)
-    place = table.column_names.index("timestamp")
+    index = table.column_names.index("timestamp")
     folder_of(tmp_path)
     parquet.write_table(
-        table.set_column(place, "timestamp", column), tmp_path / "interactions.parquet"
+        table.set_column(index, "timestamp", column), tmp_path / "interactions.parquet"
     )
     found = np.sort(load_dataset(tmp_path).log.time)
     assert found.tolist() == [1_577_836_800.0 + n for n in range(12)]
@@ -118,8 +118,8 @@ def test_times_of_parquet_are_seconds_utc(tmp_path: Path, kind: pa.DataType) -> 
 def test_rows_are_ordered_by_position_within_a_user(tmp_path: Path) -> None:
     order = np.random.default_rng(0).permutation(12)
     rows = [
-        row | {"user_id": "a", "timestamp": 7, "position": int(place)}
-        for row, place in zip(good_rows(), order, strict=True)
+        row | {"user_id": "a", "timestamp": 7, "position": int(index)}
+        for row, index in zip(good_rows(), order, strict=True)
     ]
     by_position = sorted(rows, key=lambda row: row["position"])
     for row, split in zip(by_position, SPLITS, strict=True):
@@ -132,12 +132,12 @@ def test_rows_are_ordered_by_position_within_a_user(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("one", "other"), [(0, 6), (0, 10), (6, 10)])
 def test_a_split_that_contradicts_time_is_refused(tmp_path: Path, one: int, other: int) -> None:
-    """All of the rows are user "a"'s; two of different splits change their times."""
+    """Two rows of one user but of different splits swap their times."""
     rows = good_rows()
     rows[one]["timestamp"], rows[other]["timestamp"] = 100 + other, 100 + one
-    said = refusal(folder_of(tmp_path, rows))
-    assert f"{LOG}: column split" in said
-    assert "1 users" in said
+    message = refusal(folder_of(tmp_path, rows))
+    assert f"{LOG}: column split" in message
+    assert "1 users" in message
 
 
 def test_time_goes_before_position(tmp_path: Path) -> None:
@@ -157,11 +157,11 @@ def test_rows_of_one_time_keep_the_files_order(tmp_path: Path) -> None:
         row | {"user_id": "a", "timestamp": 7, "item_id": f"i{item}"}
         for row, item in zip(good_rows(), order, strict=True)
     ]
-    items = [{"item_id": f"i{place}", "title": ""} for place in range(12)]
+    items = [{"item_id": f"i{index}", "title": ""} for index in range(12)]
     assert load_dataset(folder_of(tmp_path, rows, items)).log.item.tolist() == order
 
 
-def test_without_a_split_the_log_is_parted_by_time() -> None:
+def test_without_a_split_the_log_is_split_by_time() -> None:
     random = np.random.default_rng(1)
     num = 1000
     time = random.permutation(num).astype(np.float64)

@@ -23,7 +23,7 @@ RECIPE = Recipe(epochs=2, learning_rate=1e-2)
 
 @pytest.fixture(scope="module")
 def made() -> tuple[Callable[[], ExpertTrainer], list[Window]]:
-    """How to make a trainer, the same each time, and windows to learn from."""
+    """A factory of equal trainers, and windows to train on."""
     dataset = random_log(3, num_users=12)
     tokenizer = train_tokenizer(dataset.catalogue)
     fmt = embedded_format(tokenizer, 8)
@@ -58,7 +58,7 @@ def made() -> tuple[Callable[[], ExpertTrainer], list[Window]]:
 
 
 def train(trainer: ExpertTrainer, windows: list[Window]) -> list[float]:
-    """Trains on windows and judges on them; answers each epoch's AUC, the start first."""
+    """Trains and validates on the windows. Returns the AUC of each epoch, the start first."""
     aucs: list[float] = []
     trainer.train(
         windows,
@@ -71,10 +71,10 @@ def train(trainer: ExpertTrainer, windows: list[Window]) -> list[float]:
     return aucs
 
 
-def test_experts_of_one_start_do_not_know_of_each_other(
+def test_experts_with_one_start_are_independent(
     made: tuple[Callable[[], ExpertTrainer], list[Window]],
 ) -> None:
-    """A group's expert starts from the global one, not from the group's before it."""
+    """A group's expert starts from the global expert, not from the previous group's."""
     new, windows = made
     half = len(windows) // 2
     after_another, alone = new(), new()
@@ -94,7 +94,7 @@ def test_the_best_epoch_is_kept(
     assert trainer.auc(windows) == max(aucs)
 
 
-def test_a_saved_expert_is_taken_back(
+def test_a_saved_expert_is_loaded(
     made: tuple[Callable[[], ExpertTrainer], list[Window]], tmp_path: Path
 ) -> None:
     new, windows = made

@@ -10,7 +10,7 @@ DIM = 6
 
 
 def clusters(sizes: tuple[int, ...], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Users around far directions, all moved by one large common part."""
+    """Users in distant clusters, all shifted by one large vector."""
     random = np.random.default_rng(seed)
     own = np.repeat(np.arange(len(sizes)), sizes)
     vectors = 3.0 * np.eye(DIM)[own] + 0.1 * random.normal(size=(len(own), DIM)) + 10.0
@@ -29,12 +29,12 @@ def test_clear_clusters_are_found_and_route_to_themselves(sizes: tuple[int, ...]
         mixture = router.route(vector)
         assert mixture.route is Route.SINGLE
         assert mixture.weights.argmax() == group
-    for number, centroid in enumerate(router.centroids):
-        assert centroid == pytest.approx(vectors[found == number].mean(axis=0), rel=1e-6)
+    for index, centroid in enumerate(router.centroids):
+        assert centroid == pytest.approx(vectors[found == index].mean(axis=0), rel=1e-6)
     assert router.centre == pytest.approx(vectors.mean(axis=0), rel=1e-6)
 
 
-def test_the_same_seed_gives_the_same_gate() -> None:
+def test_the_same_seed_gives_the_same_router() -> None:
     vectors, _ = clusters((20, 20, 20))
     assert fit_router(vectors, 3, 1).to_bytes() == fit_router(vectors, 3, 1).to_bytes()
 
@@ -53,14 +53,14 @@ def test_too_few_users_are_refused() -> None:
         fit_router(np.zeros((9, DIM), np.float32), 2, 0)
 
 
-def test_a_group_of_hardly_anybody_is_refused() -> None:
+def test_a_very_small_group_is_refused() -> None:
     vectors, _ = clusters((200, 200, 1))
     with pytest.raises(GroupError, match="fewer groups"):
         fit_router(vectors, 3, 0)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_users_that_are_all_alike_are_refused() -> None:
+def test_identical_users_are_refused() -> None:
     with pytest.raises(GroupError):
         fit_router(np.ones((30, DIM), np.float32), 3, 0)
 
@@ -71,7 +71,7 @@ def test_as_many_groups_as_users_may_be_asked_for(num: int, users: int) -> None:
 
 
 @pytest.mark.parametrize(("num", "users"), [(1, 9), (51, 9999), (3, 2), (2, 0)])
-def test_groups_that_cannot_be_are_refused_early(num: int, users: int) -> None:
+def test_impossible_numbers_of_groups_are_refused_early(num: int, users: int) -> None:
     with pytest.raises(GroupError):
         check_groups(num, users)
 

@@ -1,4 +1,4 @@
-"""The four ways in which this kind of split has leaked labels, each shown not to."""
+"""Four ways in which this kind of split has leaked labels elsewhere; none of them does here."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def some_rows(rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def one_row_per_user(log: Interactions, split: Split) -> NDArray[np.int64]:
-    """A random row of each of some users, among those of a split."""
+    """A random row of the split for each of some users."""
     rows = np.random.default_rng(SEED).permutation(np.flatnonzero(log.split == split))
     _, first = np.unique(log.user[rows], return_index=True)
     return some_rows(rows[first])
 
 
 def from_own_row_on(log: Interactions, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Marks each of the rows, and all that follow it of the same user."""
+    """Marks each of the rows and all later rows of the same user."""
     first = np.full(log.num_users, len(log), dtype=np.int64)
     first[log.user[rows]] = rows
     return np.arange(len(log)) >= first[log.user]
@@ -52,12 +52,12 @@ def same(one: History, other: History) -> bool:
 
 
 def table_of(features: HeldOutFeatures, view: View, rows: NDArray[np.int64]) -> FeatureTable:
-    """The features of some rows as ``view`` lets them see; collaborative logits are left out."""
+    """The features of some rows under ``view``, with zero collaborative logits."""
     return features.table(View(rows, view.cutoff), np.zeros(len(rows), np.float32))
 
 
 def differing(one: FeatureTable, other: FeatureTable) -> int:
-    """Rows whose features differ by more than the noise of two factorisations."""
+    """How many rows differ by more than the noise between two factorisations."""
     close = np.isclose(one.features, other.features, rtol=0, atol=NOISE, equal_nan=True)
     return int((~close.all(axis=1)).sum())
 
@@ -91,8 +91,8 @@ def test_no_row_sees_that_later_rows_exist(
     shorter = without(log, later)
     moved = np.flatnonzero(~later).searchsorted(rows)
     view, after = (scoring_view(one, protocol, Split.TEST) for one in (log, shorter))
-    for row, place in zip(rows.tolist(), moved.tolist(), strict=True):
-        assert same(view.history_before(log, row), after.history_before(shorter, place))
+    for row, new_row in zip(rows.tolist(), moved.tolist(), strict=True):
+        assert same(view.history_before(log, row), after.history_before(shorter, new_row))
     one = table_of(features, view, rows)
     other = table_of(features_of(dataset, shorter), after, moved)
     assert differing(one, other) == 0
@@ -124,7 +124,7 @@ def test_hidden_rows_may_be_shuffled_without_a_trace(
 
 
 def test_hidden_rows_leave_no_gap(dataset: Dataset, features: HeldOutFeatures) -> None:
-    """What is seen is the same as if hidden rows had never been written down."""
+    """The visible history is the same as if hidden rows did not exist."""
     log = dataset.log
     hidden = hidden_under_p0(log)
     closed = without(log, hidden)
@@ -151,15 +151,15 @@ def test_p0_never_shows_a_hidden_row_and_p1_does(dataset: Dataset, protocol: Pro
 def test_statistics_never_hold_the_rows_own_fold(
     dataset: Dataset, features: HeldOutFeatures
 ) -> None:
-    """All labels of a training row's fold may turn round, but for those that the row sees."""
+    """Flipping the labels of a row's fold changes nothing, except those that the row sees."""
     log = dataset.log
     view = training_views(log, Protocol.P1, SEED)[0]
     fold = features.fold[log.user]
-    for number in np.unique(features.fold)[:2]:
+    for index in np.unique(features.fold)[:2]:
         rows = one_row_per_user(log, Split.TRAIN)
-        rows = rows[fold[rows] == number]
+        rows = rows[fold[rows] == index]
         seen = np.isin(log.user, log.user[rows]) & ~from_own_row_on(log, rows)
-        own = features_of(dataset, relabelled(log, (fold == number) & ~seen))
+        own = features_of(dataset, relabelled(log, (fold == index) & ~seen))
         one, other = (table_of(f, view, rows) for f in (features, own))
         assert len(rows) > 0
         assert differing(one, other) == 0
@@ -167,7 +167,7 @@ def test_statistics_never_hold_the_rows_own_fold(
 
 
 def test_statistics_do_hold_the_other_folds(dataset: Dataset, features: HeldOutFeatures) -> None:
-    """Without this, the test above would pass on features that are constants."""
+    """Otherwise the test above would pass with constant features."""
     log = dataset.log
     view = training_views(log, Protocol.P1, SEED)[0]
     rows = some_rows(view.rows[features.fold[log.user[view.rows]] == features.fold[0]])

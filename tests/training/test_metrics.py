@@ -74,7 +74,7 @@ def test_ndcg_is_sklearns(seed: int, num: int) -> None:
     assert ndcg(label, score) == pytest.approx(ndcg_score([label], [score], k=5))
 
 
-DISCOUNT = [1 / math.log2(place + 2) for place in range(5)]
+DISCOUNT = [1 / math.log2(rank + 2) for rank in range(5)]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_ties_keep_the_order_of_rows() -> None:
     assert average_precision(labels([0, 1, 0, 0, 0, 0]), same) == 0.5
 
 
-def test_means_are_over_users_who_have_what_it_takes() -> None:
+def test_means_are_over_eligible_users() -> None:
     user = np.array([0, 0, 1, 1, 2, 3, 3, 3])
     label = labels([1, 0, 1, 1, 1, 0, 0, 1])
     score = np.array([2.0, 1.0, 1.0, 2.0, 5.0, 3.0, 2.0, 1.0])
@@ -115,7 +115,7 @@ def test_means_are_over_users_who_have_what_it_takes() -> None:
     assert found.map5.value == pytest.approx((1.0 + 1.0 + 1 / 3) / 3)
 
 
-def test_rows_of_a_user_need_not_stand_together() -> None:
+def test_rows_of_a_user_need_not_be_adjacent() -> None:
     user, label, score = random_rows(3)
     order = np.argsort(user, kind="stable")
     assert evaluate(user, label, score) == evaluate(user[order], label[order], score[order])
@@ -125,7 +125,7 @@ def test_rows_of_a_user_need_not_stand_together() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_intervals_hold_the_value_and_are_reproducible(seed: int) -> None:
+def test_intervals_contain_the_value_and_are_reproducible(seed: int) -> None:
     rows = random_rows(seed)
     found = evaluate(*rows)
     assert found == evaluate(*rows)
@@ -137,8 +137,8 @@ def test_intervals_hold_the_value_and_are_reproducible(seed: int) -> None:
     assert other.auc != found.auc
 
 
-def test_the_interval_is_that_of_users_and_not_of_rows() -> None:
-    """Rows copied within their users bring no certainty."""
+def test_the_bootstrap_is_over_users_and_not_over_rows() -> None:
+    """Copies of a user's rows do not narrow the interval."""
     user, label, score = random_rows(8)
     once = evaluate(user, label, score).auc
     copied = evaluate(np.tile(user, 5), np.tile(label, 5), np.tile(score, 5)).auc

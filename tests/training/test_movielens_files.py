@@ -1,4 +1,4 @@
-"""MovieLens' own file formats, and what the data set of the published tables holds."""
+"""MovieLens' file formats, and the row counts of the published data set."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_movielens_latest_files_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["ratings.dat", "movies.dat"])
-def test_a_line_of_another_shape_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_line_with_missing_fields_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "ratings.dat").write_text("1::1::5::3\n")
     (tmp_path / "movies.dat").write_text("1::T (1990)::Drama\n")
     with (tmp_path / name).open("a") as file:

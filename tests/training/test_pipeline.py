@@ -1,4 +1,4 @@
-"""A killed training run is taken up again and ends where an undisturbed one does."""
+"""A killed training run resumes and gives the same bundle as an undisturbed run."""
 
 from __future__ import annotations
 

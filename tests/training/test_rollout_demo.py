@@ -13,7 +13,7 @@ from rankloom_training.rollout_demo import roll_out
 COUNTS = re.compile(r"│ (\w[^│]*?) +│ (\w+) +│ (\d+) +│ (\d+) +│ (\d+) +│ (\d+) +│")
 
 
-def test_an_expert_goes_live_and_back_and_nobody_notices(served_folder: Path) -> None:
+def test_an_expert_is_rolled_out_and_back_without_a_failed_call(served_folder: Path) -> None:
     page = Console(file=io.StringIO(), record=True, width=120)
     roll_out(served_folder, page)
     rows = COUNTS.findall(page.export_text())
@@ -22,6 +22,6 @@ def test_an_expert_goes_live_and_back_and_nobody_notices(served_folder: Path) ->
     counts = [[int(each) for each in row[2:]] for row in rows]
     assert counts[0][1] == 0 < counts[0][0]
     assert counts[1][1] > 0, "the canary answers"
-    assert counts[3][1] > counts[2][1], "what was promoted answers"
-    assert counts[4][0] > counts[3][0], "what was rolled back to answers again"
+    assert counts[3][1] > counts[2][1], "the promoted revision answers"
+    assert counts[4][0] > counts[3][0], "the first revision answers again"
     assert {tuple(row[2:]) for row in counts} == {(0, 0)}, "failed, stale"

@@ -122,8 +122,8 @@ def test_a_removed_workspace_is_gone(tmp_path: Path) -> None:
     assert list((tmp_path / "deep").iterdir()) == []
 
 
-def test_a_folder_that_is_no_workspace_is_left_alone(tmp_path: Path) -> None:
-    """Somebody's own folder may have the name that a workspace would take."""
+def test_a_folder_of_other_files_is_not_touched(tmp_path: Path) -> None:
+    """A user's own folder may have the workspace's name."""
     precious = tmp_path / "work" / "thesis.txt"
     precious.parent.mkdir()
     precious.write_text("years of work")

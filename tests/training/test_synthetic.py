@@ -23,7 +23,7 @@ def synthetic(folder: Path) -> Dataset:
 
 
 def chances(synthetic: Dataset, folder: Path) -> np.ndarray:
-    """The synthetic probability of each row of the log."""
+    """The probability that each row's label was drawn from."""
     log, truth = synthetic.log, read_truth(folder)
     position = np.arange(len(log)) - log.start[log.user]
     names = [log.user_ids[code] for code in log.user]
@@ -51,7 +51,7 @@ def test_every_split_has_both_classes(synthetic: Dataset) -> None:
         assert len(liked) > 1000
 
 
-def test_the_truth_is_the_logs(synthetic: Dataset, folder: Path) -> None:
+def test_the_truth_has_every_row_and_user_of_the_log(synthetic: Dataset, folder: Path) -> None:
     truth = read_truth(folder)
     assert len(truth) == len(synthetic.log)
     groups: dict[str, set[str]] = {}
@@ -63,7 +63,7 @@ def test_the_truth_is_the_logs(synthetic: Dataset, folder: Path) -> None:
     assert set(groups) == set(synthetic.log.user_ids)
 
 
-def test_labels_are_drawn_from_the_synthetic_chances(synthetic: Dataset, folder: Path) -> None:
+def test_labels_are_drawn_from_their_probabilities(synthetic: Dataset, folder: Path) -> None:
     chance, liked = chances(synthetic, folder), synthetic.log.liked
     order = np.argsort(chance)
     for rows in np.array_split(order, 10):
@@ -72,7 +72,7 @@ def test_labels_are_drawn_from_the_synthetic_chances(synthetic: Dataset, folder:
     assert 0.65 < auc(liked, chance) < 0.9
 
 
-def test_a_group_likes_what_it_was_synthetic_to_like(synthetic: Dataset, folder: Path) -> None:
+def test_each_group_prefers_the_genres_that_it_loves(synthetic: Dataset, folder: Path) -> None:
     truth, log = read_truth(folder), synthetic.log
     group = np.array([truth[log.user_ids[user], 0][0] for user in log.user])
     attributes = [synthetic.catalogue.items[item].attributes for item in log.item]

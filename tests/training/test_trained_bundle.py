@@ -1,4 +1,4 @@
-"""What training promises of the bundle that it writes."""
+"""Properties of the bundle that training writes."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def test_the_metadata_say_how_it_was_made(bundle: Bundle, small_data: Path) -> N
     assert 0.5 < bundle.metadata["validation"]["auc"] < 1.0
 
 
-def test_the_gate_names_the_experts_that_are_there(bundle: Bundle) -> None:
+def test_the_router_names_the_experts_of_the_bundle(bundle: Bundle) -> None:
     router = Router.from_bytes(bundle.read(parts.ROUTER))
     assert set(router.experts) == set(bundle.experts()) >= {GLOBAL}
 
 
-def test_groups_that_learned_nothing_clear_keep_the_global_expert(bundle: Bundle) -> None:
-    """A handful of validation rows cannot show that an expert is better."""
+def test_a_group_without_a_clear_gain_keeps_the_global_expert(bundle: Bundle) -> None:
+    """A few validation rows cannot show that an expert is better."""
     router = Router.from_bytes(bundle.read(parts.ROUTER))
     assert len({each.load().digest for each in bundled_experts(bundle, router.experts)}) == 1
 
@@ -58,13 +58,13 @@ def test_the_event_log_is_the_data(bundle: Bundle, small_data: Path) -> None:
         assert [event.liked for event in events.events_of(name)] == log.liked[own].tolist()
 
 
-def test_no_path_of_the_machine_is_written_down(bundle: Bundle, bundle_folder: Path) -> None:
+def test_no_path_of_this_machine_is_in_the_bundle(bundle: Bundle, bundle_folder: Path) -> None:
     for name in bundle.parts:
         assert str(bundle_folder.parent).encode() not in bundle.read(name)
     assert str(bundle_folder.parent) not in json.dumps(dict(bundle.metadata))
 
 
-def test_each_expert_names_the_base_that_it_was_trained_on(bundle: Bundle) -> None:
+def test_each_expert_has_the_digest_of_its_base(bundle: Bundle) -> None:
     digest = bundle.parts[parts.BASE_WEIGHTS].sha256
     assert {each.load().base_digest for each in bundled_experts(bundle, bundle.experts())} == {
         digest

@@ -35,10 +35,10 @@ def test_counts_and_means_are_those_of_the_rows() -> None:
     dataset = random_log(3)
     log, rows = dataset.log, dataset.log.split == Split.TRAIN
     statistics = item_statistics(log, dataset.catalogue, rows)
-    for place in range(len(dataset.catalogue)):
-        own = rows & (log.item == place)
-        assert statistics.rows[place] == own.sum()
-        assert statistics.likes[place] == log.liked[own].sum()
+    for index in range(len(dataset.catalogue)):
+        own = rows & (log.item == index)
+        assert statistics.rows[index] == own.sum()
+        assert statistics.likes[index] == log.liked[own].sum()
 
 
 def test_factors_are_larger_for_items_liked_together() -> None:
@@ -53,8 +53,8 @@ def test_factors_are_larger_for_items_liked_together() -> None:
 
 
 @pytest.mark.parametrize("liked", [True, False])
-def test_a_log_that_tells_little_gives_few_factors(liked: bool) -> None:
-    """Two kinds of users who like all that they see, or nothing: there is little to factorise."""
+def test_a_log_of_low_rank_gives_few_factors(liked: bool) -> None:
+    """Two kinds of users, each with one item, who like everything or nothing."""
     dataset = random_log(5, num_users=40, num_items=50)
     log = dataset.log
     same = dataclasses.replace(log, item=log.user % 2, liked=np.full(len(log), liked))
@@ -64,7 +64,7 @@ def test_a_log_that_tells_little_gives_few_factors(liked: bool) -> None:
 
 
 @pytest.mark.parametrize("num_items", [1, 2])
-def test_hardly_any_item_is_no_error(num_items: int) -> None:
+def test_one_or_two_items_are_enough(num_items: int) -> None:
     dataset = random_log(5, num_items=num_items)
     rows = np.ones(len(dataset.log), np.bool_)
     assert item_statistics(dataset.log, dataset.catalogue, rows).co_liking.shape[0] == num_items
@@ -86,15 +86,15 @@ def test_rows_that_are_not_for_training_have_the_served_features(dataset: Datase
     table = features.table(view, logits)
     assert features.names == (*features.served.names, COLLABORATIVE)
     assert table.features[:, -1].tolist() == logits.tolist()
-    for place in range(0, len(view.rows), 1 + len(view.rows) // 100):
-        row = int(view.rows[place])
+    for index in range(0, len(view.rows), 1 + len(view.rows) // 100):
+        row = int(view.rows[index])
         candidate = dataset.catalogue.traits_at(dataset.log.item[row : row + 1])
         served = features.served.matrix(
             features.served.profile(view.history_before(dataset.log, row)), candidate
         )[0]
-        assert served.tobytes() == table.features[place, :-1].tobytes()
-        assert table.label[place] == dataset.log.liked[row]
-        assert table.user[place] == dataset.log.user[row]
+        assert served.tobytes() == table.features[index, :-1].tobytes()
+        assert table.label[index] == dataset.log.liked[row]
+        assert table.user[index] == dataset.log.user[row]
 
 
 def test_boosters_learn_keep_monotone_columns_and_are_reproducible() -> None:

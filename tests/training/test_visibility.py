@@ -19,7 +19,7 @@ def earlier_rows(log: Interactions, row: int) -> list[int]:
 
 
 def slow_visible(log: Interactions, protocol: Protocol, row: int) -> list[int]:
-    """The two protocols in the words of the data set's README."""
+    """The two protocols, as the data set's README defines them."""
     seen = []
     for other in earlier_rows(log, row):
         known = log.split[other] == Split.TRAIN or protocol is Protocol.P1
@@ -92,17 +92,17 @@ def test_a_first_row_sees_nothing(protocol: Protocol) -> None:
 
 
 def test_splits_that_run_backwards_are_refused_or_leak_nothing(tmp_path: Path) -> None:
-    """A split need not follow the time of a user; dislikes of test rows stay hidden even so."""
+    """If a split may contradict the time order, dislikes of test rows stay hidden."""
     random = np.random.default_rng(0)
     rows = [
         {
-            "user_id": f"u{place % 4}",
+            "user_id": f"u{index % 4}",
             "item_id": f"i{random.integers(9)}",
             "label": int(random.random() < 0.5),
-            "timestamp": place,
+            "timestamp": index,
             "split": ("train", "valid", "test")[random.integers(3)],
         }
-        for place in range(120)
+        for index in range(120)
     ]
     write_csv(tmp_path / "interactions.csv", rows)
     write_csv(tmp_path / "items.csv", [{"item_id": f"i{n}", "title": ""} for n in range(9)])

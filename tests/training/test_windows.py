@@ -41,15 +41,15 @@ def inputs_of(view: View) -> Inputs:
     return Inputs(view, vector.astype("f4"), tabular.astype("f4"), random.normal(size=num))
 
 
-def part(packed: PackedRow, places: np.ndarray) -> tuple[list[int], list[bytes], list[bytes]]:
-    """Ids and soft tokens at ascending places of a packed row."""
+def part(packed: PackedRow, positions: np.ndarray) -> tuple[list[int], list[bytes], list[bytes]]:
+    """Ids and soft tokens at ascending positions of a packed row."""
     tokens = packed.tokens
     latent = zip(tokens.latent_at, tokens.latent, strict=True)
     tabular = zip(tokens.tabular_at, tokens.tabular, strict=True)
     return (
-        tokens.ids[places].tolist(),
-        [vector.tobytes() for at, vector in latent if at in places],
-        [row.tobytes() for at, row in tabular if at in places],
+        tokens.ids[positions].tolist(),
+        [vector.tobytes() for at, vector in latent if at in positions],
+        [row.tobytes() for at, row in tabular if at in positions],
     )
 
 
@@ -64,10 +64,10 @@ def whole(segment: Segment) -> tuple[list[int], list[bytes], list[bytes]]:
 def check_candidate(
     dataset: Dataset, builder: PromptAssembler, inputs: Inputs, window: Window, number: int
 ) -> None:
-    """One candidate of a window against the prompt of that row alone."""
+    """Compares one candidate of a window with the prompt of that row alone."""
     log, items, packed = dataset.log, dataset.catalogue.items, window.packed
-    place = int(window.places[number])
-    row = int(inputs.view.rows[place])
+    index = int(window.rows[number])
+    row = int(inputs.view.rows[index])
     own = np.flatnonzero(packed.block == number + 1)
     seen = int(packed.visible[own[0]])
     assert set(packed.visible[own].tolist()) == {seen}
@@ -80,13 +80,13 @@ def check_candidate(
     events = [PromptEvent(items[log.item[o]], int(log.item[o]), bool(log.liked[o])) for o in recent]
     assert prefix == whole(builder.prefix(events))
     candidate = PromptCandidate(items[log.item[row]], int(log.item[row]))
-    alone = builder.candidate(candidate, inputs.vector[place], inputs.tabular[place])
+    alone = builder.candidate(candidate, inputs.vector[index], inputs.tabular[index])
     assert part(packed, own) == whole(alone)
     assert window.label[number] == log.liked[row]
-    assert window.tree_logits[number] == np.float32(inputs.tree_logits[place])
+    assert window.tree_logits[number] == np.float32(inputs.tree_logits[index])
 
 
-def test_each_row_stands_in_one_window_and_sees_what_it_sees_alone(
+def test_each_row_is_in_one_window_and_sees_its_own_prompt(
     dataset: Dataset, builder: PromptAssembler
 ) -> None:
     maker = WindowMaker(dataset.log, dataset.catalogue, builder)
@@ -94,13 +94,13 @@ def test_each_row_stands_in_one_window_and_sees_what_it_sees_alone(
     for view in views(dataset.log):
         inputs = inputs_of(view)
         windows = maker.windows(inputs)
-        covered = np.concatenate([window.places for window in windows])
+        covered = np.concatenate([window.rows for window in windows])
         assert np.sort(covered).tolist() == list(range(len(view.rows)))
-        for place in random.permutation(len(windows))[:60]:
-            window = windows[place]
-            assert 1 <= len(window.places) <= MAX_TARGETS
-            assert len(np.unique(dataset.log.user[view.rows[window.places]])) == 1
-            for number in range(len(window.places)):
+        for index in random.permutation(len(windows))[:60]:
+            window = windows[index]
+            assert 1 <= len(window.rows) <= MAX_TARGETS
+            assert len(np.unique(dataset.log.user[view.rows[window.rows]])) == 1
+            for number in range(len(window.rows)):
                 check_candidate(dataset, builder, inputs, window, number)
 
 

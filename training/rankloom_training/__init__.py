@@ -1,1 +1,1 @@
-"""From an interaction log to a bundle: learning, calibration and evaluation."""
+"""Training: turns an interaction log into a bundle, calibrates it and evaluates it."""

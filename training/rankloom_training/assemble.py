@@ -1,4 +1,4 @@
-"""Puts the parts that the stages made into one bundle folder."""
+"""Copies the parts that the stages wrote into one bundle folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rankloom_training.data import Dataset
 
 
 def assemble(folder: Path, work: Path, dataset: Dataset) -> None:
-    """Fills ``folder`` from the stages' folders under ``work``; nothing is calibrated yet."""
+    """Fills ``folder`` from the stages' folders under ``work``, with the default calibration."""
     for part, source in (_parts(work) | _experts(work)).items():
         (folder / part).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, folder / part)
@@ -25,7 +25,7 @@ def assemble(folder: Path, work: Path, dataset: Dataset) -> None:
 
 
 def event_log(dataset: Dataset) -> EventLog:
-    """All events of the log: what a server knows of its users on the first day."""
+    """All events of the log. A server starts with them as its users' histories."""
     log, items = dataset.log, dataset.catalogue.items
     events: dict[str, list[Event]] = {user: [] for user in log.user_ids}
     for user, item, liked, time in zip(log.user, log.item, log.liked, log.time, strict=True):
@@ -35,7 +35,7 @@ def event_log(dataset: Dataset) -> EventLog:
 
 
 def _parts(work: Path) -> dict[str, Path]:
-    """Where each part that is no expert was made."""
+    """Part → the file that a stage wrote, for all parts but the experts."""
     trees = (parts.ITEM_STATISTICS, parts.TREES)
     made = {part: work / "trees" / Path(part).name for part in trees}
     for part in (parts.BASE_CONFIG, parts.BASE_WEIGHTS, parts.BASE_TOKENIZER, parts.PROMPT):

@@ -1,4 +1,4 @@
-"""The base decoder: one trained here on the catalogue and the log, or any causal LM."""
+"""The base decoder: trained here on the catalogue and the log, or any causal LM."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OnStep = Callable[[int, int], None]
 
 
 class BaseModelError(ValueError):
-    """The base model cannot be used; the message says which and why."""
+    """The base model cannot be used. The message names the model and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class DecoderShape:
 
 
 def train_tokenizer(catalogue: Catalogue) -> Tokenizer:
-    """A byte-pair tokenizer of the catalogue's texts; structure has tokens of its own."""
+    """A byte-pair tokenizer of the catalogue's texts, with special tokens for the prompt."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -84,7 +84,7 @@ def train_decoder(
     seed: int,
     on_step: OnStep,
 ) -> LlamaForCausalLM:
-    """Next-token training on the training rows as stretches of titles and verdicts."""
+    """Trains a decoder on next-token prediction over sequences of training rows."""
     torch.manual_seed(seed)
     model = LlamaForCausalLM(_config(tokenizer, shape))
     sequences = list(_sequences(tokenizer, fmt, catalogue, log))
@@ -103,7 +103,6 @@ def train_decoder(
 
 
 def embeddings_of(model: nn.Module) -> nn.Embedding:
-    """The table of a decoder's token embeddings."""
     return cast("nn.Embedding", cast("Any", model).get_input_embeddings())
 
 
@@ -134,18 +133,19 @@ def read_base(folder: Path) -> tuple[nn.Module, Tokenizer]:
 
 
 def check_base(name: str) -> None:
-    """Refuses a path or hub id that names no model, before long work. Raises BaseModelError."""
+    """Fails early if no model has that path or hub id. Raises BaseModelError."""
     from transformers import AutoConfig
 
     try:
         AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except Exception as error:  # transformers raises many kinds, all meaning this
+    except Exception as error:  # transformers raises many kinds; all of them mean this
         raise BaseModelError(_not_found(name)) from error
 
 
 def fetch_base(name: str, max_events: int) -> tuple[nn.Module, Tokenizer, PromptFormat]:
-    """A causal LM by local path or hub id, its fast tokenizer, and a prompt in its words.
+    """Loads a causal LM by local path or hub id, its fast tokenizer, and a prompt format.
 
+    The prompt uses plain words, since such a tokenizer has no tokens for its structure.
     Raises BaseModelError.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -156,7 +156,7 @@ def fetch_base(name: str, max_events: int) -> tuple[nn.Module, Tokenizer, Prompt
             name, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
         )
         tokenizer = Tokenizer.from_str(fast.backend_tokenizer.to_str())
-    except Exception as error:  # transformers raises many kinds, all meaning this
+    except Exception as error:  # transformers raises many kinds; all of them mean this
         raise BaseModelError(_not_found(name)) from error
     return model.eval(), tokenizer, _worded_format(tokenizer, max_events)
 
@@ -164,7 +164,7 @@ def fetch_base(name: str, max_events: int) -> tuple[nn.Module, Tokenizer, Prompt
 def _not_found(name: str) -> str:
     return (
         f"base model {name!r}: no causal LM with safetensors weights and a fast tokenizer "
-        f"is found under that path or hub id"
+        f"under that path or hub id; check the name, or leave it out to train a small one"
     )
 
 
@@ -201,7 +201,7 @@ def _config(tokenizer: Tokenizer, shape: DecoderShape) -> LlamaConfig:
 def _sequences(
     tokenizer: Tokenizer, fmt: PromptFormat, catalogue: Catalogue, log: Interactions
 ) -> Iterator[list[int]]:
-    """Stretches of one user's training rows: each item's text and its verdict."""
+    """Token ids of consecutive training rows of one user: each item's text and its verdict."""
     texts = [
         tokenizer.encode(render(item), add_special_tokens=False).ids[: fmt.max_item_tokens]
         for item in catalogue.items
@@ -222,6 +222,6 @@ def _epochs(
     for _ in range(epochs):
         order = random.permutation(len(sequences))
         for at in range(0, len(order), BATCH_SEQUENCES):
-            chosen = [sequences[place] for place in order[at : at + BATCH_SEQUENCES]]
+            chosen = [sequences[index] for index in order[at : at + BATCH_SEQUENCES]]
             longest = max(map(len, chosen))
             yield torch.tensor([ids + [-1] * (longest - len(ids)) for ids in chosen])

@@ -12,7 +12,8 @@ from rankloom_engine.threads import wait_briefly
 
 wait_briefly()
 
-MAX_SEED = 2**32 - 1  # more is refused by NumPy and by what builds on it
+_DATA_HELP = "folder with an interaction log and an item table"
+MAX_SEED = 2**32 - 1  # the largest seed that NumPy takes
 
 Configure = Callable[[argparse.ArgumentParser], None]
 Run = Callable[[argparse.Namespace], int]
@@ -20,7 +21,7 @@ Run = Callable[[argparse.Namespace], int]
 
 @dataclass(frozen=True, slots=True)
 class TrainingCommand:
-    """A subcommand of `rankloom`. Errors that a user can mend are printed in one line."""
+    """A subcommand of `rankloom`. Prints an error that the user can fix on one line."""
 
     name: str
     help: str
@@ -28,13 +29,13 @@ class TrainingCommand:
     _run: Run
 
     def run(self, args: argparse.Namespace) -> int:
-        """Runs it; answers the exit code."""
+        """Returns the exit code."""
         try:
             return self._run(args)
         except (ValueError, OSError) as error:
             return self._refuse(error)
         except RuntimeError as error:
-            if not _can_be_mended(error):
+            if not _is_for_the_user(error):
                 raise
             return self._refuse(error)
 
@@ -43,7 +44,7 @@ class TrainingCommand:
         return 2
 
 
-def _can_be_mended(error: RuntimeError) -> bool:
+def _is_for_the_user(error: RuntimeError) -> bool:
     from rankloom_features.export import ExportError
     from rankloom_training.serving import ServerStartError
 
@@ -51,11 +52,11 @@ def _can_be_mended(error: RuntimeError) -> bool:
 
 
 def _whole_number(least: int, most: int) -> Callable[[str], int]:
-    """Parses a number for argparse, which names the option before what is raised."""
+    """An argparse type. argparse puts the option's name before the error message."""
 
     def parse(text: str) -> int:
         if not text.isdecimal() or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{text}: not a whole number in {least} to {most}")
+            raise argparse.ArgumentTypeError(f"{text}: not a whole number from {least} to {most}")
         return int(text)
 
     return parse
@@ -65,20 +66,24 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
     from rankloom_features.models import MODEL_NAMES
     from rankloom_training.groups import MAX_GROUPS, MIN_GROUPS
 
-    parser.add_argument("--data", type=Path, required=True, help="folder with log and items")
-    parser.add_argument("--out", type=Path, required=True, help="where the bundle is written")
+    parser.add_argument("--data", type=Path, required=True, help=_DATA_HELP)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the bundle to")
     _add_training_options(parser)
     parser.add_argument(
-        "--cf", choices=MODEL_NAMES, default="mf", help="the collaborative model (mf)"
+        "--cf", choices=MODEL_NAMES, default="mf", help="collaborative model (default: mf)"
     )
-    parser.add_argument("--base", help="a causal LM by path or hub id (a small one, trained here)")
+    parser.add_argument(
+        "--base", help="causal LM, by path or hub id (default: a small one is trained)"
+    )
     parser.add_argument(
         "--groups",
         type=_whole_number(MIN_GROUPS, MAX_GROUPS),
         default=3,
-        help="number of user groups (3)",
+        help="number of user groups (default: 3)",
     )
-    parser.add_argument("--seed", type=_whole_number(0, MAX_SEED), default=0)
+    parser.add_argument(
+        "--seed", type=_whole_number(0, MAX_SEED), default=0, help="random seed (default: 0)"
+    )
 
 
 def _add_training_options(parser: argparse.ArgumentParser) -> None:
@@ -86,8 +91,8 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
         "--protocol",
         choices=("p0", "p1"),
         default="p1",
-        help="p1: the model sees a user's earlier dislikes too, as a service does; "
-        "p0: as the published tables do",
+        help="which earlier events the model sees; p1 (default): all, as in production; "
+        "p0: likes, and dislikes of training rows only, as in the published tables",
     )
 
 
@@ -108,18 +113,23 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 
-train = TrainingCommand("train", "turn an interaction log into a bundle", _configure_train, _train)
+train = TrainingCommand("train", "make a bundle from an interaction log", _configure_train, _train)
 
 
 def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True, help="folder with log and items")
+    parser.add_argument("--bundle", type=Path, required=True, help="bundle to evaluate")
+    parser.add_argument("--data", type=Path, required=True, help=_DATA_HELP)
     _add_training_options(parser)
     parser.add_argument(
-        "--through", choices=("process", "grpc"), default="process", help="where scores come from"
+        "--through",
+        choices=("process", "grpc"),
+        default="process",
+        help="score in this process, or through a server (default: process)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the report (png, svg, pdf)")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="plot the report as png, svg or pdf"
+    )
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -156,8 +166,13 @@ evaluate = TrainingCommand(
 
 
 def _configure_demo(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, help="an interaction log of your own")
-    parser.add_argument("--folder", type=Path, default=Path(".demo"), help="what is kept (.demo)")
+    parser.add_argument("--data", type=Path, help="your own log (default: synthetic data)")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path(".demo"),
+        help="where data, bundle and report are kept (default: .demo)",
+    )
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -169,4 +184,6 @@ def _demo(args: argparse.Namespace) -> int:
     return 0
 
 
-demo = TrainingCommand("demo", "train, serve and rank, in one go", _configure_demo, _demo)
+demo = TrainingCommand(
+    "demo", "train a small bundle, serve it and rank with it", _configure_demo, _demo
+)

@@ -1,4 +1,4 @@
-"""Interaction logs of several shapes, read into one: checked, ordered and split."""
+"""Reads an interaction log and its item table: checked, sorted and split."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rankloom_features.catalogue import Catalogue, Item
 from rankloom_training.tables import ITEM_COLUMNS, LOG_COLUMNS, SourceTable, find_file, given_names
 from rankloom_training.tables import DataError as DataError
 
-LIKE_ABOVE = 3.0  # ratings above this are likes, where the log has ratings and no labels
-VALID_FROM, TEST_FROM = 0.70, 0.85  # share of the log before each split, where none is given
+LIKE_ABOVE = 3.0  # a rating above this is a like; used if the log has no labels
+VALID_FROM, TEST_FROM = 0.70, 0.85  # share of the log before each split, if none is given
 MAX_YEAR_DIGITS = 4
 _LOGS = ("interactions.parquet", "interactions.csv", "ratings.csv", "ratings.dat")
 _ITEMS = ("items.parquet", "items.csv", "movies.csv", "movies.dat")
@@ -31,13 +31,12 @@ class Split(IntEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Interactions:
-    """Rows sorted by user, and by time within a user; arrays of one entry a row.
+    """The log, sorted by user and then by time. Arrays have one entry per row.
 
-    A user's training rows come before the user's valid rows, and these before test rows.
+    Each user's rows are first training, then validation, then test rows.
 
-    ``user``: int64 codes, dense from 0. ``item``: int64 catalogue places. ``liked``:
-    bool. ``time``: float64 seconds. ``split``: int8. ``start``: (users,) int64, each
-    user's first row. ``user_ids``: the names behind the codes.
+    ``user``: codes from 0, without gaps. ``item``: index into the catalogue. ``time``:
+    seconds. ``start``: (users,) each user's first row. ``user_ids``: the id of each code.
     """
 
     user: NDArray[np.int64]
@@ -53,13 +52,12 @@ class Interactions:
 
     @property
     def num_users(self) -> int:
-        """Number of users that have a row."""
         return len(self.user_ids)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """A catalogue, the log over it, and what the reader had to mend."""
+    """A catalogue, the log of its items, and warnings about rows that were dropped."""
 
     catalogue: Catalogue
     log: Interactions
@@ -67,11 +65,11 @@ class Dataset:
 
 
 def load_dataset(folder: Path) -> Dataset:
-    """Reads a folder that holds a log and an item table.
+    """Reads a log and an item table from a folder.
 
-    Known names: interactions.parquet|csv or ratings.csv|dat, and items.parquet|csv or
-    movies.csv|dat. Columns are recognised by their usual names; ``columns.json`` in the
-    folder, an object of our name → theirs, says otherwise. Raises DataError.
+    File names: interactions.parquet|csv or ratings.csv|dat, and items.parquet|csv or
+    movies.csv|dat. Columns are found by their usual names. For other names, put a
+    ``columns.json`` into the folder: an object of our name → yours. Raises DataError.
     """
     log_path, items_path = find_file(folder, _LOGS), find_file(folder, _ITEMS)
     names = given_names(folder)
@@ -92,7 +90,7 @@ def make_log(
     order: NDArray[np.float64],
     split: NDArray[np.int8] | None = None,
 ) -> Interactions:
-    """Sorts rows by user, time and ``order``; splits by time where ``split`` is None."""
+    """Sorts rows by user, time and ``order``. Splits by time if ``split`` is None."""
     codes: dict[str, int] = {}
     user = np.array([codes.setdefault(name, len(codes)) for name in users], dtype=np.int64)
     split = _split_by_time(time) if split is None else split
@@ -108,7 +106,7 @@ def _read_items(table: SourceTable) -> Catalogue:
     years = table.optional_strings("year")
     attributes, descriptions = table.lists("attributes"), table.optional_strings("description")
     if len(set(ids)) != len(ids):
-        raise DataError(f"{table.name}: an item id stands twice; each item needs one row")
+        raise DataError(f"{table.name}: an item id occurs twice; give each item one row")
     if not ids:
         raise DataError(f"{table.name}: no rows")
     return Catalogue(
@@ -119,7 +117,7 @@ def _read_items(table: SourceTable) -> Catalogue:
 def _item(
     item_id: str, title: str, year: str, attributes: tuple[str, ...], description: str
 ) -> Item:
-    """MovieLens writes the year behind the title; it is taken from there where it stands."""
+    """Without a year column, the year is taken from the title: MovieLens writes "Title (1999)"."""
     year = year.split(".")[0]
     if not year and title.endswith(")") and title[-6:-5] == "(" and title[-5:-1].isdecimal():
         title, year = title[:-6].strip(), title[-5:-1]
@@ -134,16 +132,16 @@ def _read_log(
     liked = _liked(table)
     if not len(table):
         raise DataError(f"{table.name}: no rows")
-    place = np.array([catalogue.index(item) for item in items], dtype=np.int64)
-    _refuse_unknown(table.name, items_name, place)
+    index = np.array([catalogue.index(item) for item in items], dtype=np.int64)
+    _refuse_unknown(table.name, items_name, index)
     order = table.numbers("position") if table.has("position") else time
     split = _given_split(table) if table.has("split") else _split_by_time(time)
-    keep = _first_of_duplicates(users, place, time, order, liked)
+    keep = _first_of_duplicates(users, index, time, order, liked)
     warnings = (
         () if keep.all() else (f"{table.name}: {int((~keep).sum())} duplicate rows are used once",)
     )
     kept_users = [user for user, kept in zip(users, keep, strict=True) if kept]
-    log = make_log(kept_users, place[keep], liked[keep], time[keep], order[keep], split[keep])
+    log = make_log(kept_users, index[keep], liked[keep], time[keep], order[keep], split[keep])
     _refuse_one_class(table.name, log)
     if table.has("split"):
         _refuse_backwards(table, log)
@@ -156,16 +154,19 @@ def _liked(table: SourceTable) -> NDArray[np.bool_]:
     values = table.numbers("label")
     if not np.isin(values, (0.0, 1.0)).all():
         label = table.theirs("label")
-        raise DataError(f"{table.name}: column {label}: holds values other than 0 and 1")
+        raise DataError(
+            f"{table.name}: column {label} has values other than 0 and 1; "
+            f"use 0 and 1, or name the column rating"
+        )
     return np.asarray(values == 1.0)
 
 
-def _refuse_unknown(log_name: str, items_name: str, place: NDArray[np.int64]) -> None:
-    unknown = np.flatnonzero(place < 0)
+def _refuse_unknown(log_name: str, items_name: str, index: NDArray[np.int64]) -> None:
+    unknown = np.flatnonzero(index < 0)
     if len(unknown):
         raise DataError(
-            f"{log_name}: {len(unknown)} rows name items that {items_name} lacks "
-            f"(the first is row {unknown[0] + 1}); add the items or drop the rows"
+            f"{log_name}: {len(unknown)} rows name items that are not in {items_name} "
+            f"(first: row {unknown[0] + 1}); add the items or drop the rows"
         )
 
 
@@ -173,22 +174,25 @@ def _refuse_one_class(name: str, log: Interactions) -> None:
     for split in Split:
         liked = log.liked[log.split == split]
         if not len(liked):
-            raise DataError(f"{name}: the {split.name.lower()} split has no rows")
+            raise DataError(
+                f"{name}: the {split.name.lower()} split has no rows; "
+                f"use a larger log, or another split"
+            )
         if liked.all() or not liked.any():
             raise DataError(
                 f"{name}: the {split.name.lower()} split has one class only; "
-                f"both likes and dislikes are needed"
+                f"give it both likes and dislikes"
             )
 
 
 def _refuse_backwards(table: SourceTable, log: Interactions) -> None:
-    """A row may see all earlier rows of its user, so that none of them may be a later split's."""
+    """A row sees its user's earlier rows, so none of these may belong to a later split."""
     back = (np.diff(log.split) < 0) & (np.diff(log.user) == 0)
     if back.any():
         num_users = len(np.unique(log.user[1:][back]))
         raise DataError(
-            f"{table.name}: column {table.theirs('split')}: contradicts the order by time "
-            f"for {num_users} users; each user's rows must be train, then valid, then test"
+            f"{table.name}: column {table.theirs('split')}: contradicts the time order "
+            f"of {num_users} users; order each user's rows as train, then valid, then test"
         )
 
 
@@ -199,7 +203,7 @@ def _given_split(table: SourceTable) -> NDArray[np.int8]:
     if unknown:
         raise DataError(
             f"{table.name}: column {table.theirs('split')}: unknown values "
-            f"{', '.join(unknown[:5])}; known: {', '.join(known)}"
+            f"{', '.join(unknown[:5])}; use {', '.join(known)}"
         )
     return np.array([known[name] for name in names], dtype=np.int8)
 
@@ -210,7 +214,7 @@ def _split_by_time(time: NDArray[np.float64]) -> NDArray[np.int8]:
 
 
 def _first_of_duplicates(users: Sequence[str], *columns: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """True for each row that is not an exact repeat of an earlier one."""
+    """(rows,) False for each exact repeat of an earlier row."""
     seen: set[tuple[object, ...]] = set()
     keep = np.ones(len(users), dtype=np.bool_)
     for row, key in enumerate(zip(users, *(c.tolist() for c in columns), strict=True)):

@@ -1,4 +1,4 @@
-"""Fine-tunes experts: LoRA on the frozen base, for everybody and then for each group."""
+"""Trains experts: LoRA on the frozen base, first for all users, then for each user group."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OnStep = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How long and how fast to learn. ``pairwise``: weight of the within-window loss."""
+    """Hyperparameters of one training. ``pairwise``: weight of the loss over a window's pairs."""
 
     epochs: int
     learning_rate: float
@@ -43,7 +43,7 @@ class Recipe:
 
 
 class ExpertTrainer:
-    """A base model with one trainable LoRA adapter. The base's own weights stay as they are."""
+    """A base model with one trainable LoRA adapter. The base's own weights are frozen."""
 
     def __init__(self, decoder: Decoder, seed: int) -> None:
         torch.manual_seed(seed)
@@ -53,7 +53,7 @@ class ExpertTrainer:
             r=RANK, lora_alpha=ALPHA, target_modules=_targets(decoder.model), bias="none"
         )
         with warnings.catch_warnings():
-            # peft reads an attribute that transformers has renamed; nothing to do about it here.
+            # peft reads an attribute that transformers has renamed.
             warnings.simplefilter("ignore", FutureWarning)
             self._adapted: Any = peft.get_peft_model(cast("Any", decoder.model), config)
 
@@ -67,10 +67,10 @@ class ExpertTrainer:
         on_step: OnStep,
         on_epoch: Callable[[int, float], None],
     ) -> float:
-        """Trains the adapter in place, keeping the epoch of the best validation AUC.
+        """Trains the adapter in place and keeps the epoch with the best validation AUC.
 
-        The start counts as an epoch, so that training can never make things worse on
-        ``valid``. Answers that AUC.
+        The start counts as epoch 0, so training never makes the adapter worse on ``valid``.
+        Returns the best AUC.
         """
         random = np.random.default_rng(self._seed)
         plan = [batches(windows, MAX_BATCH_TOKENS, random) for _ in range(recipe.epochs)]
@@ -93,7 +93,7 @@ class ExpertTrainer:
     def _stepper(
         self, recipe: Recipe, num_steps: int, on_step: OnStep, *, with_projector: bool
     ) -> Callable[[Sequence[Window]], None]:
-        """What learns from one batch, and says which step of how many that was."""
+        """A function that takes one optimiser step on a batch and reports it to ``on_step``."""
         parameters = self._trainable(with_projector=with_projector)
         optimiser = torch.optim.AdamW(
             parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
@@ -122,7 +122,7 @@ class ExpertTrainer:
 
     @torch.inference_mode()
     def margins(self, windows: Sequence[Window]) -> NDArray[np.float32]:
-        """Margins of all rows, in the windows' order."""
+        """(rows,) margins in the windows' order: the logit of yes minus the logit of no."""
         self.decoder.projector.eval()
         order = batches(windows, MAX_BATCH_TOKENS, np.random.default_rng(0))
         found: dict[int, NDArray[np.float32]] = {}
@@ -134,7 +134,7 @@ class ExpertTrainer:
         return np.concatenate([found[id(window)] for window in windows])
 
     def state(self) -> dict[str, dict[str, Tensor]]:
-        """Weights of adapter and projector, as they are now: later training leaves them be."""
+        """A copy of the weights of adapter and projector."""
         now = {
             "adapter": dict(peft.get_peft_model_state_dict(self._adapted)),
             "projector": dict(self.decoder.projector.state_dict()),
@@ -142,26 +142,27 @@ class ExpertTrainer:
         return copy.deepcopy(now)
 
     def load(self, state: dict[str, dict[str, Tensor]]) -> None:
-        """Takes back what ``state`` gave."""
+        """Restores what ``state`` returned."""
         peft.set_peft_model_state_dict(self._adapted, state["adapter"])
         self.decoder.projector.load_state_dict(state["projector"])
 
     def save(self, folder: Path, base_weights: Path) -> None:
         """Writes the adapter in PEFT's file format.
 
-        The digest of the base's weight file goes into the adapter's, so that no server
-        puts it on another base of the same shapes.
+        The file names the digest of the base's weight file, so that no server puts the
+        adapter on another base of the same shapes.
         """
         self._adapted.save_pretrained(str(folder))
         (folder / "README.md").unlink(missing_ok=True)
         path = folder / WEIGHTS_FILE
         tensors = safetensors.torch.load(path.read_bytes())
-        # One entry: the library writes several in any order, and equal experts must be equal.
+        # One metadata entry only: the library writes several in any order, and equal experts must
+        # have equal bytes.
         digest = hashlib.sha256(base_weights.read_bytes()).hexdigest()
         path.write_bytes(safetensors.torch.save(tensors, {BASE_DIGEST: digest}))
 
     def load_adapter(self, folder: Path) -> None:
-        """Takes the adapter that ``save`` wrote."""
+        """Loads the adapter that ``save`` wrote."""
         weights = safetensors.torch.load_file(str(folder / WEIGHTS_FILE))
         peft.set_peft_model_state_dict(self._adapted, weights)
 
@@ -172,7 +173,7 @@ class ExpertTrainer:
         return [p for module in modules for p in module.parameters() if p.requires_grad]
 
     def _loss(self, batch: Sequence[Window], pairwise: float) -> Tensor:
-        """Log-loss of margin + tree logit, and a logistic loss over each window's pairs."""
+        """Log-loss of margin + tree logit, plus a logistic loss over each window's pairs."""
         margins = self.decoder.margins(collate([window.packed for window in batch]))
         logits = margins + torch.from_numpy(np.concatenate([w.tree_logits for w in batch]))
         label = torch.from_numpy(np.concatenate([w.label for w in batch]))
@@ -184,7 +185,7 @@ class ExpertTrainer:
 
 
 def _pair_loss(logits: Tensor, label: Tensor) -> Tensor:
-    """Mean log-loss of liked over disliked; zero where a window has one class only."""
+    """Mean softplus(disliked − liked) over all pairs; 0 if the window has one class only."""
     gaps = logits[label > 0][:, None] - logits[label == 0][None, :]
     return functional.softplus(-gaps).mean() if gaps.numel() else logits.sum() * 0.0
 

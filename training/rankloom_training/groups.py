@@ -1,4 +1,4 @@
-"""User groups: clusters of latent vectors, in the space and by the measure that routes."""
+"""User groups: clusters of latent vectors, by the same cosine that the router uses."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ from rankloom_training.windows import Window
 
 MIN_GROUPS = 2
 MIN_GROUP_SHARE = 0.02
-MAX_GROUPS = int(1 / MIN_GROUP_SHARE)  # more could not all have that share
+MAX_GROUPS = int(1 / MIN_GROUP_SHARE)  # of more groups, one must have a smaller share
 
 
 class GroupError(ValueError):
-    """The users cannot be parted into the groups asked for."""
+    """The users cannot be split into that many groups."""
 
 
 def check_groups(num_groups: int, num_users: int) -> None:
-    """Refuses a number of groups that cannot work, before anything is trained.
+    """Checks the number of groups before anything is trained. Raises GroupError.
 
-    With one group every user would be routed to the global expert. Raises GroupError.
+    One group is too few: the router would send every user to the global expert.
     """
     if not MIN_GROUPS <= num_groups <= MAX_GROUPS:
-        raise GroupError(f"{num_groups} groups; ask for {MIN_GROUPS} to {MAX_GROUPS}")
+        raise GroupError(
+            f"{num_groups} groups are out of range; ask for {MIN_GROUPS} to {MAX_GROUPS}"
+        )
     if num_users < num_groups:
-        raise GroupError(f"{num_users} users cannot be parted into {num_groups} groups")
+        raise GroupError(
+            f"{num_users} users are too few for {num_groups} groups; ask for fewer groups"
+        )
 
 
 def fit_router(
@@ -35,9 +39,9 @@ def fit_router(
 ) -> Router:
     """A router over ``num_groups`` clusters of users' vectors (users, dim).
 
-    Vectors are centred by their mean and put on the unit sphere, where Euclidean
-    k-means groups by cosine, the measure that the router routes by; each centroid is
-    the mean of its users' raw vectors (ThinkRec, equation 8). Raises GroupError.
+    Vectors are centred and scaled to length 1, so that Euclidean k-means clusters by
+    cosine, as the router routes. Each centroid is the mean of its users' raw vectors
+    (ThinkRec, equation 8). Users with a zero vector are left out. Raises GroupError.
     """
     users = np.asarray(vectors[np.linalg.norm(vectors, axis=1) > 0], dtype=np.float64)
     check_groups(num_groups, len(users))
@@ -48,22 +52,24 @@ def fit_router(
     found = clusters.fit_predict(directions)
     sizes = np.bincount(found, minlength=num_groups)
     if sizes.min() < MIN_GROUP_SHARE * len(users):
-        raise GroupError(f"a group of {sizes.min()} of {len(users)} users; ask for fewer groups")
-    names = tuple(f"group-{number}" for number in range(num_groups))
-    centroids = np.stack([users[found == number].mean(axis=0) for number in range(num_groups)])
+        raise GroupError(
+            f"a group has only {sizes.min()} of {len(users)} users; ask for fewer groups"
+        )
+    names = tuple(f"group-{index}" for index in range(num_groups))
+    centroids = np.stack([users[found == index].mean(axis=0) for index in range(num_groups)])
     return Router(names, centre, centroids, max_experts=max_experts)
 
 
 def window_groups(
     windows: list[Window], vectors: NDArray[np.float32], router: Router
 ) -> NDArray[np.int64]:
-    """The group that each window's newest row would be routed to."""
-    newest = vectors[[window.places[-1] for window in windows]]
+    """(windows,) the index of the group whose centroid is nearest to the newest row's vector."""
+    newest = vectors[[window.rows[-1] for window in windows]]
     return group_of(newest, router.centre, router.centroids)
 
 
 def have_both_classes(windows: list[Window]) -> bool:
-    """Whether windows can be judged by AUC."""
+    """AUC is defined only if the windows have both likes and dislikes."""
     return len({float(label) for window in windows for label in window.label}) == 2
 
 
@@ -73,7 +79,7 @@ def gain_of(
     before: NDArray[np.float32],
     after: NDArray[np.float32],
 ) -> Estimate:
-    """By how much the windows' AUC rose from one set of margins to another."""
+    """AUC with the margins ``after`` training, minus AUC with those ``before``."""
     tree_logits = np.concatenate([window.tree_logits for window in windows])
     label = np.concatenate([window.label for window in windows]) > 0
     return auc_difference(user, label, after + tree_logits, before + tree_logits)

@@ -1,4 +1,4 @@
-"""Ranking metrics as the published tables compute them, and their uncertainty."""
+"""Ranking metrics as the published tables compute them, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class RankingMetrics:
-    """AUC over all rows; the others are means over users, see ``evaluate``."""
+    """AUC is over all rows; the others are means over users, see ``evaluate``."""
 
     auc: Estimate
     uauc: Estimate
@@ -34,7 +34,7 @@ class RankingMetrics:
 
 
 def auc(label: NDArray[np.bool_], score: NDArray[np.floating]) -> float:
-    """P(a liked row scores above a disliked one), ties count half; NaN with one class."""
+    """P(a liked row scores above a disliked one); ties count half. NaN with one class only."""
     num_liked = int(label.sum())
     pairs = num_liked * (len(label) - num_liked)
     if not pairs:
@@ -44,7 +44,7 @@ def auc(label: NDArray[np.bool_], score: NDArray[np.floating]) -> float:
 
 
 def ndcg(label: NDArray[np.bool_], score: NDArray[np.floating]) -> float:
-    """NDCG@5 with binary gain; 0 without a liked row."""
+    """NDCG@5 with binary gain. 0 without a liked row."""
     order = np.argsort(-score, kind="stable")[:TOP]
     discount = 1.0 / np.log2(np.arange(2, TOP + 2))
     best = discount[: min(int(label.sum()), TOP)].sum()
@@ -52,7 +52,7 @@ def ndcg(label: NDArray[np.bool_], score: NDArray[np.floating]) -> float:
 
 
 def average_precision(label: NDArray[np.bool_], score: NDArray[np.floating]) -> float:
-    """AP@5, divided by the number of liked rows as ThinkRec's code does; 0 without one."""
+    """AP@5, divided by the number of liked rows as in ThinkRec's code. 0 without one."""
     hits = label[np.argsort(-score, kind="stable")[:TOP]]
     precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
     num_liked = int(label.sum())
@@ -64,8 +64,8 @@ def evaluate(
 ) -> RankingMetrics:
     """All metrics of (n,) rows.
 
-    UAUC: unweighted mean over users with both classes, the eligible ones. NDCG@5 and
-    MAP@5: mean over users with at least two rows.
+    UAUC: unweighted mean over the eligible users, who have both likes and dislikes.
+    NDCG@5 and MAP@5: mean over users with at least two rows.
     """
     groups = rows_by_user(user)
     per_user = [(label[rows], score[rows]) for rows in groups]
@@ -101,7 +101,7 @@ def auc_difference(
 
 
 def rows_by_user(user: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Row numbers of each user, in the users' order."""
+    """Row indices of each user, in the order of the user codes."""
     order = np.argsort(user, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(user[order])) + 1)
 

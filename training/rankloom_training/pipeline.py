@@ -1,4 +1,4 @@
-"""From an interaction log to a bundle, in stages that a killed run can take up again."""
+"""Trains a bundle from an interaction log, in stages that a killed run can resume."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ _ENCODE_ROWS = 512
 
 
 class OutputError(ValueError):
-    """The bundle cannot be written where it was asked for."""
+    """The bundle cannot be written to that path."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """What a user may choose. ``base``: a local path or hub id; None: the embedded decoder."""
+    """``base``: a local path or hub id of a causal LM; None trains the embedded decoder."""
 
     protocol: Protocol = Protocol.P1
     collaborative: str = "mf"
@@ -77,14 +77,14 @@ class TrainOptions:
 
 
 def train_bundle(data: Path, out: Path, options: TrainOptions, progress: Progress) -> str:
-    """Trains everything and writes the bundle to ``out``; answers its digest.
+    """Trains all stages and writes the bundle to ``out``. Returns the bundle's digest.
 
-    Unfinished work is kept in ``<out>.work`` and taken up by the next run on the same
-    data with the same options. Raises DataError, BaseModelError, GroupError or
-    OutputError, all ValueErrors that say what to do.
+    Unfinished work is kept in ``<out>.work``. The next run on the same data with the same
+    options resumes it. Raises DataError, BaseModelError, GroupError, WorkspaceError or
+    OutputError; all are ValueErrors.
     """
     if out.exists():
-        raise OutputError(f"{out} exists; choose another place or remove it")
+        raise OutputError(f"{out} exists; remove it or choose another path")
     keep_freed_memory()
     dataset = load_dataset(data)
     for warning in dataset.warnings:
@@ -103,7 +103,7 @@ def train_bundle(data: Path, out: Path, options: TrainOptions, progress: Progres
 
 
 class _Run:
-    """One training run; each method that takes a folder is a stage that fills it."""
+    """One training run. Each method that takes a folder is a stage that fills it."""
 
     def __init__(
         self, dataset: Dataset, options: TrainOptions, work: Workspace, progress: Progress
@@ -114,7 +114,7 @@ class _Run:
         self._valid_view = scoring_view(self._log, options.protocol, Split.VALID)
 
     def bundle(self, out: Path) -> str:
-        """Runs or reuses every stage, then moves the sealed bundle into place."""
+        """Runs or reuses every stage, then moves the sealed bundle to ``out``."""
         for name, make in (
             ("collaborative", self._collaborative),
             ("trees", self._trees),
@@ -131,7 +131,7 @@ class _Run:
         return digest
 
     def _collaborative(self, folder: Path) -> None:
-        """The collaborative model, its ONNX file, and every row's user vector and logit."""
+        """The collaborative model as ONNX, and the user vector and logit of every row."""
         views = [*self._train_views, self._valid_view]
         examples = [self._examples(view) for view in views]
         model = self._fit_collaborative(_joined_examples(examples[:-1]), examples[-1])
@@ -165,7 +165,7 @@ class _Run:
         return model
 
     def _out_of_fold(self, train: Examples, valid: Examples) -> NDArray[np.float32]:
-        """(rows,) logits of the training rows from models that never saw their user."""
+        """(rows,) logits of the training rows, from models that never saw the row's user."""
         rows = np.concatenate([view.rows for view in self._train_views])
         fold = trees.user_folds(self._log.num_users, self._options.seed)[self._log.user[rows]]
         logits = np.zeros(len(rows), dtype=np.float32)
@@ -216,7 +216,7 @@ class _Run:
         (folder / "prompt.json").write_bytes(fmt.to_bytes())
 
     def _global(self, folder: Path) -> None:
-        """The global expert and, with it, the projector."""
+        """The global expert and the projector, trained together."""
         decoder, maker = self._learner(None)
         train, valid = self._train_windows(maker), self._valid_windows(maker)
         trainer = ExpertTrainer(decoder, self._options.seed)
@@ -225,7 +225,7 @@ class _Run:
         (folder / "projector.safetensors").write_bytes(decoder.projector.to_bytes())
 
     def _groups(self, folder: Path) -> None:
-        """The router, and one expert per group that starts from the global one."""
+        """The router, and one expert per group, each trained from the global expert."""
         vectors = np.load(self._work.folder / "collaborative" / "train.npz")["vector"]
         decoder, maker = self._learner(self._work.folder / "global")
         router = fit_router(
@@ -242,29 +242,29 @@ class _Run:
         train_group = window_groups(train, vectors, router)
         valid_vectors = np.load(self._work.folder / "collaborative" / "valid.npz")["vector"]
         valid_group = window_groups(valid, valid_vectors, router)
-        for number, name in enumerate(router.groups):
+        for index, name in enumerate(router.groups):
             trainer.load(start)
-            own = [w for w, group in zip(train, train_group, strict=True) if group == number]
-            judge = [w for w, group in zip(valid, valid_group, strict=True) if group == number]
-            judge = judge if have_both_classes(judge) else valid
-            before = trainer.margins(judge)
-            self._learn(trainer, own, judge, self._options.group_recipe, with_projector=False)
-            gain = gain_of(self._users_of(judge), judge, before, trainer.margins(judge))
+            own = [w for w, group in zip(train, train_group, strict=True) if group == index]
+            held_out = [w for w, group in zip(valid, valid_group, strict=True) if group == index]
+            held_out = held_out if have_both_classes(held_out) else valid
+            before = trainer.margins(held_out)
+            self._learn(trainer, own, held_out, self._options.group_recipe, with_projector=False)
+            gain = gain_of(self._users_of(held_out), held_out, before, trainer.margins(held_out))
             self._progress.note(f"{name}: {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]")
             if gain.low <= 0.0:
-                # The best epoch of a few looks better than it is; what is not clearly
-                # better than the global expert would be noise in the mixture.
+                # The best of several epochs looks better than it is. An expert that is not
+                # clearly better than the global one would add noise to the mixture.
                 trainer.load(start)
             trainer.save(folder / name, self._work.folder / "base" / parts.BASE_WEIGHTS)
 
     def _users_of(self, valid: list[Window]) -> NDArray[np.int64]:
-        """(rows,) the users of validation windows' rows."""
-        places = np.concatenate([window.places for window in valid])
-        users: NDArray[np.int64] = self._log.user[self._valid_view.rows[places]]
+        """(rows,) the user of each row of validation windows."""
+        rows = np.concatenate([window.rows for window in valid])
+        users: NDArray[np.int64] = self._log.user[self._valid_view.rows[rows]]
         return users
 
     def _calibrate(self, folder: Path) -> None:
-        """Puts the bundle together, fits temperature and probabilities on valid, seals it."""
+        """Assembles the bundle, fits temperature and calibration on the valid split, seals it."""
         assemble(folder, self._work.folder, self._data)
         metadata = self._metadata(folder)
         seal(folder, metadata)
@@ -288,7 +288,7 @@ class _Run:
         }
 
     def _learner(self, with_global: Path | None) -> tuple[Decoder, WindowMaker]:
-        """The base model with its projector, and the windows' maker."""
+        """The decoder with its projector, and the maker of its training windows."""
         model, tokenizer = base.read_base(self._work.folder / "base")
         fmt = PromptFormat.from_bytes((self._work.folder / "base" / "prompt.json").read_bytes())
         vectors = (self._work.folder / "collaborative" / "item_vectors.safetensors").read_bytes()
@@ -353,20 +353,20 @@ class _Run:
     def _last_vectors(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """(users, dim): each training user's vector at the user's last training row."""
         rows = np.concatenate([view.rows for view in self._train_views])
-        # The first view knows the most of each user, so it has the last word.
-        last = {int(self._log.user[rows[place]]): place for place in self._by_view_backwards()}
+        # The first view has the longest histories, so its vectors overwrite the others'.
+        last = {int(self._log.user[rows[index]]): index for index in self._by_view_backwards()}
         return vectors[list(last.values())]
 
     def _by_view_backwards(self) -> NDArray[np.int64]:
-        """Places of all training rows, the last view's first."""
+        """Indices of all training rows, those of the last view first."""
         sizes = [len(view.rows) for view in self._train_views]
-        places = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
-        return np.concatenate(places[::-1])
+        indices = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+        return np.concatenate(indices[::-1])
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Small operations: a second thread gains little, and loses much on a busy machine."""
+    """For small operations: more threads gain little, and cost a lot on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -396,4 +396,4 @@ def _save(folder: Path, rows: str, **arrays: NDArray[np.floating]) -> None:
 
 
 def _shifted(window: Window, by: int) -> Window:
-    return dataclasses.replace(window, places=window.places + by)
+    return dataclasses.replace(window, rows=window.rows + by)

@@ -1,4 +1,4 @@
-"""How long work shows where it is: a bar per stage in a terminal, lines elsewhere."""
+"""Progress of long work: one bar per stage in a terminal, one line per stage elsewhere."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ from rich.progress import Progress as Bars
 
 
 class Stage:
-    """One stage as it is shown."""
+    """The progress bar of one stage."""
 
     def __init__(self, bars: Bars, task: TaskID) -> None:
         self._bars, self._task = bars, task
         self.last_note = ""
 
     def step(self, done: int, total: int) -> None:
-        """Moves the bar."""
         self._bars.update(self._task, completed=done, total=total)
 
     def note(self, text: str) -> None:
-        """Shows a word beside the bar: a metric, or that nothing had to be done."""
+        """Shows a short text beside the bar, such as a metric."""
         self.last_note = text
         self._bars.update(self._task, note=text)
 
 
 class Progress:
-    """Shows stages one after the other on standard error."""
+    """Shows stages one after the other on stderr."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -37,7 +36,7 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Stage]:
-        """Shows one stage while its body runs."""
+        """Shows a stage while its body runs."""
         columns = (
             SpinnerColumn(finished_text="✓"),
             TextColumn("{task.description:<14}"),
@@ -56,15 +55,13 @@ class Progress:
             self._console.print(f"{name:<14} {seconds:6.1f} s  {self.current.last_note}")
 
     def step(self, done: int, total: int) -> None:
-        """Moves the bar of the stage that runs."""
         if self.current is not None:
             self.current.step(done, total)
 
     def note(self, text: str) -> None:
-        """Shows a word beside the bar of the stage that runs."""
+        """Shows a short text beside the current stage's bar."""
         if self.current is not None:
             self.current.note(text)
 
     def warn(self, text: str) -> None:
-        """Says something that the user should know."""
         self._console.print(f"warning: {text}", markup=False, highlight=False)

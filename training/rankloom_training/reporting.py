@@ -1,4 +1,4 @@
-"""Shows an evaluation: a table for the terminal, a plot, and JSON."""
+"""Shows an evaluation report: tables in the terminal, a plot, and JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ METRICS = {"auc": "AUC", "uauc": "UAUC", "ndcg5": "NDCG@5", "map5": "MAP@5"}
 
 
 def tables(report: Report) -> list[Table]:
-    """Metrics of each score, then the served AUC by part."""
+    """The metrics of each score, and the served AUC of each part of the rows."""
     title = (
         f"{report.num_rows} test rows of {report.num_users} users, protocol "
         f"{report.protocol}; UAUC over {report.metrics['served'].num_eligible} users with both "
@@ -27,14 +27,14 @@ def tables(report: Report) -> list[Table]:
     scores = Table("score", *METRICS.values(), title=title)
     for name, found in report.metrics.items():
         scores.add_row(name, *(_cell(getattr(found, metric)) for metric in METRICS))
-    parts = Table("part", "rows", "served AUC", title="where the rows come from")
+    parts = Table("part", "rows", "served AUC", title="served AUC by part")
     for name, (rows, value) in report.parts.items():
         parts.add_row(name, str(rows), _number(value))
     return [scores, parts]
 
 
 def difference_line(report: Report) -> str:
-    """The fused mixture against the global expert, in words."""
+    """One line that compares the fused mixture with the global expert."""
     difference = report.fused_over_global
     return (
         f"fused − global expert, AUC: {difference.value:+.4f} "
@@ -45,7 +45,11 @@ def difference_line(report: Report) -> str:
 def synthetic_aucs(
     scored: ScoredRows, dataset: Dataset, truth: dict[tuple[str, int], tuple[str, float]]
 ) -> dict[str, dict[str, float]]:
-    """By synthetic group, and over all: rows, and the AUC of the truth and of the scores."""
+    """Per synthetic group, and for "all": the number of rows and the AUC of each score.
+
+    "Bayes optimum" is the AUC of the probabilities that the labels were drawn from: no model
+    can expect more.
+    """
     log = dataset.log
     keys = [
         (log.user_ids[user], int(row - log.start[user]))
@@ -64,15 +68,15 @@ def synthetic_aucs(
 
 
 def synthetic_table(synthetic: dict[str, dict[str, float]]) -> Table:
-    """AUC by synthetic group beside the best possible, for data whose truth is known."""
-    table = Table("synthetic group", "rows", *SYNTHETIC, title="AUC by taste")
+    """AUC by synthetic group, next to the best possible."""
+    table = Table("group", "rows", *SYNTHETIC, title="AUC by synthetic group")
     for name, values in synthetic.items():
         table.add_row(name, str(values["rows"]), *(f"{values[key]:.4f}" for key in SYNTHETIC))
     return table
 
 
 def show(console: Console, report: Report, synthetic: dict[str, dict[str, float]]) -> None:
-    """Prints every table; ``synthetic`` is empty where the truth is not known."""
+    """Prints the report. ``synthetic`` is empty unless the data are synthetic."""
     for table in tables(report):
         console.print(table)
     if synthetic:
@@ -87,7 +91,7 @@ def write_json(report: Report, synthetic: dict[str, dict[str, float]], path: Pat
 
 
 def write_plot(report: Report, path: Path) -> None:
-    """Draws each metric of each score with its interval; the ending names the format."""
+    """Plots each metric of each score with its interval. The file name's ending sets the format."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 3), layout="constrained")

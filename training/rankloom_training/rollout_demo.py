@@ -1,4 +1,4 @@
-"""The end of the demonstration: a new expert is rolled out, and back, while callers rank."""
+"""The demonstration's last part: an expert is rolled out and back while clients rank."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from rich.console import Console
 from rich.table import Table
 
 import rankloom
-from rankloom_adapters.bundle import Bundle, expert_part, open_bundle
+from rankloom_adapters.bundle import Bundle, open_bundle
 from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE
-from rankloom_ranker.loaded import load_features
+from rankloom_ranker.loaded import bundled_experts, load_features
 from rankloom_training.serving import serving_rollouts
 
 EXPERT, CHANGE = "global", 1.05
 NUM_CALLERS, NUM_CANDIDATES = 2, 6
 PERCENT, MIN_USERS, MAX_USERS = 50, 5, 60
-MAX_LATENCY_RATIO = 2.0  # two callers on a busy machine wait for each other
+MAX_LATENCY_RATIO = 2.0  # two clients on a busy machine wait for each other
 TRIAL_S, TURN_S, TIMEOUT_S = 90.0, 2.0, 10.0
 
 
 @dataclass(eq=False)
 class DemoTraffic:
-    """Counts what callers were answered. Thread-safe.
+    """Counts answers by revision. Thread-safe.
 
-    ``serving``: the revision that must answer what is asked from now on; 0 where either may.
+    ``serving``: the revision that must answer calls from now on; 0 if either may.
     """
 
     num_users: int
@@ -45,21 +45,21 @@ class DemoTraffic:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, expected: int, found: int | None) -> None:
-        """One call: what had to answer it as it was sent, and what did; None where nothing did."""
+        """One call: the revision that had to answer (0: any), and that did (None: it failed)."""
         with self.lock:
             self.num_failed += found is None
             self.num_stale += found is not None and expected not in (0, found)
             self.answered[found or 0] += found is not None
 
     def row(self) -> tuple[str, ...]:
-        """Answers of the first and of the second revision, failures and stale answers so far."""
+        """Table cells: answers by revision 1 and 2, failed calls, stale answers."""
         with self.lock:
             counts = (self.answered[1], self.answered[2], self.num_failed, self.num_stale)
             return tuple(map(str, counts))
 
 
 def roll_out(bundle: Path, console: Console) -> None:
-    """Rolls a new expert out on a server that ranks meanwhile, and prints the counts."""
+    """Rolls a new expert out on a server under load, and prints what the clients got."""
     console.rule("a new expert, live")
     with tempfile.TemporaryDirectory() as folder:
         expert = _new_expert(open_bundle(bundle), Path(folder) / "expert")
@@ -72,17 +72,18 @@ def roll_out(bundle: Path, console: Console) -> None:
 
 
 def _gates(num_users: int) -> rankloom.GateSpec:
-    """Each side of the canary is half of the users; half of those are enough to be judged."""
+    """A canary of PERCENT = 50 gets half of the users; half of them suffice for a verdict."""
     enough = max(MIN_USERS, min(MAX_USERS, num_users // 4))
     return rankloom.GateSpec(min_samples=enough, max_latency_ratio=MAX_LATENCY_RATIO)
 
 
 def _new_expert(bundle: Bundle, folder: Path) -> Path:
-    """A stand-in for one that was trained anew: the bundle's own, a little larger."""
+    """A stand-in for a retrained expert: the bundle's own with slightly larger weights."""
     folder.mkdir()
-    tensors = safetensors.numpy.load(bundle.read(expert_part(EXPERT, WEIGHTS_FILE)))
+    [expert] = bundled_experts(bundle, [EXPERT])
+    tensors = safetensors.numpy.load(expert.weights.read())
     grown = {name: np.asarray(array * CHANGE) for name, array in tensors.items()}
-    (folder / CONFIG_FILE).write_bytes(bundle.read(expert_part(EXPERT, CONFIG_FILE)))
+    (folder / CONFIG_FILE).write_bytes(expert.config.read())
     (folder / WEIGHTS_FILE).write_bytes(safetensors.numpy.save(grown))
     return folder
 
@@ -90,7 +91,7 @@ def _new_expert(bundle: Bundle, folder: Path) -> Path:
 def _course(
     operator: rankloom.RolloutClient, traffic: DemoTraffic, expert: Path, gates: rankloom.GateSpec
 ) -> Table:
-    """Stage, canary, promote, roll back; each step with what callers had been answered by then."""
+    """Stage, canary, promote, roll back. Each table row has the traffic counts so far."""
     table = Table("step", "state", "by 1", "by 2", "failed", "stale")
 
     def note(step: str, rollout: rankloom.Rollout) -> None:
@@ -98,11 +99,11 @@ def _course(
         table.add_row(step, rollout.state.value, *traffic.row())
 
     staged = operator.stage_expert(EXPERT, str(expert))
-    number = staged.revision
+    revision = staged.revision
     note(f"stage a new {EXPERT} expert", staged)
     traffic.serving = 0
-    note(f"canary of {PERCENT} %", operator.start_canary(number, PERCENT, gates=gates))
-    judged = _judged(operator, number)
+    note(f"canary of {PERCENT} %", operator.start_canary(revision, PERCENT, gates=gates))
+    judged = _judged(operator, revision)
     if judged.state is not rankloom.RolloutState.CANARY or not _passed(judged):
         note(
             f"not promoted: {judged.judgement.reason if judged.judgement else judged.reason}",
@@ -110,21 +111,21 @@ def _course(
         )
         return table
     note(f"gates passed after {_num_users(judged)} users", judged)
-    promoted = operator.promote(number)
-    traffic.serving = number
+    promoted = operator.promote(revision)
+    traffic.serving = revision
     note("promote", promoted)
     traffic.serving = 0
-    rolled_back = operator.roll_back(number, reason="the demonstration is over")
+    rolled_back = operator.roll_back(revision, reason="end of the demonstration")
     traffic.serving = 1
     note("roll back", rolled_back)
     return table
 
 
-def _judged(operator: rankloom.RolloutClient, number: int) -> rankloom.Rollout:
-    """The revision once its trial has come to something, or time is up."""
+def _judged(operator: rankloom.RolloutClient, revision: int) -> rankloom.Rollout:
+    """The revision once its trial has a verdict, or after TRIAL_S."""
     end = time.monotonic() + TRIAL_S
     while True:
-        found = operator.get(number)
+        found = operator.get(revision)
         canary = found.state is rankloom.RolloutState.CANARY
         if not canary or _passed(found) or time.monotonic() > end:
             return found
@@ -143,7 +144,7 @@ def _num_users(rollout: rankloom.Rollout) -> int:
 
 @contextmanager
 def _ranking(bundle: Path, address: str) -> Iterator[DemoTraffic]:
-    """Callers that rank for one user after the other until the block ends."""
+    """Clients that rank for one user after the other until the block ends."""
     provider, stop = load_features(open_bundle(bundle)).provider, threading.Event()
     users = provider.log.users
     traffic = DemoTraffic(len(users))

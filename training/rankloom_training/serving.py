@@ -1,4 +1,4 @@
-"""A ranking server in a process of its own, for as long as somebody needs it."""
+"""Runs a ranking server in a child process."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ STOP_S = 30.0
 
 
 class ServerStartError(RuntimeError):
-    """The server ended before it served; the message holds its last line."""
+    """The server ended before it was ready. The message has the last line of its log."""
 
 
 @contextmanager
 def serving(bundle: Path, *options: str) -> Iterator[str]:
-    """Runs ``rankloom serve`` on a free port; gives its address once it serves.
+    """Runs ``rankloom serve`` on a free port and yields its address once it is ready.
 
-    The server is stopped, and waited for, when the body ends. Raises ServerStartError.
+    The server is stopped when the block ends. Raises ServerStartError.
     """
     with _running(bundle, options, num_ports=1) as [address]:
         yield address
@@ -31,7 +31,7 @@ def serving(bundle: Path, *options: str) -> Iterator[str]:
 
 @contextmanager
 def serving_rollouts(bundle: Path, state: Path) -> Iterator[tuple[str, str]]:
-    """As ``serving``, with a state; gives the addresses for rankings and for rollouts."""
+    """Like ``serving``, with rollouts. Yields the addresses for rankings and for rollouts."""
     options = ("--state", str(state), "--rollout-port", "0")
     with _running(bundle, options, num_ports=2) as [address, rollouts]:
         yield address, rollouts
@@ -46,14 +46,14 @@ def _running(bundle: Path, options: Sequence[str], num_ports: int) -> Iterator[l
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        # Ctrl-C reaches the whole terminal group; this process decides when the server stops.
+        # Ctrl-C would reach the whole process group, but this process stops the server.
         start_new_session=True,
         env=os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
     )
     try:
         log = process.stderr
         if log is None:
-            raise ServerStartError("the server has no log")
+            raise ServerStartError("the server process has no stderr pipe")
         addresses = [_await_address(log) for _ in range(num_ports)]
         threading.Thread(target=_drain, args=(log,), daemon=True).start()
         yield addresses
@@ -62,7 +62,7 @@ def _running(bundle: Path, options: Sequence[str], num_ports: int) -> Iterator[l
 
 
 def _await_address(log: IO[str]) -> str:
-    last = "it said nothing"
+    last = "its log is empty"
     for line in log:
         last = line.strip()
         try:
@@ -75,7 +75,7 @@ def _await_address(log: IO[str]) -> str:
 
 
 def _drain(log: IO[str]) -> None:
-    """Reads on, so that the server never waits for room in the pipe."""
+    """Reads the rest, so that the server never blocks on a full pipe."""
     for _ in log:
         pass
 

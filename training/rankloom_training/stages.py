@@ -1,4 +1,4 @@
-"""Long work in stages: each is done once, kept, and found again by the next run."""
+"""Long work in stages. A finished stage is kept, and reused by the next run."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ RUN_FILE = "run.json"
 
 
 class WorkspaceError(ValueError):
-    """The place of the unfinished work holds something else."""
+    """The folder for unfinished work holds other files."""
 
 
 class Workspace:
-    """A folder of finished stages, bound to what they were made from.
+    """A folder of finished stages. Other inputs (``made_from``) clear it.
 
-    A stage is written beside its place and moved there when it is whole, so that a
-    killed run leaves finished stages and at most one that is begun again. A finished
-    stage whose files have changed since is made again. Raises WorkspaceError where the
-    folder is somebody else's.
+    A stage is written to a temporary folder and renamed when it is complete, so a killed
+    run loses only the stage that it was in. A finished stage whose files have changed is
+    made again. Raises WorkspaceError if the folder holds other files.
     """
 
     def __init__(self, folder: Path, made_from: Mapping[str, object], progress: Progress) -> None:
@@ -38,7 +37,7 @@ class Workspace:
             _write_whole(folder / RUN_FILE, text)
 
     def stage(self, name: str, make: Callable[[Path], None]) -> Path:
-        """The folder of a finished stage; ``make`` fills it where it is not there yet."""
+        """Returns the stage's folder. Calls ``make`` to fill it unless an earlier run did."""
         done, begun = self.folder / name, self.folder / f"{name}.begun"
         with self._progress.stage(name) as shown:
             if self._is_whole(name):
@@ -51,13 +50,13 @@ class Workspace:
                 make(begun)
                 _write_whole(self._seal(name), _digest(begun, begun.rglob("*")))
                 begun.rename(done)
-            except BaseException:  # Ctrl-C too: nothing half-written stays
+            except BaseException:  # also on Ctrl-C: leave nothing half-written
                 shutil.rmtree(begun, ignore_errors=True)
                 raise
         return done
 
     def _is_whole(self, name: str) -> bool:
-        """Whether the stage was finished and its files are still what they were."""
+        """Whether the stage was finished and its files are unchanged."""
         done = self.folder / name
         return done.is_dir() and _holds(self._seal(name), _digest(done, done.rglob("*")))
 
@@ -65,12 +64,12 @@ class Workspace:
         return self.folder / f"{name}.sha256"
 
     def remove(self) -> None:
-        """Deletes the folder, once its result has been put elsewhere."""
+        """Deletes the folder. Move the result away first."""
         shutil.rmtree(self.folder)
 
 
 def digest_of(folder: Path) -> str:
-    """SHA-256 over the names and bytes of the files right in a folder."""
+    """SHA-256 over names and contents of a folder's files, without subfolders."""
     return _digest(folder, folder.iterdir())
 
 
@@ -84,11 +83,11 @@ def _digest(folder: Path, paths: Iterable[Path]) -> str:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """What is there is deleted for other data or options, so it must be a workspace."""
+    """Another run would delete the folder, so it must be a workspace."""
     if folder.exists() and not (folder / RUN_FILE).is_file() and any(folder.iterdir()):
         raise WorkspaceError(
-            f"{folder} is needed for unfinished work but holds other files; "
-            f"move it away, or write the bundle elsewhere"
+            f"{folder}: the folder for unfinished work holds other files; "
+            f"move them away, or write the bundle elsewhere"
         )
 
 

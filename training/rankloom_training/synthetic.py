@@ -1,14 +1,16 @@
-"""The embedded demonstration data: invented films and synthetic tastes.
+"""Synthetic data for the demonstration: invented films, and users of three taste groups.
 
-Every label is drawn from a known probability, so that the best possible AUC is known
-too. The numbers below describe a plausible small service; they are stated here once
-and are no knobs: no model's result was used to choose them.
+Each user belongs to one group of GROUPS. The log-odds of a like are the sum of LIKES, the
+user's level, the film's quality, and the group's taste for the film's genres (± TASTE per
+genre). Films are drawn by popularity, without repetition. Each label is drawn from its
+probability, so the best possible AUC is known: ``truth.csv`` has the group and the
+probability of each row. The constants describe a plausible small service; no model's
+result was used to choose them.
 """
 
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +20,12 @@ SEED = 7
 NUM_USERS, NUM_ITEMS = 480, 240
 MIN_EVENTS, MAX_EVENTS = 25, 60
 NUM_DAYS, LAST_JOIN_DAY = 300, 240
-LIKES = 0.2  # log-odds that an average user likes an average item
-TASTE = 1.5  # log-odds that a group adds to a genre it loves, or takes from one it avoids
-QUALITY_SPREAD, LEVEL_SPREAD = 0.5, 0.3  # standard deviations of items and users, log-odds
+LIKES = 0.2  # log-odds that an average user likes an average film
+TASTE = 1.5  # log-odds that a group adds for a genre it loves, or subtracts for one it avoids
+QUALITY_SPREAD, LEVEL_SPREAD = 0.5, 0.3  # standard deviation over films and users, log-odds
 
 GENRES = ("Heist", "Space", "Romance", "Western", "Haunting", "Satire", "Voyage", "Courtroom")
-# Synthetic groups: genres that each loves, and genres that each avoids.
+# Group → the genres that it loves, and the genres that it avoids.
 GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "thrill": (("Heist", "Space", "Haunting"), ("Romance", "Satire")),
     "heart": (("Romance", "Voyage", "Western"), ("Haunting", "Heist")),
@@ -77,16 +79,8 @@ _SCENES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SyntheticTruth:
-    """What was synthetic. ``probability``: (rows,) of a like. ``group``: (users,) names."""
-
-    probability: NDArray[np.float64]
-    group: tuple[str, ...]
-
-
 def write_synthetic(folder: Path) -> None:
-    """Writes items.csv, interactions.csv and truth.csv; the same bytes every time."""
+    """Writes items.csv, interactions.csv and truth.csv. The bytes are the same every time."""
     random = np.random.default_rng(SEED)
     genres = _draw_genres(random)
     quality = random.normal(0.0, QUALITY_SPREAD, NUM_ITEMS)
@@ -101,7 +95,7 @@ def write_synthetic(folder: Path) -> None:
 
 
 def read_truth(folder: Path) -> dict[tuple[str, int], tuple[str, float]]:
-    """(user id, position) → (synthetic group, probability of a like); empty without the file."""
+    """(user id, position) → (group, probability of a like). Empty if there is no truth.csv."""
     path = folder / "truth.csv"
     if not path.exists():
         return {}
@@ -113,7 +107,7 @@ def read_truth(folder: Path) -> dict[tuple[str, int], tuple[str, float]]:
 
 
 def _draw_genres(random: np.random.Generator) -> NDArray[np.bool_]:
-    """(items, genres): one or two genres each."""
+    """(films, genres) flags: one or two genres per film."""
     flags = np.zeros((NUM_ITEMS, len(GENRES)), dtype=np.bool_)
     for row in flags:
         row[random.choice(len(GENRES), size=random.integers(1, 3), replace=False)] = True
@@ -125,17 +119,17 @@ def _items(genres: NDArray[np.bool_], random: np.random.Generator) -> list[list[
     random.shuffle(names)
     years = random.integers(1960, 2021, NUM_ITEMS)
     rows: list[list[object]] = []
-    for place, flags in enumerate(genres):
+    for index, flags in enumerate(genres):
         own = [name for name, flag in zip(GENRES, flags, strict=True) if flag]
         description = "In this film " + ", while ".join(_SCENES[name] for name in own)
-        rows.append([f"film-{place:03d}", names[place], years[place], "|".join(own), description])
+        rows.append([f"film-{index:03d}", names[index], years[index], "|".join(own), description])
     return rows
 
 
 def _interactions(
     genres: NDArray[np.bool_], quality: NDArray[np.float64], random: np.random.Generator
 ) -> list[list[object]]:
-    """Rows of user, item, label, time, position, synthetic group and probability."""
+    """Rows of user, film, label, time, position, group and probability of a like."""
     names = list(GROUPS)
     popularity = np.exp(0.5 * random.normal(size=NUM_ITEMS) + 0.3 * quality)
     popularity /= popularity.sum()
@@ -151,9 +145,9 @@ def _interactions(
         chance = 1.0 / (1.0 + np.exp(-odds))
         liked = random.random(count) < chance
         rows += [
-            [f"user-{user:03d}", f"film-{item:03d}", int(label), int(day * 86_400), place, group,
+            [f"user-{user:03d}", f"film-{item:03d}", int(label), int(day * 86_400), position, group,
              f"{p:.6f}"]
-            for place, (item, label, day, p) in enumerate(
+            for position, (item, label, day, p) in enumerate(
                 zip(items, liked, days, chance, strict=True)
             )
         ]  # fmt: skip
@@ -161,6 +155,7 @@ def _interactions(
 
 
 def _taste(group: str) -> NDArray[np.float64]:
+    """(genres,) log-odds that the group adds for each genre of a film."""
     loved, avoided = GROUPS[group]
     return np.array([TASTE * ((g in loved) - (g in avoided)) for g in GENRES])
 

@@ -1,4 +1,4 @@
-"""A folder's tables: files of several formats, read into columns that go by our names."""
+"""Reads a folder's tables (Parquet, CSV, MovieLens' .dat) into columns under our names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ITEM_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "attributes": ("genres", "attributes", "categories", "genre", "category"),
     "description": ("description", "summary"),
 }
-# Read from CSV as they are written: an item "007" is not the item "7".
+# Read as text from CSV: item "007" is not item "7".
 _TEXTS = ("user", "item", "split", "title", "attributes", "description")
 _DAT_HEADERS = {
     "ratings.dat": ["user_id", "item_id", "rating", "timestamp"],
@@ -37,16 +37,16 @@ _DAT_HEADERS = {
 
 
 class DataError(ValueError):
-    """The data cannot be learned from; the message names the file and the column."""
+    """The data cannot be used for training. The message names the file and the column."""
 
 
 class SourceTable:
-    """One file's columns, found by our names."""
+    """One file's columns, by our names."""
 
     def __init__(
         self, path: Path, columns: Mapping[str, tuple[str, ...]], given: Mapping[str, str]
     ) -> None:
-        """``columns``: our name → the usual ones; ``given``: our name → the only one."""
+        """``columns``: our name → usual names. ``given``: our name → the only name to look for."""
         self.name = path.name
         self._usual = {ours: (given[ours],) if ours in given else columns[ours] for ours in columns}
         texts = [theirs for ours in _TEXTS for theirs in self._usual.get(ours, ())]
@@ -54,41 +54,42 @@ class SourceTable:
         for ours in columns:
             if ours in given and not self.has(ours):
                 raise DataError(
-                    f"{self.name}: no column {given[ours]}, which columns.json names for {ours}"
+                    f"{self.name}: no column {given[ours]}, which columns.json names for {ours}; "
+                    f"correct columns.json"
                 )
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
 
     def has(self, column: str) -> bool:
-        """Whether the file has the column under any of its names."""
+        """Whether the file has the column under one of its usual names."""
         return any(name in self._table.column_names for name in self._usual[column])
 
     def theirs(self, column: str) -> str:
-        """The file's own name of the column. Raises DataError where there is none."""
+        """The file's own name of the column. Raises DataError if the column is missing."""
         present = self._table.column_names
         found = next((name for name in self._usual[column] if name in present), None)
         if found is None:
             raise DataError(
                 f"{self.name}: no column for {column} (looked for "
-                f"{', '.join(self._usual[column])}); add it, or name yours in columns.json"
+                f"{', '.join(self._usual[column])}); add it, or put its name into columns.json"
             )
         if present.count(found) > 1:
-            raise DataError(f"{self.name}: column {found} stands twice; rename or drop one")
+            raise DataError(f"{self.name}: column {found} occurs twice; rename or drop one")
         return found
 
     def strings(self, column: str) -> list[str]:
-        """One text a row; none may be empty."""
+        """One text per row. Raises DataError if one is empty."""
         return [str(value) for value in self._filled(column)]
 
     def optional_strings(self, column: str) -> list[str]:
-        """One text a row, empty where the file says nothing."""
+        """One text per row; empty if the file has none."""
         if not self.has(column):
             return [""] * len(self)
         return ["" if value is None else str(value) for value in self._values(column)]
 
     def lists(self, column: str) -> list[tuple[str, ...]]:
-        """One list of labels a row, empty where the file says nothing."""
+        """One list of labels per row; empty if the file has none."""
         if not self.has(column):
             return [()] * len(self)
         return [_labels(value) for value in self._values(column)]
@@ -125,38 +126,36 @@ class SourceTable:
         try:
             values: list[object] = _in_microseconds(self._table.column(name)).to_pylist()
         except (pa.ArrowException, ValueError, OverflowError) as error:
-            raise DataError(f"{self.name}: column {name}: cannot be read") from error
+            raise DataError(f"{self.name}: column {name} cannot be read") from error
         return values
 
 
 def given_names(folder: Path) -> dict[str, str]:
-    """The folder's ``columns.json``, our name → theirs; empty where there is none."""
+    """The folder's ``columns.json``: our name → theirs. Empty if there is none."""
     path = folder / "columns.json"
     if not path.exists():
         return {}
     try:
         names = json.loads(path.read_bytes())
     except ValueError as error:
-        raise DataError(f"{path.name}: not JSON") from error
+        raise DataError(f"{path.name}: not valid JSON") from error
     if not isinstance(names, dict):
-        raise DataError(f"{path.name}: not an object of our names to yours")
+        raise DataError(f"{path.name}: not a JSON object; map our column names to yours")
     known = {**LOG_COLUMNS, **ITEM_COLUMNS}
     unknown = sorted(set(names) - set(known))
     if unknown:
-        raise DataError(
-            f"{path.name}: unknown keys {', '.join(unknown)}; known: {', '.join(known)}"
-        )
+        raise DataError(f"{path.name}: unknown keys {', '.join(unknown)}; use {', '.join(known)}")
     return {ours: str(theirs) for ours, theirs in names.items()}
 
 
 def find_file(folder: Path, names: Sequence[str]) -> Path:
-    """The first of the files that the folder holds."""
+    """The first of these files that is in the folder."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; pass the folder that holds the log")
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise DataError(f"{folder}: holds none of {', '.join(names)}")
+    raise DataError(f"{folder}: no table found; add one of {', '.join(names)}")
 
 
 def _read(path: Path, texts: Sequence[str]) -> pa.Table:
@@ -182,14 +181,14 @@ def _read_dat(path: Path) -> pa.Table:
     header = _DAT_HEADERS[path.name]
     rows = [line.split("::") for line in path.read_text(encoding="latin-1").splitlines() if line]
     if any(len(row) != len(header) for row in rows):
-        raise ValueError("a line has another number of fields")
+        raise ValueError(f"{path.name}: a line does not have {len(header)} fields")
     return pa.table(
-        {name: pa.array([row[place] for row in rows]) for place, name in enumerate(header)}
+        {name: pa.array([row[index] for row in rows]) for index, name in enumerate(header)}
     )
 
 
 def _in_microseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Python's datetimes hold no nanoseconds, so that timestamps in them are cut."""
+    """Python's datetime has no nanoseconds, so timestamps are cut to microseconds."""
     kind = column.type
     if pa.types.is_timestamp(kind) and kind.unit == "ns":
         return column.cast(pa.timestamp("us", kind.tz), safe=False)
@@ -204,7 +203,7 @@ def _number(value: object) -> float:
 
 
 def _seconds(value: object) -> float:
-    """A number of seconds, or a date in ISO's form; without a zone it is UTC."""
+    """Parses seconds, or an ISO date; without a time zone it is UTC."""
     try:
         return _number(value)
     except (TypeError, ValueError):
@@ -213,7 +212,7 @@ def _seconds(value: object) -> float:
 
 
 def _labels(value: object) -> tuple[str, ...]:
-    """A list as it is, a text parted at its bars."""
+    """Returns a list as it is; splits a text at `|`."""
     if value is None:
         return ()
     parts = value if isinstance(value, list) else str(value).split("|")

@@ -1,4 +1,4 @@
-"""The tree ranker: item statistics held out by user, out-of-fold logits, final boosters."""
+"""Trains the tree ranker: held-out item statistics, out-of-fold logits, final boosters."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class FeatureTable:
 def item_statistics(
     log: Interactions, catalogue: Catalogue, rows: NDArray[np.bool_]
 ) -> ItemStatistics:
-    """Statistics over the rows where ``rows``, a mask over the log, is true."""
+    """Statistics of the log's rows for which the mask ``rows`` is true."""
     user, item, liked = log.user[rows], log.item[rows], log.liked[rows]
     shape = (log.num_users, len(catalogue))
     counts = np.bincount(item, minlength=len(catalogue)).astype(np.float32)
@@ -77,25 +77,25 @@ def item_statistics(
 def _item_factors(matrix: csr_matrix, shrinkage: float) -> NDArray[np.float32]:
     """(items, FACTOR_RANK) factors of the shrunk cosine between items' columns.
 
-    Directions in which the log says nothing are zero: what a solver finds there is noise.
+    Factors of a singular value near zero are set to zero: the solver finds only noise there.
     """
     square = np.asarray(matrix.multiply(matrix).sum(axis=0)).ravel()
     scaled = aslinearoperator(matrix.multiply(1.0 / np.sqrt(square + shrinkage)).tocsr())
     factors = np.zeros((len(square), FACTOR_RANK), np.float32)
     rank = min(FACTOR_RANK, len(square) - 1)
     if rank and square.any():
-        # A solver that breaks down goes on from a random vector, so it needs a seed of its own.
+        # The solver restarts from a random vector when it breaks down, so it needs a fixed seed.
         strength, found = eigsh(scaled.T @ scaled, k=rank, rng=np.random.default_rng(0))
-        told = strength > NOISE * strength.max()
-        factors[:, : told.sum()] = found[:, told] * np.sqrt(strength[told])
+        known = strength > NOISE * strength.max()
+        factors[:, : known.sum()] = found[:, known] * np.sqrt(strength[known])
     return factors
 
 
 class HeldOutFeatures:
-    """Tabular features whose item statistics never hold the row's own user.
+    """Tabular features from item statistics that leave out the row's own user.
 
-    A training row's features come from the statistics of the other folds of users;
-    any other row's from all training rows.
+    A training row gets the statistics of the other folds of users; any other row gets
+    those of all training rows, as in production.
     """
 
     def __init__(self, catalogue: Catalogue, log: Interactions, seed: int) -> None:
@@ -113,13 +113,12 @@ class HeldOutFeatures:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of a table's columns."""
         return (*self.served.names, COLLABORATIVE)
 
     def table(self, view: View, logits: NDArray[np.float32]) -> FeatureTable:
-        """Features of the view's rows, each from what the row may see.
+        """Features of the view's rows, each from the events that the row may see.
 
-        ``logits``: (rows,) the collaborative model's, out of fold for training rows.
+        ``logits``: (rows,) of the collaborative model; out of fold for training rows.
         """
         features = np.stack([self._row(view, int(row)) for row in view.rows])
         return FeatureTable(
@@ -143,14 +142,14 @@ def user_folds(num_users: int, seed: int) -> NDArray[np.int64]:
 
 
 def fit_ranker(train: FeatureTable, valid: FeatureTable, names: Sequence[str]) -> bytes:
-    """Boosters that differ in their seed, each stopped by ``valid``, as one ONNX model."""
+    """Boosters with different seeds, stopped early on ``valid``, exported as one ONNX model."""
     return export_trees([_fit(train, valid, names, seed) for seed in range(NUM_BOOSTERS)])
 
 
 def out_of_fold_logits(
     train: FeatureTable, valid: FeatureTable, names: Sequence[str], fold: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """(n,) logits of the training rows from boosters that never saw their user."""
+    """(rows,) logits of the training rows, from boosters that never saw the row's user."""
     logits = np.zeros(len(train.label))
     for held_out in range(NUM_FOLDS):
         own = fold[train.user] == held_out
@@ -174,7 +173,6 @@ def _fit(
 
 
 def joined(tables: Sequence[FeatureTable]) -> FeatureTable:
-    """The tables one below the other."""
     return FeatureTable(
         np.concatenate([table.features for table in tables]),
         np.concatenate([table.label for table in tables]),

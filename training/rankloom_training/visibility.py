@@ -1,8 +1,8 @@
-"""Which labels may be seen when a row is scored: the protocols P0 and P1.
+"""Which earlier events a model may see when it scores a row: the protocols P0 and P1.
 
-P1 lets a model see all of the user's earlier events. P0 hides the user's earlier
-dislikes, but for those of the training rows. Hidden events are taken out before any
-sequence is built, so that no gap tells of them.
+P1: all of the user's earlier events. P0: the user's earlier likes, and the dislikes of
+training rows. Hidden events are removed before a sequence is built, so that no gap shows
+where they were.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rankloom_training.data import Interactions, Split
 
 
 class Protocol(StrEnum):
-    """How much of a user's own past a model sees when it scores a row."""
+    """Which of a user's earlier events a model sees when it scores a row."""
 
     P0 = "p0"
     P1 = "p1"
@@ -26,40 +26,39 @@ class Protocol(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """A way to look at the log: rows to learn from or score, and what each may see.
+    """Rows of the log to train on or to score, and which earlier events each may see.
 
-    ``rows``: (n,) int64 places in the log, ascending. ``cutoff``: (users,) int64; a
-    user's dislikes are visible in rows before this place, likes always.
+    ``rows``: (n,) indices into the log, ascending. ``cutoff``: (users,) indices into the
+    log: a user's dislikes are visible in rows before it. Likes are always visible.
     """
 
     rows: NDArray[np.int64]
     cutoff: NDArray[np.int64]
 
     def visible_before(self, log: Interactions, row: int) -> NDArray[np.int64]:
-        """Places of the user's earlier rows that may be seen, oldest first."""
+        """Indices of the user's earlier rows that are visible, oldest first."""
         user = log.user[row]
         earlier = np.arange(int(log.start[user]), row)
         return np.asarray(earlier[log.liked[earlier] | (earlier < self.cutoff[user])])
 
     def history_before(self, log: Interactions, row: int) -> History:
-        """The visible events before a row."""
-        places = self.visible_before(log, row)
-        return History(log.item[places], log.liked[places])
+        rows = self.visible_before(log, row)
+        return History(log.item[rows], log.liked[rows])
 
 
 def scoring_view(log: Interactions, protocol: Protocol, split: Split) -> View:
-    """The rows of one split, each seen as the protocol lets a server see it."""
+    """The rows of one split, each with the events that a server would see."""
     rows = np.flatnonzero(log.split == split)
     return View(rows, _scoring_cutoff(log, protocol))
 
 
 def training_views(log: Interactions, protocol: Protocol, seed: int) -> tuple[View, ...]:
-    """The training rows as a model will meet such rows when it serves.
+    """The training rows, with the kind of history that the model gets in production.
 
-    Under P1 there is one view: all earlier events. Under P0 a served user has known
-    dislikes up to some moment, or none at all, so there are two: in the first, each
-    user's dislikes are known before a random row, and only the rows from there on
-    are learned from; in the second no dislike is known.
+    P1 has one view, with all earlier events. In P0, a served user has dislikes up to some
+    moment, or none, so there are two views. In the first, each user's dislikes are visible
+    before a random row, and only the rows from there on are trained on. In the second, no
+    dislike is visible.
     """
     rows = np.flatnonzero(log.split == Split.TRAIN)
     if protocol is Protocol.P1:
