@@ -140,7 +140,7 @@ async def test_a_bundle_that_cannot_be_served_is_quarantined(server: Operated, o
     again = await server.rollout("stage", other, "--json")
     assert (again.code, again.json["state"]) == (1, "quarantined")
     listed = await server.rollout("list")
-    assert listed.out.count("gate: unreadable\n") == 2
+    assert listed.out.count("router: unreadable\n") == 2
 
 
 # What is asked, the exit code, the error's class, and a part of the hint under it.
