@@ -31,6 +31,8 @@ from rankloom._cli.main import main
 from rankloom._cli.rollout_rendering import as_json, revisions_as_text, rollout_as_text
 from rankloom._rollout_responses import parse_rollout
 from rankloom.errors import ErrorDetails
+from rankloom_adapters.rollout.gates import GateRule, canary_rules, shadow_rules
+from rankloom_adapters.rollout.thresholds import Thresholds
 from rankloom_proto.v1 import rollout_pb2 as wire
 
 PASSED, BREACHED, NO_DATA = GateOutcome.PASSED, GateOutcome.BREACHED, GateOutcome.NO_DATA
@@ -136,6 +138,16 @@ def test_the_worst_gate_is_the_finding(finding: str) -> None:
     found = FINDINGS[finding]
     table = revisions_as_text(listed(rollout(2, RolloutState.SHADOW, judgement=found)))
     assert table.splitlines()[1].endswith(f"{found.outcome:{len('judgement')}}  {finding}")
+
+
+RULES = (*canary_rules(Thresholds()), *shadow_rules(Thresholds()))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_sdk_and_server_agree_on_what_is_beyond_a_bound(rule: GateRule[object]) -> None:
+    for share in (0.5, 1.5):
+        value = rule.bound * share
+        assert (gate(rule.name, value, rule.bound).excess > 0) == rule.is_beyond(value, rule.bound)
 
 
 def test_control_characters_from_outside_are_replaced() -> None:

@@ -150,7 +150,7 @@ REFUSED: dict[str, tuple[list[object], int, str, str]] = {
     "unknown get": (["get", 9], 1, "NotFoundError", "rollout list"),
     "wrong state": (["canary", 1, "--percent", 5], 1, "PreconditionError", "rollout list"),
     "nothing to go back to": (["rollback"], 1, "PreconditionError", "rollout list"),
-    "no bundle": (["stage", "/nowhere"], 1, "InvalidRequestError", "stage it again"),
+    "no bundle": (["stage", "/nowhere"], 1, "InvalidRequestError", "then stage it"),
     "no expert": (
         ["stage", "/nowhere", "--expert", "x"],
         1,
