@@ -56,7 +56,7 @@ def call_metadata(token: object) -> tuple[tuple[str, str], ...]:
 
 def build_stage(url: object, expected: object, key: object) -> rollout_pb2.StageRequest:
     """Return the request to stage the bundle at `url`."""
-    return rollout_pb2.StageRequest(bundle_url=checked_text(url, "url"), **_terms(expected, key))
+    return rollout_pb2.StageRequest(bundle_url=checked_text(url, "url"), **_guard(expected, key))
 
 
 def build_stage_expert(
@@ -64,7 +64,7 @@ def build_stage_expert(
 ) -> rollout_pb2.StageRequest:
     """Return the request to stage the active bundle with the expert at `url`."""
     expert = rollout_pb2.ExpertSource(name=checked_text(name, "name"), url=checked_text(url, "url"))
-    return rollout_pb2.StageRequest(expert=expert, **_terms(expected, key))
+    return rollout_pb2.StageRequest(expert=expert, **_guard(expected, key))
 
 
 def build_upload_header(
@@ -72,7 +72,7 @@ def build_upload_header(
 ) -> rollout_pb2.StageUploadHeader:
     """Return the first message of an upload; `expert` None is a whole bundle."""
     name = "" if expert is None else checked_text(expert, "expert")
-    return rollout_pb2.StageUploadHeader(expert=name, **_terms(expected, key))
+    return rollout_pb2.StageUploadHeader(expert=name, **_guard(expected, key))
 
 
 def build_start_shadow(
@@ -83,7 +83,7 @@ def build_start_shadow(
         revision=_revision(revision),
         percent=checked_integer(percent, UINT32, "percent"),
         gates=_gates(gates),
-        **_terms(expected, key),
+        **_guard(expected, key),
     )
 
 
@@ -95,7 +95,7 @@ def build_start_canary(
         revision=_revision(revision),
         percent=checked_integer(percent, UINT32, "percent"),
         gates=_gates(gates),
-        **_terms(expected, key),
+        **_guard(expected, key),
     )
 
 
@@ -107,7 +107,7 @@ def build_promote(
         revision=_revision(revision),
         without_gates=checked_type(without_gates, bool, "without_gates", "bool"),
         reason=checked_text(reason, "reason"),
-        **_terms(expected, key),
+        **_guard(expected, key),
     )
 
 
@@ -118,7 +118,7 @@ def build_rollback(
     return rollout_pb2.RollbackRequest(
         revision=_revision(revision),
         reason=checked_text(reason, "reason"),
-        **_terms(expected, key),
+        **_guard(expected, key),
     )
 
 
@@ -129,7 +129,7 @@ def build_retire(
     return rollout_pb2.RetireRequest(
         revision=_revision(revision),
         reason=checked_text(reason, "reason"),
-        **_terms(expected, key),
+        **_guard(expected, key),
     )
 
 
@@ -142,7 +142,7 @@ def _revision(revision: object) -> int:
     return checked_integer(revision, UINT64, "revision")
 
 
-def _terms(expected: object, key: object) -> dict[str, Any]:
+def _guard(expected: object, key: object) -> dict[str, Any]:
     return {
         "expected_revision": optional_integer(expected, UINT64, "expected") or 0,
         "idempotency_key": uuid4().hex if key is None else checked_text(key, "key"),

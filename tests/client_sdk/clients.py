@@ -111,35 +111,35 @@ class ThreadedRolloutClient(Threaded):
         self._client = RolloutClient(target, **options)
         super().__init__(self._client)
 
-    async def stage(self, url: str, **terms: Any) -> Rollout:  # noqa: ANN401
-        return await asyncio.to_thread(self._client.stage, url, **terms)
+    async def stage(self, url: str, **options: Any) -> Rollout:  # noqa: ANN401
+        return await asyncio.to_thread(self._client.stage, url, **options)
 
-    async def stage_expert(self, name: str, url: str, **terms: Any) -> Rollout:  # noqa: ANN401
-        return await asyncio.to_thread(self._client.stage_expert, name, url, **terms)
+    async def stage_expert(self, name: str, url: str, **options: Any) -> Rollout:  # noqa: ANN401
+        return await asyncio.to_thread(self._client.stage_expert, name, url, **options)
 
-    async def upload(self, folder: str | Path, **terms: Any) -> Rollout:  # noqa: ANN401
-        return await asyncio.to_thread(self._client.upload, folder, **terms)
+    async def upload(self, folder: str | Path, **options: Any) -> Rollout:  # noqa: ANN401
+        return await asyncio.to_thread(self._client.upload, folder, **options)
 
-    async def start_shadow(self, *args: int, **terms: Any) -> Rollout:  # noqa: ANN401
-        return await asyncio.to_thread(self._client.start_shadow, *args, **terms)
+    async def start_shadow(self, *args: int, **options: Any) -> Rollout:  # noqa: ANN401
+        return await asyncio.to_thread(self._client.start_shadow, *args, **options)
 
-    async def start_canary(self, revision: int, percent: int, **terms: Any) -> Rollout:  # noqa: ANN401
-        return await asyncio.to_thread(self._client.start_canary, revision, percent, **terms)
+    async def start_canary(self, revision: int, percent: int, **options: Any) -> Rollout:  # noqa: ANN401
+        return await asyncio.to_thread(self._client.start_canary, revision, percent, **options)
 
-    async def promote(self, revision: int, **terms: Any) -> Rollout:  # noqa: ANN401
-        return await asyncio.to_thread(self._client.promote, revision, **terms)
+    async def promote(self, revision: int, **options: Any) -> Rollout:  # noqa: ANN401
+        return await asyncio.to_thread(self._client.promote, revision, **options)
 
-    async def roll_back(self, revision: int, **terms: Any) -> Rollout:  # noqa: ANN401
-        return await asyncio.to_thread(self._client.roll_back, revision, **terms)
+    async def roll_back(self, revision: int, **options: Any) -> Rollout:  # noqa: ANN401
+        return await asyncio.to_thread(self._client.roll_back, revision, **options)
 
-    async def retire(self, revision: int, **terms: Any) -> Rollout:  # noqa: ANN401
-        return await asyncio.to_thread(self._client.retire, revision, **terms)
+    async def retire(self, revision: int, **options: Any) -> Rollout:  # noqa: ANN401
+        return await asyncio.to_thread(self._client.retire, revision, **options)
 
-    async def get(self, revision: int, **terms: Any) -> Rollout:  # noqa: ANN401
-        return await asyncio.to_thread(self._client.get, revision, **terms)
+    async def get(self, revision: int, **options: Any) -> Rollout:  # noqa: ANN401
+        return await asyncio.to_thread(self._client.get, revision, **options)
 
-    async def list(self, **terms: Any) -> RevisionList:  # noqa: ANN401
-        return await asyncio.to_thread(self._client.list, **terms)
+    async def list(self, **options: Any) -> RevisionList:  # noqa: ANN401
+        return await asyncio.to_thread(self._client.list, **options)
 
     async def watch(self) -> AsyncGenerator[RevisionList, None]:
         changes = self._client.watch()

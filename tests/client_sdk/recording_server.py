@@ -50,7 +50,7 @@ class Received:
 
 
 class RecordingServer(InProcessServer):
-    """Answers call n with behaviour n, and with the last one from there on."""
+    """Answers call n with behaviour n, and every later call with the last one."""
 
     def __init__(self, *, port: int = 0, credentials: grpc.ServerCredentials | None = None) -> None:
         self.received: list[Received] = []

@@ -1,17 +1,20 @@
-"""`rankloom.testing`, used as in the tests of somebody who calls a rankloom server."""
+"""`rankloom.testing`, used as in the tests of an application that calls a rankloom server."""
 
 from __future__ import annotations
 
 import asyncio
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 import rankloom.errors
+import rankloom.testing
 from rankloom import (
     AsyncClient,
     AsyncFeatureClient,
@@ -188,7 +191,7 @@ def test_errors_have_their_details(server: FakeServer, client: Client) -> None:
     assert (fault.value.error_id, fault.value.reason) == ("e-7", None)
 
 
-def test_what_a_server_never_says_cannot_be_scripted() -> None:
+def test_an_error_that_never_comes_from_a_server_is_refused() -> None:
     with pytest.raises(ValueError, match="ClientClosedError never comes from a server"):
         fail(rankloom.ClientClosedError)
 
@@ -345,6 +348,28 @@ def test_two_servers_and_an_end() -> None:
         client.rank(["a"], user="u")
     with FakeServer(port=int(second.target.rpartition(":")[2])) as third:
         assert third.target == second.target
+
+
+class Ranker:
+    """The code of the docstring's reader: it tries again after an overload."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def best_of(self, items: list[str], *, user: str) -> str:
+        try:
+            return self._client.rank(items, user=user).items[0].item_id
+        except OverloadedError as error:
+            time.sleep(error.retry_after_s or 0.0)
+            return self.best_of(items, user=user)
+
+
+def test_the_example_in_the_docstring_runs() -> None:
+    lines = (rankloom.testing.__doc__ or "").splitlines()
+    code = "\n".join(line for line in lines if line.startswith("    ") or not line)
+    namespace: dict[str, Any] = {"Ranker": Ranker}
+    exec(textwrap.dedent(code), namespace)
+    namespace["test_the_ranker_survives_an_overload"]()
 
 
 def test_it_needs_no_more_than_the_base_install() -> None:

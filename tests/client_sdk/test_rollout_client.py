@@ -60,8 +60,8 @@ async def client(
         yield client
 
 
-def change(client: AnyRollouts, name: str, **terms: object) -> Awaitable[Rollout]:
-    made: Awaitable[Rollout] = getattr(client, name)(*CHANGES[name], **terms)
+def change(client: AnyRollouts, name: str, **idempotency: object) -> Awaitable[Rollout]:
+    made: Awaitable[Rollout] = getattr(client, name)(*CHANGES[name], **idempotency)
     return made
 
 
@@ -78,7 +78,7 @@ async def test_a_change_that_is_sent_again_keeps_its_key(
 
 
 @pytest.mark.parametrize("name", CHANGES)
-async def test_terms_that_are_given_are_sent_and_nobody_is_asked(
+async def test_a_given_expected_and_key_are_sent_without_a_list_call(
     name: str, server: RecordingRollouts, client: AnyRollouts
 ) -> None:
     await change(client, name, expected=0, key="k")
@@ -87,9 +87,7 @@ async def test_terms_that_are_given_are_sent_and_nobody_is_asked(
     assert server.num_lists == 0
 
 
-async def test_what_stays_away_is_not_asked_for_ever(
-    server: RecordingRollouts, client: AnyRollouts
-) -> None:
+async def test_retries_of_a_change_are_few(server: RecordingRollouts, client: AnyRollouts) -> None:
     detail = error_info("REGISTRY_UNAVAILABLE")
     server.failures = [fail(Code.UNAVAILABLE, "the disk", detail, retry_info(5))] * 9
     with pytest.raises(UnavailableError) as caught:
@@ -100,13 +98,13 @@ async def test_what_stays_away_is_not_asked_for_ever(
 
 
 @pytest.mark.parametrize(
-    ("told", "current"),
+    ("sent", "current"),
     [("7", 7), ("0", 0), ("", None), ("-1", None), ("seven", None), ("9" * 5000, None)],
 )
-async def test_a_stale_change_is_told_what_is_active(
-    told: str, current: int | None, server: RecordingRollouts, client: AnyRollouts
+async def test_a_stale_change_has_the_active_revision(
+    sent: str, current: int | None, server: RecordingRollouts, client: AnyRollouts
 ) -> None:
-    detail = error_info("REVISION_STALE", current=told)
+    detail = error_info("REVISION_STALE", current=sent)
     server.failures = [fail(Code.ABORTED, "another is active", detail)]
     with pytest.raises(PreconditionError) as caught:
         await client.promote(5)
@@ -202,7 +200,7 @@ async def test_a_bundle_is_sent_in_pieces(
 
 
 @pytest.mark.parametrize(
-    ("manifest", "said"),
+    ("manifest", "message"),
     [
         (None, "manifest.json: No such file"),
         (b"[]", "manifest.json: not the manifest"),
@@ -215,19 +213,19 @@ async def test_a_bundle_is_sent_in_pieces(
         (b'{"files": {"folder": {}}}', "folder: no such file"),
     ],
 )
-async def test_a_folder_that_is_no_bundle_is_not_sent(
+async def test_a_folder_that_is_not_a_bundle_is_refused(
     manifest: bytes | None,
-    said: str,
+    message: str,
     server: RecordingRollouts,
     client: AnyRollouts,
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "secret").write_text("of nobody's concern")
+    (tmp_path / "secret").write_text("private")
     folder = tmp_path / "bundle"
     (folder / "folder").mkdir(parents=True)
     if manifest is not None:
         (folder / "manifest.json").write_bytes(manifest)
-    with pytest.raises(InvalidRequestError, match=said) as caught:
+    with pytest.raises(InvalidRequestError, match=message) as caught:
         await client.upload(folder)
     assert caught.value.violations[0].field == "folder"
     assert (server.chunks, server.changes, server.num_lists) == ([], [], 0)
@@ -245,7 +243,7 @@ async def test_an_expert_has_two_files(
     assert server.changes[0].expert == "x"
 
 
-async def test_a_refused_upload_is_the_servers_word(
+async def test_a_refused_upload_has_the_servers_reason(
     server: RecordingRollouts, client: AnyRollouts, tmp_path: Path
 ) -> None:
     server.failures = [fail(Code.INVALID_ARGUMENT, "no", error_info("BUNDLE_INVALID"))]

@@ -140,18 +140,23 @@ async def test_a_bundle_that_cannot_be_served_is_quarantined(server: Operated, o
     again = await server.rollout("stage", other, "--json")
     assert (again.code, again.json["state"]) == (1, "quarantined")
     listed = await server.rollout("list")
-    assert listed.out.count("gate: unreadable\n") == 2
+    assert listed.out.count("router: unreadable\n") == 2
 
 
 # What is asked, the exit code, the error's class, and a part of the hint under it.
 REFUSED: dict[str, tuple[list[object], int, str, str]] = {
-    "stale": (["promote", 1, "--expected", 7], 1, "PreconditionError", "then ask again"),
+    "stale": (["promote", 1, "--expected", 7], 1, "PreconditionError", "then try again"),
     "unknown": (["retire", 9], 1, "NotFoundError", "rollout list"),
     "unknown get": (["get", 9], 1, "NotFoundError", "rollout list"),
     "wrong state": (["canary", 1, "--percent", 5], 1, "PreconditionError", "rollout list"),
     "nothing to go back to": (["rollback"], 1, "PreconditionError", "rollout list"),
-    "no bundle": (["stage", "/nowhere"], 1, "InvalidRequestError", "made anew"),
-    "no expert": (["stage", "/nowhere", "--expert", "x"], 1, "InvalidRequestError", "made anew"),
+    "no bundle": (["stage", "/nowhere"], 1, "InvalidRequestError", "then stage it"),
+    "no expert": (
+        ["stage", "/nowhere", "--expert", "x"],
+        1,
+        "InvalidRequestError",
+        "stage it again",
+    ),
     "percent": (["canary", 1, "--percent", 0], 1, "InvalidRequestError", ""),
     "gate": (["canary", 1, "--percent", 5, "--gate", "max_ks=7"], 1, "InvalidRequestError", ""),
     "whole": (["shadow", 1, "--gate", "top_k=1.5"], 2, "InvalidRequestError", ""),

@@ -119,40 +119,40 @@ def _print_change(changed: Rollout, args: argparse.Namespace) -> int:
     return 0
 
 
-def _stage(client: RolloutClient, args: argparse.Namespace, terms: dict[str, Any]) -> Rollout:
-    terms = {**terms, "timeout_s": args.timeout}
+def _stage(client: RolloutClient, args: argparse.Namespace, guard: dict[str, Any]) -> Rollout:
+    guard = {**guard, "timeout_s": args.timeout}
     if args.upload:
-        return client.upload(args.source, expert=args.expert, **terms)
+        return client.upload(args.source, expert=args.expert, **guard)
     if args.expert is not None:
-        return client.stage_expert(args.expert, args.source, **terms)
-    return client.stage(args.source, **terms)
+        return client.stage_expert(args.expert, args.source, **guard)
+    return client.stage(args.source, **guard)
 
 
-def _shadow(client: RolloutClient, args: argparse.Namespace, terms: dict[str, Any]) -> Rollout:
-    return client.start_shadow(args.revision, args.percent, gates=gates_of(args), **terms)
+def _shadow(client: RolloutClient, args: argparse.Namespace, guard: dict[str, Any]) -> Rollout:
+    return client.start_shadow(args.revision, args.percent, gates=gates_of(args), **guard)
 
 
-def _canary(client: RolloutClient, args: argparse.Namespace, terms: dict[str, Any]) -> Rollout:
-    return client.start_canary(args.revision, args.percent, gates=gates_of(args), **terms)
+def _canary(client: RolloutClient, args: argparse.Namespace, guard: dict[str, Any]) -> Rollout:
+    return client.start_canary(args.revision, args.percent, gates=gates_of(args), **guard)
 
 
-def _promote(client: RolloutClient, args: argparse.Namespace, terms: dict[str, Any]) -> Rollout:
+def _promote(client: RolloutClient, args: argparse.Namespace, guard: dict[str, Any]) -> Rollout:
     if args.without_gates and not args.reason:
         raise InvalidRequestError.of_field("--reason", "missing; say why the gates do not matter")
     return client.promote(
-        args.revision, without_gates=args.without_gates, reason=args.reason, **terms
+        args.revision, without_gates=args.without_gates, reason=args.reason, **guard
     )
 
 
-def _roll_back(client: RolloutClient, args: argparse.Namespace, terms: dict[str, Any]) -> Rollout:
+def _roll_back(client: RolloutClient, args: argparse.Namespace, guard: dict[str, Any]) -> Rollout:
     if args.revision is None:
         found = client.list()
         args.revision = found.on_trial or found.active
-    return client.roll_back(args.revision, reason=args.reason, **terms)
+    return client.roll_back(args.revision, reason=args.reason, **guard)
 
 
-def _retire(client: RolloutClient, args: argparse.Namespace, terms: dict[str, Any]) -> Rollout:
-    return client.retire(args.revision, reason=args.reason, **terms)
+def _retire(client: RolloutClient, args: argparse.Namespace, guard: dict[str, Any]) -> Rollout:
+    return client.retire(args.revision, reason=args.reason, **guard)
 
 
 def _get(client: RolloutClient, args: argparse.Namespace) -> int:

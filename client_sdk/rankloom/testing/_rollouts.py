@@ -287,8 +287,8 @@ class FakeRollouts(rollout_pb2_grpc.RolloutServiceServicer):
         context: grpc.ServicerContext,
     ) -> rollout_pb2.Rollout:
         """Record the call; answer with the script, or else with the ledger."""
-        terms = {"expected": request.expected_revision, "key": request.idempotency_key}
-        call = self._recorded(method, {**given, **terms}, context)
+        guard = {"expected": request.expected_revision, "key": request.idempotency_key}
+        call = self._recorded(method, {**given, **guard}, context)
         answer = play(self.changes.take(), call, context)
         if answer is None:
             answer = play(self.ledger.change, call, context)
