@@ -10,12 +10,8 @@ from pathlib import Path
 
 from rankloom_adapters.bundle import BundleError
 from rankloom_adapters.revision import Revisions, Traffic
-from rankloom_adapters.rollout.manager import (
-    Loader,
-    NoRoomError,
-    NotServableError,
-    RolloutManager,
-)
+from rankloom_adapters.rollout.loaded import Loader, NoRoomError, NotServableError
+from rankloom_adapters.rollout.manager import RolloutManager
 from rankloom_adapters.rollout.registry import RegistryError
 from rankloom_adapters.rollout.states import (
     Rollout,

@@ -14,7 +14,7 @@ from typing import TypeVar
 from rankloom_adapters.bundle import Bundle, open_bundle
 from rankloom_adapters.expert_cache import ExpertCache
 from rankloom_adapters.rate_limit import RateLimiter
-from rankloom_adapters.rollout.manager import NoRoomError, NotServableError
+from rankloom_adapters.rollout.loaded import NoRoomError, NotServableError
 from rankloom_engine.errors import NoFreeSlotError
 from rankloom_engine.loading import Hardware, load_decoder
 from rankloom_engine.pool import DecoderLoader, EngineHandle, EnginePool

@@ -201,7 +201,7 @@ def test_few_of_many_experts_equal_merged_weights_too() -> None:
 
 @pytest.mark.parametrize("fusion", list(Fusion))
 def test_a_row_scores_alike_stacked_and_by_its_own(fusion: Fusion) -> None:
-    """Whatever the other rows make the batch do; and the two fusion share a batch."""
+    """Whatever the other rows make the batch do; and rows of every fusion share a batch."""
     decoder, _ = tiny_decoder([4] * 12)
     narrow = sparse(12, [1], fusion)
     alone = margins_of(decoder, inputs_of([narrow]))
@@ -236,7 +236,8 @@ def test_peft_linear_is_what_peft_computes() -> None:
     decoder, experts = tiny_decoder([4] * 3)
     random = np.random.default_rng(6)
     values = weights_of(random, 3).values
-    linear, exact = (MixtureWeights(values, fusion) for fusion in reversed(Fusion))
+    fusions = (Fusion.PEFT_LINEAR, Fusion.EXACT_SUM)
+    linear, exact = (MixtureWeights(values, fusion) for fusion in fusions)
     found = margins_of(decoder, inputs_of([linear]))
     theirs = Decoder(peft_linear(experts, linear), decoder.projector, yes=3, no=4)
     assert np.abs(found - margins_of(theirs, inputs_of([linear]))).max() <= FP32_TOLERANCE
@@ -264,7 +265,7 @@ def test_a_slot_takes_no_expert_of_a_higher_rank() -> None:
     decoder, experts = tiny_decoder([4, 4])
     assert decoder.bank is not None
     wide = random_expert("wide", tiny_model(), 5, 1)
-    with pytest.raises(ExpertError, match="wide: rank 5, the slots hold 4"):
+    with pytest.raises(ExpertError, match="wide: rank 5 does not fit into slots of rank 4"):
         decoder.bank.load(0, wide)
     assert decoder.bank.digests == [expert.digest for expert in experts]
 

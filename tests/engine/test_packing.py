@@ -208,7 +208,7 @@ def test_a_mask_without_the_window_would_be_found(
 ) -> None:
     """The check has teeth: the same model, its window forgotten, is refused by name."""
     model = tiny_family("mistral", sliding_window=window)
-    monkeypatch.setattr("rankloom_engine.attention.Rule", _without_window)
+    monkeypatch.setattr("rankloom_engine.attention.AttentionRule", _without_window)
     with pytest.raises(ModelError, match="MistralForCausalLM scores differently"):
         self_check(model, VOCABULARY, 100)
 

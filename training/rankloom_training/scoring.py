@@ -1,4 +1,4 @@
-"""Scores log rows with a bundle in this process, the way a server does it."""
+"""Scores log rows with a bundle in this process, by the code that a server runs."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ MAX_BATCH_TOKENS = 4096
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
-    """Rows of one user that see the very same events: one ranking call.
+    """Rows of one user that see the same events: one ranking call.
 
-    ``rows``: (n,) places in the log. ``events``: what they see, oldest first.
+    ``rows``: (n,) indices into the log. ``events``: the visible ones, oldest first.
     """
 
     rows: NDArray[np.int64]

@@ -20,10 +20,10 @@ from rankloom_adapters.rollout.gates import (
     canary_rules,
     shadow_rules,
 )
+from rankloom_adapters.rollout.states import MAX_REASON_CHARS
 from rankloom_adapters.rollout.table import ObservationTable, arms_of, table_of_pairs
 from rankloom_adapters.rollout.thresholds import Thresholds
 
-MAX_REASON_CHARS = 300
 _MAX_GROUP_CHARS = 60
 
 

@@ -45,6 +45,7 @@ class Verb(Enum):
 
 # A part of the registry's format: which commands are known again depends on it.
 MAX_RETIRED = 100
+MAX_REASON_CHARS = 300
 
 LOADED = frozenset(
     {RolloutState.WARMED, RolloutState.SHADOW, RolloutState.CANARY, RolloutState.ACTIVE}

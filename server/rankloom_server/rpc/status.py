@@ -15,7 +15,8 @@ from google.rpc import error_details_pb2, status_pb2
 from rankloom_adapters.bundle import BundleError
 from rankloom_adapters.expert import ExpertError
 from rankloom_adapters.revision import RevisionRetiredError, UnknownRevisionError
-from rankloom_adapters.rollout.manager import GatesNotPassedError, NoRoomError
+from rankloom_adapters.rollout.current_trial import GatesNotPassedError
+from rankloom_adapters.rollout.loaded import NoRoomError
 from rankloom_adapters.rollout.registry import RegistryError
 from rankloom_adapters.rollout.states import (
     KeyReusedError,
