@@ -44,6 +44,11 @@ class ExpertCache:
             self._keep(key, expert)
         return expert
 
+    def put(self, digest: str, expert: Expert) -> None:
+        """Keeps an expert that was read elsewhere; ``digest``: of both of its files."""
+        with self._lock:
+            self._keep((expert.name, digest), expert)
+
     def _keep(self, key: Key, expert: Expert) -> None:
         if key in self._kept or expert.num_bytes > self._max_bytes:
             return

@@ -72,13 +72,12 @@ class RevisionLoader:
         self._remote = RemoteFeatures(settings.features) if settings.features else None
         self._served: list[ServedRevision] = []
         self._loop = asyncio.get_running_loop()
-        self.keyring = keyring_of(settings)
+        self._keyring = keyring_of(settings)
 
     async def load(self, folder: Path) -> ServedRevision:
         """Loads and tries a bundle. Raises NotServableError, BundleError or NoRoomError."""
         try:
             bundle = await self.read(self.open, folder)
-            self.check_signature(bundle)
             loaded = await self.read(load_bundle, bundle, [each.loaded for each in self._served])
             engine = await self.pool.admit(loaded.engine_parts())
         except NoFreeSlotError as error:
@@ -88,13 +87,20 @@ class RevisionLoader:
         return await self._tried(loaded, engine)
 
     def open(self, folder: Path) -> Bundle:
-        """A bundle whose parts are read at the limited rate while something serves."""
-        return open_bundle(folder, self._limiter if self._served else None)
+        """A bundle whose parts are read at the limited rate while something serves.
 
-    def check_signature(self, bundle: Bundle) -> None:
-        """Raises SignatureError where keys are known and none of them signed the bundle."""
-        if self.keyring is not None:
-            self.keyring.check(bundle)
+        The only way to a bundle here. Raises BundleError, or SignatureError where keys are
+        configured and none of them signed the bundle.
+        """
+        bundle = open_bundle(folder, self._limiter if self._served else None)
+        if self._keyring is not None:
+            self._keyring.check(bundle)
+        return bundle
+
+    @property
+    def needs_signatures(self) -> bool:
+        """Whether only bundles signed by a configured key are loaded."""
+        return self._keyring is not None
 
     def release(self, served: ServedRevision) -> None:
         """Lets go of what a revision served; from any thread."""

@@ -25,7 +25,7 @@ from rankloom_server.rollout_wire import (
     rollout_to_wire,
 )
 from rankloom_server.rpc.identity import read_token
-from rankloom_server.rpc.lifecycle import RpcServer
+from rankloom_server.rpc.lifecycle import Facts, RpcServer
 
 SERVICE_NAME = rollout_pb2.DESCRIPTOR.services_by_name["RolloutService"].full_name
 MAX_CALLS = 32
@@ -40,15 +40,14 @@ def rollout_server(
 ) -> RpcServer:
     """The server of RolloutService, which does not listen yet. Raises ConfigError."""
 
-    async def warm_up() -> None:
-        """The ranking server has loaded what there is."""
+    async def warm_up() -> Facts:
+        return {"service": SERVICE_NAME}  # the ranking server has loaded everything
 
     admission = Admission(MAX_CALLS, MAX_APART)
     server = RpcServer(
         admission,
         [SERVICE_NAME],
         warm_up=warm_up,
-        facts={"service": SERVICE_NAME},
         reflects=settings.reflection,
         metrics=metrics,
         token=read_token(settings.rollout_token) if settings.rollout_token else None,
@@ -134,7 +133,7 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
         self, request: rollout_pb2.GetRequest, context: object
     ) -> rollout_pb2.GetResponse:
         """One revision. Raises UnknownRolloutError."""
-        found = self._deployment.manager.ledger.rollout(request.revision)
+        found = self._deployment.rollout(request.revision)
         return rollout_pb2.GetResponse(rollout=self._shown(found))
 
     async def List(
@@ -174,19 +173,18 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
         return self._shown(changed)
 
     def _shown(self, rollout: Rollout) -> rollout_pb2.Rollout:
-        revisions, number = self._deployment.revisions, rollout.revision
+        number = rollout.revision
         return rollout_to_wire(
             rollout,
-            leases=revisions.num_leases(number),
-            loaded=number in revisions.numbers,
+            leases=self._deployment.num_leases(number),
+            loaded=self._deployment.is_loaded(number),
             trial=self._deployment.trial_of(number),
         )
 
     def _all(self) -> rollout_pb2.Revisions:
-        ledger = self._deployment.manager.ledger
         return rollout_pb2.Revisions(
-            rollouts=[self._shown(ledger.rollouts[each]) for each in sorted(ledger.rollouts)],
-            active=ledger.active,
+            rollouts=list(map(self._shown, self._deployment.rollouts)),
+            active=self._deployment.active,
             expert_bytes=self._deployment.expert_bytes,
             resident_bytes=resident_bytes(),
             time=now(),

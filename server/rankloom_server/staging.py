@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from rankloom_adapters.bundle import Bundle, open_bundle
+from rankloom_adapters.bundle import Bundle
 from rankloom_adapters.derive import with_expert
 from rankloom_adapters.expert import check_alike, check_base
 from rankloom_adapters.expert_files import read_expert
@@ -43,7 +43,7 @@ class Staging:
     @asynccontextmanager
     async def expert(self, name: str, source: str | Path, expected: int) -> AsyncIterator[Path]:
         """A bundle like the active one, with this expert. Raises ExpertError, StaleError too."""
-        if self.loader.keyring is not None:
+        if self.loader.needs_signatures:
             raise SignatureError(
                 "this server takes signed bundles only: put the expert into a bundle, and sign it"
             )
@@ -70,7 +70,7 @@ class Staging:
 
     def _fetched_bundle(self, url: str, folder: Path) -> Path:
         source = with_retries(lambda: fetch_bundle(url, folder / "bundle", self.max_bytes))
-        self.loader.check_signature(open_bundle(source))
+        self.loader.open(source)  # refuses what is not signed before it is kept
         return source
 
     def _derived(self, name: str, source: str | Path, expected: int, folder: Path) -> Path:
@@ -86,7 +86,7 @@ class Staging:
         check_norms(files.expert, others)
         derived = folder / "derived"
         with_expert(active, files, derived)
-        cache.get(name, files.digest, lambda: files.expert)  # it is loaded next
+        cache.put(files.digest, files.expert)  # it is loaded next
         return derived
 
     def _active(self, expected: int) -> Bundle:

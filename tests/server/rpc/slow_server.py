@@ -31,7 +31,7 @@ async def main(call_s: float, drain_s: float) -> None:
         pass
 
     server = RpcServer(
-        Admission(8), ["rankloom.v1.FeatureService"], warm_up=warm_up, facts={}, reflects=False
+        Admission(8), ["rankloom.v1.FeatureService"], warm_up=warm_up, reflects=False
     )
     features_pb2_grpc.add_FeatureServiceServicer_to_server(SlowService(call_s), server.grpc)
     await server.serve(Settings(bundle=Path("none"), port=0, drain_s=drain_s))

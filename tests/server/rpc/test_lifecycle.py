@@ -59,7 +59,7 @@ async def test_a_failed_warm_up_stops_it() -> None:
     async def warm_up() -> None:
         raise StartError("no good")
 
-    server = RpcServer(Admission(1), (), warm_up=warm_up, facts={}, reflects=False)
+    server = RpcServer(Admission(1), (), warm_up=warm_up, reflects=False)
     port = await server.start("127.0.0.1", 0)
     with pytest.raises(StartError, match="no good"):
         await server.open()
@@ -124,7 +124,7 @@ async def test_a_health_watcher_does_not_hold_the_drain_up() -> None:
 
 @pytest.mark.parametrize("reflects", [True, False])
 async def test_reflection_is_there_only_where_it_is_asked_for(reflects: bool) -> None:
-    server = RpcServer(Admission(1), SERVICES[1:], warm_up=no_warm_up, facts={}, reflects=reflects)
+    server = RpcServer(Admission(1), SERVICES[1:], warm_up=no_warm_up, reflects=reflects)
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     async with opened(server) as target, grpc.aio.insecure_channel(target) as channel:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
