@@ -9,16 +9,16 @@ import pytest
 from rankloom import AsyncFeatureClient, Event, FeatureQuery, InvalidRequestError
 from rankloom_proto.v1.features_pb2 import Candidate, GetUserFeaturesRequest, UserQuery
 from rankloom_proto.v1.features_pb2_grpc import FeatureServiceStub
-from rankloom_server.app import Parts, ranking_server
 from server.rankings import item_ids, known_user
-from server.servers import opened, settings
+from server.served_parts import ServedParts, ranking_server
+from server.servers import opened
 
 
-async def test_the_client_reads_what_the_server_knows(parts: Parts) -> None:
+async def test_the_client_reads_what_the_server_knows(parts: ServedParts) -> None:
     user, items = known_user(parts), item_ids(parts, 3)
     query = UserQuery(user_id=user, candidates=[Candidate(item_id=each) for each in items])
     async with (
-        ranking_server(settings(), parts) as server,
+        ranking_server(parts) as server,
         opened(server) as target,
         AsyncFeatureClient(target) as client,
         grpc.aio.insecure_channel(target) as channel,
