@@ -35,10 +35,10 @@ async def test_the_client_reads_what_the_server_knows(parts: ServedParts) -> Non
             await client.user_features(user="")
     (sent,) = response.features
     assert found.vector
-    assert np.array_equal(np.float32(found.vector), np.frombuffer(sent.vector, "<f4"))
+    assert np.array_equal(np.array(found.vector, np.float32), np.frombuffer(sent.vector, "<f4"))
     assert found.tabular is not None
     matrix = np.frombuffer(sent.tabular.values, "<f4").reshape(len(items), -1)
-    assert np.array_equal(np.float32(found.tabular.rows), matrix, equal_nan=True)
+    assert np.array_equal(np.array(found.tabular.rows, np.float32), matrix, equal_nan=True)
     assert found.tabular.schema_digest == sent.tabular.schema_digest
     assert (found.feature_version, found.cold_start) == (sent.feature_version, False)
     assert found.events

@@ -18,7 +18,7 @@ from rankloom_proto.v1.features_pb2 import GetUserFeaturesRequest, GetUserFeatur
 from rankloom_proto.v1.features_pb2_grpc import FeatureServiceStub
 from rankloom_server.admission import Admission
 from rankloom_server.errors import ListenError, StartError
-from rankloom_server.rpc.lifecycle import RpcServer
+from rankloom_server.rpc.lifecycle import Facts, RpcServer
 from server.servers import FeaturesCall, behaving_server, failure_of, no_warm_up, opened
 
 SLOW_SERVER = Path(__file__).with_name("slow_server.py")
@@ -56,7 +56,7 @@ async def test_it_serves_only_once_it_is_open() -> None:
 
 
 async def test_a_failed_warm_up_stops_it() -> None:
-    async def warm_up() -> None:
+    async def warm_up() -> Facts:
         raise StartError("no good")
 
     server = RpcServer(Admission(1), (), warm_up=warm_up, reflects=False)
