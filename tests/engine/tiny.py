@@ -89,7 +89,7 @@ def weights_of(random: np.random.Generator, num: int) -> MixtureWeights:
 
 @torch.inference_mode()
 def plain_margin(decoder: Decoder, ids: Sequence[int]) -> float:
-    """Yes − No at the end of a full prompt, by the library's own forward."""
+    """Yes − No at the end of a full prompt, by transformers' own forward."""
     model = copy.deepcopy(decoder.model)
     model.set_attn_implementation("eager")
     logits = model(torch.tensor([list(ids)])).logits[0, -1]
