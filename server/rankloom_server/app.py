@@ -1,4 +1,4 @@
-"""The ranking server: everything of a bundle, behind RankingService and FeatureService."""
+"""The ranking server: loads bundles and answers RankingService and FeatureService."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def servers(
     limiter: RateLimiter | None = None,
     load: DecoderLoader = load_decoder,
 ) -> AsyncIterator[tuple[RpcServer, RpcServer | None]]:
-    """The ranking server, and with a state that of RolloutService; neither listens yet.
+    """The ranking server, and with a state the server of RolloutService; neither listens yet.
 
     ``limiter``: the one that the state reads bundles by. ``load``: makes decoders.
     """

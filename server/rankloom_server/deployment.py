@@ -1,4 +1,4 @@
-"""How revisions come into a server: one bundle for good, or as a registry has it."""
+"""Which revisions a server runs: one bundle for good, or those of a registry."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class ManagedDeployment:
         self._resuming: asyncio.Task[None] | None = None
 
     async def begin(self, bundle: Path) -> Facts:
-        """Serves what served last; ``bundle`` becomes active where nothing has served yet.
+        """Serves the active revision; ``bundle`` becomes it where there is none yet.
 
         Raises StartError.
         """
@@ -123,7 +123,7 @@ class ManagedDeployment:
     async def stage(
         self, made: AbstractAsyncContextManager[Path], expected: int, key: str, origin: str
     ) -> Rollout:
-        """Stages what ``made`` makes, unless that was done under this key.
+        """Stages the folder that ``made`` opens, unless this key has staged one before.
 
         Raises what the source raises, StoreError, RolloutError, RegistryError or NoRoomError.
         """
@@ -170,7 +170,7 @@ class ManagedDeployment:
         return trial if trial and trial.revision == revision else None
 
     async def changed(self, timeout_s: float) -> None:
-        """Returns after the next change, or after that time."""
+        """Returns after the next change, or after the timeout."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._manager.changed.wait()

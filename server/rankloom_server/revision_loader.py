@@ -1,4 +1,4 @@
-"""From a bundle's folder to a revision that serves, while other revisions go on serving."""
+"""Loads bundles into revisions that serve, while other revisions go on serving."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServedRevision:
-    """What answers the requests of one revision."""
+    """Everything that answers the requests of one revision."""
 
     ranker: Ranker
     engine: EngineHandle
@@ -103,7 +103,7 @@ class RevisionLoader:
         return self._keyring is not None
 
     def release(self, served: ServedRevision) -> None:
-        """Lets go of what a revision served; from any thread."""
+        """Releases a revision's engine handle; from any thread."""
         self._loop.call_soon_threadsafe(self._release, served)
 
     async def close(self) -> None:
@@ -114,12 +114,12 @@ class RevisionLoader:
         self.files.shutdown()
 
     async def read(self, function: Callable[..., T], *arguments: object) -> T:
-        """Runs what reads or writes files."""
+        """Runs a function that reads or writes files, on the loader thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.files, function, *arguments)
 
     async def fetch(self, function: Callable[..., T], *arguments: object) -> T:
-        """Runs what may wait long for another machine.
+        """Runs a function that may wait long for another machine.
 
         No file here waits behind it. Once its caller has left, neither the next fetch nor the
         end of the process waits for it.

@@ -29,7 +29,7 @@ from rankloom_server.rpc.lifecycle import Facts, RpcServer
 
 SERVICE_NAME = rollout_pb2.DESCRIPTOR.services_by_name["RolloutService"].full_name
 MAX_CALLS = 32
-# Apart: a rollback must find a place, however many watch or wait for their files.
+# Limits of their own: a rollback must be admitted, however many calls watch or upload.
 MAX_APART = {"Watch": 32, "Stage": 16, "StageUpload": 16}
 MAX_NAME_CHARS = 64
 WATCH_EVERY_S = 1.0  # for what changes by itself: leases, gates
@@ -58,7 +58,7 @@ def rollout_server(
 
 
 class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
-    """Changes and shows the revisions of one server; errors leave as exceptions."""
+    """Changes and reports the revisions of one server; errors leave as exceptions."""
 
     def __init__(self, deployment: ManagedDeployment, admission: Admission) -> None:
         self._deployment, self._admission = deployment, admission
@@ -66,7 +66,7 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
     async def Stage(
         self, request: rollout_pb2.StageRequest, context: object
     ) -> rollout_pb2.StageResponse:
-        """A bundle, or one expert for the active bundle, from where this machine can read."""
+        """A bundle, or one expert for the active bundle, from a path or URL."""
         staging, expert = self._deployment.staging, request.expert
         if request.WhichOneof("source") == "expert":
             _check_expert(expert.name)
@@ -114,19 +114,19 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
     async def Promote(
         self, request: rollout_pb2.PromoteRequest, context: object
     ) -> rollout_pb2.PromoteResponse:
-        """Sends everybody to a revision."""
+        """Sends all traffic to a revision."""
         return rollout_pb2.PromoteResponse(rollout=await self._change(Verb.PROMOTE, request))
 
     async def Rollback(
         self, request: rollout_pb2.RollbackRequest, context: object
     ) -> rollout_pb2.RollbackResponse:
-        """Sends nobody to a revision any more."""
+        """Sends no traffic to a revision any more."""
         return rollout_pb2.RollbackResponse(rollout=await self._change(Verb.ROLL_BACK, request))
 
     async def Retire(
         self, request: rollout_pb2.RetireRequest, context: object
     ) -> rollout_pb2.RetireResponse:
-        """Lets go of a revision."""
+        """Releases a revision once its requests have ended."""
         return rollout_pb2.RetireResponse(rollout=await self._change(Verb.RETIRE, request))
 
     async def Get(
@@ -139,13 +139,12 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
     async def List(
         self, request: rollout_pb2.ListRequest, context: object
     ) -> rollout_pb2.ListResponse:
-        """All revisions."""
         return rollout_pb2.ListResponse(revisions=self._all())
 
     async def Watch(
         self, request: rollout_pb2.WatchRequest, context: object
     ) -> AsyncGenerator[rollout_pb2.WatchResponse, None]:
-        """All revisions, now and whenever something has changed, until the server drains."""
+        """All revisions, now and after every change, until the server drains."""
         last = None
         while True:
             found, compared = self._all(), self._all()

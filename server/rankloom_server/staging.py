@@ -1,4 +1,4 @@
-"""What is to be staged, brought to this machine's disk and checked: bundles, single experts."""
+"""Brings bundles and single experts to this machine's disk and checks them before staging."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_FILES = 1000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Staging:
-    """Makes folders of what is to be staged; they are gone when the block ends."""
+    """Makes temporary folders of bundles to stage; they are removed when the block ends."""
 
     state: ServerState
     loader: RevisionLoader
@@ -52,7 +52,7 @@ class Staging:
 
     @asynccontextmanager
     async def upload(self) -> AsyncIterator[StagedUpload]:
-        """Takes files as they come."""
+        """Receives files of an upload."""
         async with self._folder() as folder:
             yield StagedUpload(folder / "upload", self.max_bytes)
 
@@ -90,7 +90,7 @@ class Staging:
         return derived
 
     def _active(self, expected: int) -> Bundle:
-        """The bundle that the caller believes to be active. Raises StaleError."""
+        """The active bundle, which must be the expected one. Raises StaleError."""
         ledger = self.state.registry.ledger
         if ledger.active != expected:
             raise StaleError(ledger.active)
@@ -99,14 +99,14 @@ class Staging:
 
 
 def _discard(folder: Path) -> None:
-    """Under another name first: a fetch that was left alone finds no place to go on."""
+    """Renamed first, so that an abandoned fetch cannot go on writing into it."""
     with suppress(OSError):
         folder = folder.rename(folder.with_name(f"{folder.name}-gone"))
     shutil.rmtree(folder, ignore_errors=True)
 
 
 class StagedUpload:
-    """Files that come in pieces, one file after the other, into a folder of their own."""
+    """Files of one upload, written in pieces, one file after the other, into one folder."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder = folder
@@ -122,7 +122,7 @@ class StagedUpload:
         return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
     def write(self, name: str, data: bytes) -> None:
-        """One more piece. Raises InvalidFieldError, OSError."""
+        """Appends to a file. Raises InvalidFieldError, OSError."""
         if name != self._last:
             self._begin(name)
         self._left -= len(data)

@@ -1,4 +1,4 @@
-"""A server's life: listen, answer health truthfully, stop without dropping a call."""
+"""The life cycle of a server: listen, report health, stop without dropping a call."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class RpcServer:
         logs.write("serving", address=f"{host}:{bound}", **facts)
 
     async def start(self, host: str, port: int) -> int:
-        """Listens, not serving yet; answers the port. Raises ListenError."""
+        """Listens, not serving yet; returns the port. Raises ListenError."""
         for service in self._services:
             await self._health.set(service, _NOT_SERVING)
         await _check_address(host, port)
@@ -100,7 +100,7 @@ class RpcServer:
         return bound
 
     async def open(self) -> Facts:
-        """Warms up, then takes calls and says so. Raises what the warm-up raises."""
+        """Warms up, then takes calls and reports SERVING. Raises what the warm-up raises."""
         try:
             facts = await self._warm_up()
         except BaseException:
