@@ -22,7 +22,7 @@ from rankloom_adapters.rollout.manager import RolloutManager
 from rankloom_adapters.rollout.states import RolloutState
 from rankloom_adapters.rollout.trial import Trial
 from rankloom_adapters.router import Router
-from rankloom_adapters.split import Arm, arm_of, place_of
+from rankloom_adapters.split import Arm, arm_of, position_of
 from rankloom_server import logs
 from rankloom_server.answers import Ranking, Seen
 from rankloom_server.fallback import FallbackLevel
@@ -199,7 +199,7 @@ def _reply(ranking: Ranking | None) -> Reply:
 
 
 def _number_of(query: RankQuery) -> int:
-    return int(place_of(query.user_key, "user") * _MANTISSA)
+    return int(position_of(query.user_key, "user") * _MANTISSA)
 
 
 def _largest(router: Router, seen: Seen) -> str:
