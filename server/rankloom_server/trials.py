@@ -21,7 +21,7 @@ from rankloom_adapters.rollout.evidence import (
 from rankloom_adapters.rollout.manager import RolloutManager
 from rankloom_adapters.rollout.states import RolloutState
 from rankloom_adapters.rollout.trial import Trial
-from rankloom_adapters.split import Arm, arm_of, place_of
+from rankloom_adapters.split import Arm, arm_of, position_of
 from rankloom_engine.errors import NonFiniteError
 from rankloom_ranker.answers import Ranking, ScoringRecord
 from rankloom_ranker.fallback import FallbackLevel
@@ -218,4 +218,4 @@ def _is_non_finite(record: ScoringRecord) -> bool:
 
 
 def _number_of(query: RankQuery) -> int:
-    return int(place_of(query.user_key, "user") * _MANTISSA)
+    return int(position_of(query.user_key, "user") * _MANTISSA)

@@ -85,13 +85,13 @@ async def test_the_list_is_a_table(
     assert cells[1] == ["1", "active", "75 %", "0", "yes", first, "-", "-"]
     assert cells[2][:6] == ["2", "canary", "25 %", "0", "yes", second]
     assert re.fullmatch(r"\d+/\d+", cells[2][6])
-    assert cells[2][7:] == ["no_data", "nothing has been seen yet"]
+    assert cells[2][7:] == ["no_data", "there is no evidence yet"]
     assert lines[3] == ""
     memory = r"memory: experts \d+\.\d MiB, process \d+\.\d MiB; at \d\d:\d\d:\d\d UTC"
     assert re.fullmatch(memory, lines[4])
     found = await server.rollout("get", 2)
     assert "state      canary of 25 % of the users\n" in found.out
-    assert "judgement  no_data: nothing has been seen yet\n" in found.out
+    assert "judgement  no_data: there is no evidence yet\n" in found.out
 
 
 async def rank_users(server: Operated, parts: ServedParts, num: int) -> None:
