@@ -66,7 +66,7 @@ class StaticDeployment:
         try:
             served = await self._loader.load(bundle)
         except _UNSERVABLE as error:
-            raise StartError(str(error)) from error
+            raise StartError(f"{bundle}: {error}") from error
         self._revisions.add(FIRST, served)
         self._revisions.direct(Traffic(FIRST))
         return {"bundle_digest": served.loaded.digest, "revision": FIRST}
