@@ -13,10 +13,13 @@ from contextlib import contextmanager
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rankloom_engine.threads import wait_passively
 from rankloom_server.setting_table import BY_NAME, FEATURE_SERVER, LAYERS, SETTINGS, Setting
+
+if TYPE_CHECKING:
+    from rankloom_server.config import Settings
 
 wait_passively()
 
@@ -42,12 +45,10 @@ class ServeCommand:
 
     def run(self, args: argparse.Namespace) -> int:
         """Serve until a signal to stop. Return 2 if the server cannot start."""
-        from rankloom_server.config import load_settings
         from rankloom_server.errors import StartError
 
-        flags = {name: value for name, value in vars(args).items() if name in BY_NAME}
         try:
-            settings = load_settings(getattr(args, "config", None), flags)
+            settings = settings_from(args)
             if args.what == "features":
                 from rankloom_server.feature_app import serve_features
 
@@ -62,6 +63,14 @@ class ServeCommand:
                 sys.stderr.write(f"rankloom serve: {line}\n")
             return 2
         return 0
+
+
+def settings_from(args: argparse.Namespace) -> Settings:
+    """The settings of the file, the environment and the flags. Raises ConfigError."""
+    from rankloom_server.config import load_settings
+
+    flags = {name: value for name, value in vars(args).items() if name in BY_NAME}
+    return load_settings(getattr(args, "config", None), flags)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -25,6 +26,8 @@ from rankloom_proto.v1 import ranking_pb2
 from rankloom_proto.v1.features_pb2 import GetUserFeaturesRequest, UserQuery
 from rankloom_proto.v1.features_pb2_grpc import FeatureServiceStub
 from rankloom_ranker.loaded import BundleFeatures
+from rankloom_server.commands import serve, settings_from
+from rankloom_server.config import EngineSettings, Settings
 from rankloom_server.feature_app import feature_server
 from server.rankings import rank, request
 from server.served_parts import ServedParts
@@ -60,12 +63,52 @@ def test_each_wrong_setting_has_a_line(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
     file.write_text("{prot: 1}")
     done = run("--config", str(file), "--threads", "none")
-    assert_refused(done, "bundle: is not given", "threads: ", "prot: no such setting")
+    assert_refused(done, "bundle: is not given", "--threads: ", "prot: no such setting")
 
 
 def test_an_unknown_variable_is_refused() -> None:
     done = run("--bundle", "b", RANKLOOM_PROT="1")
     assert_refused(done, "RANKLOOM_PROT: no such setting")
+
+
+def settings_of(*arguments: str) -> Settings:
+    """The settings that `rankloom serve` would start with."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    serve.configure(parser)
+    return settings_from(parser.parse_args(arguments))
+
+
+def test_a_flag_sets_what_its_name_says() -> None:
+    found = settings_of(
+        "--bundle", "b", "--dtype", "bfloat16", "--device", "cuda", "--prefix-cache-mib", "0"
+    )  # fmt: skip
+    engine = EngineSettings(dtype="bfloat16", device="cuda", prefix_cache_mib=0)
+    assert found == Settings(bundle=Path("b"), engine=engine)
+
+
+def test_a_switch_has_two_flags(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("{bundle: b, engine: {compile: true}}")
+    found = settings_of("--config", str(file), "--no-compile", "--reflection")
+    assert not found.engine.compile
+    assert found.server.reflection
+
+
+def test_keys_may_be_repeated() -> None:
+    found = settings_of("--bundle", "b", "--bundle-keys", "a.pem", "--bundle-keys", "b.pem")
+    assert found.loading.bundle_keys == (Path("a.pem"), Path("b.pem"))
+
+
+def test_flags_may_stand_before_and_after_the_service() -> None:
+    found = settings_of("--bundle", "b", "features", "--port", "1", "--bundle-keys", "a.pem")
+    assert (found.bundle, found.server.port) == (Path("b"), 1)
+    assert found.loading.bundle_keys == (Path("a.pem"),)
+
+
+def test_a_feature_server_has_no_flags_of_the_model() -> None:
+    done = run("features", "--dtype", "float32")
+    assert done.returncode == 2
+    assert "unrecognized arguments: --dtype" in done.stderr
 
 
 def test_an_altered_part_is_refused(feature_folder: Path, tmp_path: Path) -> None:
