@@ -72,7 +72,7 @@ def test_a_bad_line_is_named(line: bytes) -> None:
 
 
 def test_an_id_given_twice_is_refused() -> None:
-    with pytest.raises(CatalogueError, match="twice"):
+    with pytest.raises(CatalogueError, match="duplicate item id"):
         Catalogue.from_bytes(GOOD + b"\n" + GOOD + b"\n")
 
 

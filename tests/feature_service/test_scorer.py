@@ -49,10 +49,10 @@ def test_an_unknown_item_has_no_logit_and_others_are_rounded_as_alone() -> None:
 @pytest.mark.parametrize(
     ("vectors", "reason"),
     [
-        (np.zeros((len(ITEMS) + 1, DIM), np.float32), "not of this catalogue"),
-        (np.zeros((len(ITEMS), DIM + 1), np.float32), "not of this catalogue"),
-        (np.full((len(ITEMS), DIM), np.nan, np.float32), "no finite matrix"),
-        (np.zeros(len(ITEMS), np.float32), "no finite matrix"),
+        (np.zeros((len(ITEMS) + 1, DIM), np.float32), "do not fit this catalogue"),
+        (np.zeros((len(ITEMS), DIM + 1), np.float32), "do not fit this catalogue"),
+        (np.full((len(ITEMS), DIM), np.nan, np.float32), "not a finite matrix"),
+        (np.zeros(len(ITEMS), np.float32), "not a finite matrix"),
     ],
     ids=["items", "dim", "nan", "flat"],
 )
@@ -65,5 +65,5 @@ def test_vectors_that_cannot_be_the_models_are_refused(vectors: np.ndarray, reas
 
 def test_vectors_of_another_model_are_noticed() -> None:
     encoder = Encoder(export(collaborative_model()))
-    with pytest.raises(EncoderError, match="not the feature model's"):
+    with pytest.raises(EncoderError, match="belong to another feature model"):
         scorer_from_bytes(encoder, vectors_of(collaborative_model(1)), len(ITEMS))
