@@ -31,9 +31,7 @@ class Encoder:
             self._session = open_session(model)
             self.dim = int(self._session.get_outputs()[0].shape[1])
         except Exception as error:  # onnxruntime has a class for each cause
-            raise EncoderError(
-                "the feature model is not a valid ONNX model"
-            ) from error
+            raise EncoderError("the feature model is not a valid ONNX model") from error
 
     def check_num_items(self, num_items: int) -> None:
         """Raises EncoderError if the model was trained on another number of items."""

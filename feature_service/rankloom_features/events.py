@@ -83,9 +83,7 @@ class EventLog:
         for number, line in enumerate(data.splitlines(), 1):
             user, rows = _user_of(line, number)
             if user in events:
-                raise EventLogError(
-                    f"event log line {number} repeats a user; use one line"
-                )
+                raise EventLogError(f"event log line {number} repeats a user; use one line")
             events[user] = rows
         return cls(events)
 

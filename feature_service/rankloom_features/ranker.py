@@ -23,9 +23,7 @@ class TreeRanker:
             self._session = open_session(model)
             self.num_columns = int(self._session.get_inputs()[0].shape[1])
         except Exception as error:  # onnxruntime has a class for each cause
-            raise RankerError(
-                "the tree ranker is not a valid ONNX model"
-            ) from error
+            raise RankerError("the tree ranker is not a valid ONNX model") from error
 
     def logits(self, tabular: NDArray[np.float32]) -> NDArray[np.float64]:
         """(n,) liking logits of (n, num_columns) tabular features."""

@@ -76,9 +76,7 @@ class _Forest:
 def _unknown_goes_left(found: dict[str, Any]) -> int:
     """1 if NaN goes left: by the split's default, or like 0 if training saw no NaN there."""
     if found["decision_type"] != "<=" or found["missing_type"] not in {"NaN", "None"}:
-        raise ExportError(
-            "the trees have a split on categories; train with numbers only"
-        )
+        raise ExportError("the trees have a split on categories; train with numbers only")
     if found["missing_type"] == "NaN":
         return int(found["default_left"])
     return int(found["threshold"] >= 0.0)

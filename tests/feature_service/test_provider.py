@@ -77,7 +77,7 @@ def test_the_last_column_is_the_collaborative_models_logit(provider: FeatureProv
 
 
 def test_who_comes_again_has_the_same_features(provider: FeatureProvider) -> None:
-    """What is kept of a user is kept of nobody else, nor of an inline history."""
+    """A user's cached features are not used for others, nor for an inline history."""
     known, stranger = UserQuery(KNOWN_USER, None, ITEMS), UserQuery("nobody", None, ITEMS)
     inline = UserQuery(None, (Event("item-2", False), Event("item-1", True)), ITEMS)
     first, *rest = (provider.features(query) for query in (known, stranger, inline))

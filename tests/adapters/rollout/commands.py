@@ -1,4 +1,4 @@
-"""Commands for tests: short ways to write them."""
+"""Short ways to write commands in tests."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _keys = itertools.count()
 def command(
     verb: Verb, revision: int = 0, expected: int = 0, key: str | None = None, **fields: object
 ) -> RolloutCommand:
-    """With a key of its own unless one is given."""
+    """A command with a new key unless one is given."""
     name = f"key-{next(_keys)}" if key is None else key
     return RolloutCommand(verb, revision, expected, name, **fields)  # type: ignore[arg-type]
 
 
 def run(ledger: Ledger, verb: Verb, revision: int = 0, **fields: object) -> Ledger:
-    """After one more command by somebody who knows what is active."""
+    """The ledger after one more command, which expects the active revision."""
     return after(ledger, command(verb, revision, ledger.active, **fields))[0]
 
 
