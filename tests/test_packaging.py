@@ -45,11 +45,13 @@ WITHOUT_GRPC = ("rankloom_adapters", "rankloom_engine")
 POLICY_MODULES = (
     "rankloom_adapters/router.py",
     "rankloom_adapters/revision.py",
+    "rankloom_adapters/split.py",
     *(
         f"rankloom_adapters/rollout/{module}.py"
         for module in (
-            *("states", "split", "manager", "registry", "trial", "judge", "gates"),
-            *("evidence", "agreement", "statistics", "table", "thresholds"),
+            *("states", "manager", "registry", "writer", "staging", "recovery", "loaded"),
+            *("traffic", "current_trial", "trial", "judge", "gates", "thresholds"),
+            *("evidence", "agreement", "statistics", "table"),
         )
     ),
     "rankloom_engine/buckets.py",
