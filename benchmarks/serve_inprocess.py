@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
+from rankloom_server.scoring import Prepared, Served, prepare
 from serve_load import Call, closed_loop
 
 from rankloom_engine.loading import Hardware
@@ -26,7 +27,6 @@ from rankloom_server.app import Parts, load_parts
 from rankloom_server.config import Settings
 from rankloom_server.features import EmbeddedFeatures, space_of
 from rankloom_server.parse import RankQuery
-from rankloom_server.scoring import Prepared, Served, prepare
 
 Calls = tuple[Call, ...]
 
@@ -152,7 +152,7 @@ def _served(settings: Settings, parts: Parts) -> Served:
 def _runner(settings: Settings, parts: Parts) -> EngineRunner:
     limits = EngineLimits(
         max_batch_tokens=settings.max_batch_tokens,
-        max_piece_tokens=settings.max_batch_tokens // 2,
+        max_chunk_tokens=settings.max_batch_tokens // 2,
         prefix_cache_bytes=settings.prefix_cache_mib << 20,
     )
     return EngineRunner(parts.engine.decoder, limits)

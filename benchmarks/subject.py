@@ -15,7 +15,7 @@ from rankloom_adapters.expert import Expert
 from rankloom_engine.attention import PrefixKV
 from rankloom_engine.expert_bank import MixtureWeights, install
 from rankloom_engine.kernels import speed_up
-from rankloom_engine.model import Answer, Ask, Decoder
+from rankloom_engine.model import Decoder, ForwardInput, ForwardOutput
 from rankloom_engine.packing import Segment
 from rankloom_engine.projector import Projector
 from rankloom_engine.runner import EngineLimits
@@ -39,25 +39,27 @@ class Engine:
         """(users, candidates) float32, in micro-batches of the default token budget."""
         return self.answers([self.ask(user, user.candidates) for user in users])[0]
 
-    def ask(self, user: User, candidates: NDArray[np.int64], held: PrefixKV | None = None) -> Ask:
+    def ask(
+        self, user: User, candidates: NDArray[np.int64], held: PrefixKV | None = None
+    ) -> ForwardInput:
         """One user's row; a prefix that is not held yet is kept."""
         prefix = _segment(user.prefix) if held is None else held
-        return Ask(
+        return ForwardInput(
             prefix, _segments(candidates), MixtureWeights(user.weights), keep_prefix=held is None
         )
 
-    def answers(self, asks: Sequence[Ask]) -> tuple[Tensor, list[PrefixKV | None]]:
+    def answers(self, asks: Sequence[ForwardInput]) -> tuple[Tensor, list[PrefixKV | None]]:
         """(asks, candidates) margins, and the prefixes that were kept."""
         found = [a for batch in _within_budget(asks) for a in self.answers_of_pass(batch)]
         margins = torch.from_numpy(np.stack([answer.margins for answer in found]))
         return margins, [answer.prefix for answer in found]
 
-    def answers_of_pass(self, asks: Sequence[Ask]) -> list[Answer]:
+    def answers_of_pass(self, asks: Sequence[ForwardInput]) -> list[ForwardOutput]:
         """What one forward pass over all of them gives."""
-        return self._decoder.answer(asks)
+        return self._decoder.forward(asks)
 
 
-def _within_budget(asks: Sequence[Ask]) -> list[Sequence[Ask]]:
+def _within_budget(asks: Sequence[ForwardInput]) -> list[Sequence[ForwardInput]]:
     """Asks of equal length, as many in a pass as its tokens allow."""
     size = max(1, LIMITS.max_batch_tokens // len(asks[0].row()))
     return [asks[at : at + size] for at in range(0, len(asks), size)]

@@ -15,7 +15,7 @@ import io
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,7 +23,8 @@ from typing import Any
 from rankloom_adapters.rate_limit import RateLimiter
 
 MANIFEST = "manifest.json"
-FORMAT = 2
+FORMAT = 3
+PREVIOUS_FORMAT = 2  # what `rankloom bundle convert` reads
 MAX_MANIFEST_BYTES = 4 << 20
 SIGNATURE = "manifest.sig"
 MAX_SIGNATURE_BYTES = 4 << 10
@@ -78,6 +79,7 @@ class Bundle:
     parts: Mapping[str, Part]
     manifest: bytes
     limiter: RateLimiter | None = None
+    format: int = FORMAT
 
     def read(self, name: str) -> bytes:
         """One part's bytes, checked against the manifest. Raises BundleError."""
@@ -102,6 +104,12 @@ class Bundle:
         if digest.hexdigest() != expected.sha256:
             raise BundleError(name, "altered: its SHA-256 is not the manifest's")
 
+    def part(self, name: str) -> PartReader:
+        """One part, to be read later. Raises BundleError where the manifest lacks it."""
+        if name not in self.parts:
+            raise BundleError(name, "not in the manifest")
+        return PartReader(self, name)
+
     def check_part(self, name: str) -> None:
         """Reads a part and keeps nothing of it. Raises BundleError."""
         for _ in self.pieces(name):
@@ -118,30 +126,66 @@ class Bundle:
         return tuple(sorted(names))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PartReader:
+    """One part of a bundle for code that need not know its name."""
+
+    bundle: Bundle
+    name: str
+
+    @property
+    def sha256(self) -> str:
+        """The digest that the manifest gives; the part need not be read for it."""
+        return self.bundle.parts[self.name].sha256
+
+    def read(self) -> bytes:
+        """The part's bytes, checked against the manifest. Raises BundleError."""
+        return self.bundle.read(self.name)
+
+
 def expert_part(expert: str, file: str) -> str:
     """Name of the part that holds one file of an expert."""
     return f"experts/{expert}/{file}"
 
 
-def open_bundle(folder: Path, limiter: RateLimiter | None = None) -> Bundle:
-    """Opens a bundle by its manifest; parts are not read yet. Raises BundleError."""
+def open_bundle(
+    folder: Path, limiter: RateLimiter | None = None, *, formats: Collection[int] = (FORMAT,)
+) -> Bundle:
+    """Opens a bundle by its manifest; parts are not read yet. Raises BundleError.
+
+    ``formats``: those that the caller can read.
+    """
     data = _read_small(folder, MANIFEST, MAX_MANIFEST_BYTES)
     if data is None:
         raise BundleError(MANIFEST, f"cannot be read in {folder}: {os.strerror(errno.ENOENT)}")
     try:
         fields = json.loads(data)
+        found = fields["format"]
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise BundleError(MANIFEST, "not a manifest") from error
+    if type(found) is not int or found not in formats:
+        raise BundleError(MANIFEST, _format_refusal(found))
+    try:
         parts = {name: _part(described) for name, described in fields["files"].items()}
         metadata = {**fields["metadata"]}
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BundleError(MANIFEST, "not a manifest") from error
-    if fields.get("format") != FORMAT:
-        told = f"format {fields.get('format')!r:.20}; this version reads {FORMAT}"
-        raise BundleError(MANIFEST, f"{told}: serve it with another, or train it again")
     for name in parts:
         _check_name(name)
         if PurePosixPath(name).parts[0] in _NO_PARTS:
-            raise BundleError(MANIFEST, f"lists {name}, which is no part")
-    return Bundle(folder, hashlib.sha256(data).hexdigest(), metadata, parts, data, limiter)
+            raise BundleError(MANIFEST, f"lists {name}, which cannot be a part")
+    return Bundle(folder, hashlib.sha256(data).hexdigest(), metadata, parts, data, limiter, found)
+
+
+def _format_refusal(found: object) -> str:
+    """Why a bundle of another format is refused, and what to do."""
+    refusal = f"format {found!r:.20}, this version reads format {FORMAT}"
+    if type(found) is int and found > FORMAT:
+        return f"{refusal}; use a newer rankloom, or train it again"
+    if found == PREVIOUS_FORMAT:
+        command = "rankloom bundle convert OLD NEW"
+        return f"{refusal}; train it again, or convert it with: {command}"
+    return f"{refusal}; train it again"
 
 
 def seal(folder: Path, metadata: Mapping[str, Any]) -> str:

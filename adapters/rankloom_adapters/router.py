@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from functools import cached_property
 from typing import Any
 
@@ -37,6 +37,19 @@ class Route(StrEnum):
     SINGLE = "single"
     GLOBAL = "global"
     FUSED = "fused"
+
+
+class Fusion(Enum):
+    """How the weights of several experts become one model.
+
+    EXACT_SUM: Σ w_k s_k B_k A_k. PEFT_LINEAR: (Σ √(w_k s_k) B_k)(Σ √(w_k s_k) A_k), with
+    cross terms, as PEFT's "linear" combination and so ThinkRec's published code compute.
+    TOP1: the expert of the largest weight alone.
+    """
+
+    EXACT_SUM = "exact_sum"
+    PEFT_LINEAR = "peft_linear"
+    TOP1 = "top1"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +110,9 @@ class Router:
     def route(self, vector: NDArray[np.floating]) -> Mixture:
         """The mixture of one user; zero, non-finite or misshapen vectors give the global one."""
         weights = self.weights(vector)
-        return self.global_mixture(cold_start=True) if weights is None else self._threshold(weights)
+        return (
+            self.global_mixture(cold_start=True) if weights is None else self._mixture_of(weights)
+        )
 
     def weights(self, vector: NDArray[np.floating]) -> NDArray[np.float64] | None:
         """(N,) softmax over the groups before any threshold; None for such vectors."""
@@ -122,13 +137,17 @@ class Router:
             Route.GLOBAL, self._one_hot(len(self.groups)), math.log(len(self.groups)), cold_start
         )
 
+    def largest(self, vector: NDArray[np.floating]) -> str:
+        """Name of the expert that has the largest weight in the user's mixture."""
+        return self.experts[int(self.route(vector).weights.argmax())]
+
     def top1(self, mixture: Mixture) -> Mixture:
         """The same mixture with all weight on its largest expert."""
         place = int(mixture.weights.argmax())
         route = Route.GLOBAL if place == len(self.groups) else Route.SINGLE
         return Mixture(route, self._one_hot(place), mixture.entropy, mixture.cold_start)
 
-    def _threshold(self, weights: NDArray[np.float64]) -> Mixture:
+    def _mixture_of(self, weights: NDArray[np.float64]) -> Mixture:
         num = len(self.groups)
         entropy = float(-(weights @ np.log(np.maximum(weights, 1e-300))))
         if weights.max() > CONCENTRATED_BASE + CONCENTRATED_SHARE / num:

@@ -16,7 +16,6 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, cast
 
 import numpy as np
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rankloom_adapters.expert import Expert, ExpertError, check_shapes
+from rankloom_adapters.router import Fusion
 
 # Stacked experts cost K·r (1/d_in + 1/d_out) of a layer: beyond this share of the hidden
 # size, rows that use few of many experts are cheaper one by one.
@@ -35,17 +35,6 @@ MAX_STACKS = 64  # runs of slots whose views a layer keeps: sparse mixtures may 
 def max_stacked(hidden: int, rank: int) -> int:
     """How many experts of a rank a row is best given in a model of a hidden size."""
     return max(1, hidden // STACKED_SHARE // rank)
-
-
-class Fusion(Enum):
-    """What a row of weights means.
-
-    EXACT_SUM: Σ w_k s_k B_k A_k. PEFT_LINEAR: (Σ √(w_k s_k) B_k)(Σ √(w_k s_k) A_k), with
-    cross terms, as PEFT's "linear" combination and so ThinkRec's published code compute.
-    """
-
-    EXACT_SUM = "exact_sum"
-    PEFT_LINEAR = "peft_linear"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,23 +1,29 @@
-"""Explanations: words decoded after the verdict, token by token, with a ranking's own mixture."""
+"""Explanations: text decoded after the verdict, token by token, with the ranking's mixture."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Set
 from dataclasses import dataclass
 from enum import Enum, auto
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from rankloom_engine.attention import PrefixKV
+from rankloom_engine.errors import EngineFailedError
 from rankloom_engine.expert_bank import MixtureWeights
-from rankloom_engine.model import More, Next
+from rankloom_engine.model import DecodeInput, DecodeOutput
 from rankloom_engine.packing import Segment
 from rankloom_engine.prompt import Prompt
+from rankloom_engine.scheduler import Kind, Sequence
+from rankloom_engine.sequence import RequestOptions
 
 MAX_EXPLAIN_TOKENS = 256
-_UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what a tokenizer makes of part of a character
+_UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what a tokenizer makes of a part of a character
 
 
 class StopReason(Enum):
@@ -30,7 +36,7 @@ class StopReason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How to decode. ``temperature``: 0 takes the likeliest token; else sampled by ``seed``."""
+    """How to decode. ``temperature``: 0 takes the likeliest token, else ``seed`` draws one."""
 
     max_tokens: int = 64
     temperature: float = 0.0
@@ -39,17 +45,17 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class TokenChunk:
-    """One piece of an explanation; ``stop`` is set in the last one."""
+    """The next tokens of an explanation; ``stop`` is set in the last chunk."""
 
     token_ids: tuple[int, ...]
     stop: StopReason | None = None
 
 
-class Explanation:
-    """One explanation on its way: what the model has seen, and what it is to see next.
+class DecodeRequest(Sequence):
+    """An explanation that is being decoded. Each step is scheduled as one candidate.
 
     ``prompt`` has one candidate; ``verdict`` is the token that stands behind it;
-    ``stops`` are the tokens that end the text.
+    ``stop_tokens`` end the text. ``is_open``: there are further steps to take.
     """
 
     def __init__(
@@ -57,61 +63,96 @@ class Explanation:
         prompt: Prompt,
         weights: MixtureWeights,
         verdict: int,
-        stops: Set[int],
+        stop_tokens: Set[int],
         sampling: SamplingParams,
+        options: RequestOptions | None = None,
         cached: PrefixKV | None = None,
     ) -> None:
+        options = options or RequestOptions()
         behind = Segment.joined([*prompt.candidates, Segment.of_ids([verdict])])
-        self.next = behind if cached is not None else Segment.joined([prompt.prefix, behind])
+        self._unread = behind if cached is not None else Segment.joined([prompt.prefix, behind])
+        super().__init__(
+            prefix_tokens=0,
+            candidate_tokens=(len(self._unread),),
+            deadline=options.deadline,
+            caller=options.caller,
+            kind=Kind.EXPLANATION,
+        )
+        self.is_open = True
         self._cached, self._weights = cached, weights
-        self._stops, self._wording = stops, sampling
+        self._stop_tokens, self._sampling = stop_tokens, sampling
         self._random = np.random.default_rng(sampling.seed)
-        self._num_tokens = 0
+        self._num_decoded = 0
+        self._chunks: asyncio.Queue[TokenChunk | EngineFailedError] = asyncio.Queue()
 
-    def more(self) -> More:
-        """What the next pass must see."""
-        return More(self._cached, self.next, self._weights)
+    async def next_tokens(self) -> TokenChunk:
+        """Waits for the next tokens, or the end at the deadline. Raises EngineFailedError."""
+        timeout = None if self.deadline == inf else max(self.deadline - time.monotonic(), 0.0)
+        try:
+            chunk = await asyncio.wait_for(self._chunks.get(), timeout)
+        except TimeoutError:
+            return TokenChunk((), StopReason.DEADLINE)
+        if isinstance(chunk, EngineFailedError):
+            raise chunk
+        return chunk
 
-    def take(self, found: Next) -> TokenChunk:
-        """The next words, from what a pass found."""
-        self._cached = found.cached
-        token = self._choose(found.logits)
-        if token in self._stops:
-            return TokenChunk((), StopReason.STOP_TOKEN)
-        self.next = Segment.of_ids([token])
-        self._num_tokens += 1
-        full = self._num_tokens == self._wording.max_tokens
-        return TokenChunk((token,), StopReason.MAX_TOKENS if full else None)
+    def decode_input(self) -> DecodeInput:
+        """What the next pass reads."""
+        return DecodeInput(self._cached, self._unread, self._weights)
+
+    def take(self, output: DecodeOutput) -> None:
+        """Chooses the next token, which the next step reads unless the text ends with it."""
+        self._cached = output.cached
+        token = self._choose(output.logits)
+        if token in self._stop_tokens:
+            chunk = TokenChunk((), StopReason.STOP_TOKEN)
+        else:
+            self._num_decoded += 1
+            full = self._num_decoded == self._sampling.max_tokens
+            chunk = TokenChunk((token,), StopReason.MAX_TOKENS if full else None)
+        self._chunks.put_nowait(chunk)
+        if chunk.stop is not None:
+            self.close()
+        self._unread, self.candidate_tokens, self.num_scheduled = Segment.of_ids([token]), (1,), 0
+
+    def fail(self, failure: EngineFailedError) -> None:
+        """Ends the text; ``next_tokens`` raises the failure."""
+        self._chunks.put_nowait(failure)
+        self.close()
+
+    def close(self) -> None:
+        """No further step is wanted."""
+        self.is_open = False
 
     def _choose(self, logits: NDArray[np.float32]) -> int:
-        if not self._wording.temperature:
+        if not self._sampling.temperature:
             return int(logits.argmax())
         # The largest of logits with Gumbel noise is a sample of their softmax.
         noise = self._random.gumbel(size=len(logits))
         below = logits.astype(np.float64) - logits.max()  # a small temperature overflows to -inf
         with np.errstate(over="ignore"):
-            return int((below / self._wording.temperature + noise).argmax())
+            return int((below / self._sampling.temperature + noise).argmax())
 
 
 class Detokenizer:
-    """Token ids to text, as they come; characters of several tokens are cached back."""
+    """Token ids to text as they come; a character of several tokens waits for all of them."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
-        self._said = ""
+        self._text = ""
 
     def add(self, token_ids: tuple[int, ...]) -> str:
-        """The text that is certain now and has not been said yet."""
+        """The new text that later tokens cannot change."""
         self._ids += token_ids
         text: str = self._tokenizer.decode(self._ids)
-        return "" if text.endswith(_UNFINISHED) else self._news(text)
+        return "" if text.endswith(_UNFINISHED) else self._new_part(text)
 
     def end(self) -> str:
-        """What is left, whole or not."""
+        """The rest of the text, with unfinished characters."""
         text: str = self._tokenizer.decode(self._ids)
-        return self._news(text)
+        return self._new_part(text)
 
-    def _news(self, text: str) -> str:
-        news, self._said = text[len(self._said) :], text
-        return news
+    def _new_part(self, text: str) -> str:
+        new, self._text = text[len(self._text) :], text
+        return new

@@ -1,32 +1,42 @@
-"""What fails in a micro-batch fails alone: callers share a pass, not each other's trouble."""
+"""A failure in a micro-batch fails one request: callers share a pass, not their faults."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from rankloom_engine.errors import EngineFailedError
+from rankloom_engine.errors import EngineFailedError, NonFiniteError
+
+
+class ModelOutput(Protocol):
+    """What a pass computes for one row."""
+
+    def is_finite(self) -> bool:
+        """Whether no value is NaN or infinity."""
+        ...
+
 
 In = TypeVar("In")
-Out = TypeVar("Out")
+Out = TypeVar("Out", bound=ModelOutput)
 
 
 def isolated(
-    run: Callable[[Sequence[In]], Sequence[Out]],
-    work: Sequence[In],
-    is_sound: Callable[[Out], bool],
+    run: Callable[[Sequence[In]], Sequence[Out]], inputs: Sequence[In]
 ) -> list[Out | EngineFailedError]:
-    """Results of all the work together; where one of them is none, of each piece by itself.
+    """Outputs of all inputs in one pass; if any is bad, of each input in a pass of its own.
 
-    A number that is not finite may reach the other rows of a pass, and an error ends it for all.
+    A value that is not finite may reach the other rows of a pass, and an error ends the pass
+    for all of them.
     """
     try:
-        found = run(work)
-        if len(work) == 1 or all(map(is_sound, found)):
-            return [*found]
-    except Exception as error:  # whatever the model raised, its callers must hear of it
-        if len(work) == 1:
+        outputs = run(inputs)
+        if all(output.is_finite() for output in outputs):
+            return [*outputs]
+        if len(inputs) == 1:
+            return [NonFiniteError("the model gave a non-finite score")]
+    except Exception as error:  # the model may raise anything; its callers get it as the cause
+        if len(inputs) == 1:
             failure = EngineFailedError("the model failed on a micro-batch")
             failure.__cause__ = error
             return [failure]
-    return [each for piece in work for each in isolated(run, [piece], is_sound)]
+    return [output for one in inputs for output in isolated(run, [one])]

@@ -43,8 +43,12 @@ SELF_CHECK_TOKENS = 2048
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ask:
-    """One row of a forward pass: candidates behind a prefix, and the experts' weights."""
+class ForwardInput:
+    """One row of a scoring pass: candidates behind a prefix, and the weights of the experts.
+
+    ``prefix``: tokens, or what an earlier pass kept of them. ``keep_prefix``: return the
+    prefix's keys and values for later passes.
+    """
 
     prefix: Segment | PrefixKV
     candidates: Sequence[Segment]
@@ -52,23 +56,27 @@ class Ask:
     keep_prefix: bool = False
 
     def row(self) -> PackedRow:
-        """The tokens that the model must see."""
+        """The tokens that the model must read."""
         if isinstance(self.prefix, Segment):
             return pack(self.prefix, self.candidates)
         return pack_behind([len(self.prefix)] * len(self.candidates), self.candidates)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answer:
-    """(candidates,) float32 margins, and the prefix for later passes if it was kept."""
+class ForwardOutput:
+    """(candidates,) float32 margins, Yes − No; and the prefix if it was to be kept."""
 
     margins: NDArray[np.float32]
     prefix: PrefixKV | None
 
+    def is_finite(self) -> bool:
+        """Whether no margin is NaN or infinity."""
+        return bool(np.isfinite(self.margins).all())
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class More:
-    """Tokens to read behind what an earlier pass left, or from the beginning."""
+class DecodeInput:
+    """One row of a decoding pass: tokens to read behind a cached text, if there is one."""
 
     cached: PrefixKV | None
     tokens: Segment
@@ -76,11 +84,15 @@ class More:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Next:
-    """(vocabulary,) float32 logits of the token to come, and all that has been read."""
+class DecodeOutput:
+    """(vocabulary,) float32 logits of the next token; and keys and values of the whole text."""
 
     logits: NDArray[np.float32]
     cached: PrefixKV
+
+    def is_finite(self) -> bool:
+        """Whether no logit is NaN or infinity."""
+        return bool(np.isfinite(self.logits).all())
 
 
 class Decoder:
@@ -106,28 +118,31 @@ class Decoder:
         self.yes, self.no = yes, no
 
     @torch.inference_mode()
-    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        """Margins of many requests, each with its own mixture, in one forward pass."""
-        rows = [ask.row() for ask in asks]
-        cached = [ask.prefix if isinstance(ask.prefix, PrefixKV) else None for ask in asks]
-        keep = [ask.keep_prefix and not h for ask, h in zip(asks, cached, strict=True)]
-        states, left = self._run(rows, [ask.weights for ask in asks], cached, keep)
-        margins = self._verdicts(states).cpu().numpy()
-        parts = np.split(margins, np.cumsum([len(row.verdict_at) for row in rows]))
+    def forward(self, inputs: Sequence[ForwardInput]) -> list[ForwardOutput]:
+        """Margins of many requests, each with its own mixture, in one pass."""
+        rows = [one.row() for one in inputs]
+        cached = [one.prefix if isinstance(one.prefix, PrefixKV) else None for one in inputs]
+        keep = [one.keep_prefix and not own for one, own in zip(inputs, cached, strict=True)]
+        states, prefixes = self._run(rows, [one.weights for one in inputs], cached, keep)
+        margins = self._margins_of(states).cpu().numpy()
+        # The last part is the padding's.
+        parts = np.split(margins, np.cumsum([len(row.verdict_at) for row in rows]))[:-1]
         return [
-            Answer(own, prefix if ask.keep_prefix else None)
-            for own, prefix, ask in zip(parts, left, asks, strict=False)
+            ForwardOutput(own, prefix if one.keep_prefix else None)
+            for own, prefix, one in zip(parts, prefixes, inputs, strict=True)
         ]
 
     @torch.inference_mode()
-    def read(self, texts: Sequence[More]) -> list[Next]:
-        """Reads more of many texts, each with its own mixture, in one forward pass."""
-        rows = [pack_more(len(more.cached) if more.cached else 0, more.tokens) for more in texts]
-        cached, keep = [more.cached for more in texts], [True] * len(texts)
-        states, left = self._run(rows, [more.weights for more in texts], cached, keep)
-        logits = head_logits(self.model, states[: len(texts)]).float().cpu().numpy()
-        prefixes = cast("list[PrefixKV]", left)
-        return [Next(own, prefix) for own, prefix in zip(logits, prefixes, strict=True)]
+    def decode(self, inputs: Sequence[DecodeInput]) -> list[DecodeOutput]:
+        """Logits of the next token of many texts, each with its own mixture, in one pass."""
+        rows = [pack_more(len(one.cached) if one.cached else 0, one.tokens) for one in inputs]
+        cached, keep = [one.cached for one in inputs], [True] * len(inputs)
+        states, texts = self._run(rows, [one.weights for one in inputs], cached, keep)
+        logits = head_logits(self.model, states[: len(inputs)]).float().cpu().numpy()
+        return [
+            DecodeOutput(own, text)
+            for own, text in zip(logits, cast("list[PrefixKV]", texts), strict=True)
+        ]
 
     def _run(
         self,
@@ -136,56 +151,54 @@ class Decoder:
         cached: Sequence[PrefixKV | None],
         keep: Sequence[bool],
     ) -> tuple[Tensor, list[PrefixKV | None]]:
-        """Last states of the rows' verdicts, and their prefixes; a row of padding runs along."""
+        """(verdicts, hidden) last states, those of the padding last, and the rows' prefixes."""
         batch = self.passes.batch(rows, weights, cached, keep)
         embeddings = self._embeddings(batch.packed)
         return self.passes.run(self.model, self.bank, embeddings, batch)
 
     def warm_up(self, max_tokens: int) -> None:
-        """Runs whatever a request of at most so many tokens may run, so that none waits for it."""
+        """Runs all passes that are slow the first time, of at most ``max_tokens`` tokens."""
         for step in self.warm_up_steps(max_tokens):
             step()
 
     def warm_up_steps(self, max_tokens: int) -> Iterator[Callable[[], object]]:
-        """The same pass by pass: others may use the thread in between.
-
-        Layers have the same sizes, so kernels that are made for a size are made by the first.
-        """
+        """``warm_up`` pass by pass, so that others may use the thread in between."""
         used = np.array(self.bank.ranks if self.bank else (), dtype=np.float32) > 0.0
         weights = MixtureWeights((used / max(used.sum(), 1)).astype(np.float32))
-        yield partial(self.read, [More(None, _filler(2), weights)])
-        yield partial(self.answer, [Ask(_filler(2), [_filler(1)], weights)])
+        yield partial(self.decode, [DecodeInput(None, _filler(2), weights)])
+        yield partial(self.forward, [ForwardInput(_filler(2), [_filler(1)], weights)])
+        # All layers have the same sizes, so the first one makes the kernels of all.
         for size in buckets(max_tokens + 1) if self.kernels_by_size else ():
             yield partial(self._run_first_layer, size, weights)
-        # A recording is of so many experts as may be used, however many are.
+        # A recorded pass always has room for the same number of experts: one warms it up.
         alone = MixtureWeights((used & (np.cumsum(used) == 1)).astype(np.float32))
-        for tokens, verdicts in self.passes.sizes(max_tokens):
-            yield partial(self._run_of_size, tokens, verdicts, alone)
+        for num_tokens, num_verdicts in self.passes.sizes(max_tokens):
+            yield partial(self._run_of_size, num_tokens, num_verdicts, alone)
 
     def _run_first_layer(self, size: int, weights: MixtureWeights) -> None:
         """In short rows: some models have learned few positions."""
         lengths = [len(part) for part in np.array_split(range(size - 1), -(-size // _ROW_TOKENS))]
-        asks = [Ask(_filler(length - 1), [_filler(1)], weights) for length in lengths]
+        inputs = [ForwardInput(_filler(length - 1), [_filler(1)], weights) for length in lengths]
         with attention.first_layer_alone(self.model):
-            self.answer(asks)
+            self.forward(inputs)
 
-    def _run_of_size(self, tokens: int, verdicts: int, weights: MixtureWeights) -> None:
-        """Behind a new prefix and behind the one that this left.
+    def _run_of_size(self, num_tokens: int, num_verdicts: int, weights: MixtureWeights) -> None:
+        """Behind a new prefix, and behind the one that this pass keeps.
 
         A little more than half of the size is filled: less would be run in a smaller one.
         """
-        length, rest = divmod(tokens // 2 + 1, verdicts)
-        candidates = [_filler(length)] * (verdicts - 1) + [_filler(length + rest)]
-        [left] = self.answer([Ask(_filler(1), candidates, weights, keep_prefix=True)])
-        self.answer([Ask(left.prefix or _filler(1), candidates, weights)])
+        length, rest = divmod(num_tokens // 2 + 1, num_verdicts)
+        candidates = [_filler(length)] * (num_verdicts - 1) + [_filler(length + rest)]
+        [first] = self.forward([ForwardInput(_filler(1), candidates, weights, keep_prefix=True)])
+        self.forward([ForwardInput(first.prefix or _filler(1), candidates, weights)])
 
     def margins(self, batch: PackedBatch) -> Tensor:
         """(verdicts,) margins of the model as it is, in the order of rows and candidates."""
         with Pass(batch).running():
             position = torch.from_numpy(batch.position)
-            return self._verdicts(last_states(self.model, self._embeddings(batch), position))
+            return self._margins_of(last_states(self.model, self._embeddings(batch), position))
 
-    def _verdicts(self, states: Tensor) -> Tensor:
+    def _margins_of(self, states: Tensor) -> Tensor:
         """(verdicts,) margins, Yes − No."""
         logits = head_logits(self.model, states, [self.yes, self.no])
         return logits[:, 0] - logits[:, 1]

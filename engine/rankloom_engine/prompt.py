@@ -40,7 +40,7 @@ class Readable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PromptEvent:
-    """One past event. ``index``: the item's catalogue place, -1 where it has none."""
+    """One event of the user. ``index``: the item's catalogue index, -1 where it has none."""
 
     item: Readable
     index: int
@@ -96,8 +96,8 @@ class PromptFormat:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Past:
-    """A user's past as the model reads it: one for all prompts about the user."""
+class HistoryPrefix:
+    """A user's events as tokens: the same for all prompts about the user."""
 
     prefix: Segment
     num_events: int
@@ -105,7 +105,7 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One request: the user's past, and the candidates that each follow it."""
+    """One request: the user's events, and the candidates that each follow them."""
 
     prefix: Segment
     candidates: tuple[Segment, ...]
@@ -117,7 +117,15 @@ class Prompt:
         return len(self.prefix) + sum(map(len, self.candidates))
 
 
-class PromptBuilder:
+def load_tokenizer(data: bytes) -> Tokenizer:
+    """A fast tokenizer from the bytes of tokenizer.json. Raises ModelError."""
+    try:
+        return Tokenizer.from_str(data.decode())
+    except Exception as error:  # the library raises bare Exception
+        raise ModelError("base: tokenizer.json cannot be read") from error
+
+
+class PromptAssembler:
     """Turns events and candidates into prompts. Safe to call from several threads.
 
     ``item_vectors``: (items, dim) float32, the collaborative model's vector of each
@@ -140,14 +148,14 @@ class PromptBuilder:
         self._events: dict[tuple[int, bool], Segment] = {}
         self._frames: dict[int, Segment] = {}
 
-    def past(self, events: Sequence[PromptEvent]) -> Past:
+    def history_prefix(self, events: Sequence[PromptEvent]) -> HistoryPrefix:
         """As many of the events as the format has room for, the newest."""
         recent = events[-self.format.max_events :] if self.format.max_events else ()
-        return Past(self.prefix(recent), len(recent))
+        return HistoryPrefix(self.prefix(recent), len(recent))
 
     def prompt(
         self,
-        past: Past,
+        history: HistoryPrefix,
         vector: NDArray[np.float32],
         candidates: Sequence[PromptCandidate],
         tabular: NDArray[np.float32],
@@ -157,14 +165,14 @@ class PromptBuilder:
             self.candidate(candidate, vector, row)
             for candidate, row in zip(candidates, tabular, strict=True)
         )
-        return Prompt(past.prefix, segments, past.num_events)
+        return Prompt(history.prefix, segments, history.num_events)
 
     def prefix(self, events: Sequence[PromptEvent]) -> Segment:
-        """The user's past, oldest first."""
+        """The begin tokens and the events, oldest first."""
         return Segment.joined([Segment.of_ids(self.format.begin), *map(self.event, events)])
 
     def event(self, event: PromptEvent) -> Segment:
-        """One past event with its verdict; those of catalogue items are kept."""
+        """One event with its verdict; segments of catalogue items are cached."""
         key = (event.index, event.liked)
         if key in self._events:
             return self._events[key]

@@ -1,50 +1,41 @@
-"""The one model thread: work from many requests goes through it in micro-batches."""
+"""The model thread: chunks of many requests go through the model in micro-batches."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence, Set
+from collections.abc import AsyncGenerator, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar, cast
+from math import inf
+from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
-from rankloom_engine.calls import Call, DecodeRequest, RequestOptions, Scored
-from rankloom_engine.errors import (
-    EngineClosedError,
-    EngineFailedError,
-    NonFiniteError,
-)
+from rankloom_engine.attention import PrefixKV
+from rankloom_engine.errors import EngineClosedError, EngineFailedError
 from rankloom_engine.expert_bank import MixtureWeights
-from rankloom_engine.explain import Explanation, SamplingParams, TokenChunk
+from rankloom_engine.explain import DecodeRequest, SamplingParams, TokenChunk
 from rankloom_engine.isolation import isolated
-from rankloom_engine.model import Answer, Decoder
+from rankloom_engine.model import Decoder
 from rankloom_engine.prefix_cache import PrefixCache, prefix_key
 from rankloom_engine.prompt import Prompt
-from rankloom_engine.scheduler import Kind, MicroBatch, Piece, Scheduler
-from rankloom_engine.work import Work
+from rankloom_engine.scheduler import Kind, MicroBatch, Scheduler
+from rankloom_engine.sequence import RequestOptions, Scored, ScoreRequest
 
 if TYPE_CHECKING:
     from rankloom_adapters.expert import Expert
     from rankloom_engine.expert_bank import ExpertBank
 
-In = TypeVar("In")
-Out = TypeVar("Out")
-
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
-    """What a micro-batch and the kept prefixes may take.
+    """Sizes of a micro-batch and of the prefix cache.
 
-    ``max_piece_tokens``: candidate tokens of one request in one micro-batch.
+    ``max_chunk_tokens``: candidate tokens of one request in one micro-batch.
     """
 
     max_batch_tokens: int = 2048
-    max_piece_tokens: int = 1024
+    max_chunk_tokens: int = 1024
     prefix_cache_bytes: int = 256 << 20
 
 
@@ -54,7 +45,7 @@ def model_thread() -> ThreadPoolExecutor:
 
 
 class EngineRunner:
-    """Scores prompts on a model thread; use it from one event loop."""
+    """Scores prompts and decodes explanations on a model thread. Use it from one event loop."""
 
     def __init__(
         self,
@@ -67,12 +58,10 @@ class EngineRunner:
         limits = limits or EngineLimits()
         self._decoder, self._stops = decoder, stops
         self._max_tokens = limits.max_batch_tokens
-        self._scheduler = Scheduler(limits.max_batch_tokens, limits.max_piece_tokens)
+        self._scheduler: Scheduler[Any] = Scheduler(
+            limits.max_batch_tokens, limits.max_chunk_tokens
+        )
         self.prefixes = PrefixCache(limits.prefix_cache_bytes)
-        self._steps = {Kind.RANKING: self._rank, Kind.EXPLANATION: self._speak}
-        self._speakers: dict[int, DecodeRequest] = {}
-        self._calls: dict[int, Call] = {}
-        self._keys = itertools.count()
         self._arrived = asyncio.Event()
         self._thread = thread or model_thread()
         self._owns_thread = thread is None
@@ -86,8 +75,13 @@ class EngineRunner:
 
     @property
     def expert_bytes(self) -> int:
-        """Memory of the experts."""
+        """Memory of all slots."""
         return self._decoder.bank.num_bytes if self._decoder.bank else 0
+
+    @property
+    def num_waiting(self) -> int:
+        """Rankings and explanations with work that the model has not begun."""
+        return len(self._scheduler)
 
     async def start(self) -> None:
         """Begins to take work."""
@@ -96,7 +90,7 @@ class EngineRunner:
     async def warm_up(self) -> None:
         """Runs what requests may run, on the model thread, before there are any.
 
-        A pass at a time: other decoders' requests, which share the thread, go in between.
+        One pass at a time: requests of other decoders on the thread go in between.
         """
         loop = asyncio.get_running_loop()
         for step in self._decoder.warm_up_steps(self._max_tokens):
@@ -105,7 +99,7 @@ class EngineRunner:
     async def load(self, slot: int, expert: Expert) -> None:
         """Puts an expert into a slot that no request uses, between two micro-batches.
 
-        Raises ExpertError where it does not fit.
+        Raises ExpertError if it does not fit.
         """
         bank = cast("ExpertBank", self._decoder.bank)
         await asyncio.get_running_loop().run_in_executor(self._thread, bank.load, slot, expert)
@@ -120,27 +114,36 @@ class EngineRunner:
             self._thread.shutdown()
 
     async def score(
-        self,
-        prompt: Prompt,
-        weights: MixtureWeights,
-        options: RequestOptions | None = None,
-        beside: Callable[[], object] | None = None,
+        self, prompt: Prompt, weights: MixtureWeights, options: RequestOptions | None = None
     ) -> Scored:
-        """Margins of one request with its weights over the experts.
+        """Submits a request and waits for its result; see ``submit``."""
+        with self.submit(prompt, weights, options) as request:
+            return await request.result()
 
-        Candidates are scored in their order. ``beside`` is called on the event loop when the
-        model has begun, which leaves that thread nothing else to do. Raises WorkExpiredError,
-        EngineFailedError or EngineClosedError. A cancelled call leaves before the next
-        micro-batch.
+    @contextmanager
+    def submit(
+        self, prompt: Prompt, weights: MixtureWeights, options: RequestOptions | None = None
+    ) -> Iterator[ScoreRequest]:
+        """Queues a prompt's candidates, to be scored in their order with the experts' weights.
+
+        ``started`` of the request waits for the model, ``result`` for the margins. Leaving the
+        block removes the request before the next micro-batch if it has not ended. Raises
+        EngineClosedError.
         """
-        if self._closing or self._loop is None:
-            raise EngineClosedError("the engine takes no work")
-        key, call = self._submit(prompt, weights, options or RequestOptions(), beside)
+        self._check_open()
+        key, cached = self._lookup(prompt, weights)
+        request = ScoreRequest(prompt, weights, options, cached, key)
+        self._enqueue(request)
+        late = None
+        if request.deadline < inf:
+            left_s = max(request.deadline - time.monotonic(), 0.0)
+            late = asyncio.get_running_loop().call_later(left_s, request.expire)
         try:
-            await call.finished()
+            yield request
         finally:
-            self._forget(key)
-        return call.scored()
+            if late is not None:
+                late.cancel()
+            self._scheduler.remove(request)
 
     async def explain(
         self,
@@ -151,145 +154,90 @@ class EngineRunner:
         sampling: SamplingParams,
         options: RequestOptions | None = None,
     ) -> AsyncGenerator[TokenChunk, None]:
-        """Words after the verdict on a prompt's one candidate, as they are decoded.
+        """Tokens after the verdict on a prompt's one candidate, as they are decoded.
 
-        At the deadline the words end. Raises EngineFailedError or EngineClosedError.
-        Rankings go first: a step is taken when none waits. Closing it stops the work.
+        They end at the deadline. Rankings go first: a step runs when no ranking waits. Closing
+        the generator stops the work. Raises EngineFailedError or EngineClosedError.
         """
-        if self._closing or self._loop is None:
-            raise EngineClosedError("the engine takes no work")
-        options = options or RequestOptions()
-        key, request = self._begin_to_speak(prompt, weights, sampling, options, liked=liked)
+        self._check_open()
+        verdict = self._decoder.yes if liked else self._decoder.no
+        _, cached = self._lookup(prompt, weights)
+        request = DecodeRequest(prompt, weights, verdict, self._stops, sampling, options, cached)
+        self._enqueue(request)
         try:
             stop = None
             while stop is None:
-                words = await request.words()
-                yield words
-                stop = words.stop
+                chunk = await request.next_tokens()
+                yield chunk
+                stop = chunk.stop
         finally:
-            self._scheduler.remove(key)
-            self._speakers.pop(key, None)
+            request.close()
+            self._scheduler.remove(request)
 
-    def _begin_to_speak(
-        self,
-        prompt: Prompt,
-        weights: MixtureWeights,
-        sampling: SamplingParams,
-        options: RequestOptions,
-        *,
-        liked: bool,
-    ) -> tuple[int, DecodeRequest]:
-        name = self._prefix_key(prompt, weights)
-        cached = None if name is None else self.prefixes.get(name)
-        verdict = self._decoder.yes if liked else self._decoder.no
-        text = Explanation(prompt, weights, verdict, self._stops, sampling, cached)
-        key, request = next(self._keys), DecodeRequest(text, options, asyncio.Queue())
-        self._speakers[key] = request
-        self._let_speak(key, request)
-        return key, request
+    def _check_open(self) -> None:
+        if self._closing or self._loop is None:
+            raise EngineClosedError("the engine takes no work: it is not started, or is closing")
 
-    def _let_speak(self, key: int, request: DecodeRequest) -> None:
-        """Queues the next step of an explanation."""
-        self._scheduler.add(request.job(key))
-        self._arrived.set()
-
-    def _submit(
-        self,
-        prompt: Prompt,
-        weights: MixtureWeights,
-        options: RequestOptions,
-        beside: Callable[[], object] | None,
-    ) -> tuple[int, Call]:
-        name = self._prefix_key(prompt, weights)
-        cached = None if name is None else self.prefixes.get(name)
-        key, call = next(self._keys), Call(Work(prompt, weights, cached), name, options, beside)
-        self._calls[key] = call
-        self._scheduler.add(call.job(key))
-        self._arrived.set()
-        return key, call
-
-    def _prefix_key(self, prompt: Prompt, weights: MixtureWeights) -> bytes | None:
+    def _lookup(
+        self, prompt: Prompt, weights: MixtureWeights
+    ) -> tuple[bytes | None, PrefixKV | None]:
+        """The prefix's key and the cached prefix; no key where prefixes are not kept."""
         if not self.prefixes.max_bytes or self._decoder.bank is None:
-            return None
-        experts = self._decoder.bank.keys
-        return prefix_key(self._decoder.digest, experts, weights, prompt.prefix)
+            return None, None
+        key = prefix_key(self._decoder.digest, self._decoder.bank.keys, weights, prompt.prefix)
+        return key, self.prefixes.get(key)
 
-    def _forget(self, key: int) -> None:
-        self._scheduler.remove(key)
-        self._calls.pop(key, None)
+    def _enqueue(self, request: ScoreRequest | DecodeRequest) -> None:
+        self._scheduler.add(request)
+        self._arrived.set()
 
     async def _run(self) -> None:
         while not (self._closing and not self.num_waiting):
             await self._arrived.wait()
             self._arrived.clear()
             while self.num_waiting:
-                batch = self._scheduler.take(time.monotonic())
-                await self._steps[batch.kind](batch)
+                batch = self._scheduler.schedule(time.monotonic())
+                step = self._rank if batch.kind is Kind.RANKING else self._decode
+                await step(batch)
 
-    @property
-    def num_waiting(self) -> int:
-        """Rankings and explanations with work left that the model has not begun."""
-        return len(self._scheduler)
+    async def _rank(self, batch: MicroBatch[ScoreRequest]) -> None:
+        """One pass over chunks of rankings."""
+        for request in batch.expired:
+            request.expire()
+        if not batch.chunks:
+            return
+        started_at = time.monotonic()
+        inputs = [chunk.sequence.forward_input(chunk) for chunk in batch.chunks]
+        running = asyncio.get_running_loop().run_in_executor(
+            self._thread, isolated, self._decoder.forward, inputs
+        )
+        for chunk in batch.chunks:
+            chunk.sequence.start(started_at)
+        outputs = await running
+        pass_s = time.monotonic() - started_at
+        for chunk, output in zip(batch.chunks, outputs, strict=True):
+            request = chunk.sequence
+            if isinstance(output, EngineFailedError):
+                self._scheduler.remove(request)
+                request.fail(output)
+                continue
+            request.take(chunk, output, pass_s)
+            if request.prefix_key is not None and request.cached is not None:
+                self.prefixes.put(request.prefix_key, request.cached)
 
-    async def _speak(self, batch: MicroBatch) -> None:
-        """One more token of some explanations; the expired ones know it themselves."""
-        requests = [(piece.key, self._speakers[piece.key]) for piece in batch.pieces]
+    async def _decode(self, batch: MicroBatch[DecodeRequest]) -> None:
+        """One more token of some explanations; expired ones end by themselves."""
+        requests = [chunk.sequence for chunk in batch.chunks]
         if not requests:
             return
-        texts = [request.text.more() for _, request in requests]
-        found = await self._on_thread(self._decoder.read, texts, lambda n: _is_finite(n.logits))
-        for (key, request), token in zip(requests, found, strict=True):
-            if isinstance(token, EngineFailedError):
-                request.queue.put_nowait(token)
-            elif request.take(token) and key in self._speakers:
-                self._let_speak(key, request)
-
-    async def _rank(self, batch: MicroBatch) -> None:
-        """One pass of some rankings' pieces."""
-        for key in batch.expired:
-            self._calls[key].expire()
-        pieces = [(self._calls[piece.key], piece) for piece in batch.pieces]
-        if not pieces:
-            return
-        started = time.monotonic()
-        asks = [call.work.ask(piece, keep_prefix=call.key is not None) for call, piece in pieces]
-        for call, _ in pieces:
-            call.first_started = call.first_started or started
-        answering = self._on_thread(
-            self._decoder.answer, asks, lambda answer: _is_finite(answer.margins)
+        inputs = [request.decode_input() for request in requests]
+        outputs = await asyncio.get_running_loop().run_in_executor(
+            self._thread, isolated, self._decoder.decode, inputs
         )
-        for call, _ in pieces:
-            call.work_beside()
-        answers = await answering
-        for (call, piece), answer in zip(pieces, answers, strict=True):
-            call.model_s += time.monotonic() - started
-            self._deliver(call, piece, answer)
-
-    def _on_thread(
-        self,
-        run: Callable[[Sequence[In]], Sequence[Out]],
-        work: Sequence[In],
-        is_sound: Callable[[Out], bool],
-    ) -> asyncio.Future[list[Out | EngineFailedError]]:
-        loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._thread, isolated, run, work, is_sound)
-
-    def _deliver(self, call: Call, piece: Piece, answer: Answer | EngineFailedError) -> None:
-        if isinstance(answer, EngineFailedError):
-            self._give_up(call, piece, answer)
-        elif not _is_finite(answer.margins):
-            self._give_up(call, piece, NonFiniteError("the model gave a non-finite score"))
-        else:
-            call.work.take(piece, answer)
-            if call.key is not None and call.work.cached is not None:
-                self.prefixes.put(call.key, call.work.cached)
-            if piece.last:
-                call.finish()
-
-    def _give_up(self, call: Call, piece: Piece, failure: EngineFailedError) -> None:
-        self._scheduler.remove(piece.key)
-        call.fail(failure)
-
-
-def _is_finite(values: NDArray[np.float32]) -> bool:
-    return bool(np.isfinite(values).all())
+        for request, output in zip(requests, outputs, strict=True):
+            if isinstance(output, EngineFailedError):
+                request.fail(output)
+                continue
+            request.take(output)
+            if request.is_open:
+                self._enqueue(request)

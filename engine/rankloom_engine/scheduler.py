@@ -1,7 +1,7 @@
-"""Which work goes into the next micro-batch: a token budget, shared fairly by the callers.
+"""Which sequences go into the next micro-batch: a token budget, shared fairly by the callers.
 
-Rankings go before explanations. Between callers it is start-time fair queueing over tokens:
-a caller's virtual time grows by the tokens that it is served, and the lowest goes first.
+Rankings go before explanations. Callers share by start-time fair queueing over tokens: a
+caller's virtual time grows by the tokens that it is given, and the lowest goes first.
 Within a caller the earliest deadline goes first. Pure policy, without torch and without a
 clock of its own.
 """
@@ -10,193 +10,182 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from heapq import heapify, heappop, heappush
 from math import inf
+from typing import Generic, TypeVar
 
 
 class Kind(Enum):
-    """What a request wants. All work of one micro-batch is of one kind."""
+    """What a sequence is for. All chunks of one micro-batch are of one kind."""
 
     RANKING = auto()
     EXPLANATION = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One request. ``key`` names it; ``caller`` is who asks, for fair shares.
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """A request as the scheduler sees it: its cost in tokens, and its progress.
 
-    ``prefix_tokens`` are paid with its first piece only (0 if the prefix is already cached);
-    ``candidate_tokens`` are those of each candidate, in the order in which they are to be
-    scored. ``deadline`` is on the caller's clock. Raises ValueError if there is nothing to do.
+    ``prefix_tokens`` are paid with the first chunk only (0 if the prefix is cached).
+    ``candidate_tokens``: of each candidate, in the order in which they are scored.
+    ``deadline``: on the clock of ``Scheduler.schedule``. ``caller``: whose fair share it
+    uses. ``num_scheduled``: candidates that have been in a chunk. Raises ValueError if
+    there is nothing to compute.
     """
 
-    key: int
     prefix_tokens: int
     candidate_tokens: tuple[int, ...]
     deadline: float = inf
     caller: str = ""
     kind: Kind = Kind.RANKING
+    num_scheduled: int = 0
 
     def __post_init__(self) -> None:
         if not self.candidate_tokens or min(self.candidate_tokens) < 1 or self.prefix_tokens < 0:
             raise ValueError(
-                f"job {self.key}: give at least one candidate, each of one token or more, "
-                "and a prefix of no fewer than 0 tokens"
+                "sequence: nothing to compute; give at least one candidate, each of at least "
+                "one token, and a prefix of 0 tokens or more"
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Candidates ``start``..``stop`` (exclusive) of a job; ``last``: no more are left."""
+S = TypeVar("S", bound=Sequence)
 
-    key: int
+
+@dataclass(frozen=True, slots=True)
+class Chunk(Generic[S]):
+    """Candidates ``start``..``stop`` (exclusive) of a sequence in one micro-batch.
+
+    ``num_tokens`` includes the prefix where the chunk is the first one. ``is_last``: no
+    candidates are left behind it.
+    """
+
+    sequence: S
     start: int
     stop: int
     num_tokens: int
-    last: bool
+    is_last: bool
 
 
 @dataclass(frozen=True, slots=True)
-class MicroBatch:
-    """Pieces to run together, and keys of jobs whose deadline has passed: those are forgotten."""
+class MicroBatch(Generic[S]):
+    """Chunks to run together, and sequences that were removed because their deadline passed."""
 
-    pieces: tuple[Piece, ...]
-    expired: tuple[int, ...]
+    chunks: tuple[Chunk[S], ...]
+    expired: tuple[S, ...]
     kind: Kind = Kind.RANKING
 
 
-_Rank = tuple[float, int, int]  # deadline, arrival, key
-
-
 @dataclass(slots=True)
-class _Waiting:
-    job: Job
-    rank: _Rank
-    start: int = 0
+class _Caller(Generic[S]):
+    """``queue``: deadline, arrival and sequence, always sorted; no two arrivals are equal."""
 
-    def next_piece(self, room: int, max_piece_tokens: int) -> Piece:
-        """As many of the next candidates as fit, but at least one."""
-        candidates = self.job.candidate_tokens
-        prefix_tokens = 0 if self.start else self.job.prefix_tokens
-        limit = min(max_piece_tokens, room - prefix_tokens)
-        num_tokens, stop = candidates[self.start], self.start + 1
-        while stop < len(candidates) and num_tokens + candidates[stop] <= limit:
-            num_tokens += candidates[stop]
-            stop += 1
-        last = stop == len(candidates)
-        return Piece(self.job.key, self.start, stop, prefix_tokens + num_tokens, last)
-
-
-@dataclass(slots=True)
-class _Caller:
     virtual_time: int
-    queue: list[_Rank] = field(default_factory=list[_Rank])  # always sorted
+    queue: list[tuple[float, int, S]] = field(default_factory=list[tuple[float, int, S]])
 
 
-class Scheduler:
+class Scheduler(Generic[S]):
     """Waiting rankings and explanations. Not thread-safe: one event loop owns it."""
 
-    def __init__(self, max_batch_tokens: int, max_piece_tokens: int) -> None:
-        """``max_piece_tokens``: of one ranking; an explanation's step is never cut."""
-        self._queues = {
-            Kind.RANKING: FairQueue(max_batch_tokens, max_piece_tokens),
+    def __init__(self, max_batch_tokens: int, max_chunk_tokens: int) -> None:
+        """``max_chunk_tokens``: of one ranking; a step of an explanation is never cut."""
+        self._queues: dict[Kind, FairQueue[S]] = {
+            Kind.RANKING: FairQueue(max_batch_tokens, max_chunk_tokens),
             Kind.EXPLANATION: FairQueue(max_batch_tokens, max_batch_tokens),
         }
 
     def __len__(self) -> int:
-        """Jobs with work left that has not been taken."""
+        """Sequences with candidates that have not been scheduled."""
         return sum(map(len, self._queues.values()))
 
-    def add(self, job: Job) -> None:
-        """Lets a job wait. Raises ValueError if another waits under its key."""
-        self._queues[job.kind].add(job)
+    def add(self, sequence: S) -> None:
+        """Queues a sequence. Raises ValueError if it waits already."""
+        self._queues[sequence.kind].add(sequence)
 
-    def remove(self, key: int) -> None:
-        """Forgets a job that nobody waits for any more, if it still waits."""
-        for queue in self._queues.values():
-            queue.remove(key)
+    def remove(self, sequence: S) -> None:
+        """Removes a sequence if it still waits."""
+        self._queues[sequence.kind].remove(sequence)
 
-    def take(self, now: float) -> MicroBatch:
-        """Takes the next micro-batch: of explanations only where no ranking waits."""
+    def schedule(self, now: float) -> MicroBatch[S]:
+        """The next micro-batch: of explanations only where no ranking waits."""
         kind = Kind.RANKING if len(self._queues[Kind.RANKING]) else Kind.EXPLANATION
-        return replace(self._queues[kind].take(now), kind=kind)
+        return replace(self._queues[kind].schedule(now), kind=kind)
 
 
-class FairQueue:
-    """Waiting jobs of one kind. Not thread-safe."""
+class FairQueue(Generic[S]):
+    """Waiting sequences of one kind. Not thread-safe."""
 
-    def __init__(self, max_batch_tokens: int, max_piece_tokens: int) -> None:
+    def __init__(self, max_batch_tokens: int, max_chunk_tokens: int) -> None:
         self._max_batch_tokens = max_batch_tokens
-        self._max_piece_tokens = max_piece_tokens
-        self._waiting: dict[int, _Waiting] = {}
-        self._callers: dict[str, _Caller] = {}  # those with a waiting job, as they arrived
+        self._max_chunk_tokens = max_chunk_tokens
+        self._waiting: dict[S, tuple[float, int, S]] = {}  # its entry in its caller's queue
+        self._callers: dict[str, _Caller[S]] = {}  # with a waiting sequence, as they arrived
         self._arrivals = itertools.count()
         self._first_virtual_time = 0  # of a caller that arrives now
 
     def __len__(self) -> int:
-        """Jobs with work left that has not been taken."""
+        """Sequences with candidates that have not been scheduled."""
         return len(self._waiting)
 
-    def add(self, job: Job) -> None:
-        """Lets a job wait. Raises ValueError if another waits under its key."""
-        if job.key in self._waiting:
-            raise ValueError(f"job {job.key} waits already: give every job its own key")
-        waiting = _Waiting(job, (job.deadline, next(self._arrivals), job.key))
-        self._waiting[job.key] = waiting
-        if job.caller not in self._callers:
-            self._callers[job.caller] = _Caller(self._first_virtual_time)
-        insort(self._callers[job.caller].queue, waiting.rank)
+    def add(self, sequence: S) -> None:
+        """Queues a sequence. Raises ValueError if it waits already."""
+        if sequence in self._waiting:
+            raise ValueError("sequence: it waits already; add each sequence once")
+        entry = sequence.deadline, next(self._arrivals), sequence
+        self._waiting[sequence] = entry
+        if sequence.caller not in self._callers:
+            self._callers[sequence.caller] = _Caller(self._first_virtual_time)
+        insort(self._callers[sequence.caller].queue, entry)
 
-    def remove(self, key: int) -> None:
-        """Forgets a job that nobody waits for any more, if it still waits."""
-        waiting = self._waiting.pop(key, None)
-        if waiting is None:
+    def remove(self, sequence: S) -> None:
+        """Removes a sequence if it still waits."""
+        entry = self._waiting.pop(sequence, None)
+        if entry is None:
             return
-        caller = self._callers[waiting.job.caller]
-        del caller.queue[bisect_left(caller.queue, waiting.rank)]
+        caller = self._callers[sequence.caller]
+        del caller.queue[bisect_left(caller.queue, entry)]
         if not caller.queue:
-            del self._callers[waiting.job.caller]
-            # Its debt outlives it. Otherwise those who leave and return would always come
-            # before those who stay.
+            del self._callers[sequence.caller]
+            # Its debt outlives it. Otherwise callers that leave and return would always come
+            # before those that stay.
             self._first_virtual_time = max(self._first_virtual_time, caller.virtual_time)
 
-    def take(self, now: float) -> MicroBatch:
-        """Takes the next micro-batch and everything that has expired by ``now``.
+    def schedule(self, now: float) -> MicroBatch[S]:
+        """The next micro-batch, and all sequences that have expired by ``now``.
 
-        Sequences lie end to end, so a piece counts its own tokens. One candidate over the
-        budget runs alone. A job gets one piece at most: the next needs the prefix that the
-        first computes.
+        Rows lie end to end without padding, so a chunk costs its own tokens. One candidate
+        over the budget runs alone. A sequence gets one chunk at most: the next one needs the
+        prefix that the first computes.
         """
         expired = self._expire(now)
-        pieces = self._choose()
-        self._advance(pieces)
-        return MicroBatch(tuple(pieces), expired)
+        chunks = self._choose()
+        self._advance(chunks)
+        return MicroBatch(tuple(chunks), expired)
 
-    def _expire(self, now: float) -> tuple[int, ...]:
-        expired = tuple(key for key, item in self._waiting.items() if item.job.deadline <= now)
-        for key in expired:
-            self.remove(key)
+    def _expire(self, now: float) -> tuple[S, ...]:
+        expired = tuple(sequence for sequence in self._waiting if sequence.deadline <= now)
+        for sequence in expired:
+            self.remove(sequence)
         return expired
 
-    def _choose(self) -> list[Piece]:
-        pieces: list[Piece] = []
+    def _choose(self) -> list[Chunk[S]]:
+        chunks: list[Chunk[S]] = []
         room, reached = self._max_batch_tokens, 0
-        for caller, waiting in self._turns():
-            piece = waiting.next_piece(room, self._max_piece_tokens)
-            if pieces and piece.num_tokens > room:
-                break  # nor may a smaller one overtake it: it could be overtaken for ever
-            pieces.append(piece)
-            room -= piece.num_tokens
+        for caller, sequence in self._turns():
+            chunk = _next_chunk(sequence, room, self._max_chunk_tokens)
+            if chunks and chunk.num_tokens > room:
+                break  # A smaller one must not overtake it: it could be overtaken for ever.
+            chunks.append(chunk)
+            room -= chunk.num_tokens
             reached = caller.virtual_time
-            caller.virtual_time += piece.num_tokens
+            caller.virtual_time += chunk.num_tokens
         self._catch_up(reached)
-        return pieces
+        return chunks
 
-    def _turns(self) -> Iterator[tuple[_Caller, _Waiting]]:
-        """Every job once, in the order of the virtual times as they grow on the way."""
+    def _turns(self) -> Iterator[tuple[_Caller[S], S]]:
+        """Every sequence once, in the order of the virtual times as they grow on the way."""
         turns = [
             (caller.virtual_time, arrival, caller, iter(caller.queue))
             for arrival, caller in enumerate(self._callers.values())
@@ -204,20 +193,32 @@ class FairQueue:
         heapify(turns)
         while turns:
             _, arrival, caller, queue = heappop(turns)
-            rank = next(queue, None)
-            if rank is not None:
-                yield caller, self._waiting[rank[-1]]
+            entry = next(queue, None)
+            if entry is not None:
+                yield caller, entry[-1]
                 heappush(turns, (caller.virtual_time, arrival, caller, queue))
 
     def _catch_up(self, reached: int) -> None:
-        """Takes the credit from callers with too few jobs to use their share of the batch."""
+        """Takes the credit from callers with too few sequences to use their share of the batch."""
         for caller in self._callers.values():
             caller.virtual_time = max(caller.virtual_time, reached)
 
-    def _advance(self, pieces: Sequence[Piece]) -> None:
-        for piece in pieces:
-            self._waiting[piece.key].start = piece.stop
-            if piece.last:
-                self.remove(piece.key)
+    def _advance(self, chunks: Iterable[Chunk[S]]) -> None:
+        for chunk in chunks:
+            chunk.sequence.num_scheduled = chunk.stop
+            if chunk.is_last:
+                self.remove(chunk.sequence)
         lowest = min((caller.virtual_time for caller in self._callers.values()), default=0)
         self._first_virtual_time = max(self._first_virtual_time, lowest)
+
+
+def _next_chunk(sequence: S, room: int, max_chunk_tokens: int) -> Chunk[S]:
+    """As many of the next candidates as fit, but at least one."""
+    candidates, start = sequence.candidate_tokens, sequence.num_scheduled
+    prefix_tokens = 0 if start else sequence.prefix_tokens
+    limit = min(max_chunk_tokens, room - prefix_tokens)
+    num_tokens, stop = candidates[start], start + 1
+    while stop < len(candidates) and num_tokens + candidates[stop] <= limit:
+        num_tokens += candidates[stop]
+        stop += 1
+    return Chunk(sequence, start, stop, prefix_tokens + num_tokens, stop == len(candidates))

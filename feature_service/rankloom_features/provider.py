@@ -21,7 +21,7 @@ from rankloom_features.tabular import (
     with_collaborative,
 )
 
-MAX_KEPT_USERS = 4096  # some kilobytes each
+MAX_CACHED_USERS = 4096  # some kilobytes each
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class UserQuery:
 
 
 class HistoryVersion:
-    """Stands for a user's past: for the same one as long as it is the same."""
+    """Identifies one state of a user's history: caches are keyed by it, by identity."""
 
     __slots__ = ("__weakref__",)
 
@@ -43,14 +43,13 @@ class HistoryVersion:
 class UserFeatures:
     """Features of one user.
 
-    ``past``: of which all but the last two are made; what else is made of it can be kept
-    by it. ``vector``: (dim,) float32 in the space that ``feature_version`` names.
-    ``cold_start``: nothing was known.
-    ``events``: those whose items the catalogue knows, oldest first.
-    ``tabular``: (candidates, columns) float32, NaN where a value is not known.
+    ``history_version``: what else is computed from the history can be cached by it.
+    ``vector``: (dim,) float32 in the space that ``feature_version`` names. ``cold_start``: no
+    event of the user names a known item. ``events``: those whose items the catalogue knows,
+    oldest first. ``tabular``: (candidates, columns) float32, NaN where a value is not known.
     """
 
-    past: HistoryVersion
+    history_version: HistoryVersion
     vector: NDArray[np.float32]
     feature_version: str
     cold_start: bool
@@ -79,27 +78,27 @@ class FeatureProvider:
         self.num_columns = len(names)
         self.log = log
         self._tabular = tabular
-        self._past_of = partial(_past_of, catalogue, encoder, tabular)
-        # The log does not change, and who has asked will soon ask again.
-        past_of_user = partial(_past_of_user, self._past_of, log)
-        self._past_of_user = lru_cache(MAX_KEPT_USERS)(past_of_user)
+        self._encoded = partial(_encoded, catalogue, encoder, tabular)
+        # The log does not change, and a user's next request often comes soon.
+        encoded_user = partial(_encoded_user, self._encoded, log)
+        self._encoded_user = lru_cache(MAX_CACHED_USERS)(encoded_user)
 
     def features(self, query: UserQuery) -> UserFeatures:
         """Features of one user; a user without events is cold, not an error."""
         candidates = self.catalogue.traits_of(query.candidates)
         if query.history is not None:
-            past = self._past_of(query.history)
+            encoded = self._encoded(query.history)
         else:
-            past = self._past_of_user(query.user_id or "")
-        logits = self.scorer.logits(past.vector, candidates.index)
+            encoded = self._encoded_user(query.user_id or "")
+        logits = self.scorer.logits(encoded.vector, candidates.index)
         return UserFeatures(
-            past=past.key,
-            vector=past.vector,
+            history_version=encoded.version,
+            vector=encoded.vector,
             feature_version=self.encoder.feature_version,
-            cold_start=not past.events,
-            events=past.events,
+            cold_start=not encoded.events,
+            events=encoded.events,
             log_position=self.log.position,
-            tabular=with_collaborative(self._tabular.matrix(past.profile, candidates), logits),
+            tabular=with_collaborative(self._tabular.matrix(encoded.profile, candidates), logits),
             schema_digest=self.schema_digest,
         )
 
@@ -109,24 +108,25 @@ class FeatureProvider:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Past:
-    """A user's events whose items are known, and what is made of them alone."""
+class _EncodedHistory:
+    """A user's events whose items are known, and what is computed from them alone."""
 
-    key: HistoryVersion
+    version: HistoryVersion
     events: tuple[Event, ...]
     vector: NDArray[np.float32]
     profile: Profile
 
 
-def _past_of(
+def _encoded(
     catalogue: Catalogue, encoder: Encoder, tabular: TabularFeatures, events: Sequence[Event]
-) -> _Past:
+) -> _EncodedHistory:
     known = known_events(events, catalogue)
     history = history_of(known, catalogue)
-    return _Past(HistoryVersion(), known, encoder.encode([history])[0], tabular.profile(history))
+    vector, profile = encoder.encode([history])[0], tabular.profile(history)
+    return _EncodedHistory(HistoryVersion(), known, vector, profile)
 
 
-def _past_of_user(
-    past_of: Callable[[Sequence[Event]], _Past], log: EventLog, user_id: str
-) -> _Past:
-    return past_of(log.events_of(user_id))
+def _encoded_user(
+    encoded: Callable[[Sequence[Event]], _EncodedHistory], log: EventLog, user_id: str
+) -> _EncodedHistory:
+    return encoded(log.events_of(user_id))

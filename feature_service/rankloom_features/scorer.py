@@ -20,17 +20,17 @@ _CHECKED_USERS, _CHECKED_ITEMS, _CHECKED_EVENTS = 4, 64, 8
 
 
 class Scorer:
-    """Scores items for users' vectors. ``vectors``: (items, dim), ``bias``: (items,)."""
+    """Scores items for users' vectors. ``vectors``: (items, dim), ``bias``: (items,) float32."""
 
     def __init__(self, vectors: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
-        self._vectors, self._bias = vectors, bias
+        self.vectors, self._bias = vectors, bias
 
     def logits(self, user: NDArray[np.float32], places: NDArray[np.int64]) -> NDArray[np.float32]:
         """(n,) of a (dim,) vector and (n,) catalogue places; NaN for a negative place.
 
         Each is rounded as it would be alone.
         """
-        found = (self._vectors[places] * user).sum(axis=1) + self._bias[places]
+        found = (self.vectors[places] * user).sum(axis=1) + self._bias[places]
         return np.where(places >= 0, found, np.float32(np.nan))
 
 
@@ -39,7 +39,7 @@ def scorer_from_bytes(encoder: Encoder, item_vectors: bytes, num_items: int) -> 
 
     Both are compared on random users: item vectors of another model would go unnoticed.
     """
-    vectors = _read(item_vectors)
+    vectors = read_item_vectors(item_vectors)
     if vectors.shape != (num_items, encoder.dim):
         raise EncoderError("the item vectors are not of this catalogue and feature model")
     every = [np.arange(at, min(at + _CHUNK, num_items)) for at in range(0, num_items, _CHUNK)]
@@ -65,11 +65,12 @@ def _by_model(
     return vectors[0], logits[0]
 
 
-def _read(data: bytes) -> NDArray[np.float32]:
+def read_item_vectors(data: bytes) -> NDArray[np.float32]:
+    """(items, dim) float32, all finite. Raises EncoderError."""
     try:
         vectors = safetensors.numpy.load(data)["vectors"].astype(np.float32)
     except Exception as error:  # safetensors' own class is not exported
         raise EncoderError("the item vectors cannot be read") from error
     if vectors.ndim != 2 or not np.isfinite(vectors).all():
-        raise EncoderError("the item vectors are no finite matrix")
+        raise EncoderError("the item vectors are not a finite matrix")
     return np.ascontiguousarray(vectors)

@@ -191,7 +191,7 @@ def features_to_wire(features: UserFeatures) -> features_pb2.UserFeatures:
 def features_from_wire(message: features_pb2.UserFeatures) -> UserFeatures:
     """The features as they came; bytes that are no such array give an empty one."""
     return UserFeatures(
-        past=HistoryVersion(),
+        history_version=HistoryVersion(),
         vector=_floats(message.vector),
         feature_version=message.feature_version,
         cold_start=message.cold_start,

@@ -11,23 +11,21 @@ import torch
 
 from rankloom_adapters.rate_limit import RateLimiter
 from rankloom_adapters.revision import Revisions
-from rankloom_engine.loading import Hardware
+from rankloom_engine.loading import load_decoder
 from rankloom_engine.memory import keep_freed_memory
+from rankloom_engine.pool import DecoderLoader
 from rankloom_features import service as feature_service
 from rankloom_proto.v1 import features_pb2_grpc, ranking_pb2_grpc
 from rankloom_server import logs, ranking
+from rankloom_server.active_features import ActiveFeatures
 from rankloom_server.admission import Admission
 from rankloom_server.config import Settings
-from rankloom_server.deployment import FIRST, Deployment, ManagedDeployment, StaticDeployment
-from rankloom_server.features import ActiveFeatures
+from rankloom_server.deployment import Deployment, ManagedDeployment, StaticDeployment
 from rankloom_server.pipeline import RankPipeline
+from rankloom_server.revision_loader import RevisionLoader, ServedRevision
 from rankloom_server.rollout import rollout_server
 from rankloom_server.rpc.lifecycle import RpcServer
-from rankloom_server.scoring import Served
-from rankloom_server.served import Parts, ServedLoader, load_parts
 from rankloom_server.state import ServerState, opened_state
-
-__all__ = ["FIRST", "Parts", "load_parts", "ranking_server", "serve_ranking", "servers"]
 
 
 def serve_ranking(settings: Settings) -> None:
@@ -35,32 +33,28 @@ def serve_ranking(settings: Settings) -> None:
     logs.configure(settings.log_level)
     keep_freed_memory()
     torch.set_num_threads(settings.threads)
-    hardware = Hardware(settings.device, settings.dtype, settings.compile)
-    with opened_state(settings.state, RateLimiter(settings.load_mib_s << 20)) as state:
-        folder = state.first_folder(settings.bundle) if state else settings.bundle
-        loaded = load_parts(folder, hardware, settings.expert_slots_mib << 20)
-        asyncio.run(_serve(settings, loaded, state))
+    limiter = RateLimiter(settings.load_mib_s << 20)
+    with opened_state(settings.state, limiter) as state:
+        asyncio.run(_serve(settings, state, limiter))
 
 
-async def _serve(settings: Settings, loaded: Parts, state: ServerState | None) -> None:
-    async with servers(settings, loaded, state) as (server, admin):
+async def _serve(settings: Settings, state: ServerState | None, limiter: RateLimiter) -> None:
+    async with servers(settings, state, limiter) as (server, admin):
         await server.serve(settings, admin)
 
 
 @asynccontextmanager
-async def ranking_server(settings: Settings, loaded: Parts) -> AsyncIterator[RpcServer]:
-    """A server of one bundle that does not listen yet; the bundle is tried out when it opens."""
-    told = settings.model_copy(update={"bundle": loaded.own.bundle.folder})
-    async with servers(told, loaded, None) as (server, _):
-        yield server
-
-
-@asynccontextmanager
 async def servers(
-    settings: Settings, loaded: Parts, state: ServerState | None
+    settings: Settings,
+    state: ServerState | None = None,
+    limiter: RateLimiter | None = None,
+    load: DecoderLoader = load_decoder,
 ) -> AsyncIterator[tuple[RpcServer, RpcServer | None]]:
-    """The ranking server, and with a state that of RolloutService; neither listens yet."""
-    loader, revisions = ServedLoader(settings, loaded), Revisions[Served]()
+    """The ranking server, and with a state that of RolloutService; neither listens yet.
+
+    ``limiter``: the one that the state reads bundles by. ``load``: makes decoders.
+    """
+    loader, revisions = RevisionLoader(settings, limiter, load), Revisions[ServedRevision]()
     deployment = (
         ManagedDeployment(state, loader, revisions, settings)
         if state
@@ -79,8 +73,8 @@ async def servers(
 
 def _server(
     settings: Settings,
-    loader: ServedLoader,
-    revisions: Revisions[Served],
+    loader: RevisionLoader,
+    revisions: Revisions[ServedRevision],
     deployment: Deployment,
 ) -> RpcServer:
     embedded = settings.features is None

@@ -1,4 +1,4 @@
-"""The command `rankloom bundle`: keys, signatures, and whether a bundle is what was signed."""
+"""The command `rankloom bundle`: makes keys, signs and verifies bundles, converts older ones."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from pathlib import Path
 
 
 class BundleCommand:
-    """Makes keys, signs bundles with them, and checks what others signed."""
-
     name = "bundle"
-    help = "sign bundles and check their signatures"
+    help = "sign bundles, check their signatures, convert older bundles"
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments."""
@@ -32,18 +30,28 @@ class BundleCommand:
             "--key", metavar="FILE", type=Path, required=True, action="append",
             help="a trusted public key as PEM; may be given again",
         )  # fmt: skip
+        convert = _add(actions, "convert", "write a bundle of format 2 as one of format 3")
+        convert.add_argument("bundle", metavar="OLD", type=Path)
+        convert.add_argument("target", metavar="NEW", type=Path, help="a folder that is new")
+        convert.add_argument(
+            "--drop-signature", action="store_true",
+            help="convert a signed bundle; its signature is not valid for the new one",
+        )  # fmt: skip
 
     def run(self, args: argparse.Namespace) -> int:
-        """Do it; 1 where the bundle is refused, 2 where a file given is not what it should be."""
+        """Returns 1 for a refused bundle, 2 for a file or folder that cannot be used."""
         from rankloom_adapters.bundle import BundleError
+        from rankloom_adapters.convert import ConversionError
         from rankloom_adapters.signing import KeyFileError
 
-        actions = {"keygen": _keygen, "sign": _sign, "verify": _verify}
+        actions = {
+            "keygen": _keygen, "sign": _sign, "verify": _verify, "convert": _convert,
+        }  # fmt: skip
         if args.action != "keygen" and not args.bundle.is_dir():
             return _refuse(2, f"{args.bundle}: no such folder")
         try:
             done = actions[args.action](args)
-        except KeyFileError as error:
+        except (ConversionError, KeyFileError) as error:
             return _refuse(2, str(error))
         except BundleError as error:
             return _refuse(1, f"{args.bundle}: {error}")
@@ -84,6 +92,14 @@ def _verify(args: argparse.Namespace) -> str:
     signer = keyring.check(bundle)
     bundle.check()
     return f"{args.bundle}: bundle {bundle.digest[:12]}, signed by key {signer}, whole"
+
+
+def _convert(args: argparse.Namespace) -> str:
+    from rankloom_adapters.convert import convert
+
+    digest = convert(args.bundle, args.target, drop_signature=args.drop_signature)
+    dropped = "; sign it again" if args.drop_signature else ""
+    return f"{args.target}: bundle {digest[:12]}, converted from {args.bundle}{dropped}"
 
 
 def _refuse(exit_code: int, message: str) -> int:

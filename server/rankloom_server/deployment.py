@@ -30,8 +30,7 @@ from rankloom_server import logs
 from rankloom_server.config import Settings
 from rankloom_server.errors import StartError
 from rankloom_server.integrity import Integrity
-from rankloom_server.scoring import Served
-from rankloom_server.served import ServedLoader
+from rankloom_server.revision_loader import RevisionLoader, ServedRevision
 from rankloom_server.staging import Staging
 from rankloom_server.state import ServerState
 from rankloom_server.trials import Observer, Trials
@@ -59,7 +58,7 @@ class Deployment(ABC):
 class StaticDeployment(Deployment):
     """One bundle, as long as the process runs."""
 
-    def __init__(self, loader: ServedLoader, revisions: Revisions[Served]) -> None:
+    def __init__(self, loader: RevisionLoader, revisions: Revisions[ServedRevision]) -> None:
         super().__init__()
         self._loader, self._revisions = loader, revisions
 
@@ -71,7 +70,7 @@ class StaticDeployment(Deployment):
             raise StartError(str(error)) from error
         self._revisions.add(FIRST, served)
         self._revisions.direct(Traffic(FIRST))
-        self.facts.update(bundle_digest=served.bundle_digest, revision=FIRST)
+        self.facts.update(bundle_digest=served.loaded.digest, revision=FIRST)
 
     async def close(self) -> None:
         """Nothing has."""
@@ -83,8 +82,8 @@ class ManagedDeployment(Deployment):
     def __init__(
         self,
         state: ServerState,
-        loader: ServedLoader,
-        revisions: Revisions[Served],
+        loader: RevisionLoader,
+        revisions: Revisions[ServedRevision],
         settings: Settings,
     ) -> None:
         """Raises ConfigError."""
@@ -136,6 +135,11 @@ class ManagedDeployment(Deployment):
     async def change(self, command: RolloutCommand) -> Rollout:
         """Carries out any other command. Raises RolloutError or RegistryError."""
         return await self.manager.change(command)
+
+    @property
+    def expert_bytes(self) -> int:
+        """Memory of the experts' slots."""
+        return self.loader.pool.expert_bytes
 
     def trial_of(self, revision: int) -> Trial | None:
         """The revision's trial, while it runs."""

@@ -9,8 +9,7 @@ Exception
 ├── OverloadedError            as many calls as it admits are in flight
 ├── UnauthenticatedError       the caller did not say who it is
 ├── ForbiddenError             the caller may not do this
-├── FeaturesUnavailableError   no features came in their share of the deadline
-└── FallbackRefusedError       only a lower fallback level could answer, and the caller refused it
+└── FeaturesUnavailableError   no features came in their share of the deadline
 """
 
 from __future__ import annotations
@@ -60,11 +59,3 @@ class FeaturesUnavailableError(Exception):
     def __init__(self, cause: str) -> None:
         super().__init__(f"no features: {cause}")
         self.cause = cause
-
-
-class FallbackRefusedError(Exception):
-    """A lower fallback level had to answer and was refused. ``reason``: what brought it about."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"only a lower fallback_level could answer: {reason}")
-        self.reason = reason

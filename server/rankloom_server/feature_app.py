@@ -3,41 +3,58 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
+from rankloom_adapters.bundle import open_bundle
+from rankloom_adapters.signing import Keyring
 from rankloom_features.provider import UserQuery
 from rankloom_features.service import SERVICE_NAME, FeatureService
 from rankloom_proto.v1 import features_pb2_grpc
+from rankloom_ranker.loaded import BundleFeatures, load_features
 from rankloom_server import logs
 from rankloom_server.admission import Admission
 from rankloom_server.config import Settings
-from rankloom_server.loading import FeatureParts, keyring_of, load_features
+from rankloom_server.errors import StartError
+from rankloom_server.keys import keyring_of
 from rankloom_server.rpc.lifecycle import RpcServer
 
 
 def serve_features(settings: Settings) -> None:
     """Serves until a signal to stop. Raises StartError."""
     logs.configure(settings.log_level)
-    asyncio.run(_serve(settings, load_features(settings.bundle, keyring_of(settings))))
+    digest, features = opened_features(settings.bundle, keyring_of(settings))
+    asyncio.run(_serve(settings, digest, features))
 
 
-async def _serve(settings: Settings, loaded: FeatureParts) -> None:
-    await feature_server(settings, loaded).serve(settings)
+async def _serve(settings: Settings, digest: str, features: BundleFeatures) -> None:
+    await feature_server(settings, features, digest).serve(settings)
 
 
-def feature_server(settings: Settings, loaded: FeatureParts) -> RpcServer:
+def opened_features(folder: Path, keyring: Keyring | None = None) -> tuple[str, BundleFeatures]:
+    """A bundle's digest and features. Raises StartError, also for its signature."""
+    try:
+        bundle = open_bundle(folder)
+        if keyring is not None:
+            keyring.check(bundle)
+        return bundle.digest, load_features(bundle)
+    except ValueError as error:
+        raise StartError(f"{folder}: {error}") from error
+
+
+def feature_server(settings: Settings, features: BundleFeatures, digest: str) -> RpcServer:
     """A server that does not listen yet."""
 
     async def warm_up() -> None:
-        await asyncio.to_thread(loaded.provider.features, UserQuery(None, ()))
+        await asyncio.to_thread(features.provider.features, UserQuery(None, ()))
 
     server = RpcServer(
         Admission(settings.max_in_flight),
         [SERVICE_NAME],
         warm_up=warm_up,
-        facts={"bundle_digest": loaded.bundle.digest},
+        facts={"bundle_digest": digest},
         reflects=settings.reflection,
     )
     features_pb2_grpc.add_FeatureServiceServicer_to_server(
-        FeatureService(loaded.provider), server.grpc
+        FeatureService(features.provider), server.grpc
     )
     return server

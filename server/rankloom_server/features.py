@@ -7,26 +7,19 @@ remote service may be of another version, or wrong.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import Final, Protocol
 
 import grpc
-import numpy as np
 
 from rankloom_features.provider import FeatureProvider, UserFeatures, UserQuery
 from rankloom_features.wire import features_from_wire, query_to_wire
 from rankloom_proto.v1 import features_pb2, features_pb2_grpc
+from rankloom_ranker.fallback import FallbackReason
+from rankloom_ranker.features import FeatureSpace, fault_of
+from rankloom_ranker.ranking import MAX_CANDIDATES_ON_LOOP
 from rankloom_server.breaker import Breaker
 from rankloom_server.errors import FeaturesUnavailableError
-from rankloom_server.fallback import FallbackReason
 
-if TYPE_CHECKING:
-    from rankloom_adapters.revision import Revisions
-    from rankloom_server.scoring import Served
-
-# A millisecond of work: handing it to a thread and back would take a good part of that.
-MAX_CANDIDATES_AT_ONCE = 32
 # A service that missed a shorter slice than this has not shown that it is ill.
 FAIR_SLICE_S = 0.02
 
@@ -57,7 +50,7 @@ class EmbeddedFeatures:
 
     async def get(self, query: UserQuery, timeout_s: float) -> UserFeatures:
         """Long lists run on a thread; one that is late runs on, but nobody waits for it."""
-        if timeout_s > 0.0 and len(query.candidates) <= MAX_CANDIDATES_AT_ONCE:
+        if timeout_s > 0.0 and len(query.candidates) <= MAX_CANDIDATES_ON_LOOP:
             return self.provider.features(query)
         loop = asyncio.get_running_loop()
         try:
@@ -68,19 +61,6 @@ class EmbeddedFeatures:
 
     async def close(self) -> None:
         """Nothing is held."""
-
-
-class ActiveFeatures:
-    """The features of whichever revision is active, for FeatureService."""
-
-    def __init__(self, revisions: Revisions[Served]) -> None:
-        self._revisions = revisions
-
-    def features_of_many(self, queries: Sequence[UserQuery]) -> tuple[UserFeatures, ...]:
-        """Features in the order of the queries, all by one revision."""
-        with self._revisions.lease() as lease:
-            source = cast("EmbeddedFeatures", lease.value.features)
-            return source.provider.features_of_many(queries)
 
 
 class RemoteFeatures:
@@ -112,38 +92,15 @@ class RemoteFeatures:
         await self._channel.close()
 
 
-@dataclass(frozen=True, slots=True)
-class FeatureSpace:
-    """What usable features look like: those that the bundle's models were fitted on."""
+async def usable_features(
+    source: FeatureSource, space: FeatureSpace, query: UserQuery, timeout_s: float
+) -> tuple[UserFeatures, FallbackReason | None]:
+    """A user's features, and why the vector cannot be used, if it cannot.
 
-    feature_version: str
-    dim: int
-    schema_digest: str
-    num_columns: int
-
-
-def space_of(provider: FeatureProvider) -> FeatureSpace:
-    """The space of the features that a bundle's own provider computes."""
-    return FeatureSpace(
-        feature_version=provider.encoder.feature_version,
-        dim=provider.encoder.dim,
-        schema_digest=provider.schema_digest,
-        num_columns=provider.num_columns,
-    )
-
-
-def fault_of(
-    features: UserFeatures, space: FeatureSpace, num_candidates: int
-) -> FallbackReason | None:
-    """What keeps an answer from being used in full; the gravest fault where there are several."""
-    tabular = features.tabular
-    if features.schema_digest != space.schema_digest:
-        return FallbackReason.FEATURES_UNAVAILABLE
-    # NaN stands for an unknown value; infinity stands for nothing.
-    if tabular.shape != (num_candidates, space.num_columns) or np.isinf(tabular).any():
-        return FallbackReason.FEATURES_UNAVAILABLE
-    if features.feature_version != space.feature_version:
-        return FallbackReason.FEATURE_VERSION_MISMATCH
-    if features.vector.shape != (space.dim,) or not np.isfinite(features.vector).all():
-        return FallbackReason.VECTOR_INVALID
-    return None
+    Raises FeaturesUnavailableError where nothing usable comes in time.
+    """
+    features = await source.get(query, timeout_s)
+    fault = fault_of(features, space, len(query.candidates))
+    if fault is FallbackReason.FEATURES_UNAVAILABLE:
+        raise FeaturesUnavailableError("tabular_invalid")
+    return features, fault

@@ -9,7 +9,7 @@ from contextlib import suppress
 from rankloom_adapters.bundle import BundleError
 from rankloom_adapters.store import BundleStore, StoreError
 from rankloom_server import logs
-from rankloom_server.served import ServedLoader
+from rankloom_server.revision_loader import RevisionLoader
 
 EVERY_S = 60.0
 
@@ -17,7 +17,9 @@ EVERY_S = 60.0
 class Integrity:
     """Checks one kept bundle at a time, and the counts of the slots. Nothing is repaired."""
 
-    def __init__(self, loader: ServedLoader, store: BundleStore, every_s: float = EVERY_S) -> None:
+    def __init__(
+        self, loader: RevisionLoader, store: BundleStore, every_s: float = EVERY_S
+    ) -> None:
         self._loader, self._store, self._every_s = loader, store, every_s
         self._left: Iterator[str] = iter(())
 
@@ -25,7 +27,7 @@ class Integrity:
         """Goes on until it is cancelled."""
         while True:
             await asyncio.sleep(self._every_s)
-            if not any(runner.num_waiting for runner in self._loader.pool.runners):
+            if not self._loader.pool.num_waiting:
                 await self.check_next()
 
     async def check_next(self) -> None:

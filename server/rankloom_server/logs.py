@@ -25,7 +25,7 @@ _ALLOWED: Final = frozenset(
         "rollout_state", "reason", "verdict",
         # a call
         "method", "code", "request_id", "fallback_level", "fallback_reason", "route", "cold_start",
-        "features_failure", "num_candidates", "num_events", "prompt_tokens",
+        "features_failure", "num_candidates", "history_events", "prompt_tokens",
         "generated_tokens", "stop_reason",
         "total_ms", "features_ms", "prompt_ms", "queue_ms", "model_ms",
         # a fault

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum, auto
 from typing import Final
 
+from rankloom_adapters.router import Fusion
 from rankloom_engine.explain import MAX_EXPLAIN_TOKENS, SamplingParams
 from rankloom_features.catalogue import Catalogue, Item
-from rankloom_features.provider import UserQuery
 from rankloom_features.wire import (
     MAX_CANDIDATES,
     InvalidFieldError,
@@ -20,19 +18,12 @@ from rankloom_features.wire import (
     parse_user,
 )
 from rankloom_proto.v1 import ranking_pb2
+from rankloom_ranker.query import ExplainQuery, RankQuery
 
 MAX_REQUEST_ID_CHARS = 128
 MAX_TOP_K = MAX_CANDIDATES
 DEFAULT_EXPLAIN_TOKENS = 64
 MAX_TEMPERATURE = 2.0
-
-
-class Fusion(Enum):
-    """How a user's weights become one model."""
-
-    EXACT_SUM = auto()
-    PEFT_LINEAR = auto()
-    TOP1 = auto()
 
 
 _FUSION: Final = {
@@ -41,41 +32,6 @@ _FUSION: Final = {
     ranking_pb2.FUSION_PEFT_LINEAR: Fusion.PEFT_LINEAR,
     ranking_pb2.FUSION_TOP1: Fusion.TOP1,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class RankQuery:
-    """One ranking that is asked for. ``top_k``: None for all candidates.
-
-    ``caller``: among whom the model's time is shared fairly.
-    """
-
-    request_id: str
-    user: UserQuery
-    top_k: int | None = None
-    allow_fallback: bool = True
-    allow_partial: bool = False
-    fusion: Fusion = Fusion.EXACT_SUM
-    revision: int | None = None
-    caller: str = ""
-
-    @property
-    def user_key(self) -> str:
-        """What tells users apart where only some of them are sent to a revision.
-
-        The id; of a user who is given by a history, the first event's item, which stays
-        while the history grows.
-        """
-        history = self.user.history
-        return self.user.user_id or (history[0].item_id if history else "")
-
-
-@dataclass(frozen=True, slots=True)
-class ExplainQuery:
-    """One requested explanation. ``ranking``: of its one candidate, without fallback."""
-
-    ranking: RankQuery
-    sampling: SamplingParams
 
 
 def parse_rank(message: ranking_pb2.RankRequest, caller: str = "") -> RankQuery:

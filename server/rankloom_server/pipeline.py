@@ -4,29 +4,57 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from dataclasses import replace
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 
 from rankloom_adapters.revision import Lease, Revisions
+from rankloom_engine.errors import EngineFailedError
 from rankloom_features.provider import UserFeatures
+from rankloom_ranker.answers import Explanation, Ranking
+from rankloom_ranker.errors import FallbackRefusedError
+from rankloom_ranker.explaining import ExplanationWriter
+from rankloom_ranker.fallback import FallbackReason
+from rankloom_ranker.query import ExplainQuery, RankQuery
+from rankloom_ranker.ranking import rank_by_popularity, rank_with_features
 from rankloom_server import logs
-from rankloom_server.answers import ExplainAnswer, Explanation, RankAnswer, Ranking
 from rankloom_server.errors import FeaturesUnavailableError
-from rankloom_server.explaining import explain_with_features, top_level_only
-from rankloom_server.fallback import FallbackReason
-from rankloom_server.features import fault_of
-from rankloom_server.parse import (
-    ExplainQuery,
-    RankQuery,
-    check_fusion,
-    check_text,
-    check_texts,
-)
-from rankloom_server.scoring import Served, rank_by_popularity, rank_with_features
+from rankloom_server.features import usable_features
+from rankloom_server.parse import check_fusion, check_text, check_texts
+from rankloom_server.revision_loader import ServedRevision
 from rankloom_server.trials import Observer
 
 _NEARLY_S = 0.01  # caller, gRPC and server each have a clock for the deadline
+
+
+@dataclass(frozen=True, slots=True)
+class RankAnswer:
+    """A ranking and the revision that made it."""
+
+    revision: int
+    bundle_digest: str
+    ranking: Ranking
+
+
+class ExplainAnswer:
+    """An explanation that is being written, and the revision that writes it."""
+
+    def __init__(self, lease: Lease[ServedRevision], writer: ExplanationWriter) -> None:
+        self.revision, self.bundle_digest = lease.number, lease.value.loaded.digest
+        self._lease, self._writer = lease, writer
+
+    async def texts(self) -> AsyncGenerator[str, None]:
+        """Pieces of the text. Raises RevisionRetiredError where the revision was retired."""
+        async with aclosing(self._writer.texts()) as texts:
+            async for text in texts:
+                self._lease.check()
+                yield text
+        self._lease.check()
+
+    @property
+    def explanation(self) -> Explanation:
+        """The end of the explanation, once all texts have been read."""
+        return self._writer.final
 
 
 class RankPipeline:
@@ -34,12 +62,12 @@ class RankPipeline:
 
     def __init__(
         self,
-        revisions: Revisions[Served],
+        revisions: Revisions[ServedRevision],
         *,
         feature_share: float,
         observer: Observer | None = None,
     ) -> None:
-        """``observer``: hears of every ranking, for what is on trial."""
+        """``observer``: is notified of every ranking, for a revision on trial."""
         self._revisions = revisions
         self._observer = observer
         self._feature_share = feature_share
@@ -53,82 +81,113 @@ class RankPipeline:
         started = time.perf_counter()
         with self._revisions.lease(query.revision, query.user_key) as lease:
             try:
-                check_texts(query, lease.value.catalogue)
-                check_fusion(query, lease.value.runner.ranks)
+                check_texts(query, lease.value.loaded.catalogue)
+                check_fusion(query, lease.value.engine.ranks)
                 ranking, features_s = await self._rank(lease.value, query, deadline)
             except Exception:
-                self._tell(query, lease, None, started)
+                self._notify(query, lease, None, started)
                 raise
             except asyncio.CancelledError:
                 if time.monotonic() > deadline - _NEARLY_S:  # else the caller has left
-                    self._tell(query, lease, None, started)
+                    self._notify(query, lease, None, started)
                 raise
             total_s = time.perf_counter() - started
             timing = replace(ranking.timing, features_s=features_s, total_s=total_s)
             ranking = replace(ranking, timing=timing)
-            self._tell(query, lease, ranking, started)
-            return RankAnswer(lease.number, lease.value.bundle_digest, ranking)
+            self._notify(query, lease, ranking, started)
+            return RankAnswer(lease.number, lease.value.loaded.digest, ranking)
 
-    def _tell(
-        self, query: RankQuery, lease: Lease[Served], ranking: Ranking | None, started: float
-    ) -> None:
-        if self._observer is not None:
-            self._observer.ranked(query, lease, ranking, time.perf_counter() - started)
+    @asynccontextmanager
+    async def explain(self, query: ExplainQuery, deadline: float) -> AsyncIterator[ExplainAnswer]:
+        """An explanation by one revision, which is leased to the end of the block.
 
-    async def explain(
-        self, query: ExplainQuery, deadline: float
-    ) -> AsyncGenerator[str | ExplainAnswer, None]:
-        """Yields the text in pieces and then the answer, all by one revision.
-
-        Raises what ``rank`` raises, also between the pieces, and RevisionRetiredError
-        where the revision was let go meanwhile.
+        Raises what ``rank`` raises, also while the texts are read, and RevisionRetiredError.
         """
         ranking = query.ranking
         with (
             self._revisions.lease(ranking.revision, ranking.user_key) as lease,
-            top_level_only(),
+            _without_fallback(),
         ):
-            check_text(ranking.user.candidates[0], lease.value.catalogue, "candidate")
-            check_fusion(ranking, lease.value.runner.ranks)
-            features, fault = await self._features(lease.value, ranking, deadline)
-            told = explain_with_features(lease.value, query, features, fault, deadline)
-            async with aclosing(told) as parts:
-                async for part in parts:
-                    lease.check()
-                    yield part if isinstance(part, str) else _answer(lease, part)
+            served = lease.value
+            check_text(ranking.user.candidates[0], served.loaded.catalogue, "candidate")
+            check_fusion(ranking, served.engine.ranks)
+            features, fault = await self._features(served, ranking, deadline)
+            writer = ExplanationWriter(
+                served.ranker, served.engine, query, features, fault, deadline
+            )
+            yield ExplainAnswer(lease, writer)
+
+    def _notify(
+        self,
+        query: RankQuery,
+        lease: Lease[ServedRevision],
+        ranking: Ranking | None,
+        started: float,
+    ) -> None:
+        if self._observer is not None:
+            self._observer.ranked(query, lease, ranking, time.perf_counter() - started)
 
     async def _rank(
-        self, served: Served, query: RankQuery, deadline: float
+        self, served: ServedRevision, query: RankQuery, deadline: float
     ) -> tuple[Ranking, float]:
         """The ranking, and the seconds that its features took."""
         started = time.perf_counter()
         try:
             features, fault = await self._features(served, query, deadline)
-            features_s = time.perf_counter() - started
-            return await rank_with_features(served, query, features, fault, deadline), features_s
         except FeaturesUnavailableError as error:
             logs.note(features_failure=error.cause)
-            features_s = time.perf_counter() - started
-            return rank_by_popularity(served, query), features_s
+            ranking = rank_by_popularity(served.loaded, query)
+            return ranking, time.perf_counter() - started
+        features_s = time.perf_counter() - started
+        with logged_failure():
+            ranking = await rank_with_features(
+                served.ranker, served.engine, query, features, fault, deadline
+            )
+        log_failure(ranking)
+        return ranking, features_s
 
     async def _features(
-        self, served: Served, query: RankQuery, deadline: float
+        self, served: ServedRevision, query: RankQuery, deadline: float
     ) -> tuple[UserFeatures, FallbackReason | None]:
-        """The user's features, and what is wrong with the vector, if anything."""
+        """As usable_features, in a share of the time left. Raises TimeoutError too."""
         timeout_s = self._feature_share * _time_left(deadline)
         try:
-            features = await served.features.get(query.user, timeout_s)
+            return await usable_features(
+                served.features, served.loaded.space, query.user, timeout_s
+            )
         except FeaturesUnavailableError:
             _time_left(deadline)  # where the call itself is late, that is what is wrong
             raise
-        fault = fault_of(features, served.space, len(query.user.candidates))
-        if fault is FallbackReason.FEATURES_UNAVAILABLE:
-            raise FeaturesUnavailableError("tabular_invalid")
-        return features, fault
 
 
-def _answer(lease: Lease[Served], explanation: Explanation) -> ExplainAnswer:
-    return ExplainAnswer(lease.number, lease.value.bundle_digest, explanation)
+def log_failure(ranking: Ranking) -> None:
+    """Logs what the engine failed with where a fallback answered for it."""
+    if ranking.record is not None and ranking.record.failure is not None:
+        logs.fault("engine_failed", ranking.record.failure)
+
+
+@contextmanager
+def logged_failure() -> Iterator[None]:
+    """Logs what the engine failed with where the caller refused the fallback for it."""
+    try:
+        yield
+    except FallbackRefusedError as error:
+        if isinstance(error.__cause__, EngineFailedError):
+            logs.fault("engine_failed", error.__cause__)
+        raise
+
+
+@contextmanager
+def _without_fallback() -> Iterator[None]:
+    """Turns failures that a ranking would fall back from into FallbackRefusedError."""
+    try:
+        yield
+    except FeaturesUnavailableError as error:
+        logs.note(features_failure=error.cause)
+        raise FallbackRefusedError(FallbackReason.FEATURES_UNAVAILABLE.name) from error
+    except EngineFailedError as error:
+        logs.fault("engine_failed", error)
+        raise FallbackRefusedError(FallbackReason.ENGINE_FAILED.name) from error
 
 
 def _time_left(deadline: float) -> float:

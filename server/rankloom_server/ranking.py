@@ -13,11 +13,11 @@ from google.protobuf.duration_pb2 import Duration
 
 from rankloom_adapters.router import Route
 from rankloom_proto.v1 import ranking_pb2, ranking_pb2_grpc
+from rankloom_ranker.answers import RankedItem, Routing, Timing
+from rankloom_ranker.fallback import FallbackLevel, FallbackReason
 from rankloom_server import logs
-from rankloom_server.answers import ExplainAnswer, RankAnswer, RankedItem, Routing, Timing
-from rankloom_server.fallback import FallbackLevel, FallbackReason
 from rankloom_server.parse import parse_explain, parse_rank
-from rankloom_server.pipeline import RankPipeline
+from rankloom_server.pipeline import ExplainAnswer, RankAnswer, RankPipeline
 
 SERVICE_NAME = ranking_pb2.DESCRIPTOR.services_by_name["RankingService"].full_name
 
@@ -64,14 +64,15 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
         query = parse_explain(request, _host_of(context.peer()))
         logs.note(request_id=query.ranking.request_id)
         deadline = time.monotonic() + self._budget_s(context)
-        async with aclosing(self._pipeline.explain(query, deadline)) as parts:
-            async for part in parts:
-                if isinstance(part, ExplainAnswer):
-                    _note_explanation(part)
-                    yield explanation_to_wire(query.ranking.request_id, part)
-                else:
-                    chunk = ranking_pb2.ExplanationChunk(text=part)
-                    yield ranking_pb2.ExplainResponse(chunk=chunk)
+        async with (
+            self._pipeline.explain(query, deadline) as answer,
+            aclosing(answer.texts()) as texts,
+        ):
+            async for text in texts:
+                chunk = ranking_pb2.ExplanationChunk(text=text)
+                yield ranking_pb2.ExplainResponse(chunk=chunk)
+            _note_explanation(answer)
+            yield explanation_to_wire(query.ranking.request_id, answer)
 
     def _budget_s(self, context: grpc.aio.ServicerContext[Any, Any]) -> float:
         left_s: float | None = context.time_remaining()  # None where the call brings no deadline
@@ -90,8 +91,8 @@ def answer_to_wire(request_id: str, answer: RankAnswer) -> ranking_pb2.RankRespo
         request_id=request_id,
         revision=_revision_to_wire(answer),
         routing=_routing_to_wire(ranking.routing),
-        fallback_level=_LEVELS[ranking.step.fallback_level],
-        fallback_reason=_REASONS[ranking.step.reason],
+        fallback_level=_LEVELS[ranking.fallback.level],
+        fallback_reason=_REASONS[ranking.fallback.reason],
         items=[_item_to_wire(rank, item) for rank, item in enumerate(ranking.items, 1)],
         timing=_timing_to_wire(ranking.timing),
     )
@@ -127,7 +128,7 @@ def _routing_to_wire(routing: Routing) -> ranking_pb2.Routing:
         ],
         entropy=routing.entropy,
         cold_start=routing.cold_start,
-        history_events=routing.num_events,
+        history_events=routing.history_events,
     )
 
 
@@ -162,9 +163,9 @@ def _note(answer: RankAnswer) -> None:
     ranking, timing = answer.ranking, answer.ranking.timing
     logs.note(
         revision=answer.revision,
-        fallback_level=ranking.step.fallback_level.name,
-        fallback_reason=ranking.step.reason.name if ranking.step.reason else None,
-        **_woven(ranking.routing),
+        fallback_level=ranking.fallback.level.name,
+        fallback_reason=ranking.fallback.reason.name if ranking.fallback.reason else None,
+        **_routing_facts(ranking.routing),
         features_ms=_ms(timing.features_s),
         prompt_ms=_ms(timing.prompt_s),
         queue_ms=_ms(timing.queue_s),
@@ -179,13 +180,17 @@ def _note_explanation(answer: ExplainAnswer) -> None:
         prompt_tokens=explanation.num_prompt_tokens,
         generated_tokens=explanation.num_tokens,
         stop_reason=explanation.stop.name,
-        **_woven(explanation.routing),
+        **_routing_facts(explanation.routing),
     )
 
 
-def _woven(routing: Routing) -> dict[str, object]:
+def _routing_facts(routing: Routing) -> dict[str, object]:
     route = routing.route.name if routing.route else None
-    return {"route": route, "cold_start": routing.cold_start, "num_events": routing.num_events}
+    return {
+        "route": route,
+        "cold_start": routing.cold_start,
+        "history_events": routing.history_events,
+    }
 
 
 def _ms(seconds: float) -> float:

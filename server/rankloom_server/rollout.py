@@ -187,7 +187,7 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
         return rollout_pb2.Revisions(
             rollouts=[self._shown(ledger.rollouts[each]) for each in sorted(ledger.rollouts)],
             active=ledger.active,
-            expert_bytes=sum(r.expert_bytes for r in self._deployment.loader.pool.runners),
+            expert_bytes=self._deployment.expert_bytes,
             resident_bytes=resident_bytes(),
             time=now(),
         )

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from rankloom_adapters.bundle import BASE_WEIGHTS, Bundle, open_bundle
+from rankloom_adapters.bundle import Bundle, open_bundle
 from rankloom_adapters.derive import with_expert
 from rankloom_adapters.expert import check_alike, check_base
 from rankloom_adapters.expert_files import read_expert
@@ -18,9 +18,9 @@ from rankloom_adapters.rollout.states import StaleError
 from rankloom_adapters.signing import SignatureError
 from rankloom_adapters.sources import fetch_bundle, fetch_expert, with_retries
 from rankloom_adapters.store import StoreError
-from rankloom_engine.loading import load_expert
 from rankloom_features.wire import InvalidFieldError
-from rankloom_server.served import ServedLoader
+from rankloom_ranker.loaded import base_digest, bundled_experts
+from rankloom_server.revision_loader import RevisionLoader
 from rankloom_server.state import ServerState
 
 MAX_FILES = 1000
@@ -31,7 +31,7 @@ class Staging:
     """Makes folders of what is to be staged; they are gone when the block ends."""
 
     state: ServerState
-    loader: ServedLoader
+    loader: RevisionLoader
     max_bytes: int
 
     @asynccontextmanager
@@ -80,8 +80,8 @@ class Staging:
         active = self._active(expected)
         files = read_expert(name, Path(fetched))
         cache = self.loader.experts
-        others = [load_expert(active, other, cache) for other in active.experts()]
-        check_base(files.expert, active.parts[BASE_WEIGHTS].sha256)
+        others = [each.load(cache) for each in bundled_experts(active, active.experts())]
+        check_base(files.expert, base_digest(active))
         check_alike(files.expert, others)
         check_norms(files.expert, others)
         derived = folder / "derived"

@@ -21,14 +21,15 @@ from rankloom_adapters.rollout.evidence import (
 from rankloom_adapters.rollout.manager import RolloutManager
 from rankloom_adapters.rollout.states import RolloutState
 from rankloom_adapters.rollout.trial import Trial
-from rankloom_adapters.router import Router
 from rankloom_adapters.split import Arm, arm_of, place_of
+from rankloom_engine.errors import NonFiniteError
+from rankloom_ranker.answers import Ranking, ScoringRecord
+from rankloom_ranker.fallback import FallbackLevel
+from rankloom_ranker.query import RankQuery
+from rankloom_ranker.ranking import rank_with_features
 from rankloom_server import logs
-from rankloom_server.answers import Ranking, Seen
-from rankloom_server.fallback import FallbackLevel
-from rankloom_server.features import fault_of
-from rankloom_server.parse import RankQuery
-from rankloom_server.scoring import Served, rank_with_features
+from rankloom_server.features import usable_features
+from rankloom_server.revision_loader import ServedRevision
 
 SHADOW_TIME_S = 5.0
 _SHADOW_CALLER = "\0shadow"  # no host is called so: its share of the model is its own
@@ -39,7 +40,11 @@ class Observer(Protocol):
     """Hears of every ranking that was asked for."""
 
     def ranked(
-        self, query: RankQuery, lease: Lease[Served], ranking: Ranking | None, latency_s: float
+        self,
+        query: RankQuery,
+        lease: Lease[ServedRevision],
+        ranking: Ranking | None,
+        latency_s: float,
     ) -> None:
         """``ranking``: None where there is no answer. Must not raise, nor take long."""
         ...
@@ -48,14 +53,20 @@ class Observer(Protocol):
 class Trials:
     """Collects the evidence of the running trial, if there is one. Use it from one event loop."""
 
-    def __init__(self, manager: RolloutManager[Served], revisions: Revisions[Served]) -> None:
+    def __init__(
+        self, manager: RolloutManager[ServedRevision], revisions: Revisions[ServedRevision]
+    ) -> None:
         self._manager, self._revisions = manager, revisions
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_shadowing = self._is_judging = False
         self._random = random.Random()
 
     def ranked(
-        self, query: RankQuery, lease: Lease[Served], ranking: Ranking | None, latency_s: float
+        self,
+        query: RankQuery,
+        lease: Lease[ServedRevision],
+        ranking: Ranking | None,
+        latency_s: float,
     ) -> None:
         """Evidence for a canary; for a shadow, a reason to rank once more."""
         trial = self._manager.trial
@@ -78,7 +89,7 @@ class Trials:
         self,
         trial: Trial,
         query: RankQuery,
-        lease: Lease[Served],
+        lease: Lease[ServedRevision],
         ranking: Ranking | None,
         latency_s: float,
     ) -> None:
@@ -93,13 +104,14 @@ class Trials:
 
     def _group_of(self, ranking: Ranking | None) -> str:
         """The user's largest expert in the active revision's router."""
-        seen = ranking.seen if ranking else None
-        if seen is None or seen.vector is None:
+        record = ranking.record if ranking else None
+        if record is None or record.vector is None:
             return ""
         with self._revisions.lease() as active:
-            if seen.feature_version != active.value.space.feature_version:
+            loaded = active.value.loaded
+            if record.feature_version != loaded.space.feature_version:
                 return ""
-            return _largest(active.value.weaver.router, seen)
+            return loaded.router.largest(record.vector)
 
     def _judge_if_due(self, trial: Trial) -> None:
         if trial.is_due and not self._is_judging:
@@ -117,10 +129,10 @@ class Trials:
             self._is_judging = False
 
     def _shadow(
-        self, trial: Trial, query: RankQuery, lease: Lease[Served], ranking: Ranking
+        self, trial: Trial, query: RankQuery, lease: Lease[ServedRevision], ranking: Ranking
     ) -> None:
         """One of a sample, one at a time, and only while nobody waits for the model."""
-        if self._is_shadowing or lease.value.runner.num_waiting:
+        if self._is_shadowing or lease.value.engine.num_waiting:
             return
         if self._random.random() * 100 >= trial.percent:
             return
@@ -155,54 +167,55 @@ class Trials:
         task.add_done_callback(self._tasks.discard)
 
 
-async def _ranked_again(served: Served, query: RankQuery) -> Ranking | None:
-    """What a revision makes of a query; None where it makes nothing of it."""
+async def _ranked_again(served: ServedRevision, query: RankQuery) -> Ranking | None:
+    """What a revision answers to a query; None where it fails."""
     own = replace(query, caller=_SHADOW_CALLER, allow_fallback=True, allow_partial=False)
     try:
-        features = await served.features.get(own.user, SHADOW_TIME_S)
-        fault = fault_of(features, served.space, len(own.user.candidates))
+        features, fault = await usable_features(
+            served.features, served.loaded.space, own.user, SHADOW_TIME_S
+        )
         deadline = time.monotonic() + SHADOW_TIME_S
-        return await rank_with_features(served, own, features, fault, deadline)
+        return await rank_with_features(
+            served.ranker, served.engine, own, features, fault, deadline
+        )
     except Exception as error:
         logs.fault("shadow_unanswered", error)
         return None
 
 
 def _observed(user: int, group: str, ranking: Ranking | None, latency_s: float) -> Observation:
-    seen = ranking.seen if ranking else None
-    is_exact = ranking is not None and ranking.step.fallback_level is FallbackLevel.EXACT_MIXTURE
-    if seen is None or not is_exact or not seen.scored.any():
-        non_finite = seen is not None and seen.non_finite
+    record = ranking.record if ranking else None
+    if ranking is None or record is None or not _is_exact(ranking) or not record.scored.any():
         failure = observe_failure(user, group, latency_s)
-        return replace(failure, non_finite=non_finite)
-    done = seen.scored
+        return replace(failure, non_finite=record is not None and _is_non_finite(record))
+    done = record.scored
     return observe(
         user,
         group,
         latency_s,
-        seen.scores[done],
-        seen.tree_logits[done],
-        seen.probabilities[done],
-        reused=seen.reused,
+        record.scores.score[done],
+        record.tree_logits[done],
+        record.scores.probability[done],
+        reused=record.cached,
     )
 
 
 def _reply(ranking: Ranking | None) -> Reply:
-    if ranking is None or ranking.seen is None:
+    if ranking is None or ranking.record is None:
         return Reply(0.0, None)
-    failed = (
-        ranking.step.fallback_level is not FallbackLevel.EXACT_MIXTURE
-        and not ranking.seen.non_finite
-    )
-    scores, reused = None if failed else ranking.seen.scores, ranking.seen.reused
-    return Reply(ranking.timing.model_s, scores, reused=reused)
+    record = ranking.record
+    failed = not _is_exact(ranking) and not _is_non_finite(record)
+    scores = None if failed else record.scores.score
+    return Reply(ranking.timing.model_s, scores, reused=record.cached)
+
+
+def _is_exact(ranking: Ranking) -> bool:
+    return ranking.fallback.level is FallbackLevel.EXACT_MIXTURE
+
+
+def _is_non_finite(record: ScoringRecord) -> bool:
+    return isinstance(record.failure, NonFiniteError)
 
 
 def _number_of(query: RankQuery) -> int:
     return int(place_of(query.user_key, "user") * _MANTISSA)
-
-
-def _largest(router: Router, seen: Seen) -> str:
-    if seen.vector is None:
-        return ""
-    return router.experts[int(router.route(seen.vector).weights.argmax())]

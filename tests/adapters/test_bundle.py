@@ -277,9 +277,25 @@ def test_a_manifest_that_is_none_is_refused(folder: Path, data: bytes) -> None:
     assert refusal(folder).part == MANIFEST
 
 
-def test_a_later_format_is_named_as_such(folder: Path) -> None:
-    (folder / MANIFEST).write_bytes(fields_with(format=FORMAT + 1))
-    assert f"format {FORMAT + 1}" in str(refusal(folder))
+@pytest.mark.parametrize(
+    ("found", "remedy"),
+    [
+        (1, "train it again"),
+        (2, "train it again, or convert it with: rankloom bundle convert OLD NEW"),
+        (4, "use a newer rankloom, or train it again"),
+        ("2", "train it again"),
+        (True, "train it again"),
+    ],
+)
+def test_another_format_is_named_with_what_to_do(folder: Path, found: object, remedy: str) -> None:
+    (folder / MANIFEST).write_bytes(fields_with(format=found))
+    reason = f"format {found!r}, this version reads format 3; {remedy}"
+    assert str(refusal(folder)) == f"bundle: manifest.json: {reason}"
+
+
+def test_another_format_may_describe_its_parts_in_another_way(folder: Path) -> None:
+    (folder / MANIFEST).write_bytes(json.dumps({"format": 1, "parts": []}).encode())
+    assert "format 1" in str(refusal(folder))
 
 
 def test_a_manifest_beyond_all_measure_is_refused(folder: Path) -> None:

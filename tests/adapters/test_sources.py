@@ -26,6 +26,7 @@ from adapters.remote_bundle import (
     source,
 )
 from rankloom_adapters.bundle import (
+    FORMAT,
     MANIFEST,
     MAX_MANIFEST_BYTES,
     MAX_SIGNATURE_BYTES,
@@ -47,7 +48,7 @@ def manifest(files: dict[str, tuple[bytes, int]]) -> bytes:
         name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": num_bytes}
         for name, (data, num_bytes) in files.items()
     }
-    return json.dumps({"format": 1, "metadata": {}, "files": described}).encode()
+    return json.dumps({"format": FORMAT, "metadata": {}, "files": described}).encode()
 
 
 # A bundle that is good.

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from engine.families import FAMILIES, tiny_family
-from engine.test_expert_bank import answers, asks_of, random_mixes
-from engine.test_packing import random_asks
+from engine.test_expert_bank import inputs_of, margins_of, random_mixes
+from engine.test_packing import random_inputs
 from engine.tiny import COLUMNS, LATENT, random_segment, tiny_decoder
 from rankloom_engine.compiling import compile_regions
 from rankloom_engine.errors import ModelError
 from rankloom_engine.expert_bank import MixtureWeights
-from rankloom_engine.model import Answer, Ask, Decoder
+from rankloom_engine.model import Decoder, ForwardInput, ForwardOutput
 from rankloom_engine.projector import Projector
 
 TOLERANCE = 1e-5
@@ -39,22 +39,22 @@ def kinds(regions: list[torch.nn.Module]) -> set[str]:
 
 def test_scores_are_what_they_were() -> None:
     decoder, _ = tiny_decoder()
-    asks = asks_of(random_mixes(8, 3))
-    before = answers(decoder, asks)
+    inputs = inputs_of(random_mixes(8, 3))
+    before = margins_of(decoder, inputs)
     regions = compile_regions(decoder.model)
     assert kinds(regions) == {"LlamaMLP", "LlamaRMSNorm"}
     assert len(regions) == 3 * 3
-    assert np.abs(answers(decoder, asks) - before).max() <= TOLERANCE
+    assert np.abs(margins_of(decoder, inputs) - before).max() <= TOLERANCE
 
 
 @pytest.mark.parametrize("name", ["gemma2", "gpt_neox", "opt"])
 def test_other_families_are_compiled_too(name: str) -> None:
     model = tiny_family(name, **FAMILIES[name])
     decoder = Decoder(model, Projector(LATENT, COLUMNS, 32).eval(), yes=3, no=4)
-    asks = asks_of(random_mixes(8, 1))
-    before = answers(decoder, asks)
+    inputs = inputs_of(random_mixes(8, 1))
+    before = margins_of(decoder, inputs)
     assert compile_regions(model)
-    assert np.abs(answers(decoder, asks) - before).max() <= TOLERANCE
+    assert np.abs(margins_of(decoder, inputs) - before).max() <= TOLERANCE
 
 
 def test_no_request_waits_for_the_compiler() -> None:
@@ -63,21 +63,23 @@ def test_no_request_waits_for_the_compiler() -> None:
     compile_regions(decoder.model)
     random = np.random.default_rng(0)
 
-    def run() -> list[Answer]:
+    def run() -> list[ForwardOutput]:
         with torch.compiler.set_stance("fail_on_recompile"):
             return [
-                answer
+                output
                 for num in range(1, 6)
-                for answer in decoder.answer([*random_asks(random, num), long_ask(random)])
+                for output in decoder.forward([*random_inputs(random, num), long_input(random)])
             ]
 
     with ThreadPoolExecutor(1) as thread:
         assert len(thread.submit(run).result()) == 1 + 2 + 3 + 4 + 5 + 5
 
 
-def long_ask(random: np.random.Generator) -> Ask:
+def long_input(random: np.random.Generator) -> ForwardInput:
     candidates = [random_segment(random, 5) for _ in range(70)]
-    return Ask(random_segment(random, 300), candidates, MixtureWeights(np.ones(3, np.float32)))
+    return ForwardInput(
+        random_segment(random, 300), candidates, MixtureWeights(np.ones(3, np.float32))
+    )
 
 
 def test_units_that_hold_experts_are_left_alone() -> None:

@@ -24,15 +24,15 @@ from engine.tiny import (
     weights_of,
 )
 from rankloom_adapters.expert import Expert, ExpertError
+from rankloom_adapters.router import Fusion
 from rankloom_engine.expert_bank import (
     MAX_STACKS,
     ExpertBank,
-    Fusion,
     MixtureWeights,
     install,
     merged_delta,
 )
-from rankloom_engine.model import Ask, Decoder
+from rankloom_engine.model import Decoder, ForwardInput
 from rankloom_engine.packing import collate
 from rankloom_engine.projector import Projector
 
@@ -44,10 +44,10 @@ PROJECTIONS = (
 BF16_TOLERANCE = 0.06  # root mean square, in standard deviations of the margins
 
 
-def asks_of(weights: Sequence[MixtureWeights], seed: int = 0) -> list[Ask]:
+def inputs_of(weights: Sequence[MixtureWeights], seed: int = 0) -> list[ForwardInput]:
     random = np.random.default_rng(seed)
     return [
-        Ask(
+        ForwardInput(
             random_segment(random, int(random.integers(3, 20))),
             [random_segment(random, int(random.integers(2, 7))) for _ in range(3)],
             own,
@@ -61,8 +61,8 @@ def random_mixes(num_rows: int, num_experts: int) -> list[MixtureWeights]:
     return [weights_of(random, num_experts) for _ in range(num_rows)]
 
 
-def answers(decoder: Decoder, asks: Sequence[Ask]) -> np.ndarray:
-    return np.concatenate([answer.margins for answer in decoder.answer(asks)])
+def margins_of(decoder: Decoder, inputs: Sequence[ForwardInput]) -> np.ndarray:
+    return np.concatenate([output.margins for output in decoder.forward(inputs)])
 
 
 def merged_decoder(decoder: Decoder, experts: Sequence[Expert], weights: MixtureWeights) -> Decoder:
@@ -75,9 +75,11 @@ def merged_decoder(decoder: Decoder, experts: Sequence[Expert], weights: Mixture
     return merged
 
 
-def merged_margins(decoder: Decoder, experts: Sequence[Expert], asks: Sequence[Ask]) -> np.ndarray:
+def merged_margins(
+    decoder: Decoder, experts: Sequence[Expert], inputs: Sequence[ForwardInput]
+) -> np.ndarray:
     return np.concatenate(
-        [answers(merged_decoder(decoder, experts, ask.weights), [ask]) for ask in asks]
+        [margins_of(merged_decoder(decoder, experts, one.weights), [one]) for one in inputs]
     )
 
 
@@ -86,8 +88,8 @@ def fused_and_merged(num_experts: int, dtype: torch.dtype) -> tuple[np.ndarray, 
     ranks = [1 + 3 * (n % 3) for n in range(num_experts)]  # mixed ranks
     decoder, experts = tiny_decoder(ranks)
     decoder.model.to(dtype)
-    asks = asks_of(random_mixes(8, num_experts))
-    return answers(decoder, asks), merged_margins(decoder, experts, asks)
+    inputs = inputs_of(random_mixes(8, num_experts))
+    return margins_of(decoder, inputs), merged_margins(decoder, experts, inputs)
 
 
 @pytest.mark.parametrize("num_experts", range(1, 9))
@@ -119,9 +121,9 @@ def test_full_prompts_of_the_merged_plain_model_agree() -> None:
     random = np.random.default_rng(8)
     prefix = random_segment(random, 25, soft=False)
     candidates = [random_segment(random, n, soft=False) for n in (2, 5, 3)]
-    ask = Ask(prefix, candidates, weights_of(random, 2))
-    merged = merged_decoder(decoder, experts, ask.weights)
-    for margin, candidate in zip(answers(decoder, [ask]), candidates, strict=True):
+    one = ForwardInput(prefix, candidates, weights_of(random, 2))
+    merged = merged_decoder(decoder, experts, one.weights)
+    for margin, candidate in zip(margins_of(decoder, [one]), candidates, strict=True):
         ids = [*prefix.ids.tolist(), *candidate.ids.tolist()]
         assert abs(margin - plain_margin(merged, ids)) <= FP32_TOLERANCE
 
@@ -140,7 +142,7 @@ def test_every_family_scores_as_its_merged_weights(name: str) -> None:
     decoder.bank = install(model, experts)
     prefix = random_segment(random, 60, soft=False)
     candidates = [random_segment(random, n, soft=False) for n in (2, 5, 3)]
-    found = answers(decoder, [Ask(prefix, candidates, weights)])
+    found = margins_of(decoder, [ForwardInput(prefix, candidates, weights)])
     ids = [[*prefix.ids.tolist(), *candidate.ids.tolist()] for candidate in candidates]
     logits = [plain(torch.tensor([each])).logits[0, -1] for each in ids]
     expected = np.array([float(each[3] - each[4]) for each in logits])
@@ -152,10 +154,10 @@ def test_two_users_in_one_micro_batch_get_their_own_mixes() -> None:
     """The published code of ThinkRec gives the second user of a batch the first one's mixture."""
     decoder, experts = tiny_decoder((4, 4))
     mixtures = [MixtureWeights(row) for row in np.eye(2, dtype=np.float32)]
-    one = asks_of(mixtures[:1])[0]
-    asks = [Ask(one.prefix, one.candidates, own) for own in mixtures]
-    first, second = (answer.margins for answer in decoder.answer(asks))
-    assert np.abs(np.append(first, second) - merged_margins(decoder, experts, asks)).max() < 1e-5
+    one = inputs_of(mixtures[:1])[0]
+    inputs = [ForwardInput(one.prefix, one.candidates, own) for own in mixtures]
+    first, second = (output.margins for output in decoder.forward(inputs))
+    assert np.abs(np.append(first, second) - merged_margins(decoder, experts, inputs)).max() < 1e-5
     assert np.abs(first - second).min() > 1e-2
 
 
@@ -165,7 +167,7 @@ def test_a_mix_of_identical_experts_is_that_expert() -> None:
     decoder = Decoder(model, tiny_decoder()[0].projector, yes=3, no=4)
     decoder.bank = install(model, [same, same, same])
     mixed, alone = (
-        answers(decoder, asks_of([MixtureWeights(np.array(row, np.float32))]))
+        margins_of(decoder, inputs_of([MixtureWeights(np.array(row, np.float32))]))
         for row in ([0.2, 0.5, 0.3], [0.0, 1.0, 0.0])
     )
     assert np.allclose(mixed, alone, atol=1e-5)
@@ -174,11 +176,11 @@ def test_a_mix_of_identical_experts_is_that_expert() -> None:
 def test_no_weight_is_the_base_model() -> None:
     decoder, _ = tiny_decoder()
     plain = Decoder(tiny_model(), decoder.projector, yes=3, no=4)
-    asks = asks_of([MixtureWeights(np.zeros(3, np.float32))] * 2)
-    batch = collate([ask.row() for ask in asks])
+    inputs = inputs_of([MixtureWeights(np.zeros(3, np.float32))] * 2)
+    batch = collate([one.row() for one in inputs])
     with torch.inference_mode():
         assert torch.equal(decoder.margins(batch), plain.margins(batch))
-    assert np.allclose(answers(decoder, asks), answers(plain, asks), atol=1e-6)
+    assert np.allclose(margins_of(decoder, inputs), margins_of(plain, inputs), atol=1e-6)
 
 
 def sparse(num: int, chosen: Sequence[int], fusion: Fusion) -> MixtureWeights:
@@ -191,8 +193,10 @@ def test_few_of_many_experts_equal_merged_weights_too() -> None:
     """Far beyond a quarter of the hidden size the rows go through their own experts."""
     decoder, experts = tiny_decoder([4] * 40)
     chosen = [[0, 39], [7], [3, 11, 12, 30], []]
-    asks = asks_of([sparse(40, own, Fusion.EXACT_SUM) for own in chosen])
-    assert np.abs(answers(decoder, asks) - merged_margins(decoder, experts, asks)).max() <= 1e-5
+    inputs = inputs_of([sparse(40, own, Fusion.EXACT_SUM) for own in chosen])
+    assert (
+        np.abs(margins_of(decoder, inputs) - merged_margins(decoder, experts, inputs)).max() <= 1e-5
+    )
 
 
 @pytest.mark.parametrize("fusion", list(Fusion))
@@ -200,9 +204,9 @@ def test_a_row_scores_alike_stacked_and_by_its_own(fusion: Fusion) -> None:
     """Whatever the other rows make the batch do; and the two fusion share a batch."""
     decoder, _ = tiny_decoder([4] * 12)
     narrow = sparse(12, [1], fusion)
-    alone = answers(decoder, asks_of([narrow]))
+    alone = margins_of(decoder, inputs_of([narrow]))
     others = [sparse(12, range(12), other) for other in Fusion]
-    together = answers(decoder, asks_of([narrow, *others]))[: len(alone)]
+    together = margins_of(decoder, inputs_of([narrow, *others]))[: len(alone)]
     assert np.abs(alone - together).max() <= FP32_TOLERANCE
 
 
@@ -233,10 +237,10 @@ def test_peft_linear_is_what_peft_computes() -> None:
     random = np.random.default_rng(6)
     values = weights_of(random, 3).values
     linear, exact = (MixtureWeights(values, fusion) for fusion in reversed(Fusion))
-    found = answers(decoder, asks_of([linear]))
+    found = margins_of(decoder, inputs_of([linear]))
     theirs = Decoder(peft_linear(experts, linear), decoder.projector, yes=3, no=4)
-    assert np.abs(found - answers(theirs, asks_of([linear]))).max() <= FP32_TOLERANCE
-    assert np.abs(found - answers(decoder, asks_of([exact]))).max() > 1e-2
+    assert np.abs(found - margins_of(theirs, inputs_of([linear]))).max() <= FP32_TOLERANCE
+    assert np.abs(found - margins_of(decoder, inputs_of([exact]))).max() > 1e-2
 
 
 def test_loading_a_slot_changes_that_slot_alone() -> None:
@@ -244,14 +248,14 @@ def test_loading_a_slot_changes_that_slot_alone() -> None:
     bank = decoder.bank
     assert isinstance(bank, ExpertBank)
     rows = [MixtureWeights(row) for row in np.eye(3, dtype=np.float32)]
-    before = [answers(decoder, asks_of([own])) for own in rows]
+    before = [margins_of(decoder, inputs_of([own])) for own in rows]
     other = random_expert("other", tiny_model(), 2, 99)
     bank.load(1, other)
-    after = [answers(decoder, asks_of([own])) for own in rows]
+    after = [margins_of(decoder, inputs_of([own])) for own in rows]
     changed = [bool(np.abs(a - b).max() > 1e-3) for a, b in zip(before, after, strict=True)]
     assert changed == [False, True, False]
-    asks = asks_of(rows[1:2])
-    expected = merged_margins(decoder, [experts[0], other, experts[2]], asks)
+    inputs = inputs_of(rows[1:2])
+    expected = merged_margins(decoder, [experts[0], other, experts[2]], inputs)
     assert np.abs(after[1] - expected).max() <= FP32_TOLERANCE
     assert bank.digests == [experts[0].digest, other.digest, experts[2].digest]
 

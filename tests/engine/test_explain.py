@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from engine.test_prompt import TOKENIZER
 from engine.tiny import random_segment, tiny_decoder, weights_of
-from rankloom_engine.calls import RequestOptions
 from rankloom_engine.errors import EngineFailedError
 from rankloom_engine.expert_bank import MixtureWeights, merged_delta
 from rankloom_engine.explain import Detokenizer, SamplingParams, StopReason, TokenChunk
 from rankloom_engine.prompt import Prompt
 from rankloom_engine.runner import EngineLimits, EngineRunner
+from rankloom_engine.sequence import RequestOptions
 
 T = TypeVar("T")
 EAGER = SamplingParams(max_tokens=12)
@@ -154,9 +154,9 @@ async def test_rankings_go_before_explanations(monkeypatch: pytest.MonkeyPatch) 
     """An explanation takes no step while rankings wait."""
     decoder, _ = tiny_decoder()
     order: list[str] = []
-    for name in ("read", "answer"):
+    for name in ("decode", "forward"):
         monkeypatch.setattr(decoder, name, noting(order, name, getattr(decoder, name)))
-    runner = EngineRunner(decoder, EngineLimits(max_batch_tokens=64, max_piece_tokens=32))
+    runner = EngineRunner(decoder, EngineLimits(max_batch_tokens=64, max_chunk_tokens=32))
     await runner.start()
     talk = runner.explain(
         prompt_of(1), mixture(1), liked=True, sampling=SamplingParams(max_tokens=5_000)
@@ -166,10 +166,10 @@ async def test_rankings_go_before_explanations(monkeypatch: pytest.MonkeyPatch) 
     await anext(talk)
     await talk.aclose()
     await runner.close()
-    last = len(order) - 1 - order[::-1].index("answer")
-    assert order.count("answer") > 5
-    assert "read" not in order[order.index("answer") : last]
-    assert "read" in order[last:]
+    last = len(order) - 1 - order[::-1].index("forward")
+    assert order.count("forward") > 5
+    assert "decode" not in order[order.index("forward") : last]
+    assert "decode" in order[last:]
 
 
 async def test_a_closed_explanation_takes_no_further_step(runner: EngineRunner) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from engine.families import FAMILIES, tiny_family
-from engine.test_expert_bank import BF16_TOLERANCE, answers, asks_of, random_mixes
+from engine.test_expert_bank import BF16_TOLERANCE, inputs_of, margins_of, random_mixes
 from engine.tiny import COLUMNS, LATENT, tiny_decoder
 from rankloom_engine.kernels import speed_up
 from rankloom_engine.model import Decoder
@@ -28,10 +28,10 @@ def kinds(model: nn.Module) -> Counter[str]:
 def test_scores_stay_within_bf16_rounding() -> None:
     decoder, _ = tiny_decoder()
     decoder.model.bfloat16()
-    asks = asks_of(random_mixes(8, 3))
-    before = answers(decoder, asks)
+    inputs = inputs_of(random_mixes(8, 3))
+    before = margins_of(decoder, inputs)
     speed_up(decoder.model)
-    error = np.sqrt(np.square(answers(decoder, asks) - before).mean())
+    error = np.sqrt(np.square(margins_of(decoder, inputs) - before).mean())
     assert error <= BF16_TOLERANCE * before.std()
     found = kinds(decoder.model)
     # Three experts' modules a layer keep their wrapper around a packed layer.
@@ -46,10 +46,10 @@ def test_every_family_keeps_its_arithmetic(name: str) -> None:
     model = tiny_family(name, **FAMILIES[name])
     projector = Projector(LATENT, COLUMNS, 32).eval()
     decoder = Decoder(model.bfloat16(), projector, yes=3, no=4)
-    asks = asks_of(random_mixes(8, 1))
-    before = answers(decoder, asks)
+    inputs = inputs_of(random_mixes(8, 1))
+    before = margins_of(decoder, inputs)
     speed_up(model)
-    error = np.sqrt(np.square(answers(decoder, asks) - before).mean())
+    error = np.sqrt(np.square(margins_of(decoder, inputs) - before).mean())
     assert error <= BF16_TOLERANCE * before.std()
     assert kinds(model)["PackedLinear"]
 
@@ -66,7 +66,7 @@ def test_an_expert_can_be_loaded_into_a_packed_model() -> None:
     decoder.model.bfloat16()
     speed_up(decoder.model)
     assert decoder.bank is not None
-    asks = asks_of(random_mixes(1, 2))
-    before = answers(decoder, asks)
+    inputs = inputs_of(random_mixes(1, 2))
+    before = margins_of(decoder, inputs)
     decoder.bank.load(1, experts[0])
-    assert np.abs(answers(decoder, asks) - before).max() > 0
+    assert np.abs(margins_of(decoder, inputs) - before).max() > 0

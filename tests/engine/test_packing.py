@@ -1,4 +1,4 @@
-"""A candidate's score is its own: alone, in bulk, in any batch, in pieces, behind a held prefix."""
+"""A score is the candidate's own: alone, in any batch, in chunks, behind a cached prefix."""
 
 from __future__ import annotations
 
@@ -19,15 +19,21 @@ from rankloom_engine.attention import AttentionRule, wire
 from rankloom_engine.buckets import bucket
 from rankloom_engine.errors import ModelError
 from rankloom_engine.expert_bank import MixtureWeights
-from rankloom_engine.model import SELF_CHECK_TOKENS, Ask, Decoder, check_positions, self_check
+from rankloom_engine.model import (
+    SELF_CHECK_TOKENS,
+    Decoder,
+    ForwardInput,
+    check_positions,
+    self_check,
+)
 from rankloom_engine.packing import PackedRow, Segment, collate, pack
 
 TOLERANCE = 1e-5
 
 
-def random_asks(random: np.random.Generator, num: int) -> list[Ask]:
+def random_inputs(random: np.random.Generator, num: int) -> list[ForwardInput]:
     return [
-        Ask(
+        ForwardInput(
             random_segment(random, int(random.integers(0, 40))),
             [
                 random_segment(random, int(random.integers(1, 9)))
@@ -40,11 +46,11 @@ def random_asks(random: np.random.Generator, num: int) -> list[Ask]:
     ]
 
 
-def alone(decoder: Decoder, ask: Ask) -> list[float]:
+def alone(decoder: Decoder, one: ForwardInput) -> list[float]:
     """Each candidate in a forward pass of its own."""
     return [
-        float(decoder.answer([Ask(ask.prefix, [candidate], ask.weights)])[0].margins[0])
-        for candidate in ask.candidates
+        float(decoder.forward([ForwardInput(one.prefix, [candidate], one.weights)])[0].margins[0])
+        for candidate in one.candidates
     ]
 
 
@@ -52,9 +58,9 @@ def alone(decoder: Decoder, ask: Ask) -> list[float]:
 @given(seed=st.integers(0, 10_000), num=st.integers(1, 5))
 def test_score_is_independent_of_items_and_rows(seed: int, num: int) -> None:
     decoder, _ = tiny_decoder()
-    asks = random_asks(np.random.default_rng(seed), num)
-    for ask, answer in zip(asks, decoder.answer(asks), strict=True):
-        assert np.abs(answer.margins - alone(decoder, ask)).max() <= TOLERANCE
+    inputs = random_inputs(np.random.default_rng(seed), num)
+    for one, output in zip(inputs, decoder.forward(inputs), strict=True):
+        assert np.abs(output.margins - alone(decoder, one)).max() <= TOLERANCE
 
 
 @settings(max_examples=25, deadline=None)
@@ -65,7 +71,7 @@ def test_only_sizes_of_buckets_are_run(seed: int, num: int) -> None:
     for module in decoder.model.get_submodule("model.layers").modules():
         if isinstance(module, nn.Linear):
             module.register_forward_hook(lambda _, args, __: seen.append(args[0].shape[1]))
-    decoder.answer(random_asks(np.random.default_rng(seed), num))
+    decoder.forward(random_inputs(np.random.default_rng(seed), num))
     assert seen
     assert set(seen) == {bucket(size) for size in seen}
 
@@ -73,20 +79,20 @@ def test_only_sizes_of_buckets_are_run(seed: int, num: int) -> None:
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), cut=st.integers(1, 4))
 def test_score_behind_a_held_prefix_is_the_same(seed: int, cut: int) -> None:
-    """In pieces of any size, in batches that mixture held and new prefixes."""
+    """In chunks of any size, in batches of cached and new prefixes."""
     decoder, _ = tiny_decoder()
     random = np.random.default_rng(seed)
-    first, other = random_asks(random, 2)
-    whole = decoder.answer([first])[0]
-    cached = decoder.answer([Ask(first.prefix, first.candidates[:1], first.weights, True)])[
-        0
-    ].prefix
+    first, other = random_inputs(random, 2)
+    whole = decoder.forward([first])[0]
+    cached = decoder.forward(
+        [ForwardInput(first.prefix, first.candidates[:1], first.weights, True)]
+    )[0].prefix
     assert cached is not None
     assert len(cached) == len(first.prefix)
     found: list[float] = []
     for at in range(0, len(first.candidates), cut):
-        piece = Ask(cached, first.candidates[at : at + cut], first.weights)
-        found += decoder.answer([other, piece])[1].margins.tolist()
+        chunk = ForwardInput(cached, first.candidates[at : at + cut], first.weights)
+        found += decoder.forward([other, chunk])[1].margins.tolist()
     assert np.abs(whole.margins - found).max() <= TOLERANCE
 
 
@@ -111,9 +117,9 @@ def test_the_margin_is_that_of_the_plain_model() -> None:
     random = np.random.default_rng(2)
     prefix = random_segment(random, 30, soft=False)
     candidates = [random_segment(random, n, soft=False) for n in (3, 1, 7)]
-    found = decoder.answer([Ask(prefix, candidates, MixtureWeights(np.zeros(3, np.float32)))])[
-        0
-    ].margins
+    found = decoder.forward(
+        [ForwardInput(prefix, candidates, MixtureWeights(np.zeros(3, np.float32)))]
+    )[0].margins
     for margin, candidate in zip(found, candidates, strict=True):
         ids = [*prefix.ids.tolist(), *candidate.ids.tolist()]
         assert abs(margin - plain_margin(decoder, ids)) <= TOLERANCE
@@ -121,12 +127,12 @@ def test_the_margin_is_that_of_the_plain_model() -> None:
 
 def test_results_do_not_depend_on_the_number_of_threads() -> None:
     decoder, _ = tiny_decoder()
-    asks = random_asks(np.random.default_rng(9), 4)
+    inputs = random_inputs(np.random.default_rng(9), 4)
     before, found = torch.get_num_threads(), []
     try:
         for num in (1, 2):
             torch.set_num_threads(num)
-            found.append(np.concatenate([answer.margins for answer in decoder.answer(asks)]))
+            found.append(np.concatenate([output.margins for output in decoder.forward(inputs)]))
     finally:
         torch.set_num_threads(before)
     assert np.abs(found[0] - found[1]).max() <= TOLERANCE
@@ -136,12 +142,12 @@ def test_a_copy_of_a_wired_model_is_its_own() -> None:
     decoder, _ = tiny_decoder()
     decoder.bank = None
     twin = Decoder(copy.deepcopy(decoder.model), decoder.projector, yes=3, no=4)
-    ask = random_asks(np.random.default_rng(3), 1)[0]
-    before = decoder.answer([ask])[0].margins
+    one = random_inputs(np.random.default_rng(3), 1)[0]
+    before = decoder.forward([one])[0].margins
     for parameter in twin.model.parameters():
         parameter.data.mul_(1.5)
-    assert np.abs(twin.answer([ask])[0].margins - before).max() > 1e-2
-    assert np.array_equal(decoder.answer([ask])[0].margins, before)
+    assert np.abs(twin.forward([one])[0].margins - before).max() > 1e-2
+    assert np.array_equal(decoder.forward([one])[0].margins, before)
 
 
 def test_gradients_reach_every_weight_that_learning_needs() -> None:

@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.families import FAMILIES, tiny_family
-from engine.test_packing import TOLERANCE, random_asks
+from engine.test_packing import TOLERANCE, random_inputs
 from engine.tiny import COLUMNS, HIDDEN, LATENT, random_segment, tiny_decoder, weights_of
+from rankloom_adapters.router import Fusion
 from rankloom_engine import graphs
 from rankloom_engine.attention import PrefixKV
-from rankloom_engine.expert_bank import Fusion, MixtureWeights
+from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_engine.graphs import MAX_TOKENS, MIN_TOKENS
-from rankloom_engine.model import Answer, Ask, Decoder, More
+from rankloom_engine.model import DecodeInput, Decoder, ForwardInput, ForwardOutput
 from rankloom_engine.passes import AllAtOnce, Passes, Recorded
 from rankloom_engine.projector import Projector
 
@@ -54,7 +55,7 @@ def by(
     return plain, other
 
 
-def assert_alike(found: list[Answer], expected: list[Answer]) -> None:
+def assert_alike(found: list[ForwardOutput], expected: list[ForwardOutput]) -> None:
     for one, other in zip(found, expected, strict=True):
         assert np.abs(one.margins - other.margins).max() <= TOLERANCE
         assert (one.prefix is None) == (other.prefix is None)
@@ -78,17 +79,17 @@ def test_rankings_are_the_same(way: Callable[[Decoder], Passes], seed: int, num:
     """New prefixes first, then those that were left, mixed with new ones again."""
     plain, other = by(way)
     random = np.random.default_rng(seed)
-    asks = random_asks(random, num)
-    expected, found = plain.answer(asks), other.answer(asks)
-    new = random_asks(random, 2)
-    assert_alike(other.answer(new), plain.answer(new))  # what was left stays what it was
+    inputs = random_inputs(random, num)
+    expected, found = plain.forward(inputs), other.forward(inputs)
+    new = random_inputs(random, 2)
+    assert_alike(other.forward(new), plain.forward(new))  # what was left stays what it was
     assert_alike(found, expected)
     again = [
-        Ask(cached.prefix, ask.candidates, ask.weights)
-        for ask, cached in zip(asks, found, strict=True)
+        ForwardInput(cached.prefix, one.candidates, one.weights)
+        for one, cached in zip(inputs, found, strict=True)
         if cached.prefix is not None
     ]
-    assert_alike(other.answer([*again, *new]), plain.answer([*again, *new]))
+    assert_alike(other.forward([*again, *new]), plain.forward([*again, *new]))
     assert not isinstance(other.passes, Recorded) or len(other.passes.recordings) > 1
 
 
@@ -96,8 +97,8 @@ def test_rankings_are_the_same(way: Callable[[Decoder], Passes], seed: int, num:
 def test_a_pass_that_has_the_size_of_one_is_not_padded(way: Callable[[Decoder], Passes]) -> None:
     plain, other = by(way)
     random = np.random.default_rng(5)
-    asks = [
-        Ask(
+    inputs = [
+        ForwardInput(
             random_segment(random, 61),
             [random_segment(random, 13) for _ in range(8)],
             weights_of(random, len(RANKS)),
@@ -108,15 +109,15 @@ def test_a_pass_that_has_the_size_of_one_is_not_padded(way: Callable[[Decoder], 
     sizes: list[int] = []
     layer = other.model.get_submodule("model.layers.0.mlp")
     hook = layer.register_forward_hook(lambda _, args, __: sizes.append(args[0].shape[1]))
-    found = other.answer(asks)
+    found = other.forward(inputs)
     again = [
-        Ask(each.prefix or ask.prefix, ask.candidates, ask.weights)
-        for ask, each in zip(asks, found, strict=True)
+        ForwardInput(each.prefix or one.prefix, one.candidates, one.weights)
+        for one, each in zip(inputs, found, strict=True)
     ]
-    second = other.answer(again)
+    second = other.forward(again)
     hook.remove()
     assert set(sizes) == {2 * (64 + 8 * 16), 2 * 8 * 16} or isinstance(other.passes, Recorded)
-    padded = plain.answer([*asks, *random_asks(random, 1)])[:2]
+    padded = plain.forward([*inputs, *random_inputs(random, 1)])[:2]
     assert_alike(found, padded)
     for one, two in zip(second, padded, strict=True):
         assert np.abs(one.margins - two.margins).max() <= TOLERANCE
@@ -127,16 +128,21 @@ def test_words_are_the_same(way: Callable[[Decoder], Passes]) -> None:
     """Several texts, a token at a time behind all that was read."""
     plain, other = by(way)
     random = np.random.default_rng(3)
-    texts = [More(None, random_segment(random, n), weights_of(random, 3)) for n in (30, 4, 11)]
+    texts = [
+        DecodeInput(None, random_segment(random, n), weights_of(random, 3)) for n in (30, 4, 11)
+    ]
     steps = [texts, texts]
     for _ in range(4):
-        expected, found = plain.read(steps[0]), other.read(steps[1])
+        expected, found = plain.decode(steps[0]), other.decode(steps[1])
         for one, two in zip(found, expected, strict=True):
             assert np.abs(one.logits - two.logits).max() <= TOLERANCE
             assert_same_prefix(one.cached, two.cached)
         word = random_segment(random, 0, soft=False)
         steps = [
-            [More(each.cached, word, text.weights) for each, text in zip(read, texts, strict=True)]
+            [
+                DecodeInput(each.cached, word, text.weights)
+                for each, text in zip(read, texts, strict=True)
+            ]
             for read in (expected, found)
         ]
 
@@ -146,7 +152,7 @@ def test_a_size_is_recorded_once() -> None:
     random = np.random.default_rng(0)
     assert isinstance(decoder.passes, Recorded)
     for _ in range(30):
-        decoder.answer(random_asks(random, 1))
+        decoder.forward(random_inputs(random, 1))
     sizes = MAX_TOKENS.bit_length() - MIN_TOKENS.bit_length() + 1
     assert 1 <= len(decoder.passes.recordings) <= sizes
 
@@ -162,9 +168,11 @@ def test_what_a_warm_up_has_recorded_is_not_recorded_again(ranks: tuple[int, ...
     for length, num in ((20, 20), (100, 1), (150, 10), (200, 3)):
         candidates = [random_segment(random, 3) for _ in range(num)]
         one = MixtureWeights(np.eye(len(ranks), dtype=np.float32)[num % len(ranks)])
-        [left] = decoder.answer([Ask(random_segment(random, length), candidates, one, True)])
+        [left] = decoder.forward(
+            [ForwardInput(random_segment(random, length), candidates, one, True)]
+        )
         assert left.prefix is not None
-        decoder.answer([Ask(left.prefix, candidates, one)])
+        decoder.forward([ForwardInput(left.prefix, candidates, one)])
     assert len(decoder.passes.recordings) == known
 
 
@@ -175,9 +183,9 @@ def test_a_size_that_cannot_be_recorded_is_run_as_it_is() -> None:
         raise torch.OutOfMemoryError("synthetic")
 
     decoder.passes = Recorded(decoder.model, decoder.bank, short_of_memory)
-    asks = random_asks(np.random.default_rng(3), 2)
+    inputs = random_inputs(np.random.default_rng(3), 2)
     for _ in range(2):
-        assert_alike(decoder.answer(asks), plain.answer(asks))
+        assert_alike(decoder.forward(inputs), plain.forward(inputs))
     assert len(decoder.passes.recordings) == 0
 
 
@@ -187,10 +195,12 @@ def test_the_least_used_sizes_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> 
     assert isinstance(decoder.passes, Recorded)
     random = np.random.default_rng(0)
     for length in (10, 100, 200, 400, 10):
-        asks = [
-            Ask(random_segment(random, length), [random_segment(random, 3)], weights_of(random, 3))
+        inputs = [
+            ForwardInput(
+                random_segment(random, length), [random_segment(random, 3)], weights_of(random, 3)
+            )
         ]
-        assert_alike(decoder.answer(asks), plain.answer(asks))
+        assert_alike(decoder.forward(inputs), plain.forward(inputs))
         assert len(decoder.passes.recordings) <= 2
 
 
@@ -216,8 +226,10 @@ def test_what_cannot_be_recorded_is_run_as_it_is(
     plain, decoder = by(recorded, ranks=ranks)
     assert isinstance(decoder.passes, Recorded)
     random = np.random.default_rng(1)
-    asks = [Ask(random_segment(random, length), [random_segment(random, 3)], weights(random))]
-    assert_alike(decoder.answer(asks), plain.answer(asks))
+    inputs = [
+        ForwardInput(random_segment(random, length), [random_segment(random, 3)], weights(random))
+    ]
+    assert_alike(decoder.forward(inputs), plain.forward(inputs))
     assert len(decoder.passes.recordings) == 0
 
 
@@ -227,8 +239,10 @@ def test_other_experts_need_no_other_recording() -> None:
     random = np.random.default_rng(4)
     prefix, candidates = random_segment(random, 20), [random_segment(random, 3)]
     for values in ([1.0, 0.0, 0.0], [0.0, 0.2, 0.8], [0.0, 0.0, 0.0]):
-        asks = [Ask(prefix, candidates, MixtureWeights(np.array(values, dtype=np.float32)))]
-        assert_alike(decoder.answer(asks), plain.answer(asks))
+        inputs = [
+            ForwardInput(prefix, candidates, MixtureWeights(np.array(values, dtype=np.float32)))
+        ]
+        assert_alike(decoder.forward(inputs), plain.forward(inputs))
     assert len(decoder.passes.recordings) == 1
 
 
@@ -237,8 +251,8 @@ def test_a_model_without_experts_is_recorded_too() -> None:
     plain, decoder = by(recorded)
     plain.bank = decoder.bank = None
     decoder.passes = recorded(decoder)
-    asks = random_asks(np.random.default_rng(6), 3)
-    assert_alike(decoder.answer(asks), plain.answer(asks))
+    inputs = random_inputs(np.random.default_rng(6), 3)
+    assert_alike(decoder.forward(inputs), plain.forward(inputs))
 
 
 def test_padding_stands_where_every_model_has_a_position() -> None:
@@ -247,11 +261,13 @@ def test_padding_stands_where_every_model_has_a_position() -> None:
     model = tiny_family("opt", **fields)
     decoder = Decoder(model, Projector(LATENT, COLUMNS, HIDDEN).eval(), yes=3, no=4)
     random, none = np.random.default_rng(7), MixtureWeights(np.zeros(0, np.float32))
-    asks = [
-        Ask(random_segment(random, 50, soft=False), [random_segment(random, 3, soft=False)], none)
+    inputs = [
+        ForwardInput(
+            random_segment(random, 50, soft=False), [random_segment(random, 3, soft=False)], none
+        )
         for _ in range(5)
     ]
-    plain = [answer.margins for answer in decoder.answer(asks)]
+    plain = [output.margins for output in decoder.forward(inputs)]
     decoder.passes = recorded(decoder)
-    found = [answer.margins for answer in decoder.answer(asks)]
+    found = [output.margins for output in decoder.forward(inputs)]
     assert np.abs(np.array(found) - np.array(plain)).max() <= TOLERANCE

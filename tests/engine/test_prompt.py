@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rankloom_engine.errors import ModelError
 from rankloom_engine.prompt import (
     Prompt,
-    PromptBuilder,
+    PromptAssembler,
     PromptCandidate,
     PromptEvent,
     PromptFormat,
@@ -29,7 +29,7 @@ CATALOGUE = Catalogue(
 TOKENIZER = train_tokenizer(CATALOGUE)
 FORMAT = embedded_format(TOKENIZER, max_events=5)
 VECTORS = np.arange(NUM_ITEMS * DIM, dtype=np.float32).reshape(NUM_ITEMS, DIM)
-BUILDER = PromptBuilder(TOKENIZER, FORMAT, VECTORS)
+BUILDER = PromptAssembler(TOKENIZER, FORMAT, VECTORS)
 
 titles = st.one_of(
     st.text(max_size=200),
@@ -42,7 +42,7 @@ titles = st.one_of(
 def prompt_of(events: list[PromptEvent], candidates: list[PromptCandidate]) -> Prompt:
     vector = np.full(DIM, 7.0, dtype=np.float32)
     tabular = np.arange(len(candidates) * COLUMNS, dtype=np.float32).reshape(-1, COLUMNS)
-    return BUILDER.prompt(BUILDER.past(events), vector, candidates, tabular)
+    return BUILDER.prompt(BUILDER.history_prefix(events), vector, candidates, tabular)
 
 
 @settings(max_examples=300, deadline=None)

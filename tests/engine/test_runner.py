@@ -1,4 +1,4 @@
-"""The model thread: micro-batches of several users, pieces, deadlines, cancellation, failure."""
+"""The model thread: micro-batches of several users, chunks, deadlines, cancellation, failure."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
-from functools import partial
 
 import numpy as np
 import pytest
 
 from engine.tiny import random_segment, tiny_decoder
-from rankloom_engine.calls import RequestOptions, Scored
+from rankloom_adapters.router import Fusion
 from rankloom_engine.errors import EngineClosedError, EngineFailedError, WorkExpiredError
-from rankloom_engine.expert_bank import Fusion, MixtureWeights
-from rankloom_engine.model import Answer, Ask
+from rankloom_engine.expert_bank import MixtureWeights
+from rankloom_engine.model import ForwardInput, ForwardOutput
 from rankloom_engine.passes import AllAtOnce, Passes, RowByRow
 from rankloom_engine.prompt import Prompt
 from rankloom_engine.runner import EngineLimits, EngineRunner
+from rankloom_engine.sequence import RequestOptions, Scored
 
-LIMITS = EngineLimits(max_batch_tokens=4096, max_piece_tokens=2048, prefix_cache_bytes=1 << 20)
-SMALL_PIECES = EngineLimits(max_batch_tokens=40, max_piece_tokens=12, prefix_cache_bytes=0)
+LIMITS = EngineLimits(max_batch_tokens=4096, max_chunk_tokens=2048, prefix_cache_bytes=1 << 20)
+SMALL_CHUNKS = EngineLimits(max_batch_tokens=40, max_chunk_tokens=12, prefix_cache_bytes=0)
 
 
 def prompt_of(seed: int, num_candidates: int = 2, prefix: int = 5) -> Prompt:
@@ -30,12 +30,16 @@ def prompt_of(seed: int, num_candidates: int = 2, prefix: int = 5) -> Prompt:
     return Prompt(random_segment(np.random.default_rng(prefix), prefix), candidates, 0)
 
 
-def mixture(place: int) -> MixtureWeights:
-    return MixtureWeights(np.eye(3, dtype=np.float32)[place])
+def mixture(index: int) -> MixtureWeights:
+    return MixtureWeights(np.eye(3, dtype=np.float32)[index])
 
 
 def alone(prompt: Prompt, weights: MixtureWeights) -> np.ndarray:
-    return tiny_decoder()[0].answer([Ask(prompt.prefix, prompt.candidates, weights)])[0].margins
+    return (
+        tiny_decoder()[0]
+        .forward([ForwardInput(prompt.prefix, prompt.candidates, weights)])[0]
+        .margins
+    )
 
 
 @pytest.fixture
@@ -46,9 +50,9 @@ async def runner() -> AsyncIterator[EngineRunner]:
     await made.close()
 
 
-@pytest.mark.parametrize("limits", [LIMITS, SMALL_PIECES])
+@pytest.mark.parametrize("limits", [LIMITS, SMALL_CHUNKS])
 async def test_many_users_at_once_get_what_each_gets_alone(limits: EngineLimits) -> None:
-    """Whatever the size of micro-batches and pieces."""
+    """Whatever the size of micro-batches and chunks."""
     runner = EngineRunner(tiny_decoder()[0], limits)
     await runner.start()
     prompts = [prompt_of(seed, 1 + seed % 7, prefix=3 + seed % 4) for seed in range(12)]
@@ -129,8 +133,8 @@ async def test_a_cancelled_call_leaves_the_queue(runner: EngineRunner) -> None:
     assert (await runner.score(prompt_of(0), mixture(0))).margins.shape == (2,)
 
 
-class Gated:
-    """A decoder whose passes wait to be let through, one by one."""
+class GatedDecoder:
+    """A decoder whose passes wait until they are let through, one by one."""
 
     def __init__(self) -> None:
         self._decoder = tiny_decoder()[0]
@@ -138,32 +142,31 @@ class Gated:
         self.passes = threading.Semaphore(0)
         self.rows: list[int] = []
 
-    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
+    def forward(self, inputs: Sequence[ForwardInput]) -> list[ForwardOutput]:
         self.passes.acquire()
-        self.rows.append(sum(len(ask.candidates) for ask in asks))
-        return self._decoder.answer(asks)
+        self.rows.append(sum(len(one.candidates) for one in inputs))
+        return self._decoder.forward(inputs)
 
 
-async def gated_runner(limits: EngineLimits) -> tuple[Gated, EngineRunner]:
-    decoder = Gated()
+async def gated_runner(limits: EngineLimits) -> tuple[GatedDecoder, EngineRunner]:
+    decoder = GatedDecoder()
     runner = EngineRunner(decoder, limits)  # type: ignore[arg-type]
     await runner.start()
     return decoder, runner
 
 
-async def test_what_can_be_done_meanwhile_is_done_while_the_model_runs() -> None:
-    """Once for each call, however many passes it takes; what it raises is nobody's here."""
-    decoder, runner = await gated_runner(SMALL_PIECES)
+async def test_a_caller_can_work_while_the_model_runs() -> None:
+    """Once for each request, however many passes it takes."""
+    decoder, runner = await gated_runner(SMALL_CHUNKS)
     done: list[int] = []
 
-    def work(number: int) -> None:
-        done.append(number)
-        raise ArithmeticError
+    async def score(seed: int) -> Scored:
+        with runner.submit(prompt_of(seed, 8), mixture(0)) as request:
+            assert await request.started()
+            done.append(seed)
+            return await request.result()
 
-    calls = [
-        asyncio.create_task(runner.score(prompt_of(n, 8), mixture(0), beside=partial(work, n)))
-        for n in range(2)
-    ]
+    calls = [asyncio.create_task(score(seed)) for seed in range(2)]
     async with asyncio.timeout(5.0):
         while not done:
             await asyncio.sleep(0.001)
@@ -176,8 +179,55 @@ async def test_what_can_be_done_meanwhile_is_done_while_the_model_runs() -> None
     assert sorted(done) == [0, 1]
 
 
+@pytest.mark.parametrize("partial", [False, True])
+async def test_a_request_that_never_starts_ends_at_its_deadline(partial: bool) -> None:
+    decoder, runner = await gated_runner(LIMITS)
+    first = asyncio.create_task(runner.score(prompt_of(0), mixture(0)))
+    await asyncio.sleep(0.01)
+    options = RequestOptions(time.monotonic() + 0.05, partial=partial)
+    with runner.submit(prompt_of(1), mixture(0), options) as request:
+        assert not await request.started()
+        if partial:
+            assert np.isnan((await request.result()).margins).all()
+        else:
+            with pytest.raises(WorkExpiredError):
+                await request.result()
+    assert runner.num_waiting == 0
+    decoder.passes.release(20)
+    await first
+    await runner.close()
+    assert len(decoder.rows) == 1
+
+
+async def test_an_error_of_the_caller_takes_its_request_off_the_queue() -> None:
+    """Between submission and result, as a cancellation there does."""
+    decoder, runner = await gated_runner(SMALL_CHUNKS)
+
+    async def fail() -> None:
+        with runner.submit(prompt_of(3, num_candidates=40), mixture(0)) as request:
+            assert await request.started()
+            assert runner.num_waiting == 1
+            raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        await fail()
+    assert runner.num_waiting == 0
+    decoder.passes.release(50)
+    await runner.close()
+    assert len(decoder.rows) == 1
+
+
+async def test_a_failing_request_starts_and_then_raises(runner: EngineRunner) -> None:
+    broken = prompt_of(0)
+    broken.prefix.ids[0] = 10_000  # no such token
+    with runner.submit(broken, mixture(0)) as request:
+        assert await request.started()
+        with pytest.raises(EngineFailedError):
+            await request.result()
+
+
 async def test_at_the_deadline_a_partial_answer_holds_what_was_scored() -> None:
-    decoder, runner = await gated_runner(SMALL_PIECES)
+    decoder, runner = await gated_runner(SMALL_CHUNKS)
     prompt = prompt_of(3, num_candidates=8)
     options = RequestOptions(time.monotonic() + 1.0, partial=True)
     decoder.passes.release()
@@ -190,7 +240,7 @@ async def test_at_the_deadline_a_partial_answer_holds_what_was_scored() -> None:
     await runner.close()
 
 
-async def test_a_part_may_be_nothing() -> None:
+async def test_a_partial_answer_may_be_empty() -> None:
     decoder, runner = await gated_runner(LIMITS)
     options = RequestOptions(time.monotonic() + 0.05, partial=True)
     scored = await runner.score(prompt_of(0, 3), mixture(0), options)
@@ -199,7 +249,7 @@ async def test_a_part_may_be_nothing() -> None:
     await runner.close()
 
 
-async def test_who_takes_no_part_is_told_of_the_deadline() -> None:
+async def test_without_a_partial_answer_the_deadline_is_an_error() -> None:
     decoder, runner = await gated_runner(LIMITS)
     with pytest.raises(WorkExpiredError):
         await runner.score(prompt_of(0), mixture(0), RequestOptions(time.monotonic() + 0.05))
@@ -209,7 +259,7 @@ async def test_who_takes_no_part_is_told_of_the_deadline() -> None:
 
 async def test_cancelled_work_takes_no_further_pass() -> None:
     """Cancellation is seen by the next micro-batch."""
-    decoder, runner = await gated_runner(SMALL_PIECES)
+    decoder, runner = await gated_runner(SMALL_CHUNKS)
     call = asyncio.create_task(runner.score(prompt_of(3, num_candidates=40), mixture(0)))
     await asyncio.sleep(0.05)
     call.cancel()
@@ -255,8 +305,8 @@ async def test_a_non_finite_score_is_a_failure(runner: EngineRunner) -> None:
 
 @pytest.mark.parametrize("way", [RowByRow, AllAtOnce])
 @pytest.mark.parametrize("harm", ["overflow", "no such token"])
-async def test_one_callers_trouble_is_nobody_elses(way: type[Passes], harm: str) -> None:
-    """Where all rows attend at once, a number that is not finite reaches every one of them."""
+async def test_one_callers_fault_fails_no_other_caller(way: type[Passes], harm: str) -> None:
+    """Where all rows attend at once, a value that is not finite reaches every row."""
     decoder, _ = tiny_decoder()
     decoder.passes = way()
     runner = EngineRunner(decoder)

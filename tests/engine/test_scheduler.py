@@ -1,4 +1,4 @@
-"""Micro-batches: the token budget, pieces of a job, deadlines, and fair shares of the callers."""
+"""Micro-batches: the token budget, chunks, deadlines, and fair shares of the callers."""
 
 from __future__ import annotations
 
@@ -12,33 +12,43 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from rankloom_engine.scheduler import FairQueue, Job, Kind, MicroBatch, Piece, Scheduler
+from rankloom_engine.scheduler import (
+    Chunk,
+    FairQueue,
+    Kind,
+    MicroBatch,
+    Scheduler,
+    Sequence,
+)
 
-BUDGET, PIECE = 100, 40
+BUDGET, CHUNK = 100, 40
 sizes = st.one_of(st.integers(1, 12), st.integers(1, 120))
 
 
-def filled(*jobs: Job, budget: int = BUDGET, piece: int = PIECE) -> FairQueue:
-    queue = FairQueue(budget, piece)
-    for job in jobs:
-        queue.add(job)
+def filled(*sequences: Sequence, budget: int = BUDGET, chunk: int = CHUNK) -> FairQueue[Sequence]:
+    queue: FairQueue[Sequence] = FairQueue(budget, chunk)
+    for sequence in sequences:
+        queue.add(sequence)
     return queue
 
 
-def drained(queue: FairQueue) -> Iterator[MicroBatch]:
+def drained(queue: FairQueue[Sequence]) -> Iterator[MicroBatch[Sequence]]:
     while len(queue):
-        yield queue.take(0.0)
+        yield queue.schedule(0.0)
+
+
+def scheduled(queue: FairQueue[Sequence] | Scheduler[Sequence]) -> list[Sequence]:
+    return [chunk.sequence for chunk in queue.schedule(0.0).chunks]
 
 
 class AnyUse(RuleBasedStateMachine):
-    """Jobs come, go and expire in any order; ``left`` says what has still to be taken."""
+    """Sequences come, go and expire in any order; ``left``: each one's next candidate."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue = FairQueue(BUDGET, PIECE)
-        self.keys = itertools.count()
+        self.queue: FairQueue[Sequence] = FairQueue(BUDGET, CHUNK)
         self.now = 0.0
-        self.left: dict[int, tuple[Job, int]] = {}
+        self.left: dict[Sequence, int] = {}
 
     @rule(
         prefix=st.integers(0, 120),
@@ -47,75 +57,76 @@ class AnyUse(RuleBasedStateMachine):
         caller=st.sampled_from("abc"),
     )
     def add(self, prefix: int, candidates: list[int], wait: float, caller: str) -> None:
-        job = Job(next(self.keys), prefix, tuple(candidates), self.now + wait, caller)
-        self.queue.add(job)
-        self.left[job.key] = job, 0
+        sequence = Sequence(prefix, tuple(candidates), self.now + wait, caller)
+        self.queue.add(sequence)
+        self.left[sequence] = 0
 
     @precondition(lambda self: bool(self.left))
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
-        key = data.draw(st.sampled_from(sorted(self.left)))
-        self.queue.remove(key)
-        self.queue.remove(key)  # now unknown, and ignored
-        del self.left[key]
+        sequence = list(self.left)[data.draw(st.integers(0, len(self.left) - 1))]
+        self.queue.remove(sequence)
+        self.queue.remove(sequence)  # now unknown, and ignored
+        del self.left[sequence]
 
     @rule(later=st.integers(0, 3))
-    def take(self, later: int) -> None:
+    def schedule(self, later: int) -> None:
         self.now += later
-        batch = self.queue.take(self.now)
+        batch = self.queue.schedule(self.now)
         assert batch.expired == tuple(
-            key for key, (job, _) in self.left.items() if job.deadline <= self.now
+            sequence for sequence in self.left if sequence.deadline <= self.now
         )
-        for key in batch.expired:
-            del self.left[key]
-        self.check_order(batch.pieces)
+        for sequence in batch.expired:
+            del self.left[sequence]
+        self.check_order(batch.chunks)
         room = BUDGET
-        for piece in batch.pieces:
-            self.check_piece(piece, room)
-            room -= piece.num_tokens
-        self.check_full(batch.pieces, room)
-        for piece in batch.pieces:
-            self.left[piece.key] = self.left[piece.key][0], piece.stop
-            if piece.last:
-                del self.left[piece.key]
+        for chunk in batch.chunks:
+            self.check_chunk(chunk, room)
+            room -= chunk.num_tokens
+        self.check_full(batch.chunks, room)
+        for chunk in batch.chunks:
+            self.left[chunk.sequence] = chunk.stop
+            assert chunk.sequence.num_scheduled == chunk.stop
+            if chunk.is_last:
+                del self.left[chunk.sequence]
 
-    def check_piece(self, piece: Piece, room: int) -> None:
+    def check_chunk(self, chunk: Chunk[Sequence], room: int) -> None:
         """It goes on where the last one ended, pays the prefix once, and cannot be longer."""
-        job, start = self.left[piece.key]
-        taken = job.candidate_tokens[start : piece.stop]
-        prefix = job.prefix_tokens if start == 0 else 0
-        assert piece.start == start < piece.stop <= len(job.candidate_tokens)
-        assert piece.num_tokens == prefix + sum(taken)
-        assert piece.last == (piece.stop == len(job.candidate_tokens))
-        limit = min(PIECE, room - prefix)
+        sequence, start = chunk.sequence, self.left[chunk.sequence]
+        taken = sequence.candidate_tokens[start : chunk.stop]
+        prefix = sequence.prefix_tokens if start == 0 else 0
+        assert chunk.start == start < chunk.stop <= len(sequence.candidate_tokens)
+        assert chunk.num_tokens == prefix + sum(taken)
+        assert chunk.is_last == (chunk.stop == len(sequence.candidate_tokens))
+        limit = min(CHUNK, room - prefix)
         assert sum(taken) <= limit or len(taken) == 1
-        if not piece.last:
-            assert sum(job.candidate_tokens[start : piece.stop + 1]) > limit
+        if not chunk.is_last:
+            assert sum(sequence.candidate_tokens[start : chunk.stop + 1]) > limit
 
-    def check_order(self, pieces: tuple[Piece, ...]) -> None:
-        """Each job once, and the earliest deadline first within a caller."""
+    def check_order(self, chunks: tuple[Chunk[Sequence], ...]) -> None:
+        """Each sequence once, and the earliest deadline first within a caller."""
         for caller in "abc":
-            mine = [job for job, _ in self.left.values() if job.caller == caller]
-            mine.sort(key=lambda job: (job.deadline, job.key))
-            keys = [p.key for p in pieces if self.left[p.key][0].caller == caller]
-            assert keys == [job.key for job in mine][: len(keys)]
+            mine = [sequence for sequence in self.left if sequence.caller == caller]
+            mine.sort(key=lambda sequence: sequence.deadline)  # equal ones as they arrived
+            found = [chunk.sequence for chunk in chunks if chunk.sequence.caller == caller]
+            assert found == mine[: len(found)]
 
-    def check_full(self, pieces: tuple[Piece, ...], room: int) -> None:
-        """The budget is kept but for a lone candidate, and something that waits did not fit."""
-        assert room >= 0 or (len(pieces) == 1 and pieces[0].stop == pieces[0].start + 1)
-        waits = self.left.keys() - {piece.key for piece in pieces}
+    def check_full(self, chunks: tuple[Chunk[Sequence], ...], room: int) -> None:
+        """The budget is kept but for a lone candidate, and a waiting sequence did not fit."""
+        assert room >= 0 or (len(chunks) == 1 and chunks[0].stop == chunks[0].start + 1)
+        waits = self.left.keys() - {chunk.sequence for chunk in chunks}
         if waits:
-            assert pieces
-            assert any(self.least_tokens(key) > room for key in waits)
+            assert chunks
+            assert any(self.least_tokens(sequence) > room for sequence in waits)
 
-    def least_tokens(self, key: int) -> int:
-        job, start = self.left[key]
-        return job.candidate_tokens[start] + (job.prefix_tokens if start == 0 else 0)
+    def least_tokens(self, sequence: Sequence) -> int:
+        start = self.left[sequence]
+        return sequence.candidate_tokens[start] + (sequence.prefix_tokens if start == 0 else 0)
 
     @rule()
     def drain(self) -> None:
-        for _ in range(sum(len(job.candidate_tokens) for job, _ in self.left.values())):
-            self.take(0)
+        for _ in range(sum(len(sequence.candidate_tokens) for sequence in self.left)):
+            self.schedule(0)
         assert not self.left
 
     @invariant()
@@ -127,79 +138,90 @@ TestAnyUse = AnyUse.TestCase
 TestAnyUse.settings = settings(deadline=None, max_examples=60, stateful_step_count=30)
 
 
-def test_a_long_job_runs_in_pieces_and_pays_its_prefix_once() -> None:
-    queue = filled(Job(7, 30, (20, 20, 21, 20, 20)))
-    assert [batch.pieces for batch in drained(queue)] == [
-        (Piece(7, 0, 2, 70, False),),
-        (Piece(7, 2, 3, 21, False),),
-        (Piece(7, 3, 5, 40, True),),
+def test_a_long_sequence_runs_in_chunks_and_pays_its_prefix_once() -> None:
+    sequence = Sequence(30, (20, 20, 21, 20, 20))
+    queue = filled(sequence)
+    assert [batch.chunks for batch in drained(queue)] == [
+        (Chunk(sequence, 0, 2, 70, False),),
+        (Chunk(sequence, 2, 3, 21, False),),
+        (Chunk(sequence, 3, 5, 40, True),),
     ]
-    assert queue.take(0.0) == MicroBatch((), ())
+    assert queue.schedule(0.0) == MicroBatch((), ())
 
 
 def test_the_budget_may_be_filled_but_not_passed() -> None:
-    for num_tokens, num_pieces in ((BUDGET - 70, 2), (BUDGET - 69, 1)):
-        queue = filled(Job(0, 60, (10,)), Job(1, 0, (num_tokens,)))
-        assert len(queue.take(0.0).pieces) == num_pieces
+    for num_tokens, num_chunks in ((BUDGET - 70, 2), (BUDGET - 69, 1)):
+        queue = filled(Sequence(60, (10,)), Sequence(0, (num_tokens,)))
+        assert len(queue.schedule(0.0).chunks) == num_chunks
 
 
 def test_one_candidate_over_the_budget_runs_alone() -> None:
-    queue = filled(Job(0, 0, (10,), 1.0), Job(1, 90, (500, 1), 2.0), Job(2, 0, (10,), 3.0))
-    assert [[(p.key, p.num_tokens) for p in batch.pieces] for batch in drained(queue)] == [
-        [(0, 10)],
-        [(1, 590)],
-        [(1, 1), (2, 10)],
+    first, long, third = (
+        Sequence(0, (10,), 1.0),
+        Sequence(90, (500, 1), 2.0),
+        Sequence(0, (10,), 3.0),
+    )
+    assert [
+        [(chunk.sequence, chunk.num_tokens) for chunk in batch.chunks]
+        for batch in drained(filled(first, long, third))
+    ] == [
+        [(first, 10)],
+        [(long, 590)],
+        [(long, 1), (third, 10)],
     ]
 
 
-def test_a_small_job_does_not_overtake_one_that_no_longer_fits() -> None:
-    queue = filled(Job(0, 60, (10,)), Job(1, 60, (10,)), Job(2, 0, (10,)))
-    assert [piece.key for piece in queue.take(0.0).pieces] == [0]
-    assert [piece.key for piece in queue.take(0.0).pieces] == [1, 2]
+def test_a_small_sequence_does_not_overtake_one_that_no_longer_fits() -> None:
+    first, large, small = Sequence(60, (10,)), Sequence(60, (10,)), Sequence(0, (10,))
+    queue = filled(first, large, small)
+    assert scheduled(queue) == [first]
+    assert scheduled(queue) == [large, small]
 
 
-def test_a_job_may_expire_or_go_between_its_pieces() -> None:
-    queue = filled(Job(0, 0, (40, 40), 5.0), Job(1, 0, (40, 40)))
-    assert [piece.key for piece in queue.take(0.0).pieces] == [0, 1]
-    queue.remove(1)
-    assert queue.take(5.0) == MicroBatch((), (0,))
+def test_a_sequence_may_expire_or_go_between_its_chunks() -> None:
+    expiring, going = Sequence(0, (40, 40), 5.0), Sequence(0, (40, 40))
+    queue = filled(expiring, going)
+    assert scheduled(queue) == [expiring, going]
+    queue.remove(going)
+    assert queue.schedule(5.0) == MicroBatch((), (expiring,))
     assert not len(queue)
 
 
 def test_equal_deadlines_keep_the_order_of_arrival() -> None:
-    queue = filled(*(Job(key, 0, (1,), 9.0) for key in (3, 1, 2)), Job(0, 0, (1,), 8.0))
-    assert [piece.key for piece in queue.take(0.0).pieces] == [0, 3, 1, 2]
+    later = [Sequence(0, (1,), 9.0) for _ in range(3)]
+    first = Sequence(0, (1,), 8.0)
+    assert scheduled(filled(*later, first)) == [first, *later]
 
 
-def test_bad_jobs_are_refused() -> None:
+def test_bad_sequences_are_refused() -> None:
     for prefix, candidates in ((0, ()), (0, (3, 0)), (-1, (3,))):
-        with pytest.raises(ValueError, match="job 4"):
-            Job(4, prefix, candidates)
-    with pytest.raises(ValueError, match="job 4 waits already"):
-        filled(Job(4, 0, (3,)), Job(4, 0, (3,)))
+        with pytest.raises(ValueError, match="sequence: nothing to compute"):
+            Sequence(prefix, candidates)
+    sequence = Sequence(0, (3,))
+    with pytest.raises(ValueError, match="sequence: it waits already"):
+        filled(sequence, sequence)
 
 
 class Shares:
-    """Callers that wait for jobs, and what each take serves them."""
+    """Callers that wait for sequences, and what each micro-batch gives them."""
 
-    def __init__(self, max_piece_tokens: int = BUDGET) -> None:
-        self.queue = FairQueue(BUDGET, max_piece_tokens)
-        self.keys = itertools.count()
-        self.waiting: dict[int, str] = {}
+    def __init__(self, max_chunk_tokens: int = BUDGET) -> None:
+        self.queue: FairQueue[Sequence] = FairQueue(BUDGET, max_chunk_tokens)
+        self.waiting: dict[Sequence, str] = {}
 
-    def add(self, caller: str, *jobs: tuple[int, ...], deadline: float = inf) -> None:
-        for candidates in jobs:
-            key = next(self.keys)
-            self.waiting[key] = caller
-            self.queue.add(Job(key, 0, candidates, deadline, caller))
+    def add(self, caller: str, *sequences: tuple[int, ...], deadline: float = inf) -> None:
+        for candidates in sequences:
+            sequence = Sequence(0, candidates, deadline, caller)
+            self.waiting[sequence] = caller
+            self.queue.add(sequence)
 
     def take(self) -> list[tuple[str, int]]:
-        """(caller, tokens) of each piece."""
-        pieces = self.queue.take(0.0).pieces
-        served = [(self.waiting[piece.key], piece.num_tokens) for piece in pieces]
-        for piece in pieces:
-            if piece.last:
-                del self.waiting[piece.key]
+        """(caller, tokens) of each chunk."""
+        chunks = self.queue.schedule(0.0).chunks
+        served = [(self.waiting[chunk.sequence], chunk.num_tokens) for chunk in chunks]
+        for chunk in chunks:
+            if chunk.is_last:
+                del self.waiting[chunk.sequence]
         return served
 
 
@@ -208,16 +230,16 @@ many = st.lists(st.tuples(st.integers(1, BUDGET)), min_size=5, max_size=40)
 
 @settings(deadline=None)
 @given(many, st.integers(0, 8), st.integers(1, BUDGET))
-def test_a_flood_delays_a_single_job_by_one_micro_batch(
+def test_a_flood_delays_a_single_sequence_by_one_micro_batch(
     flood: list[tuple[int]], num_before: int, small: int
 ) -> None:
     shares = Shares()
-    shares.add("flood", *flood * 10, deadline=1.0)  # before the single job's
+    shares.add("flood", *flood * 10, deadline=1.0)  # before the single one's
     for _ in range(num_before):
         shares.take()
     shares.add("small", (small,))
     served = shares.take() + shares.take()
-    assert served.index(("small", small)) <= 1  # so it waits for one piece, of one budget at most
+    assert served.index(("small", small)) <= 1  # so it waits for one chunk, of one budget at most
 
 
 @settings(deadline=None)
@@ -240,9 +262,9 @@ def test_callers_with_work_are_served_alike_and_idleness_earns_nothing(
         assert abs(ahead) <= max(busy)[0] + max(idle)[0]
 
 
-def test_a_job_that_cannot_use_its_share_earns_no_credit() -> None:
-    shares = Shares(max_piece_tokens=10)
-    shares.add("long", (10,) * 100)  # one piece of 10 tokens in each batch, however much is free
+def test_a_sequence_that_cannot_use_its_share_earns_no_credit() -> None:
+    shares = Shares(max_chunk_tokens=10)
+    shares.add("long", (10,) * 100)  # one chunk of 10 tokens in each batch, however much is free
     shares.add("flood", *[(10,)] * 500)
     for _ in range(20):
         assert [caller for caller, _ in shares.take()].count("long") == 1
@@ -279,50 +301,51 @@ def test_callers_without_work_take_no_memory() -> None:
     assert cached < 50_000  # bytes: 3000 callers would need ten times as much
 
 
-def explanation(key: int, num_tokens: int = 1, deadline: float = inf) -> Job:
-    return Job(key, 0, (num_tokens,), deadline, kind=Kind.EXPLANATION)
+def explanation(num_tokens: int = 1, deadline: float = inf) -> Sequence:
+    return Sequence(0, (num_tokens,), deadline, kind=Kind.EXPLANATION)
+
+
+def scheduler_of(*sequences: Sequence) -> Scheduler[Sequence]:
+    scheduler: Scheduler[Sequence] = Scheduler(BUDGET, CHUNK)
+    for sequence in sequences:
+        scheduler.add(sequence)
+    return scheduler
 
 
 def test_explanations_wait_until_no_ranking_does() -> None:
-    """Whoever came first, and however early an explanation's deadline is."""
-    scheduler = Scheduler(BUDGET, PIECE)
-    for job in (
-        explanation(0, deadline=1.0),
-        Job(1, 50, (40, 40)),
-        explanation(2),
-        Job(3, 5, (9,)),
-    ):
-        scheduler.add(job)
-    taken = [scheduler.take(0.0) for _ in range(3)]
-    assert [(batch.kind, [piece.key for piece in batch.pieces]) for batch in taken] == [
-        (Kind.RANKING, [1]),
-        (Kind.RANKING, [1, 3]),
-        (Kind.EXPLANATION, [0, 2]),
+    """In any order of arrival, and however early an explanation's deadline is."""
+    early, late = explanation(deadline=1.0), explanation()
+    long, short = Sequence(50, (40, 40)), Sequence(5, (9,))
+    scheduler = scheduler_of(early, long, late, short)
+    taken = [scheduler.schedule(0.0) for _ in range(3)]
+    assert [(batch.kind, [chunk.sequence for chunk in batch.chunks]) for batch in taken] == [
+        (Kind.RANKING, [long]),
+        (Kind.RANKING, [long, short]),
+        (Kind.EXPLANATION, [early, late]),
     ]
     assert not len(scheduler)
 
 
-def test_an_explanations_step_is_not_cut_into_pieces() -> None:
-    scheduler = Scheduler(BUDGET, PIECE)
-    scheduler.add(explanation(0, PIECE + 1))
-    scheduler.add(explanation(1, BUDGET - PIECE - 1))
-    assert [piece.key for piece in scheduler.take(0.0).pieces] == [0, 1]
+def test_an_explanations_step_is_not_cut_into_chunks() -> None:
+    steps = [explanation(CHUNK + 1), explanation(BUDGET - CHUNK - 1)]
+    assert scheduled(scheduler_of(*steps)) == steps
 
 
 def test_expired_rankings_do_not_hold_explanations_up() -> None:
-    scheduler = Scheduler(BUDGET, PIECE)
-    for job in (Job(0, 0, (1,), 1.0), explanation(1), explanation(2, deadline=1.0)):
-        scheduler.add(job)
-    assert scheduler.take(1.0) == MicroBatch((), (0,))
-    assert scheduler.take(1.0) == MicroBatch((Piece(1, 0, 1, 1, True),), (2,), Kind.EXPLANATION)
+    ranking, going_on = Sequence(0, (1,), 1.0), explanation()
+    expired = explanation(deadline=1.0)
+    scheduler = scheduler_of(ranking, going_on, expired)
+    assert scheduler.schedule(1.0) == MicroBatch((), (ranking,))
+    assert scheduler.schedule(1.0) == MicroBatch(
+        (Chunk(going_on, 0, 1, 1, True),), (expired,), Kind.EXPLANATION
+    )
 
 
-def test_jobs_of_both_kinds_can_leave() -> None:
-    scheduler = Scheduler(BUDGET, PIECE)
-    for job in (Job(0, 0, (1,)), explanation(1)):
-        scheduler.add(job)
-    scheduler.remove(1)
-    scheduler.remove(7)  # unknown, and ignored
+def test_sequences_of_both_kinds_can_leave() -> None:
+    ranking, going_on = Sequence(0, (1,)), explanation()
+    scheduler = scheduler_of(ranking, going_on)
+    scheduler.remove(going_on)
+    scheduler.remove(explanation())  # unknown, and ignored
     assert len(scheduler) == 1
-    scheduler.remove(0)
-    assert scheduler.take(0.0).pieces == ()
+    scheduler.remove(ranking)
+    assert scheduler.schedule(0.0).chunks == ()

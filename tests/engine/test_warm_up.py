@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from engine.test_packing import random_asks
+from engine.test_packing import random_inputs
 from engine.test_runner import mixture, prompt_of
 from engine.tiny import tiny_decoder
 from rankloom_engine.buckets import buckets
@@ -53,10 +53,10 @@ def test_nothing_is_prepared_where_kernels_take_any_size() -> None:
 def test_scores_are_the_same_afterwards(by_size: bool) -> None:
     decoder, _ = tiny_decoder()
     decoder.kernels_by_size = by_size
-    asks = random_asks(np.random.default_rng(1), 3)
-    before = decoder.answer(asks)
+    inputs = random_inputs(np.random.default_rng(1), 3)
+    before = decoder.forward(inputs)
     decoder.warm_up(100)
-    for one, other in zip(before, decoder.answer(asks), strict=True):
+    for one, other in zip(before, decoder.forward(inputs), strict=True):
         assert np.array_equal(one.margins, other.margins)
 
 

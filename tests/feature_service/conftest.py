@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from feature_service.feature_bundle import write_feature_bundle
-from rankloom_server.loading import FeatureParts, load_features
+from rankloom_ranker.loaded import BundleFeatures
+from rankloom_server.feature_app import opened_features
 
 
 @pytest.fixture(scope="session")
@@ -14,5 +15,5 @@ def feature_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def feature_parts(feature_folder: Path) -> FeatureParts:
-    return load_features(feature_folder)
+def feature_parts(feature_folder: Path) -> BundleFeatures:
+    return opened_features(feature_folder)[1]

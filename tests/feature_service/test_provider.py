@@ -92,11 +92,11 @@ def test_who_comes_again_has_the_same_features(provider: FeatureProvider) -> Non
 def test_only_so_many_users_are_kept(
     provider_bytes: Bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(provider_module, "MAX_KEPT_USERS", 2)
+    monkeypatch.setattr(provider_module, "MAX_CACHED_USERS", 2)
     provider = provider_from_bytes(**provider_bytes)
     found = [provider.features(UserQuery(f"user {n}", None, ITEMS)) for n in range(5)]
     assert len({features.tabular.tobytes() for features in found}) == 1
-    assert provider._past_of_user.cache_info().currsize == 2
+    assert provider._encoded_user.cache_info().currsize == 2
 
 
 def test_an_inline_history_wins(provider: FeatureProvider) -> None:

@@ -51,8 +51,8 @@ def test_an_unknown_item_has_no_logit_and_others_are_rounded_as_alone() -> None:
     [
         (np.zeros((len(ITEMS) + 1, DIM), np.float32), "not of this catalogue"),
         (np.zeros((len(ITEMS), DIM + 1), np.float32), "not of this catalogue"),
-        (np.full((len(ITEMS), DIM), np.nan, np.float32), "no finite matrix"),
-        (np.zeros(len(ITEMS), np.float32), "no finite matrix"),
+        (np.full((len(ITEMS), DIM), np.nan, np.float32), "not a finite matrix"),
+        (np.zeros(len(ITEMS), np.float32), "not a finite matrix"),
     ],
     ids=["items", "dim", "nan", "flat"],
 )

@@ -27,8 +27,8 @@ from rankloom_proto.v1.features_pb2 import (
     UserQuery as QueryMessage,
 )
 from rankloom_proto.v1.features_pb2_grpc import FeatureServiceStub
+from rankloom_ranker.loaded import BundleFeatures
 from rankloom_server.feature_app import feature_server
-from rankloom_server.loading import FeatureParts
 from server.servers import FeaturesCall, failure_of, opened, settings
 
 SYNTHETIC = "synthetic-secret"
@@ -36,9 +36,9 @@ Mistake = Callable[[GetUserFeaturesRequest], object]
 
 
 @pytest.fixture
-async def channel(feature_parts: FeatureParts) -> AsyncIterator[grpc.aio.Channel]:
+async def channel(feature_parts: BundleFeatures) -> AsyncIterator[grpc.aio.Channel]:
     async with (
-        opened(feature_server(settings(), feature_parts)) as target,
+        opened(feature_server(settings(), feature_parts, "digest")) as target,
         grpc.aio.insecure_channel(target) as channel,
     ):
         yield channel
@@ -50,7 +50,7 @@ def ask(channel: grpc.aio.Channel, *users: UserQuery) -> FeaturesCall:
 
 
 async def test_answers_what_the_provider_computes(
-    channel: grpc.aio.Channel, feature_parts: FeatureParts
+    channel: grpc.aio.Channel, feature_parts: BundleFeatures
 ) -> None:
     new_item = Item("new", "New", 1999, ("Drama",))
     queries = (
@@ -208,7 +208,7 @@ def test_times_survive_the_wire(time: float) -> None:
     assert math.isclose(event.time, time, abs_tol=1e-6)
 
 
-def test_bytes_that_are_no_array_become_an_empty_one(feature_parts: FeatureParts) -> None:
+def test_bytes_that_are_no_array_become_an_empty_one(feature_parts: BundleFeatures) -> None:
     message = features_to_wire(feature_parts.provider.features(UserQuery("u", None, ITEMS)))
     message.vector += b"\0"
     message.tabular.values = message.tabular.values[:-4]

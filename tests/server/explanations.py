@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, cast
 import grpc
 import numpy as np
 
-from rankloom_engine.loading import Engine
-from rankloom_engine.model import Answer, Ask, Decoder, More, Next
+from rankloom_engine.model import DecodeInput, DecodeOutput, Decoder, ForwardInput, ForwardOutput
 from rankloom_proto.v1.ranking_pb2 import (
     ExplainOptions,
     ExplainRequest,
@@ -19,8 +18,8 @@ from rankloom_proto.v1.ranking_pb2 import (
     Explanation,
 )
 from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceStub
-from rankloom_server.app import Parts
 from server.rankings import candidates, item_ids, known_user
+from server.served_parts import ServedParts
 
 if TYPE_CHECKING:  # generic in the stubs only
     ExplainCall = grpc.aio.UnaryStreamCall[ExplainRequest, ExplainResponse]
@@ -38,7 +37,7 @@ class Told:
         return "".join(self.texts)
 
 
-def request(parts: Parts, **fields: object) -> ExplainRequest:
+def request(parts: ServedParts, **fields: object) -> ExplainRequest:
     """A good request about a known user and item, but for what is given."""
     given = {"candidate": candidates(item_ids(parts, 1))[0], **fields}
     if "history" not in fields:
@@ -46,7 +45,7 @@ def request(parts: Parts, **fields: object) -> ExplainRequest:
     return ExplainRequest(**given)  # type: ignore[arg-type]
 
 
-def with_options(parts: Parts, **options: object) -> ExplainRequest:
+def with_options(parts: ServedParts, **options: object) -> ExplainRequest:
     return request(parts, options=ExplainOptions(**options))  # type: ignore[arg-type]
 
 
@@ -69,29 +68,32 @@ async def explain(
 class StubbornDecoder:
     """The bundle's decoder, but it never ends a text by itself.
 
-    ``before_read`` is called on the model thread before each step of words; ``num_read``
+    ``before_decode`` is called on the model thread before each step of words; ``num_decoded``
     counts the steps.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._decoder, self._stops = engine.decoder, list(engine.weaver.stops)
-        self.bank, self.digest = engine.decoder.bank, engine.decoder.digest
-        self.yes, self.no = engine.decoder.yes, engine.decoder.no
-        self.before_read: Callable[[], object] = lambda: None
-        self.num_read = 0
+    def __init__(self, parts: ServedParts) -> None:
+        decoder = parts.decoder
+        self._decoder, self._stops = decoder, list(parts.loaded.prompts.structural)
+        self.bank, self.digest = decoder.bank, decoder.digest
+        self.yes, self.no = decoder.yes, decoder.no
+        self.before_decode: Callable[[], object] = lambda: None
+        self.num_decoded = 0
 
     def warm_up_steps(self, max_tokens: int) -> Iterator[Callable[[], object]]:
         return self._decoder.warm_up_steps(max_tokens)
 
-    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        return self._decoder.answer(asks)
+    def forward(self, inputs: Sequence[ForwardInput]) -> list[ForwardOutput]:
+        return self._decoder.forward(inputs)
 
-    def read(self, texts: Sequence[More]) -> list[Next]:
-        self.before_read()
-        self.num_read += 1
-        return [replace(found, logits=self._going_on(found)) for found in self._decoder.read(texts)]
+    def decode(self, inputs: Sequence[DecodeInput]) -> list[DecodeOutput]:
+        self.before_decode()
+        self.num_decoded += 1
+        return [
+            replace(found, logits=self._going_on(found)) for found in self._decoder.decode(inputs)
+        ]
 
-    def _going_on(self, found: Next) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    def _going_on(self, found: DecodeOutput) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         logits = found.logits.copy()
         logits[self._stops] = -1e9
         return logits
@@ -111,8 +113,7 @@ class Hold:
             self.open.wait(20)
 
 
-def stubborn(parts: Parts) -> tuple[Parts, StubbornDecoder]:
+def stubborn(parts: ServedParts) -> tuple[ServedParts, StubbornDecoder]:
     """The parts with a decoder that goes on until it is stopped."""
-    decoder = StubbornDecoder(parts.engine)
-    engine = replace(parts.engine, decoder=cast("Decoder", decoder))
-    return replace(parts, engine=engine), decoder
+    decoder = StubbornDecoder(parts)
+    return replace(parts, decoder=cast("Decoder", decoder)), decoder

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from rankloom.cli import main
-from rankloom_server.app import load_parts, servers
+from rankloom_server.app import servers
 from rankloom_server.rpc.lifecycle import RpcServer
 from rankloom_server.state import opened_state
 from server.servers import opened, settings
@@ -56,8 +56,7 @@ async def operated(
     given = settings(bundle=bundle, state=folder, rollout_port=0, **values)
     with opened_state(folder) as state:
         assert state is not None
-        parts = load_parts(state.first_folder(bundle), expert_bytes=given.expert_slots_mib << 20)
-        async with servers(given, parts, state) as (server, admin), opened(server) as ranking:
+        async with servers(given, state) as (server, admin), opened(server) as ranking:
             assert admin is not None
             async with opened(admin) as target:
                 yield Operated(ranking, target, capsys, admin)

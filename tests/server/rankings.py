@@ -7,56 +7,36 @@ from contextlib import asynccontextmanager
 
 import grpc
 
-from rankloom_adapters import bundle
-from rankloom_engine.runner import EngineRunner
-from rankloom_features.events import EventLog
 from rankloom_proto.v1.features_pb2 import Candidate
 from rankloom_proto.v1.ranking_pb2 import RankOptions, RankRequest, RankResponse
 from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceStub
-from rankloom_server.app import Parts, ranking_server
-from rankloom_server.features import EmbeddedFeatures, space_of
-from rankloom_server.scoring import Served
-from server.servers import opened, settings
+from server.served_parts import ServedParts, ranking_server
+from server.servers import opened
 
 
 @asynccontextmanager
-async def ranking_channel(parts: Parts, **values: object) -> AsyncIterator[grpc.aio.Channel]:
+async def ranking_channel(parts: ServedParts, **values: object) -> AsyncIterator[grpc.aio.Channel]:
     async with (
-        ranking_server(settings(**values), parts) as server,
+        ranking_server(parts, **values) as server,
         opened(server) as target,
         grpc.aio.insecure_channel(target) as channel,
     ):
         yield channel
 
 
-def served_of(parts: Parts) -> Served:
-    """What a revision of this bundle serves, with an engine that is not started."""
-    own, engine = parts.own, parts.engine
-    return Served(
-        bundle_digest="first",
-        catalogue=own.provider.catalogue,
-        popularity=own.popularity,
-        features=EmbeddedFeatures(own.provider),
-        space=space_of(own.provider),
-        trees=parts.trees,
-        weaver=engine.weaver,
-        runner=EngineRunner(engine.decoder, stops=engine.weaver.stops),
-    )
+def known_user(parts: ServedParts) -> str:
+    return parts.loaded.provider.log.users[0]
 
 
-def known_user(parts: Parts) -> str:
-    return EventLog.from_bytes(parts.own.bundle.read(bundle.EVENTS)).users[0]
-
-
-def item_ids(parts: Parts, count: int) -> list[str]:
-    return [item.item_id for item in parts.own.provider.catalogue.items[:count]]
+def item_ids(parts: ServedParts, count: int) -> list[str]:
+    return [item.item_id for item in parts.loaded.provider.catalogue.items[:count]]
 
 
 def candidates(ids: Sequence[str]) -> list[Candidate]:
     return [Candidate(item_id=item_id) for item_id in ids]
 
 
-def request(parts: Parts, count: int = 5, /, **fields: object) -> RankRequest:
+def request(parts: ServedParts, count: int = 5, /, **fields: object) -> RankRequest:
     """A good request of a known user, but for what is given."""
     given = {"candidates": candidates(item_ids(parts, count)), **fields}
     if "history" not in fields:
@@ -64,7 +44,7 @@ def request(parts: Parts, count: int = 5, /, **fields: object) -> RankRequest:
     return RankRequest(**given)  # type: ignore[arg-type]
 
 
-def with_options(parts: Parts, **options: object) -> RankRequest:
+def with_options(parts: ServedParts, **options: object) -> RankRequest:
     return request(parts, options=RankOptions(**options))  # type: ignore[arg-type]
 
 

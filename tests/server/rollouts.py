@@ -21,7 +21,7 @@ from rankloom_proto.v1 import rollout_pb2
 from rankloom_proto.v1.ranking_pb2 import RankRequest, RankResponse
 from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceStub
 from rankloom_proto.v1.rollout_pb2_grpc import RolloutServiceStub
-from rankloom_server.app import load_parts, servers
+from rankloom_server.app import servers
 from rankloom_server.state import ServerState, opened_state
 from server.servers import opened, settings
 
@@ -150,9 +150,8 @@ async def rolling_out(bundle: Path, folder: Path, **values: object) -> AsyncIter
     given = settings(bundle=bundle, state=folder, rollout_port=0, **values)
     with opened_state(given.state) as state:
         assert state is not None
-        parts = load_parts(state.first_folder(bundle), expert_bytes=given.expert_slots_mib << 20)
         async with (
-            servers(given, parts, state) as (server, admin),
+            servers(given, state) as (server, admin),
             opened(server) as target,
         ):
             assert admin is not None

@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from adapters.old_bundle import write_old
 from rankloom.cli import main
 from rankloom_adapters.bundle import MANIFEST, SIGNATURE, open_bundle, seal
 
@@ -178,9 +179,57 @@ def test_a_signature_that_cannot_be_written_is_one_line(
     assert not (folder / SIGNATURE).exists()
 
 
+def test_an_older_bundle_is_converted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = write_old(tmp_path / "old"), tmp_path / "new"
+    assert command("convert", old, new) == 0
+    digest = open_bundle(new).digest
+    assert capsys.readouterr().out == f"{new}: bundle {digest[:12]}, converted from {old}\n"
+    assert command("convert", old, new) == 2
+    assert refusal(capsys) == f"{new}: exists already; choose a folder that is new"
+    assert command("convert", new, tmp_path / "other") == 1
+    assert refusal(capsys) == (
+        f"{new}: bundle: manifest.json: format 3 already; it needs no conversion"
+    )
+    assert command("convert", tmp_path / "missing", tmp_path / "other") == 2
+    assert refusal(capsys) == f"{tmp_path / 'missing'}: no such folder"
+
+
+def test_a_signature_is_not_dropped_in_silence(
+    tmp_path: Path, keys: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new = write_old(tmp_path / "old"), tmp_path / "new"
+    (old / SIGNATURE).write_bytes(b"{}")
+    capsys.readouterr()
+    assert command("convert", old, new) == 1
+    assert "repeat with --drop-signature, then sign the new bundle" in refusal(capsys)
+    assert command("convert", old, new, "--drop-signature") == 0
+    assert capsys.readouterr().out.endswith(f"converted from {old}; sign it again\n")
+    assert command("sign", new, "--key", keys[0]) == 0
+    assert command("verify", new, "--key", keys[1]) == 0
+
+
+def test_an_older_bundle_is_refused_with_what_to_do(
+    tmp_path: Path, keys: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = write_old(tmp_path / "old")
+    capsys.readouterr()
+    assert command("sign", old, "--key", keys[0]) == 1
+    assert refusal(capsys) == (
+        f"{old}: bundle: manifest.json: format 2, this version reads format 3; "
+        "train it again, or convert it with: rankloom bundle convert OLD NEW"
+    )
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["nonsense"], ["keygen", "--private", "a"], ["sign", "b"], ["verify", "b", "--ke", "k"]],
+    [
+        [],
+        ["nonsense"],
+        ["convert", "b"],
+        ["keygen", "--private", "a"],
+        ["sign", "b"],
+        ["verify", "b", "--ke", "k"],
+    ],
 )
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

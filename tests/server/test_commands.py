@@ -24,10 +24,10 @@ from rankloom_adapters.signing import generate_keys
 from rankloom_proto.v1 import ranking_pb2
 from rankloom_proto.v1.features_pb2 import GetUserFeaturesRequest, UserQuery
 from rankloom_proto.v1.features_pb2_grpc import FeatureServiceStub
-from rankloom_server.app import Parts
+from rankloom_ranker.loaded import BundleFeatures
 from rankloom_server.feature_app import feature_server
-from rankloom_server.loading import FeatureParts
 from server.rankings import rank, request
+from server.served_parts import ServedParts
 from server.servers import failure_of, opened, settings
 
 SYNTHETIC = "synthetic-secret"
@@ -91,8 +91,10 @@ def test_a_bundle_without_a_signature_is_refused_where_keys_are_known(
     assert "manifest.sig" in done.stderr
 
 
-async def test_a_port_in_use_is_refused(feature_folder: Path, feature_parts: FeatureParts) -> None:
-    async with opened(feature_server(settings(), feature_parts)) as target:
+async def test_a_port_in_use_is_refused(
+    feature_folder: Path, feature_parts: BundleFeatures
+) -> None:
+    async with opened(feature_server(settings(), feature_parts, "digest")) as target:
         port = target.rpartition(":")[2]
         arguments = ("features", "--bundle", str(feature_folder), "--port", port)
         done = await asyncio.to_thread(run, *arguments)
@@ -135,13 +137,13 @@ async def test_it_serves_features_until_a_signal(feature_folder: Path) -> None:
 
 
 async def test_it_serves_rankings_until_a_signal_and_ends_the_call_in_flight(
-    served_folder: Path, parts: Parts
+    served_folder: Path, parts: ServedParts
 ) -> None:
-    size = min(300, len(parts.own.provider.catalogue))
+    size = min(300, len(parts.loaded.provider.catalogue))
     async with serving("--bundle", str(served_folder)) as (process, address):
         async with grpc.aio.insecure_channel(address) as channel:
             first = await rank(channel, request(parts, user_id=SYNTHETIC))
-            assert first.revision.bundle_digest == parts.own.bundle.digest
+            assert first.revision.bundle_digest == parts.loaded.bundle.digest
             in_flight = [asyncio.create_task(rank(channel, request(parts, size))) for _ in range(3)]
             await asyncio.sleep(0.2)
             process.send_signal(signal.SIGTERM)
@@ -155,7 +157,9 @@ async def test_it_serves_rankings_until_a_signal_and_ends_the_call_in_flight(
     assert SYNTHETIC.encode() not in log
 
 
-async def test_a_ranking_server_asks_a_feature_server(served_folder: Path, parts: Parts) -> None:
+async def test_a_ranking_server_asks_a_feature_server(
+    served_folder: Path, parts: ServedParts
+) -> None:
     async with (
         serving("features", "--bundle", str(served_folder)) as (_, features),
         serving("--bundle", str(served_folder), "--features", features) as (_, address),

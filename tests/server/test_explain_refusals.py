@@ -25,10 +25,10 @@ from rankloom_proto.v1.features_pb2 import (
     UserFeatures,
 )
 from rankloom_proto.v1.ranking_pb2 import ExplainOptions, ExplainRequest
-from rankloom_server.app import Parts, ranking_server
 from server.explanations import Hold, call, explain, request, stubborn, with_options
 from server.rankings import candidates, ranking_channel
-from server.servers import Behaviour, behaving_server, failure_of, opened, settings
+from server.served_parts import ServedParts, ranking_server
+from server.servers import Behaviour, behaving_server, failure_of, opened
 
 SYNTHETIC = "synthetic-secret"
 METHOD = "/rankloom.v1.RankingService/Explain"
@@ -37,7 +37,7 @@ Code = grpc.StatusCode
 
 
 @pytest.fixture
-async def channel(parts: Parts) -> AsyncIterator[grpc.aio.Channel]:
+async def channel(parts: ServedParts) -> AsyncIterator[grpc.aio.Channel]:
     async with ranking_channel(parts) as channel:
         yield channel
 
@@ -71,7 +71,7 @@ BAD_FIELDS: dict[str, tuple[dict[str, object], str]] = {
 
 @pytest.mark.parametrize("name", BAD_FIELDS)
 async def test_a_bad_field_is_refused_by_its_path(
-    name: str, channel: grpc.aio.Channel, parts: Parts, capsys: pytest.CaptureFixture[str]
+    name: str, channel: grpc.aio.Channel, parts: ServedParts, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fields, field = BAD_FIELDS[name]
     failure = await failure_of(explain(channel, request(parts, **fields)))
@@ -96,7 +96,7 @@ async def read_bytes(channel: grpc.aio.Channel, payload: bytes) -> list[bytes]:
 
 @pytest.mark.parametrize("payload", [b"\xff", b"\x12\x02\xff\xfe", b"\x22\x7f"])
 async def test_malformed_bytes_are_refused(
-    payload: bytes, channel: grpc.aio.Channel, parts: Parts
+    payload: bytes, channel: grpc.aio.Channel, parts: ServedParts
 ) -> None:
     failure = await failure_of(read_bytes(channel, payload))
     assert failure.code is Code.INVALID_ARGUMENT
@@ -104,7 +104,7 @@ async def test_malformed_bytes_are_refused(
 
 
 async def test_no_flipped_byte_is_the_servers_fault(
-    channel: grpc.aio.Channel, parts: Parts
+    channel: grpc.aio.Channel, parts: ServedParts
 ) -> None:
     random = Random(21)
     asked = options(max_tokens=2, temperature=1.0, seed=3, revision=1)
@@ -130,24 +130,24 @@ async def code_of(answer: Awaitable[object]) -> grpc.StatusCode:
 
 
 async def test_a_deadline_that_is_too_short_is_exceeded(
-    channel: grpc.aio.Channel, parts: Parts
+    channel: grpc.aio.Channel, parts: ServedParts
 ) -> None:
     failure = await failure_of(explain(channel, request(parts), timeout_s=1e-4))
     assert failure.code is Code.DEADLINE_EXCEEDED
     assert (await explain(channel, request(parts))).final.prompt_tokens
 
 
-async def assert_refused(channel: grpc.aio.Channel, parts: Parts, reason: str) -> None:
+async def assert_refused(channel: grpc.aio.Channel, parts: ServedParts, reason: str) -> None:
     failure = await failure_of(explain(channel, request(parts)))
     assert (failure.code, failure.reason) == (Code.FAILED_PRECONDITION, "FALLBACK_REFUSED")
     assert failure.metadata == {"fallback_reason": reason}
 
 
-def spoiling(parts: Parts, spoil: Callable[[UserFeatures], object]) -> Behaviour:
+def spoiling(parts: ServedParts, spoil: Callable[[UserFeatures], object]) -> Behaviour:
     """The bundle's own features, spoilt."""
 
     async def behave(message: GetUserFeaturesRequest) -> GetUserFeaturesResponse:
-        (features,) = parts.own.provider.features_of_many(parse_users(message))
+        (features,) = parts.loaded.provider.features_of_many(parse_users(message))
         answer = features_to_wire(features)
         spoil(answer)
         return GetUserFeaturesResponse(features=[answer])
@@ -166,7 +166,7 @@ SPOILT: dict[str, tuple[Callable[[UserFeatures], object], str]] = {
 
 
 @pytest.mark.parametrize("name", SPOILT)
-async def test_nothing_is_explained_from_bad_features(name: str, parts: Parts) -> None:
+async def test_nothing_is_explained_from_bad_features(name: str, parts: ServedParts) -> None:
     spoil, reason = SPOILT[name]
     async with (
         opened(behaving_server(spoiling(parts, spoil))) as features,
@@ -175,39 +175,39 @@ async def test_nothing_is_explained_from_bad_features(name: str, parts: Parts) -
         await assert_refused(channel, parts, reason)
 
 
-async def test_nothing_is_explained_without_features(parts: Parts) -> None:
+async def test_nothing_is_explained_without_features(parts: ServedParts) -> None:
     async with ranking_channel(parts, features=NOBODY_LISTENS) as channel:
         await assert_refused(channel, parts, "FEATURES_UNAVAILABLE")
 
 
-async def test_nothing_is_explained_where_scoring_fails(parts: Parts) -> None:
+async def test_nothing_is_explained_where_scoring_fails(parts: ServedParts) -> None:
     broken, decoder = stubborn(parts)
     async with ranking_channel(broken) as channel:
-        answer = decoder.answer
-        decoder.answer = lambda asks: [  # type: ignore[method-assign]
-            replace(each, margins=each.margins * np.nan) for each in answer(asks)
+        forward = decoder.forward
+        decoder.forward = lambda inputs: [  # type: ignore[method-assign]
+            replace(each, margins=each.margins * np.nan) for each in forward(inputs)
         ]
         await assert_refused(channel, parts, "ENGINE_FAILED")
-    assert decoder.num_read == 0
+    assert decoder.num_decoded == 0
 
 
 async def test_a_failure_between_words_is_a_status(
-    parts: Parts, capsys: pytest.CaptureFixture[str]
+    parts: ServedParts, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken, decoder = stubborn(parts)
 
     def fail_at_the_third_step() -> None:
-        if decoder.num_read == 2:
+        if decoder.num_decoded == 2:
             raise MemoryError(SYNTHETIC)
 
-    decoder.before_read = fail_at_the_third_step
+    decoder.before_decode = fail_at_the_third_step
     async with ranking_channel(broken) as channel:
         stream = aiter(call(channel, request(parts)))
         assert (await anext(stream)).chunk.text
         failure = await failure_of(read_on(stream))
         assert (failure.code, failure.reason) == (Code.FAILED_PRECONDITION, "FALLBACK_REFUSED")
         assert failure.metadata == {"fallback_reason": "ENGINE_FAILED"}
-        decoder.before_read = lambda: None
+        decoder.before_decode = lambda: None
         assert (await explain(channel, request(parts))).text
     captured = capsys.readouterr()
     assert '"event": "engine_failed"' in captured.err
@@ -219,9 +219,9 @@ async def read_on(stream: AsyncIterator[object]) -> list[object]:
     return [part async for part in stream]
 
 
-async def test_a_text_in_the_making_holds_its_place(parts: Parts) -> None:
+async def test_a_text_in_the_making_holds_its_place(parts: ServedParts) -> None:
     held, decoder = stubborn(parts)
-    decoder.before_read = hold = Hold(2)
+    decoder.before_decode = hold = Hold(2)
     async with ranking_channel(held, max_in_flight=1) as channel:
         stream = aiter(call(channel, request(parts)))
         await anext(stream)
@@ -233,11 +233,11 @@ async def test_a_text_in_the_making_holds_its_place(parts: Parts) -> None:
         assert (await explain(channel, request(parts))).text
 
 
-async def test_draining_lets_a_text_end_and_begins_none(parts: Parts) -> None:
+async def test_draining_lets_a_text_end_and_begins_none(parts: ServedParts) -> None:
     held, decoder = stubborn(parts)
-    decoder.before_read = hold = Hold(2)
+    decoder.before_decode = hold = Hold(2)
     async with (
-        ranking_server(settings(), held) as server,
+        ranking_server(held) as server,
         opened(server) as target,
         grpc.aio.insecure_channel(target) as channel,
     ):
@@ -254,10 +254,10 @@ async def test_draining_lets_a_text_end_and_begins_none(parts: Parts) -> None:
 
 
 async def test_a_caller_that_leaves_stops_the_words(
-    parts: Parts, capsys: pytest.CaptureFixture[str]
+    parts: ServedParts, capsys: pytest.CaptureFixture[str]
 ) -> None:
     held, decoder = stubborn(parts)
-    decoder.before_read = hold = Hold(2)
+    decoder.before_decode = hold = Hold(2)
     async with ranking_channel(held, max_in_flight=1) as channel:
         left = call(channel, with_options(parts, max_tokens=256))
         await anext(aiter(left))
@@ -267,7 +267,7 @@ async def test_a_caller_that_leaves_stops_the_words(
         hold.open.set()
         assert line["code"] == "CANCELLED"
         assert (await explain(channel, with_options(parts, max_tokens=5))).text
-    assert decoder.num_read <= 3 + 5
+    assert decoder.num_decoded <= 3 + 5
 
 
 async def call_line(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
@@ -282,7 +282,7 @@ async def call_line(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
 
 
 async def test_good_calls_leave_no_trace_of_the_user(
-    parts: Parts, capsys: pytest.CaptureFixture[str]
+    parts: ServedParts, capsys: pytest.CaptureFixture[str]
 ) -> None:
     texts = set()
     async with ranking_channel(stubborn(parts)[0]) as channel:

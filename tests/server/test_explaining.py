@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 
 import grpc
@@ -14,17 +14,20 @@ import pytest
 from rankloom import AsyncClient, ExplainOptions, Verdict
 from rankloom_adapters.revision import Revisions, Traffic
 from rankloom_engine.explain import SamplingParams
-from rankloom_engine.runner import EngineRunner
+from rankloom_engine.loading import Hardware
+from rankloom_engine.pool import EnginePool
+from rankloom_engine.runner import EngineLimits
 from rankloom_features.events import Event
 from rankloom_features.provider import UserQuery
 from rankloom_features.wire import query_to_wire
 from rankloom_proto.v1 import ranking_pb2
 from rankloom_proto.v1.features_pb2 import Candidate, History, ItemText
-from rankloom_server.answers import ExplainAnswer
-from rankloom_server.app import Parts, ranking_server
-from rankloom_server.parse import ExplainQuery, RankQuery
+from rankloom_ranker.loaded import LoadedBundle
+from rankloom_ranker.query import ExplainQuery, RankQuery
+from rankloom_ranker.ranker import Ranker
+from rankloom_server.features import EmbeddedFeatures
 from rankloom_server.pipeline import RankPipeline
-from rankloom_server.scoring import Served
+from rankloom_server.revision_loader import ServedRevision
 from server import rankings
 from server.explanations import explain, request, stubborn, with_options
 from server.rankings import (
@@ -33,25 +36,25 @@ from server.rankings import (
     known_user,
     rank,
     ranking_channel,
-    served_of,
 )
-from server.servers import failure_of, opened, settings
+from server.served_parts import ServedParts, ranking_server
+from server.servers import failure_of, opened
 
 
 @pytest.fixture
-async def channel(parts: Parts) -> AsyncIterator[grpc.aio.Channel]:
+async def channel(parts: ServedParts) -> AsyncIterator[grpc.aio.Channel]:
     async with ranking_channel(parts) as channel:
         yield channel
 
 
 @pytest.fixture
-async def talkative(parts: Parts) -> AsyncIterator[grpc.aio.Channel]:
+async def talkative(parts: ServedParts) -> AsyncIterator[grpc.aio.Channel]:
     """A server whose texts end only when they must."""
     async with ranking_channel(stubborn(parts)[0]) as channel:
         yield channel
 
 
-async def test_the_answer_is_whole(talkative: grpc.aio.Channel, parts: Parts) -> None:
+async def test_the_answer_is_whole(talkative: grpc.aio.Channel, parts: ServedParts) -> None:
     told = await explain(talkative, request(parts, request_id="r-1"))
     ranked = await rank(talkative, rankings.request(parts, 1))
     assert told.text
@@ -64,7 +67,7 @@ async def test_the_answer_is_whole(talkative: grpc.aio.Channel, parts: Parts) ->
     assert told.final.stop_reason == ranking_pb2.STOP_REASON_MAX_TOKENS
 
 
-async def test_the_verdict_is_the_rankings(channel: grpc.aio.Channel, parts: Parts) -> None:
+async def test_the_verdict_is_the_rankings(channel: grpc.aio.Channel, parts: ServedParts) -> None:
     ranked = await rank(channel, rankings.request(parts, 30))
     verdicts = set()
     for item in (*ranked.items[:3], *ranked.items[-3:]):
@@ -78,7 +81,7 @@ async def test_the_verdict_is_the_rankings(channel: grpc.aio.Channel, parts: Par
     assert verdicts == {ranking_pb2.VERDICT_LIKED, ranking_pb2.VERDICT_DISLIKED}
 
 
-async def test_the_same_words_come_again(talkative: grpc.aio.Channel, parts: Parts) -> None:
+async def test_the_same_words_come_again(talkative: grpc.aio.Channel, parts: ServedParts) -> None:
     greedy = [(await explain(talkative, request(parts))).text for _ in range(2)]
     drawn = [
         (await explain(talkative, with_options(parts, temperature=1.5, seed=seed))).text
@@ -89,7 +92,9 @@ async def test_the_same_words_come_again(talkative: grpc.aio.Channel, parts: Par
     assert len({greedy[0], drawn[0], drawn[2]}) == 3
 
 
-async def test_the_text_is_as_long_as_allowed(talkative: grpc.aio.Channel, parts: Parts) -> None:
+async def test_the_text_is_as_long_as_allowed(
+    talkative: grpc.aio.Channel, parts: ServedParts
+) -> None:
     whole = (await explain(talkative, request(parts))).text
     cut = await explain(talkative, with_options(parts, max_tokens=3))
     assert cut.final.generated_tokens == 3
@@ -99,14 +104,14 @@ async def test_the_text_is_as_long_as_allowed(talkative: grpc.aio.Channel, parts
     assert longest.final.generated_tokens == 256
 
 
-async def test_fusion_are_heeded(channel: grpc.aio.Channel, parts: Parts) -> None:
+async def test_fusion_are_heeded(channel: grpc.aio.Channel, parts: ServedParts) -> None:
     message = with_options(parts, fusion=ranking_pb2.FUSION_TOP1, max_tokens=1)
     routing = (await explain(channel, message)).final.routing
     assert [each.weight for each in routing.weights] == [1.0]
 
 
 async def test_a_new_user_is_explained_by_the_global_expert(
-    channel: grpc.aio.Channel, parts: Parts
+    channel: grpc.aio.Channel, parts: ServedParts
 ) -> None:
     for fields in ({"user_id": "nobody"}, {"history": History()}):
         routing = (await explain(channel, request(parts, **fields))).final.routing
@@ -114,9 +119,9 @@ async def test_a_new_user_is_explained_by_the_global_expert(
 
 
 async def test_a_history_says_what_the_user_id_says(
-    channel: grpc.aio.Channel, parts: Parts
+    channel: grpc.aio.Channel, parts: ServedParts
 ) -> None:
-    events = parts.own.provider.features(UserQuery(known_user(parts), None)).events
+    events = parts.loaded.provider.features(UserQuery(known_user(parts), None)).events
     history = query_to_wire(UserQuery(None, events)).history
     by_id = await explain(channel, request(parts))
     by_history = await explain(channel, request(parts, history=history))
@@ -125,14 +130,16 @@ async def test_a_history_says_what_the_user_id_says(
 
 
 async def test_an_item_that_the_catalogue_lacks_is_explained_by_its_text(
-    channel: grpc.aio.Channel, parts: Parts
+    channel: grpc.aio.Channel, parts: ServedParts
 ) -> None:
     new = Candidate(item_id="new", text=ItemText(title="A New One", year=1999))
     final = (await explain(channel, request(parts, candidate=new))).final
     assert final.verdict in (ranking_pb2.VERDICT_LIKED, ranking_pb2.VERDICT_DISLIKED)
 
 
-async def test_the_serving_revision_can_be_pinned(channel: grpc.aio.Channel, parts: Parts) -> None:
+async def test_the_serving_revision_can_be_pinned(
+    channel: grpc.aio.Channel, parts: ServedParts
+) -> None:
     assert (await explain(channel, with_options(parts, revision=1))).final.revision.number == 1
     for other in (0, 2):
         failure = await failure_of(explain(channel, with_options(parts, revision=other)))
@@ -141,7 +148,7 @@ async def test_the_serving_revision_can_be_pinned(channel: grpc.aio.Channel, par
 
 
 async def test_users_at_the_same_time_get_their_own_words(
-    talkative: grpc.aio.Channel, parts: Parts
+    talkative: grpc.aio.Channel, parts: ServedParts
 ) -> None:
     messages = [
         request(parts, candidate=candidate, user_id=user)
@@ -153,9 +160,9 @@ async def test_users_at_the_same_time_get_their_own_words(
     assert [told.text for told in together] == [told.text for told in alone]
 
 
-async def test_the_words_end_in_time_for_the_verdict(parts: Parts) -> None:
+async def test_the_words_end_in_time_for_the_verdict(parts: ServedParts) -> None:
     slow, decoder = stubborn(parts)
-    decoder.before_read = lambda: time.sleep(0.15)
+    decoder.before_decode = lambda: time.sleep(0.15)
     async with ranking_channel(slow, default_deadline_s=2.4) as channel:
         for timeout_s in (2.4, None):
             message = with_options(parts, max_tokens=256)
@@ -165,9 +172,9 @@ async def test_the_words_end_in_time_for_the_verdict(parts: Parts) -> None:
             assert told.text
 
 
-async def test_the_sdk_reads_it(parts: Parts) -> None:
+async def test_the_sdk_reads_it(parts: ServedParts) -> None:
     async with (
-        ranking_server(settings(), stubborn(parts)[0]) as server,
+        ranking_server(stubborn(parts)[0]) as server,
         opened(server) as target,
         AsyncClient(target, timeout_s=20.0) as client,
     ):
@@ -183,69 +190,76 @@ async def test_the_sdk_reads_it(parts: Parts) -> None:
 
 
 @asynccontextmanager
-async def served_by(parts: Parts) -> AsyncIterator[Served]:
-    served = served_of(parts)
-    runner = served.runner
-    assert isinstance(runner, EngineRunner)
-    await runner.start()
-    yield served
-    await runner.close()
+async def served_by(parts: ServedParts) -> AsyncIterator[ServedRevision]:
+    pool = EnginePool(Hardware(), EngineLimits(), 0, load=lambda *_: parts.decoder)
+    engine = await pool.admit(parts.loaded.engine_parts())
+    yield ServedRevision(
+        Ranker(named(parts.loaded, "first")), engine, EmbeddedFeatures(parts.loaded.provider)
+    )
+    await pool.close()
 
 
-def question(parts: Parts) -> ExplainQuery:
-    user = UserQuery(known_user(parts), None, parts.own.provider.catalogue.items[:1])
+def named(loaded: LoadedBundle, digest: str) -> LoadedBundle:
+    return replace(loaded, bundle=replace(loaded.bundle, digest=digest))
+
+
+def question(parts: ServedParts) -> ExplainQuery:
+    user = UserQuery(known_user(parts), None, parts.loaded.provider.catalogue.items[:1])
     return ExplainQuery(RankQuery("", user, allow_fallback=False), SamplingParams(max_tokens=32))
 
 
-def serving(*values: Served) -> Revisions[Served]:
+def serving(*values: ServedRevision) -> Revisions[ServedRevision]:
     """Revisions from 1 up, the first one active."""
-    revisions: Revisions[Served] = Revisions()
+    revisions: Revisions[ServedRevision] = Revisions()
     for number, value in enumerate(values, start=1):
         revisions.add(number, value)
     revisions.direct(Traffic(1))
     return revisions
 
 
-async def test_one_revision_from_the_score_to_the_last_word(parts: Parts) -> None:
+async def test_one_revision_from_the_score_to_the_last_word(parts: ServedParts) -> None:
     async with served_by(stubborn(parts)[0]) as served:
-        revisions = serving(served, replace(served, bundle_digest="second"))
-        released: list[Served] = []
+        revisions = serving(served, replace(served, ranker=Ranker(named(parts.loaded, "second"))))
+        released: list[ServedRevision] = []
         pipeline = RankPipeline(revisions, feature_share=0.5)
-        told = pipeline.explain(question(parts), time.monotonic() + 30)
-        await anext(told)
-        assert revisions.num_leases(1) == 1
-        revisions.direct(Traffic(2))
-        revisions.retire(1, released.append)
-        *_, last = [part async for part in told]
-        assert isinstance(last, ExplainAnswer)
-        assert (last.revision, last.bundle_digest) == (1, "first")
+        async with pipeline.explain(question(parts), time.monotonic() + 30) as told:
+            texts = told.texts()
+            await anext(texts)
+            assert revisions.num_leases(1) == 1
+            revisions.direct(Traffic(2))
+            revisions.retire(1, released.append)
+            assert [text async for text in texts]
+            assert told.explanation.num_tokens == 32
+            assert (told.revision, told.bundle_digest) == (1, "first")
         assert released == [served]
 
 
-async def test_a_text_that_is_left_gives_back_its_lease_and_its_place(parts: Parts) -> None:
+async def test_a_text_that_is_left_gives_back_its_lease_and_its_place(parts: ServedParts) -> None:
     async with served_by(stubborn(parts)[0]) as served:
         revisions = serving(served)
         pipeline = RankPipeline(revisions, feature_share=0.5)
-        told = pipeline.explain(question(parts), time.monotonic() + 30)
-        await anext(told)
-        await told.aclose()
+        async with (
+            pipeline.explain(question(parts), time.monotonic() + 30) as told,
+            aclosing(told.texts()) as texts,
+        ):
+            await anext(texts)
         assert revisions.num_leases(1) == 0
-        assert served.runner.num_waiting == 0
+        assert served.engine.num_waiting == 0
 
 
-async def test_a_users_ranking_and_words_come_from_one_arm_of_a_canary(parts: Parts) -> None:
+async def test_a_users_ranking_and_words_come_from_one_arm_of_a_canary(parts: ServedParts) -> None:
     async with served_by(stubborn(parts)[0]) as served:
-        second = replace(served, bundle_digest="second")
+        second = replace(served, ranker=Ranker(named(parts.loaded, "second")))
         revisions, found = serving(served, second), []
         revisions.direct(Traffic(1, canary=2, percent=50, salt="second"))
         pipeline = RankPipeline(revisions, feature_share=0.5)
         for user in ("ann", "bob", "cid", "dan", "eve", "fay", "gus", "hal"):
-            item = parts.own.provider.catalogue.items[:1]
+            item = parts.loaded.provider.catalogue.items[:1]
             query = RankQuery("", UserQuery(user, None, item), allow_fallback=False)
             ranked = await pipeline.rank(query, time.monotonic() + 30)
             asked = ExplainQuery(query, SamplingParams(max_tokens=2))
-            *_, told = [part async for part in pipeline.explain(asked, time.monotonic() + 30)]
-            assert isinstance(told, ExplainAnswer)
+            async with pipeline.explain(asked, time.monotonic() + 30) as told:
+                assert [text async for text in told.texts()]
             names = {1: "first", 2: "second"}
             assert told.revision == ranked.revision
             assert ranked.bundle_digest == told.bundle_digest == names[ranked.revision]

@@ -18,12 +18,13 @@ from rankloom_proto.v1.features_pb2 import (
 from rankloom_proto.v1.features_pb2 import (
     UserFeatures as FeaturesMessage,
 )
+from rankloom_ranker.fallback import FallbackReason
+from rankloom_ranker.features import fault_of, space_of
+from rankloom_ranker.loaded import BundleFeatures
 from rankloom_server.breaker import COOLDOWN_S, MAX_FAILURES
 from rankloom_server.errors import FeaturesUnavailableError
-from rankloom_server.fallback import FallbackReason
 from rankloom_server.feature_app import feature_server
-from rankloom_server.features import EmbeddedFeatures, RemoteFeatures, fault_of, space_of
-from rankloom_server.loading import FeatureParts
+from rankloom_server.features import EmbeddedFeatures, RemoteFeatures
 from server.servers import Behaviour, behaving_server, opened, settings
 
 QUERY = UserQuery(KNOWN_USER, None, ITEMS[:3])
@@ -51,10 +52,10 @@ async def cause_of_failure(source: RemoteFeatures | EmbeddedFeatures, timeout_s:
     return caught.value.cause
 
 
-async def test_embedded_and_remote_answer_alike(feature_parts: FeatureParts) -> None:
+async def test_embedded_and_remote_answer_alike(feature_parts: BundleFeatures) -> None:
     embedded = await EmbeddedFeatures(feature_parts.provider).get(QUERY, 10)
     async with (
-        opened(feature_server(settings(), feature_parts)) as target,
+        opened(feature_server(settings(), feature_parts, "digest")) as target,
         remote(target) as source,
     ):
         answer = await source.get(QUERY, 10)
@@ -64,7 +65,7 @@ async def test_embedded_and_remote_answer_alike(feature_parts: FeatureParts) -> 
     assert fault_of(answer, space_of(feature_parts.provider), len(QUERY.candidates)) is None
 
 
-async def test_an_embedded_source_that_is_late_is_given_up(feature_parts: FeatureParts) -> None:
+async def test_an_embedded_source_that_is_late_is_given_up(feature_parts: BundleFeatures) -> None:
     assert await cause_of_failure(EmbeddedFeatures(feature_parts.provider), 0.0) == "timeout"
 
 
@@ -174,7 +175,7 @@ WRONG_ANSWERS: dict[str, tuple[Callable[[FeaturesMessage], object], FallbackReas
 
 
 @pytest.mark.parametrize("name", WRONG_ANSWERS)
-async def test_a_wrong_answer_is_found_out(name: str, feature_parts: FeatureParts) -> None:
+async def test_a_wrong_answer_is_found_out(name: str, feature_parts: BundleFeatures) -> None:
     spoil, expected = WRONG_ANSWERS[name]
     features = feature_parts.provider.features(QUERY)
 
@@ -189,7 +190,7 @@ async def test_a_wrong_answer_is_found_out(name: str, feature_parts: FeaturePart
     assert fault_of(answer, space, len(QUERY.candidates)) is expected
 
 
-async def test_an_unknown_tabular_value_is_no_fault(feature_parts: FeatureParts) -> None:
+async def test_an_unknown_tabular_value_is_no_fault(feature_parts: BundleFeatures) -> None:
     features = feature_parts.provider.features(QUERY)
     message = features_to_wire(features)
     write_tabular(message, np.nan)

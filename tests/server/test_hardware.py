@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from rankloom_engine.loading import Hardware
 from rankloom_engine.model import Decoder
-from rankloom_server.app import Parts, load_parts, ranking_server
+from rankloom_server.app import servers
 from rankloom_server.errors import StartError
 from server.explanations import explain
 from server.explanations import request as explain_request
 from server.rankings import rank, ranking_channel, request
+from server.served_parts import ServedParts, load_parts, ranking_server
 from server.servers import settings
 
 BF16_ERROR = 0.06  # of the scores' standard deviation
@@ -36,7 +37,7 @@ VARIANTS = [
 ]
 
 
-async def scores(parts: Parts) -> NDArray[np.float64]:
+async def scores(parts: ServedParts) -> NDArray[np.float64]:
     """Of the same items of the same user, in the order of their names."""
     async with ranking_channel(parts) as channel:
         answer = await rank(channel, request(parts, 40))
@@ -47,7 +48,7 @@ async def scores(parts: Parts) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize(("hardware", "error"), VARIANTS)
 async def test_scores_are_those_of_plain_arithmetic(
-    parts: Parts, served_folder: Path, hardware: Hardware, error: float
+    parts: ServedParts, served_folder: Path, hardware: Hardware, error: float
 ) -> None:
     expected = await scores(parts)
     found = await scores(load_parts(served_folder, hardware))
@@ -56,7 +57,7 @@ async def test_scores_are_those_of_plain_arithmetic(
 
 def test_angles_of_late_tokens_are_not_rounded(served_folder: Path) -> None:
     exact, short = (
-        dict(load_parts(served_folder, Hardware(dtype=dtype)).engine.decoder.model.named_buffers())
+        dict(load_parts(served_folder, Hardware(dtype=dtype)).decoder.model.named_buffers())
         for dtype in ("float32", "bfloat16")
     )
     angles = [name for name in exact if name.endswith("inv_freq")]
@@ -66,23 +67,24 @@ def test_angles_of_late_tokens_are_not_rounded(served_folder: Path) -> None:
         assert torch.equal(short[name], exact[name])
 
 
-async def test_a_model_that_finds_no_words_is_found_before_it_serves(parts: Parts) -> None:
+async def test_a_model_that_finds_no_words_is_found_before_it_serves(parts: ServedParts) -> None:
     class Speechless(Decoder):
-        def read(self, texts: object) -> list[object]:  # type: ignore[override]
+        def read(self, texts: object) -> list[object]:
             raise ArithmeticError
 
     decoder = cast("Decoder", Speechless.__new__(Speechless))
-    decoder.__dict__.update(parts.engine.decoder.__dict__)
-    broken = replace(parts, engine=replace(parts.engine, decoder=decoder))
-    async with ranking_server(settings(), broken) as server:
+    decoder.__dict__.update(parts.decoder.__dict__)
+    async with ranking_server(replace(parts, decoder=decoder)) as server:
         await server.start("127.0.0.1", 0)
         with pytest.raises(StartError, match="do not work together"):
             await server.open()
 
 
-def test_a_machine_that_cannot_compile_is_refused_in_one_line(
+async def test_a_machine_that_cannot_compile_is_refused_in_one_line(
     served_folder: Path, no_compiler: None
 ) -> None:
-    with pytest.raises(StartError, match=r"compile: .* needs a C\+\+ compiler") as caught:
-        load_parts(served_folder, Hardware(compiled=True))
+    async with servers(settings(bundle=served_folder, compile=True)) as (server, _):
+        await server.start("127.0.0.1", 0)
+        with pytest.raises(StartError, match=r"compile: .* needs a C\+\+ compiler") as caught:
+            await server.open()
     assert "\n" not in str(caught.value)

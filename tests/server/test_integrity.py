@@ -9,16 +9,16 @@ import pytest
 
 from rankloom_adapters.bundle import CATALOGUE
 from rankloom_adapters.store import BundleStore
-from rankloom_server.app import Parts
 from rankloom_server.integrity import Integrity
-from rankloom_server.served import ServedLoader
+from rankloom_server.revision_loader import RevisionLoader
+from server.served_parts import ServedParts
 from server.servers import settings
 
 
 async def test_a_rotten_bundle_is_named_in_the_log(
-    served_folder: Path, parts: Parts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    served_folder: Path, parts: ServedParts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store, loader = BundleStore(tmp_path / "bundles"), ServedLoader(settings(), parts)
+    store, loader = BundleStore(tmp_path / "bundles"), RevisionLoader(settings())
     served = await loader.load(served_folder)
     digest = store.put(served_folder)
     integrity = Integrity(loader, store)
@@ -32,7 +32,7 @@ async def test_a_rotten_bundle_is_named_in_the_log(
     assert CATALOGUE in line["reason"]
     store.remove(digest)
     await integrity.check_next()
-    loader.pool.release(served.runner)  # type: ignore[arg-type]
-    with pytest.raises(StopIteration):  # a engine handle that is given back twice is nobody's
-        loader.pool.release(served.runner)  # type: ignore[arg-type]
+    loader.pool.release(served.engine)
+    with pytest.raises(StopIteration):  # it was given back already
+        loader.pool.release(served.engine)
     await loader.close()

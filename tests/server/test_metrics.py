@@ -13,17 +13,17 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from rankloom_proto.v1.ranking_pb2 import RankRequest
-from rankloom_server.app import Parts, ranking_server
 from rankloom_server.errors import ListenError
 from rankloom_server.metrics import ServerMetrics
 from rankloom_server.rpc.lifecycle import RpcServer
 from server.rankings import rank, request
-from server.servers import failure_of, opened, settings
+from server.served_parts import ServedParts, ranking_server
+from server.servers import failure_of, opened
 
 
 @pytest.fixture
-async def server(parts: Parts) -> AsyncIterator[RpcServer]:
-    async with ranking_server(settings(prefix_cache_mib=1), parts) as made:
+async def server(parts: ServedParts) -> AsyncIterator[RpcServer]:
+    async with ranking_server(parts, prefix_cache_mib=1) as made:
         yield made
 
 
@@ -40,7 +40,7 @@ def value(registry: CollectorRegistry, name: str, **labels: str) -> float:
     return found
 
 
-async def test_calls_and_memory_are_counted(server: RpcServer, parts: Parts) -> None:
+async def test_calls_and_memory_are_counted(server: RpcServer, parts: ServedParts) -> None:
     registry = server.metrics.registry
     async with opened(server) as target, grpc.aio.insecure_channel(target) as channel:
         before = value(registry, "rankloom_prefix_cache_misses_total")

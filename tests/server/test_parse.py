@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from rankloom_adapters.router import Fusion
 from rankloom_engine.explain import SamplingParams
 from rankloom_features.catalogue import Catalogue, Item
 from rankloom_features.events import Event
@@ -22,10 +23,8 @@ from rankloom_proto.v1.ranking_pb2 import (
     RankOptions,
     RankRequest,
 )
+from rankloom_ranker.query import ExplainQuery, RankQuery
 from rankloom_server.parse import (
-    ExplainQuery,
-    Fusion,
-    RankQuery,
     check_fusion,
     check_text,
     check_texts,

@@ -12,14 +12,13 @@ import grpc
 import numpy as np
 import pytest
 
-from rankloom_engine.loading import Engine
-from rankloom_engine.model import Answer, Ask, Decoder
+from rankloom_engine.model import Decoder, ForwardInput, ForwardOutput
 from rankloom_features.provider import UserQuery
 from rankloom_proto.v1.ranking_pb2 import RankOptions, RankResponse
-from rankloom_server.app import Parts
-from rankloom_server.parse import RankQuery
-from rankloom_server.scoring import options_of
+from rankloom_ranker.query import RankQuery
+from rankloom_ranker.ranking import options_of
 from server.rankings import item_ids, known_user, rank, ranking_channel, request
+from server.served_parts import ServedParts
 from server.servers import failure_of
 
 NUM, PASS_S, TIME_S = 30, 0.3, 3.0
@@ -36,35 +35,36 @@ class SlowDecoder:
     def warm_up_steps(self, max_tokens: int) -> Iterator[Callable[[], object]]:
         return self._decoder.warm_up_steps(max_tokens)
 
-    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
+    def forward(self, inputs: Sequence[ForwardInput]) -> list[ForwardOutput]:
         time.sleep(self.pause_s)
-        return self._decoder.answer(asks)
+        return self._decoder.forward(inputs)
 
 
 @asynccontextmanager
-async def slow_channel(parts: Parts, pause_s: float = PASS_S) -> AsyncIterator[grpc.aio.Channel]:
+async def slow_channel(
+    parts: ServedParts, pause_s: float = PASS_S
+) -> AsyncIterator[grpc.aio.Channel]:
     """Pieces of few candidates, each of which takes its time."""
-    decoder = SlowDecoder(parts.engine.decoder)
-    engine = Engine(parts.engine.weaver, cast("Decoder", decoder))
-    slow = replace(parts, engine=engine)
+    decoder = SlowDecoder(parts.decoder)
+    slow = replace(parts, decoder=cast("Decoder", decoder))
     async with ranking_channel(slow, max_batch_tokens=120, prefix_cache_mib=0) as channel:
         decoder.pause_s = pause_s
         yield channel
 
 
-async def ranked(channel: grpc.aio.Channel, parts: Parts, *, partial: bool) -> RankResponse:
+async def ranked(channel: grpc.aio.Channel, parts: ServedParts, *, partial: bool) -> RankResponse:
     options = RankOptions(allow_partial=partial)
     return await rank(channel, request(parts, NUM, options=options), timeout_s=TIME_S)
 
 
-def logits_of_trees(parts: Parts) -> dict[str, float]:
+def logits_of_trees(parts: ServedParts) -> dict[str, float]:
     ids = item_ids(parts, NUM)
-    items = tuple(parts.own.provider.catalogue.items[:NUM])
-    features = parts.own.provider.features(UserQuery(known_user(parts), None, items))
-    return dict(zip(ids, parts.trees.logits(features.tabular).tolist(), strict=True))
+    items = tuple(parts.loaded.provider.catalogue.items[:NUM])
+    features = parts.loaded.provider.features(UserQuery(known_user(parts), None, items))
+    return dict(zip(ids, parts.loaded.trees.logits(features.tabular).tolist(), strict=True))
 
 
-async def test_a_partial_answer_scores_the_likeliest(parts: Parts) -> None:
+async def test_a_partial_answer_scores_the_likeliest(parts: ServedParts) -> None:
     async with slow_channel(parts) as channel:
         answer = await ranked(channel, parts, partial=True)
     done = [item for item in answer.items if item.scored]
@@ -82,7 +82,7 @@ async def test_a_partial_answer_scores_the_likeliest(parts: Parts) -> None:
     assert not any(item.probability for item in rest)
 
 
-async def test_with_nothing_scored_the_trees_order_all(parts: Parts) -> None:
+async def test_with_nothing_scored_the_trees_order_all(parts: ServedParts) -> None:
     async with slow_channel(parts, pause_s=1.5 * TIME_S) as channel:
         answer = await ranked(channel, parts, partial=True)
     tree_logits = logits_of_trees(parts)
@@ -96,7 +96,7 @@ async def test_with_nothing_scored_the_trees_order_all(parts: Parts) -> None:
     )
 
 
-async def test_its_scores_are_those_of_a_whole_answer(parts: Parts) -> None:
+async def test_its_scores_are_those_of_a_whole_answer(parts: ServedParts) -> None:
     async with ranking_channel(parts) as channel:
         whole = {i.item_id: i.score for i in (await rank(channel, request(parts, NUM))).items}
     async with slow_channel(parts) as channel:
@@ -105,7 +105,7 @@ async def test_its_scores_are_those_of_a_whole_answer(parts: Parts) -> None:
     assert np.allclose([whole[name] for name in found], list(found.values()), atol=1e-5)
 
 
-async def test_without_leave_it_is_late(parts: Parts) -> None:
+async def test_without_leave_it_is_late(parts: ServedParts) -> None:
     async with slow_channel(parts) as channel:
         failure = await failure_of(ranked(channel, parts, partial=False))
     assert failure.code is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -17,7 +17,6 @@ from rankloom_features.wire import query_to_wire
 from rankloom_proto.v1 import ranking_pb2
 from rankloom_proto.v1.features_pb2 import Candidate, GetUserFeaturesRequest, History, ItemText
 from rankloom_proto.v1.features_pb2_grpc import FeatureServiceStub
-from rankloom_server.app import Parts
 from server.rankings import (
     candidates,
     item_ids,
@@ -29,20 +28,21 @@ from server.rankings import (
     scores,
     with_options,
 )
+from server.served_parts import ServedParts
 from server.servers import failure_of
 
 
 @pytest.fixture
-async def channel(parts: Parts) -> AsyncIterator[grpc.aio.Channel]:
+async def channel(parts: ServedParts) -> AsyncIterator[grpc.aio.Channel]:
     async with ranking_channel(parts) as channel:
         yield channel
 
 
-async def test_the_answer_is_whole(channel: grpc.aio.Channel, parts: Parts) -> None:
+async def test_the_answer_is_whole(channel: grpc.aio.Channel, parts: ServedParts) -> None:
     answer = await rank(channel, request(parts, request_id="r-1"))
     assert answer.request_id == "r-1"
     assert answer.revision.number == 1
-    assert answer.revision.bundle_digest == parts.own.bundle.digest
+    assert answer.revision.bundle_digest == parts.loaded.bundle.digest
     assert (answer.fallback_level, answer.fallback_reason) == (
         ranking_pb2.FALLBACK_LEVEL_EXACT_MIXTURE,
         0,
@@ -53,12 +53,14 @@ async def test_the_answer_is_whole(channel: grpc.aio.Channel, parts: Parts) -> N
     assert all(item.scored and 0 < item.probability < 1 for item in answer.items)
 
 
-async def test_the_weave_is_told(channel: grpc.aio.Channel, parts: Parts) -> None:
+async def test_the_weave_is_told(channel: grpc.aio.Channel, parts: ServedParts) -> None:
     routing = (await rank(channel, request(parts))).routing
-    router = parts.engine.weaver.router
-    mixture = router.route(parts.own.provider.features(UserQuery(known_user(parts), None)).vector)
+    router = parts.loaded.router
+    mixture = router.route(
+        parts.loaded.provider.features(UserQuery(known_user(parts), None)).vector
+    )
     assert ranking_pb2.Route.Name(routing.route) == f"ROUTE_{mixture.route.name}"
-    digests = dict(zip(router.experts, parts.engine.weaver.expert_digests, strict=True))
+    digests = dict(zip(router.experts, parts.loaded.expert_digests, strict=True))
     expected = {
         name: pytest.approx(weight)
         for name, weight in zip(router.experts, mixture.weights.tolist(), strict=True)
@@ -71,7 +73,7 @@ async def test_the_weave_is_told(channel: grpc.aio.Channel, parts: Parts) -> Non
     assert not routing.cold_start
 
 
-async def test_the_stages_are_timed(channel: grpc.aio.Channel, parts: Parts) -> None:
+async def test_the_stages_are_timed(channel: grpc.aio.Channel, parts: ServedParts) -> None:
     timing = (await rank(channel, request(parts))).timing
     stages = (timing.features, timing.prompt, timing.queue, timing.model)
     nanos = [stage.ToNanoseconds() for stage in stages]
@@ -81,7 +83,7 @@ async def test_the_stages_are_timed(channel: grpc.aio.Channel, parts: Parts) -> 
 
 @pytest.mark.parametrize("fields", [{"user_id": "nobody"}, {"history": History()}])
 async def test_a_new_user_is_cold_but_not_degraded(
-    fields: dict[str, object], channel: grpc.aio.Channel, parts: Parts
+    fields: dict[str, object], channel: grpc.aio.Channel, parts: ServedParts
 ) -> None:
     answer = await rank(channel, request(parts, **fields))
     assert answer.fallback_level == ranking_pb2.FALLBACK_LEVEL_EXACT_MIXTURE
@@ -91,9 +93,9 @@ async def test_a_new_user_is_cold_but_not_degraded(
 
 
 async def test_a_history_says_what_the_user_id_says(
-    channel: grpc.aio.Channel, parts: Parts
+    channel: grpc.aio.Channel, parts: ServedParts
 ) -> None:
-    events = parts.own.provider.features(UserQuery(known_user(parts), None)).events
+    events = parts.loaded.provider.features(UserQuery(known_user(parts), None)).events
     history = query_to_wire(UserQuery(None, events)).history
     by_id = await rank(channel, request(parts))
     by_history = await rank(channel, request(parts, history=history))
@@ -102,7 +104,7 @@ async def test_a_history_says_what_the_user_id_says(
 
 
 async def test_an_item_that_the_catalogue_lacks_is_scored_by_its_text(
-    channel: grpc.aio.Channel, parts: Parts
+    channel: grpc.aio.Channel, parts: ServedParts
 ) -> None:
     new = Candidate(item_id="new", text=ItemText(title="A New One", year=1999))
     answer = await rank(channel, request(parts, candidates=[*candidates(item_ids(parts, 2)), new]))
@@ -111,7 +113,7 @@ async def test_an_item_that_the_catalogue_lacks_is_scored_by_its_text(
     assert math.isfinite(item.score)
 
 
-async def test_the_catalogues_own_text_wins(channel: grpc.aio.Channel, parts: Parts) -> None:
+async def test_the_catalogues_own_text_wins(channel: grpc.aio.Channel, parts: ServedParts) -> None:
     (known,) = item_ids(parts, 1)
     other = Candidate(item_id=known, text=ItemText(title="Other", year=1, description="words"))
     plain = await rank(channel, request(parts, 1))
@@ -120,15 +122,17 @@ async def test_the_catalogues_own_text_wins(channel: grpc.aio.Channel, parts: Pa
     )
 
 
-async def test_top_k_cuts_after_ranking(channel: grpc.aio.Channel, parts: Parts) -> None:
+async def test_top_k_cuts_after_ranking(channel: grpc.aio.Channel, parts: ServedParts) -> None:
     whole = await rank(channel, request(parts))
     best = await rank(channel, with_options(parts, top_k=2))
     assert order(best) == order(whole)[:2]
 
 
-async def test_top1_uses_the_largest_expert_alone(channel: grpc.aio.Channel, parts: Parts) -> None:
-    router = parts.engine.weaver.router
-    vector = parts.own.provider.features(UserQuery(known_user(parts), None)).vector
+async def test_top1_uses_the_largest_expert_alone(
+    channel: grpc.aio.Channel, parts: ServedParts
+) -> None:
+    router = parts.loaded.router
+    vector = parts.loaded.provider.features(UserQuery(known_user(parts), None)).vector
     largest = router.experts[int(router.route(vector).weights.argmax())]
     message = with_options(parts, fusion=ranking_pb2.FUSION_TOP1)
     answer = await rank(channel, message)
@@ -137,7 +141,7 @@ async def test_top1_uses_the_largest_expert_alone(channel: grpc.aio.Channel, par
 
 
 async def test_a_score_does_not_depend_on_the_others(
-    channel: grpc.aio.Channel, parts: Parts
+    channel: grpc.aio.Channel, parts: ServedParts
 ) -> None:
     together = scores(await rank(channel, request(parts, 40)))
     reverse = request(parts, candidates=candidates(item_ids(parts, 40)[::-1]))
@@ -149,7 +153,7 @@ async def test_a_score_does_not_depend_on_the_others(
 
 
 async def test_users_at_the_same_time_get_their_own_scores(
-    channel: grpc.aio.Channel, parts: Parts
+    channel: grpc.aio.Channel, parts: ServedParts
 ) -> None:
     messages = [request(parts), request(parts, user_id="nobody"), request(parts, 3)]
     alone = [scores(await rank(channel, message)) for message in messages]
@@ -158,7 +162,9 @@ async def test_users_at_the_same_time_get_their_own_scores(
         assert scores(answer) == pytest.approx(expected, abs=1e-4)
 
 
-async def test_the_serving_revision_can_be_pinned(channel: grpc.aio.Channel, parts: Parts) -> None:
+async def test_the_serving_revision_can_be_pinned(
+    channel: grpc.aio.Channel, parts: ServedParts
+) -> None:
     assert (await rank(channel, with_options(parts, revision=1))).revision.number == 1
     for other in (0, 2):
         failure = await failure_of(rank(channel, with_options(parts, revision=other)))
@@ -166,17 +172,19 @@ async def test_the_serving_revision_can_be_pinned(channel: grpc.aio.Channel, par
         assert failure.reason == "REVISION_UNKNOWN"
 
 
-async def test_features_are_served_beside_rankings(channel: grpc.aio.Channel, parts: Parts) -> None:
+async def test_features_are_served_beside_rankings(
+    channel: grpc.aio.Channel, parts: ServedParts
+) -> None:
     message = GetUserFeaturesRequest(users=[query_to_wire(UserQuery(known_user(parts), None))])
     answer = await FeatureServiceStub(channel).GetUserFeatures(message, timeout=10)
     vector = np.frombuffer(answer.features[0].vector, dtype="<f4")
-    assert vector.shape == (parts.engine.weaver.router.dim,)
+    assert vector.shape == (parts.loaded.router.dim,)
 
 
 async def test_health_stays_quick_while_scoring_runs(
-    channel: grpc.aio.Channel, parts: Parts
+    channel: grpc.aio.Channel, parts: ServedParts
 ) -> None:
-    size = min(200, len(parts.own.provider.catalogue))
+    size = min(200, len(parts.loaded.provider.catalogue))
     scoring = [asyncio.create_task(rank(channel, request(parts, size))) for _ in range(4)]
     health, longest = health_pb2_grpc.HealthStub(channel), 0.0
     num_checks, began = 0, time.perf_counter()

@@ -20,8 +20,8 @@ from rankloom_proto.v1.features_pb2 import (
     ItemText,
 )
 from rankloom_proto.v1.ranking_pb2 import RankOptions, RankRequest
-from rankloom_server.app import Parts
 from server.rankings import candidates, rank, ranking_channel, request, with_options
+from server.served_parts import ServedParts
 from server.servers import behaving_server, failure_of, opened, send_bytes
 from server.test_partial import slow_channel
 
@@ -31,7 +31,7 @@ METHOD = "/rankloom.v1.RankingService/Rank"
 
 
 @pytest.fixture
-async def channel(parts: Parts) -> AsyncIterator[grpc.aio.Channel]:
+async def channel(parts: ServedParts) -> AsyncIterator[grpc.aio.Channel]:
     async with ranking_channel(parts) as channel:
         yield channel
 
@@ -68,7 +68,7 @@ BAD_FIELDS: dict[str, tuple[dict[str, object], str]] = {
 
 @pytest.mark.parametrize("name", BAD_FIELDS)
 async def test_a_bad_field_is_refused_by_its_path(
-    name: str, channel: grpc.aio.Channel, parts: Parts, capsys: pytest.CaptureFixture[str]
+    name: str, channel: grpc.aio.Channel, parts: ServedParts, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fields, field = BAD_FIELDS[name]
     failure = await failure_of(rank(channel, request(parts, **fields)))
@@ -87,7 +87,7 @@ async def test_a_missing_subject_is_refused(channel: grpc.aio.Channel) -> None:
 
 @pytest.mark.parametrize("payload", [b"\xff", b"\x12\x02\xff\xfe", b"\x22\x7f"])
 async def test_malformed_bytes_are_refused(
-    payload: bytes, channel: grpc.aio.Channel, parts: Parts
+    payload: bytes, channel: grpc.aio.Channel, parts: ServedParts
 ) -> None:
     failure = await failure_of(send_bytes(channel, METHOD, payload))
     assert failure.code is grpc.StatusCode.INVALID_ARGUMENT
@@ -95,7 +95,7 @@ async def test_malformed_bytes_are_refused(
 
 
 async def test_no_flipped_byte_is_the_servers_fault(
-    channel: grpc.aio.Channel, parts: Parts
+    channel: grpc.aio.Channel, parts: ServedParts
 ) -> None:
     random = Random(20)
     fields = candidate(title="A Title", year=1999) | event(item_id="x", time=Timestamp(seconds=1))
@@ -132,7 +132,7 @@ EXTREMES: dict[str, dict[str, object]] = {
 
 @pytest.mark.parametrize("name", EXTREMES)
 async def test_the_edge_of_what_is_allowed_is_served(
-    name: str, channel: grpc.aio.Channel, parts: Parts
+    name: str, channel: grpc.aio.Channel, parts: ServedParts
 ) -> None:
     fields = {**EXTREMES[name], **options(allow_fallback=False)}
     answer = await rank(channel, request(parts, **fields))
@@ -140,7 +140,7 @@ async def test_the_edge_of_what_is_allowed_is_served(
     assert all(item.scored for item in answer.items)
 
 
-async def test_500_candidates_are_served(channel: grpc.aio.Channel, parts: Parts) -> None:
+async def test_500_candidates_are_served(channel: grpc.aio.Channel, parts: ServedParts) -> None:
     many = [Candidate(item_id=str(n), text=ItemText(title=f"Film {n}")) for n in range(500)]
     answer = await rank(channel, request(parts, candidates=many))
     assert answer.fallback_level == ranking_pb2.FALLBACK_LEVEL_EXACT_MIXTURE
@@ -148,7 +148,7 @@ async def test_500_candidates_are_served(channel: grpc.aio.Channel, parts: Parts
 
 
 async def test_good_calls_leave_no_trace_of_the_user(
-    channel: grpc.aio.Channel, parts: Parts, capsys: pytest.CaptureFixture[str]
+    channel: grpc.aio.Channel, parts: ServedParts, capsys: pytest.CaptureFixture[str]
 ) -> None:
     new = Candidate(item_id=SYNTHETIC, text=ItemText(title=SYNTHETIC, description=SYNTHETIC))
     for fields in ({"user_id": SYNTHETIC}, event(item_id=SYNTHETIC)):
@@ -159,7 +159,9 @@ async def test_good_calls_leave_no_trace_of_the_user(
 
 
 @pytest.mark.parametrize("timeout_s", [1e-6, 1e-4])
-async def test_a_deadline_that_is_too_short_is_exceeded(timeout_s: float, parts: Parts) -> None:
+async def test_a_deadline_that_is_too_short_is_exceeded(
+    timeout_s: float, parts: ServedParts
+) -> None:
     """gRPC tells whole milliseconds, of which an order without the model takes less than one."""
     async with slow_channel(parts) as channel:
         failure = await failure_of(rank(channel, request(parts, 20), timeout_s=timeout_s))
@@ -167,14 +169,14 @@ async def test_a_deadline_that_is_too_short_is_exceeded(timeout_s: float, parts:
         assert (await rank(channel, request(parts))).items
 
 
-async def test_a_call_without_a_deadline_gets_the_servers(parts: Parts) -> None:
+async def test_a_call_without_a_deadline_gets_the_servers(parts: ServedParts) -> None:
     async with ranking_channel(parts, default_deadline_s=1e-9) as channel:  # past at once
         failure = await failure_of(rank(channel, request(parts, 100), timeout_s=None))
         assert failure.code is grpc.StatusCode.DEADLINE_EXCEEDED
         assert (await rank(channel, request(parts))).items
 
 
-async def test_a_call_over_the_limit_is_refused(parts: Parts) -> None:
+async def test_a_call_over_the_limit_is_refused(parts: ServedParts) -> None:
     entered, release = asyncio.Event(), asyncio.Event()
 
     async def hold(_: GetUserFeaturesRequest) -> GetUserFeaturesResponse:
@@ -199,7 +201,9 @@ async def test_a_call_over_the_limit_is_refused(parts: Parts) -> None:
         assert (await rank(channel, request(parts))).items
 
 
-async def test_a_caller_that_leaves_costs_nothing(channel: grpc.aio.Channel, parts: Parts) -> None:
+async def test_a_caller_that_leaves_costs_nothing(
+    channel: grpc.aio.Channel, parts: ServedParts
+) -> None:
     calls = [asyncio.create_task(rank(channel, request(parts, 100))) for _ in range(10)]
     await asyncio.sleep(0.02)
     for call in calls:

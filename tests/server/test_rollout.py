@@ -16,7 +16,6 @@ from rankloom_adapters.expert import WEIGHTS_FILE
 from rankloom_engine.model import Decoder
 from rankloom_proto.v1 import rollout_pb2
 from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceStub
-from rankloom_server.app import Parts
 from server.rankings import known_user, request, scores
 from server.rollouts import (
     Running,
@@ -28,11 +27,12 @@ from server.rollouts import (
     state_name,
     upload_of,
 )
+from server.served_parts import ServedParts
 from server.servers import failure_of
 
 
 async def test_a_bundle_is_staged_promoted_and_rolled_back(
-    served_folder: Path, parts: Parts, tmp_path: Path
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     other = other_bundle(served_folder, tmp_path / "other")
     async with rolling_out(served_folder, tmp_path / "state") as server:
@@ -52,7 +52,7 @@ async def test_a_bundle_is_staged_promoted_and_rolled_back(
 
 
 async def test_what_serves_comes_back_after_a_restart(
-    served_folder: Path, parts: Parts, tmp_path: Path
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     other = other_bundle(served_folder, tmp_path / "other")
     async with rolling_out(served_folder, tmp_path / "state") as server:
@@ -70,7 +70,7 @@ async def test_what_serves_comes_back_after_a_restart(
 
 @pytest.mark.parametrize("by", ["weights", "alpha"])
 async def test_one_expert_is_replaced_and_no_cache_remembers_the_old_one(
-    by: str, served_folder: Path, parts: Parts, tmp_path: Path
+    by: str, served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     expert = "global"
     scale, alpha = (3.0, 1.0) if by == "weights" else (1.0, 3.0)
@@ -91,7 +91,7 @@ async def test_one_expert_is_replaced_and_no_cache_remembers_the_old_one(
 
 
 async def test_the_files_may_come_with_the_call(
-    served_folder: Path, parts: Parts, tmp_path: Path
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     files = expert_folder(served_folder, "global", tmp_path / "files", 2.0)
     others = expert_folder(served_folder, "global", tmp_path / "others", 1.5)
@@ -166,7 +166,7 @@ async def test_nothing_is_promoted_untried_unless_it_is_forced(
 
 
 async def test_a_canary_answers_its_share_always_the_same_users(
-    served_folder: Path, parts: Parts, tmp_path: Path
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     other = other_bundle(served_folder, tmp_path / "other")
     async with rolling_out(served_folder, tmp_path / "state") as server:
@@ -185,7 +185,7 @@ async def test_a_canary_answers_its_share_always_the_same_users(
 
 
 async def test_a_canary_that_ranks_otherwise_is_rolled_back(
-    served_folder: Path, parts: Parts, tmp_path: Path
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     other = other_bundle(served_folder, tmp_path / "other", 6.0)
     async with rolling_out(served_folder, tmp_path / "state") as server:
@@ -213,7 +213,7 @@ def slow(answer: Callable[..., T], seconds: float) -> Callable[..., T]:
 
 
 async def test_a_canary_whose_answers_come_too_late_is_rolled_back(
-    served_folder: Path, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    served_folder: Path, parts: ServedParts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     same = other_bundle(served_folder, tmp_path / "same", 1.0)
     async with rolling_out(served_folder, tmp_path / "state") as server:
@@ -225,7 +225,7 @@ async def test_a_canary_whose_answers_come_too_late_is_rolled_back(
         seen = (await server.get(2)).judgement.num_trial
         theirs = [u for u, a in zip(users, answers, strict=True) if a.revision.number == 2]
         with monkeypatch.context() as slowed:
-            slowed.setattr(Decoder, "answer", slow(Decoder.answer, 0.15))
+            slowed.setattr(Decoder, "forward", slow(Decoder.forward, 0.15))
             for user in theirs:
                 late = stub.Rank(request(parts, 2, user_id=user), timeout=0.1)
                 assert (await failure_of(late)).code is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -239,7 +239,7 @@ async def test_a_canary_whose_answers_come_too_late_is_rolled_back(
 
 
 async def test_the_same_bundle_passes_as_a_canary_and_is_promoted(
-    served_folder: Path, parts: Parts, tmp_path: Path
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     same = other_bundle(served_folder, tmp_path / "same", 1.0)
     async with rolling_out(served_folder, tmp_path / "state") as server:
@@ -255,7 +255,7 @@ async def test_the_same_bundle_passes_as_a_canary_and_is_promoted(
 
 
 async def test_a_shadow_compares_and_answers_nobody(
-    served_folder: Path, parts: Parts, tmp_path: Path
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     same = other_bundle(served_folder, tmp_path / "same", 1.0)
     async with rolling_out(served_folder, tmp_path / "state") as server:
@@ -278,7 +278,7 @@ async def test_a_shadow_compares_and_answers_nobody(
 
 
 async def test_a_shadow_ranks_no_more_than_its_share(
-    served_folder: Path, parts: Parts, tmp_path: Path
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     same = other_bundle(served_folder, tmp_path / "same", 1.0)
     async with rolling_out(served_folder, tmp_path / "state") as server:
@@ -322,7 +322,7 @@ async def test_a_watcher_hears_of_every_change(served_folder: Path, tmp_path: Pa
 
 
 async def test_two_revisions_share_what_they_have_in_common(
-    served_folder: Path, parts: Parts, tmp_path: Path
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     files = expert_folder(served_folder, "global", tmp_path / "files", 2.0)
     async with rolling_out(served_folder, tmp_path / "state") as server:
@@ -338,7 +338,7 @@ async def test_two_revisions_share_what_they_have_in_common(
 
 
 async def test_users_are_known_to_the_log_by_nothing(
-    served_folder: Path, parts: Parts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    served_folder: Path, parts: ServedParts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     user = known_user(parts)
     async with rolling_out(served_folder, tmp_path / "state") as server:

@@ -24,10 +24,10 @@ from rankloom import (
 from rankloom.uploads import CHUNK_BYTES
 from rankloom_adapters.bundle import open_bundle, seal
 from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceStub
-from rankloom_server.app import Parts
 from server.operated import Operated, operated
 from server.rankings import request
 from server.rollouts import expert_folder, other_bundle
+from server.served_parts import ServedParts
 
 TOKEN = "a token of sixteen characters or more"
 
@@ -71,7 +71,7 @@ async def test_every_action_says_what_it_came_to(server: Operated, other: Path) 
 
 
 async def test_the_list_is_a_table(
-    server: Operated, served_folder: Path, other: Path, parts: Parts
+    server: Operated, served_folder: Path, other: Path, parts: ServedParts
 ) -> None:
     await server.rollout("stage", other)
     await server.rollout("canary", 2, "--percent", 25)
@@ -94,14 +94,14 @@ async def test_the_list_is_a_table(
     assert "judgement   no_data: nothing has been seen yet\n" in found.out
 
 
-async def rank_users(server: Operated, parts: Parts, num: int) -> None:
+async def rank_users(server: Operated, parts: ServedParts, num: int) -> None:
     async with grpc.aio.insecure_channel(server.ranking) as channel:
         for n in range(num):
             message = request(parts, 2, user_id=f"user-{n}")
             await RankingServiceStub(channel).Rank(message, timeout=30)
 
 
-async def test_a_trial_shows_its_gates(server: Operated, other: Path, parts: Parts) -> None:
+async def test_a_trial_shows_its_gates(server: Operated, other: Path, parts: ServedParts) -> None:
     await server.rollout("stage", other)
     bounds = ("min_samples=2", "max_ks=1", "max_psi=100", "max_calibration_shift=1")
     gates = [word for bound in bounds for word in ("--gate", bound)]

@@ -19,7 +19,6 @@ from rankloom_adapters.store import BundleStore
 from rankloom_proto.v1 import rollout_pb2
 from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceStub
 from rankloom_proto.v1.rollout_pb2_grpc import RolloutServiceStub
-from rankloom_server.app import Parts
 from server.rankings import request, scores
 from server.rollouts import (
     Running,
@@ -30,6 +29,7 @@ from server.rollouts import (
     state_name,
     upload_of,
 )
+from server.served_parts import ServedParts
 from server.servers import Failure, failure_in, failure_of
 
 CODES = {
@@ -177,7 +177,7 @@ async def test_a_staging_that_cannot_be_kept_changes_nothing(
     step: int,
     disk: FailingDisk,
     served_folder: Path,
-    parts: Parts,
+    parts: ServedParts,
     tmp_path: Path,
 ) -> None:
     """Its writes fail one by one: an opened file, a new folder, a link, a rename, a sync."""
@@ -213,7 +213,7 @@ async def test_a_staging_that_cannot_be_kept_changes_nothing(
 
 
 async def test_a_registry_that_cannot_be_written_refuses_changes_and_rankings_go_on(
-    served_folder: Path, parts: Parts, tmp_path: Path
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     other = other_bundle(served_folder, tmp_path / "other")
     async with rolling_out(served_folder, tmp_path / "state") as server:
@@ -247,7 +247,7 @@ async def test_a_registry_that_cannot_be_written_refuses_changes_and_rankings_go
 
 
 async def test_jumps_of_the_clock_promote_and_end_nothing(
-    served_folder: Path, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    served_folder: Path, parts: ServedParts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other, real = other_bundle(served_folder, tmp_path / "other", 1.0), time.time
     years = 10 * 365.25 * 24 * 3600

@@ -17,17 +17,20 @@ import safetensors.numpy
 
 from feature_service.boosters import booster
 from rankloom_adapters.bundle import PROJECTOR, TREES, BundleError, open_bundle, seal
+from rankloom_adapters.bundled_expert import BundledExpert
 from rankloom_adapters.expert_cache import ExpertCache
-from rankloom_engine.loading import Hardware, load_expert
+from rankloom_engine.loading import Hardware
+from rankloom_engine.parts import EngineParts
 from rankloom_engine.pool import EnginePool
 from rankloom_engine.runner import EngineLimits
 from rankloom_features.ranker import TreeRanker
 from rankloom_features.tree_export import export_trees
 from rankloom_proto.v1 import rollout_pb2
-from rankloom_server.app import Parts
-from rankloom_server.served import ServedLoader
+from rankloom_ranker.loaded import load_bundle
+from rankloom_server.revision_loader import RevisionLoader
 from server.rankings import request, scores
 from server.rollouts import Running, expert_folder, key, other_bundle, rolling_out, state_name
+from server.served_parts import ServedParts
 from server.servers import failure_of, settings
 
 T = TypeVar("T")
@@ -59,7 +62,7 @@ async def retire(server: Running, revision: int, expected: int) -> None:
 
 
 async def test_another_base_has_a_decoder_of_its_own_which_goes_with_it(
-    served_folder: Path, parts: Parts, tmp_path: Path
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     other = with_other_projector(served_folder, tmp_path / "other")
     async with rolling_out(served_folder, tmp_path / "state") as server:
@@ -78,23 +81,23 @@ async def test_another_base_has_a_decoder_of_its_own_which_goes_with_it(
 async def test_what_revisions_have_in_common_is_loaded_once(
     served_folder: Path, tmp_path: Path
 ) -> None:
-    loader = ServedLoader(settings(bundle=served_folder))
+    loader = RevisionLoader(settings(bundle=served_folder))
     first = await loader.load(served_folder)
     for number in range(3):  # none of them takes what they share along when it goes
         other = await loader.load(other_bundle(served_folder, tmp_path / str(number), 2 + number))
-        assert other.trees is first.trees
-        assert other.catalogue is first.catalogue
-        assert other.weaver.builder is first.weaver.builder
+        assert other.loaded.trees is first.loaded.trees
+        assert other.loaded.features is first.loaded.features
+        assert other.loaded.prompts is first.loaded.prompts
         loader.release(other)
         await asyncio.sleep(0)
     different = await loader.load(with_other_trees(served_folder, tmp_path / "trees"))
-    assert different.trees is not first.trees
-    assert different.catalogue is first.catalogue
+    assert different.loaded.trees is not first.loaded.trees
+    assert different.loaded.features is first.loaded.features
     await loader.close()
 
 
 async def test_experts_without_room_are_refused_until_there_is_some(
-    served_folder: Path, parts: Parts, tmp_path: Path
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     files = expert_folder(served_folder, "global", tmp_path / "files", 2.0)
     async with rolling_out(served_folder, tmp_path / "state", expert_slots_mib=0) as server:
@@ -196,7 +199,7 @@ class HeldBack(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:  # noqa: ANN401
         def later() -> T:
-            if any(isinstance(each, str) for each in args):  # the name of an expert
+            if any(isinstance(each, BundledExpert) for each in args):
                 self.asked.set()
                 self.go.wait(30)
             return fn(*args, **kwargs)
@@ -204,13 +207,17 @@ class HeldBack(ThreadPoolExecutor):
         return super().submit(later)
 
 
+def engine_parts(folder: Path) -> EngineParts:
+    return load_bundle(open_bundle(folder)).engine_parts()
+
+
 async def test_a_decoder_stays_for_one_whose_files_are_still_read(
     served_folder: Path, tmp_path: Path
 ) -> None:
     files = HeldBack()
     pool = EnginePool(Hardware(), EngineLimits(), 64 << 20, files)
-    first = await pool.admit(open_bundle(served_folder))
-    other = open_bundle(other_bundle(served_folder, tmp_path / "other"))
+    first = await pool.admit(engine_parts(served_folder))
+    other = engine_parts(other_bundle(served_folder, tmp_path / "other"))
     admitted = asyncio.create_task(pool.admit(other))
     await asyncio.to_thread(files.asked.wait, 30)
     pool.release(first)
@@ -229,13 +236,12 @@ async def test_experts_that_were_read_once_come_back_without_the_disk(
     served_folder: Path, tmp_path: Path
 ) -> None:
     """Their slots are written over meanwhile: there are some for two bundles, and three come."""
-    first = open_bundle(served_folder)
-    experts = [load_expert(first, name) for name in first.experts()]
-    room = 2 * sum(each.num_bytes for each in experts)
+    first = engine_parts(served_folder)
+    room = 2 * sum(each.load().num_bytes for each in first.experts)
     pool = EnginePool(Hardware(), EngineLimits(), room, experts=ExpertCache(64 << 20))
     stays = await pool.admit(first)
     folders = [other_bundle(served_folder, tmp_path / f"b{n}", 1.1 + n) for n in range(2)]
-    bundles = [open_bundle(folder) for folder in folders]
+    bundles = [engine_parts(folder) for folder in folders]
     for other in bundles:
         pool.release(await pool.admit(other))
     shutil.rmtree(folders[0] / "experts")

@@ -9,15 +9,15 @@ import grpc
 import pytest
 
 from rankloom_proto.v1 import rollout_pb2
-from rankloom_server.app import Parts
 from server import explanations
 from server.rankings import request, scores
 from server.rollouts import expert_folder, key, other_bundle, rolling_out, state_name
+from server.served_parts import ServedParts
 from server.servers import failure_of
 
 
 async def test_explanations_find_the_revision_of_their_ranking(
-    served_folder: Path, parts: Parts, tmp_path: Path
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     other = other_bundle(served_folder, tmp_path / "other")
     async with rolling_out(served_folder, tmp_path / "state") as server:
@@ -36,7 +36,7 @@ async def test_explanations_find_the_revision_of_their_ranking(
 
 
 async def test_what_was_rolled_back_can_still_be_asked_why(
-    served_folder: Path, parts: Parts, tmp_path: Path
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     other = other_bundle(served_folder, tmp_path / "other")
     question = explanations.request(parts)
@@ -61,7 +61,7 @@ async def test_what_was_rolled_back_can_still_be_asked_why(
 
 
 async def test_explanations_are_as_fresh_as_rankings(
-    served_folder: Path, parts: Parts, tmp_path: Path
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     files = expert_folder(served_folder, "global", tmp_path / "files", 4.0)
     question = explanations.request(parts, user_id="nobody")

@@ -241,13 +241,13 @@ def bundles(served_folder: Path, tmp_path: Path) -> list[Path]:
 
 
 def test_operators(bundles: list[Path], tmp_path: Path) -> None:
-    from rankloom_server.app import load_parts
+    from server.served_parts import load_parts
 
     Operators.folders, Operators.done = bundles, set()
     Operators.experts = [
         expert_folder(bundles[0], EXPERT, tmp_path / f"e{n}", 1.2 + n) for n in range(2)
     ]
-    Operators.item = load_parts(bundles[0]).own.provider.catalogue.items[0].item_id
+    Operators.item = load_parts(bundles[0]).loaded.catalogue.items[0].item_id
     run_state_machine_as_test(
         Operators,
         settings=settings(

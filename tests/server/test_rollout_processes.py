@@ -16,9 +16,9 @@ import pytest
 
 from rankloom_proto.v1 import rollout_pb2
 from rankloom_proto.v1.rollout_pb2_grpc import RolloutServiceStub
-from rankloom_server.app import Parts
 from server.rankings import rank, request
 from server.rollouts import expert_folder, key, state_name
+from server.served_parts import ServedParts
 
 SERVE = (sys.executable, "-m", "rankloom", "serve")
 NUM_KILLS = 5
@@ -147,7 +147,7 @@ async def _operate(address: str, experts: list[Path], acknowledged: list[int]) -
 
 
 async def test_a_killed_server_serves_again_what_was_acknowledged(
-    served_folder: Path, parts: Parts, tmp_path: Path
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
     experts = [
         expert_folder(served_folder, "global", tmp_path / f"expert-{n}", 1.0 + 0.2 * n)

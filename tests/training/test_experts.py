@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from rankloom_engine.model import Decoder
 from rankloom_engine.projector import Projector
-from rankloom_engine.prompt import PromptBuilder
+from rankloom_engine.prompt import PromptAssembler
 from rankloom_training.base import embedded_format, train_tokenizer
 from rankloom_training.experts import ExpertTrainer, Recipe
 from rankloom_training.visibility import Protocol, training_views
@@ -29,7 +29,7 @@ def made() -> tuple[Callable[[], ExpertTrainer], list[Window]]:
     fmt = embedded_format(tokenizer, 8)
     random = np.random.default_rng(0)
     vectors = random.normal(size=(len(dataset.catalogue), DIM)).astype(np.float32)
-    builder = PromptBuilder(tokenizer, fmt, vectors)
+    builder = PromptAssembler(tokenizer, fmt, vectors)
     view = training_views(dataset.log, Protocol.P1, 0)[0]
     num = len(view.rows)
     inputs = Inputs(

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from rankloom_features.catalogue import Catalogue, Item
+from rankloom_features.wire import MAX_CANDIDATES
 from rankloom_training.data import Dataset, Split, make_log
-from rankloom_training.scoring import MAX_CANDIDATES, requests_of
+from rankloom_training.scoring import requests_of
 from rankloom_training.visibility import Protocol, scoring_view
 from training.logs import random_log
 

@@ -12,8 +12,8 @@ from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle, open_bundle
 from rankloom_adapters.calibration import Calibration
 from rankloom_adapters.router import GLOBAL, Router
-from rankloom_engine.loading import load_expert
 from rankloom_features.events import EventLog
+from rankloom_ranker.loaded import bundled_experts
 from rankloom_training.data import load_dataset
 
 
@@ -40,7 +40,7 @@ def test_the_router_names_the_experts_of_the_bundle(bundle: Bundle) -> None:
 def test_a_group_without_a_clear_gain_keeps_the_global_expert(bundle: Bundle) -> None:
     """A few validation rows cannot show that an expert is better."""
     router = Router.from_bytes(bundle.read(parts.ROUTER))
-    assert len({load_expert(bundle, name).digest for name in router.experts}) == 1
+    assert len({each.load().digest for each in bundled_experts(bundle, router.experts)}) == 1
 
 
 def test_scores_are_calibrated_on_the_validation_rows(bundle: Bundle) -> None:
@@ -66,4 +66,6 @@ def test_no_path_of_this_machine_is_in_the_bundle(bundle: Bundle, bundle_folder:
 
 def test_each_expert_has_the_digest_of_its_base(bundle: Bundle) -> None:
     digest = bundle.parts[parts.BASE_WEIGHTS].sha256
-    assert {load_expert(bundle, name).base_digest for name in bundle.experts()} == {digest}
+    assert {each.load().base_digest for each in bundled_experts(bundle, bundle.experts())} == {
+        digest
+    }

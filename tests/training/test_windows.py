@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rankloom_engine.packing import PackedRow, Segment
-from rankloom_engine.prompt import PromptBuilder, PromptCandidate, PromptEvent
+from rankloom_engine.prompt import PromptAssembler, PromptCandidate, PromptEvent
 from rankloom_training.base import embedded_format, train_tokenizer
 from rankloom_training.data import Dataset, Interactions, Split
 from rankloom_training.visibility import Protocol, View, scoring_view, training_views
@@ -18,10 +18,10 @@ SEED = 2
 
 
 @pytest.fixture(scope="session")
-def builder(dataset: Dataset) -> PromptBuilder:
+def builder(dataset: Dataset) -> PromptAssembler:
     tokenizer = train_tokenizer(dataset.catalogue)
     vectors = np.random.default_rng(0).normal(size=(len(dataset.catalogue), DIM))
-    return PromptBuilder(
+    return PromptAssembler(
         tokenizer, embedded_format(tokenizer, MAX_EVENTS), vectors.astype(np.float32)
     )
 
@@ -62,7 +62,7 @@ def whole(segment: Segment) -> tuple[list[int], list[bytes], list[bytes]]:
 
 
 def check_candidate(
-    dataset: Dataset, builder: PromptBuilder, inputs: Inputs, window: Window, number: int
+    dataset: Dataset, builder: PromptAssembler, inputs: Inputs, window: Window, number: int
 ) -> None:
     """Compares one candidate of a window with the prompt of that row alone."""
     log, items, packed = dataset.log, dataset.catalogue.items, window.packed
@@ -87,7 +87,7 @@ def check_candidate(
 
 
 def test_each_row_is_in_one_window_and_sees_its_own_prompt(
-    dataset: Dataset, builder: PromptBuilder
+    dataset: Dataset, builder: PromptAssembler
 ) -> None:
     maker = WindowMaker(dataset.log, dataset.catalogue, builder)
     random = np.random.default_rng(0)
@@ -104,7 +104,7 @@ def test_each_row_is_in_one_window_and_sees_its_own_prompt(
                 check_candidate(dataset, builder, inputs, window, number)
 
 
-def test_a_view_without_rows_has_no_windows(dataset: Dataset, builder: PromptBuilder) -> None:
+def test_a_view_without_rows_has_no_windows(dataset: Dataset, builder: PromptAssembler) -> None:
     maker = WindowMaker(dataset.log, dataset.catalogue, builder)
     nothing = View(np.zeros(0, np.int64), dataset.log.start)
     assert maker.windows(inputs_of(nothing)) == []
@@ -112,7 +112,7 @@ def test_a_view_without_rows_has_no_windows(dataset: Dataset, builder: PromptBui
 
 @pytest.mark.parametrize("max_tokens", [1, 500, 10**6])
 def test_batches_hold_each_window_once_within_their_budget(
-    dataset: Dataset, builder: PromptBuilder, max_tokens: int
+    dataset: Dataset, builder: PromptAssembler, max_tokens: int
 ) -> None:
     view = next(views(dataset.log))
     windows = WindowMaker(dataset.log, dataset.catalogue, builder).windows(inputs_of(view))[:80]

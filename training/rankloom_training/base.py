@@ -17,9 +17,8 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rankloom_adapters import bundle as parts
-from rankloom_engine.loading import load_tokenizer
 from rankloom_engine.model import load_decoder_model
-from rankloom_engine.prompt import PromptFormat, render
+from rankloom_engine.prompt import PromptFormat, load_tokenizer, render
 from rankloom_features.catalogue import Catalogue
 from rankloom_training.data import Interactions, Split
 

@@ -46,7 +46,7 @@ def fit_on_valid(
     label = dataset.log.liked[rows]
     tree_logits = np.concatenate([one.tree_logits for one in prepared])
     routers = {
-        temperature: dataclasses.replace(scorer.engine.weaver.router, temperature=temperature)
+        temperature: dataclasses.replace(scorer.loaded.router, temperature=temperature)
         for temperature in TEMPERATURES
     }
     weights = {temperature: mixtures(router, prepared) for temperature, router in routers.items()}

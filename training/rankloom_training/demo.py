@@ -11,13 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 import rankloom
-from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import open_bundle
 from rankloom_adapters.router import Router
 from rankloom_features.catalogue import Catalogue
 from rankloom_features.events import Event
-from rankloom_features.loading import provider_from_bytes
 from rankloom_features.provider import FeatureProvider, UserQuery
+from rankloom_ranker.loaded import load_bundle
 from rankloom_training import reporting
 from rankloom_training.data import DataError
 from rankloom_training.evaluate import evaluate
@@ -64,18 +63,10 @@ def _embedded(folder: Path) -> Path:
 
 
 def _rank_for_tastes(bundle: Path, address: str, console: Console) -> None:
-    opened = open_bundle(bundle)
-    catalogue = Catalogue.from_bytes(opened.read(parts.CATALOGUE))
-    provider = provider_from_bytes(
-        catalogue=opened.read(parts.CATALOGUE),
-        events=opened.read(parts.EVENTS),
-        encoder=opened.read(parts.ENCODER),
-        item_vectors=opened.read(parts.ITEM_VECTORS),
-        item_statistics=opened.read(parts.ITEM_STATISTICS),
-    )
-    router = Router.from_bytes(opened.read(parts.ROUTER))
+    loaded = load_bundle(open_bundle(bundle))
+    catalogue, provider = loaded.catalogue, loaded.provider
     with rankloom.Client(address, timeout_s=TIMEOUT_S) as client:
-        for user in typical_users(provider, router):
+        for user in typical_users(provider, loaded.router):
             events = provider.features(UserQuery(user, None)).events
             items = _candidates(catalogue, events)
             ranking = client.rank(items, user=user, options=rankloom.RankOptions(top_k=TOP_K))

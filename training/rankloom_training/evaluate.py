@@ -143,7 +143,7 @@ def evaluate(
 def _all_scores(
     scorer: BundleScorer, prepared: Sequence[PreparedRequest], on_step: Step
 ) -> tuple[dict[str, NDArray[np.float64]], list[Mixture]]:
-    router = scorer.engine.weaver.router
+    router = scorer.loaded.router
     served = [router.route(one.features.vector) for one in prepared]
     weights = {
         "served": np.stack([mixture.weights for mixture in served]),

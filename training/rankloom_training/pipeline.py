@@ -21,11 +21,10 @@ from rankloom_adapters.bundle import open_bundle, seal
 from rankloom_adapters.router import GLOBAL
 from rankloom_engine.expert_bank import max_stacked
 from rankloom_engine.explain import MAX_EXPLAIN_TOKENS
-from rankloom_engine.loading import load_item_vectors
 from rankloom_engine.memory import keep_freed_memory
 from rankloom_engine.model import Decoder, check_positions, self_check
 from rankloom_engine.projector import Projector
-from rankloom_engine.prompt import PromptBuilder, PromptFormat
+from rankloom_engine.prompt import PromptAssembler, PromptFormat
 from rankloom_features.encoder import Encoder, pad_events
 from rankloom_features.events import History
 from rankloom_features.export import export
@@ -34,6 +33,7 @@ from rankloom_features.loading import statistics_to_bytes
 from rankloom_features.models import create_model
 from rankloom_features.models.base import CollaborativeModel
 from rankloom_features.ranker import TreeRanker
+from rankloom_features.scorer import read_item_vectors
 from rankloom_training import base, calibrate, trees
 from rankloom_training.assemble import assemble
 from rankloom_training.data import Dataset, Split, load_dataset
@@ -292,7 +292,7 @@ class _Run:
         model, tokenizer = base.read_base(self._work.folder / "base")
         fmt = PromptFormat.from_bytes((self._work.folder / "base" / "prompt.json").read_bytes())
         vectors = (self._work.folder / "collaborative" / "item_vectors.safetensors").read_bytes()
-        builder = PromptBuilder(tokenizer, fmt, load_item_vectors(vectors))
+        builder = PromptAssembler(tokenizer, fmt, read_item_vectors(vectors))
         projector = self._projector(with_global, base.embeddings_of(model).embedding_dim)
         decoder = Decoder(model, projector, yes=fmt.liked, no=fmt.disliked)
         return decoder, WindowMaker(self._log, self._data.catalogue, builder)

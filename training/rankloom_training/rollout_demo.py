@@ -18,11 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 import rankloom
-from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle, expert_part, open_bundle
 from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE
-from rankloom_features.catalogue import Catalogue
-from rankloom_features.events import EventLog
+from rankloom_ranker.loaded import load_features
 from rankloom_training.serving import serving_rollouts
 
 EXPERT, CHANGE = "global", 1.05
@@ -146,10 +144,10 @@ def _num_users(rollout: rankloom.Rollout) -> int:
 @contextmanager
 def _ranking(bundle: Path, address: str) -> Iterator[DemoTraffic]:
     """Clients that rank for one user after the other until the block ends."""
-    opened, stop = open_bundle(bundle), threading.Event()
-    users = EventLog.from_bytes(opened.read(parts.EVENTS)).users
+    provider, stop = load_features(open_bundle(bundle)).provider, threading.Event()
+    users = provider.log.users
     traffic = DemoTraffic(len(users))
-    items = [item.item_id for item in Catalogue.from_bytes(opened.read(parts.CATALOGUE)).items]
+    items = [item.item_id for item in provider.catalogue.items]
     threads = [
         threading.Thread(
             target=_call,

@@ -9,18 +9,18 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle
 from rankloom_engine.expert_bank import MixtureWeights
-from rankloom_engine.loading import load_engine
-from rankloom_engine.prompt import Prompt, PromptCandidate, PromptEvent
-from rankloom_engine.scheduler import FairQueue
-from rankloom_engine.work import Work
+from rankloom_engine.loading import load_decoder
+from rankloom_engine.offline import score_all
+from rankloom_engine.prompt import Prompt
 from rankloom_features.catalogue import Item
 from rankloom_features.events import Event
-from rankloom_features.loading import provider_from_bytes
 from rankloom_features.provider import UserFeatures, UserQuery
-from rankloom_features.ranker import TreeRanker
+from rankloom_features.wire import MAX_CANDIDATES, MAX_EVENTS
+from rankloom_ranker.loaded import load_bundle
+from rankloom_ranker.query import RankQuery
+from rankloom_ranker.ranker import Ranker
 from rankloom_training.data import Dataset
 from rankloom_training.visibility import View
 
@@ -29,8 +29,6 @@ Step = Callable[[int, int], None]
 Rows = NDArray[np.float32]
 
 MAX_BATCH_TOKENS = 4096
-# What one call may bring (the server's limits), here too so that both score the same.
-MAX_CANDIDATES, MAX_HISTORY = 500, 1000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +45,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedRequest:
-    """A request with all that the model needs. ``tree_logits``, ``collaborative``: (rows,)."""
+    """A request with its features and prompt. ``tree_logits``, ``collaborative``: (rows,)."""
 
     rows: NDArray[np.int64]
     features: UserFeatures
@@ -81,49 +79,29 @@ def _request(dataset: Dataset, rows: NDArray[np.int64], seen: NDArray[np.int64])
     log, items = dataset.log, dataset.catalogue.items
     events = tuple(
         Event(items[log.item[row]].item_id, bool(log.liked[row]), float(log.time[row]))
-        for row in seen[-MAX_HISTORY:]
+        for row in seen[-MAX_EVENTS:]
     )
     return Request(rows, events, tuple(items[item] for item in log.item[rows]))
 
 
 class BundleScorer:
-    """A bundle's parts, loaded as a server loads them."""
+    """Scores requests with one bundle, by the code that a server runs."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self.engine = load_engine(bundle)
-        self.provider = provider_from_bytes(
-            catalogue=bundle.read(parts.CATALOGUE),
-            events=bundle.read(parts.EVENTS),
-            encoder=bundle.read(parts.ENCODER),
-            item_vectors=bundle.read(parts.ITEM_VECTORS),
-            item_statistics=bundle.read(parts.ITEM_STATISTICS),
-        )
-        self._ranker = TreeRanker(bundle.read(parts.TREES))
+        """Raises the ValueErrors of load_bundle and load_decoder."""
+        self.loaded = load_bundle(bundle)
+        self.decoder = load_decoder(self.loaded.engine_parts())
+        self._ranker = Ranker(self.loaded)
 
     def prepare(self, request: Request) -> PreparedRequest:
-        """Features, prompt and tree logit of one request."""
-        catalogue = self.provider.catalogue
-        features = self.provider.features(UserQuery(None, request.events, request.items))
-        events = [
-            PromptEvent(catalogue.items[place], place, event.liked)
-            for event in features.events
-            for place in [catalogue.index(event.item_id)]
-        ]
-        candidates = [
-            PromptCandidate(catalogue.resolve(item), catalogue.index(item.item_id))
-            for item in request.items
-        ]
-        weaver = self.engine.weaver
-        past = weaver.past(events)
-        prompt = weaver.prompt(past, features.vector, candidates, features.tabular)
-        places = np.array([candidate.index for candidate in candidates])
-        return PreparedRequest(
-            request.rows,
-            features,
-            prompt,
-            self._ranker.logits(features.tabular),
-            self.provider.scorer.logits(features.vector, places),
-        )
+        """Features, prompt and tree logits of one request."""
+        provider = self.loaded.provider
+        user = UserQuery(None, request.events, request.items)
+        features = provider.features(user)
+        job = self._ranker.prepare(RankQuery("", user), features)
+        indices = np.array([provider.catalogue.index(item.item_id) for item in request.items])
+        collaborative = provider.scorer.logits(features.vector, indices)
+        return PreparedRequest(request.rows, features, job.prompt, job.tree_logits(), collaborative)
 
     def margins(
         self, prepared: Sequence[PreparedRequest], weights: Mapping[K, Rows], on_step: Step
@@ -132,27 +110,16 @@ class BundleScorer:
 
         A request that has the same weights in several sets goes through the model once.
         """
-        work = {
-            (request, row.tobytes()): Work(prepared[request].prompt, MixtureWeights(row))
+        distinct = {
+            (request, row.tobytes()): (prepared[request].prompt, MixtureWeights(row))
             for rows in weights.values()
             for request, row in enumerate(rows)
         }
-        self._run(list(work.values()), on_step)
+        scored = score_all(self.decoder, list(distinct.values()), MAX_BATCH_TOKENS, on_step)
+        margins = dict(zip(distinct, scored, strict=True))
         return {
             name: np.concatenate(
-                [work[request, row.tobytes()].margins for request, row in enumerate(rows)]
+                [margins[request, row.tobytes()] for request, row in enumerate(rows)]
             )
             for name, rows in weights.items()
         }
-
-    def _run(self, work: Sequence[Work], on_step: Step) -> None:
-        """Sends everything through the model, in micro-batches as a server makes them."""
-        queue = FairQueue(MAX_BATCH_TOKENS, MAX_BATCH_TOKENS)
-        for key, one in enumerate(work):
-            queue.add(one.job(key))
-        while len(queue):
-            pieces = queue.take(0.0).pieces
-            asks = [work[piece.key].ask(piece, keep_prefix=False) for piece in pieces]
-            for piece, answer in zip(pieces, self.engine.decoder.answer(asks), strict=True):
-                work[piece.key].take(piece, answer)
-            on_step(len(work) - len(queue), len(work))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankloom_engine.packing import PackedRow, Segment, pack
-from rankloom_engine.prompt import PromptBuilder, PromptCandidate, PromptEvent
+from rankloom_engine.prompt import PromptAssembler, PromptCandidate, PromptEvent
 from rankloom_features.catalogue import Catalogue
 from rankloom_training.data import Interactions
 from rankloom_training.visibility import View
@@ -52,7 +52,7 @@ class Window:
 class WindowMaker:
     """Makes windows of one log. The server uses the same ``builder`` to make tokens."""
 
-    def __init__(self, log: Interactions, catalogue: Catalogue, builder: PromptBuilder) -> None:
+    def __init__(self, log: Interactions, catalogue: Catalogue, builder: PromptAssembler) -> None:
         self._log, self._catalogue, self._builder = log, catalogue, builder
         self._begin = Segment.of_ids(builder.format.begin)
         self._events: dict[tuple[int, bool], Segment] = {}

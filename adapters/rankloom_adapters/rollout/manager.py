@@ -156,7 +156,7 @@ class RolloutManager(Generic[T]):
         if known is None:
             return None
         command, number = known
-        if (command.verb, command.expected, command.reason) != (Verb.STAGE, expected, origin):
+        if (command.verb, command.expected, command.origin) != (Verb.STAGE, expected, origin):
             raise KeyReusedError("the idempotency key was used for another command")
         found = self.ledger.rollout(number)
         return None if found.state is RolloutState.STAGED else found
@@ -195,7 +195,7 @@ class RolloutManager(Generic[T]):
         async with self._staging:
             digest = await self._beside(self._store.put, source)
             command = RolloutCommand(
-                Verb.STAGE, 0, expected, key, bundle_digest=digest, reason=origin
+                Verb.STAGE, 0, expected, key, bundle_digest=digest, origin=origin
             )
             async with self._lock:
                 staged = await self._write(command)

@@ -120,7 +120,11 @@ class Registry:
         try:
             [found] = self._db.execute("PRAGMA user_version").fetchone()
             if found not in (0, FORMAT):
-                raise RegistryError(f"{self._path}: of format {found}; this version reads {FORMAT}")
+                remedy = "start with a new, empty state folder"
+                if found > FORMAT:
+                    remedy = f"use a newer rankloom, or {remedy}"
+                reason = f"format {found}, this version reads format {FORMAT}; {remedy}"
+                raise RegistryError(f"{self._path}: {reason}")
             for statement in (*_BEGIN, *(() if found else _CREATE), "COMMIT"):
                 self._db.execute(statement)
         except sqlite3.Error as error:

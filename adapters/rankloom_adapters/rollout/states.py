@@ -110,8 +110,9 @@ class RolloutCommand:
 
     ``expected``: the revision that the caller believes to be active, 0 for none.
     ``percent``: of users, for a canary; of requests, for a shadow, 0 for all.
-    ``bundle_digest``: of what is staged. ``gates``: what a trial must keep to, as text that
-    this module does not read. ``forced``: a promotion that asks no gate.
+    ``bundle_digest``, ``origin``: of what is staged, and where it came from.
+    ``gates``: what a trial must keep to, as text that this module does not read.
+    ``forced``: a promotion that asks no gate.
     """
 
     verb: Verb
@@ -123,6 +124,7 @@ class RolloutCommand:
     reason: str = ""
     gates: str = ""
     forced: bool = False
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,9 @@ from rankloom_adapters.store import StoreError
 from rankloom_engine.errors import EngineClosedError, WorkExpiredError
 from rankloom_features.wire import InvalidFieldError
 from rankloom_proto.v1 import ranking_pb2
+from rankloom_ranker.errors import FallbackRefusedError
 from rankloom_server import logs
 from rankloom_server.errors import (
-    FallbackRefusedError,
     ForbiddenError,
     MalformedError,
     NotServingError,

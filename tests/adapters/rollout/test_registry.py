@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import signal
 import sqlite3
@@ -135,10 +137,54 @@ def test_another_file_is_no_registry(path: Path, content: bytes) -> None:
 def test_a_registry_of_a_later_version_is_refused(path: Path) -> None:
     fill(path)
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version=2")
+        db.execute("PRAGMA user_version=3")
     db.close()
-    with pytest.raises(RegistryError, match="of format 2; this version reads 1"):
+    with pytest.raises(RegistryError, match="format 3, this version reads format 2; use a newer"):
         Registry(path)
+
+
+def write_format_1(path: Path) -> None:
+    """A registry as format 1 wrote it: the field was called `generation`."""
+    body = json.dumps(
+        {
+            "verb": "stage", "generation": 0, "expected": 0, "key": "k", "percent": 0,
+            "bundle_digest": "d", "reason": "", "gates": "", "forced": False,
+        },
+        sort_keys=True,
+    )  # fmt: skip
+    root = hashlib.sha256(b"rankloom rollout registry 1").hexdigest()
+    checksum = hashlib.sha256(f"{root}\n{body}".encode()).hexdigest()
+    with sqlite3.connect(path) as db:
+        db.execute(
+            "CREATE TABLE commands (number INTEGER PRIMARY KEY AUTOINCREMENT, "
+            "time TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP, body TEXT NOT NULL, "
+            "checksum TEXT NOT NULL)"
+        )
+        db.execute("PRAGMA user_version=1")
+        db.execute("INSERT INTO commands (body, checksum) VALUES (?, ?)", (body, checksum))
+    db.close()
+
+
+def test_an_older_registry_is_refused_with_what_to_do_and_never_altered(path: Path) -> None:
+    write_format_1(path)
+    before, modified = path.read_bytes(), path.stat().st_mtime_ns
+    for _ in range(2):
+        with pytest.raises(RegistryError) as caught:
+            Registry(path)
+        assert str(caught.value) == (
+            f"{path}: format 1, this version reads format 2; start with a new, empty state folder"
+        )
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == (before, modified)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_where_a_bundle_came_from_is_not_the_reason(path: Path) -> None:
+    staged = command(Verb.STAGE, bundle_digest="d", origin="s3://bucket/bundle")
+    with Registry(path) as registry:
+        assert registry.carry_out(staged).reason == ""
+    with Registry(path) as registry:
+        kept, _ = registry.ledger.commands[staged.key]
+        assert (kept.origin, kept.reason) == ("s3://bucket/bundle", "")
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

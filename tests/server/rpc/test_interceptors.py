@@ -20,7 +20,7 @@ from rankloom_proto.v1.features_pb2 import (
     UserQuery,
 )
 from rankloom_proto.v1.features_pb2_grpc import FeatureServiceStub
-from rankloom_server.errors import FallbackRefusedError
+from rankloom_ranker.errors import FallbackRefusedError
 from server.servers import Behaviour, FeaturesCall, behaving_server, failure_of, opened, send_bytes
 
 SYNTHETIC = "synthetic-secret"

@@ -17,8 +17,8 @@ from rankloom_proto.v1.ranking_pb2_grpc import (
     RankingServiceStub,
     add_RankingServiceServicer_to_server,
 )
+from rankloom_ranker.errors import FallbackRefusedError
 from rankloom_server.admission import Admission
-from rankloom_server.errors import FallbackRefusedError
 from rankloom_server.rpc.lifecycle import RpcServer
 from server.servers import failure_of, no_warm_up, opened
 

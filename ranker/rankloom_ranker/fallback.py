@@ -1,4 +1,4 @@
-"""The fallback levels: which fallback level answers after what has failed. Pure policy."""
+"""The fallback levels: which one answers after which failure. Pure policy."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from rankloom_server.errors import FallbackRefusedError
+from rankloom_ranker.errors import FallbackRefusedError
 
 
 class FallbackLevel(Enum):
-    """The fallback levels that this server can stand on, best first."""
+    """How a request was answered, best first."""
 
     EXACT_MIXTURE = auto()
     GLOBAL_EXPERT = auto()
@@ -19,7 +19,7 @@ class FallbackLevel(Enum):
 
 
 class FallbackReason(Enum):
-    """Why a lower fallback level answers."""
+    """Why a lower level answers."""
 
     VECTOR_INVALID = auto()
     FEATURE_VERSION_MISMATCH = auto()
@@ -27,7 +27,7 @@ class FallbackReason(Enum):
     ENGINE_FAILED = auto()
 
 
-_FALLBACK_LEVEL_AFTER: Final = {
+_LEVEL_AFTER: Final = {
     FallbackReason.VECTOR_INVALID: FallbackLevel.GLOBAL_EXPERT,
     FallbackReason.FEATURE_VERSION_MISMATCH: FallbackLevel.GLOBAL_EXPERT,
     FallbackReason.ENGINE_FAILED: FallbackLevel.TREES,
@@ -37,19 +37,19 @@ _FALLBACK_LEVEL_AFTER: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """A fallback level, and what brought the request down to it."""
+    """The level that answers, and why it is not the best one; None where it is."""
 
-    fallback_level: FallbackLevel
+    level: FallbackLevel
     reason: FallbackReason | None
 
 
 def fallback_after(reason: FallbackReason | None, *, allow_fallback: bool) -> Fallback:
-    """The fallback level that answers after a failure, or the top one where nothing failed.
+    """The level that answers after a failure; the best one where nothing failed.
 
-    Raises FallbackRefusedError where the caller takes no lower fallback level.
+    Raises FallbackRefusedError where the caller accepts no fallback.
     """
     if reason is None:
         return Fallback(FallbackLevel.EXACT_MIXTURE, None)
     if not allow_fallback:
         raise FallbackRefusedError(reason.name)
-    return Fallback(_FALLBACK_LEVEL_AFTER[reason], reason)
+    return Fallback(_LEVEL_AFTER[reason], reason)

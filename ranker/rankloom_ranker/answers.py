@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from rankloom_adapters.router import Route
 from rankloom_engine.explain import StopReason
-from rankloom_server.fallback import Fallback
+from rankloom_ranker.fallback import Fallback
 
 
 @dataclass(frozen=True, slots=True)
 class ExpertWeight:
-    """An expert's part in a mixture; ``digest`` is that of its weight file."""
+    """An expert's share in a mixture; ``digest``: SHA-256 of its weight file."""
 
     expert: str
     digest: str
@@ -23,18 +23,21 @@ class ExpertWeight:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """How the experts were woven; without route and weights where none answered."""
+    """How the router chose the experts; without route and weights where no expert answered.
+
+    ``entropy``: of the softmax over the groups, in nats. ``history_events``: in the prompt.
+    """
 
     route: Route | None = None
     weights: tuple[ExpertWeight, ...] = ()
     entropy: float = 0.0
     cold_start: bool = False
-    num_events: int = 0
+    history_events: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RankedItem:
-    """``scored``: the score is the model's, and not there for the order's sake."""
+    """``scored``: the score is the model's; otherwise it only gives the order."""
 
     item_id: str
     score: float
@@ -54,47 +57,50 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
-    """What a trial asks of a ranking: (candidates,) each, in the order of the request.
+class Scores:
+    """(candidates,) logits and calibrated probabilities, in the order of the request.
 
-    ``tree_logits``: the trees' logits. ``vector``: the user's, in the space of
-    ``feature_version``, None where it could not be used.
-    ``non_finite``: the model gave such a score, or more.
-    ``reused``: the user's history was kept from an earlier call.
+    NaN for candidates that were not scored in time.
+    """
+
+    score: NDArray[np.float64]
+    probability: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoringRecord:
+    """What a rollout's gates need of a ranking, in the order of the request.
+
+    ``tree_logits``: (candidates,). ``vector``: the user's, in the space of
+    ``feature_version``, None where it could not be used. ``failure``: what the engine failed
+    with. ``cached``: the user's history was in the prefix cache.
     """
 
     tree_logits: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    probabilities: NDArray[np.float64]
+    scores: Scores
     vector: NDArray[np.float32] | None
     feature_version: str
-    non_finite: bool = False
-    reused: bool = False
+    failure: Exception | None = None
+    cached: bool = False
 
     @property
     def scored(self) -> NDArray[np.bool_]:
-        """Which candidates there was time for."""
-        return ~np.isnan(self.scores)
+        """(candidates,) which of them were scored in time."""
+        return ~np.isnan(self.scores.score)
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Candidates in rank order, and how they came into it."""
+    """Candidates in rank order, and how the order was made.
 
-    step: Fallback
+    ``record``: None where nothing but popularity was known.
+    """
+
+    fallback: Fallback
     routing: Routing
     items: tuple[RankedItem, ...]
     timing: Timing
-    seen: Seen | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RankAnswer:
-    """A ranking and the revision that made it."""
-
-    revision: int
-    bundle_digest: str
-    ranking: Ranking
+    record: ScoringRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,25 +112,19 @@ class Verdict:
 
     @property
     def liked(self) -> bool:
-        """Whether the user would rather like the item than not."""
+        """Whether the user will more probably like the item than not."""
         return self.probability >= 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What a text told of, and how it came about. ``num_tokens``: of the text."""
+    """The verdict that a text explains, and how the text was made.
+
+    ``num_tokens``: tokens of the text.
+    """
 
     routing: Routing
     verdict: Verdict
     num_prompt_tokens: int
     num_tokens: int
     stop: StopReason
-
-
-@dataclass(frozen=True, slots=True)
-class ExplainAnswer:
-    """What ends a text: the explanation, and the revision that made it."""
-
-    revision: int
-    bundle_digest: str
-    explanation: Explanation

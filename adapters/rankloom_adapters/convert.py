@@ -1,0 +1,94 @@
+"""Converts a bundle of format 2 to format 3; the weights and all other content stay the same.
+
+Format 3 renamed a part, `gate.json` to `router.json`, and a field of the metadata, `epoch` to
+`feature_version`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rankloom_adapters.bundle import (
+    FORMAT,
+    MANIFEST,
+    PREVIOUS_FORMAT,
+    ROUTER,
+    SIGNATURE,
+    Bundle,
+    BundleError,
+    link_or_copy,
+    open_bundle,
+    read_signature,
+    seal,
+)
+
+CONVERTED_FROM = "converted_from"
+_PARTS = {"gate.json": ROUTER}
+_METADATA = {"epoch": "feature_version"}
+
+
+class ConversionError(ValueError):
+    """The converted bundle cannot be written; the message names the folder and says why."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(f"{folder}: {reason}")
+
+
+def convert(source: Path, target: Path, *, drop_signature: bool = False) -> str:
+    """Writes the bundle in ``source`` to the new folder ``target``; returns its digest.
+
+    The metadata names the digest of the source. Files are linked where the file system can,
+    else copied; each is checked against the manifest of the source. A signature covers the old
+    manifest and is lost, so a signed source needs ``drop_signature``. After a failure there is
+    no ``target``. Raises BundleError for the source and ConversionError for the target.
+    """
+    bundle = _open(source)
+    if read_signature(source) is not None and not drop_signature:
+        raise BundleError(
+            SIGNATURE,
+            "the bundle is signed, and the signature is not valid after the conversion; "
+            "repeat with --drop-signature, then sign the new bundle",
+        )
+    if target.resolve().is_relative_to(source.resolve()):
+        raise ConversionError(target, f"is inside the bundle {source}; choose another folder")
+    try:
+        target.mkdir(parents=True)
+    except FileExistsError as error:
+        raise ConversionError(target, "exists already; choose a folder that is new") from error
+    except OSError as error:
+        raise ConversionError(target, f"cannot be created: {error.strerror}") from error
+    try:
+        return _write(bundle, target)
+    except OSError as error:
+        shutil.rmtree(target, ignore_errors=True)
+        raise ConversionError(target, f"cannot be written: {error.strerror}") from error
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+
+
+def _open(source: Path) -> Bundle:
+    bundle = open_bundle(source, formats=(PREVIOUS_FORMAT, FORMAT))
+    if bundle.format == FORMAT:
+        raise BundleError(MANIFEST, f"format {FORMAT} already; it needs no conversion")
+    for old, new in _PARTS.items():
+        if {old, new} <= bundle.parts.keys():
+            reason = f"lists both {old} and {new}; format {PREVIOUS_FORMAT} has {old} alone"
+            raise BundleError(MANIFEST, reason)
+    return bundle
+
+
+def _write(bundle: Bundle, target: Path) -> str:
+    for name in bundle.parts:
+        path = target / _PARTS.get(name, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        link_or_copy(bundle, name, path)
+    metadata = _renamed(bundle.metadata) | {CONVERTED_FROM: bundle.digest}
+    return seal(target, metadata)
+
+
+def _renamed(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {_METADATA.get(name, name): value for name, value in metadata.items()}

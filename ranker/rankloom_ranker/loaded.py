@@ -1,0 +1,184 @@
+"""A bundle in memory: the only reader of a bundle's part names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankloom_adapters import bundle as parts
+from rankloom_adapters.bundle import Bundle, BundleError, expert_part
+from rankloom_adapters.bundled_expert import BundledExpert
+from rankloom_adapters.calibration import Calibration
+from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE
+from rankloom_adapters.router import Router
+from rankloom_engine.parts import EngineParts
+from rankloom_engine.prompt import PromptAssembler, PromptFormat, load_tokenizer
+from rankloom_features.catalogue import Catalogue
+from rankloom_features.loading import provider_from_bytes, statistics_from_bytes
+from rankloom_features.provider import FeatureProvider
+from rankloom_features.ranker import TreeRanker
+from rankloom_ranker.features import FeatureSpace, space_of
+
+_FEATURE_PARTS = (
+    parts.CATALOGUE,
+    parts.EVENTS,
+    parts.ENCODER,
+    parts.ITEM_VECTORS,
+    parts.ITEM_STATISTICS,
+)
+_PROMPT_PARTS = (parts.CATALOGUE, parts.BASE_TOKENIZER, parts.PROMPT, parts.ITEM_VECTORS)
+_DECODER_PARTS = (
+    parts.BASE_CONFIG,
+    parts.BASE_WEIGHTS,
+    parts.BASE_TOKENIZER,
+    parts.PROJECTOR,
+    parts.PROMPT,  # it names the verdict tokens
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BundleFeatures:
+    """A bundle's own features. ``popularity``: (items,) training rows of each item."""
+
+    provider: FeatureProvider
+    popularity: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedBundle:
+    """All of a bundle but the language model. Immutable; safe from several threads.
+
+    ``expert_digests``: SHA-256 of the weight files, in the order of ``router.experts``.
+    """
+
+    bundle: Bundle
+    features: BundleFeatures
+    trees: TreeRanker
+    router: Router
+    expert_digests: tuple[str, ...]
+    calibration: Calibration
+    prompts: PromptAssembler
+
+    @property
+    def digest(self) -> str:
+        return self.bundle.digest
+
+    @property
+    def provider(self) -> FeatureProvider:
+        return self.features.provider
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return self.features.provider.catalogue
+
+    @cached_property
+    def space(self) -> FeatureSpace:
+        """What features must look like to be used with this bundle."""
+        return space_of(self.provider)
+
+    def engine_parts(self) -> EngineParts:
+        """What the engine loads the language model and its experts from."""
+        bundle = self.bundle
+        return EngineParts(
+            config=bundle.part(parts.BASE_CONFIG),
+            weights=bundle.part(parts.BASE_WEIGHTS),
+            projector=bundle.part(parts.PROJECTOR),
+            format=self.prompts.format,
+            stops=self.prompts.structural,
+            experts=bundled_experts(bundle, self.router.experts),
+            decoder_key=" ".join(bundle.part(name).sha256 for name in _DECODER_PARTS),
+        )
+
+
+def load_bundle(bundle: Bundle, like: Iterable[LoadedBundle] = ()) -> LoadedBundle:
+    """Loads and checks all but the language model; blocks while it reads.
+
+    ``like``: loaded bundles; what the new one has in common with them is shared. Raises
+    ValueErrors that name the part: BundleError, RouterError, CalibrationError, ModelError,
+    RankerError or those of load_features.
+    """
+    like = tuple(like)
+    router = Router.from_bytes(bundle.read(parts.ROUTER))
+    calibration = Calibration.from_bytes(bundle.read(parts.CALIBRATION))
+    features = _like(like, bundle, _FEATURE_PARTS)
+    trees, prompts = _like(like, bundle, (parts.TREES,)), _like(like, bundle, _PROMPT_PARTS)
+    own = features.features if features else load_features(bundle)
+    loaded = LoadedBundle(
+        bundle=bundle,
+        features=own,
+        trees=trees.trees if trees else TreeRanker(bundle.read(parts.TREES)),
+        router=router,
+        expert_digests=tuple(
+            each.weights.sha256 for each in bundled_experts(bundle, router.experts)
+        ),
+        calibration=calibration,
+        prompts=prompts.prompts if prompts else _prompts(bundle, own.provider.scorer.vectors),
+    )
+    _check_fit(loaded)
+    return loaded
+
+
+def load_features(bundle: Bundle) -> BundleFeatures:
+    """Loads what features need, and nothing else.
+
+    Raises BundleError, CatalogueError, EventLogError, EncoderError or StatisticsError, all
+    ValueErrors.
+    """
+    statistics = bundle.read(parts.ITEM_STATISTICS)
+    provider = provider_from_bytes(
+        catalogue=bundle.read(parts.CATALOGUE),
+        events=bundle.read(parts.EVENTS),
+        encoder=bundle.read(parts.ENCODER),
+        item_vectors=bundle.read(parts.ITEM_VECTORS),
+        item_statistics=statistics,
+    )
+    if not len(provider.catalogue):
+        raise BundleError(parts.CATALOGUE, "holds no item")
+    return BundleFeatures(provider, statistics_from_bytes(statistics, len(provider.catalogue)).rows)
+
+
+def bundled_experts(bundle: Bundle, names: Sequence[str]) -> tuple[BundledExpert, ...]:
+    """Experts of a bundle, not read yet. Raises BundleError where the manifest lacks one."""
+    base = bundle.part(parts.BASE_WEIGHTS).sha256
+    return tuple(
+        BundledExpert(
+            name,
+            bundle.part(expert_part(name, CONFIG_FILE)),
+            bundle.part(expert_part(name, WEIGHTS_FILE)),
+            base,
+        )
+        for name in names
+    )
+
+
+def base_digest(bundle: Bundle) -> str:
+    """SHA-256 of the base weights that the bundle's experts adapt. Raises BundleError."""
+    return bundle.part(parts.BASE_WEIGHTS).sha256
+
+
+def _like(
+    loaded: Sequence[LoadedBundle], bundle: Bundle, names: Sequence[str]
+) -> LoadedBundle | None:
+    """A loaded bundle with the same files under these names."""
+    wanted = [bundle.parts.get(name) for name in names]
+    same = (each for each in loaded if [each.bundle.parts.get(name) for name in names] == wanted)
+    return next(same, None)
+
+
+def _prompts(bundle: Bundle, item_vectors: NDArray[np.float32]) -> PromptAssembler:
+    tokenizer = load_tokenizer(bundle.read(parts.BASE_TOKENIZER))
+    return PromptAssembler(
+        tokenizer, PromptFormat.from_bytes(bundle.read(parts.PROMPT)), item_vectors
+    )
+
+
+def _check_fit(loaded: LoadedBundle) -> None:
+    """Raises BundleError where one part was made for another than those beside it."""
+    if loaded.router.dim != loaded.provider.encoder.dim:
+        raise BundleError(parts.ROUTER, "not of the feature model's latent space")
+    if loaded.trees.num_columns != loaded.provider.num_columns:
+        raise BundleError(parts.TREES, "not of the features' columns")

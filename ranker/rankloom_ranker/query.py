@@ -1,0 +1,45 @@
+"""What can be asked of a ranker, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rankloom_adapters.router import Fusion
+from rankloom_engine.explain import SamplingParams
+from rankloom_features.provider import UserQuery
+
+
+@dataclass(frozen=True, slots=True)
+class RankQuery:
+    """One requested ranking. ``top_k``: None for all candidates.
+
+    ``revision``: the one that must answer, None for the user's. ``caller``: model time is
+    shared fairly between callers.
+    """
+
+    request_id: str
+    user: UserQuery
+    top_k: int | None = None
+    allow_fallback: bool = True
+    allow_partial: bool = False
+    fusion: Fusion = Fusion.EXACT_SUM
+    revision: int | None = None
+    caller: str = ""
+
+    @property
+    def user_key(self) -> str:
+        """Tells users apart where a canary takes only some of them.
+
+        The user id; for a user given by an inline history, the item of the first event, which
+        stays the same while the history grows.
+        """
+        history = self.user.history
+        return self.user.user_id or (history[0].item_id if history else "")
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainQuery:
+    """One requested explanation. ``ranking``: of its one candidate, without fallback."""
+
+    ranking: RankQuery
+    sampling: SamplingParams

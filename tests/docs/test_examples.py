@@ -1,0 +1,156 @@
+"""The worked examples of CONTRIBUTING.md: each diff applies to the tree, and what it adds works.
+
+After a change of the code that a diff touches, apply it by hand with ``git apply --3way``, mend it,
+and write it anew with ``git diff -U1``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from docs.structure import packages
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "docs" / "examples"
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+TOUCHED = re.compile(r"^\+\+\+ b/(.+)$", re.MULTILINE)
+NAMES = sorted(path.stem for path in EXAMPLES.glob("*.diff"))
+MAX_FILES = 3
+NO_GENERATOR = "No matching distribution"
+
+USE_MODEL = """
+import numpy as np
+from rankloom_features.export import export
+from rankloom_features.fit import Examples, fit
+from rankloom_features.models import MODEL_NAMES, create_model
+
+random = np.random.default_rng(0)
+items = random.integers(1, 9, (200, 6))
+target = random.integers(1, 9, 200)
+examples = Examples(items, random.integers(0, 2, items.shape), target, target % 2 == 0)
+assert "recency" in MODEL_NAMES
+model = create_model("recency", num_items=8, dim=4)
+before = model.decay.item()
+losses = []
+fit(model, examples, examples, seed=0, on_epoch=lambda epoch, loss: losses.append(loss))
+assert losses[-1] < losses[0] and model.decay.item() != before
+assert export(model)  # which compares the ONNX file with torch
+"""
+
+USE_GATE = """
+import numpy as np
+from rankloom_adapters.rollout.evidence import observe
+from rankloom_adapters.rollout.judge import judge_canary
+from rankloom_adapters.rollout.thresholds import Thresholds
+
+random = np.random.default_rng(0)
+
+def arm(lead):
+    found = []
+    for user in range(400):
+        trees = random.normal(size=10)
+        scores = trees + random.normal(0.0, 0.2, 10)
+        scores[scores.argmax()] += lead
+        found.append(observe(user, "", 0.01, scores, trees, 1 / (1 + np.exp(-scores))))
+    return found
+
+def outcomes(lead):
+    gates = judge_canary(arm(lead), arm(0.0), Thresholds()).gates
+    return {gate.name: gate.outcome.value for gate in gates if not gate.group}
+
+assert outcomes(0.0)["lead_ks"] == "passed"
+assert outcomes(1.0)["lead_ks"] == "breached"
+"""
+
+USE_RPC = """
+import asyncio
+from types import SimpleNamespace
+import grpc
+import numpy as np
+from rankloom_features.service import FeatureService
+from rankloom_proto.v1 import features_pb2, features_pb2_grpc
+
+class Provider:
+    def features_of_many(self, queries):
+        return [SimpleNamespace(feature_version="abc", vector=np.zeros(16)) for _ in queries]
+
+async def main():
+    server = grpc.aio.server()
+    features_pb2_grpc.add_FeatureServiceServicer_to_server(FeatureService(Provider()), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = features_pb2_grpc.FeatureServiceStub(channel)
+        info = await stub.GetModelInfo(features_pb2.GetModelInfoRequest(), timeout=10)
+    await server.stop(None)
+    assert (info.feature_version, info.dimension) == ("abc", 16)
+
+asyncio.run(main())
+"""
+
+USES = {"model": USE_MODEL, "gate": USE_GATE, "rpc": USE_RPC}
+
+
+def touched(name: str) -> list[str]:
+    return TOUCHED.findall((EXAMPLES / f"{name}.diff").read_text(encoding="utf-8"))
+
+
+def test_each_example_is_used() -> None:
+    assert set(NAMES) == set(USES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_touches_few_files_and_contributing_names_them(name: str) -> None:
+    assert 1 <= len(touched(name)) <= MAX_FILES
+    assert f"docs/examples/{name}.diff" in CONTRIBUTING
+    for path in touched(name):
+        assert f"`{path}`" in CONTRIBUTING, path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_works(name: str, tmp_path: Path) -> None:
+    copy_tree(tmp_path)
+    diff = EXAMPLES / f"{name}.diff"
+    run(["git", "apply", "--whitespace=error", str(diff)], tmp_path)
+    if any(path.endswith(".proto") for path in touched(name)):
+        regenerate(tmp_path)
+    run([sys.executable, "-c", USES[name]], tmp_path)
+
+
+def copy_tree(folder: Path) -> None:
+    """The packages and the scripts, without what a build or a run left behind."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in (*packages(), "scripts"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+
+
+def regenerate(folder: Path) -> None:
+    """The stubs, with the generator that is installed here already, if there is one."""
+    generator = ROOT / ".venv-protos"
+    if (generator / "bin" / "protoc-gen-mypy").exists():
+        (folder / ".venv-protos").symlink_to(generator)
+    try:
+        run([str(folder / "scripts" / "gen_protos")], folder)
+    except AssertionError as error:
+        if NO_GENERATOR not in str(error):
+            raise
+        pytest.skip("the generator of the stubs cannot be installed")
+
+
+def run(command: list[str], folder: Path) -> None:
+    """Runs a command with the folder's packages before any other."""
+    roots = [str((folder / name).parent) for name in packages()]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(roots), "OMP_NUM_THREADS": "1"}
+    # Git must not take the folder for a part of a repository around it.
+    environment["GIT_CEILING_DIRECTORIES"] = str(folder.parent)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr

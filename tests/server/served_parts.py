@@ -1,0 +1,37 @@
+"""A bundle in memory, for many servers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rankloom_adapters.bundle import open_bundle
+from rankloom_engine.loading import Hardware, load_decoder
+from rankloom_engine.model import Decoder
+from rankloom_ranker.loaded import LoadedBundle, load_bundle
+from rankloom_server.app import servers
+from rankloom_server.rpc.lifecycle import RpcServer
+from server.servers import settings
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServedParts:
+    """``decoder``: what servers of this bundle score with."""
+
+    loaded: LoadedBundle
+    decoder: Decoder
+
+
+def load_parts(folder: Path, hardware: Hardware | None = None) -> ServedParts:
+    loaded = load_bundle(open_bundle(folder))
+    return ServedParts(loaded, load_decoder(loaded.engine_parts(), hardware))
+
+
+@asynccontextmanager
+async def ranking_server(parts: ServedParts, **values: object) -> AsyncIterator[RpcServer]:
+    """A server that does not listen yet; it loads all but the decoder from the folder."""
+    given = settings(bundle=parts.loaded.bundle.folder, **values)
+    async with servers(given, load=lambda *_: parts.decoder) as (server, _):
+        yield server
