@@ -48,10 +48,12 @@ WITHOUT_GRPC = ("rankloom_adapters", "rankloom_engine", "rankloom_ranker")
 POLICY_MODULES = (
     "rankloom_adapters/router.py",
     "rankloom_adapters/revision.py",
+    "rankloom_adapters/split.py",
     *(
         f"rankloom_adapters/rollout/{module}.py"
         for module in (
-            *("states", "split", "manager", "registry", "trial", "judge", "gates"),
+            *("states", "manager", "registry", "trial", "judge", "gates", "traffic"),
+            *("current_trial", "loaded", "recovery", "staging", "writer"),
             *("evidence", "agreement", "statistics", "table", "thresholds"),
         )
     ),
@@ -59,7 +61,7 @@ POLICY_MODULES = (
     "rankloom_engine/scheduler.py",
     "rankloom_engine/slots.py",
     "rankloom_server/admission.py",
-    "rankloom_server/fallback.py",
+    "rankloom_ranker/fallback.py",
 )
 
 HEAVY = {"torch", "numpy", "pydantic", "transformers", "onnxruntime", "structlog"}
@@ -133,7 +135,7 @@ def test_the_sdk_loads_fast(tmp_path: Path) -> None:
 def test_the_command_line_loads_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import contextlib, io, sys\n"
-        "from rankloom.cli import main\n"
+        "from rankloom._cli.main import main\n"
         "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n"
         "    main(['--help'])\n"
         "print(*sys.modules)"

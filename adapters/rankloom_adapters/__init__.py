@@ -1,1 +1,1 @@
-"""Experts and what belongs to them: files, the router, bundles, revisions."""
+"""Expert files, bundles, the router, revisions and their rollout."""

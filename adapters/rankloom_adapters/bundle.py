@@ -1,10 +1,9 @@
 """A bundle: an immutable folder with all that one revision serves, and its manifest.
 
-The manifest lists each file with its size and SHA-256; the bundle's digest is that of
-the manifest. A part is read once, checked, and used from those very bytes, so that
-what was checked is what is served; what is only copied or looked at is read in pieces.
-A signature of the manifest may lie beside it; it is no part, and the digest is the same
-without it.
+The manifest lists each file (part) with its size and SHA-256; the digest of the manifest is
+the digest of the bundle. A part that is served is read once and checked in memory, so that the
+checked bytes are the served bytes; a part that is copied is read in chunks. A signature of the
+manifest may stand beside it; it is not a part and does not change the digest.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ SIGNATURE = "manifest.sig"
 MAX_SIGNATURE_BYTES = 4 << 10
 _UNFINISHED = ".tmp"
 _PIECE_BYTES = 1 << 20
-_NO_PARTS = frozenset({MANIFEST, MANIFEST + _UNFINISHED, SIGNATURE, SIGNATURE + _UNFINISHED})
-# A link may lead anywhere, and opening a pipe would wait for its writer.
+_NOT_PARTS = frozenset({MANIFEST, MANIFEST + _UNFINISHED, SIGNATURE, SIGNATURE + _UNFINISHED})
+# No links, which may lead anywhere; no blocking, since opening a pipe waits for its writer.
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 BASE_CONFIG = "base/config.json"
@@ -50,7 +49,7 @@ TREES = "ranker/trees.onnx"
 
 
 class BundleError(ValueError):
-    """The bundle cannot be used. ``part`` names the file, the message says why."""
+    """The bundle cannot be used: ``part`` is the file, ``reason`` says why."""
 
     def __init__(self, part: str, reason: str) -> None:
         super().__init__(f"bundle: {part}: {reason}")
@@ -60,17 +59,15 @@ class BundleError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What the manifest says of one file."""
-
     sha256: str
     num_bytes: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bundle:
-    """An opened bundle; parts are checked as they are read. ``manifest``: its bytes.
+    """An opened bundle; parts are checked as they are read.
 
-    ``limiter``: how fast they are read, None for as fast as may be.
+    ``manifest``: its bytes. ``limiter``: limits the speed of reading; None: no limit.
     """
 
     folder: Path
@@ -82,16 +79,16 @@ class Bundle:
     format: int = FORMAT
 
     def read(self, name: str) -> bytes:
-        """One part's bytes, checked against the manifest. Raises BundleError."""
+        """Returns a part's bytes, checked against the manifest. Raises BundleError."""
         data = io.BytesIO()
         for piece in self.pieces(name):
             data.write(piece)
         return data.getvalue()
 
     def pieces(self, name: str) -> Iterator[bytes]:
-        """One part's bytes as they are read; their end says that all of them were right.
+        """Yields a part's bytes as they are read.
 
-        Raises BundleError.
+        Do not trust them before the end: the last step compares the digest. Raises BundleError.
         """
         if name not in self.parts:
             raise BundleError(name, "not in the manifest")
@@ -111,17 +108,17 @@ class Bundle:
         return PartReader(self, name)
 
     def check_part(self, name: str) -> None:
-        """Reads a part and keeps nothing of it. Raises BundleError."""
+        """Reads a part and compares it with the manifest. Raises BundleError."""
         for _ in self.pieces(name):
             pass
 
     def check(self) -> None:
-        """Reads every part once. Raises BundleError for the first that is not as listed."""
+        """Checks every part. Raises BundleError for the first that differs from the manifest."""
         for name in self.parts:
             self.check_part(name)
 
     def experts(self) -> tuple[str, ...]:
-        """Names of the experts that the bundle holds."""
+        """Names of the bundle's experts, sorted."""
         names = {PurePosixPath(part).parts[1] for part in self.parts if part.startswith("experts/")}
         return tuple(sorted(names))
 
@@ -144,16 +141,16 @@ class PartReader:
 
 
 def expert_part(expert: str, file: str) -> str:
-    """Name of the part that holds one file of an expert."""
+    """Name of the part with that file of an expert."""
     return f"experts/{expert}/{file}"
 
 
 def open_bundle(
     folder: Path, limiter: RateLimiter | None = None, *, formats: Collection[int] = (FORMAT,)
 ) -> Bundle:
-    """Opens a bundle by its manifest; parts are not read yet. Raises BundleError.
+    """Reads the manifest of a bundle, but no part yet. Raises BundleError.
 
-    ``formats``: those that the caller can read.
+    ``formats``: the formats that the caller can read.
     """
     data = _read_small(folder, MANIFEST, MAX_MANIFEST_BYTES)
     if data is None:
@@ -172,7 +169,7 @@ def open_bundle(
         raise BundleError(MANIFEST, "not a manifest") from error
     for name in parts:
         _check_name(name)
-        if PurePosixPath(name).parts[0] in _NO_PARTS:
+        if PurePosixPath(name).parts[0] in _NOT_PARTS:
             raise BundleError(MANIFEST, f"lists {name}, which cannot be a part")
     return Bundle(folder, hashlib.sha256(data).hexdigest(), metadata, parts, data, limiter, found)
 
@@ -189,10 +186,10 @@ def _format_refusal(found: object) -> str:
 
 
 def seal(folder: Path, metadata: Mapping[str, Any]) -> str:
-    """Writes the manifest over all files of a folder; answers the bundle's digest.
+    """Writes the manifest of all files in a folder; returns the bundle's digest.
 
-    The manifest is written last and moved into place, so that a folder without one is
-    a bundle that was never finished. Raises BundleError for what no bundle may hold.
+    The manifest is written last and moved into place, so that a folder without one is an
+    unfinished bundle. Raises BundleError for links and other files that are not regular.
     """
     parts = {name: _describe(folder / name) for name in _files_of(folder)}
     fields = {"format": FORMAT, "metadata": dict(metadata), "files": parts}
@@ -202,12 +199,12 @@ def seal(folder: Path, metadata: Mapping[str, Any]) -> str:
 
 
 def read_signature(folder: Path) -> bytes | None:
-    """The bytes beside the manifest that sign it; None where there are none. Raises BundleError."""
+    """Returns the signature file's bytes, None for an unsigned bundle. Raises BundleError."""
     return _read_small(folder, SIGNATURE, MAX_SIGNATURE_BYTES)
 
 
 def _read_small(folder: Path, name: str, max_bytes: int) -> bytes | None:
-    """A regular file that is no link; None where there is none. Raises BundleError."""
+    """Returns a regular file's bytes, None where there is no file. Raises BundleError."""
     try:
         handle = os.open(folder / name, _FLAGS)
         if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -225,10 +222,10 @@ def _read_small(folder: Path, name: str, max_bytes: int) -> bytes | None:
 
 
 def link_or_copy(bundle: Bundle, name: str, path: Path) -> None:
-    """Another name for a part's file where the file system has that, else a copy.
+    """Creates ``path`` as a hard link to a part, or as a copy where links are not possible.
 
-    Files of bundles never change, so that one may be a part of many. Raises BundleError where
-    it is not as listed, OSError.
+    Files of bundles never change, so that bundles can share them. Raises BundleError for a part
+    that differs from the manifest, and OSError.
     """
     try:
         os.link(bundle.folder / name, path, follow_symlinks=False)
@@ -240,7 +237,7 @@ def link_or_copy(bundle: Bundle, name: str, path: Path) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Writes a file beside its place, and moves it there once it is safe on the disk."""
+    """Writes a file atomically: to a temporary name, synced, then renamed."""
     unfinished = path.with_name(path.name + _UNFINISHED)
     unfinished.unlink(missing_ok=True)
     with unfinished.open("xb") as file:  # never through a link
@@ -251,19 +248,18 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def _files_of(folder: Path) -> list[str]:
-    """Names of the files to seal, in order."""
     paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
     for name, path in paths.items():
         _check_name(name)
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise BundleError(name, "not a regular file")
-    return sorted(name for name, path in paths.items() if path.is_file() and name not in _NO_PARTS)
+    return sorted(name for name, path in paths.items() if path.is_file() and name not in _NOT_PARTS)
 
 
 def _part(fields: Mapping[str, Any]) -> Part:
     sha256, num_bytes = fields["sha256"], fields["bytes"]
     if not isinstance(sha256, str) or type(num_bytes) is not int or num_bytes < 0:
-        raise TypeError("a part is a digest and a whole number of bytes")
+        raise TypeError("a part needs a digest and a size in bytes")
     return Part(sha256, num_bytes)
 
 
@@ -277,11 +273,11 @@ def _check_name(name: str) -> None:
     path = PurePosixPath(name)
     plain = name.isprintable() and "\\" not in name and path.as_posix() == name
     if not plain or path.is_absolute() or ".." in path.parts or not path.parts:
-        raise BundleError(MANIFEST, "names a file that is no plain path inside the bundle")
+        raise BundleError(MANIFEST, "lists a file whose name is not a plain path inside the bundle")
 
 
 def _pieces(folder: Path, name: str, expected: Part) -> Iterator[bytes]:
-    """Of a file that is as long as expected when it is opened; never more than that of it."""
+    """Yields a file's bytes, checked for its size first; never more than that size."""
     path = folder / name
     try:
         size = path.lstat().st_size

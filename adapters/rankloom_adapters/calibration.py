@@ -1,4 +1,4 @@
-"""From scores to probabilities: Platt scaling."""
+"""Turns scores into probabilities: Platt scaling."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 class CalibrationError(ValueError):
-    """The bytes are no calibration."""
+    """The bytes are not a valid calibration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,21 +23,22 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if not (0.0 < self.slope < math.inf and math.isfinite(self.intercept)):
-            raise CalibrationError("calibration: the slope must be positive and both finite")
+            raise CalibrationError(
+                "calibration: slope and intercept must be finite, and the slope positive"
+            )
 
     def probability(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
-        """(n,) probabilities of (n,) scores; the order is kept."""
+        """Maps (n,) scores to (n,) probabilities in the same order."""
         scores = np.asarray(scores, dtype=np.float64)
-        with np.errstate(over="ignore"):  # e^∞ is the right limit: a probability of 0
+        with np.errstate(over="ignore"):  # exp overflows to ∞, which gives the correct limit: 0
             return np.asarray(1.0 / (1.0 + np.exp(-(self.slope * scores + self.intercept))))
 
     def to_bytes(self) -> bytes:
-        """JSON."""
         return json.dumps({"slope": self.slope, "intercept": self.intercept}).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Calibration:
-        """Reads what ``to_bytes`` wrote. Raises CalibrationError."""
+        """Raises CalibrationError."""
         try:
             fields = json.loads(data)
             return cls(float(fields["slope"]), float(fields["intercept"]))

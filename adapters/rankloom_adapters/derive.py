@@ -1,4 +1,4 @@
-"""A bundle that differs from another in one expert, for a group whose expert was trained anew."""
+"""Makes a bundle from another one by replacing one expert, for a group that was retrained."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ DERIVED_FROM = "derived_from"
 
 
 def with_expert(bundle: Bundle, files: ExpertFiles, folder: Path) -> str:
-    """Writes the bundle, with these files for the expert of their name; gives its digest.
+    """Writes the bundle with this expert in place of its own of the same name; returns the digest.
 
-    Its metadata names what it was derived from. ``folder`` must be empty or not be there.
-    Raises ExpertError where the bundle has no such expert, BundleError where it is not
-    whole, OSError.
+    The metadata names the digest of ``bundle``. ``folder`` must be empty or not exist. Raises
+    ExpertError where the bundle has no such expert, BundleError where a part is damaged, and
+    OSError.
     """
     name = files.expert.name
     replaced = {

@@ -1,8 +1,8 @@
-"""An expert: a LoRA adapter in PEFT's file format, validated before it is used.
+"""An expert: a LoRA adapter in PEFT's file format, validated before use.
 
-An expert's folder holds ``adapter_config.json`` and ``adapter_model.safetensors``.
-Whatever changes the arithmetic beyond W + (alpha / r) B A is refused by name, and so
-is every field that this code does not know: an unknown field may mean another model.
+An expert's folder holds ``adapter_config.json`` and ``adapter_model.safetensors``. A setting
+that changes the arithmetic beyond W + (alpha / r) B A is refused by name. So is a field that
+this code does not know, because it may change the model too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 MAX_RANK = 64
 MAX_ALPHA = float(np.finfo(np.float32).max)
 MAX_CONFIG_BYTES = 64 << 10
-# In the weight file's metadata: SHA-256 of the weight file of the base it was trained on.
+# Key in the weight file's metadata: SHA-256 of the weight file of the base model in training.
 BASE_DIGEST = "base_sha256"
 _SHA256 = re.compile("[0-9a-f]{64}")
 _PREFIX = "base_model.model."
@@ -40,7 +40,7 @@ _EXPONENT: Mapping[str, np.unsignedinteger[Any]] = {
     "F16": np.uint16(0x7C00),
     "BF16": np.uint16(0x7F80),
 }
-_PIECE = 1 << 16  # numbers; they stay in the processor's cache
+_PIECE = 1 << 16  # numbers; small enough for the processor's cache
 _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     # Fields that change the arithmetic, with the values that mean "off".
     "bias": ("none",),
@@ -55,26 +55,26 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "trainable_token_indices": (None,),
     "target_parameters": (None, []),
     "fan_in_fan_out": (False,),
-    # The other ways to start also change the base model's own weights.
+    # The other initialisations also change the base model's own weights.
     "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal", "mica"),
 }
-# What a field that this code does not know may hold.
+# The only values that an unknown field may have.
 _OFF: tuple[object, ...] = (None, False, "", [], {})
 _HARMLESS = frozenset(
     {
-        # Read below, one by one.
+        # Read below.
         *("peft_type", "r", "lora_alpha", "target_modules"),
-        # Where the adapter came from, and how it was trained.
+        # Origin and training.
         *("auto_mapping", "base_model_name_or_path", "peft_version", "revision", "task_type"),
         *("inference_mode", "lora_dropout"),
-        # Defaults that say nothing while use_qalora and megatron_config are off.
+        # Without effect while use_qalora and megatron_config are off.
         *("qalora_group_size", "megatron_core"),
     }
 )
 
 
 class ExpertError(ValueError):
-    """The expert cannot be used. ``expert`` names it, the message says why."""
+    """The expert cannot be used: ``expert`` is its name, ``reason`` says why."""
 
     def __init__(self, expert: str, reason: str) -> None:
         super().__init__(f"expert {expert}: {reason}")
@@ -84,7 +84,7 @@ class ExpertError(ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Factors:
-    """One module's low-rank delta: ``a`` (r, d_in) and ``b`` (d_out, r), float32."""
+    """A module's low-rank factors: ``a`` (r, d_in) and ``b`` (d_out, r), float32."""
 
     a: NDArray[np.float32]
     b: NDArray[np.float32]
@@ -94,9 +94,8 @@ class Factors:
 class Expert:
     """A validated adapter: ΔW = ``scale`` · b a in each of its modules.
 
-    ``digest``: SHA-256 of the weight file's bytes. ``modules``: by module path.
-    ``base_digest``: that of the base's weight file, where the expert says on which it was
-    trained.
+    ``digest``: SHA-256 of the weight file. ``modules``: by module path. ``base_digest``: SHA-256
+    of the weight file of the base model in training, None where the expert does not name it.
     """
 
     name: str
@@ -108,12 +107,12 @@ class Expert:
 
     @property
     def num_bytes(self) -> int:
-        """Of its factors in memory."""
+        """Size of the factors in memory."""
         return sum(pair.a.nbytes + pair.b.nbytes for pair in self.modules.values())
 
 
 def parse_expert(name: str, config: bytes, weights: bytes) -> Expert:
-    """Validates one adapter from the bytes of its two files. Raises ExpertError."""
+    """Parses and validates an adapter from the bytes of its two files. Raises ExpertError."""
     rank, scale, targets = _read_config(name, config)
     try:
         header = read_header(weights)
@@ -121,9 +120,9 @@ def parse_expert(name: str, config: bytes, weights: bytes) -> Expert:
         raise ExpertError(name, f"{WEIGHTS_FILE}: {error}") from error
     base = header.metadata.get(BASE_DIGEST)
     if base is not None and not _SHA256.fullmatch(base):
-        raise ExpertError(name, f"{WEIGHTS_FILE}: {BASE_DIGEST} is no SHA-256")
+        raise ExpertError(name, f"{WEIGHTS_FILE}: {BASE_DIGEST} is not a SHA-256 digest")
     modules = _modules_of(name, header.tensors, rank, targets)
-    # All of them before the first is converted: a file that is refused takes no more memory.
+    # Check all before converting any, so that a refused file takes no more memory.
     for module, sides in modules.items():
         if not all(_is_finite(weights, side) for side in sides.values()):
             raise ExpertError(name, f"{module}: a weight is NaN or infinite")
@@ -135,7 +134,7 @@ def parse_expert(name: str, config: bytes, weights: bytes) -> Expert:
 
 
 def check_shapes(expert: Expert, shapes: Mapping[str, tuple[int, int]]) -> None:
-    """Refuses an expert that does not fit a base model.
+    """Checks that an expert fits a base model.
 
     ``shapes``: (d_out, d_in) of each linear module by its path. Raises ExpertError.
     """
@@ -150,10 +149,10 @@ def check_shapes(expert: Expert, shapes: Mapping[str, tuple[int, int]]) -> None:
 
 
 def check_alike(expert: Expert, others: Sequence[Expert]) -> None:
-    """Refuses an expert with a module of another shape than those of experts that are served.
+    """Checks that an expert's modules have the shapes that the served experts have.
 
-    Long before a model says so: what only the base knows is checked when it is loaded. Raises
-    ExpertError.
+    This finds most errors before the model is loaded; `check_shapes` finds the others then.
+    Raises ExpertError.
     """
     served = {
         module: (pair.b.shape[0], pair.a.shape[1])
@@ -165,9 +164,10 @@ def check_alike(expert: Expert, others: Sequence[Expert]) -> None:
 
 
 def check_base(expert: Expert, base_digest: str) -> None:
-    """Refuses an expert that says it was trained on another base; one may be silent.
+    """Refuses an expert that names another base model than this one.
 
-    ``base_digest``: SHA-256 of the base's weight file. Raises ExpertError.
+    An expert that names none is accepted. ``base_digest``: SHA-256 of the base's weight file.
+    Raises ExpertError.
     """
     if expert.base_digest is not None and expert.base_digest != base_digest:
         found, needed = expert.base_digest[:12], base_digest[:12]
@@ -201,14 +201,14 @@ def _config_fields(name: str, data: bytes) -> dict[str, Any]:
 
 
 def _is_off(field: str, value: object) -> bool:
-    """By type as well: 0 == False, and the 0 of a field that is not known may be a layer."""
+    """Compares types too: 0 == False, and a 0 in an unknown field may be the number of a layer."""
     return any(type(value) is type(off) and value == off for off in _NEUTRAL.get(field, _OFF))
 
 
 def _modules_of(
     name: str, headers: Mapping[str, TensorHeader], rank: int, targets: tuple[str, ...]
 ) -> Mapping[str, Mapping[str, TensorHeader]]:
-    """By module path, in order, exactly its two factors of the configured rank."""
+    """The two factors A and B of each module, by module path, sorted."""
     modules: dict[str, dict[str, TensorHeader]] = {}
     for key, header in headers.items():
         module, side = _split_key(name, key)
@@ -225,7 +225,7 @@ def _modules_of(
 
 
 def _split_key(name: str, key: str) -> tuple[str, str]:
-    """Module path and side. The path goes into messages and logs, so it is a plain one."""
+    """Module path and side (A or B). The path appears in logs, so it must be plain text."""
     for side in "AB":
         suffix = f".lora_{side}.weight"
         if key.startswith(_PREFIX) and key.endswith(suffix):
@@ -236,20 +236,20 @@ def _split_key(name: str, key: str) -> tuple[str, str]:
 
 
 def _bits(weights: bytes, header: TensorHeader) -> NDArray[Any]:
-    """A tensor's numbers as they are stored, a view of the file's bytes."""
+    """A tensor's stored bits, as a view of the file."""
     unsigned = f"<u{DTYPE_BYTES[header.dtype]}"
     return np.frombuffer(weights, unsigned, math.prod(header.shape), header.begin)
 
 
 def _is_finite(weights: bytes, header: TensorHeader) -> bool:
-    """Piece by piece, which needs no memory. An exponent of ones alone is NaN or infinity."""
+    """Works in pieces to save memory. An exponent of all ones means NaN or infinity."""
     bits, ones = _bits(weights, header), _EXPONENT[header.dtype]
     pieces = (bits[at : at + _PIECE] for at in range(0, bits.size, _PIECE))
     return not any(((piece & ones) == ones).any() for piece in pieces)
 
 
 def _array(weights: bytes, header: TensorHeader) -> NDArray[np.float32]:
-    """One tensor of the checked file as float32, a copy; numpy knows no bfloat16."""
+    """A float32 copy of a tensor; numpy has no bfloat16."""
     bits = _bits(weights, header)
     if header.dtype == "BF16":  # the upper half of a float32
         wide: NDArray[np.uint32] = np.left_shift(bits, 16, dtype=np.uint32)

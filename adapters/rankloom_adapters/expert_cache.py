@@ -1,4 +1,4 @@
-"""Experts in memory by their content: what was read once need not come from the disk again."""
+"""Keeps validated experts in memory, so that each is read from the disk only once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Key = tuple[str, str]
 
 
 class ExpertCache:
-    """Validated experts of at most so many bytes; what was used longest ago goes first.
+    """A least-recently-used cache of validated experts, limited in bytes. Thread-safe.
 
-    A new expert is compared with its siblings, which are here, and one that is staged was read
-    here before its slot is written. Thread-safe.
+    Staging reads an expert and compares it with the others of its bundle; loading it into a
+    slot reads it again. Both find it here.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -26,13 +26,12 @@ class ExpertCache:
 
     @property
     def num_bytes(self) -> int:
-        """Of all experts that are kept."""
         return self._num_bytes
 
     def get(self, name: str, digest: str, read: Callable[[], Expert]) -> Expert:
-        """The expert of that name and content, read if it must be; raises what reading raises.
+        """Returns the cached expert, or calls ``read`` and raises what that raises.
 
-        ``digest``: of both of its files.
+        ``digest``: of both files.
         """
         key = (name, digest)
         with self._lock:
@@ -43,6 +42,11 @@ class ExpertCache:
         with self._lock:
             self._keep(key, expert)
         return expert
+
+    def put(self, digest: str, expert: Expert) -> None:
+        """Keeps an expert that was read elsewhere; ``digest``: of both of its files."""
+        with self._lock:
+            self._keep((expert.name, digest), expert)
 
     def _keep(self, key: Key, expert: Expert) -> None:
         if key in self._kept or expert.num_bytes > self._max_bytes:

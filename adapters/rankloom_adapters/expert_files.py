@@ -1,4 +1,4 @@
-"""An expert's two files from a folder: read once, and never before their sizes are known."""
+"""Reads an expert's two files from a folder, once, after a check of their sizes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from rankloom_adapters.expert import (
 from rankloom_adapters.header import HeaderError, header_length
 
 MAX_WEIGHTS_BYTES = 256 << 20
-# A link may lead anywhere, and opening a pipe would wait for its writer.
+# No links, which may lead anywhere; no blocking, since opening a pipe waits for its writer.
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExpertFiles:
-    """The bytes that were checked, which are the ones to keep, and what they say."""
+    """The checked bytes of both files, and the expert in them."""
 
     config: bytes
     weights: bytes
@@ -33,13 +33,13 @@ class ExpertFiles:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the one and of the other, as a bundle's manifest has them."""
+        """Both SHA-256 digests, as in a bundle's manifest, with a space between."""
         files = (self.config, self.weights)
         return " ".join(hashlib.sha256(data).hexdigest() for data in files)
 
 
 def read_expert(name: str, folder: Path) -> ExpertFiles:
-    """A validated expert from a folder in PEFT's format; its other files are not looked at.
+    """Reads and validates an expert in PEFT's format; ignores other files in the folder.
 
     Raises ExpertError.
     """
@@ -50,12 +50,12 @@ def read_expert(name: str, folder: Path) -> ExpertFiles:
 
 def _read(name: str, path: Path, max_bytes: int) -> bytes:
     try:
-        # An opener, because a folder that is opened before is not closed again.
+        # An opener, because open() does not close a descriptor of a folder that it is given.
         with open(path, "rb", opener=lambda path, _: os.open(path, _FLAGS)) as file:
             found = os.fstat(file.fileno())
             _check_file(name, path, found, max_bytes)
             if path.name == WEIGHTS_FILE:
-                # What is no such file is not read to its end to find that out.
+                # Refuse other files early, without reading all of them.
                 _check_start(name, file.peek(8), found.st_size)
             data = file.read(found.st_size + 1)
     except OSError as error:
@@ -68,8 +68,8 @@ def _read(name: str, path: Path, max_bytes: int) -> bytes:
 def _check_file(name: str, path: Path, found: os.stat_result, max_bytes: int) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise ExpertError(name, f"{path.name}: not a regular file")
-    if found.st_nlink != 1:  # the other name may be anywhere, and anyone's
-        raise ExpertError(name, f"{path.name}: a hard link, its file has other names")
+    if found.st_nlink != 1:  # somebody else may change it by its other name
+        raise ExpertError(name, f"{path.name}: a hard link: the file has other names; copy it")
     if found.st_size > max_bytes:
         raise ExpertError(name, f"{path.name}: {found.st_size} bytes; {max_bytes} are allowed")
 

@@ -1,7 +1,7 @@
-"""How much an expert changes each module, and whether that is far from what is usual.
+"""Finds experts whose weight deltas are far too large.
 
-A file may be sound and its numbers still be wrong: a learning rate that ran away, a scale
-applied twice. Such an expert is found by the size of its ΔW = scale · B A.
+A file may be valid and its numbers still wrong, for example after a diverged training or with
+a scale that was applied twice. The norm of ΔW = scale · B A shows it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 from rankloom_adapters.expert import Expert, ExpertError, Factors
 
 MIN_OTHERS = 3
-# Healthy ones are within three times the usual, either way: at most 9 times the median of
-# the others. A hundred times any of them is at least 11 times that.
+# Norms of good experts are within a factor of 3 of the usual one, so that each is at most 9 times
+# the median of the others. A good norm times 100 is at least 11 times the median.
 MAX_MEDIANS = 10.0
-# A linear layer turns inputs of size 1 into outputs of about norm / √d_out, which is about
-# 1 in a trained model. A delta with a hundred times that leaves nothing of the model.
+# A linear layer turns inputs of size 1 into outputs of about norm / √d_out, which is about 1 in a
+# trained model. A delta with 100 times that drowns the model.
 MAX_GAIN = 100.0
 
 
@@ -33,16 +33,18 @@ def module_norms(expert: Expert) -> Mapping[str, float]:
 def check_norms(expert: Expert, others: Sequence[Expert]) -> None:
     """Refuses an expert that changes a module far more than others do. Raises ExpertError.
 
-    ``others``: the other experts of its bundle and those it had before. A norm may be
-    MAX_MEDIANS times the median of theirs, where MIN_OTHERS of them change the module at
-    all; whoever they are, it may be MAX_GAIN · √d_out.
+    ``others``: the other experts of the bundle, and earlier versions. A norm may be up to
+    MAX_GAIN · √d_out, and up to MAX_MEDIANS times the median of the others if at least
+    MIN_OTHERS of them change the module.
     """
     theirs = [module_norms(other) for other in others]
     for module, norm in module_norms(expert).items():
         largest = MAX_GAIN * math.sqrt(expert.modules[module].b.shape[0])
         if norm > largest:
-            raise ExpertError(expert.name, f"{module}: norm {norm:.3g}; {largest:.3g} is the most")
-        # An expert that leaves a module alone says nothing of how much is usual.
+            raise ExpertError(
+                expert.name, f"{module}: norm {norm:.3g}; at most {largest:.3g} is allowed"
+            )
+        # An expert that does not change the module says nothing about the usual size.
         usual = [norms[module] for norms in theirs if norms.get(module)]
         if len(usual) >= MIN_OTHERS and norm > MAX_MEDIANS * median(usual):
             raise ExpertError(
@@ -55,4 +57,4 @@ def _product_norm(pair: Factors) -> float:
     """√trace((BᵀB)(AAᵀ)), in float64: two (r, r) matrices instead of one (d_out, d_in)."""
     a, b = pair.a.astype(np.float64), pair.b.astype(np.float64)
     squared = float(((b.T @ b) * (a @ a.T)).sum())
-    return math.sqrt(max(squared, 0.0))  # rounding may leave less than nothing
+    return math.sqrt(max(squared, 0.0))  # rounding may give a negative number

@@ -1,4 +1,4 @@
-"""How fast files are read beside requests, so that a large bundle does not crowd them out."""
+"""Limits the speed of reading files, so that loading a bundle does not slow down requests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class RateLimiter:
-    """So many bytes a second, by whoever reads. Thread-safe."""
+    """Limits all readers together to a number of bytes a second. Thread-safe."""
 
     def __init__(
         self,
@@ -18,13 +18,13 @@ class RateLimiter:
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         if not bytes_per_s > 0.0:
-            raise ValueError(f"a limiter of {bytes_per_s} bytes a second is none: give more than 0")
+            raise ValueError(f"invalid rate: {bytes_per_s} bytes/s; give a number above 0")
         self._bytes_per_s, self._clock, self._sleep = bytes_per_s, clock, sleep
         self._lock = threading.Lock()
         self._free_at = clock()
 
     def wait(self, num_bytes: int) -> None:
-        """Returns once bytes that have been read are paid for."""
+        """Sleeps until these bytes, which were read already, fit the rate."""
         with self._lock:
             now = self._clock()
             self._free_at = max(self._free_at, now) + num_bytes / self._bytes_per_s

@@ -1,4 +1,4 @@
-"""Revisions and leases: a request keeps the bundle it began with to its end."""
+"""Revisions and leases: a request keeps the revision that it started with to its end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class UnknownRevisionError(LookupError):
-    """No such revision is being served. ``number`` is the one asked for."""
+    """The revision ``number`` is not being served."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"revision {number} is not being served")
@@ -22,19 +22,19 @@ class UnknownRevisionError(LookupError):
 
 
 class RevisionRetiredError(LookupError):
-    """The revision was let go before the request had ended."""
+    """The revision was retired before the request ended."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"revision {number} was retired before the answer was whole")
+        super().__init__(f"revision {number} was retired before the request ended")
 
 
 class RevisionInUseError(ValueError):
-    """Requests are still being sent to the revision."""
+    """The revision still gets new requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Which revision answers whom. ``canary``: 0 for none; ``salt`` names it."""
+    """Which revision serves which users. ``canary``: 0 for none; ``salt`` names it."""
 
     active: int
     canary: int = 0
@@ -42,7 +42,7 @@ class Traffic:
     salt: str = ""
 
     def revision_of(self, user: str | None) -> int:
-        """Always the same one for a user, while the traffic is; without one, the active one."""
+        """Stable per user as long as the traffic does not change; the active one without a user."""
         if not self.canary or user is None:
             return self.active
         if arm_of(user, self.salt, self.percent) is Arm.CANARY:
@@ -51,27 +51,27 @@ class Traffic:
 
     @property
     def revisions(self) -> frozenset[int]:
-        """All that answer somebody."""
+        """The active revision and the canary."""
         return frozenset({self.active, self.canary} - {0})
 
 
 @dataclass(slots=True, eq=False)
 class Lease(Generic[T]):
-    """A request's hold on a revision and what it serves."""
+    """Keeps a revision in memory for a request. ``value``: what the revision serves with."""
 
     number: int
     value: T
     is_revoked: bool = False
 
     def check(self) -> None:
-        """Raises RevisionRetiredError where the holder has been told to end."""
+        """Raises RevisionRetiredError if the request is asked to end."""
         if self.is_revoked:
             raise RevisionRetiredError(self.number)
 
 
 @dataclass(slots=True)
-class _Held(Generic[T]):
-    """A loaded revision; ``release`` is set once it takes no new requests."""
+class _LoadedRevision(Generic[T]):
+    """A loaded revision; ``release`` is set once it is retired."""
 
     lease: Lease[T]
     num_leases: int = 0
@@ -79,104 +79,106 @@ class _Held(Generic[T]):
 
 
 class Revisions(Generic[T]):
-    """The loaded revisions, whom they answer, and how many requests hold each. Thread-safe.
+    """The loaded revisions, their leases, and where new requests go. Thread-safe.
 
-    A value is never changed. Where traffic goes is one immutable mapping, put in place of
-    the last one: a request sees the one or the other.
+    Values never change. The traffic is one immutable object that is replaced as a whole: a
+    request sees either the old or the new one.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._held: dict[int, _Held[T]] = {}
+        self._entries: dict[int, _LoadedRevision[T]] = {}
         self._traffic = Traffic(0)
 
     def add(self, number: int, value: T) -> None:
-        """Makes a revision one that can be held; nobody is sent to it yet."""
+        """Makes a revision available for leases; traffic does not go there yet."""
         with self._lock:
-            if number in self._held:
+            if number in self._entries:
                 raise ValueError(f"revision {number} is loaded already")
-            self._held[number] = _Held(Lease(number, value))
+            self._entries[number] = _LoadedRevision(Lease(number, value))
 
     def direct(self, traffic: Traffic) -> None:
-        """Sends new requests there. Raises UnknownRevisionError; nothing is changed then."""
+        """Sends new requests there. Raises UnknownRevisionError, and changes nothing then."""
         with self._lock:
             for number in traffic.revisions:
-                self._loaded(number)
+                self._leasable(number)
             self._traffic = traffic
 
     @property
     def traffic(self) -> Traffic:
-        """Where new requests are sent now."""
+        """Where new requests go now."""
         return self._traffic
 
     @contextmanager
     def lease(self, pinned: int | None = None, user: str | None = None) -> Iterator[Lease[T]]:
-        """Holds the user's revision, or the pinned one, to the end of the block.
+        """Leases the user's revision, or the pinned one, to the end of the block.
 
-        Raises UnknownRevisionError where it is not loaded, or where nothing answers yet.
+        Raises UnknownRevisionError where it is not loaded, or before the first `direct`.
         """
         with self._lock:
             number = self._traffic.revision_of(user) if pinned is None else pinned
-            held = self._loaded(number)
-            held.num_leases += 1
+            entry = self._leasable(number)
+            entry.num_leases += 1
         try:
-            yield held.lease
+            yield entry.lease
         finally:
-            self._give_back(number, held)
+            self._return(number, entry)
 
     def retire(self, number: int, release: Callable[[T], object]) -> None:
-        """Takes no new requests for a revision; ``release`` gets its value once it is free.
+        """Ends new leases of a revision; ``release`` gets its value after the last lease.
 
-        That may be now, or on the thread that gives the last lease back. Raises
+        It is called now, or on the thread that returns the last lease. Raises
         UnknownRevisionError, or RevisionInUseError where traffic goes there.
         """
         with self._lock:
-            held = self._loaded(number)
+            entry = self._leasable(number)
             if number in self._traffic.revisions:
-                raise RevisionInUseError(f"revision {number} answers requests")
-            held.release = release
-            free = not held.num_leases
+                raise RevisionInUseError(
+                    f"revision {number} serves requests; direct traffic to another one first"
+                )
+            entry.release = release
+            free = not entry.num_leases
             if free:
-                del self._held[number]
+                del self._entries[number]
         if free:
-            release(held.lease.value)
+            release(entry.lease.value)
 
     def revoke(self, number: int) -> None:
-        """Tells those that still hold a retired revision to end; it is theirs until they do."""
+        """Asks the requests that still lease a retired revision to end; it stays until they do."""
         with self._lock:
-            held = self._held.get(number)
-            if held is not None and held.release is not None:
-                held.lease.is_revoked = True
+            entry = self._entries.get(number)
+            if entry is not None and entry.release is not None:
+                entry.lease.is_revoked = True
 
     def num_leases(self, number: int) -> int:
-        """How many requests hold a revision; 0 for one that is gone."""
+        """The number of requests that lease a revision; 0 for one that is gone."""
         with self._lock:
-            held = self._held.get(number)
-            return held.num_leases if held else 0
+            entry = self._entries.get(number)
+            return entry.num_leases if entry else 0
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """The revisions in memory, those that wait for their last lease among them."""
+        """The revisions in memory, including those that wait for their last lease."""
         with self._lock:
-            return tuple(sorted(self._held))
+            return tuple(sorted(self._entries))
 
     @property
     def serving(self) -> tuple[int, ...]:
-        """Those among them that still take requests."""
+        """The revisions that can be leased."""
         with self._lock:
-            return tuple(sorted(n for n, held in self._held.items() if held.release is None))
+            return tuple(sorted(n for n, entry in self._entries.items() if entry.release is None))
 
-    def _loaded(self, number: int) -> _Held[T]:
-        held = self._held.get(number)
-        if held is None or held.release is not None:
+    def _leasable(self, number: int) -> _LoadedRevision[T]:
+        entry = self._entries.get(number)
+        if entry is None or entry.release is not None:
             raise UnknownRevisionError(number)
-        return held
+        return entry
 
-    def _give_back(self, number: int, held: _Held[T]) -> None:
+    def _return(self, number: int, entry: _LoadedRevision[T]) -> None:
         with self._lock:
-            held.num_leases -= 1
-            free = held.release is not None and not held.num_leases
+            entry.num_leases -= 1
+            free = entry.release is not None and not entry.num_leases
             if free:
-                del self._held[number]
-        if free and held.release is not None:
-            held.release(held.lease.value)
+                del self._entries[number]
+        if free and entry.release is not None:
+            entry.release(entry.lease.value)

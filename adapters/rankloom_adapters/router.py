@@ -2,9 +2,9 @@
 
 ThinkRec (arXiv 2505.15091, equations 8 to 10): w = softmax(cos(u, c_n) / τ) over the
 centroids c_n of the user groups; one expert where the weights are concentrated, the
-global expert where they are averaged, else the weighted sum. Vectors and centroids
-are centred by the mean user first, the same centring that formed the groups: the
-latent vectors of one model share a large common part that would hide the rest.
+global expert where they are nearly equal, else the weighted sum. The mean user is subtracted
+from vectors and centroids first, as when the groups were formed: the latent vectors of one
+model share a large common part that would hide the differences.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-GLOBAL = "global"  # the name of the expert trained on everybody
+GLOBAL = "global"  # the name of the expert trained on all users
 DEFAULT_TEMPERATURE = 0.1
 CONCENTRATED_BASE, CONCENTRATED_SHARE = 0.5, 0.6
 AVERAGED_SHARE = 0.95
-SMALLEST_NORM = 1e-6  # a user's vector below it says nothing
-_TINY = 1e-12  # in place of the norm of a zero vector, so that its cosine is zero
+SMALLEST_NORM = 1e-6  # a shorter user vector says nothing
+_TINY = 1e-12  # replaces the norm of a zero vector, so that its cosine is zero
 
 
 class RouterError(ValueError):
-    """The bytes are no router; the message says what is wrong with them."""
+    """The router is invalid; the message says why."""
 
 
 class Route(StrEnum):
-    """Which way a mixture was made."""
+    """The router's decision: one group's expert, the global expert, or a fused mixture."""
 
     SINGLE = "single"
     GLOBAL = "global"
@@ -57,8 +57,8 @@ class Mixture:
     """One user's row of weights.
 
     ``weights``: (N + 1,) float32 over the router's experts, the global one last; they
-    sum to 1. ``entropy``: of the softmax over the N groups, in nats. ``cold_start``: the
-    vector said nothing, so the global expert answers.
+    sum to 1. ``entropy``: of the softmax over the N groups, in nats. ``cold_start``: the user's
+    vector says nothing, so the global expert answers.
     """
 
     route: Route
@@ -71,9 +71,9 @@ class Mixture:
 class Router:
     """``groups``: N expert names. ``centre``: (dim,), ``centroids``: (N, dim) float64.
 
-    ``max_experts``: how many a fused mixture may have, the largest weights, summing to 1
-    again; beyond a quarter of the model's width in stacked ranks, experts cost more than
-    the layers that they adapt. None: all.
+    ``max_experts``: a fused mixture keeps this many of the largest weights, scaled to sum to 1;
+    None: all. When the stacked ranks exceed a quarter of the model's width, experts cost more
+    than the layers that they adapt.
     """
 
     groups: tuple[str, ...]
@@ -95,40 +95,40 @@ class Router:
         if not 0.0 < self.temperature < math.inf:
             raise RouterError(f"router: temperature {self.temperature} is not positive")
         if self.max_experts is not None and self.max_experts < 1:
-            raise RouterError(f"router: at most {self.max_experts} experts, one is the least")
+            raise RouterError(f"router: max_experts is {self.max_experts}; it must be at least 1")
 
     @property
     def dim(self) -> int:
-        """Length of the vectors that the router reads."""
+        """Length of a user vector."""
         return len(self.centre)
 
     @property
     def experts(self) -> tuple[str, ...]:
-        """Names in the order of a mixture's weights."""
+        """Expert names in the order of a mixture's weights."""
         return (*self.groups, GLOBAL)
 
     def route(self, vector: NDArray[np.floating]) -> Mixture:
-        """The mixture of one user; zero, non-finite or misshapen vectors give the global one."""
+        """Returns a user's mixture; for a zero, non-finite or misshapen vector the global one."""
         weights = self.weights(vector)
         return (
             self.global_mixture(cold_start=True) if weights is None else self._mixture_of(weights)
         )
 
     def weights(self, vector: NDArray[np.floating]) -> NDArray[np.float64] | None:
-        """(N,) softmax over the groups before any threshold; None for such vectors."""
+        """(N,) softmax over the groups before the thresholds; None for an unusable vector."""
         similarity = self.similarity(vector)
         return None if similarity is None else softmax(similarity / self.temperature)
 
     def similarity(self, vector: NDArray[np.floating]) -> NDArray[np.float64] | None:
-        """(N,) cosines of the centred vector and centroids; None where there are none."""
+        """(N,) cosines of the centred vector and centroids; None for an unusable vector."""
         own = np.asarray(vector, dtype=np.float64)
         if own.shape != self.centre.shape or not SMALLEST_NORM <= _norm(own) < math.inf:
-            return None  # a number that is not finite makes the norm one
+            return None  # the norm is not finite where a value is not
         return np.asarray(self._directions @ _units(own - self.centre))
 
     @cached_property
     def _directions(self) -> NDArray[np.float64]:
-        """(N, dim) the centred centroids, each of length 1."""
+        """(N, dim) centred centroids of length 1."""
         return _units(self.centroids - self.centre)
 
     def global_mixture(self, *, cold_start: bool = False) -> Mixture:
@@ -142,10 +142,10 @@ class Router:
         return self.experts[int(self.route(vector).weights.argmax())]
 
     def top1(self, mixture: Mixture) -> Mixture:
-        """The same mixture with all weight on its largest expert."""
-        place = int(mixture.weights.argmax())
-        route = Route.GLOBAL if place == len(self.groups) else Route.SINGLE
-        return Mixture(route, self._one_hot(place), mixture.entropy, mixture.cold_start)
+        """The mixture with all weight on its largest expert."""
+        index = int(mixture.weights.argmax())
+        route = Route.GLOBAL if index == len(self.groups) else Route.SINGLE
+        return Mixture(route, self._one_hot(index), mixture.entropy, mixture.cold_start)
 
     def _mixture_of(self, weights: NDArray[np.float64]) -> Mixture:
         num = len(self.groups)
@@ -158,21 +158,21 @@ class Router:
         return Mixture(Route.FUSED, np.append(kept, 0.0).astype(np.float32), entropy, False)
 
     def _largest(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The ``max_experts`` largest weights, the first of equal ones; the others are 0."""
+        """Keeps the ``max_experts`` largest weights, the first of equal ones; sets others to 0."""
         if self.max_experts is None or self.max_experts >= len(weights):
             return weights
         kept = np.zeros_like(weights)
-        places = np.argsort(-weights, kind="stable")[: self.max_experts]
-        kept[places] = weights[places] / weights[places].sum()
+        largest = np.argsort(-weights, kind="stable")[: self.max_experts]
+        kept[largest] = weights[largest] / weights[largest].sum()
         return kept
 
-    def _one_hot(self, place: int) -> NDArray[np.float32]:
+    def _one_hot(self, index: int) -> NDArray[np.float32]:
         row = np.zeros(len(self.groups) + 1, dtype=np.float32)
-        row[place] = 1.0
+        row[index] = 1.0
         return row
 
     def to_bytes(self) -> bytes:
-        """JSON with the full precision of the numbers."""
+        """JSON with the numbers in full precision."""
         fields = {
             "groups": self.groups,
             "temperature": self.temperature,
@@ -184,7 +184,7 @@ class Router:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Router:
-        """Reads what ``to_bytes`` wrote. Raises GateError."""
+        """Raises RouterError."""
         try:
             fields: dict[str, Any] = json.loads(data)
             return cls(
@@ -192,7 +192,7 @@ class Router:
                 np.array(fields["centre"], dtype=np.float64),
                 np.array(fields["centroids"], dtype=np.float64),
                 float(fields["temperature"]),
-                _most(fields.get("max_experts")),
+                _max_experts(fields.get("max_experts")),
             )
         except RouterError:
             raise
@@ -206,8 +206,8 @@ def _names(groups: object) -> tuple[str, ...]:
     return tuple(groups)
 
 
-def _most(value: object) -> int | None:
-    """Absent in routers that were written before there was a bound."""
+def _max_experts(value: object) -> int | None:
+    """Older routers do not have the field."""
     if value is not None and type(value) is not int:
         raise RouterError("router: max_experts must be a whole number")
     return value
@@ -220,7 +220,7 @@ def softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def cosines(vector: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n,) cosine of a (dim,) vector with each of (n, dim) others; 0 for a zero vector."""
+    """(n,) cosines of a (dim,) vector with (n, dim) others; 0 for a zero vector."""
     return np.asarray(_units(others) @ _units(vector))
 
 
@@ -229,7 +229,7 @@ def _norm(vector: NDArray[np.float64]) -> float:
 
 
 def _units(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(…, dim) the same directions of length 1; zero for a zero vector."""
+    """(…, dim) vectors of length 1; zero for a zero vector."""
     norms = np.sqrt((vectors * vectors).sum(axis=-1, keepdims=True))
     return np.asarray(vectors / np.maximum(norms, _TINY))
 
@@ -237,6 +237,6 @@ def _units(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
 def group_of(
     vectors: NDArray[np.floating], centre: NDArray[np.float64], centroids: NDArray[np.float64]
 ) -> NDArray[np.int64]:
-    """(n,) nearest centroid of (n, dim) vectors, by the router's own measure."""
+    """(n,) index of the nearest centroid for (n, dim) vectors, by the router's cosine."""
     rows = np.asarray(vectors, dtype=np.float64)
     return np.array([cosines(row - centre, centroids - centre).argmax() for row in rows])

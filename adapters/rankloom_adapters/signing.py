@@ -1,8 +1,8 @@
-"""Who vouches for a bundle: Ed25519 signatures over its manifest.
+"""Ed25519 signatures of bundles.
 
-The manifest holds the digest of every part, so that one signature covers them all. It lies
-in `manifest.sig` beside the manifest: which key, and what it signed the manifest with. One
-file has one way to be written, and anything else is refused.
+The manifest has the digest of every part, so that a signature of the manifest covers them all.
+The file `manifest.sig` beside the manifest holds the id of the key and the signature. It has
+exactly one valid encoding; any other is refused.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from rankloom_adapters.bundle import SIGNATURE, Bundle, BundleError, read_signat
 
 FORMAT = 1
 MAX_KEY_BYTES = 4 << 10
-# What is signed begins with this, so that no signature made for another end is one of a bundle.
+# Precedes the manifest in the signed text, so that a signature for another purpose is not valid.
 _DOMAIN = b"rankloom bundle 1\n"
 _KEY_ID = re.compile(r"[0-9a-f]{16}")
 
 
 class SignatureError(BundleError):
-    """The bundle bears no signature of a trusted key; the message says why."""
+    """The bundle has no valid signature of a trusted key; the message says why."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(SIGNATURE, reason)
 
 
 class KeyFileError(ValueError):
-    """A file cannot be used as a key, or made one; the message names it and says why."""
+    """A key file cannot be read or created; the message names it and says why."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
@@ -52,20 +52,20 @@ class KeyFileError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Keyring:
-    """The public keys that are trusted, by their ids."""
+    """The trusted public keys by id."""
 
     keys: Mapping[str, Ed25519PublicKey]
 
     @classmethod
     def from_files(cls, paths: Iterable[Path]) -> Keyring:
-        """The keys in these PEM files. Raises KeyFileError."""
+        """Reads PEM files. Raises KeyFileError."""
         keys = [_read_public_key(path) for path in paths]
         return cls({key_id(key): key for key in keys})
 
     def check(self, bundle: Bundle) -> str:
-        """The id of the trusted key that signed the bundle's manifest. Raises SignatureError.
+        """Returns the id of the trusted key that signed the bundle. Raises SignatureError.
 
-        The parts are not read: `Bundle.read` compares them with the manifest.
+        It does not read the parts: `Bundle.read` compares them with the manifest.
         """
         signer, signature = _read_signature(bundle.folder)
         if signer not in self.keys:
@@ -78,22 +78,19 @@ class Keyring:
 
 
 def key_id(key: Ed25519PublicKey) -> str:
-    """What a public key is called: the first 16 hex digits of its SHA-256."""
+    """A public key's id: the first 16 hex digits of its SHA-256."""
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
 
 
 def sign(bundle: Bundle, key: Ed25519PrivateKey) -> str:
-    """Puts a signature beside the manifest, in place of any there is; gives the key's id.
-
-    Raises OSError.
-    """
+    """Writes the signature file, or replaces it; returns the key's id. Raises OSError."""
     signer = key_id(key.public_key())
     replace_file(bundle.folder / SIGNATURE, _encode(signer, key.sign(_DOMAIN + bundle.manifest)))
     return signer
 
 
 def generate_keys(private: Path, public: Path) -> str:
-    """Makes a key and writes its halves to two new files; gives its id. Raises KeyFileError."""
+    """Creates a key and writes it to two new files; returns its id. Raises KeyFileError."""
     key = Ed25519PrivateKey.generate()
     encoded = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     _write_new(private, encoded, 0o600)
@@ -107,22 +104,22 @@ def generate_keys(private: Path, public: Path) -> str:
 
 
 def read_private_key(path: Path) -> Ed25519PrivateKey:
-    """The key in a PEM file without a passphrase. Raises KeyFileError."""
+    """Reads a PEM file without a passphrase. Raises KeyFileError."""
     key = _read_key(path, lambda data: load_pem_private_key(data, password=None))
     if not isinstance(key, Ed25519PrivateKey):
-        raise KeyFileError(path, "no Ed25519 private key in PEM without a passphrase")
+        raise KeyFileError(path, "not an Ed25519 private key in PEM without a passphrase")
     return key
 
 
 def _read_public_key(path: Path) -> Ed25519PublicKey:
     key = _read_key(path, load_pem_public_key)
     if not isinstance(key, Ed25519PublicKey):
-        raise KeyFileError(path, "no Ed25519 public key in PEM")
+        raise KeyFileError(path, "not an Ed25519 public key in PEM")
     return key
 
 
 def _read_key(path: Path, load: Callable[[bytes], object]) -> object:
-    """What the file holds; None where it is no key."""
+    """Returns the key in the file, None where there is none."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_KEY_BYTES + 1)
@@ -140,14 +137,14 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     except OSError as error:
-        raise KeyFileError(path, f"cannot be made: {error.strerror}") from error
+        raise KeyFileError(path, f"cannot be created: {error.strerror}") from error
     try:
         with open(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        path.unlink(missing_ok=True)  # half a key is none
+        path.unlink(missing_ok=True)  # leaves no partial key
         raise KeyFileError(path, f"cannot be written: {error.strerror}") from error
 
 
@@ -158,7 +155,7 @@ def _encode(signer: str, signature: bytes) -> bytes:
 
 
 def _read_signature(folder: Path) -> tuple[str, bytes]:
-    """Who signed, and with what, as the file says."""
+    """Returns the id of the key and the signature, not verified yet."""
     try:
         data = read_signature(folder)
     except BundleError as error:
@@ -173,7 +170,9 @@ def _read_signature(folder: Path) -> tuple[str, bytes]:
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise SignatureError("not a signature file") from error
     if version != FORMAT:
-        raise SignatureError(f"format {version!r:.20}; this version reads {FORMAT}")
+        raise SignatureError(
+            f"format {version!r:.20}, this version reads format {FORMAT}; sign the bundle again"
+        )
     if not named or data != _encode(signer, signature):
-        raise SignatureError("not written as a signature file is")
+        raise SignatureError("not in the canonical encoding; sign the bundle again")
     return signer, signature

@@ -1,8 +1,7 @@
-"""Bundles and experts from a local path, or from any URL that fsspec knows.
+"""Fetches bundles and experts from a URL that fsspec can read; a local path is used in place.
 
-A local path is used where it is. From a URL the files that are named beforehand are fetched
-into a new folder, and no others; each is read once, and not before its size is known. What
-was fetched is then read as any folder is: what it holds is not trusted for having come whole.
+Only the files that a bundle's manifest or an expert's format names are fetched, into a new
+folder, each once and after a check of its size. The result is validated like any other folder.
 """
 
 from __future__ import annotations
@@ -50,8 +49,8 @@ _SILENCE_S = 30.0
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 8.0
 
-# What can pass, by the names of the classes: their packages need not be installed. The first
-# three are also Python's own; then urllib3's, botocore's, and aiohttp's two.
+# Temporary errors, by class name, because their packages may not be installed. The first three
+# are also Python's own; then one of urllib3, one of botocore, and two of aiohttp.
 _PASSING = frozenset(
     {
         *("ConnectionError", "TimeoutError", "gaierror"),
@@ -68,7 +67,7 @@ _PASSING_STATUSES = frozenset({408, 425, 429})
 
 
 class SourceError(Exception):
-    """Nothing usable came from a source. ``can_pass``: trying again may help."""
+    """A source gave nothing usable. ``can_pass``: trying again may help."""
 
     def __init__(self, message: str, can_pass: bool) -> None:
         super().__init__(message)
@@ -76,43 +75,43 @@ class SourceError(Exception):
 
 
 class _MissingError(SourceError):
-    """There is no such file, or nobody says that there is."""
+    """The file does not exist, or we are not allowed to see it."""
 
 
 def fetch_bundle(url: str, folder: Path, max_bytes: int) -> Path:
-    """The folder of a bundle: a local one itself, or a new one in ``folder`` with what came.
+    """Returns a bundle's folder: a local path itself, or a new one inside ``folder``.
 
-    ``max_bytes``: the parts of the bundle, all together. Raises SourceError.
+    ``max_bytes``: limit of all parts together. Raises SourceError.
     """
     shown = without_secrets(url)
     if "://" not in url:
         _open_bundle(shown, Path(url), max_bytes)
         return Path(url)
     remote = _Remote(url)
-    with _new_folder(folder) as place:
-        remote.fetch(MANIFEST, remote.size_of(MANIFEST, MAX_MANIFEST_BYTES), place)
-        _fetch_parts(remote, _open_bundle(shown, place, max_bytes))
+    with _new_folder(folder) as fetched:
+        remote.fetch(MANIFEST, remote.size_of(MANIFEST, MAX_MANIFEST_BYTES), fetched)
+        _fetch_parts(remote, _open_bundle(shown, fetched, max_bytes))
         try:
             num_bytes = remote.size_of(SIGNATURE, MAX_SIGNATURE_BYTES)
         except _MissingError:
-            return place  # not signed, which whoever asks for signatures will refuse
-        remote.fetch(SIGNATURE, num_bytes, place)
-    return place
+            return fetched  # not signed; refused later where signatures are required
+        remote.fetch(SIGNATURE, num_bytes, fetched)
+    return fetched
 
 
 def fetch_expert(url: str, folder: Path) -> Path:
-    """The folder of an expert: a local one itself, or a new one in ``folder`` with what came.
+    """Returns an expert's folder: a local path itself, or a new one inside ``folder``.
 
     Raises SourceError.
     """
     if "://" not in url:
         return Path(url)
     remote = _Remote(url)
-    with _new_folder(folder) as place:
+    with _new_folder(folder) as fetched:
         sizes = {name: remote.size_of(name, most) for name, most in _EXPERT_FILES.items()}
         for name, num_bytes in sizes.items():
-            remote.fetch(name, num_bytes, place)
-    return place
+            remote.fetch(name, num_bytes, fetched)
+    return fetched
 
 
 def with_retries(
@@ -122,10 +121,10 @@ def with_retries(
     sleep: Callable[[float], object] = time.sleep,
     random: Callable[[], float] = random.random,
 ) -> _T:
-    """What the call gives, tried again where the cause can pass. Raises SourceError.
+    """Returns the call's result, with retries after temporary errors. Raises SourceError.
 
-    Between attempts it waits a random share of a time that doubles, so that many who were
-    refused together do not come back together.
+    Between attempts it sleeps a random share of a time that doubles, so that many callers do
+    not come back at the same moment.
     """
     for attempt in range(attempts - 1):
         try:
@@ -138,48 +137,48 @@ def with_retries(
 
 
 def without_secrets(url: str) -> str:
-    """A URL as it may be shown: without user, password, query and fragment."""
+    """The URL for messages: without user, password, query and fragment."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         return url
     secret, at, shown = rest.rpartition("@")
-    if any(mark in secret for mark in "?#"):  # the "@" may be one of a query
+    if any(mark in secret for mark in "?#"):  # the "@" may belong to a query
         return f"{scheme}://…"
     return f"{scheme}://{at and '…@'}{shown.partition('?')[0].partition('#')[0]}"
 
 
 class _Remote:
-    """A folder behind a URL. Whatever fails there leaves it as SourceError."""
+    """A folder behind a URL; all its errors are raised as SourceError."""
 
     def __init__(self, url: str) -> None:
         self._shown = without_secrets(url)
         self._is_http = url.partition("://")[0] in _HTTP
         self._files, path = _filesystem(url, self._shown)
-        # A query belongs to each file's address, behind its name.
-        place = path.partition("#")[0].partition("?") if self._is_http else (path, "", "")
-        self._folder, self._query = place[0].rstrip("/"), place[1] + place[2]
+        # A query belongs to the address of each file, after its name.
+        parts = path.partition("#")[0].partition("?") if self._is_http else (path, "", "")
+        self._folder, self._query = parts[0].rstrip("/"), parts[1] + parts[2]
 
     def size_of(self, name: str, max_bytes: int) -> int:
-        """How large a file is. Raises SourceError where it is larger than that."""
+        """The file's size. Raises SourceError where it is above the limit."""
         num_bytes = self._size(name)
         if num_bytes > max_bytes:
             raise self.refusal(name, f"{num_bytes} bytes; {max_bytes} are allowed")
         return num_bytes
 
     def check_size(self, name: str, num_bytes: int) -> None:
-        """Refuses a file that is not as long as this. Raises SourceError."""
+        """Raises SourceError for a file of another size."""
         found = self._size(name)
         if found != num_bytes:
             raise self.refusal(name, f"{found} bytes long, the manifest says {num_bytes}")
 
     def fetch(self, name: str, num_bytes: int, folder: Path) -> str:
-        """Copies a file of that size into a folder; gives its SHA-256.
+        """Copies a file of that size into a folder; returns its SHA-256.
 
-        Raises SourceError, or StoreError where this machine's disk is what fails.
+        Raises SourceError, or StoreError where the local disk fails.
         """
         to = folder / name
-        with _told(self._where(name)):
-            with _kept(folder):
+        with _source_errors(self._where(name)):
+            with _disk_errors(folder):
                 _make_parents(folder, name)
                 file = to.open("xb", buffering=0)
             with file, self._open(name, num_bytes) as source:
@@ -193,21 +192,21 @@ class _Remote:
         return digest
 
     def refusal(self, name: str, reason: str) -> SourceError:
-        """What to raise for a file that is not as it should be."""
+        """The error for a file that is wrong, which no retry can repair."""
         return SourceError(f"{self._where(name)}: {reason}", can_pass=False)
 
     def _size(self, name: str) -> int:
-        with _told(self._where(name)):
+        with _source_errors(self._where(name)):
             info = self._files.info(self._address(name))
         if info.get("type") != "file" or info.get("islink"):
             raise self.refusal(name, "not a regular file")
         num_bytes = info.get("size")
         if not isinstance(num_bytes, int) or num_bytes < 0:
-            raise self.refusal(name, "its size is not told")
+            raise self.refusal(name, "the server does not report its size")
         return num_bytes
 
     def _open(self, name: str, num_bytes: int) -> BinaryIO:
-        # Over HTTP as one stream: not every server gives ranges.
+        # Over HTTP as one stream: some servers do not support ranges.
         options = {"block_size": 0, "size": num_bytes} if self._is_http else {}
         opened: BinaryIO = self._files.open(self._address(name), "rb", **options)
         return opened
@@ -220,7 +219,7 @@ class _Remote:
 
 
 def _copy(source: BinaryIO, file: FileIO, num_bytes: int) -> tuple[int, str]:
-    """At most that many bytes; how many there were, and their SHA-256."""
+    """Copies at most that many bytes; returns their number and their SHA-256."""
     digest, left = hashlib.sha256(), num_bytes
     while left and (data := source.read(min(left, _CHUNK_BYTES))):
         digest.update(data)
@@ -231,29 +230,29 @@ def _copy(source: BinaryIO, file: FileIO, num_bytes: int) -> tuple[int, str]:
 
 
 def _make_parents(folder: Path, name: str) -> None:
-    """The folders above a file of that name, but never ``folder`` itself."""
+    """Creates the folders between ``folder``, which must exist, and the file."""
     for parent in reversed(PurePosixPath(name).parents[:-1]):
         (folder / parent).mkdir(exist_ok=True)
 
 
 def _check_wanted(file: FileIO) -> None:
-    """Raises StoreError where the file has been removed: nobody waits for it any more."""
-    with _kept(Path(str(file.name)).parent):
+    """Raises StoreError where the file was removed: the caller has given up."""
+    with _disk_errors(Path(str(file.name)).parent):
         if not os.fstat(file.fileno()).st_nlink:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
 def _write(file: FileIO, data: bytes) -> None:
-    """All of it: a file without a buffer may take less at a time."""
+    """Writes all data; one write to an unbuffered file may take less."""
     left = memoryview(data)
     while left:
-        with _kept(Path(str(file.name)).parent):
+        with _disk_errors(Path(str(file.name)).parent):
             left = left[file.write(left) :]
 
 
 @contextmanager
-def _kept(folder: Path) -> Iterator[None]:
-    """What fails in the block is this machine's disk, not the source."""
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Turns an OSError into StoreError: it comes from the local disk, not from the source."""
     try:
         yield
     except OSError as error:
@@ -281,25 +280,25 @@ def _fetch_parts(remote: _Remote, bundle: Bundle) -> None:
 
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
-    """A new folder in that one, which is gone again where the work in it fails."""
+    """Creates a folder inside another one, and removes it again after an error."""
     try:
-        folder.mkdir(exist_ok=True)  # without parents: whose place is gone has been left alone
-        place = Path(tempfile.mkdtemp(dir=folder))
+        folder.mkdir(exist_ok=True)  # not its parents: without them the caller has given up
+        created = Path(tempfile.mkdtemp(dir=folder))
     except OSError as error:
         raise SourceError(f"{folder}: {error.strerror}", can_pass=False) from error
     try:
-        yield place
+        yield created
     except BaseException:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(created, ignore_errors=True)
         raise
 
 
 def _filesystem(url: str, shown: str) -> tuple[Any, str]:
-    """A filesystem of its own, whose cached listings are no older than it, and a path there."""
+    """A new filesystem, which has no cached listings yet, and the path in it."""
     protocol = url.partition("://")[0]
-    if not url.isprintable() or "::" in url:  # fsspec reads a chain of protocols there
+    if not url.isprintable() or "::" in url:  # fsspec would read "::" as a chain of protocols
         raise SourceError("not the URL of one folder", can_pass=False)
-    with _told(shown):
+    with _source_errors(shown):
         try:
             options = _http_options() if protocol in _HTTP else {}
             files, path = fsspec.core.url_to_fs(url, skip_instance_cache=True, **options)
@@ -307,31 +306,31 @@ def _filesystem(url: str, shown: str) -> tuple[Any, str]:
             needs = _PACKAGES.get(protocol, "a package that reads its protocol")
             raise SourceError(f"{shown} needs: {needs}", can_pass=False) from None
         except ValueError:
-            raise SourceError(f"{shown}: not a protocol that is known", can_pass=False) from None
+            raise SourceError(f"{shown}: unknown protocol", can_pass=False) from None
     return files, path
 
 
 def _http_options() -> dict[str, Any]:
-    """Limits on silence, in place of one on the whole of a file, however large it is."""
+    """Limits the time without data instead of the whole time, which depends on the size."""
     timeout = importlib.import_module("aiohttp").ClientTimeout
     limits = timeout(total=None, sock_connect=_SILENCE_S, sock_read=_SILENCE_S)
     return {"client_kwargs": {"timeout": limits}}
 
 
 @contextmanager
-def _told(where: str) -> Iterator[None]:
-    """Says in our words what went wrong below."""
+def _source_errors(where: str) -> Iterator[None]:
+    """Turns all errors of the block into SourceError."""
     try:
         yield
     except (SourceError, StoreError):
         raise
     except Exception as error:
-        # Without the cause: its text may quote the URL with its secrets.
+        # Without the cause: its text may contain the URL with its secrets.
         raise _as_source_error(where, error) from None
 
 
 def _as_source_error(where: str, error: Exception) -> SourceError:
-    """What a filesystem raised; the cause may be further down than it says."""
+    """Describes a filesystem's error, which may wrap the real cause."""
     causes = _causes(error)
     statuses = [status for status in map(_status, causes) if status is not None]
     passing = [cause for cause in causes if _is_passing(cause)]
@@ -340,13 +339,13 @@ def _as_source_error(where: str, error: Exception) -> SourceError:
     else:
         reason = _reason(passing[0] if passing else error)
     if not passing and isinstance(error, FileNotFoundError | PermissionError):
-        # Who may not list a bucket is told the same of a missing file as of a hidden one.
+        # Without permission to list a bucket, a missing file is reported as a forbidden one.
         return _MissingError(f"{where}: {reason}", can_pass=False)
     return SourceError(f"{where}: {reason}", can_pass=bool(passing))
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """The error and what it came from."""
+    """The error and its chain of causes."""
     causes: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and current not in causes:
@@ -366,7 +365,7 @@ def _is_passing(error: BaseException) -> bool:
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status that an error of aiohttp or botocore bears."""
+    """The HTTP status of an error of aiohttp or botocore."""
     response = getattr(error, "response", None)
     metadata = response.get("ResponseMetadata") if isinstance(response, dict) else None
     status = metadata.get("HTTPStatusCode") if isinstance(metadata, dict) else None
@@ -375,7 +374,7 @@ def _status(error: BaseException) -> int | None:
 
 
 def _reason(error: BaseException) -> str:
-    """Without the error's own text, which may hold what nobody should read."""
+    """A description without the error's own text, which may contain secrets."""
     if isinstance(error, FileNotFoundError):
         return "not found"
     code = error.errno if isinstance(error, OSError) else None

@@ -1,4 +1,4 @@
-"""Which users a canary takes: always the same ones, and more of them as it grows."""
+"""Splits users between a canary and its baseline: stable per user, and growing with the share."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from enum import Enum
 
 
 class Arm(Enum):
-    """Whose answers a user's are counted among.
+    """The part of a canary that a user belongs to.
 
-    BASELINE: users of the active revision, as many as the canary has. They are
-    compared with the canary's, since both were drawn alike.
+    BASELINE: as many users of the active revision as the canary has. Both are drawn the same
+    way, so that they can be compared.
     """
 
     CANARY = "canary"
@@ -18,18 +18,18 @@ class Arm(Enum):
     REST = "rest"
 
 
-def place_of(user: str, salt: str) -> float:
-    """A user's place in [0, 1): uniform over users, and another one for another salt."""
+def position_of(user: str, salt: str) -> float:
+    """A number in [0, 1) per user: uniform over users, and independent for another salt."""
     digest = hashlib.sha256(f"{salt}\0{user}".encode()).digest()
     return int.from_bytes(digest[:7], "big") / (1 << 56)
 
 
 def arm_of(user: str, salt: str, percent: int) -> Arm:
-    """The arm of a user in a canary of so many percent; ``salt`` names the canary.
+    """The arm of a user in a canary with ``percent`` of the users; ``salt`` names the canary.
 
-    A canary of more than half of the users has the rest of them as its baseline.
+    A canary of more than half of the users has all others as its baseline.
     """
-    share, place = percent / 100, place_of(user, salt)
-    if place < share:
+    share, position = percent / 100, position_of(user, salt)
+    if position < share:
         return Arm.CANARY
-    return Arm.BASELINE if place >= 1.0 - share else Arm.REST
+    return Arm.BASELINE if position >= 1.0 - share else Arm.REST

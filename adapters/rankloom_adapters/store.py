@@ -1,9 +1,8 @@
-"""Bundles on disk by their digests: whole, checked, or not there at all.
+"""Stores bundles on disk by digest: each is either complete and checked, or absent.
 
-A bundle is copied part by part into a folder of its own, each part checked against the
-manifest as it is read, and moved to its name when the last one is safe on the disk. A
-copy that was cut short is swept away at the next start. A signature beside the manifest
-is kept with it as it is: whether it is to be trusted is for others to say.
+A bundle is copied into a temporary folder, where each part is checked against the manifest.
+The folder is renamed once all is synced. The next start removes unfinished copies. A signature
+is stored without verification: others decide about trust.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _UNFINISHED = ".unfinished-"
 
 
 class StoreError(Exception):
-    """The store cannot keep the bundle; the message says why. ``full``: there is no room."""
+    """The store failed; the message says why. ``full``: the disk is full."""
 
     def __init__(self, message: str, *, full: bool = False) -> None:
         super().__init__(message)
@@ -38,16 +37,16 @@ class StoreError(Exception):
 
     @classmethod
     def of(cls, folder: Path, error: OSError) -> StoreError:
-        """What a failure of the disk means for the folder."""
+        """The error for a failure of the disk in that folder."""
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return cls(f"{folder}: {error.strerror}", full=full)
 
 
 class BundleStore:
-    """The bundles of one server, under a folder that is its alone."""
+    """The bundles of one server, in a folder that no other process uses."""
 
     def __init__(self, folder: Path, limiter: RateLimiter | None = None) -> None:
-        """Makes the folder, and sweeps what a killed process left. Raises StoreError."""
+        """Creates the folder and removes unfinished copies. Raises StoreError."""
         self._folder, self._limiter = folder, limiter
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -57,10 +56,10 @@ class BundleStore:
             raise StoreError.of(folder, error) from error
 
     def put(self, source: Path) -> str:
-        """Keeps a copy of a sealed bundle; gives its digest. One that is kept is not copied.
+        """Stores a copy of a sealed bundle; returns its digest.
 
-        Of one that is kept, another signature takes the place of the old one, and none leaves it.
-        Raises BundleError where the source is not whole, StoreError where it cannot be kept.
+        A bundle that is stored already is not copied again, but a new signature replaces the old
+        one. Raises BundleError for a damaged source, StoreError where it cannot be stored.
         """
         bundle, signature = open_bundle(source, self._limiter), read_signature(source)
         kept = self._folder / bundle.digest
@@ -85,25 +84,27 @@ class BundleStore:
         return bundle.digest
 
     def folder_of(self, digest: str) -> Path:
-        """Where a kept bundle is. Raises BundleError where it is not."""
+        """The folder of a stored bundle. Raises BundleError for an unknown one."""
         folder = self._folder / digest
         if not (folder / MANIFEST).is_file():
-            raise BundleError(MANIFEST, f"no bundle {digest[:12]} is kept here")
+            raise BundleError(MANIFEST, f"bundle {digest[:12]} is not in the store")
         return folder
 
     def check(self, digest: str) -> None:
-        """Reads a kept bundle through, a part at a time; nothing is repaired or removed.
+        """Checks every part of a stored bundle; repairs and removes nothing.
 
-        Raises BundleError for the first part that is not what was put.
+        Raises BundleError for the first damaged part.
         """
         bundle = open_bundle(self.folder_of(digest), self._limiter)
         if bundle.digest != digest:
-            raise BundleError(MANIFEST, f"altered: kept as {digest[:12]}, is {bundle.digest[:12]}")
+            raise BundleError(
+                MANIFEST, f"altered: stored as {digest[:12]}, is {bundle.digest[:12]}"
+            )
         bundle.check()
 
     @property
     def digests(self) -> frozenset[str]:
-        """Of all that is kept. Raises StoreError."""
+        """Digests of all stored bundles. Raises StoreError."""
         try:
             names = os.listdir(self._folder)
         except OSError as error:
@@ -111,7 +112,7 @@ class BundleStore:
         return frozenset(name for name in names if name[0] != ".")
 
     def remove(self, digest: str) -> None:
-        """Lets go of a bundle, whole or not at all. Raises StoreError."""
+        """Removes a bundle, by a rename first, so that none is left in part. Raises StoreError."""
         going = self._folder / f"{_UNFINISHED}{digest}"
         try:
             (self._folder / digest).rename(going)
@@ -122,9 +123,9 @@ class BundleStore:
             raise StoreError.of(self._folder, error) from error
 
     def _kept_parts(self) -> dict[str, tuple[Bundle, str]]:
-        """Each part that is kept already, by its SHA-256: of which bundle, and its name there.
+        """Each stored part by its SHA-256: its bundle, and its name there.
 
-        A kept bundle whose manifest was damaged is no reason to refuse another one.
+        Skips stored bundles with a damaged manifest.
         """
         found: dict[str, tuple[Bundle, str]] = {}
         for digest in self.digests:
@@ -139,14 +140,14 @@ class BundleStore:
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
-            return  # another put of the same bytes was first
+            return  # another call stored the same bundle first
         _sync(self._folder)
 
 
 def _copy(bundle: Bundle, folder: Path, kept: Mapping[str, tuple[Bundle, str]]) -> None:
-    """The parts, and the manifest last: without one there is no bundle.
+    """Copies the parts, and the manifest last: without one there is no bundle.
 
-    A part that another bundle has too is one file with two names, on the disk once.
+    A part that another stored bundle has is linked, so that the disk holds it once.
     """
     for name, part in bundle.parts.items():
         if part.sha256 in kept and _linked(*kept[part.sha256], folder / name):
@@ -166,7 +167,7 @@ def _move_signature(unfinished: Path, kept: Path) -> None:
 
 
 def _linked(kept: Bundle, name: str, path: Path) -> bool:
-    """Whether a kept part is whole, and now has this name too: a rotten one must not spread."""
+    """Links a stored part to a new name; False where it is damaged, or links are not possible."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         kept.check_part(name)
@@ -185,7 +186,7 @@ def _write(path: Path, pieces: Iterable[bytes]) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Makes names in a folder durable, which syncing the files does not."""
+    """Syncs a folder: makes the names in it durable, which syncing its files does not."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

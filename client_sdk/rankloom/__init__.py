@@ -1,35 +1,21 @@
 """Client SDK of rankloom: rank a user's candidate items on a rankloom server.
 
-from rankloom import Client
+    from rankloom import Client
 
-with Client("localhost:50051") as client:
-    ranking = client.rank(["318", "50", "2571"], user="42")
-    print(ranking.scores())
+    with Client("localhost:50051") as client:
+        ranking = client.rank(["318", "50", "2571"], user="42")
+        print(ranking.scores())
 
-`RolloutClient` is for operators: it brings new bundles and experts to a server that goes on.
+`FeatureClient` gets the features of users. `RolloutClient` is for operators: it rolls out new
+bundles and experts on a running server. Each has an asyncio twin. `rankloom.errors` has the
+errors, and `rankloom.testing` a fake server for your own tests. Everything else is private.
 """
 
-from rankloom._version import __version__
-from rankloom.aio import AsyncClient, AsyncExplanationStream
-from rankloom.client import Client, ExplanationStream
-from rankloom.errors import (
-    AuthenticationError,
-    CallCancelledError,
-    ClientClosedError,
-    ConnectionFailedError,
-    DeadlineExceededError,
-    ErrorReason,
-    FieldViolation,
-    InvalidRequestError,
-    NotFoundError,
-    OverloadedError,
-    PermissionDeniedError,
-    PreconditionError,
-    RankloomError,
-    ServerError,
-    UnavailableError,
-)
-from rankloom.results import (
+from rankloom._client import Client, ExplanationStream
+from rankloom._feature_client import FeatureClient
+from rankloom._features import FeatureQuery, TabularFeatures, UserFeatures
+from rankloom._naming import show_as as _show_as
+from rankloom._results import (
     Event,
     ExpertWeight,
     ExplainOptions,
@@ -48,8 +34,8 @@ from rankloom.results import (
     Timing,
     Verdict,
 )
-from rankloom.rollout_client import RolloutClient
-from rankloom.rollouts import (
+from rankloom._rollout_client import RolloutClient
+from rankloom._rollouts import (
     Gate,
     GateOutcome,
     GateSpec,
@@ -58,16 +44,44 @@ from rankloom.rollouts import (
     Rollout,
     RolloutState,
 )
+from rankloom._version import __version__
+from rankloom.aio import (
+    AsyncClient,
+    AsyncExplanationStream,
+    AsyncFeatureClient,
+    AsyncRolloutClient,
+)
+from rankloom.errors import (
+    AuthenticationError,
+    CallCancelledError,
+    ClientClosedError,
+    ConnectionFailedError,
+    DeadlineExceededError,
+    ErrorDetails,
+    ErrorReason,
+    FieldViolation,
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+    PermissionDeniedError,
+    PreconditionError,
+    RankloomError,
+    ServerError,
+    UnavailableError,
+)
 
 __all__ = [
     "AsyncClient",
     "AsyncExplanationStream",
+    "AsyncFeatureClient",
+    "AsyncRolloutClient",
     "AuthenticationError",
     "CallCancelledError",
     "Client",
     "ClientClosedError",
     "ConnectionFailedError",
     "DeadlineExceededError",
+    "ErrorDetails",
     "ErrorReason",
     "Event",
     "ExpertWeight",
@@ -76,6 +90,8 @@ __all__ = [
     "ExplanationStream",
     "FallbackLevel",
     "FallbackReason",
+    "FeatureClient",
+    "FeatureQuery",
     "FieldViolation",
     "Fusion",
     "Gate",
@@ -101,8 +117,12 @@ __all__ = [
     "Routing",
     "ServerError",
     "StopReason",
+    "TabularFeatures",
     "Timing",
     "UnavailableError",
+    "UserFeatures",
     "Verdict",
     "__version__",
 ]
+
+_show_as(__name__, globals(), __all__[:-1])

@@ -2,6 +2,6 @@
 
 import sys
 
-from rankloom.cli import main
+from rankloom._cli.main import main
 
 sys.exit(main())

@@ -1,44 +1,44 @@
-"""The one tree of errors that the SDK raises, and the one place where a gRPC status becomes one.
+"""Every error that the SDK raises. Errors are named for what failed:
 
-Errors are named for what failed:
-
-    RankloomError                  everything below: message, status, reason, request_id
-    ├── InvalidRequestError        an argument is wrong; violations name the fields
-    ├── NotFoundError              there is no such revision, or it serves no more
-    ├── PreconditionError          well formed, but cannot be met as things stand; current
-    ├── AuthenticationError        the server does not know who is calling
-    ├── PermissionDeniedError      the caller may not do this
-    ├── OverloadedError            the server has no room for more now; retry_after_s
-    ├── UnavailableError           the server, or what it needs, is not there now; retry_after_s
-    │   └── ConnectionFailedError  no server was reached, or the connection broke
-    ├── DeadlineExceededError      no answer within the call's time
-    ├── CallCancelledError         the call was ended before its answer
-    ├── ClientClosedError          the client was used after it was closed
-    └── ServerError                a fault of the server; error_id finds it in the server's log
-
-What the server tells beside its message comes as google.rpc details in the trailing metadata.
-They are a bonus: details that cannot be read never hide the error itself.
+RankloomError                  the base: message, status, reason, request_id
+├── InvalidRequestError        an argument is wrong; violations name the fields
+├── NotFoundError              there is no such revision, or it no longer serves
+├── PreconditionError          valid, but impossible in the server's present state; current
+├── AuthenticationError        the server does not know the caller
+├── PermissionDeniedError      the caller may not do this
+├── OverloadedError            the server has no room for another request; retry_after_s
+├── UnavailableError           the server, or something it needs, is down; retry_after_s
+│   └── ConnectionFailedError  no server was reached, or the connection broke
+├── DeadlineExceededError      no answer within the call's time
+├── CallCancelledError         the call was ended before its answer
+├── ClientClosedError          the client was used after it was closed
+└── ServerError                a fault of the server; error_id finds it in the server's log
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, NamedTuple, Self, cast
+from typing import NamedTuple, Self
 
-import grpc
-from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from google.protobuf.any_pb2 import Any
-
-_DETAILS_KEY: Final = "grpc-status-details-bin"
-_DOMAIN: Final = "rankloom"
-_MAX_DIGITS: Final = 20  # of a uint64
+__all__ = [
+    "AuthenticationError",
+    "CallCancelledError",
+    "ClientClosedError",
+    "ConnectionFailedError",
+    "DeadlineExceededError",
+    "ErrorDetails",
+    "ErrorReason",
+    "FieldViolation",
+    "InvalidRequestError",
+    "NotFoundError",
+    "OverloadedError",
+    "PermissionDeniedError",
+    "PreconditionError",
+    "RankloomError",
+    "ServerError",
+    "UnavailableError",
+]
 
 
 class FieldViolation(NamedTuple):
@@ -49,7 +49,7 @@ class FieldViolation(NamedTuple):
 
 
 class ErrorReason(StrEnum):
-    """Why a well-formed request was refused, as the server names it."""
+    """Why the server refused a valid request."""
 
     REVISION_UNKNOWN = "revision_unknown"
     FALLBACK_REFUSED = "fallback_refused"
@@ -73,7 +73,16 @@ class ErrorReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ErrorDetails:
-    """What is known of a failure beside its message; each error shows its own part of it."""
+    """What is known of a failure beside its message; each error class shows its own part.
+
+    `status`: the gRPC status, such as "NOT_FOUND"; empty if the SDK itself raised the error.
+    `request_id`: the id of the failed call; empty if the call has none.
+    `reason`: the cause, for programs; None if the server gave none.
+    `violations`: the wrong fields of a request.
+    `retry_after_s`: seconds to wait before another try; None if the server did not say.
+    `error_id`: the id of a fault in the server's log.
+    `current`: the active revision, if the reason is REVISION_STALE; 0 if there is none.
+    """
 
     status: str = ""
     request_id: str = ""
@@ -85,7 +94,7 @@ class ErrorDetails:
 
 
 class RankloomError(Exception):
-    """Anything that the SDK raises."""
+    """The base of all errors that the SDK raises."""
 
     def __init__(self, message: str, details: ErrorDetails | None = None) -> None:
         super().__init__(message)
@@ -97,25 +106,30 @@ class RankloomError(Exception):
         return str(self)
 
     @property
+    def details(self) -> ErrorDetails:
+        """Everything that is known beside the message."""
+        return self._details
+
+    @property
     def status(self) -> str:
-        """The gRPC status, as "NOT_FOUND"; empty where the SDK itself raised the error."""
+        """The gRPC status, such as "NOT_FOUND"; empty if the SDK itself raised the error."""
         return self._details.status
 
     @property
     def reason(self) -> ErrorReason | None:
-        """Why, in a form for programs; None where the server did not say."""
+        """The cause, for programs; None if the server gave none."""
         return self._details.reason
 
     @property
     def request_id(self) -> str:
-        """The id of the failed call, the same as in the server's log; empty where it has none."""
+        """The id of the failed call, as in the server's log; empty if the call has none."""
         return self._details.request_id
 
 
 class _RetryableError(RankloomError):
     @property
     def retry_after_s(self) -> float | None:
-        """How long the server asks to wait, in seconds; None where it did not say."""
+        """Seconds that the server asks to wait; None if it did not say."""
         return self._details.retry_after_s
 
 
@@ -124,43 +138,43 @@ class InvalidRequestError(RankloomError):
 
     @classmethod
     def of_field(cls, field: str, description: str) -> Self:
-        """Return the error of one field that the SDK itself refuses."""
+        """Return the error for one field that the SDK itself refuses."""
         violation = FieldViolation(field, description)
         return cls(f"{field}: {description}", ErrorDetails(violations=(violation,)))
 
     @property
     def violations(self) -> tuple[FieldViolation, ...]:
-        """The wrong fields; empty where the server named none."""
+        """The wrong fields; empty if the server named none."""
         return self._details.violations
 
 
 class NotFoundError(RankloomError):
-    """There is no revision of that number, or it serves no more."""
+    """There is no revision of that number, or it no longer serves."""
 
 
 class PreconditionError(RankloomError):
-    """The request is well formed, but cannot be met as things stand."""
+    """The request is valid, but impossible in the server's present state."""
 
     @property
     def current(self) -> int | None:
-        """For REVISION_STALE: the revision that is active, 0 for none; otherwise None."""
+        """For REVISION_STALE: the active revision, 0 if there is none; otherwise None."""
         return self._details.current
 
 
 class AuthenticationError(RankloomError):
-    """The server does not know who is calling."""
+    """The server does not know the caller."""
 
 
 class PermissionDeniedError(RankloomError):
-    """The caller is known, and may not do this."""
+    """The server knows the caller, who may not do this."""
 
 
 class OverloadedError(_RetryableError):
-    """The server has no room for more now; the SDK does not retry it."""
+    """The server has no room for another request. The SDK does not retry it."""
 
 
 class UnavailableError(_RetryableError):
-    """The server, or what it needs, is not there now; the SDK has retried already."""
+    """The server, or something it needs, is down. The SDK has already retried."""
 
 
 class ConnectionFailedError(UnavailableError):
@@ -172,7 +186,7 @@ class DeadlineExceededError(RankloomError):
 
 
 class CallCancelledError(RankloomError):
-    """The call was ended before its answer, as by closing the client."""
+    """The call was ended before its answer, for example by closing the client."""
 
 
 class ClientClosedError(RankloomError):
@@ -184,87 +198,5 @@ class ServerError(RankloomError):
 
     @property
     def error_id(self) -> str:
-        """Finds the fault in the server's log; empty where the server told none."""
+        """Finds the fault in the server's log; empty if the server gave none."""
         return self._details.error_id
-
-
-_ERRORS: Final[dict[grpc.StatusCode, type[RankloomError]]] = {
-    grpc.StatusCode.CANCELLED: CallCancelledError,
-    grpc.StatusCode.UNKNOWN: ServerError,
-    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
-    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
-    grpc.StatusCode.NOT_FOUND: NotFoundError,
-    grpc.StatusCode.ALREADY_EXISTS: PreconditionError,
-    grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
-    grpc.StatusCode.FAILED_PRECONDITION: PreconditionError,
-    grpc.StatusCode.ABORTED: PreconditionError,
-    grpc.StatusCode.OUT_OF_RANGE: InvalidRequestError,
-    grpc.StatusCode.UNIMPLEMENTED: ServerError,
-    grpc.StatusCode.INTERNAL: ServerError,
-    grpc.StatusCode.UNAVAILABLE: UnavailableError,
-    grpc.StatusCode.DATA_LOSS: ServerError,
-    grpc.StatusCode.UNAUTHENTICATED: AuthenticationError,
-}
-
-
-def error_from_rpc(error: grpc.RpcError, request_id: str) -> RankloomError:
-    """Return the error of the tree that a failed call, sync or asyncio, stands for."""
-    code = error.code()
-    payload = _details_payload(error)
-    details = ErrorDetails(status=code.name, request_id=request_id)
-    kind = _ERRORS.get(code, ServerError)
-    # A rankloom server always sends details with UNAVAILABLE; the transport never does.
-    if kind is UnavailableError and payload is None:
-        kind = ConnectionFailedError
-    return kind(error.details() or code.name, _with_payload(details, payload or b""))
-
-
-def _details_payload(error: grpc.RpcError) -> bytes | None:
-    # Pairs in both transports, but of two types that share nothing else.
-    metadata = cast("Iterable[tuple[str, bytes]]", error.trailing_metadata() or ())
-    return next((value for key, value in metadata if key == _DETAILS_KEY), None)
-
-
-def _with_payload(details: ErrorDetails, payload: bytes) -> ErrorDetails:
-    """Add what can be read of a serialised google.rpc.Status; the rest is left out."""
-    try:
-        packed_details = status_pb2.Status.FromString(payload).details
-    except DecodeError:
-        return details
-    for packed in packed_details:
-        with suppress(DecodeError):
-            details = _with_detail(details, packed)
-    return details
-
-
-def _with_detail(details: ErrorDetails, packed: Any) -> ErrorDetails:
-    bad_request = error_details_pb2.BadRequest()
-    error_info = error_details_pb2.ErrorInfo()
-    retry_info = error_details_pb2.RetryInfo()
-    if packed.Unpack(bad_request):
-        wrong = bad_request.field_violations
-        violations = tuple(FieldViolation(each.field, each.description) for each in wrong)
-        return replace(details, violations=violations)
-    if packed.Unpack(retry_info):
-        delay = retry_info.retry_delay
-        return replace(details, retry_after_s=max(0.0, delay.seconds + delay.nanos / 1e9))
-    if packed.Unpack(error_info) and error_info.domain == _DOMAIN:
-        told = error_info.metadata
-        return replace(
-            details,
-            reason=_reason(error_info.reason),
-            error_id=told.get("error_id", ""),
-            current=_revision(told.get("current", "")),
-        )
-    return details
-
-
-def _reason(name: str) -> ErrorReason:
-    short = name.removeprefix("ERROR_REASON_")
-    return ErrorReason.__members__.get(short, ErrorReason.UNKNOWN)
-
-
-def _revision(text: str) -> int | None:
-    is_number = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
-    return int(text) if is_number else None

@@ -1,9 +1,9 @@
 """Attention over packed rows laid end to end, for any decoder of transformers.
 
-The library lets a model's attention be any registered function, so no model is
-rewritten: this one knows the rows of the pass that is running. Each row sees only
-itself, candidates see their prefix and themselves, and a prefix may come from an
-earlier pass as its keys and values. The last layer works for the verdicts alone.
+transformers lets any registered function be a model's attention, so no model is
+rewritten: this function knows the rows of the running pass. A row sees only itself, a
+candidate its prefix and itself, and the keys and values of a prefix may come from an
+earlier pass. The last layer computes the verdicts' states only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NAME = "rankloom"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PrefixKV:
-    """What a pass leaves of a prefix for later ones.
+    """Keys and values of a prefix, computed by one pass and used by later ones.
 
     ``keys``, ``values``: one (1, key-value heads, tokens, head size) a layer.
     """
@@ -41,13 +41,12 @@ class PrefixKV:
 
     @property
     def num_bytes(self) -> int:
-        """Memory that it takes."""
         return sum(t.numel() * t.element_size() for t in (*self.keys, *self.values))
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionRule:
-    """How a layer attends: score factor, window in tokens, and bound on scores."""
+    """How a layer attends: factor of the scores, window in tokens, and soft cap of the scores."""
 
     scale: float | None
     window: int | None
@@ -55,11 +54,11 @@ class AttentionRule:
 
 
 class KeysTaken(Exception):
-    """The last layer's keys and values are there: the rest of its work is not needed."""
+    """Ends the first run of the last layer, of which only keys and values are needed."""
 
 
 class _RowPass:
-    """One row of a pass: its masks, and its prefix's keys."""
+    """One row of a pass: its masks, and the keys and values of its prefix."""
 
     def __init__(self, row: PackedRow, cached: PrefixKV | None, *, keep: bool) -> None:
         self.num_prefix = row.num_prefix
@@ -68,9 +67,9 @@ class _RowPass:
         self._kept: dict[int, tuple[Tensor, Tensor]] | None = {} if keep else None
 
     def keys(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of all that the row's tokens may see, the prefix first.
+        """Keys and values of all tokens that the row may see, the prefix first.
 
-        ``key``, ``value``: those of its own tokens.
+        ``key``, ``value``: of the tokens in the row.
         """
         if self._cached is not None:
             key = torch.cat([self._cached.keys[layer], key], dim=2)
@@ -83,7 +82,7 @@ class _RowPass:
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule
     ) -> list[Tensor]:
-        """The whole row: the prefix, then the candidates."""
+        """Attends for the whole row: the prefix, then the candidates."""
         found = []
         prefix, behind = query.split([self.num_prefix, query.shape[2] - self.num_prefix], dim=2)
         if self.num_prefix:
@@ -98,19 +97,19 @@ class _RowPass:
     def attend_verdicts(
         self, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule
     ) -> Tensor:
-        """The last token of each candidate; ``query`` holds only those."""
+        """Attends for the last token of each candidate; ``query`` has only those."""
         mask = self._additive(self._allowed(self._row.verdict_at, rule.window), query)
         return attend(query, key, value, mask, rule)
 
     def cached(self) -> PrefixKV | None:
-        """The prefix's keys and values, if they were to be kept or were given."""
+        """The prefix's keys and values if they were kept or given, else None."""
         if self._kept is None:
             return self._cached
         layers = [self._kept[layer] for layer in sorted(self._kept)]
         return PrefixKV(tuple(k for k, _ in layers), tuple(v for _, v in layers))
 
     def _prefix_mask(self, window: int | None, like: Tensor) -> Tensor | None:
-        """None where plain causal attention is meant, which needs no mask."""
+        """None for plain causal attention, which needs no mask."""
         if not self._row.cached and (window is None or window >= self.num_prefix):
             return None
         name = (window, True)
@@ -120,21 +119,21 @@ class _RowPass:
         return self._masks[name]
 
     def _candidate_mask(self, window: int | None, like: Tensor) -> Tensor:
-        """(1, 1, candidate tokens, all tokens): the prefix they may see, and themselves."""
+        """(1, 1, candidate tokens, all tokens): a candidate sees its prefix and itself."""
         name = (window, False)
         if name not in self._masks:
             behind = np.arange(self.num_prefix, len(self._row))
             self._masks[name] = self._additive(self._allowed(behind, window), like)
         return self._masks[name]
 
-    def _allowed(self, places: Ints, window: int | None) -> Tensor:
-        """(places, cached and own tokens): what the row's tokens at some places may see."""
+    def _allowed(self, at: Ints, window: int | None) -> Tensor:
+        """(at, cached and own tokens) bool: what the row's tokens at these indices may see."""
         row, behind = self._row, np.arange(self.num_prefix, len(self._row))
         before = np.arange(row.cached + self.num_prefix)
-        position = row.position[places, None]
-        seen = before[None, :] < row.visible[places, None]
-        own = row.block[places, None] == row.block[None, behind]
-        own &= places[:, None] >= behind[None, :]
+        position = row.position[at, None]
+        seen = before[None, :] < row.visible[at, None]
+        own = row.block[at, None] == row.block[None, behind]
+        own &= at[:, None] >= behind[None, :]
         if window is not None:
             seen &= position - before[None, :] < window
             own &= position - row.position[None, behind] < window
@@ -147,7 +146,7 @@ class _RowPass:
 
 
 class RunningPass(ABC):
-    """What the layers' attention needs to know of the pass that is running."""
+    """The pass that runs on this thread, as the attention of the layers sees it."""
 
     def __init__(self) -> None:
         self._taking = False
@@ -158,17 +157,17 @@ class RunningPass(ABC):
     ) -> Tensor:
         """(1, heads, tokens, size) of each → (1, tokens, heads, size).
 
-        Raises KeysTaken where keys and values are all that is wanted of the last layer.
+        Raises KeysTaken inside ``take_last_keys``.
         """
 
     @property
     @abstractmethod
     def verdict_at(self) -> Tensor:
-        """(verdicts,) places of the tokens that the last layer works for."""
+        """(verdicts,) indices of the tokens that leave the last layer."""
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Makes this the pass that the attention of this thread's models works for."""
+        """Makes this the running pass of this thread."""
         token = _running.set(self)
         try:
             yield
@@ -176,7 +175,7 @@ class RunningPass(ABC):
             _running.reset(token)
 
     def take_last_keys(self, layer: Any, hidden: Tensor, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Runs the last layer up to its keys and values, which all tokens give."""
+        """Runs the last layer up to its keys and values, which are needed of all tokens."""
         self._taking = True
         try:
             layer(hidden, *args, **kwargs)
@@ -187,8 +186,8 @@ class RunningPass(ABC):
 class Pass(RunningPass):
     """A pass whose rows attend one after the other, each in no more space than it needs.
 
-    ``cached``: each row's prefix from an earlier pass, or None. ``keep``: whether the
-    row's own prefix is to be cached for later passes.
+    ``cached``: each row's prefix from an earlier pass, or None. ``keep``: whether to keep
+    the row's own prefix for later passes.
     """
 
     def __init__(
@@ -205,9 +204,9 @@ class Pass(RunningPass):
         self._batch = batch
         self._last: list[tuple[Tensor, Tensor]] | None = None
 
-    def cached(self, number: int) -> PrefixKV | None:
-        """A row's prefix, if it was to be kept or was given."""
-        return self._rows[number].cached()
+    def cached(self, row: int) -> PrefixKV | None:
+        """A row's prefix if it was kept or given, else None."""
+        return self._rows[row].cached()
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule
@@ -215,7 +214,8 @@ class Pass(RunningPass):
         """(1, heads, tokens, size) of each → (1, tokens, heads, size)."""
         if self._last is not None:
             return self._attend_verdicts(query, rule)
-        # Split at once: what learns would else fill a whole batch with zeros for each slice.
+        # One split, not a slice per row: in training, the gradient of each slice would fill a
+        # whole batch with zeros.
         queries, keys, values = (t.split(self._lengths, dim=2) for t in (query, key, value))
         seen = [row.keys(layer, *own) for row, *own in zip(self._rows, keys, values, strict=True)]
         if self._taking:
@@ -238,7 +238,7 @@ class Pass(RunningPass):
 
     @property
     def verdict_at(self) -> Tensor:
-        """(verdicts,) places of the tokens that the last layer works for."""
+        """(verdicts,) indices of the tokens that leave the last layer."""
         return torch.from_numpy(self._batch.verdict_at)
 
 
@@ -246,7 +246,7 @@ _running: ContextVar[RunningPass | None] = ContextVar("rankloom_pass", default=N
 
 
 class _LastLayer(nn.Module):
-    """Mixed into a decoder's last layer: only verdicts leave it."""
+    """Mixed into a decoder's last layer: only the verdicts' states leave it."""
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         whole, running = cast("Any", super()).forward, _running.get()
@@ -260,34 +260,34 @@ class _LastLayer(nn.Module):
 
 
 def wire(model: nn.Module) -> None:
-    """Gives a decoder this attention and a last layer for verdicts alone, in place.
+    """Gives a decoder this attention and a last layer for verdicts only, in place.
 
-    Raises ValueError or AttributeError where the model takes no other attention.
+    Raises ValueError or AttributeError if the model's attention cannot be replaced.
     """
     any_model = cast("Any", model)
     any_model.set_attn_implementation(NAME)
     layer = decoder_layers(model)[-1]
     if not isinstance(layer, _LastLayer):
-        # A class of its own keeps names, weights and copies of the layer what they are.
+        # A subclass keeps the layer's names and weights, and it can still be copied.
         layer.__class__ = type(type(layer).__name__, (_LastLayer, type(layer)), {})
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """A decoder's layers, first to last. Raises ValueError where they cannot be told."""
+    """A decoder's layers, first to last. Raises ValueError if they cannot be found."""
     num = cast("Any", model).config.num_hidden_layers
     lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == num]
     if not lists:
-        raise ValueError("the model has no list of its layers")
+        raise ValueError(f"the model has no list of {num} layers; use a decoder that has one")
     return lists[0]
 
 
 class _LayerDone(Exception):
-    """The first layer has run, and no more was asked for."""
+    """Ends a pass after the first layer."""
 
 
 @contextmanager
 def first_layer_alone(model: nn.Module) -> Iterator[None]:
-    """Ends the pass of the body before the second layer, if there is one."""
+    """Ends passes of the model before the second layer, if there is one."""
 
     def stop(*_: object) -> None:
         raise _LayerDone
@@ -302,7 +302,7 @@ def first_layer_alone(model: nn.Module) -> Iterator[None]:
 
 
 def _picked(value: Any, at: Tensor, length: int) -> Any:  # noqa: ANN401
-    """The verdicts' part of whatever a layer is given per token."""
+    """The verdicts' part of an argument that has a value per token."""
     if isinstance(value, tuple):
         return tuple(_picked(part, at, length) for part in value)
     if isinstance(value, Tensor) and value.ndim > 1 and value.shape[1] == length:
@@ -323,7 +323,7 @@ def _attention(
 ) -> tuple[Tensor, None]:
     running = _running.get()
     if running is None:
-        raise RuntimeError("packed attention runs inside a pass only")
+        raise RuntimeError("packed attention: no pass is running; call the model inside one")
     layer = cast("int", module.layer_idx)
     rule = AttentionRule(scaling, sliding_window, softcap)
     return running.attend(layer, query, key, value, rule), None

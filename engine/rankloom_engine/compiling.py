@@ -1,9 +1,9 @@
-"""torch.compile for what lies between a decoder's attention and its experts.
+"""torch.compile for the parts of a decoder that are neither attention nor experts.
 
 Feed-forward units and norms are compiled, each for any number of tokens. Attention
-knows the rows of the pass that is running, and experts its weights: both change with
-every pass and stay as they are. Each region is tried on random numbers as it is
-compiled, so that nothing is compiled while a request waits.
+depends on the rows of the running pass, and experts on its weights: both change with
+every pass, so they are left alone. Each region runs on random numbers as it is compiled,
+so that nothing is compiled while a request waits.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from rankloom_engine.attention import decoder_layers
 from rankloom_engine.errors import ModelError
 from rankloom_engine.expert_bank import MixtureLinear
 
-_TRIALS = (24, 40)  # tokens; a second number shows the compiler that any may come
+_TRIALS = (24, 40)  # tokens; a second size shows the compiler that the size varies
 _ERRORS = {torch.float32: 1e-4, torch.bfloat16: 2**-6}  # of the largest value
 
 
 def compile_regions(model: nn.Module) -> list[nn.Module]:
-    """Compiles in place what can be; gives what was. Experts must have been wired before.
+    """Compiles regions in place and returns them. Call it after the experts are wired.
 
-    Raises ModelError where nothing can be compiled on this machine.
+    Raises ModelError if torch.compile does not work on this machine.
     """
     regions = [region for layer in decoder_layers(model) for region in layer.children()]
     return [region for region in regions if _can_be_region(region) and _compiled(region)]
 
 
 def _can_be_region(module: nn.Module) -> bool:
-    """Not where experts or attention are inside, nor for the single product of a layer."""
+    """False for modules with experts or attention inside, and for single linear layers."""
     inside = list(module.modules())
     if isinstance(module, nn.Linear) or any(isinstance(each, MixtureLinear) for each in inside):
         return False
@@ -37,14 +37,14 @@ def _can_be_region(module: nn.Module) -> bool:
 
 
 def _width(module: nn.Module) -> int:
-    """How many numbers a token has for the module; 0 where it has no weights to tell."""
+    """Size of a token's vector at the module's input; 0 if the module has no weights."""
     weight = next(module.parameters(), None)
     return 0 if weight is None else weight.shape[-1]
 
 
 @torch.inference_mode()
 def _compiled(region: nn.Module) -> bool:
-    """Whether the region, compiled, gives what it gave; else it is left as it was."""
+    """Compiles a region if the result agrees with it; returns whether it did."""
     plain = region.forward
     compiled = torch.compile(plain, dynamic=True)
     weight = next(region.parameters())
@@ -53,11 +53,11 @@ def _compiled(region: nn.Module) -> bool:
         hidden = torch.randn(1, tokens, weight.shape[-1], generator=random).to(weight)
         try:
             expected = plain(hidden)
-        except (RuntimeError, TypeError):  # it takes something else
+        except (RuntimeError, TypeError):  # the region takes other arguments
             return False
         try:
             found = compiled(hidden)
-        except Exception as error:  # the compiler's own classes are many
+        except Exception as error:  # the compiler raises many classes of its own
             raise ModelError(
                 "compile: torch.compile does not work on this machine; it needs a C++ compiler "
                 "(g++), or a GPU that it knows"

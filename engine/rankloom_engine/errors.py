@@ -1,13 +1,13 @@
-"""What the engine can refuse or fail at.
+"""Errors of the engine.
 
 ValueError
-├── ModelError         the base model, tokenizer or projector cannot be served
-├── NoFreeSlotError        all that could hold another expert is cached
+├── ModelError          the base model, tokenizer or projector cannot be served
+└── NoFreeSlotError     every slot is used by a revision
 RuntimeError
-├── WorkExpiredError   the deadline passed before the model saw the work
-├── EngineFailedError  the model raised
-│   └── NonFiniteError the model gave a number that is not finite
-└── EngineClosedError  the engine is shutting down
+├── WorkExpiredError    the deadline passed before the request ended
+├── EngineFailedError   the model raised an error
+│   └── NonFiniteError  the model returned NaN or infinity
+└── EngineClosedError   the engine takes no requests
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ class ModelError(ValueError):
 
 
 class NoFreeSlotError(ValueError):
-    """All slots for experts are cached by revisions that are being served."""
+    """Every slot for experts is used by a revision that is loaded."""
 
 
 class WorkExpiredError(RuntimeError):
-    """The deadline passed before the model saw the work."""
+    """The deadline passed before the request ended."""
 
 
 class EngineFailedError(RuntimeError):
-    """The model raised."""
+    """The model raised an error, which is the cause."""
 
 
 class NonFiniteError(EngineFailedError):
-    """The model gave a number that is not finite."""
+    """The model returned NaN or infinity."""
 
 
 class EngineClosedError(RuntimeError):
-    """The engine is shutting down and takes no work."""
+    """The engine takes no requests: it is shutting down, or was not started."""

@@ -2,12 +2,12 @@
 
 y = x W + ((x A) ⊙ (w_row · s)) B, where A and B are the experts' factors side by side:
 exactly Σ_k w_k s_k B_k A_k per row, for any ranks and any number of different rows, in
-two small matrix products. Where that would be wider than a quarter of the model, each
-row takes only the experts that it gives weight to, in products of its own; the sum is
-the same.
+two small matrix products. If that were wider than a quarter of the model, each row goes
+through only the experts that it gives weight to, in products of its own; the sum is the
+same.
 
-Experts live in the slots of one slab, so that rows of several revisions, each a
-mapping of its experts to slots, share a batch, and loading an expert writes one slot.
+Experts are in the slots of one slab. A revision maps its experts to slots, so rows of
+several revisions share a batch, and loading an expert writes one slot.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from rankloom_adapters.router import Fusion
 # Stacked experts cost K·r (1/d_in + 1/d_out) of a layer: beyond this share of the hidden
 # size, rows that use few of many experts are cheaper one by one.
 STACKED_SHARE = 4
-MAX_STACKS = 64  # runs of slots whose views a layer keeps: sparse mixtures may be of any
+MAX_STACKS = 64  # runs of slots whose views a layer keeps: sparse mixtures may use any run
 
 
 def max_stacked(hidden: int, rank: int) -> int:
-    """How many experts of a rank a row is best given in a model of a hidden size."""
+    """How many experts of that rank are stacked at most in a model of that hidden size."""
     return max(1, hidden // STACKED_SHARE // rank)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MixtureWeights:
-    """One row's weights: (slots,) float32, and what they mean."""
+    """One row's weights, (slots,) float32, and how they combine the experts."""
 
     values: NDArray[np.float32]
     fusion: Fusion = Fusion.EXACT_SUM
@@ -47,7 +47,7 @@ class MixtureWeights:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Stacked:
-    """All rows through a run of slots; ``tokens``: (tokens, columns) weights."""
+    """All rows through a run of slots. ``tokens``: (tokens, columns) weights by their length."""
 
     slots: tuple[int, int]
     tokens: Mapping[int, Tensor]
@@ -59,21 +59,21 @@ class _Stacked:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gathered:
-    """All rows through any slots, always as many: passes of one size differ in numbers alone.
+    """All rows through a fixed number of slots, any ones, for passes that are recorded.
 
-    ``slots``: (slots,) int64; ``tokens``: as of _Stacked.
+    ``slots``: (slots,) int64. ``tokens``: (tokens, columns) weights by their length.
     """
 
     slots: Tensor
     tokens: Mapping[int, Tensor]
 
     def add(self, layer: MixtureLinear, hidden: Tensor, out: Tensor) -> None:
-        """Adds the experts' part of a layer to what its base gives."""
+        """Adds the experts' part to the output of the base layer."""
         a, b = layer.a[self.slots].flatten(0, 1).T, layer.b[self.slots].flatten(0, 1)
         out.addmm_(torch.mm(hidden, a).mul_(self.tokens[len(hidden)]), b)
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Gathered:
-        """Each tensor through a function."""
+        """A copy with ``change`` applied to each tensor."""
         tokens = {length: change(each) for length, each in self.tokens.items()}
         return Gathered(change(self.slots), tokens)
 
@@ -82,9 +82,9 @@ class Gathered:
 class _RowByRow:
     """Each row through its own experts, whose factors are gathered for all rows at once.
 
-    ``slots``: (n,) int64, row after row; ``of_a``, ``of_b``: (n, 1, 1) what their factors are
-    multiplied by; ``shares``: each row's part of the n. ``fusion``: of each row. ``spans``:
-    the rows' tokens.
+    ``slots``: (n,) int64, row after row. ``of_a``, ``of_b``: (n, 1, 1) multipliers of the
+    factors. ``shares``: each row's part of the n. ``fusion``: of each row. ``spans``: the
+    rows' tokens, by their number in the pass.
     """
 
     slots: Tensor
@@ -120,7 +120,7 @@ class MixtureLinear(nn.Module):
     def __init__(self, base: nn.Linear, bank: ExpertBank) -> None:
         super().__init__()
         self.base = base
-        self._bank = [bank]  # in a list, so that it is no part of the model
+        self._bank = [bank]  # in a list, so that torch does not make it a part of the model
         like, shape = base.weight, (bank.num_slots, bank.rank)
         for name, width in (("a", base.in_features), ("b", base.out_features)):
             self.register_buffer(name, like.new_zeros(*shape, width), persistent=False)
@@ -136,7 +136,7 @@ class MixtureLinear(nn.Module):
         return self._stacks[first, stop]
 
     def load(self, slot: int, expert: Expert, name: str) -> None:
-        """Writes an expert's factors into a slot, zeros where it has none."""
+        """Writes an expert's factors of the module ``name`` into a slot, zeros if it has none."""
         self.a[slot], self.b[slot] = 0.0, 0.0
         if name in expert.modules:
             factors = expert.modules[name]
@@ -155,8 +155,8 @@ class MixtureLinear(nn.Module):
 class ExpertBank:
     """The experts wired into a model. Only one thread may use the model at a time.
 
-    ``digests``, ``ranks``: of the expert in each slot. ``keys``: all that its part of a sum
-    depends on, which is its digest and its scale.
+    ``digests``, ``ranks``: of the expert in each slot. ``keys``: digest and scale of each, on
+    which its part of the output depends.
     """
 
     def __init__(self, num_slots: int, rank: int, hidden: int) -> None:
@@ -171,12 +171,11 @@ class ExpertBank:
 
     @property
     def num_bytes(self) -> int:
-        """Memory of all slots."""
         slabs = [slab for layer in self._layers.values() for slab in (layer.a, layer.b)]
         return sum(slab.numel() * slab.element_size() for slab in slabs)
 
     def load(self, slot: int, expert: Expert) -> None:
-        """Puts an expert into a slot that no running work uses. Raises ExpertError."""
+        """Puts an expert into a slot that no running pass uses. Raises ExpertError."""
         self.check(expert)
         for name, layer in self._layers.items():
             layer.load(slot, expert, name)
@@ -185,11 +184,13 @@ class ExpertBank:
         self.keys[slot] = f"{expert.digest} {expert.scale!r}"
 
     def check(self, expert: Expert) -> None:
-        """Raises ExpertError where the slots cannot hold an expert."""
+        """Raises ExpertError if the expert does not fit into the slots."""
         linears = {name: layer.base for name, layer in self._layers.items()}
         check_shapes(expert, {n: (m.out_features, m.in_features) for n, m in linears.items()})
         if expert.rank > self.rank:
-            raise ExpertError(expert.name, f"rank {expert.rank}, the slots hold {self.rank}")
+            raise ExpertError(
+                expert.name, f"rank {expert.rank} does not fit into slots of rank {self.rank}"
+            )
 
     def wire(self, model: nn.Module, names: Sequence[str]) -> None:
         """Replaces the named linear layers in place."""
@@ -203,17 +204,17 @@ class ExpertBank:
     def weighted(
         self, weights: Sequence[MixtureWeights], *lengths: Sequence[int]
     ) -> Iterator[None]:
-        """Runs the model with a row of weights per row of the batch.
+        """Runs the model with one mixture per row of the batch.
 
-        ``lengths``: how many tokens each row has, once for every way in which the pass
-        lays its rows out: all tokens, and the verdicts alone in the last layer.
+        ``lengths``: tokens of each row in each of the two layouts of a pass: all tokens, and
+        in the last layer the verdicts only.
         """
         with self.planned(self._plan(weights, lengths)):
             yield
 
     @contextmanager
     def planned(self, plan: _Stacked | Gathered | _RowByRow | None) -> Iterator[None]:
-        """Runs the model by a plan that was made before; by None, without experts."""
+        """Runs the model by a plan; None: without experts."""
         self.plan = plan
         try:
             yield
@@ -223,9 +224,9 @@ class ExpertBank:
     def gathered(
         self, weights: Sequence[MixtureWeights], *lengths: Sequence[int]
     ) -> Gathered | None:
-        """A plan whose tensors' sizes depend on the lengths alone.
+        """A plan whose tensors have sizes that depend on the lengths only.
 
-        None where the rows use more experts than are cheap together, or not as a sum.
+        None if the rows use too many experts for it, or other fusions than the exact sum.
         """
         factors = np.stack([row.values for row in weights]) * self._scale
         used = np.flatnonzero(factors.any(axis=0))
@@ -280,9 +281,9 @@ class ExpertBank:
 def install(
     model: nn.Module, experts: Sequence[Expert], num_slots: int | None = None
 ) -> ExpertBank:
-    """Wires experts into a model, in place, one slot each. Raises ExpertError for a misfit.
+    """Wires experts into a model, in place, one slot each. Raises ExpertError if one misfits.
 
-    The order of ``experts`` is that of the slots. ``num_slots``: with room for more.
+    The slots are in the order of ``experts``. ``num_slots``: of all, with room for more.
     """
     linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
     shapes = {name: (linear.out_features, linear.in_features) for name, linear in linears.items()}
@@ -299,7 +300,7 @@ def install(
 
 
 def merged_delta(experts: Sequence[Expert], weights: Sequence[float]) -> Mapping[str, Tensor]:
-    """Σ_k w_k s_k B_k A_k by module path, (d_out, d_in) float32: the mixture, written out."""
+    """Σ_k w_k s_k B_k A_k by module path, (d_out, d_in) float32: the merged mixture."""
     deltas: dict[str, Tensor] = {}
     for expert, weight in zip(experts, weights, strict=True):
         for name, pair in expert.modules.items():

@@ -1,8 +1,8 @@
-"""Passes that are recorded once for their size, and run again from the recording.
+"""Passes that are recorded once per size, and then replayed.
 
-A GPU runs a small pass faster than Python asks for its parts. A CUDA graph asks for all of
-them at once, and for ever on the same memory: a pass copies what it is about into that
-memory first. Sizes are few: powers of two of tokens, verdicts, and cached tokens.
+A GPU runs the kernels of a small pass faster than Python launches them. A CUDA graph launches
+all of them at once, but always on the same memory: a pass first copies its inputs there.
+There are few sizes: powers of two of tokens, verdicts, and cached tokens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rankloom_engine.expert_bank import Gathered
 from rankloom_engine.whole import Layout
 
 MIN_TOKENS, MIN_VERDICTS, MIN_CACHED = 64, 16, 256
-MAX_TOKENS, MAX_CACHED = 2048, 4096  # beyond these, the work takes longer than asking for it
+MAX_TOKENS, MAX_CACHED = 2048, 4096  # beyond these, the kernels take longer than launching them
 MAX_RECORDINGS = 256
 
 T = TypeVar("T")
@@ -27,48 +27,45 @@ Recorder = Callable[[Callable[[], T]], Callable[[], T]]
 
 
 def coarse(size: int, least: int) -> int:
-    """The size to record that holds so many: a power of two, from ``least`` up."""
+    """The smallest power of two, from ``least`` up, that has room for ``size``."""
     return max(least, 1 << (size - 1).bit_length())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PassInputs:
-    """All that a pass is about.
-
-    ``embeddings``: (1, tokens, hidden). ``plan``: None where there are no experts.
-    """
+    """All inputs of a pass. ``embeddings``: (1, tokens, hidden). ``plan``: None without experts."""
 
     embeddings: Tensor
     layout: Layout
     plan: Gathered | None
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> PassInputs:
-        """Each tensor through a function, always in the same order."""
+        """A copy with ``change`` applied to each tensor, always in the same order."""
         plan = self.plan.mapped(change) if self.plan else None
         return PassInputs(change(self.embeddings), self.layout.mapped(change), plan)
 
     @property
     def tensors(self) -> list[Tensor]:
-        """All of them."""
-        found: list[Tensor] = []
+        """All tensors, in the order of ``mapped``."""
+        tensors: list[Tensor] = []
 
-        def noted(tensor: Tensor) -> Tensor:
-            found.append(tensor)
+        def collect(tensor: Tensor) -> Tensor:
+            tensors.append(tensor)
             return tensor
 
-        self.mapped(noted)
-        return found
+        self.mapped(collect)
+        return tensors
 
     @property
     def sizes(self) -> tuple[torch.Size, ...]:
-        """By which a recording is found again."""
+        """Shapes of all tensors: the key of a recording."""
         return tuple(tensor.shape for tensor in self.tensors)
 
 
 class Recordings(Generic[T]):
-    """A function of PassInputs, recorded for each size; the least used sizes are forgotten.
+    """A function of PassInputs, recorded per size; the least recently used recordings go first.
 
-    What it gives is written over by the next run of the same size. One thread runs it.
+    The next run of the same size overwrites the result. One thread runs it.
     """
 
     def __init__(self, function: Callable[[PassInputs], T], record: Recorder[T]) -> None:
@@ -81,7 +78,7 @@ class Recordings(Generic[T]):
         return len(self._known)
 
     def run(self, inputs: PassInputs) -> T:
-        """What the function gives; the first time that a size comes, it is recorded."""
+        """The function's result. A new size is recorded first."""
         sizes = inputs.sizes
         if sizes not in self._known and not self._record_size(sizes, inputs):
             return self._function(inputs)
@@ -92,7 +89,7 @@ class Recordings(Generic[T]):
         return again()
 
     def _record_size(self, sizes: tuple[torch.Size, ...], inputs: PassInputs) -> bool:
-        """Whether that was possible: where memory is short, or work waits, it is run as it is."""
+        """Whether the size could be recorded; not if memory is short or a kernel synchronises."""
         if sizes in self._refused:
             return False
         try:
@@ -109,20 +106,20 @@ class Recordings(Generic[T]):
 
 
 class CudaGraphs:
-    """Records work on one GPU as CUDA graphs, which share one pool of memory."""
+    """Records functions on one GPU as CUDA graphs, which share one pool of memory."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        with torch.cuda.device(device):  # a thread's own is the first GPU, until it is told
+        with torch.cuda.device(device):  # a new thread starts on the first GPU
             self._pool: Any = cast("Any", torch.cuda).graph_pool_handle()
             self._side = torch.cuda.Stream()
 
     def __call__(self, work: Callable[[], T]) -> Callable[[], T]:
-        """What runs the work again, on the tensors that it used, and gives what it made.
+        """A function that replays the work on the tensors that it used, and returns its result.
 
-        The work is run twice before: libraries choose kernels and take memory when they
-        first see a size, which a graph cannot hold. Raises RuntimeError for work that
-        waits for the device.
+        The work runs twice before: libraries choose kernels and allocate memory when they
+        first see a size, which a graph cannot record. Raises RuntimeError if the work waits
+        for the device.
         """
         with torch.cuda.device(self._device):
             return self._recorded(work)
@@ -135,7 +132,7 @@ class CudaGraphs:
                 work()
         current.wait_stream(self._side)
         graph = torch.cuda.CUDAGraph()
-        # Other threads may use the GPU meanwhile: experts are loaded beside requests.
+        # Other threads may use the GPU meanwhile: experts are loaded while requests run.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             made = work()
 

@@ -1,9 +1,9 @@
-"""The same arithmetic in fewer passes over memory, for bf16 decoders on CPUs.
+"""The same arithmetic with fewer passes over memory, for bf16 decoders on CPUs.
 
-oneDNN multiplies by weights that it has laid out once, and applies a gate's activation
-and product while it writes a result. Each replacement is tried on random numbers first
-and made only where it agrees with the module that it replaces, so that an architecture
-that computes something else keeps its own.
+oneDNN multiplies by weights in a layout that it makes once, and applies activation and
+product of a gated unit while it writes the result. Each replacement is tried on random
+numbers first, and made only if it agrees with the module that it replaces: a module that
+computes something else is kept.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-_ROWS = 256  # for which oneDNN chooses its layout; it was as good as any from 5 to 2000
+_ROWS = 256  # oneDNN chooses its layout for these; measured as good as any from 5 to 2000
 _TRIAL_TOKENS = 16
 _BF16_ERROR = 2**-6  # of the largest value: a few roundings
 _ops = cast("Any", torch.ops.mkldnn)
 
 
 class PackedLinear(nn.Module):
-    """A linear layer whose weights have oneDNN's layout; the original ones are let go."""
+    """A linear layer whose weights have oneDNN's layout; the original weights are freed."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -34,18 +34,18 @@ class PackedLinear(nn.Module):
         return self.then(hidden, "none")
 
     def then(self, hidden: Tensor, activation: str) -> Tensor:
-        """The result through one of oneDNN's activations."""
+        """The layer's output through one of oneDNN's activations."""
         out: Tensor = _ops._linear_pointwise(hidden, self._packed, self.bias, activation, [], "")
         return out
 
     def times(self, hidden: Tensor, other: Tensor) -> Tensor:
-        """The result times another of its shape."""
+        """The layer's output times a tensor of its shape."""
         out: Tensor = _ops._linear_pointwise.binary(hidden, other, self._packed, self.bias, "mul")
         return out
 
 
 class _GatedUnit(nn.Module):
-    """down(silu(gate(x)) · up(x)), as Llama's family has it."""
+    """down(silu(gate(x)) · up(x)), the feed-forward unit of Llama's family."""
 
     def __init__(self, mlp: Any) -> None:  # noqa: ANN401
         super().__init__()
@@ -74,10 +74,10 @@ class _RootMeanSquareNorm(nn.Module):
 
 
 def speed_up(model: nn.Module, leave: Sequence[nn.Module] = ()) -> bool:
-    """Replaces what can be replaced in a bf16 decoder on a CPU, in place; whether it did.
+    """Replaces modules of a bf16 decoder on a CPU, in place; returns whether it can.
 
-    Experts must have been wired before: they keep the layers that they wrap. ``leave``:
-    modules that stay as they are, with all inside them.
+    Call it after the experts are wired: they keep the layers that they wrap. ``leave``:
+    modules that are kept, with everything inside.
     """
     weight = cast("Any", model).get_input_embeddings().weight
     if weight.device.type != "cpu" or weight.dtype != torch.bfloat16:
@@ -117,7 +117,7 @@ def _linear(module: nn.Module) -> nn.Module | None:
 
 @torch.inference_mode()
 def _tried(module: nn.Module, make: Callable[[], nn.Module], width: int) -> nn.Module | None:
-    """The faster module, if it gives what the module gives."""
+    """The faster module if its output agrees with the module's, else None."""
     hidden = torch.randn(1, _TRIAL_TOKENS, width, generator=torch.Generator().manual_seed(0))
     hidden = hidden.bfloat16()
     try:

@@ -1,8 +1,8 @@
-"""Keeps freed memory in the process, so that tensors land on pages that are already there.
+"""Keeps freed memory in the process, so that new tensors get pages that are already mapped.
 
-glibc gives every block over some hundred kilobytes back to the system when it is freed.
-A small decoder's tensors are of that size, and faulting their pages in again takes time
-that the arithmetic could have (`benchmarks/README.md`).
+glibc returns every freed block above some hundred kilobytes to the system. The tensors of a
+small decoder have that size, and faulting their pages in again takes time from the
+arithmetic (`docs/notes/performance.md`).
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import ctypes
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 _SETTINGS = {
-    _M_MMAP_MAX: 0,  # no block gets pages of its own
-    _M_TRIM_THRESHOLD: 2**31 - 1,  # the heap's top stays
+    _M_MMAP_MAX: 0,  # no block is mapped by itself
+    _M_TRIM_THRESHOLD: 2**31 - 1,  # the heap never shrinks
     _M_TOP_PAD: 64 << 20,
-    _M_ARENA_MAX: 1,  # other threads' arenas are too small for tensors
+    _M_ARENA_MAX: 1,  # the arenas of further threads are too small for tensors
 }
 
 
 def keep_freed_memory() -> None:
-    """Sets glibc's allocator for this process; does nothing where there is no glibc."""
+    """Configures glibc's allocator for this process; does nothing without glibc."""
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):

@@ -1,4 +1,4 @@
-"""Any Hugging Face decoder as a verdict model: packed rows in, Yes − No margins out."""
+"""Any Hugging Face decoder as a model of verdicts: packed rows in, Yes − No margins out."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 # Packed and plain scoring may differ by float rounding only, whatever the architecture.
 SELF_CHECK_TOLERANCE = 1e-3
 SELF_CHECK_SEED = 20
-# A bundle says how long its prompts are, and attention takes their square.
+# A bundle sets the length of its prompts, and the cost of attention grows with its square.
 SELF_CHECK_TOKENS = 2048
 
 
@@ -98,10 +98,9 @@ class DecodeOutput:
 class Decoder:
     """A causal language model, its soft-token projector and its two verdict tokens.
 
-    The model is wired for packed attention. ``digest``: of the bytes that model and
-    projector came from. ``kernels_by_size``: whether the first pass of a size is slow,
-    because its kernels are made then. ``passes``: how they are run. Not thread-safe: one
-    thread runs it.
+    The model is wired for packed attention. ``digest``: of the bytes of model and projector.
+    ``kernels_by_size``: the first pass of each size is slow, because its kernels are made
+    then. ``passes``: how passes run. Not thread-safe: one thread runs it.
     """
 
     def __init__(
@@ -193,7 +192,10 @@ class Decoder:
         self.forward([ForwardInput(first.prefix or _filler(1), candidates, weights)])
 
     def margins(self, batch: PackedBatch) -> Tensor:
-        """(verdicts,) margins of the model as it is, in the order of rows and candidates."""
+        """(verdicts,) margins, in the order of rows and candidates, without a mixture.
+
+        Training calls it: gradients are recorded.
+        """
         with Pass(batch).running():
             position = torch.from_numpy(batch.position)
             return self._margins_of(last_states(self.model, self._embeddings(batch), position))
@@ -204,7 +206,7 @@ class Decoder:
         return logits[:, 0] - logits[:, 1]
 
     def _embeddings(self, batch: PackedBatch) -> Tensor:
-        """(1, tokens, hidden): the table's rows, and projected vectors at soft places."""
+        """(1, tokens, hidden): rows of the table, and projected vectors for soft tokens."""
         table = cast("Any", self.model).get_input_embeddings()
         embedded: Tensor = table(torch.from_numpy(batch.ids).to(table.weight.device))
         embedded = _fill(embedded, batch.latent_at, batch.latent, self.projector.of_latent)
@@ -223,7 +225,7 @@ def head_logits(model: nn.Module, states: Tensor, tokens: Sequence[int] | None =
     """(verdicts, tokens) logits: a few rows of the head, or the whole vocabulary."""
     head = cast("Any", model).get_output_embeddings()
     rows = slice(None) if tokens is None else list(tokens)
-    # In float32: bf16 has steps of an eighth at logits of 16, and the verdicts' rows are few.
+    # A few rows are computed in float32: bf16 has steps of 1/8 at logits around 16.
     wide = torch.float32 if tokens is not None else head.weight.dtype
     logits: Tensor = states.to(wide) @ head.weight[rows].to(wide).T
     if getattr(head, "bias", None) is not None:
@@ -235,20 +237,22 @@ def head_logits(model: nn.Module, states: Tensor, tokens: Sequence[int] | None =
 def load_decoder_model(config: bytes, weights: bytes) -> nn.Module:
     """A causal LM from the bytes of its two files, in evaluation mode. Raises ModelError.
 
-    Nothing is fetched and no code of the model's own is run.
+    Nothing is downloaded, and no code from the model's repository runs.
     """
     try:
         fields = json.loads(config)
         if fields.get("auto_map"):
-            raise ModelError("base: its config asks for code of its own (auto_map)")
+            raise ModelError(
+                "base: its config needs custom code (auto_map); use a model of transformers itself"
+            )
         settings = AutoConfig.for_model(fields.pop("model_type"), **fields)
         model = AutoModelForCausalLM.from_config(settings, attn_implementation="eager")
         state = safetensors.torch.load(weights)
         missing, unexpected = model.load_state_dict(state, strict=False)
     except ModelError:
         raise
-    except Exception as error:  # transformers raises many kinds for a bad config
-        raise ModelError("base: config and weights make no causal language model") from error
+    except Exception as error:  # transformers raises many classes for a bad config
+        raise ModelError("base: config and weights are not a causal language model") from error
     model.tie_weights()
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
     if unexpected or set(missing) - tied:
@@ -258,11 +262,11 @@ def load_decoder_model(config: bytes, weights: bytes) -> nn.Module:
 
 @torch.inference_mode()
 def self_check(model: nn.Module, vocabulary: int, num_tokens: int) -> None:
-    """Wires the model and compares packed with plain scoring. Raises ModelError by name.
+    """Wires the model and compares packed with plain scoring. Raises ModelError.
 
-    Random tokens, in rows of several lengths, behind new and behind cached prefixes; one prompt
-    of ``num_tokens`` (SELF_CHECK_TOKENS at most), for what begins only so far back, as a window
-    does. A wrong mask raises nothing by itself: it would only make scores silently wrong.
+    Random tokens, in rows of several lengths, behind new and behind cached prefixes. One prompt
+    has ``num_tokens`` (at most SELF_CHECK_TOKENS), to find effects of distance such as a window.
+    Without this check, a wrong mask would make scores silently wrong.
     """
     num_tokens = min(num_tokens, SELF_CHECK_TOKENS)
     name = type(model).__name__
@@ -279,23 +283,23 @@ def self_check(model: nn.Module, vocabulary: int, num_tokens: int) -> None:
         ]
         attention.wire(model)
         ways = _packed_logits(model, rows, tokens)
-    except Exception as error:  # architectures refuse in ways of their own
+    except Exception as error:  # each architecture raises its own classes
         raise ModelError(f"base: {name} cannot be scored in packed form") from error
     for packed in ways:
         difference = float((packed - torch.stack(plain)).abs().max())
         if not difference <= SELF_CHECK_TOLERANCE:
             raise ModelError(
-                f"base: {name} scores differently in packed form (by {difference:.3g}); "
-                f"its attention needs more than masks and positions"
+                f"base: {name} scores differently in packed form (by {difference:.3g}), because "
+                "its attention depends on more than masks and positions; use another base model"
             )
 
 
 @torch.inference_mode()
 def check_positions(model: nn.Module, num: int) -> None:
-    """Wires a model on a CPU. Raises ModelError where it has learned fewer than ``num`` positions.
+    """Wires a model on a CPU. Raises ModelError if it has learned fewer than ``num`` positions.
 
-    Behind them there is nothing to look up, which fails one request on a CPU, and on a GPU
-    every one after it. Models that work positions out have as many as are wanted.
+    A longer prompt would fail one request on a CPU, and on a GPU all requests after it. Models
+    that compute their positions have no such limit.
     """
     attention.wire(model)
     batch = collate([pack(_filler(1), [_filler(1)])])
@@ -304,8 +308,8 @@ def check_positions(model: nn.Module, num: int) -> None:
             last_states(model, _embedded(model, batch), torch.tensor([0, num - 1]))
     except IndexError as error:
         raise ModelError(
-            f"base: {type(model).__name__} has learned too few positions: a prompt and the words "
-            f"about it may take {num} tokens; let the prompt have fewer events"
+            f"base: {type(model).__name__} has learned too few positions: a prompt and its "
+            f"explanation may take {num} tokens; let the prompt have fewer events"
         ) from error
 
 
@@ -315,7 +319,7 @@ def _drawn(random: np.random.Generator, vocabulary: int, num: int) -> list[int]:
 
 
 def _plain_logits(model: nn.Module, ids: list[int], tokens: Sequence[int]) -> Tensor:
-    """One full prompt through the model with the library's own attention."""
+    """One full prompt through the model with transformers' own attention."""
     any_model = cast("Any", model)
     any_model.set_attn_implementation("eager")
     device = any_model.get_input_embeddings().weight.device
@@ -326,7 +330,7 @@ def _plain_logits(model: nn.Module, ids: list[int], tokens: Sequence[int]) -> Te
 def _packed_logits(
     model: nn.Module, rows: Sequence[tuple[list[int], list[list[int]]]], tokens: Sequence[int]
 ) -> list[Tensor]:
-    """All rows in one pass, and again behind the prefixes that it left; each way to run them."""
+    """All rows in one pass, and again behind the prefixes of that pass, by each kind of Passes."""
     segments = [(Segment.of_ids(p), [Segment.of_ids(ids) for ids in own]) for p, own in rows]
     new = [pack(prefix, own) for prefix, own in segments]
     behind = [pack_behind([len(p)] * len(own), own) for p, own in segments]
@@ -348,9 +352,9 @@ def _embedded(model: nn.Module, batch: PackedBatch) -> Tensor:
     return embedded[None]
 
 
-def _fill(embedded: Tensor, places: Any, vectors: Any, project: Any) -> Tensor:  # noqa: ANN401
-    """Writes projected vectors over the soft places of (tokens, hidden)."""
-    if not len(places):
+def _fill(embedded: Tensor, at: Any, vectors: Any, project: Any) -> Tensor:  # noqa: ANN401
+    """Writes projected vectors to the indices ``at`` of (tokens, hidden)."""
+    if not len(at):
         return embedded
     projected = project(torch.from_numpy(vectors).to(embedded.device)).to(embedded.dtype)
-    return embedded.index_put((torch.from_numpy(places).to(embedded.device),), projected)
+    return embedded.index_put((torch.from_numpy(at).to(embedded.device),), projected)

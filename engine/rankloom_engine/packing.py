@@ -1,9 +1,8 @@
 """Packed rows: one prefix, then candidates that cannot see each other.
 
-A candidate's tokens stand at the positions that they would have right behind the part
-of the prefix that they see, so that its score is the score of that prompt alone. When
-serving, a candidate sees the whole prefix; when learning from a user's window, each
-row sees the events before it.
+A candidate's tokens have the positions right behind the part of the prefix that they see,
+so its score is the score of that prompt alone. In serving, a candidate sees the whole
+prefix; in training on a user's window, each row sees the events before it.
 """
 
 from __future__ import annotations
@@ -23,8 +22,9 @@ PREFIX = 0  # the block of the prefix; candidates are blocks 1, 2, …
 class Segment:
     """A run of tokens, some of them soft.
 
-    ``ids``: (n,) int64, 0 at soft places. ``latent_at``: (l,) places that take a latent
-    vector, ``latent``: (l, dim). ``tabular_at``: (t,), ``tabular``: (t, columns).
+    ``ids``: (n,) int64, 0 for soft tokens. ``latent_at``: (l,) indices of the tokens made of
+    latent vectors, ``latent``: l of (dim,). ``tabular_at``: (t,) indices of the tokens made of
+    tabular rows, ``tabular``: t of (columns,).
     """
 
     ids: Ints
@@ -70,12 +70,12 @@ _ZERO: Ints = np.zeros(1, dtype=np.int64)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedRow:
-    """One prefix and its candidates; arrays of one entry a token.
+    """One prefix and its candidates; each array has one entry per token.
 
-    ``cached``: tokens of the prefix that are not in the row, because an earlier pass left
-    their keys and values. ``block``: PREFIX or the candidate's number. ``visible``: how
-    many prefix tokens the token may see. ``position``: its logical position.
-    ``verdict_at``: (candidates,) the last token of each.
+    ``cached``: tokens of the prefix that are not in the row because an earlier pass kept their
+    keys and values. ``block``: PREFIX, or 1, 2, … for the candidate. ``visible``: how many
+    prefix tokens the token may see. ``position``: its logical position. ``verdict_at``:
+    (candidates,) index of the last token of each.
     """
 
     tokens: Segment
@@ -97,7 +97,7 @@ class PackedRow:
 def pack(
     prefix: Segment, candidates: Sequence[Segment], visible: Sequence[int] | None = None
 ) -> PackedRow:
-    """Packs candidates behind a prefix; ``visible[i]``: prefix tokens that i sees (all)."""
+    """Packs candidates behind a prefix. ``visible``: prefix tokens that each sees; None: all."""
     sees = [len(prefix)] * len(candidates) if visible is None else visible
     own = np.arange(len(prefix), dtype=np.int64)
     behind = pack_behind(sees, candidates)
@@ -111,7 +111,7 @@ def pack(
 
 
 def pack_behind(visible: Sequence[int], candidates: Sequence[Segment]) -> PackedRow:
-    """Packs candidates behind a prefix that an earlier pass left; see ``pack``."""
+    """Packs candidates behind a cached prefix; see ``pack``."""
     lengths = [len(segment) for segment in candidates]
     sees = np.array(visible, dtype=np.int64)
     within = [np.arange(length, dtype=np.int64) for length in lengths]
@@ -126,39 +126,39 @@ def pack_behind(visible: Sequence[int], candidates: Sequence[Segment]) -> Packed
 
 
 def pack_more(cached: int, more: Segment) -> PackedRow:
-    """More of a prefix whose first ``cached`` tokens an earlier pass left; read at its end."""
-    place = np.arange(len(more), dtype=np.int64)
+    """More tokens of a text behind its first ``cached`` ones; the verdict is at the last."""
+    order = np.arange(len(more), dtype=np.int64)
     return PackedRow(
         tokens=more,
-        block=place * 0,
-        visible=place + cached + 1,
-        position=place + cached,
-        verdict_at=place[-1:],
+        block=order * 0,
+        visible=order + cached + 1,
+        position=order + cached,
+        verdict_at=order[-1:],
         cached=cached,
     )
 
 
-def padding(tokens: int, verdicts: int) -> PackedRow:
-    """A row of nothing that brings a batch to a wanted size; empty where it has that size.
+def padding(num_tokens: int, num_verdicts: int) -> PackedRow:
+    """A row without content that fills a batch up to a size; it may be empty.
 
-    All at the first position: some models have learned few.
+    All tokens have the first position: some models have learned few.
     """
-    place = np.arange(tokens, dtype=np.int64)
+    order = np.arange(num_tokens, dtype=np.int64)
     return PackedRow(
-        tokens=Segment(place * 0, _NONE, (), _NONE, ()),
-        block=place * 0,
-        visible=place + 1,
-        position=place * 0,
-        verdict_at=np.zeros(verdicts, dtype=np.int64),
+        tokens=Segment(order * 0, _NONE, (), _NONE, ()),
+        block=order * 0,
+        visible=order + 1,
+        position=order * 0,
+        verdict_at=np.zeros(num_verdicts, dtype=np.int64),
     )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedBatch:
-    """Rows of one forward pass, end to end without padding; places count over the batch.
+    """Rows of one pass end to end; indices count over the whole batch.
 
-    ``ids``, ``position``: (tokens,) int64. ``latent_at``, ``tabular_at``: places of soft
-    tokens. ``verdict_at``: (verdicts,) places, in the order of rows and candidates.
+    ``ids``, ``position``: (tokens,) int64. ``latent_at``, ``tabular_at``: indices of soft
+    tokens. ``verdict_at``: (verdicts,) indices, in the order of rows and candidates.
     """
 
     rows: tuple[PackedRow, ...]
@@ -191,8 +191,8 @@ def collate(rows: Sequence[PackedRow]) -> PackedBatch:
     )
 
 
-def _shifted(places: Sequence[Ints], starts: Ints) -> Ints:
-    return np.concatenate(places) + np.repeat(starts, [len(own) for own in places])
+def _shifted(indices: Sequence[Ints], starts: Ints) -> Ints:
+    return np.concatenate(indices) + np.repeat(starts, [len(own) for own in indices])
 
 
 def _vectors(vectors: Sequence[Floats]) -> Floats:

@@ -1,4 +1,4 @@
-"""How a model's passes are run: row by row, all rows at once, or from recordings."""
+"""How the passes of a model run: row by row, all rows at once, or replayed from recordings."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ Seen = dict[int, tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """The rows of a pass, and one of padding behind them.
+    """The rows of a pass, and a row of padding behind them.
 
-    ``cached``: each row's prefix from an earlier pass. ``keep``: whether the row's own prefix
-    is to be cached for later ones. ``weights``: of all rows but the padding.
+    ``cached``: each row's prefix from an earlier pass. ``keep``: whether to keep the row's own
+    prefix for later ones. ``weights``: of all rows but the padding.
     """
 
     packed: PackedBatch
@@ -57,7 +57,7 @@ class Passes(ABC):
         cached: Cached,
         keep: Sequence[bool],
     ) -> Batch:
-        """The rows in a pass of a size that is run."""
+        """The rows, padded to a size of pass that is run."""
         packed = collate([*rows, self.padding(rows)])
         return Batch(packed, weights, [*cached, None], [*keep, False])
 
@@ -65,52 +65,50 @@ class Passes(ABC):
     def run(
         self, model: nn.Module, bank: ExpertBank | None, embeddings: Tensor, batch: Batch
     ) -> tuple[Tensor, list[PrefixKV | None]]:
-        """(verdicts, hidden) last states, and each row's prefix that was given or is kept.
+        """(verdicts, hidden) last states, and each row's prefix if it was given or is kept.
 
         ``embeddings``: (1, tokens, hidden).
         """
 
     def padding(self, rows: Sequence[PackedRow]) -> PackedRow:
-        """What brings a pass of these rows to a size that is run."""
-        verdicts = bucket(_num_verdicts(rows))
-        return _padding(rows, verdicts, bucket(_least(rows, verdicts)))
+        """The row that fills a pass of these rows up to a size that is run."""
+        num_verdicts = bucket(_num_verdicts(rows))
+        return _padding(rows, num_verdicts, bucket(_min_tokens(rows, num_verdicts)))
 
     def sizes(self, max_tokens: int) -> Iterator[tuple[int, int]]:
-        """Tokens and verdicts of the passes to run before requests come; none by default."""
+        """Numbers of tokens and verdicts of the passes to warm up; none by default."""
         yield from ()
 
 
 class RowByRow(Passes):
-    """On CPUs: rows attend one after the other, and share the rest of the work."""
+    """For CPUs: rows attend one after the other, and share all other work."""
 
     def run(
         self, model: nn.Module, bank: ExpertBank | None, embeddings: Tensor, batch: Batch
     ) -> tuple[Tensor, list[PrefixKV | None]]:
-        """As of Passes."""
         running = Pass(batch.packed, batch.cached, batch.keep)
         with _weighted(bank, batch), running.running():
             states = last_states(model, embeddings, torch.from_numpy(batch.packed.position))
-        return states, [running.cached(number) for number in range(len(batch.weights))]
+        return states, [running.cached(row) for row in range(len(batch.weights))]
 
 
 class AllAtOnce(Passes):
-    """On GPUs: one attention a layer."""
+    """For GPUs: one attention per layer."""
 
     def run(
         self, model: nn.Module, bank: ExpertBank | None, embeddings: Tensor, batch: Batch
     ) -> tuple[Tensor, list[PrefixKV | None]]:
-        """As of Passes."""
         layout = layout_of(batch.packed, batch.cached, embeddings.device)
         running = WholePass(layout)
         with _weighted(bank, batch), running.running():
             states = last_states(model, embeddings, layout.position)
-        return states, _left(batch, running.seen)
+        return states, _prefixes(batch, running.seen)
 
 
 class Recorded(AllAtOnce):
-    """On GPUs: the same, from a recording of the pass's size where it is a small one.
+    """For GPUs: small passes are replayed from a recording of their size.
 
-    Passes of one model, on one thread.
+    Of one model, on one thread.
     """
 
     def __init__(self, model: nn.Module, bank: ExpertBank | None, record: Recorder[Any]) -> None:
@@ -123,34 +121,35 @@ class Recorded(AllAtOnce):
         self.recordings: Recordings[tuple[Tensor, Seen]] = Recordings(run, record)
 
     def padding(self, rows: Sequence[PackedRow]) -> PackedRow:
-        """To fewer sizes than elsewhere, if the pass is one to be recorded."""
-        verdicts = coarse(_num_verdicts(rows), MIN_VERDICTS)
-        tokens = coarse(_least(rows, verdicts), MIN_TOKENS)
-        return _padding(rows, verdicts, tokens) if tokens <= MAX_TOKENS else super().padding(rows)
+        """Fills a pass that is recorded up to one of few sizes."""
+        num_verdicts = coarse(_num_verdicts(rows), MIN_VERDICTS)
+        num_tokens = coarse(_min_tokens(rows, num_verdicts), MIN_TOKENS)
+        if num_tokens > MAX_TOKENS:
+            return super().padding(rows)
+        return _padding(rows, num_verdicts, num_tokens)
 
     def sizes(self, max_tokens: int) -> Iterator[tuple[int, int]]:
-        """Of all passes that are recorded, with at least four tokens a candidate."""
-        tokens = MIN_TOKENS
-        while tokens <= min(coarse(max_tokens, MIN_TOKENS), MAX_TOKENS):
-            verdicts = MIN_VERDICTS
-            while verdicts <= tokens // 4:
-                yield tokens, verdicts
-                verdicts *= 2
-            tokens *= 2
+        """All sizes that are recorded, with at least four tokens per candidate."""
+        num_tokens = MIN_TOKENS
+        while num_tokens <= min(coarse(max_tokens, MIN_TOKENS), MAX_TOKENS):
+            num_verdicts = MIN_VERDICTS
+            while num_verdicts <= num_tokens // 4:
+                yield num_tokens, num_verdicts
+                num_verdicts *= 2
+            num_tokens *= 2
 
     def run(
         self, model: nn.Module, bank: ExpertBank | None, embeddings: Tensor, batch: Batch
     ) -> tuple[Tensor, list[PrefixKV | None]]:
-        """As of Passes."""
         inputs = _recordable(bank, embeddings, batch)
         if inputs is None:
             return super().run(model, bank, embeddings, batch)
         states, seen = self.recordings.run(inputs)
-        return states, _left(batch, seen)
+        return states, _prefixes(batch, seen)
 
 
 def last_states(model: nn.Module, embeddings: Tensor, position: Tensor) -> Tensor:
-    """(verdicts, hidden) last states of a running pass. ``position``: (tokens,)."""
+    """(verdicts, hidden) last states, inside a running pass. ``position``: (tokens,)."""
     body = cast("Any", model).base_model
     position = position[None].to(embeddings.device)
     output = body(inputs_embeds=embeddings, position_ids=position, use_cache=False)
@@ -158,7 +157,7 @@ def last_states(model: nn.Module, embeddings: Tensor, position: Tensor) -> Tenso
 
 
 def _recordable(bank: ExpertBank | None, embeddings: Tensor, batch: Batch) -> PassInputs | None:
-    """What a recording needs to know of a pass; None where it is not one to be recorded."""
+    """The pass as inputs of a recording; None if it is too large or its mixtures do not fit."""
     num_cached = sum(len(prefix) for prefix in batch.cached if prefix)
     room = coarse(num_cached, MIN_CACHED) if num_cached else 0
     if embeddings.shape[1] > MAX_TOKENS or room > MAX_CACHED:
@@ -172,7 +171,7 @@ def _recordable(bank: ExpertBank | None, embeddings: Tensor, batch: Batch) -> Pa
     return PassInputs(embeddings, layout, plan)
 
 
-def _left(batch: Batch, seen: Seen) -> list[PrefixKV | None]:
+def _prefixes(batch: Batch, seen: Seen) -> list[PrefixKV | None]:
     return cached_after(batch.packed, batch.cached, batch.keep, seen)[: len(batch.weights)]
 
 
@@ -180,19 +179,19 @@ def _num_verdicts(rows: Sequence[PackedRow]) -> int:
     return sum(len(row.verdict_at) for row in rows)
 
 
-def _least(rows: Sequence[PackedRow], verdicts: int) -> int:
-    # One token for padded verdicts to stand at, where there are any, and never as many tokens
-    # as verdicts: a layer tells the two ways of laying out the rows apart by their length.
-    padded = int(verdicts > _num_verdicts(rows))
-    return max(sum(map(len, rows)) + padded, verdicts + 1)
+def _min_tokens(rows: Sequence[PackedRow], num_verdicts: int) -> int:
+    # Padded verdicts need one padded token. And there must be more tokens than verdicts: a
+    # layer tells the two layouts of the rows apart by their length.
+    padded = int(num_verdicts > _num_verdicts(rows))
+    return max(sum(map(len, rows)) + padded, num_verdicts + 1)
 
 
-def _padding(rows: Sequence[PackedRow], verdicts: int, tokens: int) -> PackedRow:
-    return padding(tokens - sum(map(len, rows)), verdicts - _num_verdicts(rows))
+def _padding(rows: Sequence[PackedRow], num_verdicts: int, num_tokens: int) -> PackedRow:
+    return padding(num_tokens - sum(map(len, rows)), num_verdicts - _num_verdicts(rows))
 
 
 def _with_padding(bank: ExpertBank, batch: Batch) -> list[MixtureWeights]:
-    """Of all rows: padding goes through no expert."""
+    """Weights of all rows; the padding goes through no expert."""
     return [*batch.weights, MixtureWeights(np.zeros(bank.num_slots, dtype=np.float32))]
 
 

@@ -1,7 +1,8 @@
-"""Prefixes kept for the same user's next call, within a byte budget.
+"""Cached prefixes for a user's next request, within a byte budget.
 
-Keys are content: what made the keys and values, and nothing named. A changed expert,
-weight, projector or token gives another key, so an old entry can only fall out.
+The key of an entry is a digest of everything that its keys and values depend on, never a
+name. A changed expert, weight, projector or token gives another key, so a stale entry is
+never found; it is evicted in time.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from rankloom_engine.packing import Segment
 
 
 class PrefixCache:
-    """The most recently used prefixes. Not thread-safe: one event loop owns it."""
+    """An LRU cache of prefixes. Not thread-safe: one event loop owns it."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -29,7 +30,7 @@ class PrefixCache:
         return len(self._cached)
 
     def get(self, key: bytes) -> PrefixKV | None:
-        """The prefix under a key, which is then the last to be evicted."""
+        """The prefix under a key, which becomes the last to be evicted; None if there is none."""
         found = self._cached.get(key)
         if found is None:
             self.num_misses += 1
@@ -39,7 +40,7 @@ class PrefixCache:
         return found
 
     def put(self, key: bytes, prefix: PrefixKV) -> None:
-        """Keeps a prefix and evicts the least recently used; one over the budget is not kept."""
+        """Adds a prefix and evicts the least recently used; one over the budget is not added."""
         if key in self._cached or prefix.num_bytes > self.max_bytes:
             return
         self._cached[key] = prefix
@@ -51,10 +52,10 @@ class PrefixCache:
 def prefix_key(
     model: bytes, experts: Iterable[str], weights: MixtureWeights, prefix: Segment
 ) -> bytes:
-    """SHA-256 of all that a prefix's keys and values depend on.
+    """SHA-256 of everything that the keys and values of a prefix depend on.
 
-    ``model``: digest of base, projector and number format. ``experts``: key of the
-    expert in each slot; those without weight do not count.
+    ``model``: digest of base, projector and number format. ``experts``: key of the expert
+    in each slot; experts without weight do not count.
     """
     total = hashlib.sha256(model)
     total.update(weights.fusion.value.encode())

@@ -32,7 +32,7 @@ class Projector(nn.Module):
         self.register_buffer("deviation", torch.ones(num_columns))
 
     def fit_scale(self, rows: Tensor) -> None:
-        """Takes mean and deviation from training rows (n, columns), NaN left out."""
+        """Fits mean and deviation to training rows (n, columns), ignoring NaN."""
         known = ~torch.isnan(rows)
         count = known.sum(dim=0).clamp_min(1)
         mean = torch.where(known, rows, 0.0).sum(dim=0) / count
@@ -52,17 +52,17 @@ class Projector(nn.Module):
         return projected
 
     def to_bytes(self) -> bytes:
-        """safetensors."""
+        """The projector in safetensors' format."""
         state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         return bytes(safetensors.torch.save(state))
 
     @classmethod
     def from_bytes(cls, data: bytes, hidden: int) -> Projector:
-        """Reads what ``to_bytes`` wrote for a decoder of that hidden size. Raises ModelError."""
+        """Reads ``to_bytes`` for a decoder of that hidden size. Raises ModelError."""
         try:
             state = safetensors.torch.load(data)
             projector = cls(state["latent.0.weight"].shape[1], len(state["mean"]), hidden)
             projector.load_state_dict(state)
-        except Exception as error:  # safetensors' own class is not exported
+        except Exception as error:  # safetensors does not export its error class
             raise ModelError("projector: does not fit the base model") from error
         return projector.eval()

@@ -1,7 +1,7 @@
 """Builds prompts from token ids: text is tokenised as plain text, structure is ids only.
 
-A soft token's place is a place in the sequence, not a token that text could spell, and
-blocks are kept or dropped whole, so that no cut can part a slot from its vector.
+A soft token is a position in the sequence, not a token that text could spell. Segments are
+kept or dropped whole, so that no cut can separate a soft token from its vector.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class PromptEvent:
 
 @dataclass(frozen=True, slots=True)
 class PromptCandidate:
-    """One item to be scored. ``index``: its catalogue place, -1 where it has none."""
+    """One item to be scored. ``index``: its catalogue index, -1 where it has none."""
 
     item: Readable
     index: int
@@ -69,13 +69,12 @@ class PromptFormat:
 
     @property
     def max_tokens(self) -> int:
-        """Tokens of the longest prompt of one candidate: what follows it stands behind them."""
+        """Tokens of the longest prompt of one candidate."""
         item = len(self.item) + self.max_item_tokens + len(self.ask)
         event, candidate = item + 2, item + 2  # a vector and a verdict, or two vectors
         return len(self.begin) + self.max_events * event + candidate
 
     def to_bytes(self) -> bytes:
-        """JSON."""
         return json.dumps(asdict(self)).encode()
 
     @classmethod
@@ -89,7 +88,7 @@ class PromptFormat:
                 fields[name] = int(fields[name])
             read = cls(**fields)
             if read.max_item_tokens < 1 or read.max_events < 0:
-                raise ValueError("a prompt of no tokens")
+                raise ValueError("max_item_tokens must be at least 1, max_events at least 0")
             return read
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError("prompt: unreadable") from error
@@ -191,16 +190,16 @@ class PromptAssembler:
     def candidate(
         self, candidate: PromptCandidate, vector: NDArray[np.float32], row: NDArray[np.float32]
     ) -> Segment:
-        """One item up to the place where the verdict is read: its last token.
+        """One item, up to the token where the verdict is read.
 
-        The candidate's own latent vector is left out on purpose: it was fitted to the
-        training rows' labels, and experts that see it learn those by heart.
+        The candidate's own latent vector is left out on purpose: it was fitted to the labels of
+        the training rows, and experts that see it memorise those.
         """
         frame = self._frame(candidate)
         return Segment(frame.ids, frame.latent_at, (vector,), frame.tabular_at, (row,))
 
     def _frame(self, candidate: PromptCandidate) -> Segment:
-        """A candidate's tokens and soft places; those of catalogue items are kept."""
+        """A candidate's tokens without its vectors; cached for catalogue items."""
         if candidate.index in self._frames:
             return self._frames[candidate.index]
         text = self.text_ids(candidate.item, candidate.index)
@@ -217,7 +216,7 @@ class PromptAssembler:
         return frame
 
     def text_ids(self, item: Readable, index: int) -> tuple[int, ...]:
-        """Ids of the item's text, cut to ``max_item_tokens``; catalogue items are kept."""
+        """Token ids of the item's text, cut to ``max_item_tokens``; cached for catalogue items."""
         if index not in self._ids:
             ids = self._tokenise(render(item))
             if index < 0:
@@ -226,7 +225,7 @@ class PromptAssembler:
         return self._ids[index]
 
     def _tokenise(self, text: str) -> tuple[int, ...]:
-        """Plain ids; an added token that the tokeniser still finds in text is left out."""
+        """Plain ids: an added token that the tokeniser finds in the text is left out."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         plain = [token for token in ids if token not in self.structural]
         return tuple(plain[: self.format.max_item_tokens])

@@ -1,8 +1,8 @@
-"""Attention over a whole pass at once, where starting work costs more than the work: on GPUs.
+"""Attention over a whole pass at once, for GPUs, where a launch costs more than its work.
 
-One mask tells the rows apart, made on the device from a few numbers a token, so that a
-layer attends in one launch instead of two a row. All in which passes of one size differ
-is in tensors: such a pass can be recorded and run again (see ``graphs``).
+One mask tells the rows apart. It is made on the device from a few values per token, so a
+layer attends in one launch instead of two per row. Passes of one size differ only in the
+contents of tensors, so that a pass can be recorded and replayed (see ``graphs``).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _NO_ROW = -1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
-    """Where the tokens of a pass stand, and what earlier passes left of their prefixes.
+    """Which row and position each token of a pass has, and the cached prefixes.
 
-    ``row``, ``block``, ``visible``, ``position``: (tokens,) as in PackedRow, rows numbered.
-    ``cached_row``, ``cached_place``: (cached,) whose they are, and where in the prefix.
-    ``verdict_at``: (verdicts,). ``keys``, ``values``: of each layer (1, key-value heads,
-    cached, head size); none where nothing is cached.
+    ``row``, ``block``, ``visible``, ``position``: (tokens,); ``row`` is an index, the others
+    are as in PackedRow. ``cached_row``, ``cached_position``: (cached,). ``verdict_at``:
+    (verdicts,). ``keys``, ``values``: of each layer (1, key-value heads, cached, head size);
+    empty if nothing is cached.
     """
 
     row: Tensor
@@ -37,20 +37,20 @@ class Layout:
     visible: Tensor
     position: Tensor
     cached_row: Tensor
-    cached_place: Tensor
+    cached_position: Tensor
     verdict_at: Tensor
     keys: tuple[Tensor, ...] = ()
     values: tuple[Tensor, ...] = ()
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Layout:
-        """Each tensor through a function."""
+        """A copy with ``change`` applied to each tensor."""
         return Layout(
             row=change(self.row),
             block=change(self.block),
             visible=change(self.visible),
             position=change(self.position),
             cached_row=change(self.cached_row),
-            cached_place=change(self.cached_place),
+            cached_position=change(self.cached_position),
             verdict_at=change(self.verdict_at),
             keys=tuple(map(change, self.keys)),
             values=tuple(map(change, self.values)),
@@ -58,18 +58,18 @@ class Layout:
 
     def allowed(self, window: int | None) -> Tensor:
         """(tokens, cached and tokens) bool: what each token may see."""
-        num_cached, order = (
-            len(self.cached_row),
-            torch.arange(len(self.row), device=self.row.device),
-        )
+        num_cached = len(self.cached_row)
+        order = torch.arange(len(self.row), device=self.row.device)
         of_prefix = functional.pad(self.block == PREFIX, (num_cached, 0), value=True)
-        place = torch.cat([self.cached_place, self.position])
-        in_prefix = (place < self.visible[:, None]) & of_prefix
+        position = torch.cat([self.cached_position, self.position])
+        in_prefix = (position < self.visible[:, None]) & of_prefix
         itself = (self.block[:, None] == self.block) & (order[:, None] >= order)
         in_candidate = functional.pad(itself, (num_cached, 0), value=False) & ~of_prefix
         same_row = self.row[:, None] == torch.cat([self.cached_row, self.row])
         allowed = same_row & (in_prefix | in_candidate)
-        return allowed if window is None else allowed & (self.position[:, None] - place < window)
+        if window is None:
+            return allowed
+        return allowed & (self.position[:, None] - position < window)
 
 
 def layout_of(
@@ -78,24 +78,24 @@ def layout_of(
     device: torch.device,
     num_cached: int | None = None,
 ) -> Layout:
-    """``num_cached``: room for as many cached tokens, which nobody sees; the least where None."""
+    """The layout of a batch. ``num_cached``: room for cached tokens; None: as many as there are."""
     lengths, cached_lengths = [len(row) for row in batch.rows], [len(h) if h else 0 for h in cached]
     spare = 0 if num_cached is None else num_cached - sum(cached_lengths)
-    numbers = np.arange(len(batch.rows))
-    cached_row = np.concatenate([np.repeat(numbers, cached_lengths), np.full(spare, _NO_ROW)])
-    places = [np.arange(length) for length in (*cached_lengths, spare)]
+    rows = np.arange(len(batch.rows))
+    cached_row = np.concatenate([np.repeat(rows, cached_lengths), np.full(spare, _NO_ROW)])
+    cached_position = [np.arange(length) for length in (*cached_lengths, spare)]
     keys, values = _cached_tensors([prefix for prefix in cached if prefix], spare)
 
     def moved(values: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(values).to(device)
 
     return Layout(
-        row=moved(np.repeat(numbers, lengths)),
+        row=moved(np.repeat(rows, lengths)),
         block=moved(np.concatenate([row.block for row in batch.rows])),
         visible=moved(np.concatenate([row.visible for row in batch.rows])),
         position=moved(batch.position),
         cached_row=moved(cached_row),
-        cached_place=moved(np.concatenate(places)),
+        cached_position=moved(np.concatenate(cached_position)),
         verdict_at=moved(batch.verdict_at),
         keys=keys,
         values=values,
@@ -120,7 +120,7 @@ def _cached_tensors(
 
 
 class WholePass(RunningPass):
-    """A pass all of whose rows attend at once. ``seen``: keys and values by layer."""
+    """A pass whose rows all attend at once. ``seen``: keys and values by layer."""
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ class WholePass(RunningPass):
             if self._taking:
                 self._last = key, value
                 raise KeysTaken
-        # CUDA's kernels take a mask or grouped heads, but not both.
+        # CUDA's kernels take a mask or grouped heads, not both.
         repeats = query.shape[1] // key.shape[1]
         key, value = (
             each.repeat_interleave(repeats, dim=1) if repeats > 1 else each
@@ -173,7 +173,7 @@ def cached_after(
     keep: Sequence[bool],
     seen: dict[int, tuple[Tensor, Tensor]],
 ) -> list[PrefixKV | None]:
-    """Each row's prefix for later passes: the one it was given, or its own if it is kept."""
+    """Each row's prefix for later passes: its own if it is kept, else the given one."""
     num_cached = next(iter(seen.values()))[0].shape[2] - sum(len(row) for row in batch.rows)
     found: list[PrefixKV | None] = []
     at, cached_at = num_cached, 0
@@ -185,7 +185,7 @@ def cached_after(
 
 
 def _cut(seen: dict[int, tuple[Tensor, Tensor]], spans: Sequence[slice]) -> PrefixKV:
-    """Copies, since what a recorded pass has seen is written over by the next one."""
+    """Copies of the spans, since the next recorded pass overwrites the tensors."""
     layers = [seen[layer] for layer in sorted(seen)]
     keys, values = (
         tuple(torch.cat([each[:, :, span] for span in spans], dim=2) for each in side)

@@ -1,1 +1,1 @@
-"""The servers of rankloom: gRPC in front, admission, the ladder, health and drain."""
+"""The servers of rankloom: gRPC in front, admission, deployment, health and drain."""

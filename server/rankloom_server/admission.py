@@ -16,7 +16,7 @@ from rankloom_server.errors import NotServingError, OverloadedError
 
 
 class AdmissionState(Enum):
-    """What happens to a new call."""
+    """Whether new calls are taken."""
 
     STARTING = auto()
     OPEN = auto()
@@ -27,10 +27,7 @@ class Admission:
     """Counts the calls of one event loop."""
 
     def __init__(self, max_in_flight: int, apart: Mapping[str, int] | None = None) -> None:
-        """``apart``: methods with places of their own, and how many.
-
-        Calls that stay for long would take the places of those that are soon done.
-        """
+        """``apart``: methods with limits of their own: long calls must not crowd out short ones."""
         self._apart = apart or {}
         self._max_in_flight = max_in_flight
         self._taken: Counter[str] = Counter()
@@ -41,16 +38,14 @@ class Admission:
 
     @property
     def num_in_flight(self) -> int:
-        """Calls of all methods."""
         return self._taken.total()
 
     def open(self) -> None:
-        """Takes calls from now on."""
         self._state = AdmissionState.OPEN
 
     @contextmanager
     def admit(self, method: str = "") -> Iterator[None]:
-        """Holds a place for one call. Raises NotServingError or OverloadedError."""
+        """Counts one call while the block runs. Raises NotServingError or OverloadedError."""
         if self._state is not AdmissionState.OPEN:
             raise self._closed()
         places = method if method in self._apart else ""
@@ -66,7 +61,7 @@ class Admission:
                 self._idle.set()
 
     async def unless_draining(self, pause: Coroutine[object, object, None]) -> None:
-        """A pause of a call that has no end of its own. Raises NotServingError to end it."""
+        """Awaits for a call that never ends by itself. Raises NotServingError once it must end."""
         tasks = [asyncio.create_task(each) for each in (pause, self._until_draining())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -83,7 +78,7 @@ class Admission:
         return NotServingError(f"the server is {self._state.name.lower()}; call another one")
 
     async def drain(self, timeout_s: float) -> bool:
-        """Takes no more calls and waits for those in flight; answers whether all ended."""
+        """Takes no more calls and waits for those in flight; returns whether all ended."""
         self._state = AdmissionState.DRAINING
         self._draining.set()
         try:

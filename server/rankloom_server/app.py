@@ -1,4 +1,4 @@
-"""The ranking server: everything of a bundle, behind RankingService and FeatureService."""
+"""The ranking server: loads bundles and answers RankingService and FeatureService."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rankloom_server.deployment import Deployment, ManagedDeployment, StaticDepl
 from rankloom_server.pipeline import RankPipeline
 from rankloom_server.revision_loader import RevisionLoader, ServedRevision
 from rankloom_server.rollout import rollout_server
-from rankloom_server.rpc.lifecycle import RpcServer
+from rankloom_server.rpc.lifecycle import Facts, RpcServer
 from rankloom_server.state import ServerState, opened_state
 
 
@@ -50,7 +50,7 @@ async def servers(
     limiter: RateLimiter | None = None,
     load: DecoderLoader = load_decoder,
 ) -> AsyncIterator[tuple[RpcServer, RpcServer | None]]:
-    """The ranking server, and with a state that of RolloutService; neither listens yet.
+    """The ranking server, and with a state the server of RolloutService; neither listens yet.
 
     ``limiter``: the one that the state reads bundles by. ``load``: makes decoders.
     """
@@ -80,18 +80,18 @@ def _server(
     embedded = settings.features is None
     names = [ranking.SERVICE_NAME, *([feature_service.SERVICE_NAME] if embedded else [])]
 
-    async def warm_up() -> None:
-        await deployment.begin(settings.bundle)
+    async def warm_up() -> Facts:
+        facts = await deployment.begin(settings.bundle)
         # What has been loaded stays: a full collection that looks through it all takes a
         # quarter of a second, and some request would wait for it.
         gc.collect()
         gc.freeze()
+        return facts
 
     server = RpcServer(
         Admission(settings.max_in_flight),
         names,
         warm_up=warm_up,
-        facts=deployment.facts,
         reflects=settings.reflection,
     )
     server.metrics.watch(loader.pool)

@@ -1,4 +1,4 @@
-"""A circuit breaker: a service that keeps failing is asked again only now and then."""
+"""A circuit breaker: a service that keeps failing is called only once per cooldown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COOLDOWN_S = 1.0
 class Breaker:
     """Closed until MAX_FAILURES calls in a row failed; then half-open once a cooldown.
 
-    A probe needs no answer to end: one that is cancelled has only used up its turn.
+    A cancelled probe changes nothing: the next one may follow after the cooldown.
     Not thread-safe: one event loop owns it.
     """
 
@@ -32,10 +32,8 @@ class Breaker:
         return True
 
     def succeeded(self) -> None:
-        """A call was answered: closed again."""
         self._num_failures = 0
 
     def failed(self) -> None:
-        """A call was not answered."""
         self._num_failures += 1
         self._next_probe = self._clock() + COOLDOWN_S

@@ -1,21 +1,17 @@
-"""How revisions come into a server: one bundle for good, or as a registry has it."""
+"""Which revisions a server runs: one bundle for good, or those of a registry."""
 
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
+from typing import Protocol
 
 from rankloom_adapters.bundle import BundleError
 from rankloom_adapters.revision import Revisions, Traffic
-from rankloom_adapters.rollout.manager import (
-    Loader,
-    NoRoomError,
-    NotServableError,
-    RolloutManager,
-)
+from rankloom_adapters.rollout.loaded import Loader, NoRoomError, NotServableError
+from rankloom_adapters.rollout.manager import RolloutManager
 from rankloom_adapters.rollout.registry import RegistryError
 from rankloom_adapters.rollout.states import (
     Rollout,
@@ -31,6 +27,7 @@ from rankloom_server.config import Settings
 from rankloom_server.errors import StartError
 from rankloom_server.integrity import Integrity
 from rankloom_server.revision_loader import RevisionLoader, ServedRevision
+from rankloom_server.rpc.lifecycle import Facts
 from rankloom_server.staging import Staging
 from rankloom_server.state import ServerState
 from rankloom_server.trials import Observer, Trials
@@ -39,44 +36,46 @@ FIRST = 1  # the revision of the bundle that a server is started with
 _UNSERVABLE = (BundleError, NotServableError, NoRoomError)
 
 
-class Deployment(ABC):
+class Deployment(Protocol):
     """The revisions of one server."""
 
-    def __init__(self) -> None:
-        self.facts: dict[str, object] = {}
-        self.observer: Observer | None = None
+    @property
+    def observer(self) -> Observer | None:
+        """Is notified of every ranking."""
+        ...
 
-    @abstractmethod
-    async def begin(self, bundle: Path) -> None:
-        """Loads what the server is to serve at first. Raises StartError."""
+    async def begin(self, bundle: Path) -> Facts:
+        """Loads what the server serves first, and says what that is. Raises StartError."""
+        ...
 
-    @abstractmethod
     async def close(self) -> None:
-        """Lets what has begun come to its end."""
+        """Waits for what has begun."""
+        ...
 
 
-class StaticDeployment(Deployment):
+class StaticDeployment:
     """One bundle, as long as the process runs."""
 
+    observer: Observer | None = None
+
     def __init__(self, loader: RevisionLoader, revisions: Revisions[ServedRevision]) -> None:
-        super().__init__()
         self._loader, self._revisions = loader, revisions
 
-    async def begin(self, bundle: Path) -> None:
-        """Loads the bundle."""
+    async def begin(self, bundle: Path) -> Facts:
+        """Loads the bundle. Raises StartError."""
         try:
             served = await self._loader.load(bundle)
         except _UNSERVABLE as error:
-            raise StartError(str(error)) from error
+            raise StartError(f"{bundle}: {error}") from error
         self._revisions.add(FIRST, served)
         self._revisions.direct(Traffic(FIRST))
-        self.facts.update(bundle_digest=served.loaded.digest, revision=FIRST)
+        return {"bundle_digest": served.loaded.digest, "revision": FIRST}
 
     async def close(self) -> None:
-        """Nothing has."""
+        pass
 
 
-class ManagedDeployment(Deployment):
+class ManagedDeployment:
     """Revisions that are staged, tried, promoted and rolled back while the server runs."""
 
     def __init__(
@@ -87,10 +86,9 @@ class ManagedDeployment(Deployment):
         settings: Settings,
     ) -> None:
         """Raises ConfigError."""
-        super().__init__()
-        self.revisions, self.loader = revisions, loader
+        self._revisions, self._loader = revisions, loader
         self._judges = ThreadPoolExecutor(1, "rankloom-judge")
-        self.manager = RolloutManager(
+        self._manager = RolloutManager(
             state.registry,
             state.store,
             revisions,
@@ -100,57 +98,82 @@ class ManagedDeployment(Deployment):
             judges=self._judges,
         )
         self.staging = Staging(state, loader, settings.max_bundle_mib << 20)
-        self._trials = Trials(self.manager, revisions)
+        self.observer = Trials(self._manager, revisions)
         self._integrity = Integrity(loader, state.store)
         self._checking: asyncio.Task[None] | None = None
         self._resuming: asyncio.Task[None] | None = None
-        self.observer = self._trials
 
-    async def begin(self, bundle: Path) -> None:
-        """Serves what served last; ``bundle`` becomes active where nothing has served yet."""
+    async def begin(self, bundle: Path) -> Facts:
+        """Serves the active revision; ``bundle`` becomes it where there is none yet.
+
+        Raises StartError.
+        """
         try:
-            await self.manager.start()
-            if not self.manager.ledger.active:
+            if self.active:
+                await self._begin_again()
+            else:
                 await self._begin_with(bundle)
         except (*_UNSERVABLE, RegistryError, StoreError, RolloutError) as error:
             raise StartError(str(error)) from error
         self._resuming = asyncio.create_task(self._resume())
         self._checking = asyncio.create_task(self._integrity.run())
-        active = self.manager.ledger.rollout(self.manager.ledger.active)
-        self.facts.update(bundle_digest=active.bundle_digest, revision=active.revision)
+        active = self.rollout(self.active)
+        return {"bundle_digest": active.bundle_digest, "revision": active.revision}
 
     async def stage(
         self, made: AbstractAsyncContextManager[Path], expected: int, key: str, origin: str
     ) -> Rollout:
-        """Stages what ``made`` makes, unless that was done under this key.
+        """Stages the folder that ``made`` opens, unless this key has staged one before.
 
         Raises what the source raises, StoreError, RolloutError, RegistryError or NoRoomError.
         """
-        before = self.manager.staged_before(expected, key, origin)
+        before = self._manager.staged_before(expected, key, origin)
         if before is not None:
             return before
         async with made as folder:
-            return await self.manager.stage(folder, expected, key, origin)
+            return await self._manager.stage(folder, expected, key, origin)
 
     async def change(self, command: RolloutCommand) -> Rollout:
         """Carries out any other command. Raises RolloutError or RegistryError."""
-        return await self.manager.change(command)
+        return await self._manager.change(command)
+
+    @property
+    def active(self) -> int:
+        """The revision that answers all that no canary takes; 0 for none."""
+        return self._manager.ledger.active
+
+    @property
+    def rollouts(self) -> tuple[Rollout, ...]:
+        """All revisions, by number."""
+        return tuple(rollout for _, rollout in sorted(self._manager.ledger.rollouts.items()))
+
+    def rollout(self, revision: int) -> Rollout:
+        """One revision. Raises UnknownRolloutError."""
+        return self._manager.ledger.rollout(revision)
+
+    def num_leases(self, revision: int) -> int:
+        """Requests that the revision is answering."""
+        return self._revisions.num_leases(revision)
+
+    def is_loaded(self, revision: int) -> bool:
+        """Whether the revision is in memory."""
+        return revision in self._revisions.numbers
 
     @property
     def expert_bytes(self) -> int:
         """Memory of the experts' slots."""
-        return self.loader.pool.expert_bytes
+        return self._loader.pool.expert_bytes
 
     def trial_of(self, revision: int) -> Trial | None:
         """The revision's trial, while it runs."""
-        trial = self.manager.trial
+        trial = self._manager.trial
         return trial if trial and trial.revision == revision else None
 
     async def changed(self, timeout_s: float) -> None:
-        """Returns after the next change, or after that time."""
+        """Returns after the next change, or after the timeout."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await self.manager.changed.wait()
+                await self._manager.changed.wait()
 
     async def close(self) -> None:
         """Waits for the commands that have begun."""
@@ -158,20 +181,28 @@ class ManagedDeployment(Deployment):
             self._checking.cancel()
         if self._resuming is not None:
             await self._resuming
-        await self._trials.close()
-        await self.manager.close()
+        await self.observer.close()
+        await self._manager.close()
         self._judges.shutdown()
 
     async def _resume(self) -> None:
         try:
-            await self.manager.resume()
+            await self._manager.resume()
         except Exception as error:
             logs.fault("resuming_failed", error)
 
+    async def _begin_again(self) -> None:
+        try:
+            await self._manager.start()
+        except _UNSERVABLE as error:
+            raise StartError(f"the active revision {self.active}: {error}") from error
+
     async def _begin_with(self, bundle: Path) -> None:
-        attempt = f"first {self.manager.ledger.newest}"
-        staged = await self.manager.stage(bundle, 0, f"{attempt} stage", str(bundle))
+        """Stages and promotes the bundle; each try of a start has keys of its own."""
+        await self._manager.start()
+        attempt = f"first {self._manager.ledger.newest}"
+        staged = await self._manager.stage(bundle, 0, f"{attempt} stage", str(bundle))
         if staged.state is RolloutState.QUARANTINED:
             raise StartError(f"{bundle}: {staged.reason}")
         number = staged.revision
-        await self.manager.change(RolloutCommand(Verb.PROMOTE, number, 0, f"{attempt} promote"))
+        await self._manager.change(RolloutCommand(Verb.PROMOTE, number, 0, f"{attempt} promote"))

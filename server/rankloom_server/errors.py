@@ -4,11 +4,11 @@ Exception
 ├── StartError                 the server cannot start; its text is for the operator
 │   ├── ConfigError            wrong configuration, one line per wrong key
 │   └── ListenError            the address cannot be listened on
-├── MalformedError             the bytes of a request are no message
+├── MalformedError             the bytes of a request are not a message
 ├── NotServingError            the server is starting or draining
 ├── OverloadedError            as many calls as it admits are in flight
-├── UnauthenticatedError       the caller did not say who it is
-├── ForbiddenError             the caller may not do this
+├── UnauthenticatedError       the call carries no token
+├── ForbiddenError             the token is not the server's
 └── FeaturesUnavailableError   no features came in their share of the deadline
 """
 
@@ -34,7 +34,7 @@ class ListenError(StartError):
 
 
 class MalformedError(Exception):
-    """The bytes of a request are no message of its kind."""
+    """The bytes of a request are not a message of its type."""
 
 
 class NotServingError(Exception):
@@ -46,15 +46,15 @@ class OverloadedError(Exception):
 
 
 class UnauthenticatedError(Exception):
-    """The caller did not say who it is."""
+    """The call carries no token."""
 
 
 class ForbiddenError(Exception):
-    """The caller may not do this."""
+    """The token is not the server's."""
 
 
 class FeaturesUnavailableError(Exception):
-    """No usable features came. ``cause``: one word of ours, for the log."""
+    """No usable features came. ``cause``: one word for the log."""
 
     def __init__(self, cause: str) -> None:
         super().__init__(f"no features: {cause}")

@@ -16,7 +16,7 @@ from rankloom_server.admission import Admission
 from rankloom_server.config import Settings
 from rankloom_server.errors import StartError
 from rankloom_server.keys import keyring_of
-from rankloom_server.rpc.lifecycle import RpcServer
+from rankloom_server.rpc.lifecycle import Facts, RpcServer
 
 
 def serve_features(settings: Settings) -> None:
@@ -44,14 +44,14 @@ def opened_features(folder: Path, keyring: Keyring | None = None) -> tuple[str, 
 def feature_server(settings: Settings, features: BundleFeatures, digest: str) -> RpcServer:
     """A server that does not listen yet."""
 
-    async def warm_up() -> None:
+    async def warm_up() -> Facts:
         await asyncio.to_thread(features.provider.features, UserQuery(None, ()))
+        return {"bundle_digest": digest}
 
     server = RpcServer(
         Admission(settings.max_in_flight),
         [SERVICE_NAME],
         warm_up=warm_up,
-        facts={"bundle_digest": digest},
         reflects=settings.reflection,
     )
     features_pb2_grpc.add_FeatureServiceServicer_to_server(

@@ -1,7 +1,7 @@
-"""Where a ranking's features come from, and whether an answer can be used.
+"""Where a ranking's features come from.
 
-Both sources have one interface; what they answer is checked in one place, since a
-remote service may be of another version, or wrong.
+Both sources have one interface, and `usable_features` checks both: a remote service may have
+another version, or a fault.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class EmbeddedFeatures:
         self.provider = provider
 
     async def get(self, query: UserQuery, timeout_s: float) -> UserFeatures:
-        """Long lists run on a thread; one that is late runs on, but nobody waits for it."""
+        """Long lists run on a thread; a late one is left to finish without a waiter."""
         if timeout_s > 0.0 and len(query.candidates) <= MAX_CANDIDATES_ON_LOOP:
             return self.provider.features(query)
         loop = asyncio.get_running_loop()
@@ -72,7 +72,7 @@ class RemoteFeatures:
         self._breaker = Breaker()
 
     async def get(self, query: UserQuery, timeout_s: float) -> UserFeatures:
-        """Asks the service, unless it has been failing."""
+        """Calls the service, unless the breaker is open."""
         if not self._breaker.allows():
             raise FeaturesUnavailableError("breaker_open")
         request = features_pb2.GetUserFeaturesRequest(users=[query_to_wire(query)])
@@ -88,7 +88,6 @@ class RemoteFeatures:
         return features_from_wire(response.features[0])
 
     async def close(self) -> None:
-        """Closes the connection."""
         await self._channel.close()
 
 

@@ -1,4 +1,4 @@
-"""Looks, while there is nothing else to do, whether what is kept is still what was put."""
+"""Checks in idle time that stored bundles are still what was stored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVERY_S = 60.0
 
 
 class Integrity:
-    """Checks one kept bundle at a time, and the counts of the slots. Nothing is repaired."""
+    """Checks one stored bundle at a time, and the counts of the slots. Repairs nothing."""
 
     def __init__(
         self, loader: RevisionLoader, store: BundleStore, every_s: float = EVERY_S
@@ -24,14 +24,14 @@ class Integrity:
         self._left: Iterator[str] = iter(())
 
     async def run(self) -> None:
-        """Goes on until it is cancelled."""
+        """Runs until it is cancelled."""
         while True:
             await asyncio.sleep(self._every_s)
             if not self._loader.pool.num_waiting:
                 await self.check_next()
 
     async def check_next(self) -> None:
-        """One bundle; after the last one it begins anew. What is wrong goes to the log."""
+        """Checks the next bundle, in a circle, and logs what is wrong."""
         digest = next(self._left, None)
         try:
             if digest is None:

@@ -1,6 +1,6 @@
 """The log: JSON lines on stderr, with fields of an allow-list and no user data.
 
-A call's facts are noted while it runs and written as one line when it ends. A fault is
+Facts about a call are collected while it runs and written as one line when it ends. A fault is
 logged as the exception's type and stack, never its text, which may quote a user's data.
 """
 
@@ -39,7 +39,7 @@ _NOTES: ContextVar[Mapping[str, object]] = ContextVar(
 
 
 def configure(level: str) -> None:
-    """Sends what has at least this level to stderr."""
+    """Sends lines of at least this level to stderr."""
     structlog.configure(
         processors=[
             _with_notes,
@@ -56,23 +56,23 @@ def configure(level: str) -> None:
 
 
 def write(event: str, **fields: object) -> None:
-    """Writes one line with what was noted of the running call."""
+    """Writes one line, with the facts of the running call."""
     structlog.get_logger().info(event, **fields)
 
 
 def forget() -> None:
-    """Forgets what was noted: a new call begins in this task."""
+    """Drops the facts: a new call begins in this task."""
     _NOTES.set({})
 
 
 def note(**fields: object) -> None:
-    """Keeps facts of the running call for its line."""
+    """Adds facts of the running call to its line."""
     # One variable for all of them: structlog's own have one for each, at a microsecond a field.
     _NOTES.set({**_NOTES.get(), **fields})
 
 
 def fault(event: str, error: BaseException) -> str:
-    """Writes where an exception came from; answers the id that the line can be found by."""
+    """Logs where an exception came from; returns the id of the line."""
     error_id = secrets.token_hex(8)
     origin = error.__cause__ or error
     structlog.get_logger().error(

@@ -9,7 +9,7 @@ _STATM = Path("/proc/self/statm")
 
 
 def resident_bytes() -> int:
-    """What of the process is in memory now; 0 where the system does not tell."""
+    """Resident memory of the process; 0 where the system does not report it."""
     try:
         pages = int(_STATM.read_text().split()[1])
     except OSError:

@@ -1,6 +1,6 @@
 """What a server counts, for Prometheus: GET /metrics on a port of its own.
 
-Labels are methods and status codes, so there are as many series as those, whoever calls.
+Labels are methods and status codes, so the number of series does not grow with callers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 class ServerMetrics:
-    """The numbers of one server; safe from several threads."""
+    """The metrics of one server; safe from several threads."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -37,16 +37,15 @@ class ServerMetrics:
         )
 
     def count_call(self, method: str, code: str, seconds: float) -> None:
-        """One call has ended."""
         self._calls.labels(method, code).observe(seconds)
 
     def watch(self, pool: EnginePool) -> None:
-        """Reads the engines' numbers whenever they are asked for."""
+        """Reads the engines' numbers at every scrape."""
         self.registry.register(_EngineCollector(pool))
 
     @contextmanager
     def exposed(self, host: str, port: int | None) -> Iterator[None]:
-        """Answers GET /metrics meanwhile, unless there is no port. Raises ListenError."""
+        """Answers GET /metrics while the block runs, if there is a port. Raises ListenError."""
         if port is None:
             yield
             return

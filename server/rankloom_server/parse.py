@@ -1,4 +1,4 @@
-"""A request from the wire becomes a value that can be relied on, or is refused."""
+"""A request from the wire becomes a valid query, or is refused with the wrong field."""
 
 from __future__ import annotations
 
@@ -80,19 +80,19 @@ def _parse_wording(options: ranking_pb2.ExplainOptions) -> SamplingParams:
 
 
 def check_texts(query: RankQuery, catalogue: Catalogue) -> None:
-    """Raises InvalidFieldError where nothing can be read of a candidate."""
+    """Raises InvalidFieldError for a candidate without any text."""
     for place, item in enumerate(query.user.candidates):
         check_text(item, catalogue, f"candidates[{place}]")
 
 
 def check_text(item: Item, catalogue: Catalogue, path: str) -> None:
-    """Raises InvalidFieldError where nothing can be read of the candidate at ``path``."""
+    """Raises InvalidFieldError if the candidate at ``path`` has no text."""
     if not item.title.strip() and catalogue.index(item.item_id) < 0:
         raise InvalidFieldError(f"{path}.text.title", "needed: the catalogue lacks this item")
 
 
 def check_fusion(query: RankQuery, ranks: Sequence[int]) -> None:
-    """Raises InvalidFieldError where experts of these ranks cannot be combined as asked."""
+    """Raises InvalidFieldError if experts of these ranks cannot be fused as requested."""
     if query.fusion is Fusion.PEFT_LINEAR and len(set(ranks)) > 1:
         raise InvalidFieldError(
             "options.fusion", "PEFT_LINEAR needs experts of one rank, these differ"

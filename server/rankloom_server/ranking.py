@@ -39,7 +39,7 @@ _ROUTES: dict[Route | None, ranking_pb2.Route.ValueType] = {
 
 
 class RankingService(ranking_pb2_grpc.RankingServiceServicer):
-    """Answers from one pipeline; errors leave as exceptions."""
+    """Parses, calls the pipeline, builds messages; errors leave as exceptions."""
 
     def __init__(self, pipeline: RankPipeline, *, default_deadline_s: float) -> None:
         self._pipeline = pipeline
@@ -48,7 +48,6 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
     async def Rank(
         self, request: ranking_pb2.RankRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> ranking_pb2.RankResponse:
-        """One user, 1 to 500 candidates."""
         query = parse_rank(request, _host_of(context.peer()))
         logs.note(request_id=query.request_id, num_candidates=len(query.user.candidates))
         deadline = time.monotonic() + self._budget_s(context)
@@ -60,7 +59,7 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
     async def Explain(
         self, request: ranking_pb2.ExplainRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncGenerator[ranking_pb2.ExplainResponse, None]:
-        """Text about one candidate, then its verdict; every stage heeds the deadline."""
+        """Text about one candidate, then its verdict, within the deadline."""
         query = parse_explain(request, _host_of(context.peer()))
         logs.note(request_id=query.ranking.request_id)
         deadline = time.monotonic() + self._budget_s(context)

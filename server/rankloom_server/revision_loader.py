@@ -1,4 +1,4 @@
-"""From a bundle's folder to a revision that serves, while other revisions go on serving."""
+"""Loads bundles into revisions that serve, while other revisions go on serving."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TypeVar
 from rankloom_adapters.bundle import Bundle, open_bundle
 from rankloom_adapters.expert_cache import ExpertCache
 from rankloom_adapters.rate_limit import RateLimiter
-from rankloom_adapters.rollout.manager import NoRoomError, NotServableError
+from rankloom_adapters.rollout.loaded import NoRoomError, NotServableError
 from rankloom_engine.errors import NoFreeSlotError
 from rankloom_engine.loading import Hardware, load_decoder
 from rankloom_engine.pool import DecoderLoader, EngineHandle, EnginePool
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServedRevision:
-    """What answers the requests of one revision."""
+    """Everything that answers the requests of one revision."""
 
     ranker: Ranker
     engine: EngineHandle
@@ -72,13 +72,12 @@ class RevisionLoader:
         self._remote = RemoteFeatures(settings.features) if settings.features else None
         self._served: list[ServedRevision] = []
         self._loop = asyncio.get_running_loop()
-        self.keyring = keyring_of(settings)
+        self._keyring = keyring_of(settings)
 
     async def load(self, folder: Path) -> ServedRevision:
         """Loads and tries a bundle. Raises NotServableError, BundleError or NoRoomError."""
         try:
             bundle = await self.read(self.open, folder)
-            self.check_signature(bundle)
             loaded = await self.read(load_bundle, bundle, [each.loaded for each in self._served])
             engine = await self.pool.admit(loaded.engine_parts())
         except NoFreeSlotError as error:
@@ -88,16 +87,23 @@ class RevisionLoader:
         return await self._tried(loaded, engine)
 
     def open(self, folder: Path) -> Bundle:
-        """A bundle whose parts are read at the limited rate while something serves."""
-        return open_bundle(folder, self._limiter if self._served else None)
+        """A bundle whose parts are read at the limited rate while something serves.
 
-    def check_signature(self, bundle: Bundle) -> None:
-        """Raises SignatureError where keys are known and none of them signed the bundle."""
-        if self.keyring is not None:
-            self.keyring.check(bundle)
+        The only way to a bundle here. Raises BundleError, or SignatureError where keys are
+        configured and none of them signed the bundle.
+        """
+        bundle = open_bundle(folder, self._limiter if self._served else None)
+        if self._keyring is not None:
+            self._keyring.check(bundle)
+        return bundle
+
+    @property
+    def needs_signatures(self) -> bool:
+        """Whether only bundles signed by a configured key are loaded."""
+        return self._keyring is not None
 
     def release(self, served: ServedRevision) -> None:
-        """Lets go of what a revision served; from any thread."""
+        """Releases a revision's engine handle; from any thread."""
         self._loop.call_soon_threadsafe(self._release, served)
 
     async def close(self) -> None:
@@ -108,12 +114,12 @@ class RevisionLoader:
         self.files.shutdown()
 
     async def read(self, function: Callable[..., T], *arguments: object) -> T:
-        """Runs what reads or writes files."""
+        """Runs a function that reads or writes files, on the loader thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.files, function, *arguments)
 
     async def fetch(self, function: Callable[..., T], *arguments: object) -> T:
-        """Runs what may wait long for another machine.
+        """Runs a function that may wait long for another machine.
 
         No file here waits behind it. Once its caller has left, neither the next fetch nor the
         end of the process waits for it.

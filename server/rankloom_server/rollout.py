@@ -25,11 +25,11 @@ from rankloom_server.rollout_wire import (
     rollout_to_wire,
 )
 from rankloom_server.rpc.identity import read_token
-from rankloom_server.rpc.lifecycle import RpcServer
+from rankloom_server.rpc.lifecycle import Facts, RpcServer
 
 SERVICE_NAME = rollout_pb2.DESCRIPTOR.services_by_name["RolloutService"].full_name
 MAX_CALLS = 32
-# Apart: a rollback must find a place, however many watch or wait for their files.
+# Limits of their own: a rollback must be admitted, however many calls watch or upload.
 MAX_APART = {"Watch": 32, "Stage": 16, "StageUpload": 16}
 MAX_NAME_CHARS = 64
 WATCH_EVERY_S = 1.0  # for what changes by itself: leases, gates
@@ -40,15 +40,14 @@ def rollout_server(
 ) -> RpcServer:
     """The server of RolloutService, which does not listen yet. Raises ConfigError."""
 
-    async def warm_up() -> None:
-        """The ranking server has loaded what there is."""
+    async def warm_up() -> Facts:
+        return {"service": SERVICE_NAME}  # the ranking server has loaded everything
 
     admission = Admission(MAX_CALLS, MAX_APART)
     server = RpcServer(
         admission,
         [SERVICE_NAME],
         warm_up=warm_up,
-        facts={"service": SERVICE_NAME},
         reflects=settings.reflection,
         metrics=metrics,
         token=read_token(settings.rollout_token) if settings.rollout_token else None,
@@ -59,7 +58,7 @@ def rollout_server(
 
 
 class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
-    """Changes and shows the revisions of one server; errors leave as exceptions."""
+    """Changes and reports the revisions of one server; errors leave as exceptions."""
 
     def __init__(self, deployment: ManagedDeployment, admission: Admission) -> None:
         self._deployment, self._admission = deployment, admission
@@ -67,7 +66,7 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
     async def Stage(
         self, request: rollout_pb2.StageRequest, context: object
     ) -> rollout_pb2.StageResponse:
-        """A bundle, or one expert for the active bundle, from where this machine can read."""
+        """A bundle, or one expert for the active bundle, from a path or URL."""
         staging, expert = self._deployment.staging, request.expert
         if request.WhichOneof("source") == "expert":
             _check_expert(expert.name)
@@ -115,38 +114,37 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
     async def Promote(
         self, request: rollout_pb2.PromoteRequest, context: object
     ) -> rollout_pb2.PromoteResponse:
-        """Sends everybody to a revision."""
+        """Sends all traffic to a revision."""
         return rollout_pb2.PromoteResponse(rollout=await self._change(Verb.PROMOTE, request))
 
     async def Rollback(
         self, request: rollout_pb2.RollbackRequest, context: object
     ) -> rollout_pb2.RollbackResponse:
-        """Sends nobody to a revision any more."""
+        """Sends no traffic to a revision any more."""
         return rollout_pb2.RollbackResponse(rollout=await self._change(Verb.ROLL_BACK, request))
 
     async def Retire(
         self, request: rollout_pb2.RetireRequest, context: object
     ) -> rollout_pb2.RetireResponse:
-        """Lets go of a revision."""
+        """Releases a revision once its requests have ended."""
         return rollout_pb2.RetireResponse(rollout=await self._change(Verb.RETIRE, request))
 
     async def Get(
         self, request: rollout_pb2.GetRequest, context: object
     ) -> rollout_pb2.GetResponse:
         """One revision. Raises UnknownRolloutError."""
-        found = self._deployment.manager.ledger.rollout(request.revision)
+        found = self._deployment.rollout(request.revision)
         return rollout_pb2.GetResponse(rollout=self._shown(found))
 
     async def List(
         self, request: rollout_pb2.ListRequest, context: object
     ) -> rollout_pb2.ListResponse:
-        """All revisions."""
         return rollout_pb2.ListResponse(revisions=self._all())
 
     async def Watch(
         self, request: rollout_pb2.WatchRequest, context: object
     ) -> AsyncGenerator[rollout_pb2.WatchResponse, None]:
-        """All revisions, now and whenever something has changed, until the server drains."""
+        """All revisions, now and after every change, until the server drains."""
         last = None
         while True:
             found, compared = self._all(), self._all()
@@ -174,19 +172,18 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
         return self._shown(changed)
 
     def _shown(self, rollout: Rollout) -> rollout_pb2.Rollout:
-        revisions, number = self._deployment.revisions, rollout.revision
+        number = rollout.revision
         return rollout_to_wire(
             rollout,
-            leases=revisions.num_leases(number),
-            loaded=number in revisions.numbers,
+            leases=self._deployment.num_leases(number),
+            loaded=self._deployment.is_loaded(number),
             trial=self._deployment.trial_of(number),
         )
 
     def _all(self) -> rollout_pb2.Revisions:
-        ledger = self._deployment.manager.ledger
         return rollout_pb2.Revisions(
-            rollouts=[self._shown(ledger.rollouts[each]) for each in sorted(ledger.rollouts)],
-            active=ledger.active,
+            rollouts=list(map(self._shown, self._deployment.rollouts)),
+            active=self._deployment.active,
             expert_bytes=self._deployment.expert_bytes,
             resident_bytes=resident_bytes(),
             time=now(),

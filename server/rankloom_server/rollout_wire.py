@@ -33,7 +33,7 @@ _VERDICTS: Final = {
 
 
 class Keyed(Protocol):
-    """What every change brings."""
+    """The fields that every change has."""
 
     @property
     def expected_revision(self) -> int: ...
@@ -59,7 +59,7 @@ def key_of(message: Keyed) -> str:
 
 
 def command_of(verb: Verb, message: Change) -> RolloutCommand:
-    """What a change asks for. Raises InvalidFieldError."""
+    """The command of a change request. Raises InvalidFieldError."""
     if not message.revision:
         raise InvalidFieldError("revision", "is not given")
     reason = str(getattr(message, "reason", ""))
@@ -82,7 +82,7 @@ def command_of(verb: Verb, message: Change) -> RolloutCommand:
 
 
 def _gates_of(message: Change) -> str:
-    """The fields that were given, as text; empty where there are none. Raises InvalidFieldError."""
+    """The given gate fields as JSON text; empty for none. Raises InvalidFieldError."""
     spec = getattr(message, "gates", None)
     given = {field.name: value for field, value in spec.ListFields()} if spec is not None else {}
     for name, value in given.items():
@@ -113,7 +113,7 @@ def rollout_to_wire(
 
 
 def judgement_to_wire(trial: Trial) -> rollout_pb2.Judgement:
-    """What a trial has come to."""
+    """The state of a trial's gates."""
     judgement = trial.judgement
     return rollout_pb2.Judgement(
         outcome=_VERDICTS[judgement.verdict],
@@ -136,7 +136,7 @@ def _gate_to_wire(gate: GateResult) -> rollout_pb2.Gate:
 
 
 def now() -> Timestamp:
-    """The wall clock's, for people; nothing is decided by it."""
+    """Wall-clock time, for display only."""
     stamp = Timestamp()
     stamp.GetCurrentTime()
     return stamp

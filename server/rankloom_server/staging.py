@@ -1,4 +1,4 @@
-"""What is to be staged, brought to this machine's disk and checked: bundles, single experts."""
+"""Brings bundles and single experts to this machine's disk and checks them before staging."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from rankloom_adapters.bundle import Bundle, open_bundle
+from rankloom_adapters.bundle import Bundle
 from rankloom_adapters.derive import with_expert
 from rankloom_adapters.expert import check_alike, check_base
 from rankloom_adapters.expert_files import read_expert
@@ -28,7 +28,7 @@ MAX_FILES = 1000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Staging:
-    """Makes folders of what is to be staged; they are gone when the block ends."""
+    """Makes temporary folders of bundles to stage; they are removed when the block ends."""
 
     state: ServerState
     loader: RevisionLoader
@@ -43,7 +43,7 @@ class Staging:
     @asynccontextmanager
     async def expert(self, name: str, source: str | Path, expected: int) -> AsyncIterator[Path]:
         """A bundle like the active one, with this expert. Raises ExpertError, StaleError too."""
-        if self.loader.keyring is not None:
+        if self.loader.needs_signatures:
             raise SignatureError(
                 "this server takes signed bundles only: put the expert into a bundle, and sign it"
             )
@@ -52,7 +52,7 @@ class Staging:
 
     @asynccontextmanager
     async def upload(self) -> AsyncIterator[StagedUpload]:
-        """Takes files as they come."""
+        """Receives files of an upload."""
         async with self._folder() as folder:
             yield StagedUpload(folder / "upload", self.max_bytes)
 
@@ -70,7 +70,7 @@ class Staging:
 
     def _fetched_bundle(self, url: str, folder: Path) -> Path:
         source = with_retries(lambda: fetch_bundle(url, folder / "bundle", self.max_bytes))
-        self.loader.check_signature(open_bundle(source))
+        self.loader.open(source)  # refuses what is not signed before it is kept
         return source
 
     def _derived(self, name: str, source: str | Path, expected: int, folder: Path) -> Path:
@@ -86,11 +86,11 @@ class Staging:
         check_norms(files.expert, others)
         derived = folder / "derived"
         with_expert(active, files, derived)
-        cache.get(name, files.digest, lambda: files.expert)  # it is loaded next
+        cache.put(files.digest, files.expert)  # it is loaded next
         return derived
 
     def _active(self, expected: int) -> Bundle:
-        """The bundle that the caller believes to be active. Raises StaleError."""
+        """The active bundle, which must be the expected one. Raises StaleError."""
         ledger = self.state.registry.ledger
         if ledger.active != expected:
             raise StaleError(ledger.active)
@@ -99,14 +99,14 @@ class Staging:
 
 
 def _discard(folder: Path) -> None:
-    """Under another name first: a fetch that was left alone finds no place to go on."""
+    """Renamed first, so that an abandoned fetch cannot go on writing into it."""
     with suppress(OSError):
         folder = folder.rename(folder.with_name(f"{folder.name}-gone"))
     shutil.rmtree(folder, ignore_errors=True)
 
 
 class StagedUpload:
-    """Files that come in pieces, one file after the other, into a folder of their own."""
+    """Files of one upload, written in pieces, one file after the other, into one folder."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder = folder
@@ -122,7 +122,7 @@ class StagedUpload:
         return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
     def write(self, name: str, data: bytes) -> None:
-        """One more piece. Raises InvalidFieldError, OSError."""
+        """Appends to a file. Raises InvalidFieldError, OSError."""
         if name != self._last:
             self._begin(name)
         self._left -= len(data)

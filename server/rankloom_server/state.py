@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rankloom_adapters.bundle import BundleError
 from rankloom_adapters.rate_limit import RateLimiter
 from rankloom_adapters.rollout.registry import Registry, RegistryError
 from rankloom_adapters.store import BundleStore, StoreError
@@ -22,37 +21,24 @@ _SCRATCH = "staging-"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServerState:
-    """One server's folder, which no other server writes."""
+    """One server's state folder; no other server may write it."""
 
     registry: Registry
     store: BundleStore
     folder: Path
 
     def scratch(self) -> Path:
-        """A new folder for what is on its way; what a killed process left goes at a start."""
+        """A new temporary folder; those of a killed process are removed at the next start."""
         return Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=self.folder))
-
-    def first_folder(self, bundle: Path) -> Path:
-        """Where the bundle is that answered last; ``bundle`` where none has yet.
-
-        Raises StartError.
-        """
-        ledger = self.registry.ledger
-        if not ledger.active:
-            return bundle
-        try:
-            return self.store.folder_of(ledger.rollout(ledger.active).bundle_digest)
-        except BundleError as error:
-            raise StartError(f"the active revision {ledger.active}: {error}") from error
 
 
 @contextmanager
 def opened_state(
     folder: Path | None, limiter: RateLimiter | None = None
 ) -> Iterator[ServerState | None]:
-    """The state in a folder, which is made where it is not there. Raises StartError.
+    """The state in a folder, which is created if it is missing. Raises StartError.
 
-    ``limiter``: how fast bundles are read.
+    ``limiter``: limits how fast bundles are read.
     """
     if folder is None:
         yield None

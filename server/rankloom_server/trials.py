@@ -1,4 +1,4 @@
-"""Watches the rankings of a revision on trial, and ranks once more for a shadow."""
+"""Collects evidence about a revision on trial; ranks again for a shadow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rankloom_adapters.rollout.evidence import (
 from rankloom_adapters.rollout.manager import RolloutManager
 from rankloom_adapters.rollout.states import RolloutState
 from rankloom_adapters.rollout.trial import Trial
-from rankloom_adapters.split import Arm, arm_of, place_of
+from rankloom_adapters.split import Arm, arm_of, position_of
 from rankloom_engine.errors import NonFiniteError
 from rankloom_ranker.answers import Ranking, ScoringRecord
 from rankloom_ranker.fallback import FallbackLevel
@@ -32,12 +32,12 @@ from rankloom_server.features import usable_features
 from rankloom_server.revision_loader import ServedRevision
 
 SHADOW_TIME_S = 5.0
-_SHADOW_CALLER = "\0shadow"  # no host is called so: its share of the model is its own
+_SHADOW_CALLER = "\0shadow"  # not a host name, so that it has a fair share of its own
 _MANTISSA = 1 << 53
 
 
 class Observer(Protocol):
-    """Hears of every ranking that was asked for."""
+    """Is notified of every requested ranking."""
 
     def ranked(
         self,
@@ -46,7 +46,7 @@ class Observer(Protocol):
         ranking: Ranking | None,
         latency_s: float,
     ) -> None:
-        """``ranking``: None where there is no answer. Must not raise, nor take long."""
+        """``ranking``: None if there is no answer. Must not raise or take long."""
         ...
 
 
@@ -68,19 +68,19 @@ class Trials:
         ranking: Ranking | None,
         latency_s: float,
     ) -> None:
-        """Evidence for a canary; for a shadow, a reason to rank once more."""
+        """Adds evidence for a canary; for a shadow, ranks again with it."""
         trial = self._manager.trial
         if trial is None or query.revision is not None:
             return
         if trial.state is RolloutState.CANARY:
             self._see(trial, query, lease, ranking, latency_s)
         elif ranking is None or query.allow_partial:
-            return  # what there was no time for cannot be compared
+            return  # unscored candidates cannot be compared
         elif lease.number == self._manager.ledger.active:
             self._shadow(trial, query, lease, ranking)
 
     async def close(self) -> None:
-        """Ends what runs."""
+        """Cancels running comparisons and checks."""
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -97,7 +97,7 @@ class Trials:
         arm = arm_of(query.user_key, traffic.salt, traffic.percent)
         answered = traffic.canary if arm is Arm.CANARY else traffic.active
         if arm is Arm.REST or traffic.canary != trial.revision or lease.number != answered:
-            return  # begun before the trial was, or compared with nobody
+            return  # it began before the trial, or its arm is not compared
         user, group = _number_of(query), self._group_of(ranking)
         trial.add(arm, _observed(user, group, ranking, latency_s))
         self._judge_if_due(trial)
@@ -131,7 +131,7 @@ class Trials:
     def _shadow(
         self, trial: Trial, query: RankQuery, lease: Lease[ServedRevision], ranking: Ranking
     ) -> None:
-        """One of a sample, one at a time, and only while nobody waits for the model."""
+        """Ranks a sample of requests again, one at a time, while no request waits for the model."""
         if self._is_shadowing or lease.value.engine.num_waiting:
             return
         if self._random.random() * 100 >= trial.percent:
@@ -218,4 +218,4 @@ def _is_non_finite(record: ScoringRecord) -> bool:
 
 
 def _number_of(query: RankQuery) -> int:
-    return int(place_of(query.user_key, "user") * _MANTISSA)
+    return int(position_of(query.user_key, "user") * _MANTISSA)

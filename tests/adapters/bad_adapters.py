@@ -284,7 +284,7 @@ BAD: dict[str, Bad] = {
     "config no object": Bad("JSON object", folder=config_of(b"[]", b"null", b"3", b'"LORA"')),
     "config cut": Bad("JSON", folder=rewrites(CONFIG_FILE, cut)),
     "config not UTF-8": Bad("JSON", folder=rewrites(CONFIG_FILE, recode)),
-    "config key twice": Bad("stands twice", folder=rewrites(CONFIG_FILE, key_twice)),
+    "config key twice": Bad("duplicate key", folder=rewrites(CONFIG_FILE, key_twice)),
     "config of lists": Bad("'x' is set", folder=config_of(b'{"peft_type":"LORA","x":[[[]]]}')),
     # Names, types, shapes and places of tensors.
     "number NaN": Bad("NaN or infinite", puts(NAN)),
@@ -293,26 +293,36 @@ BAD: dict[str, Bad] = {
     "number minus infinite": Bad("NaN or infinite", puts(MINUS_INFINITE)),
     "dtype": claims("dtype must", "dtype", "I64", "F64", "U8", "BOOL", "F8_E4M3", "C64", "f32"),
     "dtype of another type": claims("dtype must", "dtype", None, 32, ["F32"], {}, True, [[[1]]]),
-    "dtype of another width": Bad("not of its size", halve_or_double),
+    "dtype of another width": Bad("data_offsets do not match its size", halve_or_double),
     "rank is another": Bad("rank differs", raise_rank),
     "shape transposed": Bad("rank differs", reshapes(lambda shape: shape[::-1])),
     "shape flat": Bad("needs one lora_A", reshapes(lambda shape: [math.prod(shape)])),
     "shape of three": Bad("needs one lora_A", reshapes(lambda shape: [1, *shape])),
-    "shape empty": claims("a dimension", "shape", [10**12, 0], [0, 10**12], [0], [4, 0]),
-    "shape beyond the file": claims("not of its size", "shape", [MAX_DIMENSION] * 8, [4, 10**9]),
-    "shape of no numbers": claims(
-        "a dimension", "shape", [True, 16], [4.0, 16], ["4"], [-4, -16], [None], [10**400], [[4]]
+    "shape empty": claims("dimensions must be", "shape", [10**12, 0], [0, 10**12], [0], [4, 0]),
+    "shape beyond the file": claims(
+        "data_offsets do not match its size", "shape", [MAX_DIMENSION] * 8, [4, 10**9]
     ),
-    "shape no list": claims("its shape", "shape", "4x16", None, {}, 64, [1] * 9, True),
+    "shape of no numbers": claims(
+        "dimensions must be",
+        "shape",
+        [True, 16],
+        [4.0, 16],
+        ["4"],
+        [-4, -16],
+        [None],
+        [10**400],
+        [[4]],
+    ),
+    "shape no list": claims("shape must be", "shape", "4x16", None, {}, 64, [1] * 9, True),
     "places overlap": Bad("overlap", trade_places),
     "places of another size": claims(
-        "not of its size", "data_offsets", [0, 10**400], [0, 1], [8, 0], [-8, 0]
+        "data_offsets do not match its size", "data_offsets", [0, 10**400], [0, 1], [8, 0], [-8, 0]
     ),
     "places of another type": claims(
         "two integers", "data_offsets", [0.0, 4], ["0", "4"], [True, 4], [], [0], [0, 4, 8], None
     ),
     "entry of more": claims("no more", "extra", 1, None, [[]]),
-    "tensor twice": Bad("stands twice", lambda d, r: d.tensors.append(r.choice(d.tensors))),
+    "tensor twice": Bad("duplicate key", lambda d, r: d.tensors.append(r.choice(d.tensors))),
     "tensor missing": Bad("one lora_A and one lora_B", lambda d, r: d.tensors.pop(r.randrange(8))),
     "tensors too many": Bad("tensors; 1 to", multiply),
     "tensors none": Bad("0 tensors", lambda d, _: d.tensors.clear()),
@@ -329,7 +339,9 @@ BAD: dict[str, Bad] = {
     "base of other layers": Bad("no such linear module", renames("model.layers.2.q_proj")),
     "base wider": Bad("the base has", widen),
     "base named otherwise": Bad("trained on base", say_metadata({BASE_DIGEST: "0" * 64})),
-    "base no digest": Bad("no SHA-256", say_metadata({BASE_DIGEST: "main"}, {BASE_DIGEST: ""})),
+    "base no digest": Bad(
+        "is not a SHA-256 digest", say_metadata({BASE_DIGEST: "main"}, {BASE_DIGEST: ""})
+    ),
     # Bytes that are no such file.
     "cut": Bad("shorter than|header of|its header says", folder=rewrites(WEIGHTS_FILE, cut)),
     "longer": Bad("its header says", folder=rewrites(WEIGHTS_FILE, extend)),

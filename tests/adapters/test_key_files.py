@@ -34,7 +34,7 @@ def test_keys_are_files_for_their_owner(tmp_path: Path) -> None:
 def test_no_key_is_overwritten(tmp_path: Path, taken: str) -> None:
     paths = tmp_path / "one", tmp_path / "two"
     (tmp_path / taken).write_text("mine")
-    with pytest.raises(KeyFileError, match=f"{taken}: cannot be made: File exists"):
+    with pytest.raises(KeyFileError, match=f"{taken}: cannot be created: File exists"):
         generate_keys(*paths)
     assert [path.name for path in tmp_path.iterdir()] == [taken]
     assert (tmp_path / taken).read_text() == "mine"
@@ -94,7 +94,7 @@ NO_PRIVATE_KEYS = {
 def test_a_file_that_is_no_public_key_is_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "file"
     path.write_bytes(data)
-    with pytest.raises(KeyFileError, match=r"file: (no Ed25519 public key in PEM|over)"):
+    with pytest.raises(KeyFileError, match=r"file: (not an Ed25519 public key in PEM|over)"):
         Keyring.from_files([path])
 
 
@@ -102,7 +102,7 @@ def test_a_file_that_is_no_public_key_is_refused(tmp_path: Path, data: bytes) ->
 def test_a_file_that_is_no_private_key_is_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "file"
     path.write_bytes(data)
-    with pytest.raises(KeyFileError, match="file: no Ed25519 private key in PEM without"):
+    with pytest.raises(KeyFileError, match="file: not an Ed25519 private key in PEM without"):
         read_private_key(path)
 
 

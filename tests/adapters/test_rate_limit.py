@@ -66,7 +66,7 @@ def test_a_store_reads_at_its_pace(tmp_path: Path) -> None:
 
 
 def test_no_pace_at_all_is_refused() -> None:
-    with pytest.raises(ValueError, match="more than 0"):
+    with pytest.raises(ValueError, match="a number above 0"):
         RateLimiter(0.0)
 
 

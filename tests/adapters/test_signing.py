@@ -201,14 +201,17 @@ def appended(data: bytes) -> Harm:
 
 
 HARMS: dict[str, tuple[Harm, str]] = {
-    "later format": (rewritten(format=2), "format 2; this version reads 1"),
-    "format by another type": (rewritten(format=True), "not written as"),
+    "later format": (
+        rewritten(format=2),
+        "format 2, this version reads format 1; sign the bundle again",
+    ),
+    "format by another type": (rewritten(format=True), "not in the canonical encoding"),
     "format beyond measure": (rewritten(format="x" * 1000), "format 'xxx"),
-    "extra field": (rewritten(note="hello"), "not written as"),
+    "extra field": (rewritten(note="hello"), "not in the canonical encoding"),
     "no key id": (rewritten(key_id=None), "not a signature file"),
     "key id of a list": (rewritten(key_id=["a"]), "not a signature file"),
-    "long key id": (rewritten(key_id="a" * 17), "not written as"),
-    "capital key id": (rewritten(key_id="A" * 16), "not written as"),
+    "long key id": (rewritten(key_id="a" * 17), "not in the canonical encoding"),
+    "capital key id": (rewritten(key_id="A" * 16), "not in the canonical encoding"),
     "no signature": (rewritten(signature=None), "not a signature file"),
     "empty signature": (rewritten(signature=""), "signature of this manifest"),
     "short signature": (rewritten(signature="AAAA"), "signature of this manifest"),
@@ -217,7 +220,7 @@ HARMS: dict[str, tuple[Harm, str]] = {
     "list": (lambda path: path.write_bytes(b"[]"), "not a signature file"),
     "nested": (lambda path: path.write_bytes(b"[" * 4000), "not a signature file"),
     "no text": (lambda path: path.write_bytes(b"\xff\xfe\x00"), "not a signature file"),
-    "more space": (appended(b"\n"), "not written as"),
+    "more space": (appended(b"\n"), "not in the canonical encoding"),
     "two in one": (appended(b"{}"), "not a signature file"),
     "oversize": (appended(b" " * MAX_SIGNATURE_BYTES), f"over {MAX_SIGNATURE_BYTES} bytes"),
     "a terabyte": (lambda path: os.truncate(path, 1 << 40), f"over {MAX_SIGNATURE_BYTES} bytes"),

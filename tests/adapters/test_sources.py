@@ -217,7 +217,7 @@ def test_a_size_that_is_not_told_is_not_read(
         return {**info(files, path), "size": told}
 
     monkeypatch.setattr(MemoryFileSystem, "info", silent)
-    assert "its size is not told" in str(refused(memory.url, into))
+    assert "the server does not report its size" in str(refused(memory.url, into))
     assert memory.opened() == []
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankloom_adapters.split import Arm, arm_of, place_of
+from rankloom_adapters.split import Arm, arm_of, position_of
 
 NUM_USERS = 100_000
 HALF_A_POINT = 0.005
@@ -33,7 +33,7 @@ def test_who_is_in_stays_in_while_it_grows(user: str, salt: str, one: int, other
 
 @given(USERS, USERS)
 def test_a_place_is_within_bounds(user: str, salt: str) -> None:
-    assert 0.0 <= place_of(user, salt) < 1.0
+    assert 0.0 <= position_of(user, salt) < 1.0
 
 
 def test_another_canary_has_other_users() -> None:

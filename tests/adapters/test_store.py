@@ -76,7 +76,7 @@ def test_a_removed_bundle_is_gone(source: Path, kept: Path) -> None:
     for _ in range(2):
         store.remove(digest)
         assert names(kept) == []
-    with pytest.raises(BundleError, match=f"no bundle {digest[:12]} is kept"):
+    with pytest.raises(BundleError, match=f"bundle {digest[:12]} is not in the store"):
         store.folder_of(digest)
 
 
@@ -141,9 +141,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated part": (lambda at: os.truncate(at / "prompt.json", 10), "prompt.json: 10 bytes"),
     "missing part": (lambda at: (at / "experts/one/weights").unlink(), "weights: missing"),
     "linked part": (lambda at: linked(at / "router.json"), "router.json: not a regular file"),
-    "manifest of another bundle": (alter_the_manifest, r"manifest\.json: altered: kept as"),
+    "manifest of another bundle": (alter_the_manifest, r"manifest\.json: altered: stored as"),
     "manifest cut": (lambda at: os.truncate(at / MANIFEST, 10), "not a manifest"),
-    "no manifest": (lambda at: (at / MANIFEST).unlink(), "no bundle"),
+    "no manifest": (lambda at: (at / MANIFEST).unlink(), "is not in the store"),
 }
 
 
@@ -178,7 +178,7 @@ def test_a_check_of_one_bundle_reads_no_other(source: Path, kept: Path) -> None:
     store.check(healthy)
     with pytest.raises(BundleError):
         store.check(damaged)
-    with pytest.raises(BundleError, match="no bundle"):
+    with pytest.raises(BundleError, match="is not in the store"):
         store.check("0" * 64)
 
 

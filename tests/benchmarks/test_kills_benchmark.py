@@ -2,47 +2,31 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
+from benchmarks.common.results import BenchmarkResult, RunFacts
+from benchmarks.common.small_bundle import with_strong_experts
+from benchmarks.common.workload import ModelShape
+from benchmarks.kills.report import figures, summary
+from benchmarks.kills.study import AcknowledgedState, faults, run_kill_study
 
 from rankloom_proto.v1.rollout_pb2 import Revisions, Rollout, RolloutState
 
-FOLDER = str(Path(__file__).parents[2] / "benchmarks")
 
-
-@pytest.fixture(scope="module")
-def kills() -> Iterator[Any]:
-    """The benchmark's modules; its folder is on the path as long as they are used."""
-    sys.path.append(FOLDER)
-    try:
-        yield SimpleNamespace(
-            study=importlib.import_module("kills_study"),
-            bundle=importlib.import_module("swap_bundle"),
-            Shape=importlib.import_module("workload").Shape,
-        )
-    finally:
-        sys.path.remove(FOLDER)
-
-
-def test_two_kills_end_to_end(
-    kills: Any,  # noqa: ANN401
-    bundle_folder: Path,
-    tmp_path: Path,
-) -> None:
-    shape = kills.Shape("tiny", 32, 2, 4, 2, 64, 4096, tied=True)
-    bundle = kills.bundle.swappable(bundle_folder, tmp_path, shape)
-    found = kills.study.study(bundle, tmp_path, 2)
+def test_two_kills_end_to_end(bundle_folder: Path, tmp_path: Path) -> None:
+    shape = ModelShape("tiny", 32, 2, 4, 2, 64, 4096, tied=True)
+    bundle = with_strong_experts(bundle_folder, tmp_path, shape)
+    found = run_kill_study(bundle, tmp_path, 2)
     assert len(found.seconds) == 2
     assert found.lost == []
-    assert json.loads(json.dumps(kills.study.figures(found)))["kills"] == 2
-    assert "| kills | 2 | |" in kills.study.table(found)
+    written = json.loads(json.dumps(figures(found)))
+    assert written["kills"] == 2
+    result = BenchmarkResult(
+        room="kills", facts=RunFacts.now(), dtype="float32", settings={}, figures=written
+    )
+    assert "| kills | 2 | |" in summary(result)
 
 
 def there(active: int, **states: str) -> Revisions:
@@ -54,22 +38,25 @@ def there(active: int, **states: str) -> Revisions:
 
 
 @pytest.mark.parametrize(
-    ("answered_by", "found", "told"),
+    ("answered_by", "found", "wrong"),
     [
         (2, there(2, g1="RETIRED", g2="ACTIVE"), []),
-        (3, there(3, g1="RETIRED", g2="WARMED", g3="ACTIVE"), []),  # written, its answer lost
-        (2, there(2, g2="ACTIVE"), []),  # what was retired long ago is no longer listed
-        (4, there(4, g4="ACTIVE"), ["4 is active, 2 was acknowledged"]),
-        (3, there(2, g2="ACTIVE"), ["3 answers, 2 is active"]),
+        (
+            3,
+            there(3, g1="RETIRED", g2="WARMED", g3="ACTIVE"),
+            [],
+        ),  # promoted; the answer was lost
+        (2, there(2, g2="ACTIVE"), []),  # revisions retired long ago are not listed
+        (4, there(4, g4="ACTIVE"), ["revision 4 is active, 2 was acknowledged"]),
+        (3, there(2, g2="ACTIVE"), ["revision 3 answers, 2 is active"]),
         (2, there(2, g2="ACTIVE", g3="ACTIVE"), ["2 revisions are active"]),
-        (2, there(2, g1="WARMED", g2="ACTIVE"), ["[1] are not retired any more"]),
+        (2, there(2, g1="WARMED", g2="ACTIVE"), ["revisions [1] are no longer retired"]),
     ],
 )
-def test_what_was_lost_is_told(
+def test_what_was_lost_is_reported(
     answered_by: int,
     found: Revisions,
-    told: list[str],
-    kills: Any,  # noqa: ANN401
+    wrong: list[str],
 ) -> None:
-    truth = kills.study.Truth(active=2, asked=3, retired={1})
-    assert kills.study.faults(truth, answered_by, found) == told
+    truth = AcknowledgedState(active=2, pending=3, retired={1})
+    assert faults(truth, answered_by, found) == wrong

@@ -1,19 +1,22 @@
-"""A RolloutService on a free port that keeps what it is sent, and fails as it is told."""
+"""A RolloutService on a free port: it keeps the messages that arrive, and fails as scripted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Self
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import grpc
 
 from client_sdk.recording_server import Behaviour
+from rankloom.testing._in_process import InProcessServer
 from rankloom_proto.v1 import rollout_pb2 as wire
 from rankloom_proto.v1 import rollout_pb2_grpc
 
+CHANGES = ("Stage", "StartShadow", "StartCanary", "Promote", "Rollback", "Retire")
 
-class RecordingRollouts(rollout_pb2_grpc.RolloutServiceServicer):
+
+class RecordingRollouts(InProcessServer):
     """`active` is what List answers; the first changes fail as `failures` say, one by one."""
 
     def __init__(self) -> None:
@@ -22,71 +25,51 @@ class RecordingRollouts(rollout_pb2_grpc.RolloutServiceServicer):
         self.num_lists = 0
         self.active = 4
         self.failures: list[Behaviour] = []
-        self._server = grpc.server(ThreadPoolExecutor(max_workers=8))
-        rollout_pb2_grpc.add_RolloutServiceServicer_to_server(self, self._server)
-        self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self.watched = threading.Event()  # set when a Watch has ended
+        super().__init__(self._add_service)
 
-    def __enter__(self) -> Self:
-        self._server.start()
-        return self
+    def _add_service(self, server: grpc.Server) -> None:
+        # Methods that no test calls answer UNIMPLEMENTED, as the generated class does.
+        servicer: Any = rollout_pb2_grpc.RolloutServiceServicer
+        servicer = servicer()
+        servicer.List = self._list
+        servicer.Watch = self._watch
+        servicer.StageUpload = self._upload
+        for method in CHANGES:
+            setattr(servicer, method, self._changer(getattr(wire, f"{method}Response")))
+        rollout_pb2_grpc.add_RolloutServiceServicer_to_server(servicer, server)
 
-    def __exit__(self, *_: object) -> None:
-        self._server.stop(grace=None).wait()
-
-    def List(self, request: wire.ListRequest, context: grpc.ServicerContext) -> wire.ListResponse:
-        self.num_lists += 1
+    def _revisions(self) -> wire.Revisions:
         rollouts = [wire.Rollout(revision=self.active, state=wire.ROLLOUT_STATE_ACTIVE)]
-        revisions = wire.Revisions(rollouts=rollouts, active=self.active)
-        return wire.ListResponse(revisions=revisions)
+        return wire.Revisions(rollouts=rollouts, active=self.active)
 
-    def Get(self, request: wire.GetRequest, context: grpc.ServicerContext) -> wire.GetResponse:
-        context.abort(grpc.StatusCode.UNIMPLEMENTED, "no test calls this")
+    def _list(self, request: wire.ListRequest, context: grpc.ServicerContext) -> wire.ListResponse:
+        self.num_lists += 1
+        return wire.ListResponse(revisions=self._revisions())
 
-    def Watch(
+    def _watch(
         self, request: wire.WatchRequest, context: grpc.ServicerContext
     ) -> Iterator[wire.WatchResponse]:
-        context.abort(grpc.StatusCode.UNIMPLEMENTED, "no test calls this")
+        context.add_callback(self.watched.set)
+        yield wire.WatchResponse(revisions=self._revisions())
+        self.active += 1
+        yield wire.WatchResponse(revisions=self._revisions())
+        self.watched.wait(30.0)
 
-    def Stage(
-        self, request: wire.StageRequest, context: grpc.ServicerContext
-    ) -> wire.StageResponse:
-        return wire.StageResponse(rollout=self._changed(request, context))
-
-    def StageUpload(
+    def _upload(
         self, request_iterator: Iterator[wire.StageUploadRequest], context: grpc.ServicerContext
     ) -> wire.StageUploadResponse:
         header = next(request_iterator).header
         for each in request_iterator:
             self.chunks.append((each.chunk.name, len(each.chunk.data)))
-        return wire.StageUploadResponse(rollout=self._changed(header, context))
+        answer: wire.StageUploadResponse = self._changer(wire.StageUploadResponse)(header, context)
+        return answer
 
-    def StartShadow(
-        self, request: wire.StartShadowRequest, context: grpc.ServicerContext
-    ) -> wire.StartShadowResponse:
-        return wire.StartShadowResponse(rollout=self._changed(request, context))
+    def _changer(self, response: Callable[..., Any]) -> Behaviour:
+        def change(request: Any, context: grpc.ServicerContext) -> object:  # noqa: ANN401
+            self.changes.append(request)
+            if self.failures:
+                self.failures.pop(0)(request, context)
+            return response(rollout=wire.Rollout(revision=getattr(request, "revision", 5)))
 
-    def StartCanary(
-        self, request: wire.StartCanaryRequest, context: grpc.ServicerContext
-    ) -> wire.StartCanaryResponse:
-        return wire.StartCanaryResponse(rollout=self._changed(request, context))
-
-    def Promote(
-        self, request: wire.PromoteRequest, context: grpc.ServicerContext
-    ) -> wire.PromoteResponse:
-        return wire.PromoteResponse(rollout=self._changed(request, context))
-
-    def Rollback(
-        self, request: wire.RollbackRequest, context: grpc.ServicerContext
-    ) -> wire.RollbackResponse:
-        return wire.RollbackResponse(rollout=self._changed(request, context))
-
-    def Retire(
-        self, request: wire.RetireRequest, context: grpc.ServicerContext
-    ) -> wire.RetireResponse:
-        return wire.RetireResponse(rollout=self._changed(request, context))
-
-    def _changed(self, request: Any, context: grpc.ServicerContext) -> wire.Rollout:  # noqa: ANN401
-        self.changes.append(request)
-        if self.failures:
-            self.failures.pop(0)(request, context)
-        return wire.Rollout(revision=getattr(request, "revision", 5))
+        return change

@@ -1,18 +1,22 @@
-"""A real gRPC server on a free port: it records what arrives and answers as it is told."""
+"""Real gRPC servers on free ports: they record what arrives, and answer as the test says.
+
+`rankloom.testing` hides the wire. These show it: bytes, headers, any status with any details.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import grpc
 from google.protobuf.any_pb2 import Any as PackedAny
 from google.protobuf.message import Message
 from google.rpc import status_pb2
 
+from rankloom.testing._in_process import InProcessServer
+from rankloom_proto.v1.features_pb2 import GetUserFeaturesRequest, GetUserFeaturesResponse
 from rankloom_proto.v1.ranking_pb2 import (
     ExplainRequest,
     ExplainResponse,
@@ -40,60 +44,48 @@ class Received:
     def explain_request(self) -> ExplainRequest:
         return ExplainRequest.FromString(self.payload)
 
+    @property
+    def features_request(self) -> GetUserFeaturesRequest:
+        return GetUserFeaturesRequest.FromString(self.payload)
 
-class RecordingServer:
-    """Answers call n with behaviour n, and with the last one from there on."""
+
+class RecordingServer(InProcessServer):
+    """Answers call n with behaviour n, and every later call with the last one."""
 
     def __init__(self, *, port: int = 0, credentials: grpc.ServerCredentials | None = None) -> None:
         self.received: list[Received] = []
         self._behaviours: list[Behaviour] = [answer()]
         self._lock = threading.Lock()
-        self._server = grpc.server(ThreadPoolExecutor(max_workers=8))
-        # No deserializer: the bytes themselves are recorded.
-        service = grpc.method_handlers_generic_handler(
-            "rankloom.v1.RankingService",
-            {
-                "Rank": grpc.unary_unary_rpc_method_handler(
-                    self._rank, response_serializer=RankResponse.SerializeToString
-                ),
-                "Explain": grpc.unary_stream_rpc_method_handler(
-                    self._explain, response_serializer=ExplainResponse.SerializeToString
-                ),
-            },
-        )
-        self._server.add_generic_rpc_handlers((service,))
-        address = f"127.0.0.1:{port}"
-        self.port = (
-            self._server.add_secure_port(address, credentials)
-            if credentials
-            else self._server.add_insecure_port(address)
-        )
-        self.target = f"127.0.0.1:{self.port}"
+        super().__init__(self._add_services, port=port, credentials=credentials)
 
     def will(self, *behaviours: Behaviour) -> None:
         self._behaviours = list(behaviours)
 
-    def stop(self) -> None:
-        self._server.stop(grace=None).wait()
-
-    def __enter__(self) -> Self:
-        self._server.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def _rank(self, payload: bytes, context: grpc.ServicerContext) -> RankResponse:
-        answer: RankResponse = self._record(payload, context)(
-            RankRequest.FromString(payload), context
+    def _add_services(self, server: grpc.Server) -> None:
+        # No deserializers: the bytes themselves are recorded.
+        rank: grpc.RpcMethodHandler[bytes, Any] = grpc.unary_unary_rpc_method_handler(
+            self._handler(RankRequest), response_serializer=RankResponse.SerializeToString
         )
-        return answer
-
-    def _explain(self, payload: bytes, context: grpc.ServicerContext) -> Iterator[ExplainResponse]:
-        parts: Iterator[ExplainResponse] = self._record(payload, context)(
-            ExplainRequest.FromString(payload), context
+        explain: grpc.RpcMethodHandler[bytes, Any] = grpc.unary_stream_rpc_method_handler(
+            self._handler(ExplainRequest), response_serializer=ExplainResponse.SerializeToString
         )
-        return parts
+        features: grpc.RpcMethodHandler[bytes, Any] = grpc.unary_unary_rpc_method_handler(
+            self._handler(GetUserFeaturesRequest),
+            response_serializer=GetUserFeaturesResponse.SerializeToString,
+        )
+        services = {
+            "rankloom.v1.RankingService": {"Rank": rank, "Explain": explain},
+            "rankloom.v1.FeatureService": {"GetUserFeatures": features},
+        }
+        server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler(*service) for service in services.items()]
+        )
+
+    def _handler(self, kind: type[Message]) -> Behaviour:
+        def handle(payload: bytes, context: grpc.ServicerContext) -> object:
+            return self._record(payload, context)(kind.FromString(payload), context)
+
+        return handle
 
     def _record(self, payload: bytes, context: grpc.ServicerContext) -> Behaviour:
         metadata = dict(cast("Iterable[tuple[str, str]]", context.invocation_metadata()))
@@ -124,7 +116,7 @@ def answer(**fields: object) -> Behaviour:
 
 
 def fail(code: grpc.StatusCode, message: str = "no", *details: Message) -> Behaviour:
-    """Refuse with a status and, where given, google.rpc details."""
+    """Refuse with a status and, if given, google.rpc details."""
     status = status_pb2.Status(code=code.value[0], message=message)
     for detail in details:
         packed = PackedAny()
@@ -134,6 +126,8 @@ def fail(code: grpc.StatusCode, message: str = "no", *details: Message) -> Behav
 
 
 def fail_with_bytes(code: grpc.StatusCode, message: str, payload: bytes | None) -> Behaviour:
+    """Refuse with a status and these bytes as its details."""
+
     def behave(_: RankRequest, context: grpc.ServicerContext) -> RankResponse:
         if payload is not None:
             context.set_trailing_metadata((("grpc-status-details-bin", payload),))
@@ -169,7 +163,7 @@ def tell_then(text: str, then: Behaviour) -> Behaviour:
 
 
 class Silence:
-    """Says these pieces, and nothing more until the call ends; `ended` is set when it has."""
+    """Sends these pieces, and nothing more until the call ends; then `ended` is set."""
 
     def __init__(self, *texts: str) -> None:
         self._texts = texts
@@ -184,7 +178,7 @@ class Silence:
 
 
 def wait(seconds: float) -> Behaviour:
-    """Answer after that time, or not at all where the call ends before."""
+    """Answer after that time, or not at all if the call ends earlier."""
 
     def behave(request: RankRequest, context: grpc.ServicerContext) -> RankResponse:
         ended = threading.Event()

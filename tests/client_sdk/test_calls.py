@@ -35,7 +35,7 @@ from rankloom import (
     UnavailableError,
     __version__,
 )
-from rankloom.policy import DEFAULT_TIMEOUT_S, MAX_ATTEMPTS
+from rankloom._policy import DEFAULT_TIMEOUT_S, MAX_ATTEMPTS
 
 Code = grpc.StatusCode
 DRAINING: Message = RetryInfo()
@@ -267,6 +267,6 @@ def self_signed(address: str) -> tuple[bytes, bytes]:
     return key.private_bytes(pem, *whole), certificate.public_bytes(pem)
 
 
-async def test_two_ways_of_security_are_refused(client_class: AnyClient) -> None:
+async def test_root_certificates_with_plaintext_are_refused(client_class: AnyClient) -> None:
     with pytest.raises(InvalidRequestError, match="plaintext"):
         client_class("localhost:1", root_certificates=b"", plaintext=True)

@@ -19,7 +19,7 @@ from google.protobuf.duration_pb2 import Duration
 from client_sdk.recording_server import RecordingServer, answer, fail, wait
 from client_sdk.test_errors import bad_request
 from rankloom import __version__
-from rankloom.cli import main
+from rankloom._cli.main import main
 from rankloom_proto.v1 import ranking_pb2 as wire
 
 TABLE = """\
@@ -163,7 +163,7 @@ def test_wrong_usage(
 
 
 def exit_code(arguments: Sequence[str]) -> int | str | None:
-    """The exit code, whether argparse or the command itself finds the mistake."""
+    """Return the exit code, whether argparse or the command itself finds the mistake."""
     try:
         return main(arguments)
     except SystemExit as error:
@@ -177,9 +177,9 @@ def event(**changes: object) -> str:
     return json.dumps([{"item_id": "a", "liked": True, **changes}])
 
 
-# Option, content of its file, and the place that the message must name.
+# Option, content of its file, and the location that the message must name.
 BAD_FILES: dict[str, tuple[str, str, str]] = {
-    "no-json": ("--history", "[{", "input.json: no JSON at line 1, column 3"),
+    "no-json": ("--history", "[{", "input.json: not JSON at line 1, column 3"),
     "no-list": ("--history", '{"item_id": "a"}', "input.json: "),
     "no-object": ("--history", f'["{SECRET}"]', "input.json[0]: "),
     "missing-key": ("--history", f'[{{"item_id": "{SECRET}"}}]', "input.json[0]: "),
@@ -197,14 +197,14 @@ BAD_FILES: dict[str, tuple[str, str, str]] = {
 }
 
 
-@pytest.mark.parametrize(("option", "text", "place"), BAD_FILES.values(), ids=BAD_FILES.keys())
+@pytest.mark.parametrize(("option", "text", "location"), BAD_FILES.values(), ids=BAD_FILES.keys())
 def test_bad_files(
     server: RecordingServer,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     option: str,
     text: str,
-    place: str,
+    location: str,
 ) -> None:
     path = tmp_path / "input.json"
     path.write_text(text, encoding="utf-8")
@@ -212,12 +212,12 @@ def test_bad_files(
     arguments = ["--items", "a", *user, option, str(path)]
     assert exit_code(["rank", "--server", server.target, *arguments]) == 2
     err = capsys.readouterr().err
-    assert place in err
+    assert location in err
     assert SECRET not in err
     assert server.received == []
 
 
-def test_a_file_that_is_no_text(
+def test_a_file_that_is_not_utf8(
     tmp_path: Path, server: RecordingServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "input.json"
@@ -235,9 +235,9 @@ def test_a_file_that_is_nested_too_deeply(
     assert "input.json: nested too deeply" in capsys.readouterr().err
 
 
-def test_a_server_whose_name_is_no_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_server_name_that_is_not_utf8(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(["rank", "--server", "\udcff:1", "--items", "a", "--user", "u"]) == 2
-    assert "target: must be text" in capsys.readouterr().err
+    assert "target: has characters that UTF-8 cannot encode" in capsys.readouterr().err
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -260,10 +260,10 @@ def test_help_lists_every_command_with_a_text(capsys: pytest.CaptureFixture[str]
     assert names | {"rank"} <= described
 
 
-# As gRPC's thread does where an interrupt came amid the making of a call.
+# Does what gRPC's thread does when an interrupt comes while a call is being made.
 WITH_A_BROKEN_THREAD = """
 import sys, threading
-from rankloom.cli import main
+from rankloom._cli.main import main
 
 code = main()
 thread = threading.Thread(target=lambda: {}["no such call"])
@@ -316,7 +316,7 @@ hello = serve = Command("hello")
 
 @pytest.fixture
 def plugins(tmp_path: Path) -> dict[str, str]:
-    """An installation whose commands live in modules of the test: the environment to run it."""
+    """Make an installation with commands of the test; return the environment that runs it."""
     (tmp_path / "plugin.py").write_text(PLUGIN, encoding="utf-8")
     (tmp_path / "needy.py").write_text("import a_package_that_nobody_has.part\n", encoding="utf-8")
     (tmp_path / "broken.py").write_text("import rankloom.nothing\n", encoding="utf-8")
@@ -365,7 +365,7 @@ def test_missing_package_is_named(
     assert (done.returncode, done.stdout, done.stderr) == (2, "", needs)
 
 
-def test_a_missing_module_of_ours_is_no_missing_package(plugins: dict[str, str]) -> None:
+def test_a_missing_module_of_ours_is_a_defect(plugins: dict[str, str]) -> None:
     done = run(plugins, "broken")
     assert done.returncode == 1
     assert "No module named 'rankloom.nothing'" in done.stderr

@@ -1,4 +1,4 @@
-"""Every status becomes its own error, with what the server told, in both clients."""
+"""Every status becomes its own error, with the server's details, in both clients."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ async def test_precondition_reasons(
 @pytest.mark.parametrize(
     ("seconds", "nanos", "expected_s"), [(1, 500_000_000, 1.5), (0, 0, 0.0), (-3, 0, 0.0)]
 )
-async def test_overload_says_when_to_come_back(
+async def test_an_overload_says_when_to_retry(
     client_class: AnyClient, server: RecordingServer, seconds: int, nanos: int, expected_s: float
 ) -> None:
     behaviour = fail(

@@ -1,4 +1,4 @@
-"""`rankloom explain`: what it prints while the text comes and after it, and its exit codes."""
+"""`rankloom explain`: what it prints during the text and after it, and its exit codes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from client_sdk.recording_server import Behaviour, RecordingServer, Silence, fail, tell, tell_then
-from rankloom.cli import main
+from rankloom._cli.main import main
 from rankloom_proto.v1 import ranking_pb2 as wire
 
 PRINTED = """\
@@ -72,7 +72,7 @@ def test_without_words_the_verdict_alone(
     assert capsys.readouterr().out.startswith("verdict ")
 
 
-def test_words_command_no_terminal(
+def test_control_characters_in_a_text_are_replaced(
     server: RecordingServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.will(telling("red \x1b[31m\r", "Été\n"))
@@ -150,7 +150,7 @@ def test_interrupt_leaves_quietly_and_ends_the_call(server: RecordingServer) -> 
     )
     with process:
         assert process.stdout is not None
-        assert process.stdout.read(3) == "You"  # it is there before the end of the text
+        assert process.stdout.read(3) == "You"  # before the text has ended
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20.0)
     assert (process.returncode, out, err) == (130, "\n\n", "rankloom: interrupted\n")

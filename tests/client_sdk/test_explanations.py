@@ -1,4 +1,4 @@
-"""Explanations, the same in both clients: pieces as they come, the whole, and every early end."""
+"""Explanations in both clients: pieces as they arrive, the whole text, and every early end."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from rankloom import (
     UnavailableError,
     Verdict,
 )
-from rankloom.policy import DEFAULT_TIMEOUT_S, MAX_ATTEMPTS
+from rankloom._policy import DEFAULT_TIMEOUT_S, MAX_ATTEMPTS
 from rankloom_proto.v1 import ranking_pb2 as wire
 
 Code = grpc.StatusCode
@@ -118,7 +118,7 @@ async def test_a_piece_comes_before_the_next_is_written(
     assert await asyncio.to_thread(silence.ended.wait, 10.0)
 
 
-async def test_no_words_are_an_explanation_too(
+async def test_an_empty_text_is_an_explanation_too(
     client_class: AnyClient, server: RecordingServer
 ) -> None:
     server.will(tell(verdict=wire.VERDICT_DISLIKED, stop_reason=wire.STOP_REASON_DEADLINE))
@@ -131,7 +131,7 @@ async def test_no_words_are_an_explanation_too(
 async def test_what_only_a_newer_server_knows_is_unknown(
     client_class: AnyClient, server: RecordingServer
 ) -> None:
-    # As bytes: only so does a message hold numbers that its enum lacks.
+    # As bytes, since a newer server sends numbers that our enum lacks.
     final = wire.Explanation.FromString(b"\x18\x63\x48\x62")
 
     def behave(*_: object) -> Iterator[wire.ExplainResponse]:
@@ -148,7 +148,7 @@ async def test_what_only_a_newer_server_knows_is_unknown(
     assert explanation.stop_reason is StopReason.UNKNOWN
 
 
-async def test_an_end_without_a_verdict_is_the_servers_fault(
+async def test_an_end_without_a_verdict_is_a_server_error(
     client_class: AnyClient, server: RecordingServer
 ) -> None:
     server.will(tell_then("You", lambda *_: iter(())))
@@ -240,7 +240,7 @@ async def test_a_deadline_ends_the_stream(client_class: AnyClient, server: Recor
     assert 0.2 < time.monotonic() - started < 3.0
 
 
-async def test_closing_the_stream_tells_the_server(
+async def test_closing_the_stream_ends_the_call_on_the_server(
     client_class: AnyClient, server: RecordingServer
 ) -> None:
     silence = Silence("You")

@@ -5,11 +5,11 @@ import math
 import pytest
 
 from rankloom import InvalidRequestError
-from rankloom.policy import checked_timeout_s, uses_tls
+from rankloom._policy import checked_timeout_s, uses_tls
 
 
 @pytest.mark.parametrize("timeout_s", [0, -1, math.inf, math.nan, True, None, "2"])
-def test_a_timeout_that_is_no_deadline_is_refused(timeout_s: float) -> None:
+def test_a_timeout_that_is_not_finite_and_positive_is_refused(timeout_s: float) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         checked_timeout_s(timeout_s)
     assert caught.value.violations[0].field == "timeout_s"
@@ -34,7 +34,7 @@ def test_a_timeout_is_seconds(timeout_s: float) -> None:
         "unix-abstract:rankloom",
     ],
 )
-def test_this_machine_is_reached_in_the_clear(target: str) -> None:
+def test_connections_to_this_machine_are_not_encrypted(target: str) -> None:
     assert not uses_tls(target, has_root_certificates=False, plaintext=False)
     assert uses_tls(target, has_root_certificates=True, plaintext=False)
 
@@ -53,6 +53,6 @@ def test_this_machine_is_reached_in_the_clear(target: str) -> None:
         "",
     ],
 )
-def test_other_machines_are_reached_by_tls_unless_told(target: str) -> None:
+def test_connections_to_other_machines_are_encrypted_by_default(target: str) -> None:
     assert uses_tls(target, has_root_certificates=False, plaintext=False)
     assert not uses_tls(target, has_root_certificates=False, plaintext=True)

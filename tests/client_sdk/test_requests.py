@@ -10,8 +10,8 @@ import pytest
 from client_sdk.clients import AnyClient
 from client_sdk.recording_server import RecordingServer
 from rankloom import Event, ExplainOptions, Fusion, InvalidRequestError, Item, RankOptions
-from rankloom.policy import MAX_MESSAGE_BYTES
-from rankloom.requests import build_explain_request, build_request
+from rankloom._policy import MAX_MESSAGE_BYTES
+from rankloom._requests import build_explain_request, build_request
 from rankloom_proto.v1 import ranking_pb2
 from rankloom_proto.v1.features_pb2 import Candidate, History, ItemText
 from rankloom_proto.v1.features_pb2 import Event as WireEvent
@@ -22,12 +22,12 @@ NOON_S = 1_714_564_800
 
 
 def build(**changes: object) -> RankRequest:
-    """Build a request that is right but for the changes."""
+    """Build a request that is valid except for the changes."""
     defaults = {"items": ["a"], "user": "u", "history": None, "options": RankOptions()}
     return build_request(**{**defaults, "request_id": "r", **changes})  # type: ignore[arg-type]
 
 
-async def test_everything_given_arrives(client_class: AnyClient, server: RecordingServer) -> None:
+async def test_every_argument_arrives(client_class: AnyClient, server: RecordingServer) -> None:
     film = Item("b", title="Été", year=1999, attributes=("Drama", "War"), description="long")
     options = RankOptions(
         top_k=1,
@@ -172,12 +172,12 @@ def test_what_the_wire_cannot_express_is_refused(field: str, arguments: dict[str
 
 
 def build_explain(**changes: object) -> ExplainRequest:
-    """Build a request that is right but for the changes."""
+    """Build a request that is valid except for the changes."""
     defaults = {"item": "a", "user": "u", "history": None, "options": ExplainOptions()}
     return build_explain_request(**{**defaults, "request_id": "r", **changes})  # type: ignore[arg-type]
 
 
-def test_everything_given_for_an_explanation_is_sent() -> None:
+def test_every_argument_of_an_explanation_is_sent() -> None:
     options = ExplainOptions(
         max_tokens=9, temperature=0.5, seed=2**64 - 1, fusion=Fusion.TOP1, revision=7
     )

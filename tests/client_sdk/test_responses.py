@@ -1,4 +1,4 @@
-"""What the caller gets for what the server sends."""
+"""How the server's messages become values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from rankloom import (
     Timing,
     Verdict,
 )
-from rankloom.responses import parse_response
+from rankloom._responses import parse_response
 from rankloom_proto.v1 import ranking_pb2 as wire
 
 WEIGHTS = [
@@ -81,7 +81,7 @@ def test_unscored_items_have_no_score() -> None:
     assert parse_response(wire.RankResponse(items=items)).scores() == {"b": 0.0}
 
 
-def test_only_the_exact_mixture_is_not_degraded() -> None:
+def test_every_level_but_the_exact_mixture_is_a_fallback() -> None:
     is_fallback = {
         fallback_level
         for fallback_level in wire.FallbackLevel.values()
@@ -91,7 +91,7 @@ def test_only_the_exact_mixture_is_not_degraded() -> None:
 
 
 def test_values_of_a_newer_server_are_unknown() -> None:
-    # As bytes: only so does a message hold numbers that its enum lacks.
+    # As bytes, since a newer server sends numbers that our enum lacks.
     payload = wire.RankResponse(
         fallback_level=wire.FALLBACK_LEVEL_EXACT_MIXTURE
     ).SerializeToString()

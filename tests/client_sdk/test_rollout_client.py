@@ -1,19 +1,23 @@
-"""What `RolloutClient` sends: keys, the expected revision, gates, files; and what it refuses."""
+"""What both rollout clients send: keys, the expected revision, gates, files; what they refuse."""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from client_sdk.clients import AnyRolloutClient, ThreadedRolloutClient
 from client_sdk.recording_rollouts import RecordingRollouts
 from client_sdk.recording_server import fail
 from client_sdk.test_errors import error_info, retry_info
 from rankloom import (
+    AsyncRolloutClient,
     CallCancelledError,
     ClientClosedError,
     ErrorReason,
@@ -24,21 +28,21 @@ from rankloom import (
     RolloutClient,
     UnavailableError,
 )
-from rankloom.policy import MAX_ATTEMPTS
-from rankloom.uploads import CHUNK_BYTES
+from rankloom._policy import MAX_ATTEMPTS
+from rankloom._uploads import CHUNK_BYTES
 from rankloom_proto.v1 import rollout_pb2 as wire
 
 Code = grpc.StatusCode
-Change = Callable[..., Rollout]
+AnyRollouts = ThreadedRolloutClient | AsyncRolloutClient
 
-CHANGES: dict[str, Callable[[RolloutClient], Change]] = {
-    "stage": lambda client: lambda **terms: client.stage("/next", **terms),
-    "stage_expert": lambda client: lambda **terms: client.stage_expert("x", "/next", **terms),
-    "start_shadow": lambda client: lambda **terms: client.start_shadow(5, **terms),
-    "start_canary": lambda client: lambda **terms: client.start_canary(5, 10, **terms),
-    "promote": lambda client: lambda **terms: client.promote(5, **terms),
-    "roll_back": lambda client: lambda **terms: client.roll_back(5, **terms),
-    "retire": lambda client: lambda **terms: client.retire(5, **terms),
+CHANGES: dict[str, tuple[object, ...]] = {
+    "stage": ("/next",),
+    "stage_expert": ("x", "/next"),
+    "start_shadow": (5,),
+    "start_canary": (5, 10),
+    "promote": (5,),
+    "roll_back": (5,),
+    "retire": (5,),
 }
 
 
@@ -49,65 +53,69 @@ def server() -> Iterator[RecordingRollouts]:
 
 
 @pytest.fixture
-def client(server: RecordingRollouts) -> Iterator[RolloutClient]:
-    with RolloutClient(server.target) as client:
+async def client(
+    server: RecordingRollouts, rollout_client_class: AnyRolloutClient
+) -> AsyncIterator[AnyRollouts]:
+    async with rollout_client_class(server.target) as client:
         yield client
 
 
+def change(client: AnyRollouts, name: str, **idempotency: object) -> Awaitable[Rollout]:
+    made: Awaitable[Rollout] = getattr(client, name)(*CHANGES[name], **idempotency)
+    return made
+
+
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_change_that_is_sent_again_keeps_its_key(
-    name: str, server: RecordingRollouts, client: RolloutClient
+async def test_a_change_that_is_sent_again_keeps_its_key(
+    name: str, server: RecordingRollouts, client: AnyRollouts
 ) -> None:
-    change = CHANGES[name](client)
     server.failures = [fail(Code.UNAVAILABLE, "starting", retry_info(1))]
-    change()
-    change()
+    await change(client, name)
+    await change(client, name)
     keys = [each.idempotency_key for each in server.changes]
     assert keys[0] == keys[1] != keys[2]
     assert {each.expected_revision for each in server.changes} == {server.active}
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_terms_that_are_given_are_sent_and_nobody_is_asked(
-    name: str, server: RecordingRollouts, client: RolloutClient
+async def test_a_given_expected_and_key_are_sent_without_a_list_call(
+    name: str, server: RecordingRollouts, client: AnyRollouts
 ) -> None:
-    CHANGES[name](client)(expected=0, key="k")
+    await change(client, name, expected=0, key="k")
     sent = server.changes[0]
     assert (sent.expected_revision, sent.idempotency_key) == (0, "k")
     assert server.num_lists == 0
 
 
-def test_what_stays_away_is_not_asked_for_ever(
-    server: RecordingRollouts, client: RolloutClient
-) -> None:
+async def test_retries_of_a_change_are_few(server: RecordingRollouts, client: AnyRollouts) -> None:
     detail = error_info("REGISTRY_UNAVAILABLE")
     server.failures = [fail(Code.UNAVAILABLE, "the disk", detail, retry_info(5))] * 9
     with pytest.raises(UnavailableError) as caught:
-        client.retire(5)
+        await client.retire(5)
     assert len(server.changes) == MAX_ATTEMPTS
     assert caught.value.reason is ErrorReason.REGISTRY_UNAVAILABLE
     assert caught.value.retry_after_s == 5.0
 
 
 @pytest.mark.parametrize(
-    ("told", "current"),
+    ("sent", "current"),
     [("7", 7), ("0", 0), ("", None), ("-1", None), ("seven", None), ("9" * 5000, None)],
 )
-def test_a_stale_change_is_told_what_is_active(
-    told: str, current: int | None, server: RecordingRollouts, client: RolloutClient
+async def test_a_stale_change_has_the_active_revision(
+    sent: str, current: int | None, server: RecordingRollouts, client: AnyRollouts
 ) -> None:
-    detail = error_info("REVISION_STALE", current=told)
+    detail = error_info("REVISION_STALE", current=sent)
     server.failures = [fail(Code.ABORTED, "another is active", detail)]
     with pytest.raises(PreconditionError) as caught:
-        client.promote(5)
+        await client.promote(5)
     assert (caught.value.reason, caught.value.current) == (ErrorReason.REVISION_STALE, current)
 
 
-def test_gates_are_sent_as_given(server: RecordingRollouts, client: RolloutClient) -> None:
-    client.start_shadow(5)
-    client.start_shadow(5, gates=GateSpec(min_samples=30, max_ks=0.5))
-    client.start_canary(5, 10, gates=GateSpec(max_latency_ratio=2))
-    client.start_shadow(5, 20)
+async def test_gates_are_sent_as_given(server: RecordingRollouts, client: AnyRollouts) -> None:
+    await client.start_shadow(5)
+    await client.start_shadow(5, gates=GateSpec(min_samples=30, max_ks=0.5))
+    await client.start_canary(5, 10, gates=GateSpec(max_latency_ratio=2))
+    await client.start_shadow(5, 20)
     assert not server.changes[0].HasField("gates")
     assert server.changes[1].gates == wire.GateSpec(min_samples=30, max_ks=0.5)
     assert server.changes[2].gates == wire.GateSpec(max_latency_ratio=2.0)
@@ -119,7 +127,7 @@ def test_the_specification_has_every_bound_of_the_wire() -> None:
     assert set(GateSpec.__dataclass_fields__) == names
 
 
-WRONG: dict[str, tuple[Callable[[RolloutClient], object], str]] = {
+WRONG: dict[str, tuple[Callable[[AnyRollouts], Awaitable[object]], str]] = {
     "revision": (lambda client: client.get(-1), "revision"),
     "a word": (lambda client: client.retire("5"), "revision"),  # type: ignore[arg-type]
     "percent": (lambda client: client.start_canary(5, True), "percent"),
@@ -142,20 +150,23 @@ WRONG: dict[str, tuple[Callable[[RolloutClient], object], str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_the_wire_cannot_express_is_refused(
-    name: str, server: RecordingRollouts, client: RolloutClient
+async def test_what_the_wire_cannot_express_is_refused(
+    name: str, server: RecordingRollouts, client: AnyRollouts
 ) -> None:
     call, field = WRONG[name]
     with pytest.raises(InvalidRequestError) as caught:
-        call(client)
+        await call(client)
     assert caught.value.violations[0].field == field
     assert server.changes == []
 
 
 @pytest.mark.parametrize("token", ["", " padded", "two\nlines", "ключ", b"bytes"])
-def test_a_token_that_no_header_can_hold_is_refused(token: Any) -> None:  # noqa: ANN401
+async def test_a_token_that_no_header_can_hold_is_refused(
+    token: Any,  # noqa: ANN401
+    rollout_client_class: AnyRolloutClient,
+) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        RolloutClient("localhost:1", token=token)
+        rollout_client_class("localhost:1", token=token)
     assert caught.value.violations[0].field == "token"
     assert not token or str(token) not in str(caught.value)
 
@@ -169,14 +180,14 @@ def bundle(folder: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
-def test_a_bundle_is_sent_in_pieces(
-    server: RecordingRollouts, client: RolloutClient, tmp_path: Path
+async def test_a_bundle_is_sent_in_pieces(
+    server: RecordingRollouts, client: AnyRollouts, tmp_path: Path
 ) -> None:
     files = {"base/large": bytes(2 * CHUNK_BYTES + 1), "empty": b"", "whole": bytes(CHUNK_BYTES)}
     folder = bundle(tmp_path, files)
     (folder / "manifest.sig").write_bytes(b"sig")
     (folder / "not-listed").write_bytes(b"x")
-    client.upload(folder, key="k")
+    await client.upload(folder, key="k")
     assert server.chunks[1:] == [
         ("manifest.sig", 3),
         *[("base/large", CHUNK_BYTES), ("base/large", CHUNK_BYTES), ("base/large", 1)],
@@ -189,11 +200,11 @@ def test_a_bundle_is_sent_in_pieces(
 
 
 @pytest.mark.parametrize(
-    ("manifest", "said"),
+    ("manifest", "message"),
     [
         (None, "manifest.json: No such file"),
-        (b"[]", "manifest.json: no manifest"),
-        (b"\xff", "manifest.json: no manifest"),
+        (b"[]", "manifest.json: not the manifest"),
+        (b"\xff", "manifest.json: not the manifest"),
         (b'{"files": ["a"]}', "manifest.json: lists"),
         (b'{"files": {"../secret": {}}}', "manifest.json: lists"),
         (b'{"files": {"/etc/passwd": {}}}', "manifest.json: lists"),
@@ -202,57 +213,125 @@ def test_a_bundle_is_sent_in_pieces(
         (b'{"files": {"folder": {}}}', "folder: no such file"),
     ],
 )
-def test_a_folder_that_is_no_bundle_is_not_sent(
+async def test_a_folder_that_is_not_a_bundle_is_refused(
     manifest: bytes | None,
-    said: str,
+    message: str,
     server: RecordingRollouts,
-    client: RolloutClient,
+    client: AnyRollouts,
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "secret").write_text("of nobody's concern")
+    (tmp_path / "secret").write_text("private")
     folder = tmp_path / "bundle"
     (folder / "folder").mkdir(parents=True)
     if manifest is not None:
         (folder / "manifest.json").write_bytes(manifest)
-    with pytest.raises(InvalidRequestError, match=said) as caught:
-        client.upload(folder)
+    with pytest.raises(InvalidRequestError, match=message) as caught:
+        await client.upload(folder)
     assert caught.value.violations[0].field == "folder"
     assert (server.chunks, server.changes, server.num_lists) == ([], [], 0)
 
 
-def test_an_expert_has_two_files(
-    server: RecordingRollouts, client: RolloutClient, tmp_path: Path
+async def test_an_expert_has_two_files(
+    server: RecordingRollouts, client: AnyRollouts, tmp_path: Path
 ) -> None:
     (tmp_path / "adapter_config.json").write_bytes(b"{}")
     with pytest.raises(InvalidRequestError, match=r"adapter_model\.safetensors: no such file"):
-        client.upload(tmp_path, expert="x")
+        await client.upload(tmp_path, expert="x")
     (tmp_path / "adapter_model.safetensors").write_bytes(b"1234")
-    client.upload(tmp_path, expert="x")
+    await client.upload(tmp_path, expert="x")
     assert server.chunks == [("adapter_config.json", 2), ("adapter_model.safetensors", 4)]
     assert server.changes[0].expert == "x"
 
 
-def test_a_refused_upload_is_the_servers_word(
-    server: RecordingRollouts, client: RolloutClient, tmp_path: Path
+async def test_a_refused_upload_has_the_servers_reason(
+    server: RecordingRollouts, client: AnyRollouts, tmp_path: Path
 ) -> None:
     server.failures = [fail(Code.INVALID_ARGUMENT, "no", error_info("BUNDLE_INVALID"))]
     with pytest.raises(InvalidRequestError) as caught:
-        client.upload(bundle(tmp_path, {}))
+        await client.upload(bundle(tmp_path, {}))
     assert caught.value.reason is ErrorReason.BUNDLE_INVALID
 
 
-def test_closing_ends_an_upload(
+async def test_a_file_that_breaks_off_ends_an_upload(
     server: RecordingRollouts,
-    client: RolloutClient,
+    client: AnyRollouts,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    def broken(path: Path) -> Iterator[bytes]:
+        yield b"some"
+        raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr("rankloom._uploads._pieces", broken)
+    with pytest.raises(InvalidRequestError, match=r"manifest\.json: Input/output error"):
+        await client.upload(bundle(tmp_path, {}))
+    assert server.changes == []
+
+
+async def test_closing_ends_an_upload(
+    server: RecordingRollouts,
+    client: AnyRollouts,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+
     def closing(_: Path) -> Iterator[bytes]:
-        client.close()
+        asyncio.run_coroutine_threadsafe(client.close(), loop).result(10.0)
         yield b""
 
-    monkeypatch.setattr("rankloom.uploads._pieces", closing)
+    monkeypatch.setattr("rankloom._uploads._pieces", closing)
     with pytest.raises(CallCancelledError):
-        client.upload(bundle(tmp_path, {}), expected=4)
+        await client.upload(bundle(tmp_path, {}), expected=4)
     with pytest.raises(ClientClosedError):
-        client.upload(bundle(tmp_path, {}), expected=4)
+        await client.upload(bundle(tmp_path, {}), expected=4)
+
+
+async def test_watching(server: RecordingRollouts, client: AnyRollouts) -> None:
+    changes = client.watch()
+    assert [(await anext(changes)).active, (await anext(changes)).active] == [4, 5]
+    await changes.aclose()
+    assert await asyncio.to_thread(server.watched.wait, 10.0)
+
+
+async def test_a_closed_client(server: RecordingRollouts, client: AnyRollouts) -> None:
+    await client.wait_ready(5.0)
+    await client.close()
+    for call in (client.list(), client.get(5), client.retire(5, expected=4)):
+        with pytest.raises(ClientClosedError):
+            await call
+    with pytest.raises(ClientClosedError):
+        await anext(client.watch())
+    assert server.changes == []
+
+
+async def test_the_token_goes_with_every_call(
+    server: RecordingRollouts, rollout_client_class: AnyRolloutClient
+) -> None:
+    seen = []
+
+    def look(_: object, context: grpc.ServicerContext) -> None:
+        seen.append(dict(context.invocation_metadata()).get("authorization"))
+
+    server.failures = [look, look]
+    async with rollout_client_class(server.target, token="synthetic") as client:
+        await client.retire(5)
+    async with rollout_client_class(server.target) as stranger:
+        await stranger.retire(5)
+    assert seen == ["Bearer synthetic", None]
+
+
+async def test_both_clients_send_the_same(server: RecordingRollouts) -> None:
+    for kind in (ThreadedRolloutClient, AsyncRolloutClient):
+        async with kind(server.target) as client:
+            for name in CHANGES:
+                await change(client, name, key=name)
+    first, second = server.changes[: len(CHANGES)], server.changes[len(CHANGES) :]
+    assert first == second
+
+
+def test_both_clients_take_the_same_arguments() -> None:
+    for name in (*CHANGES, "upload", "get", "list", "wait_ready", "close", "watch", "__init__"):
+        blocking = inspect.signature(getattr(RolloutClient, name))
+        asynchronous = inspect.signature(getattr(AsyncRolloutClient, name))
+        assert blocking.parameters == asynchronous.parameters, name

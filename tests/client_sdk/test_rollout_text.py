@@ -25,12 +25,14 @@ from rankloom import (
     Rollout,
     RolloutState,
 )
-from rankloom.cli import main
+from rankloom._cli.hints import hint_of
+from rankloom._cli.live_view import show
+from rankloom._cli.main import main
+from rankloom._cli.rollout_rendering import as_json, revisions_as_text, rollout_as_text
+from rankloom._rollout_responses import parse_rollout
 from rankloom.errors import ErrorDetails
-from rankloom.hints import hint_of
-from rankloom.live_view import show
-from rankloom.rollout_rendering import as_json, revisions_as_text, rollout_as_text
-from rankloom.rollout_wire import parse_rollout
+from rankloom_adapters.rollout.gates import GateRule, canary_rules, shadow_rules
+from rankloom_adapters.rollout.thresholds import Thresholds
 from rankloom_proto.v1 import rollout_pb2 as wire
 
 PASSED, BREACHED, NO_DATA = GateOutcome.PASSED, GateOutcome.BREACHED, GateOutcome.NO_DATA
@@ -138,13 +140,23 @@ def test_the_worst_gate_is_the_finding(finding: str) -> None:
     assert table.splitlines()[1].endswith(f"{found.outcome:{len('judgement')}}  {finding}")
 
 
-def test_what_others_wrote_commands_no_terminal() -> None:
+RULES = (*canary_rules(Thresholds()), *shadow_rules(Thresholds()))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_sdk_and_server_agree_on_what_is_beyond_a_bound(rule: GateRule[object]) -> None:
+    for share in (0.5, 1.5):
+        value = rule.bound * share
+        assert (gate(rule.name, value, rule.bound).excess > 0) == rule.is_beyond(value, rule.bound)
+
+
+def test_control_characters_from_outside_are_replaced() -> None:
     evil = rollout(2, RolloutState.QUARANTINED, reason="red \x1b[31m\r\nand   more\u202e")
     for text in (revisions_as_text(listed(evil)), rollout_as_text(evil)):
         assert "red \ufffd[31m and more\ufffd" in text
 
 
-def test_what_may_serve_yet_is_shown_first_where_little_fits() -> None:
+def test_a_small_screen_shows_revisions_that_can_still_serve_first() -> None:
     over = [rollout(number, RolloutState.RETIRED) for number in range(2, 60)]
     text = revisions_as_text(listed(rollout(1), *over, rollout(60, RolloutState.WARMED)), 8)
     rows = [line.split()[:2] for line in text.splitlines()[1:-2]]
@@ -152,11 +164,11 @@ def test_what_may_serve_yet_is_shown_first_where_little_fits() -> None:
     assert rows == [["1", "active"], ["58", "retired"], ["59", "retired"], ["60", "warmed"]]
 
 
-def test_json_is_what_the_values_are() -> None:
-    told = json.loads(as_json(listed(rollout(1), CANARY)))
-    assert told["time"] == "2026-05-01T14:02:11+00:00"
-    assert told["rollouts"][1]["judgement"]["gates"][1]["group"] == "drama"
-    assert [each["state"] for each in told["rollouts"]] == ["active", "canary"]
+def test_json_has_every_field() -> None:
+    printed = json.loads(as_json(listed(rollout(1), CANARY)))
+    assert printed["time"] == "2026-05-01T14:02:11+00:00"
+    assert printed["rollouts"][1]["judgement"]["gates"][1]["group"] == "drama"
+    assert [each["state"] for each in printed["rollouts"]] == ["active", "canary"]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +186,7 @@ def test_every_wire_value_has_its_name(
 
 
 def test_values_of_a_newer_server_are_unknown() -> None:
-    # As bytes: only so does a message hold numbers that its enum lacks.
+    # As bytes, since a newer server sends numbers that our enum lacks.
     newer = parse_rollout(wire.Rollout.FromString(b"\x08\x02\x18\x63\x4a\x02\x08\x63"))
     assert newer.state is RolloutState.UNKNOWN
     assert newer.judgement is not None
@@ -192,9 +204,7 @@ def test_every_reason_of_a_rollout_has_a_hint() -> None:
 
 
 @pytest.mark.parametrize("term", ["xterm", "dumb", ""])
-def test_a_terminal_is_drawn_in_place_if_it_can_be(
-    term: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_capable_terminal_is_redrawn_in_place(term: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -234,18 +244,18 @@ LOST: dict[str, list[str]] = {
 
 
 @pytest.mark.parametrize("name", LOST)
-def test_a_change_whose_answer_is_lost_can_be_asked_for_again(
+def test_a_change_whose_answer_was_lost_can_be_repeated(
     name: str, server: RecordingRollouts, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.failures = [fail(grpc.StatusCode.UNAVAILABLE, "the connection broke")] * 9
     assert main(["rollout", *LOST[name], "--server", server.target]) == 1
-    first, *told = server.changes
+    first, *repeated = server.changes
     err = capsys.readouterr().err
     hint = err.splitlines()[-1]
     again = f"--expected {server.active} --key {first.idempotency_key}"
     subject = {"stage": "", "canary": "5 ", "rollback": "4 "}[name]
-    assert hint == f"  hint: it may have been done; to be sure, ask again with {subject}{again}"
-    assert told == [first] * len(told)
+    assert hint == f"  hint: it may have been made; to be sure, repeat it with {subject}{again}"
+    assert repeated == [first] * len(repeated)
     server.failures = []
     words = [*LOST[name], *([subject.strip()] if name == "rollback" else []), *again.split()]
     assert main(["rollout", *words, "--server", server.target]) == 0
@@ -262,7 +272,7 @@ USAGE: dict[str, tuple[list[str], str]] = {
     "abbreviation": (["stage", "/next", "--up"], "--up"),
     "no such bound": (
         ["shadow", "2", "--gate", "max_k=1"],
-        "no bound is called 'max_k'; there are min_samples, min_group_samples, ",
+        "unknown bound 'max_k'; use one of min_samples, min_group_samples, ",
     ),
     "a bound without value": (["shadow", "2", "--gate", "max_ks"], "max_ks needs a number"),
     "a bound of words": (["shadow", "2", "--gate", "max_ks=big"], "max_ks needs a number"),
@@ -273,11 +283,11 @@ USAGE: dict[str, tuple[list[str], str]] = {
 
 @pytest.mark.parametrize("name", USAGE)
 def test_wrong_usage(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words, said = USAGE[name]
+    words, message = USAGE[name]
     with pytest.raises(SystemExit) as caught:
         main(["rollout", *words])
     assert caught.value.code == 2
-    assert said in capsys.readouterr().err.replace("\n", " ")
+    assert message in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_a_token_is_never_quoted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,10 +98,10 @@ def updated(page: str) -> tuple[str, list[str]]:
 
 def _rows(package: Path, texts: Tables, fresh: list[str]) -> Iterator[tuple[str, str]]:
     """Rows of one package: a module that moved within it, or got private, keeps its text."""
-    known = dict(texts.get(package.relative_to(ROOT).as_posix(), []))
-    by_stem = {_stem(name): text for name, text in known.items()}
-    for module in modules_of(package):
-        text = known.get(module) or by_stem.get(_stem(module), "")
+    known, modules = dict(texts.get(package.relative_to(ROOT).as_posix(), [])), modules_of(package)
+    moved = {_stem(name): text for name, text in known.items() if name not in modules}
+    for module in modules:
+        text = known.get(module) or moved.pop(_stem(module), "")
         if not text:
             fresh.append(f"{package.name}/{module}")
             text = sentence_of(package, module)

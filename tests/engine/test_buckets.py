@@ -14,7 +14,7 @@ def test_a_bucket_holds_its_size_and_little_more(size: int) -> None:
 
 
 @given(SIZES)
-def test_a_bucket_is_its_own(size: int) -> None:
+def test_the_bucket_of_a_bucket_is_itself(size: int) -> None:
     assert bucket(bucket(size)) == bucket(size)
 
 
@@ -24,13 +24,13 @@ def test_larger_sizes_have_no_smaller_buckets(one: int, other: int) -> None:
 
 
 @given(st.integers(1, 5000))
-def test_the_buckets_up_to_a_size_are_all_that_sizes_up_to_it_have(largest: int) -> None:
+def test_buckets_lists_the_bucket_of_every_size(largest: int) -> None:
     assert list(buckets(largest)) == sorted({bucket(size) for size in range(1, largest + 1)})
 
 
-def test_a_few_words_are_not_padded_to_many() -> None:
+def test_a_few_tokens_are_not_padded_to_many() -> None:
     assert [bucket(size) for size in (1, 2, 3, 5, 9, 17)] == [1, 2, 4, 8, 16, 32]
 
 
-def test_few_shapes_stand_for_all_sizes_of_a_micro_batch() -> None:
+def test_few_buckets_cover_all_sizes_of_a_micro_batch() -> None:
     assert len(list(buckets(2048))) == 64 + 4

@@ -1,4 +1,4 @@
-"""Compiled regions compute what they computed, at every size, and nothing compiles later."""
+"""Compiled regions compute the same as before, at every size, and nothing compiles later."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from engine.families import FAMILIES, tiny_family
-from engine.test_expert_bank import inputs_of, margins_of, random_mixes
+from engine.test_expert_bank import inputs_of, margins_of, random_mixtures
 from engine.test_packing import random_inputs
 from engine.tiny import COLUMNS, LATENT, random_segment, tiny_decoder
 from rankloom_engine.compiling import compile_regions
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no
 
 @pytest.fixture(autouse=True)
 def _fresh_compiler() -> Iterator[None]:
-    """What another test compiled must not count towards this one."""
+    """Forgets what other tests compiled."""
     torch.compiler.reset()
     yield
     torch.compiler.reset()
@@ -37,9 +37,9 @@ def kinds(regions: list[torch.nn.Module]) -> set[str]:
     return {type(region).__name__ for region in regions}
 
 
-def test_scores_are_what_they_were() -> None:
+def test_scores_stay_the_same() -> None:
     decoder, _ = tiny_decoder()
-    inputs = inputs_of(random_mixes(8, 3))
+    inputs = inputs_of(random_mixtures(8, 3))
     before = margins_of(decoder, inputs)
     regions = compile_regions(decoder.model)
     assert kinds(regions) == {"LlamaMLP", "LlamaRMSNorm"}
@@ -51,14 +51,14 @@ def test_scores_are_what_they_were() -> None:
 def test_other_families_are_compiled_too(name: str) -> None:
     model = tiny_family(name, **FAMILIES[name])
     decoder = Decoder(model, Projector(LATENT, COLUMNS, 32).eval(), yes=3, no=4)
-    inputs = inputs_of(random_mixes(8, 1))
+    inputs = inputs_of(random_mixtures(8, 1))
     before = margins_of(decoder, inputs)
     assert compile_regions(model)
     assert np.abs(margins_of(decoder, inputs) - before).max() <= TOLERANCE
 
 
 def test_no_request_waits_for_the_compiler() -> None:
-    """Passes of other sizes, on another thread, run the code that was made at first."""
+    """Passes of other sizes, on another thread, run the code that was compiled at first."""
     decoder, _ = tiny_decoder()
     compile_regions(decoder.model)
     random = np.random.default_rng(0)
@@ -87,6 +87,6 @@ def test_units_that_hold_experts_are_left_alone() -> None:
     assert kinds(compile_regions(decoder.model)) == {"LlamaRMSNorm"}
 
 
-def test_a_machine_without_a_compiler_is_told_what_it_needs(no_compiler: None) -> None:
+def test_without_a_compiler_the_error_says_what_is_needed(no_compiler: None) -> None:
     with pytest.raises(ModelError, match=r"compile: .* needs a C\+\+ compiler"):
         compile_regions(tiny_decoder()[0].model)

@@ -56,7 +56,7 @@ def inputs_of(weights: Sequence[MixtureWeights], seed: int = 0) -> list[ForwardI
     ]
 
 
-def random_mixes(num_rows: int, num_experts: int) -> list[MixtureWeights]:
+def random_mixtures(num_rows: int, num_experts: int) -> list[MixtureWeights]:
     random = np.random.default_rng(num_experts)
     return [weights_of(random, num_experts) for _ in range(num_rows)]
 
@@ -84,11 +84,11 @@ def merged_margins(
 
 
 def fused_and_merged(num_experts: int, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Margins of eight rows with mixtures of their own: fused, and by merged weights."""
+    """Margins of eight rows, each with its own mixture: fused, and by merged weights."""
     ranks = [1 + 3 * (n % 3) for n in range(num_experts)]  # mixed ranks
     decoder, experts = tiny_decoder(ranks)
     decoder.model.to(dtype)
-    inputs = inputs_of(random_mixes(8, num_experts))
+    inputs = inputs_of(random_mixtures(8, num_experts))
     return margins_of(decoder, inputs), merged_margins(decoder, experts, inputs)
 
 
@@ -116,7 +116,7 @@ def assert_same_order(exact: np.ndarray, found: np.ndarray, tolerance: float) ->
 
 @torch.inference_mode()
 def test_full_prompts_of_the_merged_plain_model_agree() -> None:
-    """Against the library's own forward: no packing, no pruning, no mixture layer."""
+    """Compared with transformers' own forward: no packing, no pruning, no mixture layer."""
     decoder, experts = tiny_decoder((4, 4))
     random = np.random.default_rng(8)
     prefix = random_segment(random, 25, soft=False)
@@ -131,7 +131,7 @@ def test_full_prompts_of_the_merged_plain_model_agree() -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.inference_mode()
 def test_every_family_scores_as_its_merged_weights(name: str) -> None:
-    """Experts on all that attention projects, against the library's forward of full prompts."""
+    """Experts on all projections of attention, compared with transformers on full prompts."""
     model, plain = (tiny_family(name, **FAMILIES[name]) for _ in range(2))
     experts = [random_expert(f"e{n}", model, 4, n, PROJECTIONS) for n in range(2)]
     random = np.random.default_rng(6)
@@ -150,7 +150,7 @@ def test_every_family_scores_as_its_merged_weights(name: str) -> None:
     assert np.abs(found - expected).max() <= FP32_TOLERANCE * max(1.0, np.abs(expected).max())
 
 
-def test_two_users_in_one_micro_batch_get_their_own_mixes() -> None:
+def test_two_users_in_one_micro_batch_get_their_own_mixtures() -> None:
     """The published code of ThinkRec gives the second user of a batch the first one's mixture."""
     decoder, experts = tiny_decoder((4, 4))
     mixtures = [MixtureWeights(row) for row in np.eye(2, dtype=np.float32)]
@@ -161,7 +161,7 @@ def test_two_users_in_one_micro_batch_get_their_own_mixes() -> None:
     assert np.abs(first - second).min() > 1e-2
 
 
-def test_a_mix_of_identical_experts_is_that_expert() -> None:
+def test_a_mixture_of_identical_experts_is_that_expert() -> None:
     model = tiny_model()
     same = random_expert("same", model, 4, 1)
     decoder = Decoder(model, tiny_decoder()[0].projector, yes=3, no=4)
@@ -173,7 +173,7 @@ def test_a_mix_of_identical_experts_is_that_expert() -> None:
     assert np.allclose(mixed, alone, atol=1e-5)
 
 
-def test_no_weight_is_the_base_model() -> None:
+def test_without_weights_it_is_the_base_model() -> None:
     decoder, _ = tiny_decoder()
     plain = Decoder(tiny_model(), decoder.projector, yes=3, no=4)
     inputs = inputs_of([MixtureWeights(np.zeros(3, np.float32))] * 2)
@@ -190,7 +190,7 @@ def sparse(num: int, chosen: Sequence[int], fusion: Fusion) -> MixtureWeights:
 
 
 def test_few_of_many_experts_equal_merged_weights_too() -> None:
-    """Far beyond a quarter of the hidden size the rows go through their own experts."""
+    """Far beyond a quarter of the hidden size, each row goes through its own experts only."""
     decoder, experts = tiny_decoder([4] * 40)
     chosen = [[0, 39], [7], [3, 11, 12, 30], []]
     inputs = inputs_of([sparse(40, own, Fusion.EXACT_SUM) for own in chosen])
@@ -200,8 +200,8 @@ def test_few_of_many_experts_equal_merged_weights_too() -> None:
 
 
 @pytest.mark.parametrize("fusion", list(Fusion))
-def test_a_row_scores_alike_stacked_and_by_its_own(fusion: Fusion) -> None:
-    """Whatever the other rows make the batch do; and the two fusion share a batch."""
+def test_a_row_scores_the_same_stacked_and_row_by_row(fusion: Fusion) -> None:
+    """The other rows decide which way the batch goes; all fusions share a batch."""
     decoder, _ = tiny_decoder([4] * 12)
     narrow = sparse(12, [1], fusion)
     alone = margins_of(decoder, inputs_of([narrow]))
@@ -211,7 +211,7 @@ def test_a_row_scores_alike_stacked_and_by_its_own(fusion: Fusion) -> None:
 
 
 def peft_linear(experts: Sequence[Expert], weights: MixtureWeights) -> LlamaForCausalLM:
-    """What PEFT itself makes of add_weighted_adapter(combination_type="linear")."""
+    """The deltas of PEFT's own add_weighted_adapter(combination_type="linear")."""
     rank = experts[0].rank
     config = peft.LoraConfig(
         r=rank, lora_alpha=rank * experts[0].scale, target_modules=["q_proj", "v_proj", "o_proj"]
@@ -236,7 +236,8 @@ def test_peft_linear_is_what_peft_computes() -> None:
     decoder, experts = tiny_decoder([4] * 3)
     random = np.random.default_rng(6)
     values = weights_of(random, 3).values
-    linear, exact = (MixtureWeights(values, fusion) for fusion in reversed(Fusion))
+    fusions = (Fusion.PEFT_LINEAR, Fusion.EXACT_SUM)
+    linear, exact = (MixtureWeights(values, fusion) for fusion in fusions)
     found = margins_of(decoder, inputs_of([linear]))
     theirs = Decoder(peft_linear(experts, linear), decoder.projector, yes=3, no=4)
     assert np.abs(found - margins_of(theirs, inputs_of([linear]))).max() <= FP32_TOLERANCE
@@ -264,7 +265,7 @@ def test_a_slot_takes_no_expert_of_a_higher_rank() -> None:
     decoder, experts = tiny_decoder([4, 4])
     assert decoder.bank is not None
     wide = random_expert("wide", tiny_model(), 5, 1)
-    with pytest.raises(ExpertError, match="wide: rank 5, the slots hold 4"):
+    with pytest.raises(ExpertError, match="wide: rank 5 does not fit into slots of rank 4"):
         decoder.bank.load(0, wide)
     assert decoder.bank.digests == [expert.digest for expert in experts]
 
@@ -279,8 +280,8 @@ def test_an_expert_of_another_base_is_refused() -> None:
         install(model, [misfit])
 
 
-def test_views_of_sparse_mixes_are_few_and_right() -> None:
-    """Runs of 16 slots are 136: a layer keeps views of some."""
+def test_views_of_sparse_mixtures_are_few_and_right() -> None:
+    """16 slots have 136 runs: a layer keeps views of some."""
     decoder, _ = tiny_decoder((4,) * 16)
     assert decoder.bank is not None
     layer = next(iter(decoder.bank._layers.values()))

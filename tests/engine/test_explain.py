@@ -1,4 +1,4 @@
-"""Explanations: the same words alone and in a crowd, by the mixture and revision of the ranking."""
+"""Explanations: the same text alone and in a batch, with the mixture of the ranking."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def runner() -> AsyncIterator[EngineRunner]:
     await made.close()
 
 
-async def spoken(
+async def decoded(
     runner: EngineRunner,
     seed: int,
     sampling: SamplingParams = EAGER,
@@ -56,8 +56,8 @@ async def spoken(
     soft: bool = True,
 ) -> tuple[list[int], StopReason | None]:
     found: list[TokenChunk] = [
-        words
-        async for words in runner.explain(
+        chunk
+        async for chunk in runner.explain(
             prompt_of(seed, soft=soft),
             mixture(seed),
             liked=liked,
@@ -65,12 +65,12 @@ async def spoken(
             options=options,
         )
     ]
-    assert all(words.stop is None for words in found[:-1])
-    return [token for words in found for token in words.token_ids], found[-1].stop
+    assert all(chunk.stop is None for chunk in found[:-1])
+    return [token for chunk in found for token in chunk.token_ids], found[-1].stop
 
 
 def greedy(ids: Sequence[int], weights: MixtureWeights, num: int) -> list[int]:
-    """By the library's own forward of merged weights over the whole text, token by token."""
+    """Decoded by transformers' own forward with merged weights, the whole text for each token."""
     decoder, experts = tiny_decoder()
     decoder.bank = None
     model = copy.deepcopy(tiny_decoder()[0].model)
@@ -85,30 +85,32 @@ def greedy(ids: Sequence[int], weights: MixtureWeights, num: int) -> list[int]:
 
 
 @pytest.mark.parametrize("liked", [True, False])
-async def test_words_are_those_of_the_merged_plain_model(runner: EngineRunner, liked: bool) -> None:
+async def test_the_text_is_that_of_the_merged_plain_model(
+    runner: EngineRunner, liked: bool
+) -> None:
     prompt = prompt_of(3, soft=False)
     ids = [*prompt.prefix.ids.tolist(), *prompt.candidates[0].ids.tolist(), 3 if liked else 4]
-    found, stop = await spoken(runner, 3, liked=liked, soft=False)
+    found, stop = await decoded(runner, 3, liked=liked, soft=False)
     assert found == greedy(ids, mixture(3), EAGER.max_tokens)
     assert stop is StopReason.MAX_TOKENS
 
 
-async def test_words_are_the_same_in_a_crowd_and_behind_a_kept_prefix(
+async def test_the_text_is_the_same_in_a_batch_and_behind_a_cached_prefix(
     runner: EngineRunner,
 ) -> None:
-    alone = [(await spoken(runner, seed))[0] for seed in range(6)]
-    await runner.score(prompt_of(0), mixture(0))  # its prefix is kept now
-    calls = [spoken(runner, seed) for seed in range(6)]
+    alone = [(await decoded(runner, seed))[0] for seed in range(6)]
+    await runner.score(prompt_of(0), mixture(0))  # its prefix is cached now
+    calls = [decoded(runner, seed) for seed in range(6)]
     rankings = [runner.score(prompt_of(seed), mixture(seed)) for seed in range(10)]
     together = await asyncio.gather(*calls)
     await asyncio.gather(*rankings)
-    assert [words for words, _ in together] == alone
-    assert len({tuple(words) for words in alone}) == 6
+    assert [tokens for tokens, _ in together] == alone
+    assert len({tuple(tokens) for tokens in alone}) == 6
 
 
-async def test_sampled_words_follow_their_seed(runner: EngineRunner) -> None:
+async def test_sampled_text_follows_its_seed(runner: EngineRunner) -> None:
     one, same, other = [
-        (await spoken(runner, 1, SamplingParams(12, temperature=1.5, seed=seed)))[0]
+        (await decoded(runner, 1, SamplingParams(12, temperature=1.5, seed=seed)))[0]
         for seed in (7, 7, 8)
     ]
     assert one == same != other
@@ -116,26 +118,26 @@ async def test_sampled_words_follow_their_seed(runner: EngineRunner) -> None:
 
 async def test_the_smallest_temperature_is_greedy(runner: EngineRunner) -> None:
     coldest = SamplingParams(12, temperature=5e-324, seed=3)
-    assert await spoken(runner, 1, coldest) == await spoken(runner, 1)
+    assert await decoded(runner, 1, coldest) == await decoded(runner, 1)
 
 
 async def test_a_stop_token_ends_the_text() -> None:
     decoder = tiny_decoder()[0]
     runner = EngineRunner(decoder)
     await runner.start()
-    words, _ = await spoken(runner, 2)
+    tokens, _ = await decoded(runner, 2)
     await runner.close()
-    stopping = EngineRunner(decoder, stops={words[4]})
+    stopping = EngineRunner(decoder, stops={tokens[4]})
     await stopping.start()
-    found, stop = await spoken(stopping, 2)
+    found, stop = await decoded(stopping, 2)
     await stopping.close()
-    assert found == words[: words.index(words[4])]
+    assert found == tokens[: tokens.index(tokens[4])]
     assert stop is StopReason.STOP_TOKEN
 
 
-async def test_at_the_deadline_the_words_end(runner: EngineRunner) -> None:
+async def test_the_text_ends_at_the_deadline(runner: EngineRunner) -> None:
     options = RequestOptions(time.monotonic() + 1.0)
-    found, stop = await spoken(runner, 1, SamplingParams(max_tokens=100_000), options)
+    found, stop = await decoded(runner, 1, SamplingParams(max_tokens=100_000), options)
     assert stop is StopReason.DEADLINE
     assert found
 
@@ -158,13 +160,13 @@ async def test_rankings_go_before_explanations(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(decoder, name, noting(order, name, getattr(decoder, name)))
     runner = EngineRunner(decoder, EngineLimits(max_batch_tokens=64, max_chunk_tokens=32))
     await runner.start()
-    talk = runner.explain(
+    explanation = runner.explain(
         prompt_of(1), mixture(1), liked=True, sampling=SamplingParams(max_tokens=5_000)
     )
-    await anext(talk)
+    await anext(explanation)
     await asyncio.gather(*(runner.score(prompt_of(n), mixture(n % 3)) for n in range(40)))
-    await anext(talk)
-    await talk.aclose()
+    await anext(explanation)
+    await explanation.aclose()
     await runner.close()
     last = len(order) - 1 - order[::-1].index("forward")
     assert order.count("forward") > 5
@@ -173,11 +175,11 @@ async def test_rankings_go_before_explanations(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_a_closed_explanation_takes_no_further_step(runner: EngineRunner) -> None:
-    talk = runner.explain(
+    explanation = runner.explain(
         prompt_of(1), mixture(1), liked=True, sampling=SamplingParams(max_tokens=100_000)
     )
-    await anext(talk)
-    await talk.aclose()
+    await anext(explanation)
+    await explanation.aclose()
     await runner.score(prompt_of(2), mixture(2))
     assert not runner.num_waiting
 
@@ -188,16 +190,16 @@ async def test_a_failing_step_fails_the_explanation(runner: EngineRunner) -> Non
     with pytest.raises(EngineFailedError):
         async for _ in runner.explain(broken, mixture(0), liked=True, sampling=EAGER):
             pass
-    assert (await spoken(runner, 1))[0]
+    assert (await decoded(runner, 1))[0]
 
 
 @given(st.text(max_size=40), st.integers(1, 4))
 def test_text_comes_whole_and_in_order(text: str, size: int) -> None:
-    """Characters of several tokens are never said in part."""
+    """A character of several tokens never comes in part."""
     ids = TOKENIZER.encode(text, add_special_tokens=False).ids
     detokenizer = Detokenizer(TOKENIZER)
-    said = [detokenizer.add(tuple(ids[at : at + size])) for at in range(0, len(ids), size)]
+    texts = [detokenizer.add(tuple(ids[at : at + size])) for at in range(0, len(ids), size)]
     expected = TOKENIZER.decode(ids)
-    assert "".join(said) + detokenizer.end() == expected
+    assert "".join(texts) + detokenizer.end() == expected
     if "\N{REPLACEMENT CHARACTER}" not in expected:
-        assert not any("\N{REPLACEMENT CHARACTER}" in part for part in said)
+        assert not any("\N{REPLACEMENT CHARACTER}" in part for part in texts)

@@ -1,4 +1,4 @@
-"""Faster modules compute what the ones that they replace compute, or are not used."""
+"""Faster modules compute the same as those that they replace, or are not used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from engine.families import FAMILIES, tiny_family
-from engine.test_expert_bank import BF16_TOLERANCE, inputs_of, margins_of, random_mixes
+from engine.test_expert_bank import BF16_TOLERANCE, inputs_of, margins_of, random_mixtures
 from engine.tiny import COLUMNS, LATENT, tiny_decoder
 from rankloom_engine.kernels import speed_up
 from rankloom_engine.model import Decoder
@@ -28,13 +28,13 @@ def kinds(model: nn.Module) -> Counter[str]:
 def test_scores_stay_within_bf16_rounding() -> None:
     decoder, _ = tiny_decoder()
     decoder.model.bfloat16()
-    inputs = inputs_of(random_mixes(8, 3))
+    inputs = inputs_of(random_mixtures(8, 3))
     before = margins_of(decoder, inputs)
     speed_up(decoder.model)
     error = np.sqrt(np.square(margins_of(decoder, inputs) - before).mean())
     assert error <= BF16_TOLERANCE * before.std()
     found = kinds(decoder.model)
-    # Three experts' modules a layer keep their wrapper around a packed layer.
+    # Three modules per layer have experts: they keep their wrapper around a packed layer.
     assert (found["_GatedUnit"], found["_RootMeanSquareNorm"]) == (3, 7)
     assert found["PackedLinear"] == 3 * 7
     assert found["Linear"] == 1, "only the head's few rows are read"
@@ -42,11 +42,11 @@ def test_scores_stay_within_bf16_rounding() -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_keeps_its_arithmetic(name: str) -> None:
-    """Gemma's norms and gates compute something else: they stay as they are."""
+    """Gemma's norms and gated units compute something else: they are kept."""
     model = tiny_family(name, **FAMILIES[name])
     projector = Projector(LATENT, COLUMNS, 32).eval()
     decoder = Decoder(model.bfloat16(), projector, yes=3, no=4)
-    inputs = inputs_of(random_mixes(8, 1))
+    inputs = inputs_of(random_mixtures(8, 1))
     before = margins_of(decoder, inputs)
     speed_up(model)
     error = np.sqrt(np.square(margins_of(decoder, inputs) - before).mean())
@@ -66,7 +66,7 @@ def test_an_expert_can_be_loaded_into_a_packed_model() -> None:
     decoder.model.bfloat16()
     speed_up(decoder.model)
     assert decoder.bank is not None
-    inputs = inputs_of(random_mixes(1, 2))
+    inputs = inputs_of(random_mixtures(1, 2))
     before = margins_of(decoder, inputs)
     decoder.bank.load(1, experts[0])
     assert np.abs(margins_of(decoder, inputs) - before).max() > 0

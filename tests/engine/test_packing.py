@@ -65,7 +65,7 @@ def test_score_is_independent_of_items_and_rows(seed: int, num: int) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), num=st.integers(1, 5))
-def test_only_sizes_of_buckets_are_run(seed: int, num: int) -> None:
+def test_only_bucket_sizes_are_run(seed: int, num: int) -> None:
     decoder, _ = tiny_decoder()
     seen: list[int] = []
     for module in decoder.model.get_submodule("model.layers").modules():
@@ -78,7 +78,7 @@ def test_only_sizes_of_buckets_are_run(seed: int, num: int) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), cut=st.integers(1, 4))
-def test_score_behind_a_held_prefix_is_the_same(seed: int, cut: int) -> None:
+def test_score_behind_a_cached_prefix_is_the_same(seed: int, cut: int) -> None:
     """In chunks of any size, in batches of cached and new prefixes."""
     decoder, _ = tiny_decoder()
     random = np.random.default_rng(seed)
@@ -110,8 +110,8 @@ def test_a_candidate_that_sees_part_of_the_prefix_scores_as_behind_that_part() -
         assert abs(float(together[place] - decoder.margins(collate([behind]))[0])) <= TOLERANCE
 
 
-def test_the_margin_is_that_of_the_plain_model() -> None:
-    """Against the library's own forward of each full prompt, whole head and all layers."""
+def test_the_margin_is_the_plain_models() -> None:
+    """Compared with transformers' own forward of each full prompt, whole head and all layers."""
     decoder, _ = tiny_decoder()
     decoder.bank = None
     random = np.random.default_rng(2)
@@ -192,7 +192,7 @@ def test_packed_scoring_holds_for_the_family(name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_positions_end_where_they_were_learned(name: str) -> None:
-    """All but OPT work them out."""
+    """All families but OPT compute them."""
     model = tiny_family(name, **FAMILIES[name])
     check_positions(model, 512)
     if name != "opt":
@@ -206,15 +206,15 @@ def test_positions_end_where_they_were_learned(name: str) -> None:
 def test_a_mask_without_the_window_would_be_found(
     window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The check has teeth: the same model, its window forgotten, is refused by name."""
+    """The check can fail: the same model without its window is refused by name."""
     model = tiny_family("mistral", sliding_window=window)
-    monkeypatch.setattr("rankloom_engine.attention.Rule", _without_window)
+    monkeypatch.setattr("rankloom_engine.attention.AttentionRule", _without_window)
     with pytest.raises(ModelError, match="MistralForCausalLM scores differently"):
         self_check(model, VOCABULARY, 100)
 
 
 def test_positions_that_depend_on_the_longest_row_are_refused() -> None:
-    """Beyond its own length such a model turns all positions otherwise: rows would meet."""
+    """Beyond its own length, such a model changes all positions: a row would depend on others."""
     stretched = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10_000.0}
     model = tiny_family("llama", max_position_embeddings=64, rope_parameters=stretched)
     with pytest.raises(ModelError, match="LlamaForCausalLM scores differently"):
@@ -226,14 +226,14 @@ def _without_window(scale: float | None, window: int | None, softcap: float | No
     return AttentionRule(scale, None, softcap)
 
 
-def test_a_prompt_without_end_is_checked_up_to_a_bound() -> None:
+def test_an_endless_prompt_is_checked_up_to_a_bound() -> None:
     model, lengths = tiny_family("llama"), set[int]()
     model.get_input_embeddings().register_forward_hook(
         lambda _, __, embedded: lengths.add(embedded.shape[-2])
     )
     self_check(model, VOCABULARY, 1 << 60)
     assert SELF_CHECK_TOKENS in lengths
-    # A packed pass holds the rows of several lengths, and is padded to a size that is run.
+    # A packed pass has rows of several lengths, and is padded.
     assert max(lengths) < 2 * SELF_CHECK_TOKENS
 
 
@@ -247,7 +247,7 @@ def test_position_biases_are_refused_by_name() -> None:
         self_check(model, VOCABULARY, 100)
 
 
-def test_a_model_outside_of_a_pass_keeps_the_librarys_arithmetic() -> None:
+def test_outside_of_a_pass_a_model_computes_as_in_transformers() -> None:
     model = tiny_family("llama")
     ids = torch.arange(12)[None]
     before = model(ids).logits

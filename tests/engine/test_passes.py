@@ -1,4 +1,4 @@
-"""However passes are run, what they give is the same."""
+"""All ways to run a pass give the same result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rankloom_engine.projector import Projector
 
 
 def run_again(work: Callable[[], Any]) -> Callable[[], Any]:
-    """As a CUDA graph does: the same work on the same memory, its results written over."""
+    """Like a CUDA graph: the same work on the same memory, overwriting its results."""
     states, seen = work()
 
     def again() -> Any:  # noqa: ANN401
@@ -43,13 +43,13 @@ def recorded(decoder: Decoder) -> Recorded:
     return Recorded(decoder.model, decoder.bank, run_again)
 
 
-RANKS = (2, 1, 2)  # so low that all three are cheap together
+RANKS = (2, 1, 2)  # so low that all three can be stacked
 
 
 def by(
     make: Callable[[Decoder], Passes], ranks: tuple[int, ...] = RANKS
 ) -> tuple[Decoder, Decoder]:
-    """Two equal decoders: one that runs its rows one by one, and one by other passes."""
+    """Two equal decoders: one that runs row by row, and one with other passes."""
     plain, other = tiny_decoder(ranks)[0], tiny_decoder(ranks)[0]
     other.passes = make(other)
     return plain, other
@@ -76,13 +76,13 @@ WAYS = [pytest.param(lambda _: AllAtOnce(), id="at once"), pytest.param(recorded
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000), num=st.integers(1, 5))
 def test_rankings_are_the_same(way: Callable[[Decoder], Passes], seed: int, num: int) -> None:
-    """New prefixes first, then those that were left, mixed with new ones again."""
+    """New prefixes first, then the cached ones together with new ones."""
     plain, other = by(way)
     random = np.random.default_rng(seed)
     inputs = random_inputs(random, num)
     expected, found = plain.forward(inputs), other.forward(inputs)
     new = random_inputs(random, 2)
-    assert_alike(other.forward(new), plain.forward(new))  # what was left stays what it was
+    assert_alike(other.forward(new), plain.forward(new))  # the cached prefixes do not change
     assert_alike(found, expected)
     again = [
         ForwardInput(cached.prefix, one.candidates, one.weights)
@@ -124,8 +124,8 @@ def test_a_pass_that_has_the_size_of_one_is_not_padded(way: Callable[[Decoder], 
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_words_are_the_same(way: Callable[[Decoder], Passes]) -> None:
-    """Several texts, a token at a time behind all that was read."""
+def test_decoded_logits_are_the_same(way: Callable[[Decoder], Passes]) -> None:
+    """Several texts, one token at a time behind the cached text."""
     plain, other = by(way)
     random = np.random.default_rng(3)
     texts = [
@@ -158,7 +158,7 @@ def test_a_size_is_recorded_once() -> None:
 
 
 @pytest.mark.parametrize("ranks", [RANKS, (4, 8, 2, 8, 8)], ids=["few experts", "many experts"])
-def test_what_a_warm_up_has_recorded_is_not_recorded_again(ranks: tuple[int, ...]) -> None:
+def test_a_size_of_the_warm_up_is_not_recorded_again(ranks: tuple[int, ...]) -> None:
     _, decoder = by(recorded, ranks=ranks)
     assert isinstance(decoder.passes, Recorded)
     decoder.warm_up(256)
@@ -176,7 +176,7 @@ def test_what_a_warm_up_has_recorded_is_not_recorded_again(ranks: tuple[int, ...
     assert len(decoder.passes.recordings) == known
 
 
-def test_a_size_that_cannot_be_recorded_is_run_as_it_is() -> None:
+def test_a_size_that_cannot_be_recorded_runs_unrecorded() -> None:
     plain, decoder = by(recorded)
 
     def short_of_memory(_: Callable[[], object]) -> Callable[[], object]:
@@ -189,7 +189,7 @@ def test_a_size_that_cannot_be_recorded_is_run_as_it_is() -> None:
     assert len(decoder.passes.recordings) == 0
 
 
-def test_the_least_used_sizes_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_least_recently_used_recordings_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "MAX_RECORDINGS", 2)
     plain, decoder = by(recorded)
     assert isinstance(decoder.passes, Recorded)
@@ -220,7 +220,7 @@ def many(random: np.random.Generator) -> MixtureWeights:
         pytest.param(RANKS, lambda random: weights_of(random, 3), MAX_TOKENS, id="too long"),
     ],
 )
-def test_what_cannot_be_recorded_is_run_as_it_is(
+def test_a_pass_that_cannot_be_recorded_runs_unrecorded(
     ranks: tuple[int, ...], weights: Callable[[np.random.Generator], MixtureWeights], length: int
 ) -> None:
     plain, decoder = by(recorded, ranks=ranks)
@@ -255,7 +255,7 @@ def test_a_model_without_experts_is_recorded_too() -> None:
     assert_alike(decoder.forward(inputs), plain.forward(inputs))
 
 
-def test_padding_stands_where_every_model_has_a_position() -> None:
+def test_padding_has_a_position_that_every_model_has() -> None:
     """275 tokens are recorded as 512, and this model has learned 64 positions."""
     fields = {**FAMILIES["opt"], "max_position_embeddings": 64}
     model = tiny_family("opt", **fields)

@@ -1,4 +1,4 @@
-"""Kept prefixes: the byte budget holds, whatever comes and goes."""
+"""Cached prefixes stay within the byte budget."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rankloom_engine.attention import PrefixKV
 from rankloom_engine.prefix_cache import PrefixCache
 
-BYTES_A_TOKEN = 2 * 4 * 2  # keys and values of one layer, one head of size 4, bf16
+BYTES_PER_TOKEN = 2 * 4 * 2  # keys and values of one layer, one head of size 4, bf16
 
 
 def cached(num_tokens: int) -> PrefixKV:
@@ -18,8 +18,8 @@ def cached(num_tokens: int) -> PrefixKV:
 
 
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(1, 30)), max_size=60))
-def test_the_budget_holds_and_the_latest_stay(calls: list[tuple[int, int]]) -> None:
-    cache = PrefixCache(max_bytes=40 * BYTES_A_TOKEN)
+def test_the_budget_holds_and_the_latest_prefixes_stay(calls: list[tuple[int, int]]) -> None:
+    cache = PrefixCache(max_bytes=40 * BYTES_PER_TOKEN)
     kept: dict[bytes, int] = {}  # the least recently used first
     for name, num_tokens in calls:
         key = bytes([name])
@@ -31,13 +31,13 @@ def test_the_budget_holds_and_the_latest_stay(calls: list[tuple[int, int]]) -> N
         kept[key] = num_tokens
         while sum(kept.values()) > 40:
             del kept[next(iter(kept))]
-        assert cache.num_bytes == sum(kept.values()) * BYTES_A_TOKEN <= cache.max_bytes
+        assert cache.num_bytes == sum(kept.values()) * BYTES_PER_TOKEN <= cache.max_bytes
         assert len(cache) == len(kept)
     assert cache.num_hits + cache.num_misses == len(calls)
 
 
-def test_what_is_larger_than_the_budget_is_not_kept() -> None:
-    cache = PrefixCache(max_bytes=10 * BYTES_A_TOKEN)
+def test_a_prefix_larger_than_the_budget_is_not_cached() -> None:
+    cache = PrefixCache(max_bytes=10 * BYTES_PER_TOKEN)
     cache.put(b"small", cached(4))
     cache.put(b"large", cached(11))
     assert cache.get(b"large") is None

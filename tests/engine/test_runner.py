@@ -112,7 +112,7 @@ async def test_another_experts_bytes_in_the_same_slot_are_other_content() -> Non
     assert np.abs(before.margins - after.margins).max() > 1e-3
 
 
-async def test_expired_work_never_reaches_the_model() -> None:
+async def test_an_expired_request_never_reaches_the_model() -> None:
     decoder, runner = await gated_runner(LIMITS)
     decoder.passes.release(2)
     with pytest.raises(WorkExpiredError):
@@ -122,7 +122,7 @@ async def test_expired_work_never_reaches_the_model() -> None:
     assert decoder.rows == [3]
 
 
-async def test_a_cancelled_call_leaves_the_queue(runner: EngineRunner) -> None:
+async def test_a_cancelled_request_leaves_the_queue(runner: EngineRunner) -> None:
     calls = [asyncio.create_task(runner.score(prompt_of(n), mixture(0))) for n in range(20)]
     await asyncio.sleep(0)
     for call in calls:
@@ -257,8 +257,8 @@ async def test_without_a_partial_answer_the_deadline_is_an_error() -> None:
     await runner.close()
 
 
-async def test_cancelled_work_takes_no_further_pass() -> None:
-    """Cancellation is seen by the next micro-batch."""
+async def test_a_cancelled_request_takes_no_further_pass() -> None:
+    """The next micro-batch is formed without it."""
     decoder, runner = await gated_runner(SMALL_CHUNKS)
     call = asyncio.create_task(runner.score(prompt_of(3, num_candidates=40), mixture(0)))
     await asyncio.sleep(0.05)
@@ -300,7 +300,7 @@ async def test_a_non_finite_score_is_a_failure(runner: EngineRunner) -> None:
     poisoned.prefix.latent[0][:] = np.inf
     with pytest.raises(EngineFailedError, match="non-finite"):
         await runner.score(poisoned, mixture(0))
-    assert len(runner.prefixes) == 0, "a poisoned prefix must not be kept"
+    assert len(runner.prefixes) == 0, "a poisoned prefix must not be cached"
 
 
 @pytest.mark.parametrize("way", [RowByRow, AllAtOnce])

@@ -1,4 +1,4 @@
-"""Slots: what somebody holds stays, what nobody holds goes when another one needs its place."""
+"""Slots: an expert in use stays, an unused one goes when another one needs the room."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def test_a_revision_that_has_an_expert_twice_has_two_slots() -> None:
     assert Slots(4).take(["a", "a"]).slots == (0, 1)
 
 
-def test_the_least_recently_held_one_goes_first() -> None:
+def test_the_least_recently_used_one_goes_first() -> None:
     slots = Slots(2)
     old, new = slots.take(["a"]), slots.take(["b"])
     slots.give_back(old.slots)
     slots.give_back(new.slots)
     assert slots.take(["c"]) == Taken((0,), frozenset({0}))
-    assert slots.take(["b"]) == Taken((1,), frozenset()), "still there, though nobody cached it"
+    assert slots.take(["b"]) == Taken((1,), frozenset()), "still there, though nobody used it"
 
 
-def test_what_could_not_be_written_is_not_taken_for_what_it_was_for() -> None:
+def test_a_slot_that_was_not_written_does_not_have_the_expert() -> None:
     slots = Slots(2)
     taken = slots.take(["a"])
     slots.give_back(taken.slots, unwritten=taken.new)
@@ -46,11 +46,11 @@ def test_no_room_takes_nothing() -> None:
     slots.take(["a"])
     with pytest.raises(NoFreeSlotError, match="retire a revision"):
         slots.take(["b", "c"])
-    assert slots.num_cached == 1
+    assert slots.num_used == 1
     assert slots.take(["b"]).slots == (1,)
 
 
-def test_a_hold_that_is_given_back_twice_is_found() -> None:
+def test_a_slot_that_is_given_back_twice_is_found() -> None:
     slots = Slots(1)
     taken = slots.take(["a"])
     slots.give_back(taken.slots)
@@ -60,12 +60,12 @@ def test_a_hold_that_is_given_back_twice_is_found() -> None:
 
 
 class SlotsMachine(RuleBasedStateMachine):
-    """Beside a plain list of who holds what."""
+    """Compared with a plain list of which revision uses what."""
 
     @initialize()
     def begin(self) -> None:
         self.slots = Slots(NUM)
-        self.cached: list[tuple[list[str], Taken]] = []
+        self.used: list[tuple[list[str], Taken]] = []
         self.contents = [""] * NUM  # as a slab would have them
 
     @rule(keys=KEYS)
@@ -73,27 +73,27 @@ class SlotsMachine(RuleBasedStateMachine):
         try:
             taken = self.slots.take(keys)
         except NoFreeSlotError:
-            busy = {slot for _, cached in self.cached for slot in cached.slots}
+            busy = {slot for _, used in self.used for slot in used.slots}
             assert len(busy) + len(keys) > NUM
             return
         for slot, key in zip(taken.slots, keys, strict=True):
             if slot in taken.new:
-                assert all(slot not in cached.slots for _, cached in self.cached), "somebody's"
+                assert all(slot not in used.slots for _, used in self.used), "somebody's"
                 self.contents[slot] = key
-        self.cached.append((keys, taken))
+        self.used.append((keys, taken))
 
-    @precondition(lambda self: self.cached)
+    @precondition(lambda self: self.used)
     @rule(data=st.data())
     def give_back(self, data: st.DataObject) -> None:
-        _, taken = self.cached.pop(data.draw(st.integers(0, len(self.cached) - 1)))
+        _, taken = self.used.pop(data.draw(st.integers(0, len(self.used) - 1)))
         self.slots.give_back(taken.slots)
 
     @invariant()
-    def everybody_has_their_own(self) -> None:
-        for keys, taken in self.cached:
+    def every_revision_has_its_own(self) -> None:
+        for keys, taken in self.used:
             assert len(set(taken.slots)) == len(keys)
             assert [self.contents[slot] for slot in taken.slots] == keys
-        assert self.slots.num_cached == len({s for _, cached in self.cached for s in cached.slots})
+        assert self.slots.num_used == len({s for _, used in self.used for s in used.slots})
         self.slots.check_integrity()
 
 

@@ -1,4 +1,4 @@
-"""How idle threads wait is settled before anything has loaded torch."""
+"""How idle threads wait is set before torch is loaded."""
 
 from __future__ import annotations
 
@@ -38,5 +38,5 @@ def test_a_servers_threads_sleep_at_once(given: dict[str, str], kept: list[str])
         ({"GOMP_SPINCOUNT": "7"}, ["None", "7"]),
     ],
 )
-def test_while_learning_threads_spin_briefly(given: dict[str, str], kept: list[str]) -> None:
+def test_in_training_threads_spin_briefly(given: dict[str, str], kept: list[str]) -> None:
     assert settled("rankloom_training.commands", given) == [*kept, "False"]

@@ -1,4 +1,4 @@
-"""What is run before there are requests."""
+"""Warm-up: passes that run before there are requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rankloom_engine.runner import EngineRunner, model_thread
 
 @contextmanager
 def sizes_of(module: nn.Module) -> Iterator[set[int]]:
-    """Numbers of tokens that go through a module meanwhile."""
+    """Collects the numbers of tokens that go through a module inside the block."""
     seen: set[int] = set()
     hook = module.register_forward_hook(lambda _, args, __: seen.add(args[0].shape[1]))
     yield seen
@@ -41,7 +41,7 @@ def test_kernels_are_made_for_every_size_by_the_first_layer() -> None:
     assert seen_by_second == {2, 4}
 
 
-def test_nothing_is_prepared_where_kernels_take_any_size() -> None:
+def test_nothing_is_prepared_if_kernels_take_any_size() -> None:
     decoder, _ = tiny_decoder()
     first, _ = first_and_second(decoder)
     with sizes_of(first) as seen:
@@ -85,7 +85,7 @@ def test_no_row_is_longer_than_models_have_learned_positions() -> None:
     assert 100 < max(positions) < 512
 
 
-async def test_others_may_use_the_thread_while_a_decoder_is_warmed_up() -> None:
+async def test_other_decoders_use_the_thread_during_a_warm_up() -> None:
     thread = model_thread()
     (one, _), (other, _) = tiny_decoder(), tiny_decoder(seed=1)
     other.kernels_by_size = True
@@ -93,11 +93,11 @@ async def test_others_may_use_the_thread_while_a_decoder_is_warmed_up() -> None:
     await runner.start()
     warming = asyncio.create_task(late.warm_up())
     await asyncio.sleep(0)
-    num_answers = 0
+    num_scored = 0
     while not warming.done():
-        await runner.score(prompt_of(num_answers), mixture(0))
-        num_answers += 1
+        await runner.score(prompt_of(num_scored), mixture(0))
+        num_scored += 1
     await warming
     await runner.close()
     thread.shutdown()
-    assert num_answers > 10
+    assert num_scored > 10

@@ -12,7 +12,7 @@ import pytest
 
 from house.sources import ROOT, SDK, name_of, package_files, python_files, strings_in, tree_of
 from house.words import RETIRED, plain, retired_words
-from rankloom.cli import main
+from rankloom._cli.main import main
 
 # Settings, metric names and log fields, each in a file of its own.
 SERVER = ROOT / "server" / "rankloom_server"

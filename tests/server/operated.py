@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rankloom.cli import main
+from rankloom._cli.main import main
 from rankloom_server.app import servers
 from rankloom_server.rpc.lifecycle import RpcServer
 from rankloom_server.state import opened_state

@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from rankloom_proto.v1 import features_pb2, features_pb2_grpc
 from rankloom_server.admission import Admission
 from rankloom_server.config import Settings
-from rankloom_server.rpc.lifecycle import RpcServer
+from rankloom_server.rpc.lifecycle import Facts, RpcServer
 
 if TYPE_CHECKING:  # generic in the stubs only
     FeaturesCall = grpc.aio.UnaryUnaryCall[
@@ -44,8 +44,8 @@ async def opened(server: RpcServer) -> AsyncIterator[str]:
         await server.grpc.stop(None)
 
 
-async def no_warm_up() -> None:
-    pass
+async def no_warm_up() -> Facts:
+    return {}
 
 
 class BehavingService(features_pb2_grpc.FeatureServiceServicer):
@@ -62,9 +62,7 @@ class BehavingService(features_pb2_grpc.FeatureServiceServicer):
 
 def behaving_server(behaviour: Behaviour, *, max_in_flight: int = 8) -> RpcServer:
     services = ["rankloom.v1.FeatureService"]
-    server = RpcServer(
-        Admission(max_in_flight), services, warm_up=no_warm_up, facts={}, reflects=False
-    )
+    server = RpcServer(Admission(max_in_flight), services, warm_up=no_warm_up, reflects=False)
     features_pb2_grpc.add_FeatureServiceServicer_to_server(BehavingService(behaviour), server.grpc)
     return server
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from adapters.old_bundle import write_old
-from rankloom.cli import main
+from rankloom._cli.main import main
 from rankloom_adapters.bundle import MANIFEST, SIGNATURE, open_bundle, seal
 
 WEIGHTS = "experts/one/adapter_model.safetensors"
@@ -125,9 +125,9 @@ def test_keygen_overwrites_nothing(
     before = keys[0].read_bytes()
     capsys.readouterr()
     assert command("keygen", "--private", keys[0], "--public", tmp_path / "new") == 2
-    assert refusal(capsys) == f"{keys[0]}: cannot be made: File exists"
+    assert refusal(capsys) == f"{keys[0]}: cannot be created: File exists"
     assert command("keygen", "--private", tmp_path / "new", "--public", keys[1]) == 2
-    assert refusal(capsys) == f"{keys[1]}: cannot be made: File exists"
+    assert refusal(capsys) == f"{keys[1]}: cannot be created: File exists"
     assert keys[0].read_bytes() == before
     assert not (tmp_path / "new").exists()
 
@@ -142,8 +142,8 @@ def test_a_file_that_is_no_such_key_is_named(
     key = rsa.generate_private_key(65537, 2048).public_key()
     other.write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     for path, reason in (
-        (swapped, "no Ed25519"),
-        (other, "no Ed25519"),
+        (swapped, "not an Ed25519"),
+        (other, "not an Ed25519"),
         (signed.parent / "missing", "cannot be read: No such file"),
         (signed, "cannot be read: Is a directory"),
     ):
@@ -241,7 +241,7 @@ def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import contextlib, json, sys\n"
-        "from rankloom.cli import main\n"
+        "from rankloom._cli.main import main\n"
         "with contextlib.suppress(SystemExit):\n"
         "    main(['bundle', 'sign', '--help'])\n"
         "print(json.dumps(list(sys.modules)))"

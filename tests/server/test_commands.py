@@ -189,7 +189,7 @@ def test_the_ranking_server_needs_no_lightgbm() -> None:
 def test_serving_loads_nothing_that_its_extra_does_not_bring(tmp_path: Path) -> None:
     code = (
         "import sys\n"
-        "from rankloom.cli import main\n"
+        "from rankloom._cli.main import main\n"
         "main(['serve', '--bundle', sys.argv[1]])\n"
         "print(*sys.modules)\n"
         "import accelerate, scipy, sklearn"  # what follows in the process may need them
@@ -205,7 +205,7 @@ def test_serving_loads_nothing_that_its_extra_does_not_bring(tmp_path: Path) -> 
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import contextlib, sys\n"
-        "from rankloom.cli import main\n"
+        "from rankloom._cli.main import main\n"
         "with contextlib.suppress(SystemExit):\n"
         "    main(['serve', '--help'])\n"
         "print(*sys.modules)"

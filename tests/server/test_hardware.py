@@ -69,7 +69,7 @@ def test_angles_of_late_tokens_are_not_rounded(served_folder: Path) -> None:
 
 async def test_a_model_that_finds_no_words_is_found_before_it_serves(parts: ServedParts) -> None:
     class Speechless(Decoder):
-        def read(self, texts: object) -> list[object]:
+        def decode(self, texts: object) -> list[object]:
             raise ArithmeticError
 
     decoder = cast("Decoder", Speechless.__new__(Speechless))

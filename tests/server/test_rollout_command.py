@@ -21,7 +21,7 @@ from rankloom import (
     RolloutClient,
     RolloutState,
 )
-from rankloom.uploads import CHUNK_BYTES
+from rankloom._uploads import CHUNK_BYTES
 from rankloom_adapters.bundle import open_bundle, seal
 from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceStub
 from server.operated import Operated, operated
@@ -85,13 +85,13 @@ async def test_the_list_is_a_table(
     assert cells[1] == ["1", "active", "75 %", "0", "yes", first, "-", "-"]
     assert cells[2][:6] == ["2", "canary", "25 %", "0", "yes", second]
     assert re.fullmatch(r"\d+/\d+", cells[2][6])
-    assert cells[2][7:] == ["no_data", "nothing has been seen yet"]
+    assert cells[2][7:] == ["no_data", "there is no evidence yet"]
     assert lines[3] == ""
     memory = r"memory: experts \d+\.\d MiB, process \d+\.\d MiB; at \d\d:\d\d:\d\d UTC"
     assert re.fullmatch(memory, lines[4])
     found = await server.rollout("get", 2)
-    assert "state       canary of 25 % of the users\n" in found.out
-    assert "judgement   no_data: nothing has been seen yet\n" in found.out
+    assert "state      canary of 25 % of the users\n" in found.out
+    assert "judgement  no_data: there is no evidence yet\n" in found.out
 
 
 async def rank_users(server: Operated, parts: ServedParts, num: int) -> None:
@@ -136,22 +136,27 @@ async def test_a_bundle_that_cannot_be_served_is_quarantined(server: Operated, o
     seal(other, {})
     said = await server.rollout("stage", other)
     assert (said.code, said.out) == (1, "")
-    assert said.err == "rankloom: revision 2 is quarantined: gate: unreadable\n"
+    assert said.err == "rankloom: revision 2 is quarantined: router: unreadable\n"
     again = await server.rollout("stage", other, "--json")
     assert (again.code, again.json["state"]) == (1, "quarantined")
     listed = await server.rollout("list")
-    assert listed.out.count("gate: unreadable\n") == 2
+    assert listed.out.count("router: unreadable\n") == 2
 
 
 # What is asked, the exit code, the error's class, and a part of the hint under it.
 REFUSED: dict[str, tuple[list[object], int, str, str]] = {
-    "stale": (["promote", 1, "--expected", 7], 1, "PreconditionError", "then ask again"),
+    "stale": (["promote", 1, "--expected", 7], 1, "PreconditionError", "then try again"),
     "unknown": (["retire", 9], 1, "NotFoundError", "rollout list"),
     "unknown get": (["get", 9], 1, "NotFoundError", "rollout list"),
     "wrong state": (["canary", 1, "--percent", 5], 1, "PreconditionError", "rollout list"),
     "nothing to go back to": (["rollback"], 1, "PreconditionError", "rollout list"),
-    "no bundle": (["stage", "/nowhere"], 1, "InvalidRequestError", "made anew"),
-    "no expert": (["stage", "/nowhere", "--expert", "x"], 1, "InvalidRequestError", "made anew"),
+    "no bundle": (["stage", "/nowhere"], 1, "InvalidRequestError", "then stage it"),
+    "no expert": (
+        ["stage", "/nowhere", "--expert", "x"],
+        1,
+        "InvalidRequestError",
+        "stage it again",
+    ),
     "percent": (["canary", 1, "--percent", 0], 1, "InvalidRequestError", ""),
     "gate": (["canary", 1, "--percent", 5, "--gate", "max_ks=7"], 1, "InvalidRequestError", ""),
     "whole": (["shadow", 1, "--gate", "top_k=1.5"], 2, "InvalidRequestError", ""),
@@ -217,7 +222,7 @@ async def test_a_file_that_cannot_be_read_ends_the_upload(
             raise OSError(5, "Input/output error", str(path))
         return [path.read_bytes()]
 
-    monkeypatch.setattr("rankloom.uploads._pieces", fail)
+    monkeypatch.setattr("rankloom._uploads._pieces", fail)
     said = await server.rollout("stage", "--upload", other)
     message = f"rankloom: InvalidRequestError: folder: {largest}: Input/output error\n"
     assert (said.code, said.out, said.err) == (2, "", message)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rankloom.cli import main
+from rankloom._cli.main import main
 from rankloom_features.export import ExportError
 from rankloom_training.commands import TrainingCommand
 from rankloom_training.serving import ServerStartError

@@ -1,4 +1,4 @@
-"""How good a bundle ranks: its served score beside what the score is made of."""
+"""How well a bundle ranks: its served score beside the scores of its parts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CALL_TIMEOUT_S = 60.0
 
 
 class ProtocolError(ValueError):
-    """The bundle was trained under another protocol than the one asked for."""
+    """The bundle was trained under another protocol than the requested one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +107,7 @@ def score_test(
 
 
 def report(scored: ScoredRows, protocol: Protocol, bundle: Bundle) -> Report:
-    """RankingMetrics of every score, of cold and warm rows, and of the router's routes."""
+    """Metrics of every score, of cold and warm rows, and of the router's routes."""
     served = scored.scores["served"]
     masks = {"warm rows": scored.warm, "cold rows": ~scored.warm}
     masks |= {f"route {route}": scored.route == route for route in Route}
@@ -160,7 +160,7 @@ def _all_scores(
 
 
 def _fused_weights(router: Router, one: PreparedRequest) -> NDArray[np.float32]:
-    """The weighted sum for every user who has a vector, whatever the router's thresholds say."""
+    """The fused weights of every user who has a vector, without the router's thresholds."""
     weights = router.weights(one.features.vector)
     if weights is None:
         return router.global_mixture(cold_start=True).weights

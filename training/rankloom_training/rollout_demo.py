@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 import rankloom
-from rankloom_adapters.bundle import Bundle, expert_part, open_bundle
+from rankloom_adapters.bundle import Bundle, open_bundle
 from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE
-from rankloom_ranker.loaded import load_features
+from rankloom_ranker.loaded import bundled_experts, load_features
 from rankloom_training.serving import serving_rollouts
 
 EXPERT, CHANGE = "global", 1.05
@@ -80,9 +80,10 @@ def _gates(num_users: int) -> rankloom.GateSpec:
 def _new_expert(bundle: Bundle, folder: Path) -> Path:
     """A stand-in for a retrained expert: the bundle's own with slightly larger weights."""
     folder.mkdir()
-    tensors = safetensors.numpy.load(bundle.read(expert_part(EXPERT, WEIGHTS_FILE)))
+    [expert] = bundled_experts(bundle, [EXPERT])
+    tensors = safetensors.numpy.load(expert.weights.read())
     grown = {name: np.asarray(array * CHANGE) for name, array in tensors.items()}
-    (folder / CONFIG_FILE).write_bytes(bundle.read(expert_part(EXPERT, CONFIG_FILE)))
+    (folder / CONFIG_FILE).write_bytes(expert.config.read())
     (folder / WEIGHTS_FILE).write_bytes(safetensors.numpy.save(grown))
     return folder
 

@@ -1,4 +1,4 @@
-"""Scores log rows with a bundle in this process, the way a server does it."""
+"""Scores log rows with a bundle in this process, by the code that a server runs."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ MAX_BATCH_TOKENS = 4096
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
-    """Rows of one user that see the very same events: one ranking call.
+    """Rows of one user that see the same events: one ranking call.
 
-    ``rows``: (n,) places in the log. ``events``: what they see, oldest first.
+    ``rows``: (n,) indices into the log. ``events``: the visible ones, oldest first.
     """
 
     rows: NDArray[np.int64]
@@ -91,14 +91,14 @@ class BundleScorer:
         """Raises the ValueErrors of load_bundle and load_decoder."""
         self.loaded = load_bundle(bundle)
         self.decoder = load_decoder(self.loaded.engine_parts())
-        self._ranker = Ranker(self.loaded)
+        self.ranker = Ranker(self.loaded)
 
     def prepare(self, request: Request) -> PreparedRequest:
         """Features, prompt and tree logits of one request."""
         provider = self.loaded.provider
         user = UserQuery(None, request.events, request.items)
         features = provider.features(user)
-        job = self._ranker.prepare(RankQuery("", user), features)
+        job = self.ranker.prepare(RankQuery("", user), features)
         indices = np.array([provider.catalogue.index(item.item_id) for item in request.items])
         collaborative = provider.scorer.logits(features.vector, indices)
         return PreparedRequest(request.rows, features, job.prompt, job.tree_logits(), collaborative)

@@ -1,1 +1,1 @@
-"""Live rollout of bundles: states, their registry, who is sent where, and what moves them."""
+"""Live rollout of bundles: states, the registry, traffic, trials and gates."""

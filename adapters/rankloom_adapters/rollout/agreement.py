@@ -1,4 +1,4 @@
-"""How two score lists of the same candidates agree."""
+"""Measures the agreement of two score lists of the same candidates."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def kendall(one: Scores, other: Scores) -> float:
 
 
 def tie_rate(scores: Scores) -> float:
-    """Share of the candidates whose score another one has too."""
+    """Share of the candidates that share their score with another one."""
     _, counts = np.unique(scores, return_counts=True)
     return float(counts[counts > 1].sum()) / len(scores)
 
 
 def topk_overlap(one: Scores, other: Scores, k: int) -> float:
-    """Share of the k best that both lists name; of shorter lists, all are the best.
+    """Share of the top k that both lists have in common; k is at most the length of a list.
 
-    Of equal scores the first counts as the better one, as in an answer.
+    Of equal scores the first is the better one, as in a response.
     """
     k = min(k, len(one))
     return len(np.intersect1d(_best(one, k), _best(other, k))) / k

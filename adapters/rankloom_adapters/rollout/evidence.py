@@ -1,6 +1,6 @@
-"""What was observed of a revision on trial, one small record for each ranking.
+"""Evidence about a revision on trial: one small record for each ranking.
 
-Scores are reduced to a few figures at once, so that a long trial fits into memory.
+Scores are reduced to a few statistics at once, so that a long trial fits into memory.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from rankloom_adapters.rollout.agreement import Scores, kendall, tie_rate, topk_
 from rankloom_adapters.split import Arm
 
 DEFAULT_TOP_K = 5
-MAX_OBSERVATIONS = 20_000  # of each arm, and of pairs: about eight megabytes each
+MAX_OBSERVATIONS = 20_000  # of each arm, and of pairs: about 8 MB each
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One ranking that an arm of a canary answered; the figures are NaN where there are none.
+    """One ranking by an arm of a canary; a statistic is NaN where there is none.
 
-    ``user``: any number that is the user's own. ``group``: the user's largest expert in the
-    gate of the active revision, whichever arm answered; only then are the users of a group
-    drawn alike in both arms. Those of group "" are judged among all users only.
-    ``failed``: no answer, or a fallback because the engine failed. ``contribution``:
-    mean over candidates of what the model adds to the tree logit; ``spread``: its standard
-    deviation. ``agreement``: Kendall's τ_b of tree logit and score. ``reused``: the user's history
-    was kept from an earlier call, which makes an answer faster; a new revision has none.
+    ``user``: a number that identifies the user. ``group``: the user's largest expert in the
+    router of the *active* revision, whichever arm answered, so that both arms draw the users of
+    a group the same way. Users with group "" count only among all users. ``failed``: no answer,
+    or a fallback because the engine failed. ``contribution``: mean over candidates of score less
+    tree logit; ``spread``: its standard deviation. ``agreement``: Kendall's τ_b of tree logit
+    and score. ``reused``: the user's history was cached from an earlier call, which makes the
+    answer faster; a new revision has no cache yet.
     """
 
     user: int
@@ -58,42 +58,42 @@ def observe(
     *,
     reused: bool = False,
 ) -> Observation:
-    """Of (candidates,) logits, the trees' logits of the same candidates, and probabilities.
+    """Observes a ranking from (candidates,) scores, tree logits and probabilities.
 
-    Give only candidates that were scored: a number that is not finite, or too large for a
-    mean, makes the ranking a failed one. Raises ValueError.
+    Pass only scored candidates: a value that is not finite, or too large for a mean, makes the
+    ranking a failed one. Raises ValueError.
     """
     _check_lists(scores, tree_logits, probabilities)
     with np.errstate(over="ignore", invalid="ignore"):
         contribution = scores - tree_logits
-        figures = [each.mean() for each in (scores, contribution, probabilities)]
+        means = [each.mean() for each in (scores, contribution, probabilities)]
         spread = contribution.std()
-    if not np.isfinite([*figures, spread]).all():
+    if not np.isfinite([*means, spread]).all():
         return Observation(user, group, latency_s, failed=True, non_finite=True)
     return Observation(
         user,
         group,
         latency_s,
-        score=float(figures[0]),
-        contribution=float(figures[1]),
+        score=float(means[0]),
+        contribution=float(means[1]),
         spread=float(spread),
         agreement=kendall(tree_logits, scores),
-        probability=float(figures[2]),
+        probability=float(means[2]),
         tie_rate=tie_rate(scores),
         reused=reused,
     )
 
 
 def observe_failure(user: int, group: str, latency_s: float) -> Observation:
-    """Of a ranking that the engine did not answer. Raises ValueError."""
+    """Observes a ranking that the engine did not answer. Raises ValueError."""
     return Observation(user, group, latency_s, failed=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What one revision said to a request: (candidates,) logits, None where it failed.
+    """One revision's (candidates,) scores for a request, None where it failed.
 
-    ``latency_s``: of the work alone, since a shadow's waits behind everybody's.
+    ``latency_s``: without queueing, because a shadow waits behind all other requests.
     """
 
     latency_s: float
@@ -105,7 +105,7 @@ class Reply:
 
     @property
     def usable(self) -> Scores | None:
-        """The scores, if all of them are finite."""
+        """The scores, None unless all are finite."""
         finite = self.scores is not None and np.isfinite(self.scores).all()
         return self.scores if finite else None
 
@@ -114,9 +114,10 @@ class Reply:
 class Pair:
     """One request that the active revision and its shadow answered.
 
-    Figures are NaN where one of them failed. ``non_finite``: in the shadow. ``comparable``: both
-    or neither had the user's history kept, so that their latencies say something.
-    ``tie_increase``: share of tied scores, the shadow's less the active one's.
+    Statistics are NaN where one of them failed. ``non_finite``: the shadow's scores contain NaN
+    or infinity. ``comparable``: both or neither had the user's history cached, so that their
+    latencies can be compared. ``tie_increase``: the shadow's share of tied scores less the
+    active one's.
     """
 
     user: int
@@ -137,7 +138,7 @@ class Pair:
 def compare(
     user: int, group: str, active: Reply, shadow: Reply, top_k: int = DEFAULT_TOP_K
 ) -> Pair:
-    """Of what both said of the same candidates. Raises ValueError."""
+    """Compares both replies for the same candidates. Raises ValueError."""
     ours, theirs = shadow.usable, active.usable
     failed = Pair(
         user,
@@ -167,49 +168,49 @@ def compare(
 
 def _check_latency(latency_s: float) -> None:
     if not 0.0 <= latency_s < math.inf:
-        raise ValueError(f"a latency of {latency_s} s is none: measure it on a monotonic clock")
+        raise ValueError(f"invalid latency: {latency_s} s; measure it with a monotonic clock")
 
 
 def _check_lists(*lists: Scores) -> None:
     shapes = {each.shape for each in lists}
     if len(shapes) > 1 or lists[0].ndim != 1 or not len(lists[0]):
         raise ValueError(
-            f"lists of shapes {sorted(shapes)}: give one number for each candidate, in all alike"
+            f"lists of shapes {sorted(shapes)}; give one number per candidate in each list"
         )
 
 
 class Evidence:
     """The newest observations of each arm of a canary, or the newest pairs of a shadow.
 
-    One trial's, in the order in which they came. Use it from one event loop.
+    It belongs to one trial. Use it from one event loop.
     """
 
     def __init__(self, max_observations: int = MAX_OBSERVATIONS) -> None:
         if max_observations < 1:
-            raise ValueError(f"room for {max_observations} observations: one is the least")
+            raise ValueError(f"max_observations is {max_observations}; it must be at least 1")
         self._observations = {
             arm: deque[Observation](maxlen=max_observations) for arm in (Arm.CANARY, Arm.BASELINE)
         }
         self._pairs = deque[Pair](maxlen=max_observations)
 
     def add(self, arm: Arm, observation: Observation) -> None:
-        """Keeps it, and forgets the arm's oldest one where there is no room."""
+        """Adds an observation; drops the arm's oldest one at the limit."""
         self._of(arm).append(observation)
 
     def add_pair(self, pair: Pair) -> None:
-        """Keeps it, and forgets the oldest one where there is no room."""
+        """Adds a pair; drops the oldest one at the limit."""
         self._pairs.append(pair)
 
     def observations(self, arm: Arm) -> tuple[Observation, ...]:
-        """An arm's, as they are now; another thread may read them."""
+        """A copy for another thread, oldest first."""
         return tuple(self._of(arm))
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
-        """As they are now; another thread may read them."""
+        """A copy for another thread, oldest first."""
         return tuple(self._pairs)
 
     def _of(self, arm: Arm) -> deque[Observation]:
         if arm not in self._observations:
-            raise ValueError(f"users of the {arm.value} are in neither arm: leave them out")
+            raise ValueError(f"arm is {arm.value!r}; only canary and baseline are observed")
         return self._observations[arm]

@@ -1,4 +1,4 @@
-"""What is measured of a revision on trial, and the bound that each measure has."""
+"""The gates: what is measured of a revision on trial, and the bound of each measure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _DISTRIBUTIONS = ("score", "contribution", "spread")
 
 
 class GateOutcome(Enum):
-    """What a gate came to. NO_DATA: too few users."""
+    """The result of a gate. NO_DATA: too few users."""
 
     PASSED = "passed"
     BREACHED = "breached"
@@ -42,9 +42,9 @@ class GateOutcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """``group``: "" for all users. ``num_samples``: users, of the arm that has fewer.
+    """``group``: "" for all users. ``num_samples``: users, in the arm with fewer of them.
 
-    ``p_value``: how likely a value as far off is by chance. Without data, the value is 0.
+    ``p_value``: probability of such a value by chance. ``value``: 0 without data.
     """
 
     name: str
@@ -58,10 +58,10 @@ class GateResult:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GateRule(Generic[T]):
-    """What is measured of T, and what is too much of it.
+    """A measure of the evidence T, and its bound.
 
-    ``measure`` takes what was observed and how many users are enough, and gives how many
-    there are, with a finding where they are enough.
+    ``measure`` takes the evidence and the fewest users that are enough. It returns the number of
+    users, and a finding if there are enough.
     """
 
     name: str
@@ -70,7 +70,7 @@ class GateRule(Generic[T]):
     is_beyond: Callable[[float, float], bool] = operator.gt
 
     def gate(self, observed: T, group: str, min_users: int, level: float) -> GateResult:
-        """Breached where the value is beyond the bound, and by more than chance."""
+        """Breached if the value is beyond the bound and significant at ``level``."""
         num, found = self.measure(observed, min_users)
         if found is None:
             return GateResult(self.name, group, 0.0, self.bound, num, GateOutcome.NO_DATA)
@@ -80,10 +80,10 @@ class GateRule(Generic[T]):
 
 
 def canary_rules(thresholds: Thresholds) -> tuple[GateRule[Arms], ...]:
-    """Failures and latency, then what the scores of both arms look like.
+    """Gates on failures and latency, then on the scores of both arms.
 
-    An expert that learned nothing true of its users adds something else to the tree logit than
-    the one before: more or less of it, otherwise spread, in another order.
+    A bad expert adds something else to the tree logit than the one before: of another size or
+    spread, or in another order.
     """
     shift, agreement = thresholds.max_calibration_shift, thresholds.max_agreement_shift
     ratio, ties = thresholds.max_latency_ratio, thresholds.max_tie_rate_increase
@@ -106,7 +106,7 @@ def canary_rules(thresholds: Thresholds) -> tuple[GateRule[Arms], ...]:
 
 
 def shadow_rules(thresholds: Thresholds) -> tuple[GateRule[ObservationTable], ...]:
-    """How the lists of one request agree, then what the shadow has more of."""
+    """Gates on the agreement of both lists, then on what increases in the shadow."""
     overlap, tau = thresholds.min_topk_overlap, thresholds.min_kendall
     return (
         GateRule("topk_overlap", overlap, _of("overlap", _below(overlap)), operator.lt),
@@ -131,7 +131,7 @@ def _between(column: str, test: Callable[[Sample, Sample], Finding]) -> Measure[
 
 
 def _tail_latency(arms: Arms, min_users: int) -> tuple[int, Finding | None]:
-    """Ratio of a high percentile of rankings; tested by how many of each user's are slow."""
+    """Ratio of the 95th percentiles; the test compares each user's share of slow rankings."""
     tables = (arms.canary, arms.baseline)
     num = min(len(each.means("log_latency")) for each in tables)
     if num < min_users:
@@ -153,7 +153,7 @@ def _of(column: str, test: Callable[[Sample], Finding]) -> Measure[ObservationTa
 
 
 def _of_scores(test: Callable[[Sample, Sample], Finding]) -> Measure[ObservationTable]:
-    """Both samples are of the same users, which makes the test conservative."""
+    """Both samples have the same users, which makes the test conservative."""
 
     def measure(pairs: ObservationTable, min_users: int) -> tuple[int, Finding | None]:
         ours, theirs = pairs.means("shadow_score"), pairs.means("active_score")
@@ -167,7 +167,7 @@ def _below(bound: float) -> Callable[[Sample], Finding]:
 
 
 def _mean_ratio(ours: Sample, theirs: Sample) -> Finding:
-    """Of geometric means, from logarithms."""
+    """Ratio of geometric means, from logarithms."""
     found = mean_increase(ours, theirs)
     return Finding(math.exp(found.value), found.p_value)
 

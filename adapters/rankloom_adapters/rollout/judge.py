@@ -1,8 +1,8 @@
-"""What the evidence means: whether a revision on trial may go on, or must go back.
+"""Judges the evidence: a revision on trial passes, breaches a gate, or needs more data.
 
-Each check tests every gate, for all users and for each group that is large enough. Each
-test gets an equal share of the false alarms that a rollout may have over all its checks.
-Judging is work for a thread: it takes up to two tenths of a second where evidence is full.
+Each check tests every gate, for all users and for each group that is large enough. All tests
+share the rate of false alarms that a rollout may have. Run it in a thread: it takes up to 0.2 s
+with all the evidence that a trial keeps.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from rankloom_adapters.rollout.gates import (
     canary_rules,
     shadow_rules,
 )
+from rankloom_adapters.rollout.states import MAX_REASON_CHARS
 from rankloom_adapters.rollout.table import ObservationTable, arms_of, table_of_pairs
 from rankloom_adapters.rollout.thresholds import Thresholds
 
-MAX_REASON_CHARS = 300
 _MAX_GROUP_CHARS = 60
 
 
 class TrialVerdict(Enum):
-    """PASS: every gate of all users passed, and none of a group was breached."""
+    """PASS: every gate passed for all users, and none was breached for a group."""
 
     PASS = "pass"
     BREACH = "breach"
@@ -37,7 +37,7 @@ class TrialVerdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """``reason``: one line for operators, of the worst gate where one was breached."""
+    """``reason``: one line for operators; after a breach, about the worst gate."""
 
     verdict: TrialVerdict
     gates: tuple[GateResult, ...]
@@ -59,14 +59,14 @@ def judge_canary(
     thresholds: Thresholds,
     check: int = 1,
 ) -> Judgement:
-    """From all that both arms have answered up to the check of that number."""
+    """Judges a canary by all rankings of both arms; ``check`` counts from 1."""
     arms = arms_of(canary, baseline)
     gates = _gates(arms, canary_rules(thresholds), thresholds, check)
     return _judgement((_finiteness(arms.canary, thresholds), *gates), thresholds)
 
 
 def judge_shadow(pairs: Sequence[Pair], thresholds: Thresholds, check: int = 1) -> Judgement:
-    """From all requests that both revisions were given up to the check of that number."""
+    """Judges a shadow by all pairs of rankings; ``check`` counts from 1."""
     table = table_of_pairs(pairs)
     gates = _gates(table, shadow_rules(thresholds), thresholds, check)
     return _judgement((_finiteness(table, thresholds), *gates), thresholds)
@@ -88,7 +88,7 @@ def _gates(
 
 
 def _finiteness(table: ObservationTable, thresholds: Thresholds) -> GateResult:
-    """One score that is not finite is too many, however few were seen."""
+    """A single NaN or infinite score is a breach, even before there is enough evidence."""
     num_bad = float(table.columns["non_finite"].sum())
     num_users = len(table.means("non_finite"))
     if num_bad:
@@ -115,7 +115,7 @@ def _judgement(gates: tuple[GateResult, ...], thresholds: Thresholds) -> Judgeme
 
 
 def _breach(breached: Sequence[GateResult]) -> str:
-    """Of the gate that chance explains the least; the first of equal ones."""
+    """Describes the gate with the smallest p-value, the first of equal ones."""
     worst = min(breached, key=lambda gate: gate.p_value)
     whose = f" of group {worst.group[:_MAX_GROUP_CHARS]}" if worst.group else ""
     more = f"; {len(breached) - 1} more breached" if len(breached) > 1 else ""

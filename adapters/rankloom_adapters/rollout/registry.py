@@ -1,9 +1,9 @@
-"""The registry: every command that was carried out, durable before it is acknowledged.
+"""The registry: all commands that were carried out, durable before they are acknowledged.
 
-An append-only table in SQLite, one row a command, each with a checksum over its own
-bytes and the row before it, so that a row that was altered, lost or swapped is found at
-the next start. One process writes it: a second one is refused. The ledger is what the
-commands come to, one after the other; nothing else is stored.
+It is an append-only SQLite table with one row per command. The checksum of a row covers its
+bytes and the row before it, so that the next start finds a row that was altered, lost or
+swapped. Only one process can open it. The ledger is the result of all commands in order;
+nothing else is stored.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from rankloom_adapters.rollout.states import (
 FORMAT = 2
 _ROOT = hashlib.sha256(b"rankloom rollout registry 2").hexdigest()
 _BEGIN = (
-    # A rollback journal, and one more sync of its folder: what is acknowledged survives a
-    # loss of power. Exclusive: the lock is held from the first transaction to the end.
+    # A rollback journal, with an additional sync of its folder: acknowledged rows survive a loss
+    # of power. Exclusive: the file is locked from the first transaction to the end.
     "PRAGMA locking_mode=EXCLUSIVE",
     "PRAGMA journal_mode=DELETE",
     "PRAGMA synchronous=EXTRA",
     "BEGIN EXCLUSIVE",
 )
 _CREATE = (
-    # AUTOINCREMENT: the largest number ever given is kept apart, so that a lost tail is found.
+    # AUTOINCREMENT stores the largest number apart, so that lost rows at the end are found.
     "CREATE TABLE commands (number INTEGER PRIMARY KEY AUTOINCREMENT, "
     "time TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP, body TEXT NOT NULL, checksum TEXT NOT NULL)",
     f"PRAGMA user_version={FORMAT}",
@@ -44,19 +44,19 @@ _INSERT = "INSERT INTO commands (body, checksum) VALUES (?, ?)"
 
 
 class RegistryError(Exception):
-    """The registry cannot be opened or written; the message says why, and what to do."""
+    """The registry cannot be opened or written; the message says why."""
 
 
 class Registry:
     """The commands of one server, in a file. Use it from one thread at a time.
 
-    Once a write has failed, nobody knows what the disk holds: no more is written until
-    the file is opened again. Where the disk was only full, nothing was, and it may have room
-    for the next.
+    After a failed write the content of the disk is unknown, so no more is written until the
+    file is opened again. A full disk is different: nothing was written, and the next write may
+    succeed.
     """
 
     def __init__(self, path: Path) -> None:
-        """Opens the file or begins one. Raises RegistryError."""
+        """Opens or creates the file. Raises RegistryError."""
         self._path, self._failed = path, False
         try:
             self._db = sqlite3.connect(
@@ -78,20 +78,19 @@ class Registry:
         self.close()
 
     def close(self) -> None:
-        """Lets another process have the file."""
+        """Unlocks the file for other processes."""
         self._db.close()
 
     def carry_out(self, command: RolloutCommand) -> Rollout:
-        """Writes a command, and gives the revision that it is about as it is now.
+        """Writes a command; returns its revision in the new state.
 
-        Raises RolloutError where it changes nothing, RegistryError where it is not known
-        to be written.
+        Raises RolloutError where the command is refused, RegistryError where the write failed.
         """
-        ledger, subject = after(self.ledger, command)
+        ledger, rollout = after(self.ledger, command)
         if ledger is not self.ledger:
             self._append(command)
             self.ledger = ledger
-        return subject
+        return rollout
 
     def _append(self, command: RolloutCommand) -> None:
         if self._failed:
@@ -108,7 +107,7 @@ class Registry:
         self._checksum = checksum
 
     def _undone(self, error: sqlite3.Error) -> bool:
-        """Whether the write is known not to be there."""
+        """Whether the failed write certainly left nothing on the disk."""
         try:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
@@ -130,7 +129,7 @@ class Registry:
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_BUSY:
                 raise RegistryError(f"{self._path}: another server writes it") from error
-            raise RegistryError(f"{self._path}: is no registry: {error}") from error
+            raise RegistryError(f"{self._path}: not a registry: {error}") from error
 
     def _replayed(self) -> tuple[Ledger, str]:
         ledger, checksum = Ledger(), _ROOT
@@ -154,7 +153,7 @@ class Registry:
             try:
                 ledger, _ = after(ledger, _command_of(body))
             except (RolloutError, ValueError, TypeError, KeyError) as error:
-                raise RegistryError(f"{self._path}: row {number} cannot be carried out") from error
+                raise RegistryError(f"{self._path}: row {number} is not a valid command") from error
         return ledger, checksum
 
 

@@ -1,12 +1,12 @@
-"""What may happen to the revisions of a server, as pure functions of what has happened.
+"""The states of a server's revisions, and the commands that change them, as pure functions.
 
     staged → warmed → shadow → canary → active
        ↓        └───────┴────────┴────────┴──→ rolled_back → retired
     quarantined ─────────────────────────────────────────────↗
 
-What serves nobody can be retired: also what is staged, or warmed. A revision's number
-is given when its bundle is staged and never used again. Promoting one puts the active one
-back to warmed, from where rolling back returns to it.
+A revision without traffic can be retired, also from staged or warmed. Staging gives a revision
+its number, which is never used again. Promoting one moves the active one back to warmed; a
+rollback makes it active again.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from types import MappingProxyType
 
 
 class RolloutState(Enum):
-    """Where a revision stands."""
-
     STAGED = "staged"
     WARMED = "warmed"
     SHADOW = "shadow"
@@ -31,7 +29,7 @@ class RolloutState(Enum):
 
 
 class Verb(Enum):
-    """What can be asked of a revision; WARM and QUARANTINE are the server's own."""
+    """The commands; only the server itself gives WARM and QUARANTINE."""
 
     STAGE = "stage"
     WARM = "warm"
@@ -43,8 +41,9 @@ class Verb(Enum):
     RETIRE = "retire"
 
 
-# A part of the registry's format: which commands are known again depends on it.
+# Part of the registry's format: it decides which idempotency keys are still known.
 MAX_RETIRED = 100
+MAX_REASON_CHARS = 300
 
 LOADED = frozenset(
     {RolloutState.WARMED, RolloutState.SHADOW, RolloutState.CANARY, RolloutState.ACTIVE}
@@ -58,7 +57,7 @@ _FROM: Mapping[Verb, frozenset[RolloutState]] = {
     Verb.CANARY: frozenset({RolloutState.WARMED, RolloutState.SHADOW, RolloutState.CANARY}),
     Verb.PROMOTE: frozenset({RolloutState.WARMED, RolloutState.SHADOW, RolloutState.CANARY}),
     Verb.ROLL_BACK: ON_TRIAL | {RolloutState.WARMED, RolloutState.ACTIVE},
-    # From staged too: there may never be room for it.
+    # From staged too: it may never find room in memory.
     Verb.RETIRE: frozenset(
         {
             RolloutState.STAGED,
@@ -81,19 +80,19 @@ _TO: Mapping[Verb, RolloutState] = {
 
 
 class RolloutError(Exception):
-    """The command changes nothing; the message says why."""
+    """The command is refused and changes nothing; the message says why."""
 
 
 class UnknownRolloutError(RolloutError):
-    """No revision has that number."""
+    """There is no revision with that number."""
 
 
 class TransitionError(RolloutError):
-    """The revision, or another one, stands where the command may not be given."""
+    """The state of this or another revision does not allow the command."""
 
 
 class StaleError(RolloutError):
-    """Another revision is active than the caller believes. ``current``: its number, or 0."""
+    """The active revision is not the expected one. ``current``: its number, or 0."""
 
     def __init__(self, current: int) -> None:
         super().__init__(f"revision {current} is active now; look at it, then ask again")
@@ -101,18 +100,18 @@ class StaleError(RolloutError):
 
 
 class KeyReusedError(RolloutError):
-    """The idempotency key belongs to another command."""
+    """The idempotency key was used for another command."""
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutCommand:
-    """What somebody wants. ``revision``: 0 where one is to be staged.
+    """A command by an operator or by the server. ``revision``: 0 for STAGE.
 
-    ``expected``: the revision that the caller believes to be active, 0 for none.
+    ``expected``: the revision that the caller expects to be active, 0 for none.
     ``percent``: of users, for a canary; of requests, for a shadow, 0 for all.
-    ``bundle_digest``, ``origin``: of what is staged, and where it came from.
-    ``gates``: what a trial must keep to, as text that this module does not read.
-    ``forced``: a promotion that asks no gate.
+    ``bundle_digest``, ``origin``: the bundle to stage, and where it comes from.
+    ``gates``: the bounds of a trial, as text that this module does not read.
+    ``forced``: a promotion without gates.
     """
 
     verb: Verb
@@ -131,7 +130,7 @@ class RolloutCommand:
 class Rollout:
     """One revision. ``back_to``: the one that was active before it, 0 for none.
 
-    ``gates``: of its trial, as they were given.
+    ``gates``: the bounds of its trial, as in the command.
     """
 
     revision: int
@@ -145,10 +144,10 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What has happened: rollouts by revision, and the commands about them by their keys.
+    """The result of all commands: rollouts by revision, and commands by idempotency key.
 
-    Of retired revisions the last MAX_RETIRED are kept, with their commands; the registry
-    has them all. ``newest``: the largest number that was given.
+    It keeps the last MAX_RETIRED retired revisions and their commands; the registry has them
+    all. ``newest``: the largest number of a revision.
     """
 
     rollouts: Mapping[int, Rollout] = field(default_factory=lambda: MappingProxyType({}))
@@ -159,12 +158,12 @@ class Ledger:
 
     @property
     def active(self) -> int:
-        """The revision that answers all that no canary takes; 0 where there is none."""
+        """The revision that serves all users outside the canary; 0 for none."""
         return self._one_in(frozenset({RolloutState.ACTIVE}))
 
     @property
     def on_trial(self) -> int:
-        """The revision that is a shadow or a canary; 0 where there is none."""
+        """The revision that is a shadow or a canary; 0 for none."""
         return self._one_in(ON_TRIAL)
 
     def _one_in(self, states: frozenset[RolloutState]) -> int:
@@ -179,7 +178,7 @@ class Ledger:
         return self.rollouts[revision]
 
     def done(self, command: RolloutCommand) -> Rollout | None:
-        """What a command with this key came to before. Raises KeyReusedError."""
+        """The result of an earlier command with this key. Raises KeyReusedError."""
         if command.key not in self.commands:
             return None
         earlier, revision = self.commands[command.key]
@@ -189,9 +188,9 @@ class Ledger:
 
 
 def after(ledger: Ledger, command: RolloutCommand) -> tuple[Ledger, Rollout]:
-    """The ledger once a command has been carried out, and the revision it is about.
+    """Returns the ledger after a command, and the revision that the command is about.
 
-    A command that was carried out before changes nothing. Raises RolloutError.
+    A repeated command changes nothing. Raises RolloutError.
     """
     earlier = ledger.done(command)
     if earlier is not None:
@@ -199,19 +198,19 @@ def after(ledger: Ledger, command: RolloutCommand) -> tuple[Ledger, Rollout]:
     if command.expected != ledger.active:
         raise StaleError(ledger.active)
     changed = _changed(ledger, command)
-    subject = changed[0]
+    rollout = changed[0]
     rollouts = {**ledger.rollouts, **{each.revision: each for each in changed}}
-    commands = {**ledger.commands, command.key: (command, subject.revision)}
-    return _without_oldest(rollouts, commands, subject), subject
+    commands = {**ledger.commands, command.key: (command, rollout.revision)}
+    return _without_oldest(rollouts, commands, rollout), rollout
 
 
 def _without_oldest(
-    rollouts: dict[int, Rollout], commands: dict[str, tuple[RolloutCommand, int]], subject: Rollout
+    rollouts: dict[int, Rollout], commands: dict[str, tuple[RolloutCommand, int]], rollout: Rollout
 ) -> Ledger:
-    """The ledger without retired revisions beyond MAX_RETIRED; the subject stays."""
+    """Drops the oldest retired revisions above MAX_RETIRED, but never this rollout."""
     newest = max(rollouts)
     retired = sorted(n for n, each in rollouts.items() if each.state is RolloutState.RETIRED)
-    forgotten = {*retired[:-MAX_RETIRED]} - {subject.revision}
+    forgotten = {*retired[:-MAX_RETIRED]} - {rollout.revision}
     if forgotten:
         rollouts = {n: each for n, each in rollouts.items() if n not in forgotten}
         commands = {key: each for key, each in commands.items() if each[1] not in forgotten}
@@ -219,7 +218,7 @@ def _without_oldest(
 
 
 def _changed(ledger: Ledger, command: RolloutCommand) -> list[Rollout]:
-    """The revision that the command is about as it will be, then others that move with it."""
+    """The new state of the command's revision, then of others that change with it."""
     if command.verb is Verb.STAGE:
         return [Rollout(ledger.newest + 1, command.bundle_digest, RolloutState.STAGED)]
     before = ledger.rollout(command.revision)
@@ -245,13 +244,17 @@ def _check(ledger: Ledger, before: Rollout, command: RolloutCommand) -> None:
     number, verb = before.revision, command.verb
     if before.state not in _FROM[verb]:
         raise TransitionError(
-            f"revision {number} is {before.state.value}: no {verb.value} from there"
+            f"revision {number} is {before.state.value}; {verb.value} is not possible from there"
         )
     if verb in _NEED_NO_OTHER_TRIAL and ledger.on_trial not in (0, number):
-        raise TransitionError(f"revision {ledger.on_trial} is on trial: end that first")
+        raise TransitionError(f"revision {ledger.on_trial} is on trial; end that first")
     if verb is Verb.CANARY and not 1 <= command.percent <= 99:
-        raise TransitionError("a canary takes from 1 to 99 percent of the users")
+        raise TransitionError(
+            f"percent is {command.percent}; a canary takes 1 to 99 percent of the users"
+        )
     if verb is Verb.ROLL_BACK and before.state is RolloutState.ACTIVE:
         former = ledger.rollouts.get(before.back_to)
         if former is None or former.state is not RolloutState.WARMED:
-            raise TransitionError(f"revision {number} has nothing loaded to go back to")
+            raise TransitionError(
+                f"revision {number} cannot be rolled back: no earlier revision is loaded"
+            )

@@ -1,7 +1,7 @@
-"""How large a difference is, and how likely one so large is where there is none.
+"""Statistical tests: the size of a difference, and its probability by chance.
 
-Samples are (users,) float64, one number a user: the requests of one user are alike, and
-would count as more evidence than they are. No test draws random numbers.
+Samples are (users,) float64, one number per user: the requests of one user are alike, and
+would count as too much evidence. The tests are deterministic.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from numpy.typing import NDArray
 
 Sample = NDArray[np.float64]
 MAX_BINS, MIN_USERS_PER_BIN = 10, 20
-_LEAST_ERROR = 1e-9  # a smaller one is of rounding, and so may the difference be
-_HALF = 0.5  # added to each bin, since an empty one would make the index infinite
+_LEAST_ERROR = 1e-9  # a smaller one, and a difference with it, may be rounding
+_HALF = 0.5  # added to each bin: an empty bin would make the index infinite
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """``value``: the difference. ``p_value``: how likely one as large is by chance."""
+    """``value``: the difference. ``p_value``: probability of one as large by chance."""
 
     value: float
     p_value: float
 
 
 def mean_increase(ours: Sample, theirs: Sample) -> Finding:
-    """Our mean less theirs; one-sided test of Welch (1947), whose variances may differ."""
+    """Our mean less theirs; one-sided test of Welch (1947), for unequal variances."""
     difference = float(ours.mean() - theirs.mean())
     one, other = _squared_error(ours), _squared_error(theirs)
     spread = one**2 / (len(ours) - 1) + other**2 / (len(theirs) - 1)
@@ -36,7 +36,7 @@ def mean_increase(ours: Sample, theirs: Sample) -> Finding:
 
 
 def mean_shift(ours: Sample, theirs: Sample) -> Finding:
-    """Our mean less theirs, tested on both sides."""
+    """Our mean less theirs; two-sided test."""
     found = mean_increase(ours, theirs)
     return Finding(found.value, min(1.0, 2.0 * min(found.p_value, 1.0 - found.p_value)))
 
@@ -54,10 +54,10 @@ def mean_below(values: Sample, bound: float) -> Finding:
 
 
 def rate_increase(ours: Sample, theirs: Sample) -> Finding:
-    """Our mean less theirs, tested where most users have none of it, as of failures.
+    """Our mean less theirs, for rare events such as failures.
 
-    Counts users above the common mean in both arms; Fisher's exact test (1935) of the
-    counts. A mean of few ones among zeros is far from normal.
+    Fisher's exact test (1935) of the numbers of users above the common mean: a mean of a few
+    ones among zeros is far from normal.
     """
     mean = np.concatenate([ours, theirs]).mean()
     num_ours, num_theirs = int((ours > mean).sum()), int((theirs > mean).sum())
@@ -68,7 +68,8 @@ def rate_increase(ours: Sample, theirs: Sample) -> Finding:
 def rate_excess(differences: Sample) -> Finding:
     """The mean of paired differences that are mostly 0; exact one-sided sign test.
 
-    Of the users that differ, as many should do so in either way (McNemar, 1947).
+    Without an effect, the users that differ do so equally often in both directions
+    (McNemar, 1947).
     """
     num_more, num_less = int((differences > 0.0).sum()), int((differences < 0.0).sum())
     num = num_more + num_less
@@ -89,11 +90,11 @@ def kolmogorov_smirnov(ours: Sample, theirs: Sample) -> Finding:
 
 
 def population_stability(ours: Sample, theirs: Sample) -> Finding:
-    """Σ (p − q) ln(p / q) over bins that hold as many of theirs, less what chance adds.
+    """Σ (p − q) ln(p / q) over bins with equal shares of theirs, less the part due to chance.
 
-    The index of credit scoring (Siddiqi, 2006). Where nothing differs, it over
-    (1/n + 1/m) is distributed as χ² with B − 1 degrees of freedom for B bins (Yurdakul,
-    2018), so that chance alone adds (B − 1)(1/n + 1/m).
+    The index of credit scoring (Siddiqi, 2006). Without a difference, index / (1/n + 1/m) is
+    distributed as χ² with B − 1 degrees of freedom for B bins (Yurdakul, 2018), so that chance
+    adds (B − 1)(1/n + 1/m).
     """
     num_bins = min(MAX_BINS, max(2, min(len(ours), len(theirs)) // MIN_USERS_PER_BIN))
     edges = np.quantile(theirs, np.arange(1, num_bins) / num_bins)
@@ -106,9 +107,9 @@ def population_stability(ours: Sample, theirs: Sample) -> Finding:
 
 
 def t_tail(difference: float, error: float, freedom: float) -> float:
-    """P(T ≥ difference / error) for Student's T, turned into a normal one as by Wallace (1959).
+    """P(T ≥ difference / error) for Student's T, by the normal approximation of Wallace (1959).
 
-    Within 3 % of the chance from 10 degrees of freedom on.
+    Its relative error is below 3 % from 10 degrees of freedom on.
     """
     t = difference / max(error, _LEAST_ERROR)
     z = (8 * freedom + 1) / (8 * freedom + 3) * math.sqrt(freedom * math.log1p(t * t / freedom))
@@ -116,7 +117,7 @@ def t_tail(difference: float, error: float, freedom: float) -> float:
 
 
 def fisher_tail(ours: int, num_ours: int, theirs: int, num_theirs: int) -> float:
-    """P(at least so many of the ``ours + theirs`` are ours), given how many there are."""
+    """P(at least ``ours`` of the ``ours + theirs`` events are ours), given the total."""
     drawn = np.arange(ours, min(ours + theirs, num_ours) + 1)
     log_share = (
         _log_choose(num_ours, drawn)
@@ -127,7 +128,7 @@ def fisher_tail(ours: int, num_ours: int, theirs: int, num_theirs: int) -> float
 
 
 def chi_square_tail(value: float, freedom: int) -> float:
-    """P(χ² ≥ value), by the finite sums for whole degrees of freedom."""
+    """P(χ² ≥ value), by the finite sums for integer degrees of freedom."""
     half = value / 2.0
     odd = freedom % 2
     tail = math.erfc(math.sqrt(half)) if odd else math.exp(-half)
@@ -137,7 +138,7 @@ def chi_square_tail(value: float, freedom: int) -> float:
 
 
 def _squared_error(values: Sample) -> float:
-    """Of the mean."""
+    """Squared standard error of the mean."""
     return float(values.var(ddof=1)) / len(values)
 
 
@@ -151,6 +152,6 @@ def _bin_shares(values: Sample, edges: Sample) -> Sample:
 
 
 def _log_choose(num: int, chosen: NDArray[np.int64]) -> Sample:
-    """ln of the binomial coefficients."""
+    """Logarithms of the binomial coefficients."""
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1.0, num + 1)))])
     return np.asarray(log_factorial[num] - log_factorial[chosen] - log_factorial[num - chosen])

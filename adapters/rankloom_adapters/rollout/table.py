@@ -1,4 +1,4 @@
-"""Observations as columns, from which each user counts once."""
+"""Observations as columns, aggregated so that each user counts once."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ _OF_PAIRS: Final = (
     "tie_increase",
     "comparable",
 )
-_LATENCIES_S = (1e-6, 1e6)  # beyond them, a figure says more of the clock
+_LATENCIES_S = (1e-6, 1e6)  # a value outside says more about the clock
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ObservationTable:
-    """(rankings,) each: places in lists of users and of groups, and figures by name.
+    """Arrays (rankings,): indices of users and groups, and statistics by name.
 
-    A figure is NaN where there is none.
+    A statistic is NaN where there is none.
     """
 
     user: NDArray[np.int64]
@@ -56,29 +56,28 @@ class ObservationTable:
     columns: Mapping[str, Sample]
 
     def of(self, group: str) -> ObservationTable:
-        """The rankings of a group."""
+        """The rankings of one group."""
         rows = self.group == self.group_names.index(group)
         columns = {name: each[rows] for name, each in self.columns.items()}
         return replace(self, user=self.user[rows], group=self.group[rows], columns=columns)
 
     def groups(self, min_users: int) -> frozenset[str]:
-        """Those that have a name and so many users."""
+        """Named groups with at least ``min_users`` users."""
         return frozenset(
             name
-            for place, name in enumerate(self.group_names)
-            if name and len(np.unique(self.user[self.group == place])) >= min_users
+            for index, name in enumerate(self.group_names)
+            if name and len(np.unique(self.user[self.group == index])) >= min_users
         )
 
     def with_columns(self, **more: Sample) -> ObservationTable:
-        """The same rankings with more of their figures."""
         return replace(self, columns={**self.columns, **more})
 
     def means(self, column: str) -> Sample:
-        """(users,) means of a column, without users that have none."""
+        """(users,) mean of a column per user; users without a value are left out."""
         return self.means_of(self.columns[column])
 
     def means_of(self, values: Sample) -> Sample:
-        """The same of any (rankings,) figures."""
+        """The same for any (rankings,) values."""
         known = ~np.isnan(values)
         counts = np.bincount(self.user[known])
         sums = np.bincount(self.user[known], values[known])
@@ -93,19 +92,19 @@ class Arms:
     baseline: ObservationTable
 
     def of(self, group: str) -> Arms:
-        """The rankings of a group."""
+        """The rankings of one group."""
         return Arms(self.canary.of(group), self.baseline.of(group))
 
     def groups(self, min_users: int) -> frozenset[str]:
-        """Those that have so many users in both arms."""
+        """Groups with at least ``min_users`` users in both arms."""
         return self.canary.groups(min_users) & self.baseline.groups(min_users)
 
 
 def arms_of(canary: Sequence[Observation], baseline: Sequence[Observation]) -> Arms:
-    """Latencies are compared among answers of one kind, with a kept history or without.
+    """Builds both arms; latencies only of rankings with a cached history, or only without.
 
-    The revision on trial has nobody's history at first, the other one that of all who return:
-    of the two kinds, the one is taken of which the smaller arm has more users.
+    At first the revision on trial has no history cached, and the active one has many. Of the two
+    kinds, the one with more users in its smaller arm is taken.
     """
     tables = [table_of_observations(each) for each in (canary, baseline)]
     kinds = [[_latency_of(table, reused=reused) for table in tables] for reused in (False, True)]
@@ -119,7 +118,7 @@ def _latency_of(table: ObservationTable, *, reused: bool) -> ObservationTable:
 
 
 def table_of_observations(observations: Sequence[Observation]) -> ObservationTable:
-    """With ``log_latency``, of rankings that did not fail."""
+    """Adds ``log_latency``, NaN for failed rankings."""
     table = _table(observations, _OF_OBSERVATIONS)
     latency = _log(table.columns["latency_s"])
     failed = table.columns["failed"] > 0.0
@@ -127,7 +126,7 @@ def table_of_observations(observations: Sequence[Observation]) -> ObservationTab
 
 
 def table_of_pairs(pairs: Sequence[Pair]) -> ObservationTable:
-    """With what the shadow has more of: ``failure_increase`` and ``log_latency_increase``."""
+    """Adds the shadow's ``failure_increase`` and ``log_latency_increase``."""
     table = _table(pairs, _OF_PAIRS)
     columns = table.columns
     failed = (columns["shadow_failed"] > 0.0) | (columns["active_failed"] > 0.0)
@@ -142,21 +141,21 @@ def table_of_pairs(pairs: Sequence[Pair]) -> ObservationTable:
 def _table(
     records: Sequence[Observation] | Sequence[Pair], names: tuple[str, ...]
 ) -> ObservationTable:
-    """In an order of its own, so that no sum depends on the order of the records."""
+    """Sorts the rows, so that no sum depends on the order of the records."""
     rows = chain.from_iterable(map(attrgetter(*names), records))
-    figures = np.fromiter(rows, dtype=np.float64).reshape(-1, len(names))
-    user, _ = _places([each.user for each in records])
-    group, group_names = _places([each.group for each in records])
-    order = np.lexsort((*figures.T, user))
-    columns = dict(zip(names, figures[order].T, strict=True))
+    values = np.fromiter(rows, dtype=np.float64).reshape(-1, len(names))
+    user, _ = _indices([each.user for each in records])
+    group, group_names = _indices([each.group for each in records])
+    order = np.lexsort((*values.T, user))
+    columns = dict(zip(names, values[order].T, strict=True))
     return ObservationTable(user[order], group[order], group_names, columns)
 
 
-def _places(values: Sequence[V]) -> tuple[NDArray[np.int64], tuple[V, ...]]:
-    """Each value's place among the different ones, and those in order."""
-    different = tuple(sorted(set(values)))
-    place_of = {value: place for place, value in enumerate(different)}
-    return np.array([place_of[value] for value in values], dtype=np.int64), different
+def _indices(values: Sequence[V]) -> tuple[NDArray[np.int64], tuple[V, ...]]:
+    """The index of each value among the distinct ones, and those, sorted."""
+    distinct = tuple(sorted(set(values)))
+    index_of = {value: index for index, value in enumerate(distinct)}
+    return np.array([index_of[value] for value in values], dtype=np.int64), distinct
 
 
 def _log(latency_s: Sample) -> Sample:

@@ -1,4 +1,4 @@
-"""How much worse a revision on trial may be, as its operator writes it down."""
+"""The bounds of the gates, as an operator sets them."""
 
 from __future__ import annotations
 
@@ -24,60 +24,62 @@ _WITHIN = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
-    """Bounds of the gates. A breach is both beyond its bound and unlikely by chance.
+    """Bounds of the gates. A value breaches a gate if it is beyond the bound and significant.
 
-    Samples are users, in each arm: a user's rankings are alike, so that a thousand of one
-    user say little about the others. Raises ValueError.
+    Samples are users, in each arm: the rankings of one user are alike, so that a thousand of
+    them say little about other users. Raises ValueError.
     """
 
     min_samples: int = 200
-    """Fewer than these prove nothing, and no revision passes on them."""
+    """With fewer users, a gate has no data, and no revision passes."""
     min_group_samples: int = 50
-    """A group with fewer is not judged alone."""
+    """A group with fewer users is not judged alone."""
     top_k: int = DEFAULT_TOP_K
-    """How many of a list's best are compared, in a shadow."""
+    """The number of top items that a shadow is compared by."""
     min_topk_overlap: float = 0.6
-    """Share of the best that a shadow must name too, in the mean."""
+    """Mean share of the top items that the shadow must have too."""
     min_kendall: float = 0.5
-    """τ_b of the active one's and the shadow's scores, in the mean."""
+    """Mean τ_b of the active revision's and the shadow's scores."""
     max_psi: float = 0.25
-    """Population stability index; above 0.25 is a real shift in credit scoring."""
+    """Population stability index; in credit scoring, a value above 0.25 is a real shift."""
     max_ks: float = 0.2
-    """Kolmogorov and Smirnov's distance: so many users have changed sides somewhere."""
+    """Kolmogorov-Smirnov distance: the largest difference of the distribution functions."""
     max_tie_rate_increase: float = 0.02
-    """Share of candidates whose score another one has too."""
+    """Share of candidates that share their score with another one."""
     max_calibration_shift: float = 0.05
-    """Of the mean probability, up or down."""
+    """Change of the mean probability, up or down."""
     max_agreement_shift: float = 0.1
-    """Of the mean τ_b of tree logit and score, up or down."""
+    """Change of the mean τ_b of tree logit and score, up or down."""
     max_error_increase: float = 0.005
     """Share of rankings that the engine did not answer."""
     max_latency_ratio: float = 1.1
-    """Of the geometric means, and of the 95th percentiles."""
+    """Ratio of the geometric means, and of the 95th percentiles."""
     false_alarms: float = 0.01
-    """How many of the rollouts that change nothing may be breached, as a share."""
+    """The share of harmless rollouts that may be breached by chance."""
     max_checks: int = 10
-    """Over how many checks half of the false alarms are spread; later ones share the rest."""
+    """The number of checks that share half of the false alarms; later checks share the rest."""
 
     def __post_init__(self) -> None:
         for name, least in _WHOLE.items():
             value = getattr(self, name)
             if type(value) is not int or value < least:
-                raise ValueError(f"{name} is {value!r}: give a whole number from {least} up")
+                raise ValueError(f"{name} is {value!r}; give a whole number of at least {least}")
         for name, (low, high) in _WITHIN.items():
             value = getattr(self, name)
             if type(value) not in (int, float) or not low <= value <= high:
-                raise ValueError(f"{name} is {value!r}: give a number from {low:g} to {high:g}")
+                raise ValueError(f"{name} is {value!r}; give a number from {low:g} to {high:g}")
             if math.isinf(value):
-                raise ValueError(f"{name} is infinite: give a bound that can be reached")
+                raise ValueError(f"{name} is infinite; give a finite bound")
         if not 0.0 < self.false_alarms < 1.0:
-            raise ValueError("false_alarms must be above 0 and below 1, or no gate can be breached")
+            raise ValueError(
+                f"false_alarms is {self.false_alarms}; give a number above 0 and below 1"
+            )
 
     def level(self, num_tests: int, check: int = 1) -> float:
-        """The chance of a false alarm that each test of a check, numbered from 1, may have.
+        """The significance level of each test in a check; ``check`` counts from 1.
 
-        Bonferroni's shares: tests and checks may depend on each other as they like. A trial may
-        go on for ever, so the shares of the late checks are 1/2 · 1/(k (k + 1)), whose sum is 1/2.
+        Bonferroni's correction, which holds however tests and checks depend on each other. A
+        trial has no fixed end, so late checks get 1/2 · 1/(k (k + 1)), which sums to 1/2.
         """
         late = check - self.max_checks
         share = 1.0 / self.max_checks if late <= 0 else 1.0 / (late * (late + 1))

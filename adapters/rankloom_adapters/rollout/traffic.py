@@ -1,4 +1,4 @@
-"""Whom a ledger sends where, and what must be loaded for that. Pure policy."""
+"""Where a ledger sends requests, and what must be loaded for that, as pure functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SENDS = frozenset({Verb.SHADOW, Verb.CANARY, Verb.PROMOTE})
 
 
 def traffic_of(ledger: Ledger) -> Traffic:
-    """Who is sent where; a shadow is sent nobody."""
+    """The traffic that the ledger asks for; a shadow gets none."""
     traffic, trial = Traffic(ledger.active), ledger.rollouts.get(ledger.on_trial)
     if trial is None or trial.state is not RolloutState.CANARY:
         return traffic
@@ -20,21 +20,22 @@ def traffic_of(ledger: Ledger) -> Traffic:
 
 
 def needed_by(ledger: Ledger, command: RolloutCommand) -> int:
-    """The revision that requests go to once a command is carried out; 0 where none changes."""
+    """The revision that a command sends requests to, 0 if it sends them nowhere new."""
     if command.verb in _SENDS:
         return command.revision
-    subject = ledger.rollouts.get(command.revision)
-    is_active = subject is not None and subject.state is RolloutState.ACTIVE
-    return subject.back_to if subject and is_active and command.verb is Verb.ROLL_BACK else 0
+    rollout = ledger.rollouts.get(command.revision)
+    if rollout is None or rollout.state is not RolloutState.ACTIVE:
+        return 0
+    return rollout.back_to if command.verb is Verb.ROLL_BACK else 0
 
 
 def unloaded(ledger: Ledger, loaded: Collection[int]) -> list[int]:
-    """What should be in memory and is not, in the order in which it may be needed.
+    """Revisions that should be in memory and are not, the most urgent first.
 
-    First what rolling back leads to, and what is on trial; then the newest.
+    First the target of a rollback and the revision on trial, then the newest.
     """
     active = ledger.rollouts.get(ledger.active)
     soon = (active.back_to if active else 0, ledger.on_trial)
-    held = [number for number, each in ledger.rollouts.items() if each.state in LOADED]
-    missing = [number for number in held if number not in loaded]
+    needed = [number for number, each in ledger.rollouts.items() if each.state in LOADED]
+    missing = [number for number in needed if number not in loaded]
     return sorted(missing, key=lambda number: (number not in soon, -number))

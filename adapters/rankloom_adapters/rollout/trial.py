@@ -1,4 +1,4 @@
-"""One revision on trial: what has been seen of it, and when it is judged."""
+"""One trial: collects its evidence and decides when to judge it."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from rankloom_adapters.rollout.states import Rollout, RolloutState
 from rankloom_adapters.rollout.thresholds import Thresholds
 from rankloom_adapters.split import Arm
 
-GROWTH = 1.5  # how much more must have been seen since the last check
-_NOTHING = Judgement(TrialVerdict.NO_DATA, (), "nothing has been seen yet")
+GROWTH = 1.5  # of the evidence, from one check to the next
+_NOTHING = Judgement(TrialVerdict.NO_DATA, (), "there is no evidence yet")
 
 
 def thresholds_of(gates: str) -> Thresholds:
-    """From a command's text: JSON with some of the fields. Raises ValueError."""
+    """Parses a command's gates: JSON with some of the fields. Raises ValueError."""
     given: dict[str, Any] = json.loads(gates) if gates else {}
     try:
         return Thresholds(**given)
     except TypeError:
-        raise ValueError(f"gates: no such field among {sorted(given)}") from None
+        raise ValueError(f"gates: unknown field among {sorted(given)}") from None
 
 
 class Trial:
     """A shadow or a canary from its start to its end. Use it from one event loop.
 
-    Checks are paced by what has been seen and not by a clock: one that jumps promotes
-    nothing early. Each has half as much again to go by as the last one, since every check
-    may raise a false alarm. They go on for as long as the trial does.
+    Checks depend on the amount of evidence, not on a clock, which may jump. Each check needs
+    GROWTH times the evidence of the one before, because every check may raise a false alarm.
+    They go on as long as the trial does.
     """
 
     def __init__(self, rollout: Rollout) -> None:
-        """Raises ValueError for gates that are none."""
+        """Raises ValueError for invalid gates."""
         self.revision, self.state = rollout.revision, rollout.state
         self.percent = rollout.percent or 100
         self.thresholds = thresholds_of(rollout.gates)
@@ -44,32 +44,32 @@ class Trial:
         self._num_checks = 0
         self._next_at = self.thresholds.min_samples
         self._num_judged = 0
-        self._alarm = False
+        self._has_bad_score = False
 
     def add(self, arm: Arm, observation: Observation) -> None:
-        """One more ranking of a canary's arm."""
+        """Adds a ranking by an arm of a canary."""
         self._evidence.add(arm, observation)
         self.num_seen[arm] += 1
-        self._alarm |= observation.non_finite and arm is Arm.CANARY
+        self._has_bad_score |= observation.non_finite and arm is Arm.CANARY
 
     def add_pair(self, pair: Pair) -> None:
-        """One more request that a shadow has answered too."""
+        """Adds a request that the active revision and the shadow answered."""
         self._evidence.add_pair(pair)
         for arm in self.num_seen:
             self.num_seen[arm] += 1
-        self._alarm |= pair.non_finite
+        self._has_bad_score |= pair.non_finite
 
     @property
     def is_due(self) -> bool:
-        """Whether it is to be judged now."""
+        """Whether a check is due."""
         if self.judgement.verdict is TrialVerdict.BREACH:
             return False
         enough = min(self.num_seen.values()) >= self._next_at
-        return self._alarm or enough
+        return self._has_bad_score or enough
 
     @property
     def is_unjudged(self) -> bool:
-        """Whether there is enough to judge, and more of it than at the last check."""
+        """Whether there is enough evidence, and more than at the last check."""
         if self.judgement.verdict is TrialVerdict.BREACH:
             return False
         enough = min(self.num_seen.values()) >= self.thresholds.min_samples
@@ -80,9 +80,9 @@ class Trial:
         return sum(self.num_seen.values())
 
     def check(self) -> Callable[[], Judgement]:
-        """Begins a check; what it gives may be called on another thread."""
+        """Starts a check; call the returned function in any thread, its result goes to `take`."""
         self._next_at = max(int(min(self.num_seen.values()) * GROWTH), self._next_at)
-        self._num_judged, self._alarm = self._num_seen, False
+        self._num_judged, self._has_bad_score = self._num_seen, False
         limits, number = self.thresholds, self._num_checks + 1
         if self.state is RolloutState.SHADOW:
             pairs = self._evidence.pairs
@@ -91,6 +91,6 @@ class Trial:
         return lambda: judge_canary(canary, baseline, limits, number)
 
     def take(self, judgement: Judgement) -> None:
-        """Ends a check. One that had too little to go by was none."""
+        """Ends a check. One without enough data does not count."""
         self.judgement = judgement
         self._num_checks += judgement.verdict is not TrialVerdict.NO_DATA

@@ -21,7 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ItemText(_message.Message):
-    """What a language model can read about an item."""
+    """An item's text, as a language model reads it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -56,7 +56,7 @@ Global___ItemText: _TypeAlias = ItemText  # noqa: Y015
 
 @_typing.final
 class Event(_message.Message):
-    """One interaction of a user, oldest first wherever events stand in a list."""
+    """One interaction of a user. Lists of events are sorted, oldest first."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -65,7 +65,7 @@ class Event(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     liked: _builtins.bool
-    """True where the user liked the item, false where not."""
+    """Whether the user liked the item."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -85,7 +85,7 @@ Global___Event: _TypeAlias = Event  # noqa: Y015
 
 @_typing.final
 class History(_message.Message):
-    """A user described by events instead of by id. May be empty: a new user."""
+    """Events that stand for a user in place of an id. Empty for a new user."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -114,7 +114,7 @@ class Candidate(_message.Message):
     item_id: _builtins.str
     @_builtins.property
     def text(self) -> Global___ItemText:
-        """Needed where the catalogue lacks the item; ignored where it knows it."""
+        """Needed for an item that is not in the catalogue; ignored for the others."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class UserQuery(_message.Message):
     def history(self) -> Global___History: ...
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
-        """With candidates, the answer carries their tabular features."""
+        """With candidates, the response holds their tabular features."""
 
     def __init__(
         self,
@@ -214,22 +214,22 @@ class UserFeatures(_message.Message):
     LOG_POSITION_FIELD_NUMBER: _builtins.int
     TABULAR_FIELD_NUMBER: _builtins.int
     vector: _builtins.bytes
-    """The user's latent vector: little-endian float32, one after the other."""
+    """The user's latent vector: little-endian float32 values."""
     feature_version: _builtins.str
-    """Digest of the feature model that made the vector. Vectors of different
-    feature versions live in different spaces and must not be compared.
+    """Digest of the feature model that computed the vector. Vectors of different feature versions
+    belong to different spaces: do not compare them.
     """
     cold_start: _builtins.bool
-    """True where no event of the user names a known item: the vector says nothing."""
+    """True where no event of the user names a known item, so that the vector says nothing."""
     log_position: _builtins.int
-    """How much of the event log the answer has seen."""
+    """The number of events in the log when the features were computed."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
         """The user's events whose items the catalogue knows, oldest first."""
 
     @_builtins.property
     def tabular(self) -> Global___TabularMatrix:
-        """Set where the query had candidates."""
+        """Set where the query has candidates."""
 
     def __init__(
         self,
@@ -262,9 +262,9 @@ class TabularMatrix(_message.Message):
     rows: _builtins.int
     columns: _builtins.int
     values: _builtins.bytes
-    """Row-major little-endian float32; NaN where a value is not known."""
+    """Row-major little-endian float32; NaN where a value is unknown."""
     schema_digest: _builtins.str
-    """Digest of the column names and their meaning."""
+    """Digest of the column names, in order."""
     def __init__(
         self,
         *,

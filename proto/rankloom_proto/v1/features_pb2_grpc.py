@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class FeatureServiceStub(object):
-    """Computes what a ranker needs to know about a user: the latent vector, the
-    recent events, and tabular features of user and candidate.
+    """Computes features of a user: the latent vector, the recent events, and tabular features of
+    the user and each candidate.
     """
 
     def __init__(self, channel):
@@ -44,8 +44,8 @@ class FeatureServiceStub(object):
 
 
 class FeatureServiceServicer(object):
-    """Computes what a ranker needs to know about a user: the latent vector, the
-    recent events, and tabular features of user and candidate.
+    """Computes features of a user: the latent vector, the recent events, and tabular features of
+    the user and each candidate.
     """
 
     def GetUserFeatures(self, request, context):
@@ -72,8 +72,8 @@ def add_FeatureServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class FeatureService(object):
-    """Computes what a ranker needs to know about a user: the latent vector, the
-    recent events, and tabular features of user and candidate.
+    """Computes features of a user: the latent vector, the recent events, and tabular features of
+    the user and each candidate.
     """
 
     @staticmethod

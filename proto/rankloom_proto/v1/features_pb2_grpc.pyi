@@ -27,8 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class FeatureServiceStub:
-    """Computes what a ranker needs to know about a user: the latent vector, the
-    recent events, and tabular features of user and candidate.
+    """Computes features of a user: the latent vector, the recent events, and tabular features of
+    the user and each candidate.
     """
 
     @_typing.overload
@@ -40,8 +40,8 @@ class FeatureServiceStub:
 
 @_typing.type_check_only
 class FeatureServiceAsyncStub(FeatureServiceStub):
-    """Computes what a ranker needs to know about a user: the latent vector, the
-    recent events, and tabular features of user and candidate.
+    """Computes features of a user: the latent vector, the recent events, and tabular features of
+    the user and each candidate.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -49,8 +49,8 @@ class FeatureServiceAsyncStub(FeatureServiceStub):
     """Features of one or more users, in the order of the request."""
 
 class FeatureServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Computes what a ranker needs to know about a user: the latent vector, the
-    recent events, and tabular features of user and candidate.
+    """Computes features of a user: the latent vector, the recent events, and tabular features of
+    the user and each candidate.
     """
 
     @_abc_1.abstractmethod

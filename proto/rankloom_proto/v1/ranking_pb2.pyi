@@ -30,23 +30,23 @@ class _FusionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fusion.ValueTy
     FUSION_UNSPECIFIED: _Fusion.ValueType  # 0
     """The server's default, EXACT_SUM."""
     FUSION_EXACT_SUM: _Fusion.ValueType  # 1
-    """The weighted sum of the experts' weight deltas."""
+    """The weighted sum of the experts' weight deltas: Σ w_n ΔW_n."""
     FUSION_PEFT_LINEAR: _Fusion.ValueType  # 2
-    """The product of two weighted sums, as PEFT's "linear" combination does."""
+    """The product of two weighted sums, as in PEFT's "linear" combination."""
     FUSION_TOP1: _Fusion.ValueType  # 3
-    """The expert of the largest weight alone."""
+    """Only the expert with the largest weight."""
 
 class Fusion(_Fusion, metaclass=_FusionEnumTypeWrapper):
-    """How the weights of several experts become one model."""
+    """Expert fusion: how the experts of a mixture are combined."""
 
 FUSION_UNSPECIFIED: Fusion.ValueType  # 0
 """The server's default, EXACT_SUM."""
 FUSION_EXACT_SUM: Fusion.ValueType  # 1
-"""The weighted sum of the experts' weight deltas."""
+"""The weighted sum of the experts' weight deltas: Σ w_n ΔW_n."""
 FUSION_PEFT_LINEAR: Fusion.ValueType  # 2
-"""The product of two weighted sums, as PEFT's "linear" combination does."""
+"""The product of two weighted sums, as in PEFT's "linear" combination."""
 FUSION_TOP1: Fusion.ValueType  # 3
-"""The expert of the largest weight alone."""
+"""Only the expert with the largest weight."""
 Global___Fusion: _TypeAlias = Fusion  # noqa: Y015
 
 class _Route:
@@ -57,15 +57,22 @@ class _RouteEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Route.ValueType
     DESCRIPTOR: _descriptor.EnumDescriptor
     ROUTE_UNSPECIFIED: _Route.ValueType  # 0
     ROUTE_SINGLE: _Route.ValueType  # 1
+    """One group expert: the weights are concentrated."""
     ROUTE_GLOBAL: _Route.ValueType  # 2
+    """The global expert: the weights are nearly equal, or nothing is known about the user."""
     ROUTE_FUSED: _Route.ValueType  # 3
+    """The weighted mixture of several group experts."""
 
-class Route(_Route, metaclass=_RouteEnumTypeWrapper): ...
+class Route(_Route, metaclass=_RouteEnumTypeWrapper):
+    """The router's decision."""
 
 ROUTE_UNSPECIFIED: Route.ValueType  # 0
 ROUTE_SINGLE: Route.ValueType  # 1
+"""One group expert: the weights are concentrated."""
 ROUTE_GLOBAL: Route.ValueType  # 2
+"""The global expert: the weights are nearly equal, or nothing is known about the user."""
 ROUTE_FUSED: Route.ValueType  # 3
+"""The weighted mixture of several group experts."""
 Global___Route: _TypeAlias = Route  # noqa: Y015
 
 class _FallbackLevel:
@@ -76,20 +83,30 @@ class _FallbackLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fallbac
     DESCRIPTOR: _descriptor.EnumDescriptor
     FALLBACK_LEVEL_UNSPECIFIED: _FallbackLevel.ValueType  # 0
     FALLBACK_LEVEL_EXACT_MIXTURE: _FallbackLevel.ValueType  # 1
+    """The user's own mixture; no fallback."""
     FALLBACK_LEVEL_TOP_EXPERT: _FallbackLevel.ValueType  # 2
+    """Only the expert with the largest weight."""
     FALLBACK_LEVEL_GLOBAL_EXPERT: _FallbackLevel.ValueType  # 3
+    """Only the global expert."""
     FALLBACK_LEVEL_TREES: _FallbackLevel.ValueType  # 4
+    """The tree model alone, without the language model."""
     FALLBACK_LEVEL_POPULARITY: _FallbackLevel.ValueType  # 5
+    """The items' popularity."""
 
 class FallbackLevel(_FallbackLevel, metaclass=_FallbackLevelEnumTypeWrapper):
     """The fallback levels, best first."""
 
 FALLBACK_LEVEL_UNSPECIFIED: FallbackLevel.ValueType  # 0
 FALLBACK_LEVEL_EXACT_MIXTURE: FallbackLevel.ValueType  # 1
+"""The user's own mixture; no fallback."""
 FALLBACK_LEVEL_TOP_EXPERT: FallbackLevel.ValueType  # 2
+"""Only the expert with the largest weight."""
 FALLBACK_LEVEL_GLOBAL_EXPERT: FallbackLevel.ValueType  # 3
+"""Only the global expert."""
 FALLBACK_LEVEL_TREES: FallbackLevel.ValueType  # 4
+"""The tree model alone, without the language model."""
 FALLBACK_LEVEL_POPULARITY: FallbackLevel.ValueType  # 5
+"""The items' popularity."""
 Global___FallbackLevel: _TypeAlias = FallbackLevel  # noqa: Y015
 
 class _FallbackReason:
@@ -100,11 +117,11 @@ class _FallbackReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fallba
     DESCRIPTOR: _descriptor.EnumDescriptor
     FALLBACK_REASON_UNSPECIFIED: _FallbackReason.ValueType  # 0
     FALLBACK_REASON_VECTOR_INVALID: _FallbackReason.ValueType  # 1
-    """The user's vector had NaN or infinite entries, or the wrong length."""
+    """The user's vector contains NaN or infinity, or has the wrong length."""
     FALLBACK_REASON_FEATURE_VERSION_MISMATCH: _FallbackReason.ValueType  # 2
-    """The vector came from another feature model than the bundle's."""
+    """The vector belongs to another feature version than the bundle's."""
     FALLBACK_REASON_FEATURES_UNAVAILABLE: _FallbackReason.ValueType  # 3
-    """The feature service did not answer in its share of the deadline."""
+    """The feature service did not answer within its share of the deadline."""
     FALLBACK_REASON_ENGINE_FAILED: _FallbackReason.ValueType  # 4
     """The engine failed on this request."""
 
@@ -112,11 +129,11 @@ class FallbackReason(_FallbackReason, metaclass=_FallbackReasonEnumTypeWrapper):
 
 FALLBACK_REASON_UNSPECIFIED: FallbackReason.ValueType  # 0
 FALLBACK_REASON_VECTOR_INVALID: FallbackReason.ValueType  # 1
-"""The user's vector had NaN or infinite entries, or the wrong length."""
+"""The user's vector contains NaN or infinity, or has the wrong length."""
 FALLBACK_REASON_FEATURE_VERSION_MISMATCH: FallbackReason.ValueType  # 2
-"""The vector came from another feature model than the bundle's."""
+"""The vector belongs to another feature version than the bundle's."""
 FALLBACK_REASON_FEATURES_UNAVAILABLE: FallbackReason.ValueType  # 3
-"""The feature service did not answer in its share of the deadline."""
+"""The feature service did not answer within its share of the deadline."""
 FALLBACK_REASON_ENGINE_FAILED: FallbackReason.ValueType  # 4
 """The engine failed on this request."""
 Global___FallbackReason: _TypeAlias = FallbackReason  # noqa: Y015
@@ -133,7 +150,7 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     VERDICT_DISLIKED: _Verdict.ValueType  # 2
 
 class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
-    """The side of one half that the probability is on."""
+    """Whether the probability is at least 0.5."""
 
 VERDICT_UNSPECIFIED: Verdict.ValueType  # 0
 VERDICT_LIKED: Verdict.ValueType  # 1
@@ -149,22 +166,22 @@ class _StopReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StopReason
     DESCRIPTOR: _descriptor.EnumDescriptor
     STOP_REASON_UNSPECIFIED: _StopReason.ValueType  # 0
     STOP_REASON_STOP_TOKEN: _StopReason.ValueType  # 1
-    """The model had said it all."""
+    """The model generated its stop token."""
     STOP_REASON_MAX_TOKENS: _StopReason.ValueType  # 2
-    """As many tokens as the request allows."""
+    """The text reached max_tokens."""
     STOP_REASON_DEADLINE: _StopReason.ValueType  # 3
-    """The call's time was nearly over."""
+    """The deadline was close."""
 
 class StopReason(_StopReason, metaclass=_StopReasonEnumTypeWrapper):
-    """Why the text ends where it does."""
+    """Why the text ended."""
 
 STOP_REASON_UNSPECIFIED: StopReason.ValueType  # 0
 STOP_REASON_STOP_TOKEN: StopReason.ValueType  # 1
-"""The model had said it all."""
+"""The model generated its stop token."""
 STOP_REASON_MAX_TOKENS: StopReason.ValueType  # 2
-"""As many tokens as the request allows."""
+"""The text reached max_tokens."""
 STOP_REASON_DEADLINE: StopReason.ValueType  # 3
-"""The call's time was nearly over."""
+"""The deadline was close."""
 Global___StopReason: _TypeAlias = StopReason  # noqa: Y015
 
 class _ErrorReason:
@@ -175,78 +192,78 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     DESCRIPTOR: _descriptor.EnumDescriptor
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     ERROR_REASON_REVISION_UNKNOWN: _ErrorReason.ValueType  # 1
-    """No revision of that number is loaded, or is in the list."""
+    """The revision is unknown, or not loaded."""
     ERROR_REASON_FALLBACK_REFUSED: _ErrorReason.ValueType  # 2
-    """Only a lower fallback level could answer, and the request refused it."""
+    """Only a lower fallback level can answer, and the request does not allow it."""
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 3
-    """As many requests as the server admits are in flight."""
+    """The server has as many requests in flight as it admits."""
     ERROR_REASON_NOT_SERVING: _ErrorReason.ValueType  # 4
     """The server is starting or draining."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 5
-    """A fault of the server; the message holds the id it was logged under."""
+    """A fault of the server; the message has the id of the log entry."""
     ERROR_REASON_REVISION_STALE: _ErrorReason.ValueType  # 6
-    """Another revision is active than the change expected; metadata "current" has its number."""
+    """The active revision is not the expected one; metadata "current" has its number."""
     ERROR_REASON_WRONG_STATE: _ErrorReason.ValueType  # 7
-    """The revision, or another one, stands where the change may not be made."""
+    """The state of this or another revision does not allow the change."""
     ERROR_REASON_KEY_REUSED: _ErrorReason.ValueType  # 8
     """The idempotency key was used for another change."""
     ERROR_REASON_GATES_NOT_PASSED: _ErrorReason.ValueType  # 9
-    """The trial has seen too little, or a gate is breached; the message says which."""
+    """The trial has too little evidence, or a gate is breached; the message says which."""
     ERROR_REASON_BUNDLE_INVALID: _ErrorReason.ValueType  # 10
-    """The bundle or expert is not what it should be."""
+    """The bundle or expert is invalid."""
     ERROR_REASON_SIGNATURE_INVALID: _ErrorReason.ValueType  # 11
-    """The bundle is not signed by a key that the server knows."""
+    """The bundle is not signed by a trusted key."""
     ERROR_REASON_NO_ROOM: _ErrorReason.ValueType  # 12
-    """No room on the disk or in memory: retire revisions, or give more."""
+    """The disk or the memory is full: retire revisions, or add space."""
     ERROR_REASON_SOURCE_UNAVAILABLE: _ErrorReason.ValueType  # 13
     """The source cannot be reached now."""
     ERROR_REASON_REGISTRY_UNAVAILABLE: _ErrorReason.ValueType  # 14
-    """The registry cannot be written: the server must be started again once the disk is well."""
+    """The registry cannot be written: repair the disk, then restart the server."""
     ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 15
-    """No token came with the call."""
+    """The call has no token."""
     ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 16
-    """The token is not the server's."""
+    """The token is wrong."""
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 17
-    """The disk for bundles cannot be read or written."""
+    """The bundle store cannot be read or written."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """ErrorInfo.reason of the statuses of every rankloom service, domain "rankloom"."""
+    """ErrorInfo.reason in the statuses of all rankloom services; the domain is "rankloom"."""
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 ERROR_REASON_REVISION_UNKNOWN: ErrorReason.ValueType  # 1
-"""No revision of that number is loaded, or is in the list."""
+"""The revision is unknown, or not loaded."""
 ERROR_REASON_FALLBACK_REFUSED: ErrorReason.ValueType  # 2
-"""Only a lower fallback level could answer, and the request refused it."""
+"""Only a lower fallback level can answer, and the request does not allow it."""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 3
-"""As many requests as the server admits are in flight."""
+"""The server has as many requests in flight as it admits."""
 ERROR_REASON_NOT_SERVING: ErrorReason.ValueType  # 4
 """The server is starting or draining."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 5
-"""A fault of the server; the message holds the id it was logged under."""
+"""A fault of the server; the message has the id of the log entry."""
 ERROR_REASON_REVISION_STALE: ErrorReason.ValueType  # 6
-"""Another revision is active than the change expected; metadata "current" has its number."""
+"""The active revision is not the expected one; metadata "current" has its number."""
 ERROR_REASON_WRONG_STATE: ErrorReason.ValueType  # 7
-"""The revision, or another one, stands where the change may not be made."""
+"""The state of this or another revision does not allow the change."""
 ERROR_REASON_KEY_REUSED: ErrorReason.ValueType  # 8
 """The idempotency key was used for another change."""
 ERROR_REASON_GATES_NOT_PASSED: ErrorReason.ValueType  # 9
-"""The trial has seen too little, or a gate is breached; the message says which."""
+"""The trial has too little evidence, or a gate is breached; the message says which."""
 ERROR_REASON_BUNDLE_INVALID: ErrorReason.ValueType  # 10
-"""The bundle or expert is not what it should be."""
+"""The bundle or expert is invalid."""
 ERROR_REASON_SIGNATURE_INVALID: ErrorReason.ValueType  # 11
-"""The bundle is not signed by a key that the server knows."""
+"""The bundle is not signed by a trusted key."""
 ERROR_REASON_NO_ROOM: ErrorReason.ValueType  # 12
-"""No room on the disk or in memory: retire revisions, or give more."""
+"""The disk or the memory is full: retire revisions, or add space."""
 ERROR_REASON_SOURCE_UNAVAILABLE: ErrorReason.ValueType  # 13
 """The source cannot be reached now."""
 ERROR_REASON_REGISTRY_UNAVAILABLE: ErrorReason.ValueType  # 14
-"""The registry cannot be written: the server must be started again once the disk is well."""
+"""The registry cannot be written: repair the disk, then restart the server."""
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 15
-"""No token came with the call."""
+"""The call has no token."""
 ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 16
-"""The token is not the server's."""
+"""The token is wrong."""
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 17
-"""The disk for bundles cannot be read or written."""
+"""The bundle store cannot be read or written."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
@@ -259,7 +276,7 @@ class RankRequest(_message.Message):
     CANDIDATES_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Echoed in the answer. At most 128 characters."""
+    """Returned in the response. At most 128 characters."""
     user_id: _builtins.str
     @_builtins.property
     def history(self) -> _features_pb2.History: ...
@@ -296,11 +313,11 @@ class RankOptions(_message.Message):
     FUSION_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     top_k: _builtins.int
-    """Answer with the best top_k items only; 0 or absent: all."""
+    """Return only the best top_k items; 0 or absent: all."""
     allow_fallback: _builtins.bool
-    """Whether a lower fallback level may answer when the exact mixture cannot. Default true."""
+    """Whether a lower fallback level may answer when the exact mixture cannot. Default: true."""
     allow_partial: _builtins.bool
-    """Whether some items may come back unscored when time runs short. Default false."""
+    """Whether some items may be returned unscored when time runs short. Default: false."""
     fusion: Global___Fusion.ValueType
     revision: _builtins.int
     """The revision that must answer; absent: the one that serves this user now."""
@@ -350,14 +367,14 @@ class RankResponse(_message.Message):
     request_id: _builtins.str
     fallback_level: Global___FallbackLevel.ValueType
     fallback_reason: Global___FallbackReason.ValueType
-    """Why a lower fallback level answered; FALLBACK_REASON_UNSPECIFIED on the exact mixture."""
+    """Why a lower fallback level answered; FALLBACK_REASON_UNSPECIFIED for the exact mixture."""
     @_builtins.property
     def revision(self) -> Global___Revision: ...
     @_builtins.property
     def routing(self) -> Global___Routing: ...
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___RankedItem]:
-        """In rank order, ties broken by the order of the request."""
+        """In rank order; equal scores keep the order of the request."""
 
     @_builtins.property
     def timing(self) -> Global___Timing: ...
@@ -382,7 +399,7 @@ Global___RankResponse: _TypeAlias = RankResponse  # noqa: Y015
 
 @_typing.final
 class Revision(_message.Message):
-    """The admitted bundle that answered."""
+    """The revision that answered: an admitted bundle."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -406,7 +423,7 @@ Global___Revision: _TypeAlias = Revision  # noqa: Y015
 
 @_typing.final
 class Routing(_message.Message):
-    """How the experts were woven for this user."""
+    """How the router mixed the experts for this user."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -417,11 +434,11 @@ class Routing(_message.Message):
     HISTORY_EVENTS_FIELD_NUMBER: _builtins.int
     route: Global___Route.ValueType
     entropy: _builtins.float
-    """Entropy of the gate's distribution over the group experts, in nats."""
+    """Entropy of the router's distribution over the group experts, in nats."""
     cold_start: _builtins.bool
-    """True where nothing was known of the user."""
+    """True where nothing is known about the user, so that the global expert answers."""
     history_events: _builtins.int
-    """How many of the user's events the prompt held."""
+    """The number of the user's events in the prompt."""
     @_builtins.property
     def weights(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExpertWeight]: ...
     def __init__(
@@ -480,13 +497,13 @@ class RankedItem(_message.Message):
     rank: _builtins.int
     """1 is the best."""
     score: _builtins.float
-    """Logit on the model's own scale; comparable within one revision."""
+    """Logit on the model's own scale; comparable only within one revision."""
     probability: _builtins.float
-    """Calibrated probability that the user likes the item. On the lowest fallback levels
-    there is none: 0.
+    """Calibrated probability that the user likes the item; 0 on the lowest fallback levels, which
+    have none.
     """
     scored: _builtins.bool
-    """False where the order alone is meant and the score is not the model's."""
+    """False where the model gave no score, so that only the order has a meaning."""
     def __init__(
         self,
         *,
@@ -506,7 +523,7 @@ Global___RankedItem: _TypeAlias = RankedItem  # noqa: Y015
 
 @_typing.final
 class Timing(_message.Message):
-    """Wall time of each stage of the call."""
+    """Wall-clock time of each stage of the call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -552,7 +569,7 @@ class ExplainRequest(_message.Message):
     CANDIDATE_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Echoed in the final message. At most 128 characters."""
+    """Returned in the final message. At most 128 characters."""
     user_id: _builtins.str
     @_builtins.property
     def history(self) -> _features_pb2.History: ...
@@ -589,14 +606,14 @@ class ExplainOptions(_message.Message):
     FUSION_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
-    """The most tokens of text; 0 or absent: the server's default, 64. At most 256."""
+    """The maximum number of generated tokens, up to 256; 0 or absent: the server's default, 64."""
     temperature: _builtins.float
-    """0 or absent: always the likeliest token; above, tokens are drawn. At most 2."""
+    """Sampling temperature, at most 2; 0 or absent: always the most likely token."""
     seed: _builtins.int
-    """What tokens are drawn by; the same seed draws the same ones. Default 0."""
+    """Seed of the sampling; the same seed gives the same tokens. Default: 0."""
     fusion: Global___Fusion.ValueType
     revision: _builtins.int
-    """The revision that must answer, as that of the ranking that is to be explained;
+    """The revision that must answer, for example the one of the ranking to explain;
     absent: the one that serves this user now.
     """
     def __init__(
@@ -633,7 +650,7 @@ Global___ExplainOptions: _TypeAlias = ExplainOptions  # noqa: Y015
 
 @_typing.final
 class ExplainResponse(_message.Message):
-    """Any number of chunks, then one final message. Where there is none, the status says why."""
+    """Any number of chunks, then one final message. Without a final message, the status says why."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -661,7 +678,7 @@ Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
 
 @_typing.final
 class ExplanationChunk(_message.Message):
-    """The next piece of the text, of whole characters."""
+    """The next part of the text, in whole characters."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -682,7 +699,7 @@ Global___ExplanationChunk: _TypeAlias = ExplanationChunk  # noqa: Y015
 
 @_typing.final
 class Explanation(_message.Message):
-    """What the text told of, and how it came about."""
+    """The verdict that the text explains, and how it was computed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -702,9 +719,9 @@ class Explanation(_message.Message):
     probability: _builtins.float
     """Calibrated probability that the user likes the item."""
     prompt_tokens: _builtins.int
-    """Tokens that the model read up to the verdict."""
+    """The number of tokens that the model read up to the verdict."""
     generated_tokens: _builtins.int
-    """Tokens of the text."""
+    """The number of tokens in the text."""
     stop_reason: Global___StopReason.ValueType
     @_builtins.property
     def revision(self) -> Global___Revision: ...

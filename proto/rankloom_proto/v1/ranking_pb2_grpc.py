@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class RankingServiceStub(object):
-    """Ranks candidate items for one user with a mixture of experts woven for that user.
+    """Ranks candidate items for one user with that user's own mixture of experts.
     """
 
     def __init__(self, channel):
@@ -48,19 +48,19 @@ class RankingServiceStub(object):
 
 
 class RankingServiceServicer(object):
-    """Ranks candidate items for one user with a mixture of experts woven for that user.
+    """Ranks candidate items for one user with that user's own mixture of experts.
     """
 
     def Rank(self, request, context):
-        """One user, 1 to 500 candidates.
+        """Ranks 1 to 500 candidates for one user.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Explain(self, request, context):
-        """Text in words about one candidate for one user, as it is written, then the verdict
-        that it tells of: the one that a ranking by the same revision would give.
+        """Explains one candidate to one user: streams the text as it is generated, then the verdict.
+        The verdict is the one that a ranking by the same revision gives.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,7 +88,7 @@ def add_RankingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RankingService(object):
-    """Ranks candidate items for one user with a mixture of experts woven for that user.
+    """Ranks candidate items for one user with that user's own mixture of experts.
     """
 
     @staticmethod

@@ -27,33 +27,33 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RankingServiceStub:
-    """Ranks candidate items for one user with a mixture of experts woven for that user."""
+    """Ranks candidate items for one user with that user's own mixture of experts."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RankingServiceAsyncStub: ...
     Rank: _grpc.UnaryUnaryMultiCallable[_ranking_pb2.RankRequest, _ranking_pb2.RankResponse]
-    """One user, 1 to 500 candidates."""
+    """Ranks 1 to 500 candidates for one user."""
     Explain: _grpc.UnaryStreamMultiCallable[_ranking_pb2.ExplainRequest, _ranking_pb2.ExplainResponse]
-    """Text in words about one candidate for one user, as it is written, then the verdict
-    that it tells of: the one that a ranking by the same revision would give.
+    """Explains one candidate to one user: streams the text as it is generated, then the verdict.
+    The verdict is the one that a ranking by the same revision gives.
     """
 
 @_typing.type_check_only
 class RankingServiceAsyncStub(RankingServiceStub):
-    """Ranks candidate items for one user with a mixture of experts woven for that user."""
+    """Ranks candidate items for one user with that user's own mixture of experts."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Rank: _aio.UnaryUnaryMultiCallable[_ranking_pb2.RankRequest, _ranking_pb2.RankResponse]  # type: ignore[assignment]
-    """One user, 1 to 500 candidates."""
+    """Ranks 1 to 500 candidates for one user."""
     Explain: _aio.UnaryStreamMultiCallable[_ranking_pb2.ExplainRequest, _ranking_pb2.ExplainResponse]  # type: ignore[assignment]
-    """Text in words about one candidate for one user, as it is written, then the verdict
-    that it tells of: the one that a ranking by the same revision would give.
+    """Explains one candidate to one user: streams the text as it is generated, then the verdict.
+    The verdict is the one that a ranking by the same revision gives.
     """
 
 class RankingServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Ranks candidate items for one user with a mixture of experts woven for that user."""
+    """Ranks candidate items for one user with that user's own mixture of experts."""
 
     @_abc_1.abstractmethod
     def Rank(
@@ -61,7 +61,7 @@ class RankingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ranking_pb2.RankRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ranking_pb2.RankResponse, _abc.Awaitable[_ranking_pb2.RankResponse]]:
-        """One user, 1 to 500 candidates."""
+        """Ranks 1 to 500 candidates for one user."""
 
     @_abc_1.abstractmethod
     def Explain(
@@ -69,8 +69,8 @@ class RankingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ranking_pb2.ExplainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_ranking_pb2.ExplainResponse], _abc.AsyncIterator[_ranking_pb2.ExplainResponse]]:
-        """Text in words about one candidate for one user, as it is written, then the verdict
-        that it tells of: the one that a ranking by the same revision would give.
+        """Explains one candidate to one user: streams the text as it is generated, then the verdict.
+        The verdict is the one that a ranking by the same revision gives.
         """
 
 def add_RankingServiceServicer_to_server(servicer: RankingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

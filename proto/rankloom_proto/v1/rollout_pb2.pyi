@@ -28,31 +28,37 @@ class _RolloutStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RolloutS
     DESCRIPTOR: _descriptor.EnumDescriptor
     ROLLOUT_STATE_UNSPECIFIED: _RolloutState.ValueType  # 0
     ROLLOUT_STATE_STAGED: _RolloutState.ValueType  # 1
-    """Kept, but not loaded yet."""
+    """Stored, but not loaded yet."""
     ROLLOUT_STATE_WARMED: _RolloutState.ValueType  # 2
-    """Loaded, and tried out."""
+    """Loaded and warmed; no traffic."""
     ROLLOUT_STATE_SHADOW: _RolloutState.ValueType  # 3
+    """Ranks a sample of live requests a second time."""
     ROLLOUT_STATE_CANARY: _RolloutState.ValueType  # 4
+    """Serves a share of the users."""
     ROLLOUT_STATE_ACTIVE: _RolloutState.ValueType  # 5
+    """Serves all other users."""
     ROLLOUT_STATE_ROLLED_BACK: _RolloutState.ValueType  # 6
     ROLLOUT_STATE_RETIRED: _RolloutState.ValueType  # 7
     ROLLOUT_STATE_QUARANTINED: _RolloutState.ValueType  # 8
-    """Could not be loaded."""
+    """It could not be loaded; the reason says why."""
 
 class RolloutState(_RolloutState, metaclass=_RolloutStateEnumTypeWrapper): ...
 
 ROLLOUT_STATE_UNSPECIFIED: RolloutState.ValueType  # 0
 ROLLOUT_STATE_STAGED: RolloutState.ValueType  # 1
-"""Kept, but not loaded yet."""
+"""Stored, but not loaded yet."""
 ROLLOUT_STATE_WARMED: RolloutState.ValueType  # 2
-"""Loaded, and tried out."""
+"""Loaded and warmed; no traffic."""
 ROLLOUT_STATE_SHADOW: RolloutState.ValueType  # 3
+"""Ranks a sample of live requests a second time."""
 ROLLOUT_STATE_CANARY: RolloutState.ValueType  # 4
+"""Serves a share of the users."""
 ROLLOUT_STATE_ACTIVE: RolloutState.ValueType  # 5
+"""Serves all other users."""
 ROLLOUT_STATE_ROLLED_BACK: RolloutState.ValueType  # 6
 ROLLOUT_STATE_RETIRED: RolloutState.ValueType  # 7
 ROLLOUT_STATE_QUARANTINED: RolloutState.ValueType  # 8
-"""Could not be loaded."""
+"""It could not be loaded; the reason says why."""
 Global___RolloutState: _TypeAlias = RolloutState  # noqa: Y015
 
 class _GateOutcome:
@@ -65,7 +71,7 @@ class _GateOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateOutco
     GATE_OUTCOME_PASSED: _GateOutcome.ValueType  # 1
     GATE_OUTCOME_BREACHED: _GateOutcome.ValueType  # 2
     GATE_OUTCOME_NO_DATA: _GateOutcome.ValueType  # 3
-    """Too little has been seen to say. It is no pass."""
+    """There is too little evidence; the gate does not pass."""
 
 class GateOutcome(_GateOutcome, metaclass=_GateOutcomeEnumTypeWrapper): ...
 
@@ -73,7 +79,7 @@ GATE_OUTCOME_UNSPECIFIED: GateOutcome.ValueType  # 0
 GATE_OUTCOME_PASSED: GateOutcome.ValueType  # 1
 GATE_OUTCOME_BREACHED: GateOutcome.ValueType  # 2
 GATE_OUTCOME_NO_DATA: GateOutcome.ValueType  # 3
-"""Too little has been seen to say. It is no pass."""
+"""There is too little evidence; the gate does not pass."""
 Global___GateOutcome: _TypeAlias = GateOutcome  # noqa: Y015
 
 @_typing.final
@@ -95,18 +101,18 @@ class Rollout(_message.Message):
     bundle_digest: _builtins.str
     state: Global___RolloutState.ValueType
     percent: _builtins.int
-    """Of the users, while it is a canary; of the requests, while it is a shadow, 0 for all."""
+    """Share of the users of a canary, or of the requests of a shadow, where 0 means all."""
     reason: _builtins.str
-    """Why it is where it is: what an operator gave, or what was found."""
+    """Why the revision is in this state, by an operator or by the server."""
     back_to: _builtins.int
-    """The revision that a rollback returns to; 0 for none."""
+    """The revision that becomes active after a rollback; 0 for none."""
     leases: _builtins.int
-    """Requests that it is answering."""
+    """The number of requests in flight that use it."""
     loaded: _builtins.bool
     """Whether it is in memory."""
     @_builtins.property
     def judgement(self) -> Global___Judgement:
-        """While it is on trial: what has been found of it so far."""
+        """The latest judgement, while it is a shadow or a canary."""
 
     def __init__(
         self,
@@ -131,7 +137,7 @@ Global___Rollout: _TypeAlias = Rollout  # noqa: Y015
 
 @_typing.final
 class Judgement(_message.Message):
-    """What a trial has come to. A breach is rolled back without an operator."""
+    """The result of a trial so far. A breach is rolled back automatically."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -143,7 +149,7 @@ class Judgement(_message.Message):
     outcome: Global___GateOutcome.ValueType
     reason: _builtins.str
     num_trial: _builtins.int
-    """Rankings by the revision on trial, and by what it is compared with."""
+    """The number of rankings by the revision on trial, and by the one that it is compared with."""
     num_baseline: _builtins.int
     @_builtins.property
     def gates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Gate]: ...
@@ -176,7 +182,7 @@ class Gate(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     group: _builtins.str
-    """The users' largest expert; empty for all users."""
+    """The expert with the largest weight for these users; empty for all users."""
     value: _builtins.float
     bound: _builtins.float
     samples: _builtins.int
@@ -201,7 +207,7 @@ Global___Gate: _TypeAlias = Gate  # noqa: Y015
 
 @_typing.final
 class GateSpec(_message.Message):
-    """What a trial must keep to. Absent: the server's defaults."""
+    """Bounds of a trial's gates. An absent field has the server's default."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -220,9 +226,9 @@ class GateSpec(_message.Message):
     FALSE_ALARMS_FIELD_NUMBER: _builtins.int
     MAX_CHECKS_FIELD_NUMBER: _builtins.int
     min_samples: _builtins.int
-    """Users of each side before anything is said; at least 2."""
+    """The fewest users of each side for a judgement; at least 2."""
     min_group_samples: _builtins.int
-    """The same for a group of users to be judged alone."""
+    """The same for a group of users that is judged alone."""
     min_topk_overlap: _builtins.float
     min_kendall: _builtins.float
     max_psi: _builtins.float
@@ -234,9 +240,9 @@ class GateSpec(_message.Message):
     top_k: _builtins.int
     max_agreement_shift: _builtins.float
     false_alarms: _builtins.float
-    """The share of rollouts that change nothing and are breached all the same."""
+    """The share of harmless rollouts that may be breached by chance."""
     max_checks: _builtins.int
-    """Over how many checks half of false_alarms is spread; the later ones share the rest."""
+    """The number of checks that share half of false_alarms; later checks share the other half."""
     def __init__(
         self,
         *,
@@ -327,12 +333,12 @@ class StageRequest(_message.Message):
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     bundle_url: _builtins.str
-    """A bundle's folder: a path on the server, or a URL that its machine can read."""
+    """A bundle's folder: a path on the server, or a URL that the server can read."""
     expected_revision: _builtins.int
     idempotency_key: _builtins.str
     @_builtins.property
     def expert(self) -> Global___ExpertSource:
-        """One expert in PEFT's format, for the active bundle's expert of that name."""
+        """One expert in PEFT's format; it replaces the active bundle's expert of that name."""
 
     def __init__(
         self,
@@ -359,7 +365,7 @@ class ExpertSource(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     URL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Which of the active bundle's experts it replaces."""
+    """The active bundle's expert that it replaces."""
     url: _builtins.str
     """Its folder: a path on the server, or a URL."""
     def __init__(
@@ -398,7 +404,7 @@ Global___StageResponse: _TypeAlias = StageResponse  # noqa: Y015
 
 @_typing.final
 class StageUploadRequest(_message.Message):
-    """One header, then the bytes of the files in any number of chunks, file after file."""
+    """One header, then any number of chunks, file after file."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -432,7 +438,7 @@ class StageUploadHeader(_message.Message):
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     expert: _builtins.str
-    """The expert of the active bundle that the files replace; empty: they are a whole bundle."""
+    """The active bundle's expert that the files replace; empty: the files are a whole bundle."""
     expected_revision: _builtins.int
     idempotency_key: _builtins.str
     def __init__(
@@ -457,7 +463,7 @@ class FileChunk(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The file's name in its folder; a new one begins a file."""
+    """The file's name in its folder; another name begins the next file."""
     data: _builtins.bytes
     def __init__(
         self,
@@ -506,7 +512,9 @@ class StartShadowRequest(_message.Message):
     expected_revision: _builtins.int
     idempotency_key: _builtins.str
     percent: _builtins.int
-    """Of the requests, 1 to 100: those that are ranked once more, where nobody waits then. 0: all."""
+    """Percentage of the requests to rank a second time, 1 to 100; 0: all. A request is skipped
+    while others wait for the model.
+    """
     @_builtins.property
     def gates(self) -> Global___GateSpec: ...
     def __init__(
@@ -557,7 +565,7 @@ class StartCanaryRequest(_message.Message):
     GATES_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     percent: _builtins.int
-    """Of the users, 1 to 99."""
+    """Percentage of the users, 1 to 99."""
     expected_revision: _builtins.int
     idempotency_key: _builtins.str
     @_builtins.property
@@ -612,7 +620,7 @@ class PromoteRequest(_message.Message):
     expected_revision: _builtins.int
     idempotency_key: _builtins.str
     without_gates: _builtins.bool
-    """Promotes although the gates have not passed. Kept with the reason."""
+    """Promotes even if the gates have not passed. Recorded with the reason."""
     reason: _builtins.str
     def __init__(
         self,
@@ -823,7 +831,7 @@ Global___ListResponse: _TypeAlias = ListResponse  # noqa: Y015
 
 @_typing.final
 class Revisions(_message.Message):
-    """The revisions of a server, by number; of those that were retired, the last hundred."""
+    """The revisions of a server by number, with only the last hundred of the retired ones."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -833,10 +841,11 @@ class Revisions(_message.Message):
     RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     active: _builtins.int
-    """The one that answers all that no canary takes."""
+    """The revision that serves all users outside the canary."""
     expert_bytes: _builtins.int
-    """Memory of experts' slots, and of the process."""
+    """Memory of the experts' slots."""
     resident_bytes: _builtins.int
+    """Resident memory of the process."""
     @_builtins.property
     def rollouts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rollout]: ...
     @_builtins.property

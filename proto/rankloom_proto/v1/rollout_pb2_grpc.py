@@ -26,12 +26,11 @@ if _version_not_supported:
 
 
 class RolloutServiceStub(object):
-    """Rolls bundles and experts out while requests go on. For operators: it listens on a port
-    of its own.
+    """Rolls out bundles and experts while requests go on. For operators, on a port of its own.
 
-    Every change names the revision that its caller believes to be active, and a key. Where
-    another one is active, nothing changes. A key that was used before answers what that
-    change came to, so that a change whose answer was lost can be asked for again.
+    Every change names the revision that the caller expects to be active, and an idempotency key.
+    If another revision is active, nothing changes. A key that was used before returns the result
+    of that change, so that a change whose response was lost can be repeated.
     """
 
     def __init__(self, channel):
@@ -93,58 +92,57 @@ class RolloutServiceStub(object):
 
 
 class RolloutServiceServicer(object):
-    """Rolls bundles and experts out while requests go on. For operators: it listens on a port
-    of its own.
+    """Rolls out bundles and experts while requests go on. For operators, on a port of its own.
 
-    Every change names the revision that its caller believes to be active, and a key. Where
-    another one is active, nothing changes. A key that was used before answers what that
-    change came to, so that a change whose answer was lost can be asked for again.
+    Every change names the revision that the caller expects to be active, and an idempotency key.
+    If another revision is active, nothing changes. A key that was used before returns the result
+    of that change, so that a change whose response was lost can be repeated.
     """
 
     def Stage(self, request, context):
-        """Keeps a bundle, loads it and tries it out beside what serves. Nobody is sent to it yet.
+        """Stores, loads and warms a bundle. No traffic goes to it yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StageUpload(self, request_iterator, context):
-        """As Stage, with the files' bytes in the stream.
+        """Like Stage, with the files in the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StartShadow(self, request, context):
-        """Ranks a sample of live requests once more, and compares; answers do not change.
+        """Ranks a sample of live requests a second time and compares; responses do not change.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StartCanary(self, request, context):
-        """Sends a share of the users there, always the same ones; asked again, another share.
+        """Sends a share of the users there, always the same ones. Repeat it to change the share.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Promote(self, request, context):
-        """Sends everybody there, once its gates have passed.
+        """Sends all users there, once the gates have passed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Rollback(self, request, context):
-        """Sends nobody there any more; what was active before is again.
+        """Ends traffic to the revision; the one that was active before becomes active again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Retire(self, request, context):
-        """Lets go of a revision; requests that it answers are finished first.
+        """Unloads a revision once the requests that use it have ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -163,7 +161,7 @@ class RolloutServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Watch(self, request, context):
-        """What List answers, now and after every change.
+        """Streams what List returns, now and after every change.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -231,12 +229,11 @@ def add_RolloutServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RolloutService(object):
-    """Rolls bundles and experts out while requests go on. For operators: it listens on a port
-    of its own.
+    """Rolls out bundles and experts while requests go on. For operators, on a port of its own.
 
-    Every change names the revision that its caller believes to be active, and a key. Where
-    another one is active, nothing changes. A key that was used before answers what that
-    change came to, so that a change whose answer was lost can be asked for again.
+    Every change names the revision that the caller expects to be active, and an idempotency key.
+    If another revision is active, nothing changes. A key that was used before returns the result
+    of that change, so that a change whose response was lost can be repeated.
     """
 
     @staticmethod

@@ -27,12 +27,11 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RolloutServiceStub:
-    """Rolls bundles and experts out while requests go on. For operators: it listens on a port
-    of its own.
+    """Rolls out bundles and experts while requests go on. For operators, on a port of its own.
 
-    Every change names the revision that its caller believes to be active, and a key. Where
-    another one is active, nothing changes. A key that was used before answers what that
-    change came to, so that a change whose answer was lost can be asked for again.
+    Every change names the revision that the caller expects to be active, and an idempotency key.
+    If another revision is active, nothing changes. A key that was used before returns the result
+    of that change, so that a change whose response was lost can be repeated.
     """
 
     @_typing.overload
@@ -40,61 +39,59 @@ class RolloutServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RolloutServiceAsyncStub: ...
     Stage: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.StageRequest, _rollout_pb2.StageResponse]
-    """Keeps a bundle, loads it and tries it out beside what serves. Nobody is sent to it yet."""
+    """Stores, loads and warms a bundle. No traffic goes to it yet."""
     StageUpload: _grpc.StreamUnaryMultiCallable[_rollout_pb2.StageUploadRequest, _rollout_pb2.StageUploadResponse]
-    """As Stage, with the files' bytes in the stream."""
+    """Like Stage, with the files in the stream."""
     StartShadow: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.StartShadowRequest, _rollout_pb2.StartShadowResponse]
-    """Ranks a sample of live requests once more, and compares; answers do not change."""
+    """Ranks a sample of live requests a second time and compares; responses do not change."""
     StartCanary: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.StartCanaryRequest, _rollout_pb2.StartCanaryResponse]
-    """Sends a share of the users there, always the same ones; asked again, another share."""
+    """Sends a share of the users there, always the same ones. Repeat it to change the share."""
     Promote: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.PromoteRequest, _rollout_pb2.PromoteResponse]
-    """Sends everybody there, once its gates have passed."""
+    """Sends all users there, once the gates have passed."""
     Rollback: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.RollbackRequest, _rollout_pb2.RollbackResponse]
-    """Sends nobody there any more; what was active before is again."""
+    """Ends traffic to the revision; the one that was active before becomes active again."""
     Retire: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.RetireRequest, _rollout_pb2.RetireResponse]
-    """Lets go of a revision; requests that it answers are finished first."""
+    """Unloads a revision once the requests that use it have ended."""
     Get: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.GetRequest, _rollout_pb2.GetResponse]
     List: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.ListRequest, _rollout_pb2.ListResponse]
     Watch: _grpc.UnaryStreamMultiCallable[_rollout_pb2.WatchRequest, _rollout_pb2.WatchResponse]
-    """What List answers, now and after every change."""
+    """Streams what List returns, now and after every change."""
 
 @_typing.type_check_only
 class RolloutServiceAsyncStub(RolloutServiceStub):
-    """Rolls bundles and experts out while requests go on. For operators: it listens on a port
-    of its own.
+    """Rolls out bundles and experts while requests go on. For operators, on a port of its own.
 
-    Every change names the revision that its caller believes to be active, and a key. Where
-    another one is active, nothing changes. A key that was used before answers what that
-    change came to, so that a change whose answer was lost can be asked for again.
+    Every change names the revision that the caller expects to be active, and an idempotency key.
+    If another revision is active, nothing changes. A key that was used before returns the result
+    of that change, so that a change whose response was lost can be repeated.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Stage: _aio.UnaryUnaryMultiCallable[_rollout_pb2.StageRequest, _rollout_pb2.StageResponse]  # type: ignore[assignment]
-    """Keeps a bundle, loads it and tries it out beside what serves. Nobody is sent to it yet."""
+    """Stores, loads and warms a bundle. No traffic goes to it yet."""
     StageUpload: _aio.StreamUnaryMultiCallable[_rollout_pb2.StageUploadRequest, _rollout_pb2.StageUploadResponse]  # type: ignore[assignment]
-    """As Stage, with the files' bytes in the stream."""
+    """Like Stage, with the files in the stream."""
     StartShadow: _aio.UnaryUnaryMultiCallable[_rollout_pb2.StartShadowRequest, _rollout_pb2.StartShadowResponse]  # type: ignore[assignment]
-    """Ranks a sample of live requests once more, and compares; answers do not change."""
+    """Ranks a sample of live requests a second time and compares; responses do not change."""
     StartCanary: _aio.UnaryUnaryMultiCallable[_rollout_pb2.StartCanaryRequest, _rollout_pb2.StartCanaryResponse]  # type: ignore[assignment]
-    """Sends a share of the users there, always the same ones; asked again, another share."""
+    """Sends a share of the users there, always the same ones. Repeat it to change the share."""
     Promote: _aio.UnaryUnaryMultiCallable[_rollout_pb2.PromoteRequest, _rollout_pb2.PromoteResponse]  # type: ignore[assignment]
-    """Sends everybody there, once its gates have passed."""
+    """Sends all users there, once the gates have passed."""
     Rollback: _aio.UnaryUnaryMultiCallable[_rollout_pb2.RollbackRequest, _rollout_pb2.RollbackResponse]  # type: ignore[assignment]
-    """Sends nobody there any more; what was active before is again."""
+    """Ends traffic to the revision; the one that was active before becomes active again."""
     Retire: _aio.UnaryUnaryMultiCallable[_rollout_pb2.RetireRequest, _rollout_pb2.RetireResponse]  # type: ignore[assignment]
-    """Lets go of a revision; requests that it answers are finished first."""
+    """Unloads a revision once the requests that use it have ended."""
     Get: _aio.UnaryUnaryMultiCallable[_rollout_pb2.GetRequest, _rollout_pb2.GetResponse]  # type: ignore[assignment]
     List: _aio.UnaryUnaryMultiCallable[_rollout_pb2.ListRequest, _rollout_pb2.ListResponse]  # type: ignore[assignment]
     Watch: _aio.UnaryStreamMultiCallable[_rollout_pb2.WatchRequest, _rollout_pb2.WatchResponse]  # type: ignore[assignment]
-    """What List answers, now and after every change."""
+    """Streams what List returns, now and after every change."""
 
 class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Rolls bundles and experts out while requests go on. For operators: it listens on a port
-    of its own.
+    """Rolls out bundles and experts while requests go on. For operators, on a port of its own.
 
-    Every change names the revision that its caller believes to be active, and a key. Where
-    another one is active, nothing changes. A key that was used before answers what that
-    change came to, so that a change whose answer was lost can be asked for again.
+    Every change names the revision that the caller expects to be active, and an idempotency key.
+    If another revision is active, nothing changes. A key that was used before returns the result
+    of that change, so that a change whose response was lost can be repeated.
     """
 
     @_abc_1.abstractmethod
@@ -103,7 +100,7 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rollout_pb2.StageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rollout_pb2.StageResponse, _abc.Awaitable[_rollout_pb2.StageResponse]]:
-        """Keeps a bundle, loads it and tries it out beside what serves. Nobody is sent to it yet."""
+        """Stores, loads and warms a bundle. No traffic goes to it yet."""
 
     @_abc_1.abstractmethod
     def StageUpload(
@@ -111,7 +108,7 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_rollout_pb2.StageUploadRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_rollout_pb2.StageUploadResponse, _abc.Awaitable[_rollout_pb2.StageUploadResponse]]:
-        """As Stage, with the files' bytes in the stream."""
+        """Like Stage, with the files in the stream."""
 
     @_abc_1.abstractmethod
     def StartShadow(
@@ -119,7 +116,7 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rollout_pb2.StartShadowRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rollout_pb2.StartShadowResponse, _abc.Awaitable[_rollout_pb2.StartShadowResponse]]:
-        """Ranks a sample of live requests once more, and compares; answers do not change."""
+        """Ranks a sample of live requests a second time and compares; responses do not change."""
 
     @_abc_1.abstractmethod
     def StartCanary(
@@ -127,7 +124,7 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rollout_pb2.StartCanaryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rollout_pb2.StartCanaryResponse, _abc.Awaitable[_rollout_pb2.StartCanaryResponse]]:
-        """Sends a share of the users there, always the same ones; asked again, another share."""
+        """Sends a share of the users there, always the same ones. Repeat it to change the share."""
 
     @_abc_1.abstractmethod
     def Promote(
@@ -135,7 +132,7 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rollout_pb2.PromoteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rollout_pb2.PromoteResponse, _abc.Awaitable[_rollout_pb2.PromoteResponse]]:
-        """Sends everybody there, once its gates have passed."""
+        """Sends all users there, once the gates have passed."""
 
     @_abc_1.abstractmethod
     def Rollback(
@@ -143,7 +140,7 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rollout_pb2.RollbackRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rollout_pb2.RollbackResponse, _abc.Awaitable[_rollout_pb2.RollbackResponse]]:
-        """Sends nobody there any more; what was active before is again."""
+        """Ends traffic to the revision; the one that was active before becomes active again."""
 
     @_abc_1.abstractmethod
     def Retire(
@@ -151,7 +148,7 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rollout_pb2.RetireRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rollout_pb2.RetireResponse, _abc.Awaitable[_rollout_pb2.RetireResponse]]:
-        """Lets go of a revision; requests that it answers are finished first."""
+        """Unloads a revision once the requests that use it have ended."""
 
     @_abc_1.abstractmethod
     def Get(
@@ -173,6 +170,6 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rollout_pb2.WatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_rollout_pb2.WatchResponse], _abc.AsyncIterator[_rollout_pb2.WatchResponse]]:
-        """What List answers, now and after every change."""
+        """Streams what List returns, now and after every change."""
 
 def add_RolloutServiceServicer_to_server(servicer: RolloutServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -38,7 +38,7 @@ def read_token(path: Path) -> Token:
     except OSError as error:
         raise ConfigError([f"rollout_token: {path}: cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
-        raise ConfigError([f"rollout_token: {path}: is no text"]) from error
+        raise ConfigError([f"rollout_token: {path}: not a text file"]) from error
     if len(token) < MIN_TOKEN_CHARS or not token.isascii() or not token.isprintable():
         raise ConfigError(
             [f"rollout_token: {path}: must hold at least {MIN_TOKEN_CHARS} plain characters"]

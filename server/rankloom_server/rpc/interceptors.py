@@ -1,4 +1,4 @@
-"""The outermost layer of every call: bytes in, an answer or a foreseen status out.
+"""The outermost layer of every call: bytes in, an answer or a known status out.
 
 Requests are parsed here rather than by gRPC, which reports malformed ones as the
 server's fault, and no exception passes, since gRPC would send its text to the caller.
@@ -41,9 +41,7 @@ class Boundary(grpc.aio.ServerInterceptor):
     def __init__(
         self, admission: Admission, metrics: ServerMetrics, token: Token | None = None
     ) -> None:
-        self._admission = admission
-        self._metrics = metrics
-        self._token = token
+        self._admission, self._metrics, self._token = admission, metrics, token
         self._guarded: dict[str, Handler] = {}  # of the methods that have been called
 
     async def intercept_service(
@@ -61,25 +59,72 @@ class Boundary(grpc.aio.ServerInterceptor):
         return self._guarded[method]
 
     def _guard(self, handler: Handler, method: str) -> Handler:
-        if handler.request_streaming and not method.startswith(_OURS):
+        is_ours = method.startswith(_OURS)
+        if handler.request_streaming and not is_ours:
             return handler
-        answer = _parsing_stream(handler) if handler.request_streaming else _parsing(handler)
-        if method.startswith(_OURS):
-            admitted = _admitting(answer, method, self._admission)
-            identified = _identifying(admitted, self._token)
-            recorded = _recording(_translating(identified), method, self._metrics)
-            return _with_answer(handler, recorded)
-        return _with_answer(handler, _translating(answer))
+        parse = _parsing_stream(handler) if handler.request_streaming else _parsing(handler)
+        guarded = _GuardedMethod(method, parse, self._admission, self._metrics, self._token)
+        answer = guarded.answer if is_ours else guarded.translated
+        make: Any = _MAKERS[handler.request_streaming, handler.response_streaming]
+        changed: Handler = make(answer, response_serializer=handler.response_serializer)
+        return changed
 
 
-def _with_answer(handler: Handler, answer: Answer) -> Handler:
-    """The handler, but given the request's bytes."""
-    make: Any = _MAKERS[handler.request_streaming, handler.response_streaming]
-    changed: Handler = make(answer, response_serializer=handler.response_serializer)
-    return changed
+class _GuardedMethod:
+    """One method. A call passes, from the outside in: recorded, translated, admitted, parsed."""
+
+    def __init__(
+        self,
+        method: str,
+        parse: Answer,
+        admission: Admission,
+        metrics: ServerMetrics,
+        token: Token | None,
+    ) -> None:
+        self._method, self._name = method, method.rpartition("/")[2]
+        self._parse, self._admission = parse, admission
+        self._metrics, self._token = metrics, token
+
+    async def answer(self, payload: bytes, context: Context) -> object:
+        """Counts and logs the call once its answer is on its way: nobody waits for that."""
+        started, code = time.perf_counter(), "CANCELLED"  # stays so where the caller leaves
+        logs.forget()
+        logs.note(method=self._method)
+        try:
+            answered = await self.translated(payload, context, self._admitted)
+            code = "OK"
+            return answered
+        except grpc.aio.AbortError:
+            code = context.code().name
+            raise
+        finally:
+            seconds = time.perf_counter() - started
+            asyncio.get_running_loop().call_soon(self._record, code, seconds)
+
+    async def translated(
+        self, payload: bytes, context: Context, inner: Answer | None = None
+    ) -> object:
+        """Errors become statuses."""
+        try:
+            return await (inner or self._parse)(payload, context)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            await refusal_of(error).send(context)
+
+    async def _admitted(self, payload: bytes, context: Context) -> object:
+        if self._token:
+            self._token.check(context.invocation_metadata() or ())
+        with self._admission.admit(self._name):
+            return await self._parse(payload, context)
+
+    def _record(self, code: str, seconds: float) -> None:
+        self._metrics.count_call(self._name, code, seconds)
+        logs.write("call", code=code, total_ms=round(seconds * 1e3, 3))
 
 
 def _parsing(handler: Handler) -> Answer:
+    """One message in, one or a stream out."""
     behaviour: Any = handler.unary_stream if handler.response_streaming else handler.unary_unary
     parse: Any = handler.request_deserializer
 
@@ -98,7 +143,7 @@ def _parsing(handler: Handler) -> Answer:
 
 
 def _parsing_stream(handler: Handler) -> Answer:
-    """Of many messages to one."""
+    """A stream of messages in, one out."""
     behaviour: Any = handler.stream_unary
     parse: Any = handler.request_deserializer
 
@@ -122,60 +167,3 @@ async def _write(answers: AsyncGenerator[object, None], context: Context) -> Non
     async with aclosing(answers):
         async for each in answers:
             await context.write(each)
-
-
-def _identifying(inner: Answer, token: Token | None) -> Answer:
-    async def answer(payload: bytes, context: Context) -> object:
-        if token:
-            token.check(context.invocation_metadata() or ())
-        return await inner(payload, context)
-
-    return answer
-
-
-def _admitting(inner: Answer, method: str, admission: Admission) -> Answer:
-    name = method.rpartition("/")[2]
-
-    async def answer(payload: bytes, context: Context) -> object:
-        with admission.admit(name):
-            return await inner(payload, context)
-
-    return answer
-
-
-def _translating(inner: Answer) -> Answer:
-    async def answer(payload: bytes, context: Context) -> object:
-        try:
-            return await inner(payload, context)
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:
-            await refusal_of(error).send(context)
-
-    return answer
-
-
-def _recording(inner: Answer, method: str, metrics: ServerMetrics) -> Answer:
-    """Counts and logs each call once its answer is on its way: nobody waits for that."""
-    name = method.rpartition("/")[2]
-
-    def record(code: str, seconds: float) -> None:
-        metrics.count_call(name, code, seconds)
-        logs.write("call", code=code, total_ms=round(seconds * 1e3, 3))
-
-    async def answer(payload: bytes, context: Context) -> object:
-        started, code = time.perf_counter(), "CANCELLED"  # so it stays where the caller leaves
-        logs.forget()
-        logs.note(method=method)
-        try:
-            answered = await inner(payload, context)
-            code = "OK"
-            return answered
-        except grpc.aio.AbortError:
-            code = context.code().name
-            raise
-        finally:
-            seconds = time.perf_counter() - started
-            asyncio.get_running_loop().call_soon(record, code, seconds)
-
-    return answer

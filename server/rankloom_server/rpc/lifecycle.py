@@ -1,4 +1,4 @@
-"""A server's life: listen, answer health truthfully, stop without dropping a call."""
+"""The life cycle of a server: listen, report health, stop without dropping a call."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from rankloom_server.metrics import ServerMetrics
 from rankloom_server.rpc.identity import Token
 from rankloom_server.rpc.interceptors import Boundary
 
+Facts = Mapping[str, object]
+
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 FLUSH_S = 0.5  # for the last answers to leave
 
@@ -37,23 +39,22 @@ _OPTIONS: Final = (
 
 
 class RpcServer:
-    """A gRPC server with health, admission and drain; services are added to ``grpc``.
-
-    ``facts`` go into the log line that announces the address.
-    """
+    """A gRPC server with health, admission and drain; services are added to ``grpc``."""
 
     def __init__(
         self,
         admission: Admission,
         services: Sequence[str],
         *,
-        warm_up: Callable[[], Awaitable[None]],
-        facts: Mapping[str, object],
+        warm_up: Callable[[], Awaitable[Facts]],
         reflects: bool,
         metrics: ServerMetrics | None = None,
         token: Token | None = None,
     ) -> None:
-        """``token``: what callers must bring. ``metrics``: where another server counts too."""
+        """``warm_up``: runs before calls are taken; its facts go into the log line "serving".
+
+        ``token``: what callers must bring. ``metrics``: shared with another server.
+        """
         self.metrics = metrics or ServerMetrics()
         boundary = Boundary(admission, self.metrics, token)
         self.grpc = grpc.aio.server(interceptors=[boundary], options=_OPTIONS)
@@ -61,7 +62,6 @@ class RpcServer:
         self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]
         self._services = ("", *services)
         self._warm_up = warm_up
-        self._facts = facts
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
         if reflects:
             names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -84,11 +84,11 @@ class RpcServer:
 
     async def _serving(self, host: str, port: int) -> None:
         bound = await self.start(host, port)
-        await self.open()
-        logs.write("serving", address=f"{host}:{bound}", **self._facts)
+        facts = await self.open()
+        logs.write("serving", address=f"{host}:{bound}", **facts)
 
     async def start(self, host: str, port: int) -> int:
-        """Listens, not serving yet; answers the port. Raises ListenError."""
+        """Listens, not serving yet; returns the port. Raises ListenError."""
         for service in self._services:
             await self._health.set(service, _NOT_SERVING)
         await _check_address(host, port)
@@ -99,19 +99,20 @@ class RpcServer:
         await self.grpc.start()
         return bound
 
-    async def open(self) -> None:
-        """Warms up, then takes calls and says so. Raises what the warm-up raises."""
+    async def open(self) -> Facts:
+        """Warms up, then takes calls and reports SERVING. Raises what the warm-up raises."""
         try:
-            await self._warm_up()
+            facts = await self._warm_up()
         except BaseException:
             await self.grpc.stop(None)
             raise
         self._admission.open()
         for service in self._services:
             await self._health.set(service, _SERVING)
+        return facts
 
     async def drain(self, drain_s: float) -> None:
-        """Says that it stops, takes no more calls, lets those in flight end, and stops."""
+        """Reports NOT_SERVING, takes no more calls, lets calls in flight end, and stops."""
         started = time.monotonic()
         await self._health.enter_graceful_shutdown()
         all_ended = await self._admission.drain(max(0.0, drain_s - FLUSH_S))

@@ -15,7 +15,8 @@ from google.rpc import error_details_pb2, status_pb2
 from rankloom_adapters.bundle import BundleError
 from rankloom_adapters.expert import ExpertError
 from rankloom_adapters.revision import RevisionRetiredError, UnknownRevisionError
-from rankloom_adapters.rollout.manager import GatesNotPassedError, NoRoomError
+from rankloom_adapters.rollout.current_trial import GatesNotPassedError
+from rankloom_adapters.rollout.loaded import NoRoomError
 from rankloom_adapters.rollout.registry import RegistryError
 from rankloom_adapters.rollout.states import (
     KeyReusedError,
@@ -49,7 +50,7 @@ _DETAILS_KEY: Final = "grpc-status-details-bin"
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What a caller hears instead of an answer."""
+    """What a caller gets instead of an answer."""
 
     code: grpc.StatusCode
     message: str
@@ -67,10 +68,10 @@ class Refusal:
 
 
 def refusal_of(error: Exception) -> Refusal:
-    """The refusal that an error stands for; one that nobody foresaw is logged and masked."""
-    for kind, refuse in _REFUSALS.items():
-        if isinstance(error, kind):
-            return refuse(error)
+    """The refusal of the error's nearest class in the table; other errors are logged and masked."""
+    for kind in type(error).__mro__:
+        if kind in _REFUSALS:
+            return _REFUSALS[kind](error)
     error_id = logs.fault("internal_error", error)
     return Refusal(
         grpc.StatusCode.INTERNAL,
@@ -80,7 +81,7 @@ def refusal_of(error: Exception) -> Refusal:
 
 
 def _malformed(_: Exception) -> Refusal:
-    description = "the bytes are no message of this method's request type"
+    description = "the bytes are not a message of this method's request type"
     return Refusal(grpc.StatusCode.INVALID_ARGUMENT, description, (_bad_request("", description),))
 
 
@@ -117,7 +118,7 @@ def _not_serving(error: Exception) -> Refusal:
 def _reasoned(
     code: grpc.StatusCode, reason: ranking_pb2.ErrorReason.ValueType, retry_s: float = 0.0
 ) -> Callable[[Exception], Refusal]:
-    """A refusal in the error's own words; with a time where asking again may help."""
+    """A refusal in the error's own words; with a delay where a retry may help."""
 
     def refuse(error: Exception) -> Refusal:
         retry = (_retry_info(retry_s),) if retry_s else ()
@@ -156,7 +157,7 @@ def _too_late(_: Exception) -> Refusal:
     return Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed before the answer")
 
 
-_REFUSALS: Final[dict[type[Exception], Callable[[Any], Refusal]]] = {
+_REFUSALS: Final[dict[type, Callable[[Any], Refusal]]] = {
     MalformedError: _malformed,
     InvalidFieldError: _invalid_field,
     UnknownRevisionError: _revision_unknown,

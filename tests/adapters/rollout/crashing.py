@@ -30,7 +30,8 @@ from typing import Any
 import rankloom_adapters
 from rankloom_adapters.bundle import open_bundle, seal
 from rankloom_adapters.revision import Revisions
-from rankloom_adapters.rollout.manager import Loader, RolloutManager
+from rankloom_adapters.rollout.loaded import Loader
+from rankloom_adapters.rollout.manager import RolloutManager
 from rankloom_adapters.rollout.registry import Registry
 from rankloom_adapters.rollout.states import Rollout, RolloutCommand, RolloutState, Verb
 from rankloom_adapters.store import BundleStore

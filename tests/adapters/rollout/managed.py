@@ -10,11 +10,8 @@ from pathlib import Path
 from adapters.rollout.commands import command
 from rankloom_adapters.bundle import open_bundle, seal
 from rankloom_adapters.revision import Revisions
-from rankloom_adapters.rollout.manager import (
-    Loader,
-    NotServableError,
-    RolloutManager,
-)
+from rankloom_adapters.rollout.loaded import Loader, NotServableError
+from rankloom_adapters.rollout.manager import RolloutManager
 from rankloom_adapters.rollout.registry import Registry
 from rankloom_adapters.rollout.states import Verb
 from rankloom_adapters.store import BundleStore

@@ -25,8 +25,9 @@ TIMES = 5
 STEPS = {
     *("registry.carry_out", "registry._append"),
     *("store.put", "store._copy", "store._write", "store._sync", "store._linked", "store.remove"),
-    *("store._move_into_place", "manager._stage", "manager._change", "manager._write"),
-    *("manager._follow", "manager._prune", "manager._warm", "manager._loaded", "manager._own"),
+    *("store._move_into_place", "staging.stage", "staging._prune", "staging._warm"),
+    *("manager._change", "manager._follow", "loaded.follow", "loaded.load"),
+    *("writer.carry_out", "writer.carry_out_own"),
 }
 # The states of each revision in the order in which the run leads through them.
 COURSES = {

@@ -23,12 +23,12 @@ from adapters.rollout.observed import (
 from rankloom_adapters.rollout.evidence import Observation, Pair
 from rankloom_adapters.rollout.gates import GateOutcome, GateResult
 from rankloom_adapters.rollout.judge import (
-    MAX_REASON_CHARS,
     Judgement,
     TrialVerdict,
     judge_canary,
     judge_shadow,
 )
+from rankloom_adapters.rollout.states import MAX_REASON_CHARS
 from rankloom_adapters.rollout.thresholds import Thresholds
 
 DEFAULTS = Thresholds()

@@ -14,11 +14,9 @@ from adapters.rollout.managed import ManagedServer, bundle, first_serving, opene
 from adapters.rollout.observed import alike
 from rankloom_adapters.bundle import BundleError
 from rankloom_adapters.revision import UnknownRevisionError
+from rankloom_adapters.rollout.current_trial import GatesNotPassedError
 from rankloom_adapters.rollout.evidence import Observation
 from rankloom_adapters.rollout.judge import TrialVerdict
-from rankloom_adapters.rollout.manager import (
-    GatesNotPassedError,
-)
 from rankloom_adapters.rollout.registry import RegistryError
 from rankloom_adapters.rollout.states import Rollout, RolloutError, RolloutState, Verb
 from rankloom_adapters.rollout.trial import Trial

@@ -80,12 +80,12 @@ def test_rolling_back_a_trial_leaves_the_active_one(verb: Verb) -> None:
 def test_what_is_gone_is_nothing_to_go_back_to() -> None:
     ledger, number = staged_and_warmed(serving())
     ledger = run(run(ledger, Verb.PROMOTE, number), Verb.RETIRE, 1)
-    with pytest.raises(TransitionError, match="nothing loaded to go back to"):
+    with pytest.raises(TransitionError, match="no earlier revision is loaded"):
         run(ledger, Verb.ROLL_BACK, number)
 
 
 def test_the_first_revision_has_nothing_to_go_back_to() -> None:
-    with pytest.raises(TransitionError, match="nothing loaded to go back to"):
+    with pytest.raises(TransitionError, match="no earlier revision is loaded"):
         run(serving(), Verb.ROLL_BACK, 1)
 
 
@@ -100,14 +100,14 @@ def test_there_is_one_trial_at_a_time(verb: Verb) -> None:
 @pytest.mark.parametrize("verb", [Verb.SHADOW, Verb.CANARY, Verb.PROMOTE])
 def test_what_was_not_warmed_goes_nowhere(verb: Verb) -> None:
     ledger = run(serving(), Verb.STAGE)
-    with pytest.raises(TransitionError, match=f"revision 2 is staged: no {verb.value}"):
+    with pytest.raises(TransitionError, match=f"revision 2 is staged; {verb.value} is not"):
         run(ledger, verb, 2, percent=1)
 
 
 @pytest.mark.parametrize("percent", [0, 100, -1])
 def test_a_canary_is_a_part_of_the_users(percent: int) -> None:
     ledger, number = staged_and_warmed(serving())
-    with pytest.raises(TransitionError, match="from 1 to 99 percent"):
+    with pytest.raises(TransitionError, match="takes 1 to 99 percent"):
         run(ledger, Verb.CANARY, number, percent=percent)
 
 

@@ -10,7 +10,7 @@ from rankloom_proto.v1 import features_pb2, features_pb2_grpc
 from rankloom_server import logs
 from rankloom_server.admission import Admission
 from rankloom_server.config import Settings
-from rankloom_server.rpc.lifecycle import RpcServer
+from rankloom_server.rpc.lifecycle import Facts, RpcServer
 
 
 class SlowService(features_pb2_grpc.FeatureServiceServicer):
@@ -27,11 +27,11 @@ class SlowService(features_pb2_grpc.FeatureServiceServicer):
 
 
 async def main(call_s: float, drain_s: float) -> None:
-    async def warm_up() -> None:
-        pass
+    async def warm_up() -> Facts:
+        return {}
 
     server = RpcServer(
-        Admission(8), ["rankloom.v1.FeatureService"], warm_up=warm_up, facts={}, reflects=False
+        Admission(8), ["rankloom.v1.FeatureService"], warm_up=warm_up, reflects=False
     )
     features_pb2_grpc.add_FeatureServiceServicer_to_server(SlowService(call_s), server.grpc)
     await server.serve(Settings(bundle=Path("none"), port=0, drain_s=drain_s))

@@ -18,7 +18,7 @@ from rankloom_proto.v1.features_pb2 import GetUserFeaturesRequest, GetUserFeatur
 from rankloom_proto.v1.features_pb2_grpc import FeatureServiceStub
 from rankloom_server.admission import Admission
 from rankloom_server.errors import ListenError, StartError
-from rankloom_server.rpc.lifecycle import RpcServer
+from rankloom_server.rpc.lifecycle import Facts, RpcServer
 from server.servers import FeaturesCall, behaving_server, failure_of, no_warm_up, opened
 
 SLOW_SERVER = Path(__file__).with_name("slow_server.py")
@@ -56,10 +56,10 @@ async def test_it_serves_only_once_it_is_open() -> None:
 
 
 async def test_a_failed_warm_up_stops_it() -> None:
-    async def warm_up() -> None:
+    async def warm_up() -> Facts:
         raise StartError("no good")
 
-    server = RpcServer(Admission(1), (), warm_up=warm_up, facts={}, reflects=False)
+    server = RpcServer(Admission(1), (), warm_up=warm_up, reflects=False)
     port = await server.start("127.0.0.1", 0)
     with pytest.raises(StartError, match="no good"):
         await server.open()
@@ -124,7 +124,7 @@ async def test_a_health_watcher_does_not_hold_the_drain_up() -> None:
 
 @pytest.mark.parametrize("reflects", [True, False])
 async def test_reflection_is_there_only_where_it_is_asked_for(reflects: bool) -> None:
-    server = RpcServer(Admission(1), SERVICES[1:], warm_up=no_warm_up, facts={}, reflects=reflects)
+    server = RpcServer(Admission(1), SERVICES[1:], warm_up=no_warm_up, reflects=reflects)
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     async with opened(server) as target, grpc.aio.insecure_channel(target) as channel:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)

@@ -1,0 +1,1 @@
+"""Measures rankloom: a room for each question, `common` for what they share."""

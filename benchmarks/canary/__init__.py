@@ -1,0 +1,1 @@
+"""What canary gates say of experts that learned shuffled labels."""

@@ -1,0 +1,1 @@
+"""The engine beside other ways to score a mixture of experts, and the roofline."""

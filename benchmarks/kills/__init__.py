@@ -1,0 +1,1 @@
+"""A server killed at random while experts are rolled out."""

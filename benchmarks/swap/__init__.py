@@ -1,0 +1,1 @@
+"""Experts replaced again and again under load."""

@@ -1,0 +1,43 @@
+"""Hints for operators: what to do about an error of a rollout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from rankloom.errors import ConnectionFailedError, ErrorReason, RankloomError
+
+_HINTS: Final[Mapping[ErrorReason, str]] = {
+    ErrorReason.REVISION_UNKNOWN: "`rankloom rollout list` shows all revisions",
+    ErrorReason.OVERLOADED: "the server is busy; try again in a moment",
+    ErrorReason.NOT_SERVING: "the server is starting or stopping; try again in a moment",
+    ErrorReason.INTERNAL: "look for this id in the server's log",
+    ErrorReason.REVISION_STALE: "somebody else has changed the active revision: look at "
+    "`rankloom rollout list`, then try again with its number as --expected",
+    ErrorReason.WRONG_STATE: "`rankloom rollout list` shows the state of each revision",
+    ErrorReason.KEY_REUSED: "to repeat a change, give the same arguments, also --expected; "
+    "for another change, leave out --key",
+    ErrorReason.GATES_NOT_PASSED: "let its trial see more users, or give --without-gates "
+    "and --reason",
+    ErrorReason.BUNDLE_INVALID: "nothing has changed; correct the bundle, then stage it again",
+    ErrorReason.SIGNATURE_INVALID: "sign it with `rankloom bundle sign`; the server needs the "
+    "public key in bundle_keys",
+    ErrorReason.NO_ROOM: "retire revisions that you no longer need, or give the server more memory "
+    "(expert_slots_mib) or disk",
+    ErrorReason.SOURCE_UNAVAILABLE: "check the URL from the server's machine, or send the files "
+    "with --upload",
+    ErrorReason.STORE_UNAVAILABLE: "repair the disk that holds the server's state; rankings go on",
+    ErrorReason.REGISTRY_UNAVAILABLE: "make room on the disk that holds the server's state, and "
+    "try again; if the disk is broken, replace it and restart the server",
+    ErrorReason.UNAUTHENTICATED: "give the server's token with --token-file",
+    ErrorReason.PERMISSION_DENIED: "the file of --token-file must hold the server's rollout_token",
+}
+
+
+def hint_of(error: RankloomError) -> str:
+    """Return one line, or nothing if the error says it all."""
+    if isinstance(error, ConnectionFailedError):
+        return "give --server the address of the server, with the port of its --rollout-port"
+    if error.status == "UNIMPLEMENTED":
+        return "this port has no RolloutService; give the port of the server's --rollout-port"
+    return _HINTS.get(error.reason, "") if error.reason else ""

@@ -1,0 +1,139 @@
+"""The command `rankloom`: `rank`, `explain` and `rollout` from here, others from their packages.
+
+The other commands are entry points. They are listed without being imported, since the base
+install lacks what they need; only the chosen one is imported, before its arguments are parsed.
+
+Exit codes: 0 success; 1 the server answered with an error or not at all, or refused a bundle;
+2 wrong usage, or a package is missing; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import EntryPoint, entry_points
+from types import FrameType
+from typing import Final, NoReturn
+
+from rankloom._cli.commands import CliCommand
+from rankloom._cli.explain_command import ExplainCommand
+from rankloom._cli.rank_command import RankCommand
+from rankloom._cli.rollout_command import RolloutCliCommand
+from rankloom._version import __version__
+from rankloom.errors import InvalidRequestError, RankloomError
+
+_OWN: Final[dict[str, CliCommand]] = {
+    command.name: command for command in (RankCommand(), ExplainCommand(), RolloutCliCommand())
+}
+
+# Written down here, so that listing the commands imports none of them.
+_HELP: Final = {
+    **{name: command.help for name, command in _OWN.items()},
+    "serve": "run a server",
+    "bundle": "sign bundles and check their signatures",
+    "train": "make a bundle from an interaction log",
+    "evaluate": "measure how well a bundle ranks",
+    "demo": "train a small bundle, serve it and rank with it",
+}
+_EXTRAS: Final = {
+    "serve": "server",
+    "bundle": "server",
+    "train": "train",
+    "evaluate": "train",
+    "demo": "train",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; wrong usage raises SystemExit."""
+    arguments = sys.argv[1:] if argv is None else argv
+    # The options before the command take no value, so the first plain word is the command.
+    chosen = next((word for word in arguments if not word.startswith("-")), "")
+    try:
+        return _run(arguments, chosen)
+    except KeyboardInterrupt:
+        print("rankloom: interrupted", file=sys.stderr)
+        return 130
+    except ModuleNotFoundError as error:
+        return _report_missing(chosen, error)
+    except RankloomError as error:
+        return _report_error(error)
+
+
+def _run(arguments: Sequence[str], chosen: str) -> int:
+    plugins = {point.name: point for point in entry_points(group="rankloom.commands")}
+    parser = argparse.ArgumentParser(
+        prog="rankloom",
+        description="Rank a user's candidate items with a mixture of experts for that user.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"rankloom {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in (*_OWN, *plugins):
+        summary = _HELP.get(name, "")
+        subparser = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        if name == chosen:
+            command = _OWN[name] if name in _OWN else _loaded(plugins[name])
+            command.configure(subparser)
+            subparser.set_defaults(run=command.run)
+    args = parser.parse_args(arguments)
+    if chosen not in _OWN:
+        return int(args.run(args))  # it handles interrupts itself
+    with _quiet_when_interrupted():
+        return int(args.run(args))
+
+
+@contextmanager
+def _quiet_when_interrupted() -> Iterator[None]:
+    """Silence the threads of gRPC once the user has interrupted the command.
+
+    An interrupt can leave a call half made. gRPC's own thread then fails on it, and its traceback
+    would help nobody.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # never interrupted
+        return
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+        threading.excepthook = lambda _: None  # for good: the process ends now
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _loaded(plugin: EntryPoint) -> CliCommand:
+    command: CliCommand = plugin.load()
+    return command
+
+
+def _report_missing(chosen: str, error: ModuleNotFoundError) -> int:
+    """Say what to install. A missing module of our own is a defect: raise it."""
+    package = (error.name or "").partition(".")[0]
+    if not package or package.startswith("rankloom"):
+        raise error
+    extra = _EXTRAS.get(chosen)
+    needs = f"pip install 'rankloom[{extra}]'" if extra else f"the package {package}"
+    print(f"rankloom {chosen} needs: {needs}", file=sys.stderr)
+    return 2
+
+
+def _report_error(error: RankloomError) -> int:
+    print(f"rankloom: {type(error).__name__}: {error}", file=sys.stderr)
+    violations = error.violations if isinstance(error, InvalidRequestError) else ()
+    for field, description in violations:
+        if field not in error.message:
+            print(f"  {field}: {description}", file=sys.stderr)
+    if error.request_id:
+        print(f"  request id: {error.request_id}", file=sys.stderr)
+    for note in getattr(error, "__notes__", ()):
+        print(f"  {note}", file=sys.stderr)
+    refused_here = isinstance(error, InvalidRequestError) and not error.status
+    return 2 if refused_here else 1

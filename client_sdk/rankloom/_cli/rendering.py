@@ -1,0 +1,87 @@
+"""Rankings and explanations as text for a terminal, or as JSON for a program."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+
+from rankloom._results import Explanation, RankedItem, Ranking, Revision, Routing, Timing
+
+
+def as_json(ranking: Ranking) -> str:
+    """Return one JSON object; its keys are the fields of `Ranking`."""
+    return json.dumps({**asdict(ranking), "is_fallback": ranking.is_fallback}, indent=2)
+
+
+def as_text(ranking: Ranking) -> str:
+    """Return how the items were ranked, and below it a table of them."""
+    head = [(label, value) for label, value in _head(ranking) if value]
+    rows = [("rank", "item", "score", "probability"), *map(_row, ranking.items)]
+    return "\n".join([*aligned(head, "<<"), "", *aligned(rows, "><>>")])
+
+
+def explanation_as_json(explanation: Explanation) -> str:
+    """Return one JSON object; its keys are the fields of `Explanation`."""
+    return json.dumps(asdict(explanation), indent=2)
+
+
+def explanation_as_text(explanation: Explanation) -> str:
+    """Return the verdict and how it was found, without the text."""
+    rows = [(label, value) for label, value in _verdict(explanation) if value]
+    return "\n".join(aligned(rows, "<<"))
+
+
+def _verdict(explanation: Explanation) -> Iterable[tuple[str, str]]:
+    yield "verdict", explanation.verdict
+    yield "probability", f"{explanation.probability:.4f}"
+    yield "score", f"{explanation.score:.4f}"
+    yield "request", explanation.request_id
+    yield "revision", _revision(explanation.revision)
+    yield from _routing(explanation.routing)
+    read, written = explanation.prompt_tokens, explanation.generated_tokens
+    yield "tokens", f"{read} read  {written} written ({explanation.stop_reason})"
+
+
+def _head(ranking: Ranking) -> Iterable[tuple[str, str]]:
+    yield "request", ranking.request_id
+    yield "revision", _revision(ranking.revision)
+    yield from _routing(ranking.routing)
+    reason = f" ({ranking.fallback_reason})" if ranking.fallback_reason else ""
+    yield "fallback level", f"{ranking.fallback_level}{reason}"
+    yield "time", _times(ranking.timing)
+
+
+def _revision(revision: Revision) -> str:
+    return f"{revision.number}  {revision.bundle_digest}".rstrip()
+
+
+def _routing(routing: Routing) -> Iterable[tuple[str, str]]:
+    yield "route", f"{routing.route}{', cold start' if routing.cold_start else ''}"
+    yield "weights", "  ".join(f"{each.expert} {each.weight:.3f}" for each in routing.weights)
+    yield "entropy", f"{routing.entropy:.3f} nats"
+    yield "history", f"{routing.history_events} events"
+
+
+def _times(timing: Timing) -> str:
+    stages = asdict(timing).items()
+    return "  ".join(f"{name.removesuffix('_s')} {value * 1e3:.1f} ms" for name, value in stages)
+
+
+def _row(item: RankedItem) -> tuple[str, str, str, str]:
+    if not item.scored:
+        return str(item.rank), item.item_id, "-", "-"
+    return str(item.rank), item.item_id, f"{item.score:.4f}", f"{item.probability:.4f}"
+
+
+def visible(text: str) -> str:
+    """Replace control characters: text from outside must not control the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def aligned(rows: Sequence[tuple[str, ...]], sides: str) -> Iterable[str]:
+    """Yield the rows as lines with aligned columns; `sides` has "<" or ">" for each column."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = zip(row, sides, widths, strict=True)
+        yield "  ".join(f"{cell:{side}{width}}" for cell, side, width in cells).rstrip()

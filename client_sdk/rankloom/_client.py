@@ -1,0 +1,138 @@
+"""The blocking client of RankingService. `aio` has its asyncio twin; they share all but gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from rankloom._connection import Connection, translating
+from rankloom._policy import DEFAULT_TIMEOUT_S
+from rankloom._requests import build_explain_request, build_request
+from rankloom._responses import ExplanationParts, parse_response
+from rankloom._results import Event, ExplainOptions, Explanation, Item, Ranking, RankOptions
+from rankloom_proto.v1 import ranking_pb2, ranking_pb2_grpc
+
+if TYPE_CHECKING:
+    from grpc import _CallIterator
+
+_DEFAULTS: Final = RankOptions()
+_EXPLAIN_DEFAULTS: Final = ExplainOptions()
+
+
+class Client(Connection):
+    """Ranks items on a rankloom server; all threads of a process may share one client.
+
+        with Client("localhost:50051") as client:
+            ranking = client.rank(["318", "50", "2571"], user="42")
+
+    `target`: "host:port", or any gRPC target.
+    `timeout_s`: the time that each call has, its retries included.
+    `root_certificates`: PEM; the authorities to trust instead of the public ones.
+    `plaintext`: do not encrypt. A connection to this machine is not encrypted anyway, unless
+    `root_certificates` is given.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        root_certificates: bytes | None = None,
+        plaintext: bool = False,
+    ) -> None:
+        super().__init__(target, timeout_s, root_certificates, plaintext)
+        self._stub = ranking_pb2_grpc.RankingServiceStub(self._channel)
+
+    def rank(
+        self,
+        items: Sequence[str | Item],
+        *,
+        user: str | None = None,
+        history: Sequence[Event] | None = None,
+        options: RankOptions = _DEFAULTS,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> Ranking:
+        """Return the items in the order in which the user will like them, best first.
+
+        Give the user's id as `user`, or the user's events as `history`, oldest first; an empty
+        history is a new user. Raises InvalidRequestError before anything is sent if an argument
+        is wrong, and any other error of `rankloom.errors` that the server answers.
+        """
+        request = build_request(
+            items, user=user, history=history, options=options, request_id=request_id
+        )
+        limit_s = self._limit_s(timeout_s)
+        with translating(request.request_id):
+            response = self._stub.Rank(request, timeout=limit_s)
+        return parse_response(response)
+
+    def explain(
+        self,
+        item: str | Item,
+        *,
+        user: str | None = None,
+        history: Sequence[Event] | None = None,
+        options: ExplainOptions = _EXPLAIN_DEFAULTS,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> ExplanationStream:
+        """Return a text about one item for one user, to be read while it is written.
+
+            for text in client.explain("318", user="42"): print(text, end="")
+            explanation = client.explain("318", user="42").result()
+
+        Give the user as for `rank`. The server ends the text early enough for the verdict to
+        arrive within `timeout_s`. Raises InvalidRequestError if an argument is wrong; the stream
+        raises what the server answers.
+        """
+        request = build_explain_request(
+            item, user=user, history=history, options=options, request_id=request_id
+        )
+        limit_s = self._limit_s(timeout_s)
+        with translating(request.request_id):
+            call = self._stub.Explain(request, timeout=limit_s)
+        return ExplanationStream(call, request.request_id)
+
+
+class ExplanationStream:
+    """The text of `Client.explain` in pieces, as they arrive; `result` has the whole.
+
+    Each piece comes once. Leaving its `with` block, or `close`, tells the server to stop.
+    """
+
+    def __init__(self, call: _CallIterator[ranking_pb2.ExplainResponse], request_id: str) -> None:
+        self._call = call
+        self._parts = ExplanationParts(request_id)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        with translating(self._parts.request_id):
+            for response in self._call:
+                if text := self._parts.add(response):
+                    return text
+        raise StopIteration
+
+    def result(self) -> Explanation:
+        """Read to the end, and return the whole text with its verdict."""
+        for _ in self:
+            pass
+        return self._parts.explanation()
+
+    def close(self) -> None:
+        """End the call if it still runs; unread pieces are lost."""
+        self._call.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

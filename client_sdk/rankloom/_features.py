@@ -1,0 +1,50 @@
+"""The values that go into FeatureService and come out of it; none of them is a wire type."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rankloom._results import Event, Item
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureQuery:
+    """A user for `FeatureClient.user_features_batch`: give exactly one of `user` and `history`.
+
+    `items`: candidates; with them, the answer has their tabular features.
+    """
+
+    user: str | None = None
+    history: Sequence[Event] | None = None
+    items: Sequence[str | Item] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TabularFeatures:
+    """Features of the user together with each candidate, for a tree model.
+
+    `rows`: one for each candidate, in the order of the query; NaN where a value is unknown.
+    `schema_digest`: of the columns' names and meaning. Compare rows of one digest only.
+    """
+
+    rows: tuple[tuple[float, ...], ...]
+    schema_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class UserFeatures:
+    """What FeatureService knows about a user.
+
+    `vector`: the latent vector; float32 values.
+    `feature_version`: of the model that made the vector. Compare vectors of one version only.
+    `cold_start`: True if no event of the user names a known item; then the vector means nothing.
+    `events`: the user's events with known items, oldest first.
+    `log_position`: how much of the event log the answer has seen.
+    `tabular`: None if the query had no candidates.
+    """
+
+    vector: tuple[float, ...]
+    feature_version: str
+    cold_start: bool
+    events: tuple[Event, ...]
+    log_position: int
+    tabular: TabularFeatures | None

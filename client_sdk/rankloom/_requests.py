@@ -1,0 +1,101 @@
+"""Builds the requests of RankingService; shared by the blocking and the asyncio client.
+
+Only what the wire cannot express is refused here, before anything is sent. Limits, such as the
+number of candidates, are left to the server, which knows its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import uuid4
+
+from rankloom._checks import (
+    UINT32,
+    UINT64,
+    checked_text,
+    checked_type,
+    optional_integer,
+    optional_number,
+)
+from rankloom._request_parts import (
+    build_candidate,
+    build_candidates,
+    check_size,
+    check_subject,
+    set_subject,
+)
+from rankloom._results import Event, ExplainOptions, Fusion, Item, RankOptions
+from rankloom_proto.v1 import ranking_pb2
+
+
+def build_request(
+    items: Sequence[str | Item],
+    *,
+    user: str | None,
+    history: Sequence[Event] | None,
+    options: RankOptions,
+    request_id: str | None,
+) -> ranking_pb2.RankRequest:
+    """Return the wire request, or raise InvalidRequestError naming the field."""
+    check_subject(user, history)
+    request = ranking_pb2.RankRequest(
+        request_id=_request_id(request_id),
+        candidates=build_candidates(items, "items"),
+        options=_options(options),
+    )
+    set_subject(request, user, history)
+    check_size(request, "items")
+    return request
+
+
+def build_explain_request(
+    item: str | Item,
+    *,
+    user: str | None,
+    history: Sequence[Event] | None,
+    options: ExplainOptions,
+    request_id: str | None,
+) -> ranking_pb2.ExplainRequest:
+    """Return the wire request, or raise InvalidRequestError naming the field."""
+    check_subject(user, history)
+    request = ranking_pb2.ExplainRequest(
+        request_id=_request_id(request_id),
+        candidate=build_candidate(item, "item"),
+        options=_explain_options(options),
+    )
+    set_subject(request, user, history)
+    check_size(request, "item")
+    return request
+
+
+def _request_id(value: object) -> str:
+    return uuid4().hex if value is None else checked_text(value, "request_id")
+
+
+def _options(options: object) -> ranking_pb2.RankOptions:
+    value = checked_type(options, RankOptions, "options", "RankOptions")
+    return ranking_pb2.RankOptions(
+        top_k=optional_integer(value.top_k, UINT32, "options.top_k"),
+        allow_fallback=checked_type(value.allow_fallback, bool, "options.allow_fallback", "bool"),
+        allow_partial=checked_type(value.allow_partial, bool, "options.allow_partial", "bool"),
+        fusion=_fusion(value.fusion),
+        revision=optional_integer(value.revision, UINT64, "options.revision"),
+    )
+
+
+def _explain_options(options: object) -> ranking_pb2.ExplainOptions:
+    value = checked_type(options, ExplainOptions, "options", "ExplainOptions")
+    return ranking_pb2.ExplainOptions(
+        max_tokens=optional_integer(value.max_tokens, UINT32, "options.max_tokens"),
+        temperature=optional_number(value.temperature, "options.temperature"),
+        seed=optional_integer(value.seed, UINT64, "options.seed"),
+        fusion=_fusion(value.fusion),
+        revision=optional_integer(value.revision, UINT64, "options.revision"),
+    )
+
+
+def _fusion(value: object) -> ranking_pb2.Fusion.ValueType:
+    if value is None:
+        return ranking_pb2.FUSION_UNSPECIFIED
+    fusion = checked_type(value, Fusion, "options.fusion", "Fusion")
+    return ranking_pb2.Fusion.Value(f"FUSION_{fusion.name}")

@@ -1,0 +1,10 @@
+"""The asyncio clients. Make each inside the event loop that uses it."""
+
+from rankloom._naming import show_as as _show_as
+from rankloom.aio._client import AsyncClient, AsyncExplanationStream
+from rankloom.aio._feature_client import AsyncFeatureClient
+from rankloom.aio._rollout_client import AsyncRolloutClient
+
+__all__ = ["AsyncClient", "AsyncExplanationStream", "AsyncFeatureClient", "AsyncRolloutClient"]
+
+_show_as(__name__, globals(), __all__)

@@ -1,0 +1,129 @@
+"""The asyncio client of RankingService."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+import grpc.aio
+
+from rankloom._policy import DEFAULT_TIMEOUT_S
+from rankloom._requests import build_explain_request, build_request
+from rankloom._responses import ExplanationParts, parse_response
+from rankloom._results import Event, ExplainOptions, Explanation, Item, Ranking, RankOptions
+from rankloom.aio._connection import AsyncConnection, translating
+from rankloom_proto.v1 import ranking_pb2, ranking_pb2_grpc
+
+if TYPE_CHECKING:  # generic in the stubs only
+    _ExplainCall = grpc.aio.UnaryStreamCall[ranking_pb2.ExplainRequest, ranking_pb2.ExplainResponse]
+
+_DEFAULTS: Final = RankOptions()
+_EXPLAIN_DEFAULTS: Final = ExplainOptions()
+
+
+class AsyncClient(AsyncConnection):
+    """Ranks items on a rankloom server; make it inside the event loop that uses it.
+
+        async with AsyncClient("localhost:50051") as client:
+            ranking = await client.rank(["318", "50", "2571"], user="42")
+
+    The arguments are those of `Client`.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        root_certificates: bytes | None = None,
+        plaintext: bool = False,
+    ) -> None:
+        super().__init__(target, timeout_s, root_certificates, plaintext)
+        self._stub = ranking_pb2_grpc.RankingServiceStub(self._channel)
+
+    async def rank(
+        self,
+        items: Sequence[str | Item],
+        *,
+        user: str | None = None,
+        history: Sequence[Event] | None = None,
+        options: RankOptions = _DEFAULTS,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> Ranking:
+        """Return the items in the order in which the user will like them, as `Client.rank`."""
+        request = build_request(
+            items, user=user, history=history, options=options, request_id=request_id
+        )
+        limit_s = self._limit_s(timeout_s)
+        with translating(request.request_id):
+            response = await self._stub.Rank(request, timeout=limit_s)
+        return parse_response(response)
+
+    def explain(
+        self,
+        item: str | Item,
+        *,
+        user: str | None = None,
+        history: Sequence[Event] | None = None,
+        options: ExplainOptions = _EXPLAIN_DEFAULTS,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> AsyncExplanationStream:
+        """Return a text about one item for one user, as `Client.explain`.
+
+        async for text in client.explain("318", user="42"): print(text, end="")
+        explanation = await client.explain("318", user="42").result()
+        """
+        request = build_explain_request(
+            item, user=user, history=history, options=options, request_id=request_id
+        )
+        limit_s = self._limit_s(timeout_s)
+        with translating(request.request_id):
+            call = self._stub.Explain(request, timeout=limit_s)
+        return AsyncExplanationStream(call, request.request_id)
+
+
+class AsyncExplanationStream:
+    """The text of `AsyncClient.explain` in pieces; otherwise like `ExplanationStream`."""
+
+    def __init__(self, call: _ExplainCall, request_id: str) -> None:
+        self._call = call
+        self._parts = ExplanationParts(request_id)
+
+    def __del__(self) -> None:
+        # gRPC's own object is part of a cycle: without this, the call would run until the
+        # garbage collector comes.
+        self._call.cancel()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        with translating(self._parts.request_id):
+            async for response in self._call:
+                if text := self._parts.add(response):
+                    return text
+        raise StopAsyncIteration
+
+    async def result(self) -> Explanation:
+        """Read to the end, and return the whole text with its verdict."""
+        async for _ in self:
+            pass
+        return self._parts.explanation()
+
+    async def close(self) -> None:
+        """End the call if it still runs; unread pieces are lost."""
+        self._call.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()

@@ -1,0 +1,102 @@
+"""Reads requests off the wire: the reverse of the SDK's request builders."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import grpc
+
+from rankloom._feature_messages import parse_event
+from rankloom._features import FeatureQuery
+from rankloom._responses import wire_names
+from rankloom._results import Event, ExplainOptions, Fusion, Item, RankOptions
+from rankloom._rollouts import GateSpec
+from rankloom.testing._calls import ExplainCall, FeatureCall, RankCall
+from rankloom_proto.v1 import features_pb2, ranking_pb2, rollout_pb2
+
+_FUSIONS = wire_names(ranking_pb2.Fusion.items(), Fusion, "FUSION_")
+
+
+def parse_rank(request: ranking_pb2.RankRequest, context: grpc.ServicerContext) -> RankCall:
+    """Return what `Client.rank` was called with."""
+    options = request.options
+    user, history = _subject(request)
+    return RankCall(
+        items=tuple(map(_item, request.candidates)),
+        user=user,
+        history=history,
+        options=RankOptions(
+            top_k=options.top_k if options.HasField("top_k") else None,
+            allow_fallback=options.allow_fallback or not options.HasField("allow_fallback"),
+            allow_partial=options.allow_partial,
+            fusion=_FUSIONS.get(options.fusion),
+            revision=options.revision if options.HasField("revision") else None,
+        ),
+        request_id=request.request_id,
+        timeout_s=_timeout_s(context),
+    )
+
+
+def parse_explain(
+    request: ranking_pb2.ExplainRequest, context: grpc.ServicerContext
+) -> ExplainCall:
+    """Return what `Client.explain` was called with."""
+    options = request.options
+    user, history = _subject(request)
+    return ExplainCall(
+        item=_item(request.candidate),
+        user=user,
+        history=history,
+        options=ExplainOptions(
+            max_tokens=options.max_tokens if options.HasField("max_tokens") else None,
+            temperature=options.temperature if options.HasField("temperature") else None,
+            seed=options.seed if options.HasField("seed") else None,
+            fusion=_FUSIONS.get(options.fusion),
+            revision=options.revision if options.HasField("revision") else None,
+        ),
+        request_id=request.request_id,
+        timeout_s=_timeout_s(context),
+    )
+
+
+def parse_features_request(
+    request: features_pb2.GetUserFeaturesRequest, context: grpc.ServicerContext
+) -> FeatureCall:
+    """Return what a `FeatureClient` was called with."""
+    queries = tuple(map(_query, request.users))
+    return FeatureCall(queries=queries, timeout_s=_timeout_s(context))
+
+
+def parse_gates(gates: rollout_pb2.GateSpec) -> GateSpec:
+    """Return the bounds that are set."""
+    names = [field.name for field in fields(GateSpec)]
+    return GateSpec(**{name: getattr(gates, name) for name in names if gates.HasField(name)})  # type: ignore[arg-type]
+
+
+def _query(message: features_pb2.UserQuery) -> FeatureQuery:
+    user, history = _subject(message)
+    return FeatureQuery(user=user, history=history, items=tuple(map(_item, message.candidates)))
+
+
+def _subject(
+    message: ranking_pb2.RankRequest | ranking_pb2.ExplainRequest | features_pb2.UserQuery,
+) -> tuple[str | None, tuple[Event, ...] | None]:
+    if message.WhichOneof("subject") == "history":
+        return None, tuple(map(parse_event, message.history.events))
+    return message.user_id, None
+
+
+def _item(candidate: features_pb2.Candidate) -> Item:
+    text = candidate.text
+    return Item(
+        candidate.item_id,
+        title=text.title,
+        year=text.year if text.HasField("year") else None,
+        attributes=tuple(text.attributes),
+        description=text.description,
+    )
+
+
+def _timeout_s(context: grpc.ServicerContext) -> float:
+    left_s: float | None = context.time_remaining()
+    return float("inf") if left_s is None else left_s

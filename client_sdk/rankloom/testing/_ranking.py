@@ -1,0 +1,125 @@
+"""RankingService and FeatureService of a fake server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import grpc
+
+from rankloom._features import FeatureQuery, UserFeatures
+from rankloom._results import Explanation, Ranking
+from rankloom.errors import RankloomError
+from rankloom.testing._answers import (
+    Delayed,
+    Script,
+    default_score,
+    fault,
+    make_explanation,
+    make_features,
+    make_ranking,
+    play,
+)
+from rankloom.testing._calls import Call, ExplainCall, RankCall
+from rankloom.testing._parsing import parse_explain, parse_features_request, parse_rank
+from rankloom.testing._wire import explanation_to_wire, features_to_wire, ranking_to_wire
+from rankloom_proto.v1 import features_pb2, features_pb2_grpc, ranking_pb2, ranking_pb2_grpc
+
+Failure: TypeAlias = RankloomError | type[RankloomError]
+Scores: TypeAlias = Mapping[str, float | None]
+RankAnswer: TypeAlias = (
+    Scores | Ranking | Failure | Delayed[Any] | Callable[[RankCall], Scores | Ranking]
+)
+ExplainAnswer: TypeAlias = (
+    str
+    | Explanation
+    | Sequence[str | Failure | Delayed[Any]]
+    | Failure
+    | Delayed[Any]
+    | Callable[[ExplainCall], str | Explanation]
+)
+FeatureAnswer: TypeAlias = (
+    UserFeatures | Failure | Delayed[Any] | Callable[[FeatureQuery], UserFeatures]
+)
+Record: TypeAlias = Callable[[Call], None]
+
+
+class FakeRanking(ranking_pb2_grpc.RankingServiceServicer):
+    """Ranks and explains as scripted."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self.rankings = Script[RankAnswer](_default_scores)
+        self.explanations = Script[ExplainAnswer](_default_text)
+
+    def Rank(
+        self, request: ranking_pb2.RankRequest, context: grpc.ServicerContext
+    ) -> ranking_pb2.RankResponse:
+        """Answer with the next ranking of the script."""
+        call = parse_rank(request, context)
+        self._record(call)
+        answer = play(self.rankings.take(), call, context)
+        if isinstance(answer, Mapping):
+            answer = _of_scores(answer, call)
+        if not isinstance(answer, Ranking):
+            fault(f"a ranking was scripted as {type(answer).__name__}", context)
+        echo = answer.request_id or call.request_id
+        return ranking_to_wire(replace(answer, request_id=echo))
+
+    def Explain(
+        self, request: ranking_pb2.ExplainRequest, context: grpc.ServicerContext
+    ) -> Iterator[ranking_pb2.ExplainResponse]:
+        """Answer with the next explanation of the script, in pieces."""
+        call = parse_explain(request, context)
+        self._record(call)
+        answer = play(self.explanations.take(), call, context)
+        if not isinstance(answer, str | Explanation | Sequence):
+            fault(f"an explanation was scripted as {type(answer).__name__}", context)
+        whole = answer if isinstance(answer, Explanation) else None
+        text = answer.text if isinstance(answer, Explanation) else answer
+        pieces = re.findall(r"\s*\S+|\s+", text) if isinstance(text, str) else text
+        written = []
+        for piece in pieces:
+            written.append(str(play(piece, call, context)))
+            chunk = ranking_pb2.ExplanationChunk(text=written[-1])
+            yield ranking_pb2.ExplainResponse(chunk=chunk)
+        final = whole or make_explanation("".join(written), score=default_score(call.item.item_id))
+        yield explanation_to_wire(replace(final, request_id=final.request_id or call.request_id))
+
+
+class FakeFeatures(features_pb2_grpc.FeatureServiceServicer):
+    """Answers with features as scripted."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self.features = Script[FeatureAnswer](make_features)
+
+    def GetUserFeatures(
+        self, request: features_pb2.GetUserFeaturesRequest, context: grpc.ServicerContext
+    ) -> features_pb2.GetUserFeaturesResponse:
+        """Answer with the next features of the script, for each user of the call."""
+        call = parse_features_request(request, context)
+        self._record(call)
+        scripted = self.features.take()
+        found = [play(scripted, query, context) for query in call.queries]
+        if not all(isinstance(each, UserFeatures) for each in found):
+            fault("features were scripted as something else than UserFeatures", context)
+        return features_pb2.GetUserFeaturesResponse(features=map(features_to_wire, found))  # type: ignore[arg-type]
+
+
+def _of_scores(scores: Scores, call: RankCall) -> Ranking:
+    """Rank the items of the call; those without a score come last."""
+    ranking = make_ranking({item_id: scores.get(item_id) for item_id in call.item_ids})
+    top_k = call.options.top_k or len(ranking.items)
+    return replace(ranking, items=ranking.items[:top_k])
+
+
+def _default_scores(call: RankCall) -> Scores:
+    return {item_id: default_score(item_id) for item_id in call.item_ids}
+
+
+def _default_text(call: ExplainCall) -> str:
+    liked = default_score(call.item.item_id) >= 0
+    return f"The user will {'like' if liked else 'dislike'} {call.item.title or call.item.item_id}."
