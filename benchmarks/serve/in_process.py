@@ -31,7 +31,7 @@ from rankloom_features.provider import UserQuery
 from rankloom_ranker.loaded import load_bundle
 from rankloom_ranker.query import RankQuery
 from rankloom_ranker.ranker import Ranker, RankingJob
-from rankloom_server.config import Settings
+from rankloom_server.config import EngineSettings, Settings
 
 BenchmarkCalls = tuple[BenchmarkCall, ...]
 
@@ -65,7 +65,7 @@ class PreparedCalls:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[EngineRunner]:
         """The engine, started; closed when the block ends."""
-        runner = EngineRunner(self.decoder, _limits(self.settings))
+        runner = EngineRunner(self.decoder, _limits(self.settings.engine))
         await runner.start()
         try:
             yield runner
@@ -77,9 +77,11 @@ def server_settings(bundle: Path, dtype: str, threads: int) -> Settings:
     """Settings for both sides. Neither keeps prefixes, so every call costs the same."""
     return Settings(
         bundle=bundle,
-        dtype=cast("Literal['float32', 'bfloat16']", dtype),
-        threads=threads,
-        prefix_cache_mib=0,
+        engine=EngineSettings(
+            dtype=cast("Literal['float32', 'bfloat16']", dtype),
+            threads=threads,
+            prefix_cache_mib=0,
+        ),
     )
 
 
@@ -126,9 +128,10 @@ def scores(settings: Settings, calls: BenchmarkCalls, num: int) -> list[dict[str
 def load(settings: Settings, calls: BenchmarkCalls) -> PreparedCalls:
     """Loads the bundle and prepares the calls, once per process."""
     keep_freed_memory()
-    torch.set_num_threads(settings.threads)
+    torch.set_num_threads(settings.engine.threads)
     loaded = load_bundle(open_bundle(settings.bundle))
-    hardware = Hardware(settings.device, settings.dtype, settings.compile)
+    engine = settings.engine
+    hardware = Hardware(engine.device, engine.dtype, engine.compile)
     ranker, decoder = Ranker(loaded), load_decoder(loaded.engine_parts(), hardware)
     return PreparedCalls(settings, ranker, decoder, tuple(_prepare(ranker, call) for call in calls))
 
@@ -148,7 +151,7 @@ def _prepare(ranker: Ranker, call: BenchmarkCall) -> RankingJob:
     return ranker.prepare(query, provider.features(query.user))
 
 
-def _limits(settings: Settings) -> EngineLimits:
+def _limits(settings: EngineSettings) -> EngineLimits:
     return EngineLimits(
         max_batch_tokens=settings.max_batch_tokens,
         max_chunk_tokens=settings.max_batch_tokens // 2,

@@ -30,17 +30,18 @@ from rankloom_server.state import ServerState, opened_state
 
 def serve_ranking(settings: Settings) -> None:
     """Serves until a signal to stop. Raises StartError."""
-    logs.configure(settings.log_level)
+    logs.configure(settings.server.log_level)
     keep_freed_memory()
-    torch.set_num_threads(settings.threads)
-    limiter = RateLimiter(settings.load_mib_s << 20)
-    with opened_state(settings.state, limiter) as state:
+    torch.set_num_threads(settings.engine.threads)
+    limiter = RateLimiter(settings.loading.load_mib_s << 20)
+    with opened_state(settings.rollout.state, limiter) as state:
         asyncio.run(_serve(settings, state, limiter))
 
 
 async def _serve(settings: Settings, state: ServerState | None, limiter: RateLimiter) -> None:
     async with servers(settings, state, limiter) as (server, admin):
-        await server.serve(settings, admin)
+        address = (settings.rollout.rollout_host, settings.rollout.rollout_port or 0)
+        await server.serve(settings.server, admin, address)
 
 
 @asynccontextmanager
@@ -54,17 +55,31 @@ async def servers(
 
     ``limiter``: the one that the state reads bundles by. ``load``: makes decoders.
     """
-    loader, revisions = RevisionLoader(settings, limiter, load), Revisions[ServedRevision]()
+    loader = RevisionLoader(
+        settings.engine, settings.loading, settings.features.address, limiter, load
+    )
+    revisions = Revisions[ServedRevision]()
     deployment = (
-        ManagedDeployment(state, loader, revisions, settings)
+        ManagedDeployment(
+            state,
+            loader,
+            revisions,
+            retire_s=settings.rollout.retire_s,
+            max_bundle_bytes=settings.loading.max_bundle_mib << 20,
+        )
         if state
         else StaticDeployment(loader, revisions)
     )
     try:
         server = _server(settings, loader, revisions, deployment)
         admin = None
-        if isinstance(deployment, ManagedDeployment) and settings.rollout_port is not None:
-            admin = rollout_server(settings, deployment, server.metrics)
+        if isinstance(deployment, ManagedDeployment) and settings.rollout.rollout_port is not None:
+            admin = rollout_server(
+                settings.rollout,
+                deployment,
+                server.metrics,
+                reflects=settings.server.reflection,
+            )
         yield server, admin
     finally:
         await deployment.close()
@@ -77,7 +92,7 @@ def _server(
     revisions: Revisions[ServedRevision],
     deployment: Deployment,
 ) -> RpcServer:
-    embedded = settings.features is None
+    embedded = settings.features.address is None
     names = [ranking.SERVICE_NAME, *([feature_service.SERVICE_NAME] if embedded else [])]
 
     async def warm_up() -> Facts:
@@ -89,17 +104,17 @@ def _server(
         return facts
 
     server = RpcServer(
-        Admission(settings.max_in_flight),
+        Admission(settings.server.max_in_flight),
         names,
         warm_up=warm_up,
-        reflects=settings.reflection,
+        reflects=settings.server.reflection,
     )
     server.metrics.watch(loader.pool)
     pipeline = RankPipeline(
-        revisions, feature_share=settings.feature_share, observer=deployment.observer
+        revisions, feature_share=settings.features.share, observer=deployment.observer
     )
     ranking_pb2_grpc.add_RankingServiceServicer_to_server(
-        ranking.RankingService(pipeline, default_deadline_s=settings.default_deadline_s),
+        ranking.RankingService(pipeline, default_deadline_s=settings.server.default_deadline_s),
         server.grpc,
     )
     if embedded:

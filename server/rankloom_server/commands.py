@@ -1,75 +1,59 @@
-"""The command `rankloom serve`. What it needs is imported when it runs, not to show its help."""
+"""The command `rankloom serve`.
+
+Showing its help must be fast, so it imports the server's modules only when it runs.
+"""
 
 from __future__ import annotations
 
 import argparse
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
 from rankloom_engine.threads import wait_passively
+from rankloom_server.setting_table import BY_NAME, FEATURE_SERVER, LAYERS, SETTINGS, Setting
 
 wait_passively()
 
 _GIVEN: Final = argparse.SUPPRESS  # only flags that were given override the other sources
-_OF_RUN: Final = ("config", "what", "run")
-_OF_TRAINING: Final = ("accelerate", "scipy", "sklearn")
+_TRAINING_ONLY: Final = ("accelerate", "scipy", "sklearn")
 
 
 class ServeCommand:
-    """Runs a ranking server, or with `features` a feature server."""
+    """Runs a ranking server, or a feature server with `features`."""
 
     name = "serve"
     help = "run a server"
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments."""
-        _add_common(parser)
-        parser.add_argument(
-            "--features",
-            metavar="HOST:PORT",
-            default=_GIVEN,
-            help="a feature service to ask (default: features are computed in the process)",
-        )
-        parser.add_argument(
-            "--threads", metavar="N", default=_GIVEN, help="cores for the model (default: 1)"
-        )
-        parser.add_argument(
-            "--state",
-            metavar="FOLDER",
-            default=_GIVEN,
-            help="where rollouts are kept (default: the bundle is served for good)",
-        )
-        parser.add_argument(
-            "--rollout-port",
-            metavar="N",
-            default=_GIVEN,
-            help="where `rankloom rollout` reaches the server, on this machine only by default",
-        )
+        _add_flags(parser, SETTINGS)
         services = parser.add_subparsers(title="services", metavar="SERVICE", dest="what")
         summary = "serve features only, for ranking servers elsewhere"
         features = services.add_parser(
             "features", help=summary, description=summary, allow_abbrev=False
         )
-        _add_common(features)
+        _add_flags(features, [each for each in SETTINGS if each.name in FEATURE_SERVER])
 
     def run(self, args: argparse.Namespace) -> int:
-        """Serve until a signal to stop; 2 where that cannot begin."""
+        """Serve until a signal to stop. Return 2 if the server cannot start."""
         from rankloom_server.config import load_settings
         from rankloom_server.errors import StartError
 
-        flags = {name: value for name, value in vars(args).items() if name not in _OF_RUN}
+        flags = {name: value for name, value in vars(args).items() if name in BY_NAME}
         try:
             settings = load_settings(getattr(args, "config", None), flags)
             if args.what == "features":
                 from rankloom_server.feature_app import serve_features
 
-                serve_features(settings)
+                serve_features(settings.bundle, settings.loading.bundle_keys, settings.server)
             else:
-                with _no_collections(), _without(*_OF_TRAINING):
+                with _no_collections(), _without(*_TRAINING_ONLY):
                     from rankloom_server.app import serve_ranking
 
                 serve_ranking(settings)
@@ -82,24 +66,28 @@ class ServeCommand:
 
 @contextmanager
 def _no_collections() -> Iterator[None]:
-    """For imports: what they make stays, and looking it through took a fifth of the start."""
+    """Switch the garbage collector off during imports.
+
+    What imports create stays in use, so collecting finds nothing; it took a fifth of the start.
+    """
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()  # nor is it looked through while the bundle is loaded
+        gc.freeze()  # collections while the bundle is loaded skip the imported objects too
         gc.enable()
 
 
 @contextmanager
 def _without(*names: str) -> Iterator[None]:
-    """For imports: what the server extra does not bring is not there, be it installed or not.
+    """Make packages look absent during imports, although they may be installed.
 
-    transformers would import it all for parts of its own that serving never calls.
+    transformers imports these wherever it finds them, for features that a server never uses. The
+    server extra does not install them, so a server must run without them anyway.
     """
     modules: dict[str, Any] = sys.modules
     hidden = [name for name in names if name not in modules]
-    modules.update(dict.fromkeys(hidden))  # a module that is None cannot be imported
+    modules.update(dict.fromkeys(hidden))  # importing a module whose entry is None fails
     try:
         yield
     finally:
@@ -107,21 +95,27 @@ def _without(*names: str) -> Iterator[None]:
             del modules[name]
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bundle", metavar="FOLDER", default=_GIVEN, help="what to serve")
+def _add_flags(parser: argparse.ArgumentParser, settings: Iterable[Setting]) -> None:
+    """Add --config, and a flag for each setting, in one group per layer."""
     parser.add_argument(
-        "--config", metavar="FILE", type=Path, default=_GIVEN, help="settings as YAML"
+        "--config", metavar="FILE", type=Path, default=_GIVEN, help="YAML file with settings"
     )
-    parser.add_argument("--host", default=_GIVEN, help="address to listen on (default: 127.0.0.1)")
-    parser.add_argument(
-        "--port", metavar="N", default=_GIVEN, help="0 for any free one (default: 50051)"
-    )
-    parser.add_argument(
-        "--log-level", metavar="LEVEL", default=_GIVEN, help="debug, info, warning or error"
-    )
-    parser.add_argument(
-        "--reflection", action="store_true", default=_GIVEN, help="let callers list the services"
-    )
+    for layer, members in groupby(settings, attrgetter("layer")):
+        group = parser.add_argument_group(layer, LAYERS[layer]) if layer else parser
+        for setting in members:
+            group.add_argument(setting.flag, **_options(setting))
+
+
+def _options(setting: Setting) -> dict[str, Any]:
+    """The arguments of add_argument for a setting. Values are checked later, with all sources."""
+    default = f" (default: {setting.default})" if setting.default else ""
+    options = {"dest": setting.name, "default": _GIVEN, "help": setting.help + default}
+    if setting.metavar is None:
+        return options | {"action": argparse.BooleanOptionalAction}
+    return options | {
+        "metavar": setting.metavar,
+        "action": "append" if setting.repeated else "store",
+    }
 
 
 serve = ServeCommand()

@@ -1,26 +1,41 @@
-"""The configuration: a YAML file, the environment and flags; later ones win.
+"""The settings of a server: from a YAML file, the environment and flags. Later ones win.
 
-A key that nothing knows is refused, wherever it stands: it is a setting that somebody
-believes to be in force.
+Each layer of the server has a group of its own. A setting also has one flat name, which is its
+environment variable and its flag: `engine.dtype` is `dtype`, `RANKLOOM_DTYPE` and `--dtype`.
+A file may use either form. Unknown keys are refused, because somebody believes that they have
+an effect.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from rankloom_server.errors import ConfigError
+from rankloom_server.setting_table import (
+    BY_NAME,
+    BY_PATH,
+    LAYERS,
+    VARIABLE_PREFIX,
+    Setting,
+    flag_of,
+)
 
-ENV_PREFIX = "RANKLOOM_"
 _LOOPBACK = ("127.0.0.1", "::1", "[::1]", "localhost")
+_UNKNOWN = "no such setting"
 
 PositiveInt = Annotated[int, Field(ge=1)]
+Mebibytes = Annotated[int, Field(ge=0)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+"""0: any free port."""
+Host = Annotated[str, Field(min_length=1)]
+Seconds = Annotated[float, Field(gt=0.0, le=3600.0)]
 
 
 def _separated(value: object) -> object:
@@ -29,111 +44,209 @@ def _separated(value: object) -> object:
     return value
 
 
-Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_separated)]
-"""A list in a file; in the environment as PATH is written."""
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_separated)]
+"""A list in a file, a repeated flag, or one text with separators as in PATH."""
 
 
-class Settings(BaseSettings):
-    """What a server can be told. Immutable."""
+class _Group(BaseModel):
+    """Settings that belong together. Immutable. What each means: see `setting_table`."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    bundle: Path
-    host: str = Field(default="127.0.0.1", min_length=1)
-    port: int = Field(default=50051, ge=0, le=65535)
-    """0: any free port."""
-    features: str | None = Field(default=None, pattern=r"^\S+:\d{1,5}$")
-    """HOST:PORT of a feature service; without one, features are computed in the process."""
-    feature_share: float = Field(default=0.3, gt=0.0, lt=1.0)
-    """The part of a call's time that its features may take."""
-    default_deadline_s: float = Field(default=2.0, gt=0.0, le=3600.0)
-    """For calls that bring no deadline."""
-    state: Path | None = None
-    """Where rollouts and their bundles are kept; without it, a bundle is served for good."""
-    rollout_port: int | None = Field(default=None, ge=0, le=65535)
-    """Where RolloutService listens, on ``rollout_host``; nowhere without one. Needs ``state``."""
-    rollout_host: str = Field(default="127.0.0.1", min_length=1)
-    rollout_token: Path | None = None
-    """A file with the token that callers of RolloutService must bring."""
-    bundle_keys: Paths = ()
-    """Public keys in PEM; with any, only bundles signed by one of them are served."""
-    retire_s: float = Field(default=60.0, gt=0.0, le=3600.0)
-    """How long explanations may go on with a revision that was let go."""
-    max_bundle_mib: PositiveInt = 65536
-    """The largest bundle that may be staged."""
+
+class ServerSettings(_Group):
+    """Calls, ports and logs."""
+
+    host: Host = "127.0.0.1"
+    port: Port = 50051
     max_in_flight: PositiveInt = 64
-    max_batch_tokens: int = Field(default=2048, ge=2)
-    """Tokens of one micro-batch: more is not faster on a CPU, and delays what waits."""
-    load_mib_s: PositiveInt = 256
-    """How much of a bundle is read in a second while others are served."""
-    expert_slots_mib: int = Field(default=64, ge=0)
-    """Memory for experts; those of the first bundle have room in any case."""
-    expert_cache_mib: int = Field(default=64, ge=0)
-    """Memory for experts as they were read: what is staged beside them is compared with them."""
-    prefix_cache_mib: int = Field(default=256, ge=0)
-    """Memory for users' histories as the model sees them, for their next calls."""
-    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """The model's number format; bfloat16 is several times faster where the CPU has AMX."""
-    compile: bool = False
-    """Whether torch.compile makes kernels; on a GPU, small passes become CUDA graphs too."""
-    threads: PositiveInt = 1
-    """Cores that the model may use."""
+    default_deadline_s: Seconds = 2.0
     drain_s: float = Field(default=30.0, ge=0.0, le=3600.0)
-    """How long calls in flight may take to end after a signal to stop."""
-    metrics_port: int | None = Field(default=None, ge=0, le=65535)
-    """Where GET /metrics is answered for Prometheus; nowhere without one."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     reflection: bool = False
+    metrics_port: Port | None = None
+
+
+class FeatureSettings(_Group):
+    """Where features come from, and how long they may take."""
+
+    address: str | None = Field(default=None, pattern=r"^\S+:\d{1,5}$")
+    share: float = Field(default=0.3, gt=0.0, lt=1.0)
+
+
+class EngineSettings(_Group):
+    """The model: hardware and memory."""
+
+    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    threads: PositiveInt = 1
+    max_batch_tokens: int = Field(default=2048, ge=2)
+    expert_slots_mib: Mebibytes = 64
+    prefix_cache_mib: Mebibytes = 256
+
+
+class LoadingSettings(_Group):
+    """How bundles are checked and read."""
+
+    bundle_keys: Paths = ()
+    load_mib_s: PositiveInt = 256
+    expert_cache_mib: Mebibytes = 64
+    max_bundle_mib: PositiveInt = 65536
+
+
+class RolloutSettings(_Group):
+    """How the bundle changes while the server runs."""
+
+    state: Path | None = None
+    rollout_port: Port | None = None
+    rollout_host: Host = "127.0.0.1"
+    rollout_token: Path | None = None
+    retire_s: Seconds = 60.0
+
+
+class Settings(_Group):
+    """All settings of a server, grouped by layer."""
+
+    bundle: Path
+    server: ServerSettings = ServerSettings()
+    features: FeatureSettings = FeatureSettings()
+    engine: EngineSettings = EngineSettings()
+    loading: LoadingSettings = LoadingSettings()
+    rollout: RolloutSettings = RolloutSettings()
+
+    @classmethod
+    def from_flat(cls, values: Mapping[str, object]) -> Settings:
+        """Settings from flat names, such as ``{"bundle": "b", "dtype": "bfloat16"}``.
+
+        Raises ValidationError, and KeyError for an unknown name.
+        """
+        nested: dict[str, Any] = {}
+        for name, value in values.items():
+            setting = BY_NAME[name]
+            group = nested.setdefault(setting.layer, {}) if setting.layer else nested
+            group[setting.key] = value
+        return cls.model_validate(nested)
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A value of one source. ``key``: how the user wrote the setting's name there."""
+
+    key: str
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What one source gives: values by flat name, and a line for each wrong key."""
+
+    values: Mapping[str, _Given]
+    problems: tuple[str, ...] = ()
 
 
 def load_settings(file: Path | None, flags: Mapping[str, object]) -> Settings:
-    """The settings of all sources together. Raises ConfigError with a line per wrong key."""
-    _refuse_unknown_variables()
-    values = {**_values_of(file), **EnvSettingsSource(Settings)(), **flags}
+    """The settings of all sources. ``flags``: by flat name.
+
+    Raises ConfigError with one line per wrong key, named as in its source.
+    """
+    sources = (_from_file(file), _from_environment(), _from_flags(flags))
+    given = {name: value for source in sources for name, value in source.values.items()}
+    unknown = [problem for source in sources for problem in source.problems]
     try:
-        settings = Settings(**values)
+        settings = Settings.from_flat({name: each.value for name, each in given.items()})
     except ValidationError as error:
-        raise ConfigError([_problem(each) for each in error.errors()]) from error
-    _check_rollouts(settings)
+        raise ConfigError([*_problems(error, given), *unknown]) from error
+    problems = [*_rollout_problems(settings.rollout, given), *unknown]
+    if problems:
+        raise ConfigError(problems)
     return settings
 
 
-def _check_rollouts(settings: Settings) -> None:
-    """Raises ConfigError where settings do not go together."""
+def _rollout_problems(settings: RolloutSettings, given: Mapping[str, _Given]) -> Iterator[str]:
+    """Settings that are valid one by one but not together."""
     if settings.rollout_port is None:
         return
     if settings.state is None:
-        raise ConfigError(["rollout_port: needs state, a folder where rollouts are kept"])
-    if settings.rollout_token is None and settings.rollout_host not in _LOOPBACK:
-        raise ConfigError(["rollout_host: other machines can reach it, so rollout_token is needed"])
+        yield f"{given['rollout_port'].key}: needs state, a folder where rollouts are kept"
+    elif settings.rollout_token is None and settings.rollout_host not in _LOOPBACK:
+        key = given["rollout_host"].key
+        yield f"{key}: other machines can reach it, so rollout_token is needed"
 
 
-def _values_of(file: Path | None) -> dict[str, Any]:
+def _from_file(file: Path | None) -> _Source:
+    """Keys may be flat or nested. A setting in both forms is a problem."""
+    values: dict[str, _Given] = {}
+    problems: list[str] = []
+    for setting, given in _leaves(_content(file)):
+        if setting is None:
+            reason = "must be a mapping of settings" if given.key in LAYERS else _UNKNOWN
+            problems.append(f"{given.key}: {reason}")
+        elif setting.name in values:
+            other = values[setting.name].key
+            problems.append(f"{given.key}: is given as {other} too; remove one of them")
+        else:
+            values[setting.name] = given
+    return _Source(values, tuple(problems))
+
+
+def _leaves(content: Mapping[str, object]) -> Iterator[tuple[Setting | None, _Given]]:
+    """Each value of a file and its setting, if there is one.
+
+    `features` is a group and also the flat name of an address: only a mapping is the group.
+    """
+    for key, value in content.items():
+        if key in LAYERS and (value is None or isinstance(value, dict)):
+            for inner, leaf in (value or {}).items():
+                path = f"{key}.{inner}"
+                yield BY_PATH.get(path), _Given(path, leaf)
+        else:
+            yield BY_NAME.get(key), _Given(key, value)
+
+
+def _content(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        values = yaml.safe_load(file.read_bytes())
+        content = yaml.safe_load(file.read_bytes())
     except OSError as error:
         raise ConfigError([f"{file}: cannot be read: {error.strerror}"]) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError([f"{file}: is no YAML"]) from error
-    if values is None:
+        raise ConfigError([f"{file}: is not valid YAML"]) from error
+    if content is None:
         return {}
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ConfigError([f"{file}: must be a mapping from keys to values"])
-    return values
+    return content
 
 
-def _refuse_unknown_variables() -> None:
-    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
-    ours = {name for name in os.environ if name.upper().startswith(ENV_PREFIX)}
-    unknown = sorted(name for name in ours if name.upper() not in known)
-    if unknown:
-        raise ConfigError([f"{name}: no such setting" for name in unknown])
+def _from_environment() -> _Source:
+    """All variables with our prefix, in upper or lower case."""
+    return _known(
+        (variable[len(VARIABLE_PREFIX) :].lower(), _Given(variable, os.environ[variable]))
+        for variable in sorted(os.environ)
+        if variable.upper().startswith(VARIABLE_PREFIX)
+    )
 
 
-def _problem(error: Mapping[str, Any]) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    told = {"extra_forbidden": "no such setting", "missing": "is not given"}
-    return f"{key}: {told.get(error['type'], error['msg'])}"
+def _from_flags(flags: Mapping[str, object]) -> _Source:
+    return _known((name, _Given(flag_of(name), value)) for name, value in flags.items())
+
+
+def _known(named: Iterable[tuple[str, _Given]]) -> _Source:
+    """A source that uses flat names. Names that no setting has become problems."""
+    all_given = dict(named)
+    values = {name: given for name, given in all_given.items() if name in BY_NAME}
+    unknown = [given.key for name, given in all_given.items() if name not in BY_NAME]
+    return _Source(values, tuple(f"{key}: {_UNKNOWN}" for key in unknown))
+
+
+def _problems(error: ValidationError, given: Mapping[str, _Given]) -> Iterator[str]:
+    """A line per invalid value. Only a value inside a list has a location below its setting."""
+    for each in error.errors():
+        location = [str(part) for part in each["loc"]]
+        depth = 2 if location[0] in LAYERS else 1
+        name = BY_PATH[".".join(location[:depth])].name
+        key = given[name].key if name in given else name
+        reason = "is not given" if each["type"] == "missing" else each["msg"]
+        yield f"{'.'.join([key, *location[depth:]])}: {reason}"

@@ -23,7 +23,6 @@ from rankloom_adapters.rollout.states import (
 from rankloom_adapters.rollout.trial import Trial
 from rankloom_adapters.store import StoreError
 from rankloom_server import logs
-from rankloom_server.config import Settings
 from rankloom_server.errors import StartError
 from rankloom_server.integrity import Integrity
 from rankloom_server.revision_loader import RevisionLoader, ServedRevision
@@ -83,7 +82,9 @@ class ManagedDeployment:
         state: ServerState,
         loader: RevisionLoader,
         revisions: Revisions[ServedRevision],
-        settings: Settings,
+        *,
+        retire_s: float,
+        max_bundle_bytes: int,
     ) -> None:
         """Raises ConfigError."""
         self._revisions, self._loader = revisions, loader
@@ -93,11 +94,11 @@ class ManagedDeployment:
             state.store,
             revisions,
             Loader(loader.load, loader.release),
-            settings.retire_s,
+            retire_s,
             files=loader.files,
             judges=self._judges,
         )
-        self.staging = Staging(state, loader, settings.max_bundle_mib << 20)
+        self.staging = Staging(state, loader, max_bundle_bytes)
         self.observer = Trials(self._manager, revisions)
         self._integrity = Integrity(loader, state.store)
         self._checking: asyncio.Task[None] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from rankloom_adapters.bundle import open_bundle
@@ -13,20 +14,20 @@ from rankloom_proto.v1 import features_pb2_grpc
 from rankloom_ranker.loaded import BundleFeatures, load_features
 from rankloom_server import logs
 from rankloom_server.admission import Admission
-from rankloom_server.config import Settings
+from rankloom_server.config import ServerSettings
 from rankloom_server.errors import StartError
 from rankloom_server.keys import keyring_of
 from rankloom_server.rpc.lifecycle import Facts, RpcServer
 
 
-def serve_features(settings: Settings) -> None:
+def serve_features(bundle: Path, bundle_keys: Sequence[Path], settings: ServerSettings) -> None:
     """Serves until a signal to stop. Raises StartError."""
     logs.configure(settings.log_level)
-    digest, features = opened_features(settings.bundle, keyring_of(settings))
+    digest, features = opened_features(bundle, keyring_of(bundle_keys))
     asyncio.run(_serve(settings, digest, features))
 
 
-async def _serve(settings: Settings, digest: str, features: BundleFeatures) -> None:
+async def _serve(settings: ServerSettings, digest: str, features: BundleFeatures) -> None:
     await feature_server(settings, features, digest).serve(settings)
 
 
@@ -41,7 +42,7 @@ def opened_features(folder: Path, keyring: Keyring | None = None) -> tuple[str, 
         raise StartError(f"{folder}: {error}") from error
 
 
-def feature_server(settings: Settings, features: BundleFeatures, digest: str) -> RpcServer:
+def feature_server(settings: ServerSettings, features: BundleFeatures, digest: str) -> RpcServer:
     """A server that does not listen yet."""
 
     async def warm_up() -> Facts:

@@ -25,7 +25,7 @@ from rankloom_ranker.loaded import LoadedBundle, load_bundle
 from rankloom_ranker.query import RankQuery
 from rankloom_ranker.ranker import Ranker
 from rankloom_ranker.ranking import rank_with_features
-from rankloom_server.config import Settings
+from rankloom_server.config import EngineSettings, LoadingSettings
 from rankloom_server.features import EmbeddedFeatures, FeatureSource, RemoteFeatures
 from rankloom_server.keys import keyring_of
 
@@ -56,23 +56,25 @@ class RevisionLoader:
 
     def __init__(
         self,
-        settings: Settings,
+        engine: EngineSettings,
+        loading: LoadingSettings,
+        feature_address: str | None = None,
         limiter: RateLimiter | None = None,
         load: DecoderLoader = load_decoder,
     ) -> None:
         """``limiter``: shared with all that reads bundles. ``load``: makes decoders."""
         self.files = ThreadPoolExecutor(1, "rankloom-loader")
         self._fetching = asyncio.Lock()
-        self._limiter = limiter or RateLimiter(settings.load_mib_s << 20)
-        hardware = Hardware(settings.device, settings.dtype, settings.compile)
-        expert_bytes = settings.expert_slots_mib << 20
-        self.experts = ExpertCache(settings.expert_cache_mib << 20)
-        limits = _limits(settings)
+        self._limiter = limiter or RateLimiter(loading.load_mib_s << 20)
+        hardware = Hardware(engine.device, engine.dtype, engine.compile)
+        expert_bytes = engine.expert_slots_mib << 20
+        self.experts = ExpertCache(loading.expert_cache_mib << 20)
+        limits = _limits(engine)
         self.pool = EnginePool(hardware, limits, expert_bytes, self.files, self.experts, load)
-        self._remote = RemoteFeatures(settings.features) if settings.features else None
+        self._remote = RemoteFeatures(feature_address) if feature_address else None
         self._served: list[ServedRevision] = []
         self._loop = asyncio.get_running_loop()
-        self._keyring = keyring_of(settings)
+        self._keyring = keyring_of(loading.bundle_keys)
 
     async def load(self, folder: Path) -> ServedRevision:
         """Loads and tries a bundle. Raises NotServableError, BundleError or NoRoomError."""
@@ -143,7 +145,7 @@ class RevisionLoader:
         return served
 
 
-def _limits(settings: Settings) -> EngineLimits:
+def _limits(settings: EngineSettings) -> EngineLimits:
     return EngineLimits(
         max_batch_tokens=settings.max_batch_tokens,
         max_chunk_tokens=settings.max_batch_tokens // 2,

@@ -12,7 +12,7 @@ from rankloom_features.wire import InvalidFieldError, check_chars
 from rankloom_proto.v1 import rollout_pb2, rollout_pb2_grpc
 from rankloom_server import logs
 from rankloom_server.admission import Admission
-from rankloom_server.config import Settings
+from rankloom_server.config import RolloutSettings
 from rankloom_server.deployment import ManagedDeployment
 from rankloom_server.memory import resident_bytes
 from rankloom_server.metrics import ServerMetrics
@@ -36,7 +36,11 @@ WATCH_EVERY_S = 1.0  # for what changes by itself: leases, gates
 
 
 def rollout_server(
-    settings: Settings, deployment: ManagedDeployment, metrics: ServerMetrics
+    settings: RolloutSettings,
+    deployment: ManagedDeployment,
+    metrics: ServerMetrics,
+    *,
+    reflects: bool,
 ) -> RpcServer:
     """The server of RolloutService, which does not listen yet. Raises ConfigError."""
 
@@ -48,7 +52,7 @@ def rollout_server(
         admission,
         [SERVICE_NAME],
         warm_up=warm_up,
-        reflects=settings.reflection,
+        reflects=reflects,
         metrics=metrics,
         token=read_token(settings.rollout_token) if settings.rollout_token else None,
     )

@@ -38,7 +38,7 @@ Mistake = Callable[[GetUserFeaturesRequest], object]
 @pytest.fixture
 async def channel(feature_parts: BundleFeatures) -> AsyncIterator[grpc.aio.Channel]:
     async with (
-        opened(feature_server(settings(), feature_parts, "digest")) as target,
+        opened(feature_server(settings().server, feature_parts, "digest")) as target,
         grpc.aio.insecure_channel(target) as channel,
     ):
         yield channel

@@ -148,7 +148,7 @@ def state_name(rollout: rollout_pb2.Rollout) -> str:
 async def rolling_out(bundle: Path, folder: Path, **values: object) -> AsyncIterator[Running]:
     """A server of a bundle, or of what its state says."""
     given = settings(bundle=bundle, state=folder, rollout_port=0, **values)
-    with opened_state(given.state) as state:
+    with opened_state(given.rollout.state) as state:
         assert state is not None
         async with (
             servers(given, state) as (server, admin),

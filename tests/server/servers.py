@@ -30,7 +30,8 @@ Behaviour = Callable[
 
 
 def settings(**values: object) -> Settings:
-    return Settings.model_validate({"bundle": NO_BUNDLE, "port": 0, **values})
+    """Settings by flat names, such as ``dtype="bfloat16"``."""
+    return Settings.from_flat({"bundle": NO_BUNDLE, "port": 0, **values})
 
 
 @asynccontextmanager

@@ -94,7 +94,7 @@ def test_a_bundle_without_a_signature_is_refused_where_keys_are_known(
 async def test_a_port_in_use_is_refused(
     feature_folder: Path, feature_parts: BundleFeatures
 ) -> None:
-    async with opened(feature_server(settings(), feature_parts, "digest")) as target:
+    async with opened(feature_server(settings().server, feature_parts, "digest")) as target:
         port = target.rpartition(":")[2]
         arguments = ("features", "--bundle", str(feature_folder), "--port", port)
         done = await asyncio.to_thread(run, *arguments)

@@ -177,7 +177,7 @@ async def test_a_good_feature_service_changes_nothing(parts: ServedParts) -> Non
     async with ranking_channel(parts) as channel:
         embedded = await rank(channel, request(parts))
     async with (
-        opened(feature_server(settings(), parts.loaded.features, "digest")) as target,
+        opened(feature_server(settings().server, parts.loaded.features, "digest")) as target,
         ranking_channel(parts, features=target) as channel,
     ):
         remote = await rank(channel, request(parts))

@@ -55,7 +55,7 @@ async def cause_of_failure(source: RemoteFeatures | EmbeddedFeatures, timeout_s:
 async def test_embedded_and_remote_answer_alike(feature_parts: BundleFeatures) -> None:
     embedded = await EmbeddedFeatures(feature_parts.provider).get(QUERY, 10)
     async with (
-        opened(feature_server(settings(), feature_parts, "digest")) as target,
+        opened(feature_server(settings().server, feature_parts, "digest")) as target,
         remote(target) as source,
     ):
         answer = await source.get(QUERY, 10)

@@ -9,16 +9,17 @@ import pytest
 
 from rankloom_adapters.bundle import CATALOGUE
 from rankloom_adapters.store import BundleStore
+from rankloom_server.config import EngineSettings, LoadingSettings
 from rankloom_server.integrity import Integrity
 from rankloom_server.revision_loader import RevisionLoader
 from server.served_parts import ServedParts
-from server.servers import settings
 
 
 async def test_a_rotten_bundle_is_named_in_the_log(
     served_folder: Path, parts: ServedParts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store, loader = BundleStore(tmp_path / "bundles"), RevisionLoader(settings())
+    store = BundleStore(tmp_path / "bundles")
+    loader = RevisionLoader(EngineSettings(), LoadingSettings())
     served = await loader.load(served_folder)
     digest = store.put(served_folder)
     integrity = Integrity(loader, store)

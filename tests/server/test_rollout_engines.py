@@ -27,11 +27,12 @@ from rankloom_features.ranker import TreeRanker
 from rankloom_features.tree_export import export_trees
 from rankloom_proto.v1 import rollout_pb2
 from rankloom_ranker.loaded import load_bundle
+from rankloom_server.config import EngineSettings, LoadingSettings
 from rankloom_server.revision_loader import RevisionLoader
 from server.rankings import request, scores
 from server.rollouts import Running, expert_folder, key, other_bundle, rolling_out, state_name
 from server.served_parts import ServedParts
-from server.servers import failure_of, settings
+from server.servers import failure_of
 
 T = TypeVar("T")
 
@@ -81,7 +82,7 @@ async def test_another_base_has_a_decoder_of_its_own_which_goes_with_it(
 async def test_what_revisions_have_in_common_is_loaded_once(
     served_folder: Path, tmp_path: Path
 ) -> None:
-    loader = RevisionLoader(settings(bundle=served_folder))
+    loader = RevisionLoader(EngineSettings(), LoadingSettings())
     first = await loader.load(served_folder)
     for number in range(3):  # none of them takes what they share along when it goes
         other = await loader.load(other_bundle(served_folder, tmp_path / str(number), 2 + number))

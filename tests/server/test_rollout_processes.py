@@ -75,7 +75,7 @@ async def test_a_state_and_a_port_belong_to_one_server(served_folder: Path, tmp_
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--rollout-port", "0"), "rollout_port: needs state"),
+        (("--rollout-port", "0"), "--rollout-port: needs state"),
         (("--rollout-port", "0", "--state", "/dev/null/x"), "state: /dev/null/x: "),
     ],
 )

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from rankloom_server import logs
 from rankloom_server.admission import Admission
-from rankloom_server.config import Settings
+from rankloom_server.config import ServerSettings
 from rankloom_server.errors import ListenError
 from rankloom_server.metrics import ServerMetrics
 from rankloom_server.rpc.identity import Token
@@ -67,16 +67,21 @@ class RpcServer:
             names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self.grpc)
 
-    async def serve(self, settings: Settings, admin: RpcServer | None = None) -> None:
+    async def serve(
+        self,
+        settings: ServerSettings,
+        admin: RpcServer | None = None,
+        admin_address: tuple[str, int] = ("127.0.0.1", 0),
+    ) -> None:
         """Takes calls until a signal to stop, then drains. Raises StartError.
 
-        ``admin``: listens on the port for rollouts as long as this server serves.
+        ``admin``: listens on ``admin_address``, host and port, as long as this server serves.
         """
         stop = stop_event()
         with self.metrics.exposed(settings.host, settings.metrics_port):
             await self._serving(settings.host, settings.port)
             if admin:
-                await admin._serving(settings.rollout_host, settings.rollout_port or 0)
+                await admin._serving(*admin_address)
             await stop.wait()
             if admin:
                 await admin.drain(2 * FLUSH_S)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from pathlib import Path
 
 from rankloom_proto.v1 import features_pb2, features_pb2_grpc
 from rankloom_server import logs
 from rankloom_server.admission import Admission
-from rankloom_server.config import Settings
+from rankloom_server.config import ServerSettings
 from rankloom_server.rpc.lifecycle import Facts, RpcServer
 
 
@@ -34,7 +33,7 @@ async def main(call_s: float, drain_s: float) -> None:
         Admission(8), ["rankloom.v1.FeatureService"], warm_up=warm_up, reflects=False
     )
     features_pb2_grpc.add_FeatureServiceServicer_to_server(SlowService(call_s), server.grpc)
-    await server.serve(Settings(bundle=Path("none"), port=0, drain_s=drain_s))
+    await server.serve(ServerSettings(port=0, drain_s=drain_s))
 
 
 if __name__ == "__main__":
