@@ -196,7 +196,11 @@ def features_from_wire(message: features_pb2.UserFeatures) -> UserFeatures:
         feature_version=message.feature_version,
         cold_start=message.cold_start,
         events=tuple(
-            Event(e.item_id, e.liked, _seconds(e.time) if e.HasField("time") else None)
+            Event(
+                e.item_id,
+                e.liked,
+                e.time.seconds + e.time.nanos / NANOS_PER_S if e.HasField("time") else None,
+            )
             for e in message.events
         ),
         log_position=message.log_position,
@@ -225,7 +229,3 @@ def _event_to_wire(event: Event) -> features_pb2.Event:
         nanos = min(round((event.time - seconds) * NANOS_PER_S), NANOS_PER_S - 1)
         message.time.CopyFrom(Timestamp(seconds=seconds, nanos=nanos))
     return message
-
-
-def _seconds(time: Timestamp) -> float:
-    return time.seconds + time.nanos / NANOS_PER_S
