@@ -7,9 +7,7 @@ Format 3 renamed a part, `gate.json` to `router.json`, and a field of the metada
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rankloom_adapters.bundle import (
     FORMAT,
@@ -86,9 +84,6 @@ def _write(bundle: Bundle, target: Path) -> str:
         path = target / _PARTS.get(name, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         link_or_copy(bundle, name, path)
-    metadata = _renamed(bundle.metadata) | {CONVERTED_FROM: bundle.digest}
+    renamed = {_METADATA.get(name, name): value for name, value in bundle.metadata.items()}
+    metadata = renamed | {CONVERTED_FROM: bundle.digest}
     return seal(target, metadata)
-
-
-def _renamed(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    return {_METADATA.get(name, name): value for name, value in metadata.items()}

@@ -122,7 +122,9 @@ class Router:
     def similarity(self, vector: NDArray[np.floating]) -> NDArray[np.float64] | None:
         """(N,) cosines of the centred vector and centroids; None for an unusable vector."""
         own = np.asarray(vector, dtype=np.float64)
-        if own.shape != self.centre.shape or not SMALLEST_NORM <= _norm(own) < math.inf:
+        if own.shape != self.centre.shape:
+            return None
+        if not SMALLEST_NORM <= math.sqrt(float(own @ own)) < math.inf:
             return None  # the norm is not finite where a value is not
         return np.asarray(self._directions @ _units(own - self.centre))
 
@@ -222,10 +224,6 @@ def softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def cosines(vector: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n,) cosines of a (dim,) vector with (n, dim) others; 0 for a zero vector."""
     return np.asarray(_units(others) @ _units(vector))
-
-
-def _norm(vector: NDArray[np.float64]) -> float:
-    return math.sqrt(float(vector @ vector))
 
 
 def _units(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

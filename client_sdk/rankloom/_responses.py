@@ -53,7 +53,10 @@ def parse_response(response: ranking_pb2.RankResponse) -> Ranking:
         routing=_routing(response.routing),
         fallback_level=_LEVELS.get(response.fallback_level, FallbackLevel.UNKNOWN),
         fallback_reason=_fallback_reason(response.fallback_reason),
-        items=tuple(_ranked_item(item) for item in response.items),
+        items=tuple(
+            RankedItem(item.item_id, item.rank, item.score, item.probability, item.scored)
+            for item in response.items
+        ),
         timing=_timing(response.timing),
     )
 
@@ -114,10 +117,6 @@ def _routing(routing: ranking_pb2.Routing) -> Routing:
         cold_start=routing.cold_start,
         history_events=routing.history_events,
     )
-
-
-def _ranked_item(item: ranking_pb2.RankedItem) -> RankedItem:
-    return RankedItem(item.item_id, item.rank, item.score, item.probability, item.scored)
 
 
 def _timing(timing: ranking_pb2.Timing) -> Timing:

@@ -1,1 +1,1 @@
-"""What a ranker knows about a user: latent vectors, events and tabular features."""
+"""Features of users: latent vectors, events, tabular features and trees."""

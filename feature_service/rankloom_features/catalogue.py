@@ -1,4 +1,4 @@
-"""The items: what they are called, and the numbers that features are made of."""
+"""The catalogue: the items' text, and the numbers that features are computed from."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ MAX_YEAR = 9999
 
 
 class CatalogueError(ValueError):
-    """The catalogue's bytes are no catalogue; the message names the line."""
+    """The catalogue is invalid; the message names the line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One item as text: what a language model reads and a table shows."""
+    """An item's text."""
 
     item_id: str
     title: str = ""
@@ -32,9 +32,9 @@ class Item:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ItemTraits:
-    """Numbers of some items, in their order.
+    """Numbers of n items.
 
-    ``index``: (n,) int64, the place in the catalogue, -1 where it lacks the item.
+    ``index``: (n,) int64 catalogue index, -1 for an item that is not in the catalogue.
     ``year``: (n,) float32, NaN where unknown. ``attributes``: (n, A) float32, 0 or 1.
     """
 
@@ -48,41 +48,41 @@ class Catalogue:
 
     def __init__(self, items: Iterable[Item]) -> None:
         self.items = tuple(items)
-        self._index = {item.item_id: place for place, item in enumerate(self.items)}
+        self._index = {item.item_id: index for index, item in enumerate(self.items)}
         if len(self._index) != len(self.items):
-            raise CatalogueError("the catalogue holds an item id twice")
+            raise CatalogueError("the catalogue has a duplicate item id")
         counts = Counter(name for item in self.items for name in item.attributes)
         ranked = sorted(counts, key=lambda name: (-counts[name], name))
         self.attribute_names = tuple(sorted(ranked[:MAX_ATTRIBUTE_COLUMNS]))
-        self._column = {name: place for place, name in enumerate(self.attribute_names)}
+        self._column = {name: column for column, name in enumerate(self.attribute_names)}
         self.traits = self._traits_of(self.items)
 
     def __len__(self) -> int:
         return len(self.items)
 
     def index(self, item_id: str) -> int:
-        """Place of an item, or -1."""
+        """Catalogue index of an item, or -1."""
         return self._index.get(item_id, -1)
 
     def get(self, item_id: str) -> Item | None:
-        """The item, or None where the catalogue lacks it."""
-        place = self.index(item_id)
-        return self.items[place] if place >= 0 else None
+        """The item, or None if it is not in the catalogue."""
+        index = self.index(item_id)
+        return self.items[index] if index >= 0 else None
 
     def resolve(self, item: Item) -> Item:
-        """The catalogue's own item of that id, else the item as given."""
+        """The catalogue's item with that id, else the given item."""
         return self.get(item.item_id) or item
 
     def traits_of(self, items: Sequence[Item]) -> ItemTraits:
-        """Traits of any items; the catalogue's own text wins over what is given."""
-        places = np.array([self.index(item.item_id) for item in items], dtype=np.int64)
-        if (places >= 0).all():
-            return self.traits_at(places)
+        """Traits of any items; the catalogue's text wins over the given text."""
+        indices = np.array([self.index(item.item_id) for item in items], dtype=np.int64)
+        if (indices >= 0).all():
+            return self.traits_at(indices)
         return self._traits_of([self.resolve(item) for item in items])
 
-    def traits_at(self, places: NDArray[np.int64]) -> ItemTraits:
-        """Traits of the items at ``places``: (n,) catalogue places, none negative."""
-        return ItemTraits(places, self.traits.year[places], self.traits.attributes[places])
+    def traits_at(self, indices: NDArray[np.int64]) -> ItemTraits:
+        """Traits of the items at (n,) catalogue indices, none of them negative."""
+        return ItemTraits(indices, self.traits.year[indices], self.traits.attributes[indices])
 
     def _traits_of(self, items: Sequence[Item]) -> ItemTraits:
         attributes = np.zeros((len(items), len(self.attribute_names)), dtype=np.float32)
@@ -97,13 +97,13 @@ class Catalogue:
         )
 
     def to_bytes(self) -> bytes:
-        """JSON lines, one item a line."""
+        """JSON lines, one item per line."""
         lines = (json.dumps(asdict(item), ensure_ascii=False) for item in self.items)
         return "".join(line + "\n" for line in lines).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Catalogue:
-        """Reads what ``to_bytes`` wrote; raises CatalogueError naming the line."""
+        """Raises CatalogueError, which names the line."""
         return cls(_item_of(line, number) for number, line in enumerate(data.splitlines(), 1))
 
 
@@ -116,12 +116,12 @@ def _item_of(line: bytes, number: int) -> Item:
         item = Item(**fields)
         _check_types(item)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CatalogueError(f"catalogue line {number} is no item") from error
+        raise CatalogueError(f"catalogue line {number} is not a valid item") from error
     return item
 
 
 def _check_types(item: Item) -> None:
-    """Raises TypeError, or ValueError for text that no request could carry."""
+    """Raises TypeError, or ValueError for text that UTF-8 cannot encode."""
     "".join((item.item_id, item.title, item.description, *item.attributes)).encode()
     if item.year is not None and (type(item.year) is not int or not 0 <= item.year <= MAX_YEAR):
-        raise TypeError("year must be a whole number")
+        raise TypeError(f"year must be an integer from 0 to {MAX_YEAR}")

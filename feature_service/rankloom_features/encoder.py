@@ -1,4 +1,4 @@
-"""Runs the exported collaborative model: bytes in, vectors and logits out, no torch."""
+"""Runs the exported collaborative model with onnxruntime, without torch."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ MAX_EVENTS = 50
 
 
 class EncoderError(ValueError):
-    """The bytes are no model that this encoder can run."""
+    """The feature model, or its item vectors, cannot be used; the message says why."""
 
 
 class Encoder:
-    """User vectors from events. Safe to call from several threads.
+    """Computes user vectors from events. Thread-safe.
 
-    ``feature_version`` is the digest of the model's bytes: the name of the latent space.
+    ``feature_version``: digest of the model's bytes; it identifies the latent space.
     """
 
     def __init__(self, model: bytes) -> None:
@@ -30,27 +30,27 @@ class Encoder:
         try:
             self._session = open_session(model)
             self.dim = int(self._session.get_outputs()[0].shape[1])
-        except Exception as error:  # onnxruntime raises classes of its own for each cause
-            raise EncoderError("the feature model is no ONNX model that can be run") from error
+        except Exception as error:  # onnxruntime has a class for each cause
+            raise EncoderError("the feature model is not a valid ONNX model") from error
 
     def check_num_items(self, num_items: int) -> None:
-        """Raises EncoderError where the model was trained on another number of items."""
+        """Raises EncoderError if the model was trained on another number of items."""
         if not self._knows(num_items) or self._knows(num_items + 1):
-            raise EncoderError(f"the feature model is of another catalogue, not of {num_items}")
+            raise EncoderError(f"the feature model is not for a catalogue of {num_items} items")
 
     def _knows(self, item: int) -> bool:
         items, liked = np.zeros((2, 1, MAX_EVENTS), dtype=np.int64)
         quiet = onnxruntime.RunOptions()
-        quiet.log_severity_level = 4  # a refusal is one of the two answers
+        quiet.log_severity_level = 4  # an error is one of the two expected results
         feed = {"items": items, "liked": liked, "candidates": np.array([[item]])}
         try:
             self._session.run(None, feed, quiet)
-        except Exception:  # onnxruntime raises classes of its own for each cause
+        except Exception:  # onnxruntime has a class for each cause
             return False
         return True
 
     def encode(self, histories: Sequence[History]) -> NDArray[np.float32]:
-        """(n, dim) float32; zero where a history is empty."""
+        """(n, dim) float32 user vectors; zero for an empty history."""
         return self.encode_and_score(histories, np.zeros((len(histories), 1), dtype=np.int64))[0]
 
     def encode_and_score(
@@ -58,7 +58,7 @@ class Encoder:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """User vectors (n, dim), and logits (n, c) of candidates (n, c).
 
-        ``candidates`` are catalogue places plus one; 0 gives a logit of zero.
+        ``candidates``: catalogue index + 1; 0 is padding and gives a logit of 0.
         """
         items, liked = pad_events(histories)
         feed = {"items": items, "liked": liked, "candidates": candidates}

@@ -1,4 +1,4 @@
-"""The event log: what each user did, in order."""
+"""The event log: the events of each user, in order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MIN_TIME_S, MAX_TIME_S = -62_135_596_800, 253_402_300_799  # the years 1 to 9999
 
 
 class EventLogError(ValueError):
-    """The log's bytes are no event log; the message names the line."""
+    """The event log is invalid; the message names the line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ class Event:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class History:
-    """Events of one user as arrays, oldest first, items that the catalogue knows only.
+    """One user's events as arrays, oldest first; only items in the catalogue.
 
-    ``index``: (n,) int64 catalogue places. ``liked``: (n,) bool.
+    ``index``: (n,) int64 catalogue indices. ``liked``: (n,) bool.
     """
 
     index: NDArray[np.int64]
@@ -42,12 +42,12 @@ class History:
 
 
 def known_events(events: Sequence[Event], catalogue: Catalogue) -> tuple[Event, ...]:
-    """The events whose items the catalogue knows, in their order."""
+    """The events with items in the catalogue, in order."""
     return tuple(event for event in events if catalogue.index(event.item_id) >= 0)
 
 
 def history_of(events: Sequence[Event], catalogue: Catalogue) -> History:
-    """Arrays of the events; each must name an item of the catalogue."""
+    """The events as arrays; every item must be in the catalogue."""
     index = np.array([catalogue.index(event.item_id) for event in events], dtype=np.int64)
     return History(index, np.array([event.liked for event in events], dtype=np.bool_))
 
@@ -61,15 +61,15 @@ class EventLog:
 
     @property
     def users(self) -> tuple[str, ...]:
-        """The users that have events, in the log's order."""
+        """The users with events, in the order of the log."""
         return tuple(self._events)
 
     def events_of(self, user_id: str) -> tuple[Event, ...]:
-        """The user's events, empty where the log has none."""
+        """The user's events, oldest first."""
         return self._events.get(user_id, ())
 
     def to_bytes(self) -> bytes:
-        """JSON lines, one user a line."""
+        """JSON lines, one user per line."""
         lines = [
             json.dumps([user, [[e.item_id, int(e.liked), e.time] for e in rows]])
             for user, rows in self._events.items()
@@ -78,12 +78,12 @@ class EventLog:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> EventLog:
-        """Reads what ``to_bytes`` wrote; raises EventLogError naming the line."""
+        """Raises EventLogError, which names the line."""
         events: dict[str, tuple[Event, ...]] = {}
         for number, line in enumerate(data.splitlines(), 1):
             user, rows = _user_of(line, number)
             if user in events:
-                raise EventLogError(f"event log line {number} is of a user who has one already")
+                raise EventLogError(f"event log line {number} repeats a user; use one line")
             events[user] = rows
         return cls(events)
 
@@ -92,21 +92,21 @@ def _user_of(line: bytes, number: int) -> tuple[str, tuple[Event, ...]]:
     try:
         user, rows = json.loads(line)
         if not isinstance(user, str):
-            raise TypeError("a user is a text")
+            raise TypeError("a user id must be text")
         return user, tuple(_event(item, liked, time) for item, liked, time in rows)
     except (ValueError, TypeError, RecursionError) as error:
-        raise EventLogError(f"event log line {number} is no user") from error
+        raise EventLogError(f"event log line {number} is not a valid user") from error
 
 
 def _event(item: object, liked: object, time: object) -> Event:
     if not isinstance(item, str) or liked not in (0, 1):
-        raise TypeError("an event is an item, 0 or 1, and a time")
+        raise TypeError("an event needs an item id, 0 or 1, and a time")
     return Event(item, bool(liked), None if time is None else _seconds(time))
 
 
 def _seconds(time: object) -> float:
     if isinstance(time, bool) or not isinstance(time, int | float):
-        raise TypeError("a time is a number of seconds")
+        raise TypeError("a time must be a number of seconds")
     if not MIN_TIME_S <= time <= MAX_TIME_S:
-        raise ValueError("a time is of the years 1 to 9999")
+        raise ValueError("a time must be in the years 1 to 9999")
     return float(time)

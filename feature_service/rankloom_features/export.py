@@ -1,4 +1,4 @@
-"""Exports a collaborative model to one ONNX file and proves that it computes the same."""
+"""Exports a collaborative model to one ONNX file and checks that both compute the same."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ CHECK_BATCHES = (1, 3, 64)
 
 
 class ExportError(RuntimeError):
-    """The exported model does not compute what the trained one does."""
+    """The exported model differs from the trained one."""
 
 
 def export(model: CollaborativeModel) -> bytes:
-    """The model as ONNX bytes, weights inside, checked against torch within TOLERANCE.
+    """Returns ONNX bytes with the weights, checked against torch within TOLERANCE.
 
     Inputs: ``items`` and ``liked`` (batch, MAX_EVENTS), ``candidates`` (batch, n), all
     int64. Outputs: user vectors (batch, dim) and logits (batch, n).
@@ -46,7 +46,7 @@ def export(model: CollaborativeModel) -> bytes:
             verbose=False,
         )
     if program is None:
-        raise ExportError("torch gave no ONNX program")
+        raise ExportError("torch returned no ONNX program")
     data = bytes(program.model_proto.SerializeToString())
     check_equal(model, data)
     return data
@@ -86,7 +86,7 @@ def _random_history(random: np.random.Generator, num_items: int) -> History:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns of its own internals on every call."""
+    """Silences the exporter, which warns about its own internals on every call."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -17,17 +17,17 @@ from rankloom_features.models.base import CollaborativeModel
 
 BATCH = 256
 LEARNING_RATE = 1e-3
-WEIGHT_DECAY = 1.0  # these models overfit within an epoch without it
+WEIGHT_DECAY = 1.0  # without it, these models overfit within an epoch
 MAX_EPOCHS = 20
 PATIENCE = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Examples:
-    """Rows to learn from or to judge by.
+    """Rows for training or validation.
 
     ``items``, ``liked``: (n, length) events before the row, padded on the left with 0,
-    items numbered from 1. ``target``: (n,) the row's item, numbered likewise.
+    items numbered from 1. ``target``: (n,) the row's item, numbered the same way.
     ``label``: (n,) whether it was liked.
     """
 
@@ -52,9 +52,9 @@ def fit(
     seed: int,
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> float:
-    """Trains in place to the epoch of the lowest validation log-loss, and answers that.
+    """Trains in place and keeps the epoch with the lowest validation log-loss; returns that loss.
 
-    ``on_epoch`` hears of each epoch's number, from 1, and its validation log-loss.
+    ``on_epoch``: called with each epoch's number, from 1, and its validation log-loss.
     """
     torch.manual_seed(seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
@@ -75,9 +75,9 @@ def fit(
 
 
 def forget_untrained(model: CollaborativeModel, trained: NDArray[np.int64]) -> None:
-    """Zeroes the vectors of items that no training row names: they are noise.
+    """Zeroes the vectors of items without a training row, because they are only noise.
 
-    ``trained``: catalogue places of the items that training rows name.
+    ``trained``: catalogue indices of the items with training rows.
     """
     keep = torch.zeros(model.vectors.num_embeddings, 1)
     keep[torch.from_numpy(trained) + 1] = 1.0

@@ -1,7 +1,7 @@
-"""Collaborative logits of candidates without a run of the model: it is needed once for a user.
+"""Computes collaborative logits of candidates without the model, which runs once per user.
 
-Every collaborative model scores an item by u · v_i + b_i (`models.base`), so what its ONNX
-file knows of items is two tables.
+Every collaborative model scores an item by u · v_i + b_i (`models.base`), so that two tables
+per item are enough.
 """
 
 from __future__ import annotations
@@ -20,48 +20,48 @@ _CHECKED_USERS, _CHECKED_ITEMS, _CHECKED_EVENTS = 4, 64, 8
 
 
 class Scorer:
-    """Scores items for users' vectors. ``vectors``: (items, dim), ``bias``: (items,) float32."""
+    """Scores items for a user vector. ``vectors``: (items, dim), ``bias``: (items,) float32."""
 
     def __init__(self, vectors: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
         self.vectors, self._bias = vectors, bias
 
-    def logits(self, user: NDArray[np.float32], places: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(n,) of a (dim,) vector and (n,) catalogue places; NaN for a negative place.
+    def logits(self, user: NDArray[np.float32], indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(n,) logits for a (dim,) user vector and (n,) catalogue indices; NaN for index -1.
 
-        Each is rounded as it would be alone.
+        Rounding does not depend on the other candidates.
         """
-        found = (self.vectors[places] * user).sum(axis=1) + self._bias[places]
-        return np.where(places >= 0, found, np.float32(np.nan))
+        found = (self.vectors[indices] * user).sum(axis=1) + self._bias[indices]
+        return np.where(indices >= 0, found, np.float32(np.nan))
 
 
 def scorer_from_bytes(encoder: Encoder, item_vectors: bytes, num_items: int) -> Scorer:
-    """The scorer of a model and its items' vectors. Raises EncoderError.
+    """Builds the scorer from a model and its item vectors. Raises EncoderError.
 
-    Both are compared on random users: item vectors of another model would go unnoticed.
+    It compares both on random users, because nothing else shows item vectors of another model.
     """
     vectors = read_item_vectors(item_vectors)
     if vectors.shape != (num_items, encoder.dim):
-        raise EncoderError("the item vectors are not of this catalogue and feature model")
+        raise EncoderError("the item vectors do not fit this catalogue and feature model")
     every = [np.arange(at, min(at + _CHUNK, num_items)) for at in range(0, num_items, _CHUNK)]
-    bias = np.concatenate([_by_model(encoder, _NOTHING, places)[1] for places in every])
+    bias = np.concatenate([_by_model(encoder, _NOTHING, indices)[1] for indices in every])
     scorer = Scorer(vectors, bias)
     random = np.random.default_rng(0)
     for _ in range(_CHECKED_USERS):
         history = History(
             random.integers(0, num_items, _CHECKED_EVENTS), random.random(_CHECKED_EVENTS) < 0.5
         )
-        places = random.integers(0, num_items, _CHECKED_ITEMS)
-        user, expected = _by_model(encoder, history, places)
-        worst = np.abs(scorer.logits(user, places) - expected).max()
+        indices = random.integers(0, num_items, _CHECKED_ITEMS)
+        user, expected = _by_model(encoder, history, indices)
+        worst = np.abs(scorer.logits(user, indices) - expected).max()
         if not worst <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
-            raise EncoderError("the item vectors are not the feature model's")
+            raise EncoderError("the item vectors belong to another feature model")
     return scorer
 
 
 def _by_model(
-    encoder: Encoder, history: History, places: NDArray[np.int64]
+    encoder: Encoder, history: History, indices: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    vectors, logits = encoder.encode_and_score([history], places[None] + 1)
+    vectors, logits = encoder.encode_and_score([history], indices[None] + 1)
     return vectors[0], logits[0]
 
 
@@ -69,7 +69,7 @@ def read_item_vectors(data: bytes) -> NDArray[np.float32]:
     """(items, dim) float32, all finite. Raises EncoderError."""
     try:
         vectors = safetensors.numpy.load(data)["vectors"].astype(np.float32)
-    except Exception as error:  # safetensors' own class is not exported
+    except Exception as error:  # safetensors does not export its class
         raise EncoderError("the item vectors cannot be read") from error
     if vectors.ndim != 2 or not np.isfinite(vectors).all():
         raise EncoderError("the item vectors are not a finite matrix")

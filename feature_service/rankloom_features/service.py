@@ -1,6 +1,6 @@
-"""FeatureService: the provider's features for other processes.
+"""FeatureService: serves a provider's features to other processes.
 
-Errors leave as exceptions; the server that it runs in turns them into statuses.
+It raises exceptions; the server around it turns them into statuses.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ SERVICE_NAME = features_pb2.DESCRIPTOR.services_by_name["FeatureService"].full_n
 
 
 class Provider(Protocol):
-    """What features come from: one FeatureProvider, or whichever is in service."""
+    """A source of features: one FeatureProvider, or the active revision's."""
 
     def features_of_many(self, queries: Sequence[UserQuery]) -> tuple[UserFeatures, ...]:
-        """Features in the order of the queries."""
+        """Features of each query, in order."""
         ...
 
 
 class FeatureService(features_pb2_grpc.FeatureServiceServicer):
-    """Answers from one provider; runs on an asyncio server."""
+    """Serves one provider on an asyncio server."""
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
@@ -37,7 +37,7 @@ class FeatureService(features_pb2_grpc.FeatureServiceServicer):
         request: features_pb2.GetUserFeaturesRequest,
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> features_pb2.GetUserFeaturesResponse:
-        """Features of each user. Raises InvalidFieldError."""
+        """Features of each user, in order. Raises InvalidFieldError."""
         return await asyncio.to_thread(self._answer, request)
 
     def _answer(

@@ -1,4 +1,4 @@
-"""How ONNX models are run: on one thread, from bytes."""
+"""Opens ONNX models from bytes, to run on one thread."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import onnxruntime
 
 
 def open_session(model: bytes) -> onnxruntime.InferenceSession:
-    """A session on the CPU; raises one of onnxruntime's own classes where it cannot be made."""
+    """Opens a session on the CPU; raises one of onnxruntime's exceptions."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # torch owns the cores; what runs here is small
+    options.intra_op_num_threads = 1  # torch uses the cores; these models are small
     options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -1,7 +1,7 @@
-"""Tabular features of a user and a candidate: the trees' input and one soft token.
+"""Tabular features of a user and a candidate: the input of the trees and of one soft token.
 
-Every value comes from statistics of the training rows and from the events that
-the caller may see; none needs to know when, or by what protocol, labels were hidden.
+They are computed only from statistics of the training rows and from the events that are
+passed in, so that serving and training share one definition.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rankloom_features.catalogue import Catalogue, ItemTraits
 from rankloom_features.events import History
 
-MEAN_PRIOR_ROWS = 10.0  # how many average rows an item's or attribute's mean starts with
+MEAN_PRIOR_ROWS = 10.0  # an item's or attribute's mean starts with this many average rows
 LEVEL_PRIOR_ROWS = 5.0
 YEAR_SCALE = 6.0
 RECENT_EVENTS = (5, 20)
@@ -51,10 +51,10 @@ _PAIR = (
     "pair_co_rating_level",
     "pair_co_rating_lift",
 )
-_COMPUTED = (*_ITEM, *_USER, *_PAIR)  # before the candidate's own attributes
-COLLABORATIVE = "collaborative_logit"  # the last column of what the trees read
+_COMPUTED = (*_ITEM, *_USER, *_PAIR)  # the candidate's attributes follow
+COLLABORATIVE = "collaborative_logit"  # the last column of the trees' input
 RECENT_LIKES = 10
-# Raising one of these may never lower the trees' score.
+# The trees' score never falls when one of these rises.
 MONOTONE = frozenset(
     {
         "item_mean",
@@ -73,11 +73,11 @@ MONOTONE = frozenset(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ItemStatistics:
-    """What the training rows say of each item.
+    """Statistics of each item in the training rows.
 
-    ``rows`` and ``likes``: (items,) float32 counts. ``co_liking`` and ``co_rating``:
-    (items, k) float32 factors; the inner product of two items' factors says how far
-    they are liked together, and liked more than others together.
+    ``rows`` and ``likes``: (items,) float32 counts. ``co_liking`` and ``co_rating``: (items, k)
+    float32 factors. The inner product of two items' factors measures how often they are liked
+    together, or rated above average together.
     """
 
     rows: NDArray[np.float32]
@@ -87,25 +87,26 @@ class ItemStatistics:
 
     @property
     def overall_mean(self) -> float:
-        """Share of liked rows; one half where there are no rows."""
+        """Share of liked rows; 0.5 without rows."""
         return float((self.likes.sum() + 0.5) / (self.rows.sum() + 1.0))
 
     @property
     def mean(self) -> NDArray[np.float32]:
-        """(items,) share of liked rows, drawn towards the overall mean."""
-        drawn = self.likes + MEAN_PRIOR_ROWS * self.overall_mean
-        return (drawn / (self.rows + MEAN_PRIOR_ROWS)).astype(np.float32)
+        """(items,) share of liked rows, smoothed towards the overall mean."""
+        likes = self.likes + MEAN_PRIOR_ROWS * self.overall_mean
+        return (likes / (self.rows + MEAN_PRIOR_ROWS)).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Profile:
-    """What a user's events say, whatever the candidates; one serves for many of them.
+    """The part of the features that depends on the user's events alone.
 
-    ``values``: those of the user's own columns. ``residual``: (n,) how much more each event
-    was liked than its item and the user's level have it; ``year``: (n,) of its item.
-    ``attributes``: level, share and count of each, (A,). ``together``: (k,) factors of what
-    was liked, of what was liked lately, of what was rated and of what was rated higher; NaN
-    where there is no such event. ``liked``: (m,) catalogue places.
+    ``values``: the user's own columns. ``residual``: (n,) label of each event less its item's
+    mean and the user's level; ``year``: (n,) of its item. ``attributes``: level, share and count
+    of each attribute, (A,). ``together``: four vectors (k,) of item factors: the mean over liked
+    items, the mean over the last liked ones, the sum over all items weighted by label less item
+    mean, and the sum weighted by centred residual; NaN without events. ``liked``: (m,) catalogue
+    indices.
     """
 
     values: Mapping[str, float]
@@ -117,7 +118,7 @@ class Profile:
 
 
 class TabularFeatures:
-    """Builds the feature matrix from one set of item statistics. Immutable."""
+    """Computes the feature matrix from a set of item statistics. Immutable."""
 
     def __init__(self, catalogue: Catalogue, statistics: ItemStatistics) -> None:
         self._traits = catalogue.traits
@@ -132,7 +133,6 @@ class TabularFeatures:
         self.schema_digest = schema_digest(self.names)
 
     def profile(self, history: History) -> Profile:
-        """What the events say of their user."""
         values = self._user(history)
         plain = history.liked - self._mean[history.index]
         residual = (plain - values["user_level"]).astype(np.float32)
@@ -146,11 +146,11 @@ class TabularFeatures:
         )
 
     def matrix(self, profile: Profile, candidates: ItemTraits) -> NDArray[np.float32]:
-        """(n, len(names)) float32 for n candidates; NaN where a value is not known."""
+        """(n, len(names)) float32 for n candidates; NaN where a value is unknown."""
         known = candidates.index >= 0
-        place = np.where(known, candidates.index, 0)
-        mean = np.where(known, self._mean[place], np.float32(self._overall))
-        log_count = np.where(known, self._log_count[place], np.float32(0.0))
+        index = np.where(known, candidates.index, 0)
+        mean = np.where(known, self._mean[index], np.float32(self._overall))
+        log_count = np.where(known, self._log_count[index], np.float32(0.0))
         pair = self._pair(profile, candidates, mean, log_count)
         item = {"item_log_count": log_count, "item_mean": mean, "item_year": candidates.year}
         columns: dict[str, NDArray[np.floating] | float] = {**item, **profile.values, **pair}
@@ -183,19 +183,19 @@ class TabularFeatures:
     def _attributes(
         self, history: History, residual: NDArray[np.float32]
     ) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]:
-        """How far the user likes each attribute more than others do, how often, of how many."""
+        """Level, share and count of each attribute, see Profile."""
         own = self._traits.attributes[history.index]
         count = own.sum(axis=0)
         level = (residual @ own) / (count + LEVEL_PRIOR_ROWS)
         liked = own[history.liked].sum(axis=0)
-        prior = MEAN_PRIOR_ROWS * self._attribute_share
-        share = (liked + prior) / (history.liked.sum() + MEAN_PRIOR_ROWS) - self._attribute_share
+        average = MEAN_PRIOR_ROWS * self._attribute_share
+        share = (liked + average) / (history.liked.sum() + MEAN_PRIOR_ROWS) - self._attribute_share
         return level, share, count
 
     def _together(
         self, history: History, plain: NDArray[np.float32], residual: NDArray[np.float32]
     ) -> tuple[NDArray[np.floating], ...]:
-        """Factors that the candidates' own are multiplied by, see Profile."""
+        """Factors to multiply with those of the candidates, see Profile."""
         liked = self._co_liking[history.index[history.liked]]
         rated = self._co_rating[history.index]
         none = np.full(liked.shape[1], np.nan, dtype=np.float32)
@@ -213,7 +213,7 @@ class TabularFeatures:
         mean: NDArray[np.float32],
         log_count: NDArray[np.float32],
     ) -> dict[str, NDArray[np.floating]]:
-        """What the user's past says about these very candidates."""
+        """The columns of user and candidate."""
         user = profile.values
         year_level = _year_level(profile, candidates.year)
         attributes = _attribute_levels(profile, candidates.attributes)
@@ -233,7 +233,7 @@ class TabularFeatures:
     def _co_columns(
         self, profile: Profile, index: NDArray[np.int64]
     ) -> dict[str, NDArray[np.floating]]:
-        """How far the candidates go together with what the user liked and rated."""
+        """How well the candidates match the items that the user liked and rated."""
         names = [name for name in _PAIR if name.startswith("pair_co_")]
         values = np.full((len(names), len(index)), np.nan, dtype=np.float32)
         known = index >= 0
@@ -254,7 +254,7 @@ class TabularFeatures:
 def _attribute_levels(
     profile: Profile, attributes: NDArray[np.float32]
 ) -> dict[str, NDArray[np.floating]]:
-    """How far the user likes the candidates' attributes more than others do."""
+    """How much more than other users this one likes the candidates' attributes."""
     level, share, count = profile.attributes
     num = np.maximum(attributes.sum(axis=1), 1.0)
     has = attributes > 0
@@ -271,9 +271,9 @@ def _attribute_levels(
 
 
 def _year_level(profile: Profile, year: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The user's level among items of about the candidate's year."""
+    """The user's level among items from about the candidate's year."""
     gap = np.abs(year[:, None] - profile.year[None, :])
-    near = np.fmax(np.exp(-gap / YEAR_SCALE), np.float32(0.0))  # an unknown year is near none
+    near = np.fmax(np.exp(-gap / YEAR_SCALE), np.float32(0.0))  # 0 for an unknown year
     level = _products(near, profile.residual) / (near.sum(axis=1) + LEVEL_PRIOR_ROWS)
     return np.asarray(level, np.float32)
 
@@ -281,9 +281,9 @@ def _year_level(profile: Profile, year: NDArray[np.float32]) -> NDArray[np.float
 def with_collaborative(
     matrix: NDArray[np.float32], logits: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """The matrix (n, columns) with the collaborative model's logits (n,) as last column.
+    """The matrix (n, columns) with the collaborative logits (n,) as last column.
 
-    NaN where the model does not know the item.
+    A logit is NaN for an item that the model does not know.
     """
     joined = np.empty((len(matrix), matrix.shape[1] + 1), np.float32)
     joined[:, :-1] = matrix
@@ -292,18 +292,18 @@ def with_collaborative(
 
 
 def schema_digest(names: Sequence[str]) -> str:
-    """Digest of column names: equal where two matrices mean the same."""
+    """Digest of the column names; equal for matrices with the same columns."""
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def column_names(catalogue: Catalogue) -> tuple[str, ...]:
-    """Names of the matrix's columns, in order."""
+    """Column names of the matrix, in order."""
     flags = tuple(f"attribute:{name}" for name in catalogue.attribute_names)
     return (*_COMPUTED, *flags)
 
 
-# A plain matrix product rounds a row by how many others there are; these two do not, so
-# that a candidate has the same features alone as among others.
+# In a plain matrix product the rounding of a row depends on the number of rows. In these two it
+# does not, so that a candidate has the same features alone as among others.
 
 
 def _products(rows: NDArray[np.floating], vector: NDArray[np.floating]) -> NDArray[np.floating]:

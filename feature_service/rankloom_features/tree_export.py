@@ -1,8 +1,8 @@
-"""Exports LightGBM boosters to one ONNX file and proves that it computes the same.
+"""Exports LightGBM boosters to one ONNX file and checks that both compute the same.
 
-A server that reads it imports no LightGBM, and no damaged model can end it. onnxmltools 1.16
-gives one booster's probabilities, with each split rounded to the nearest float32, so
-that a value at a split may go the wrong way; here splits stay doubles and boosters add up.
+So a server does not import LightGBM, and a damaged model cannot crash it. onnxmltools 1.16 is
+not enough: it exports the probabilities of one booster and rounds splits to float32, so that a
+value at a split may go the wrong way. Here splits stay doubles, and boosters are averaged.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from rankloom_features.ranker import TreeRanker
 
 TOLERANCE = 1e-5
 CHECK_ROWS = 256
-_IR_VERSION: Final = 9  # what onnxruntime 1.24, the oldest that may be installed, reads for sure
+_IR_VERSION: Final = 9  # supported by onnxruntime 1.24, the oldest version that we allow
 _OPSETS: Final = {"ai.onnx.ml": 3, "": 18}
 _ZERO: Final = np.float32(1e-35)
 _DOUBLES: Final = ("nodes_values", "target_weights")
 
 
 def export_trees(boosters: Sequence[lightgbm.Booster]) -> bytes:
-    """The mean of the boosters' raw scores as ONNX bytes, checked within TOLERANCE.
+    """Returns the mean of the boosters' raw scores as ONNX bytes, checked within TOLERANCE.
 
     Input: ``features`` (n, columns) float64. Output: ``logits`` (n, 1) float32. Raises
-    ExportError for splits that compare no numbers, and where the results differ.
+    ExportError for splits on categories, and if the results differ.
     """
     forest, trees = _Forest(), 0
     for booster in boosters:
@@ -52,7 +52,7 @@ class _Forest:
         self.attributes: dict[str, list[Any]] = defaultdict(list)
 
     def add(self, tree: int, node: int, found: dict[str, Any], scale: float) -> int:
-        """Adds LightGBM's ``found`` and all below it, numbered from ``node``; gives the next."""
+        """Adds LightGBM's ``found`` and its subtree from id ``node`` on; returns the next id."""
         if "leaf_value" in found:
             self._put("nodes", treeids=tree, nodeids=node, featureids=0, values=0.0, modes="LEAF")
             self._put("nodes", truenodeids=0, falsenodeids=0, missing_value_tracks_true=0)
@@ -62,10 +62,10 @@ class _Forest:
         column, value = found["split_feature"], found["threshold"]
         self._put("nodes", treeids=tree, nodeids=node, featureids=column, values=value)
         self._put("nodes", modes="BRANCH_LEQ", missing_value_tracks_true=_unknown_goes_left(found))
-        place = len(self.attributes["nodes_falsenodeids"])
+        index = len(self.attributes["nodes_falsenodeids"])
         self._put("nodes", truenodeids=node + 1, falsenodeids=0)
         right = self.add(tree, node + 1, found["left_child"], scale)
-        self.attributes["nodes_falsenodeids"][place] = right
+        self.attributes["nodes_falsenodeids"][index] = right
         return self.add(tree, right, found["right_child"], scale)
 
     def _put(self, group: str, **values: float | str) -> None:
@@ -74,9 +74,9 @@ class _Forest:
 
 
 def _unknown_goes_left(found: dict[str, Any]) -> int:
-    """Where NaN goes: by the split's default, or as zero does if training saw no NaN there."""
+    """1 if NaN goes left: by the split's default, or like 0 if training saw no NaN there."""
     if found["decision_type"] != "<=" or found["missing_type"] not in {"NaN", "None"}:
-        raise ExportError("the trees hold a split that does not compare numbers")
+        raise ExportError("the trees have a split on categories; train with numbers only")
     if found["missing_type"] == "NaN":
         return int(found["default_left"])
     return int(found["threshold"] >= 0.0)
@@ -103,10 +103,10 @@ def _model(attributes: dict[str, list[Any]], num_columns: int) -> bytes:
 def _check_equal(
     boosters: Sequence[lightgbm.Booster], exported: bytes, thresholds: Sequence[float]
 ) -> None:
-    """Compares both on rows at, and beside, the splits, and of unknown values."""
+    """Compares both on rows at the splits, beside them, and with NaN."""
     shape = CHECK_ROWS, boosters[0].num_feature()
     values = np.array([*thresholds, 0.0, np.nan, np.nan], np.float32)
-    values[np.abs(values) <= _ZERO] = 0.0  # LightGBM reads them as zero, and splits there
+    values[np.abs(values) <= _ZERO] = 0.0  # LightGBM reads these as zero
     rows = np.random.default_rng(0).choice(values, shape)
     worst = float(np.abs(TreeRanker(exported).logits(rows) - raw_scores(boosters, rows)).max())
     if not worst <= TOLERANCE:

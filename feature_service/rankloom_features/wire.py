@@ -1,8 +1,8 @@
-"""Features on the wire and as values.
+"""Converts features between wire messages and values.
 
-What a caller sends is checked field by field, and refused with the field's path but
-never with its value: values are a user's. What a feature service answers is only
-decoded here; whoever uses it knows what to expect of it.
+Requests are checked field by field. An error names the field's path but never its value, which
+is the user's data. Responses of a feature service are only decoded here; the caller checks
+them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FLOAT = np.dtype("<f4")
 
 
 class InvalidFieldError(ValueError):
-    """A field of a request is wrong. ``field`` is its path, ``description`` the cause."""
+    """A field of a request is invalid. ``field``: its path; ``description``: the cause."""
 
     def __init__(self, field: str, description: str) -> None:
         super().__init__(f"{field}: {description}")
@@ -43,7 +43,7 @@ class InvalidFieldError(ValueError):
 
 
 class Subject(Protocol):
-    """What every message that asks about a user has; ``subject`` is its oneof."""
+    """A message about a user; its oneof is called ``subject``."""
 
     @property
     def user_id(self) -> str: ...
@@ -53,23 +53,23 @@ class Subject(Protocol):
 
 
 class Query(Subject, Protocol):
-    """A message that asks about a user and several candidates."""
+    """A message about a user and several candidates."""
 
     @property
     def candidates(self) -> Sequence[features_pb2.Candidate]: ...
 
 
 def parse_users(message: features_pb2.GetUserFeaturesRequest) -> tuple[UserQuery, ...]:
-    """The queries of a request. Raises InvalidFieldError."""
+    """Parses the queries of a request. Raises InvalidFieldError."""
     check_count("users", len(message.users), 1, MAX_USERS)
     return tuple(
-        parse_query(user, user.WhichOneof("subject"), f"users[{place}].")
-        for place, user in enumerate(message.users)
+        parse_query(user, user.WhichOneof("subject"), f"users[{index}].")
+        for index, user in enumerate(message.users)
     )
 
 
 def parse_query(message: Query, subject: str | None, prefix: str = "") -> UserQuery:
-    """One query; ``prefix`` leads to it in the request. Raises InvalidFieldError."""
+    """Parses one query; ``prefix``: its path in the request. Raises InvalidFieldError."""
     candidates = _parse_candidates(message.candidates, f"{prefix}candidates")
     return parse_user(message, subject, candidates, prefix)
 
@@ -77,7 +77,7 @@ def parse_query(message: Query, subject: str | None, prefix: str = "") -> UserQu
 def parse_user(
     message: Subject, subject: str | None, candidates: tuple[Item, ...], prefix: str = ""
 ) -> UserQuery:
-    """The query about these candidates. Raises InvalidFieldError."""
+    """Parses the user of a query about these candidates. Raises InvalidFieldError."""
     if subject == "user_id":
         check_chars(f"{prefix}user_id", message.user_id, 1, MAX_ID_CHARS)
         return UserQuery(message.user_id, None, candidates)
@@ -90,18 +90,18 @@ def parse_user(
 def _parse_candidates(candidates: Sequence[features_pb2.Candidate], path: str) -> tuple[Item, ...]:
     check_count(path, len(candidates), 0, MAX_CANDIDATES)
     items = tuple(
-        parse_candidate(candidate, f"{path}[{place}]") for place, candidate in enumerate(candidates)
+        parse_candidate(candidate, f"{path}[{index}]") for index, candidate in enumerate(candidates)
     )
     seen: set[str] = set()
-    for place, item in enumerate(items):
+    for index, item in enumerate(items):
         if item.item_id in seen:
-            raise InvalidFieldError(f"{path}[{place}].item_id", "given twice")
+            raise InvalidFieldError(f"{path}[{index}].item_id", "given twice")
         seen.add(item.item_id)
     return items
 
 
 def parse_candidate(candidate: features_pb2.Candidate, path: str) -> Item:
-    """One candidate; ``path`` leads to it in the request. Raises InvalidFieldError."""
+    """Parses one candidate; ``path``: its path in the request. Raises InvalidFieldError."""
     check_chars(f"{path}.item_id", candidate.item_id, 1, MAX_ID_CHARS)
     if not candidate.HasField("text"):
         return Item(candidate.item_id)
@@ -109,8 +109,8 @@ def parse_candidate(candidate: features_pb2.Candidate, path: str) -> Item:
     check_chars(f"{path}.text.title", text.title, 0, MAX_TITLE_CHARS)
     check_chars(f"{path}.text.description", text.description, 0, MAX_DESCRIPTION_CHARS)
     check_count(f"{path}.text.attributes", len(text.attributes), 0, MAX_ATTRIBUTES)
-    for place, attribute in enumerate(text.attributes):
-        check_chars(f"{path}.text.attributes[{place}]", attribute, 1, MAX_ATTRIBUTE_CHARS)
+    for index, attribute in enumerate(text.attributes):
+        check_chars(f"{path}.text.attributes[{index}]", attribute, 1, MAX_ATTRIBUTE_CHARS)
     year = text.year if text.HasField("year") else None
     if year is not None and not 0 <= year <= MAX_YEAR:
         raise InvalidFieldError(f"{path}.text.year", f"must be from 0 to {MAX_YEAR}")
@@ -121,7 +121,7 @@ def parse_candidate(candidate: features_pb2.Candidate, path: str) -> Item:
 def _parse_events(history: features_pb2.History, path: str) -> tuple[Event, ...]:
     check_count(path, len(history.events), 0, MAX_EVENTS)
     return tuple(
-        _parse_event(event, f"{path}[{place}]") for place, event in enumerate(history.events)
+        _parse_event(event, f"{path}[{index}]") for index, event in enumerate(history.events)
     )
 
 
@@ -131,26 +131,26 @@ def _parse_event(event: features_pb2.Event, path: str) -> Event:
         return Event(event.item_id, event.liked)
     seconds, nanos = event.time.seconds, event.time.nanos
     if not (MIN_TIME_S <= seconds <= MAX_TIME_S and 0 <= nanos < NANOS_PER_S):
-        raise InvalidFieldError(f"{path}.time", "is no time of the years 1 to 9999")
+        raise InvalidFieldError(f"{path}.time", "must be in the years 1 to 9999")
     return Event(event.item_id, event.liked, seconds + nanos / NANOS_PER_S)
 
 
 def check_chars(field: str, text: str, at_least: int, at_most: int) -> None:
-    """Raises InvalidFieldError where a text is too short or too long."""
+    """Raises InvalidFieldError for a text that is too short or too long."""
     if not at_least <= len(text) <= at_most:
         bounds = f"must have {at_least} to {at_most} characters, has {len(text)}"
         raise InvalidFieldError(field, bounds)
 
 
 def check_count(field: str, count: int, at_least: int, at_most: int) -> None:
-    """Raises InvalidFieldError where a list is too short or too long."""
+    """Raises InvalidFieldError for a list that is too short or too long."""
     if not at_least <= count <= at_most:
         bounds = f"must have {at_least} to {at_most} elements, has {count}"
         raise InvalidFieldError(field, bounds)
 
 
 def query_to_wire(query: UserQuery) -> features_pb2.UserQuery:
-    """The query without titles and descriptions: no feature is made of them."""
+    """Encodes a query, without titles and descriptions, which no feature uses."""
     message = features_pb2.UserQuery(
         candidates=[
             features_pb2.Candidate(
@@ -169,7 +169,7 @@ def query_to_wire(query: UserQuery) -> features_pb2.UserQuery:
 
 
 def features_to_wire(features: UserFeatures) -> features_pb2.UserFeatures:
-    """The features; tabular ones only where the query had candidates."""
+    """Encodes features; tabular ones only if the query has candidates."""
     message = features_pb2.UserFeatures(
         vector=features.vector.astype(_FLOAT).tobytes(),
         feature_version=features.feature_version,
@@ -189,14 +189,18 @@ def features_to_wire(features: UserFeatures) -> features_pb2.UserFeatures:
 
 
 def features_from_wire(message: features_pb2.UserFeatures) -> UserFeatures:
-    """The features as they came; bytes that are no such array give an empty one."""
+    """Decodes features; bytes of the wrong length give an empty array."""
     return UserFeatures(
         history_version=HistoryVersion(),
         vector=_floats(message.vector),
         feature_version=message.feature_version,
         cold_start=message.cold_start,
         events=tuple(
-            Event(e.item_id, e.liked, _seconds(e.time) if e.HasField("time") else None)
+            Event(
+                e.item_id,
+                e.liked,
+                e.time.seconds + e.time.nanos / NANOS_PER_S if e.HasField("time") else None,
+            )
             for e in message.events
         ),
         log_position=message.log_position,
@@ -225,7 +229,3 @@ def _event_to_wire(event: Event) -> features_pb2.Event:
         nanos = min(round((event.time - seconds) * NANOS_PER_S), NANOS_PER_S - 1)
         message.time.CopyFrom(Timestamp(seconds=seconds, nanos=nanos))
     return message
-
-
-def _seconds(time: Timestamp) -> float:
-    return time.seconds + time.nanos / NANOS_PER_S

@@ -73,7 +73,7 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
         """A bundle, or one expert for the active bundle, from a path or URL."""
         staging, expert = self._deployment.staging, request.expert
         if request.WhichOneof("source") == "expert":
-            _check_expert(expert.name)
+            check_chars("expert.name", expert.name, 1, MAX_NAME_CHARS)
             check_chars("expert.url", expert.url, 1, MAX_URL_CHARS)
             made = staging.expert(expert.name, expert.url, request.expected_revision)
             origin = f"{expert.name} {expert.url}"
@@ -192,10 +192,6 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
             resident_bytes=resident_bytes(),
             time=now(),
         )
-
-
-def _check_expert(name: str) -> None:
-    check_chars("expert.name", name, 1, MAX_NAME_CHARS)
 
 
 async def _header_of(

@@ -10,14 +10,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from rankloom_adapters.rollout.gates import GateOutcome, GateResult
 from rankloom_adapters.rollout.judge import TrialVerdict
-from rankloom_adapters.rollout.states import Rollout, RolloutCommand, Verb
+from rankloom_adapters.rollout.states import MAX_REASON_CHARS, Rollout, RolloutCommand, Verb
 from rankloom_adapters.rollout.trial import Trial, thresholds_of
 from rankloom_adapters.split import Arm
 from rankloom_features.wire import InvalidFieldError, check_chars, check_count
 from rankloom_proto.v1 import rollout_pb2
 
 MAX_KEY_CHARS = 128
-MAX_REASON_CHARS = 300
 MAX_URL_CHARS = 2048
 _OUTCOMES: Final = {
     GateOutcome.PASSED: rollout_pb2.GATE_OUTCOME_PASSED,

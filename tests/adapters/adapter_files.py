@@ -1,4 +1,4 @@
-"""Adapters in PEFT's format: one that peft wrote, and altered copies of it."""
+"""Adapters in PEFT's format: one written by peft, and altered copies of it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def split_file(weights: bytes) -> tuple[Header, bytes]:
 
 
 def joined_file(header: Header | bytes, payload: bytes) -> bytes:
-    """A safetensors file of a header and a payload, whatever they say."""
+    """A safetensors file of any header and payload, valid or not."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + payload
 

@@ -1,7 +1,7 @@
-"""Folders that must not be taken for an expert, by class; each is made from a seed.
+"""Folders that must be refused as an expert, by class; each is made from a seed.
 
-A folder begins as a good adapter, drawn at random. One class is one kind of harm: to
-what the files say (``draft``), to the files themselves (``folder``), or to both.
+A folder starts as a good random adapter. A class is one kind of harm: to the content of the
+files (``draft``), to the files themselves (``folder``), or to both.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OnFolder = Callable[[Path, Random], object]
 
 @dataclass(frozen=True)
 class Bad:
-    """One class: what its refusal says, as a pattern, and the harm."""
+    """One class: a pattern of the refusal's message, and the harm."""
 
     says: str
     draft: OnDraft = lambda *_: None
@@ -111,8 +111,8 @@ def say_metadata(*values: object) -> OnDraft:
     return harm
 
 
-def trade_places(draft: Draft, random: Random) -> None:
-    """One tensor's bytes are said to be another's, of the same size."""
+def trade_offsets(draft: Draft, random: Random) -> None:
+    """Two tensors of the same size swap their offsets."""
     one, other = random.choice([(0, 4), (1, 5), (2, 6), (3, 7)])
     before = sum(len(tensor.data) for tensor in draft.tensors[:other])
     size = len(draft.tensors[other].data)
@@ -217,7 +217,7 @@ def config_of(*texts: bytes) -> OnFolder:
 
 
 def key_twice(data: bytes, random: Random) -> bytes:
-    """The value that is off comes last, and would win."""
+    """The harmless value comes last and would win."""
     name = random.choice(["use_dora", "use_rslora", "fan_in_fan_out"])
     return data[:-1] + f', "{name}": true, "{name}": false}}'.encode()
 
@@ -256,7 +256,7 @@ Q_PROJ = f"{PREFIX}{next(iter(SHAPES))}"
 FLIPPED = rf"{WEIGHTS_FILE}|needs one lora_A|not among|no such linear"
 
 BAD: dict[str, Bad] = {
-    # The arithmetic is another.
+    # Other arithmetic.
     "DoRA": sets("use_dora", True, "yes", 1, None),
     "rsLoRA": sets("use_rslora", True, 1, [True]),
     "bias": sets("bias", "all", "lora_only", None, ["none"]),
@@ -286,7 +286,7 @@ BAD: dict[str, Bad] = {
     "config not UTF-8": Bad("JSON", folder=rewrites(CONFIG_FILE, recode)),
     "config key twice": Bad("duplicate key", folder=rewrites(CONFIG_FILE, key_twice)),
     "config of lists": Bad("'x' is set", folder=config_of(b'{"peft_type":"LORA","x":[[[]]]}')),
-    # Names, types, shapes and places of tensors.
+    # Names, types, shapes and indices of tensors.
     "number NaN": Bad("NaN or infinite", puts(NAN)),
     "number signalling NaN": Bad("NaN or infinite", puts(SIGNALLING)),
     "number infinite": Bad("NaN or infinite", puts(INFINITE)),
@@ -314,11 +314,11 @@ BAD: dict[str, Bad] = {
         [[4]],
     ),
     "shape no list": claims("shape must be", "shape", "4x16", None, {}, 64, [1] * 9, True),
-    "places overlap": Bad("overlap", trade_places),
-    "places of another size": claims(
+    "indices overlap": Bad("overlap", trade_offsets),
+    "indices of another size": claims(
         "data_offsets do not match its size", "data_offsets", [0, 10**400], [0, 1], [8, 0], [-8, 0]
     ),
-    "places of another type": claims(
+    "indices of another type": claims(
         "two integers", "data_offsets", [0.0, 4], ["0", "4"], [True, 4], [], [0], [0, 4, 8], None
     ),
     "entry of more": claims("no more", "extra", 1, None, [[]]),
@@ -335,14 +335,14 @@ BAD: dict[str, Bad] = {
     "module unprintable": Bad("unexpected tensor", renames("a\nb", "a\0", "\ud800", "q proj", "é")),
     "module of a long name": Bad("unexpected tensor", renames("x." * 200 + "q_proj", "x" * 5000)),
     "metadata no text": Bad("__metadata__", say_metadata({"format": 1}, [], None, "pt", {"a": {}})),
-    # The base is another.
+    # Another base model.
     "base of other layers": Bad("no such linear module", renames("model.layers.2.q_proj")),
     "base wider": Bad("the base has", widen),
     "base named otherwise": Bad("trained on base", say_metadata({BASE_DIGEST: "0" * 64})),
     "base no digest": Bad(
         "is not a SHA-256 digest", say_metadata({BASE_DIGEST: "main"}, {BASE_DIGEST: ""})
     ),
-    # Bytes that are no such file.
+    # Other bytes.
     "cut": Bad("shorter than|header of|its header says", folder=rewrites(WEIGHTS_FILE, cut)),
     "longer": Bad("its header says", folder=rewrites(WEIGHTS_FILE, extend)),
     "bit flipped": Bad(FLIPPED, say_metadata({}), rewrites(WEIGHTS_FILE, flip)),
@@ -359,7 +359,7 @@ BAD: dict[str, Bad] = {
     "header of a million": Bad(
         "header of", folder=rewrites(WEIGHTS_FILE, lambda *_: million_tensors())
     ),
-    # What a path may lead to.
+    # Files that are not regular.
     "missing": Bad("No such file", folder=replaces(lambda *_: None)),
     "empty": Bad("shorter than|not JSON", folder=replaces(lambda path, _: path.touch())),
     "symlink": Bad("cannot be read: Too many levels", folder=replaces(lead)),

@@ -1,4 +1,4 @@
-"""Adapters drawn at random, as what their two files will say."""
+"""Random adapters, as the content of their two files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHAPES = {
 
 @dataclass
 class Tensor:
-    """One tensor; ``fields`` stand in the header in place of what is true."""
+    """One tensor; ``fields`` replace true values in its header entry."""
 
     name: str
     dtype: str
@@ -34,7 +34,7 @@ class Tensor:
 
 @dataclass
 class Draft:
-    """What the two files will say."""
+    """The content of the two files."""
 
     config: dict[str, object]
     tensors: list[Tensor]
@@ -70,11 +70,11 @@ def numbers(random: Random, dtype: str, count: int) -> bytes:
 
 
 def dump(tensors: list[Tensor], metadata: object) -> bytes:
-    """As a file, also where two tensors have one name."""
+    """The weight file; two tensors may have one name."""
     entries, payload = [f'"__metadata__":{json.dumps(metadata)}'] if metadata != {} else [], b""
     for one in tensors:
-        places = [len(payload), len(payload) + len(one.data)]
-        true = {"dtype": one.dtype, "shape": one.shape, "data_offsets": places}
+        indices = [len(payload), len(payload) + len(one.data)]
+        true = {"dtype": one.dtype, "shape": one.shape, "data_offsets": indices}
         entries.append(f"{json.dumps(one.name)}:{json.dumps(true | one.fields)}")
         payload += one.data
     return joined_file(f"{{{','.join(entries)}}}".encode(), payload)

@@ -1,4 +1,4 @@
-"""A bundle behind a URL: in memory, where every access is seen, and as files."""
+"""A bundle behind a URL: in memory, where every access is recorded, and as files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PARTS = {"router.json": b"{}", WEIGHTS: bytes(range(256)) * 100, "empty": b"", "
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A sealed bundle, with a file beside it that is none of its parts."""
+    """A sealed bundle, and a file beside it that is not a part."""
     folder = tmp_path / "source"
     for name, data in PARTS.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def into(tmp_path: Path) -> Path:
 
 
 class Memory:
-    """fsspec's filesystem in memory, and what was asked of it: every read, in order."""
+    """fsspec's filesystem in memory, with a record of every read, in order."""
 
     url = "memory://models/v1"
 
@@ -85,7 +85,7 @@ def refusal(call: Callable[[], object]) -> SourceError:
 
 
 def refused(url: str, into: Path, max_bytes: int = MAX_BYTES) -> SourceError:
-    """The error, after which nothing of what was fetched is left."""
+    """The error; checks that nothing fetched is left."""
     error = refusal(lambda: fetch_bundle(url, into, max_bytes))
     assert not into.exists() or not list(into.iterdir())
     return error
@@ -96,8 +96,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def assert_fetched(place: Path, source: Path) -> None:
-    assert contents(place) == {**PARTS, MANIFEST: (source / MANIFEST).read_bytes()}
-    bundle = open_bundle(place)
+def assert_fetched(fetched: Path, source: Path) -> None:
+    assert contents(fetched) == {**PARTS, MANIFEST: (source / MANIFEST).read_bytes()}
+    bundle = open_bundle(fetched)
     bundle.check()
     assert bundle.digest == open_bundle(source).digest

@@ -1,4 +1,4 @@
-"""No bad folder is taken for an expert, and none costs more than a moment."""
+"""Every bad folder is refused as an expert, within a short time and little memory."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from rankloom_adapters.expert_files import MAX_WEIGHTS_BYTES, read_expert
 NUM_FILES = 2000
 CPU_S, CPU_OF_LARGEST_S = 0.1, 1.0
 KINDS = list(BAD)
-# What reading /proc/self/io adds to itself, and a byte of each file to see that it ended.
+# Bytes that reading /proc/self/io itself adds, and one byte per file to find its end.
 SLACK_BYTES = 256
 
 
 @dataclass(frozen=True)
 class LoadOutcome:
-    """What came of one folder: None where it was taken for an expert."""
+    """The outcome for one folder; None if it was accepted."""
 
     error: BaseException | None
     cpu_s: float
@@ -59,7 +59,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _frozen_heap() -> Iterator[None]:
-    """A garbage collection of all that other modules made would be counted as a refusal's."""
+    """Keeps garbage of other modules out of the measured times."""
     gc.collect()
     gc.freeze()
     yield
@@ -79,18 +79,18 @@ def attempt(folder: Path) -> LoadOutcome:
     read, started = bytes_read(), time.process_time()
     try:
         admitted(folder)
-    except BaseException as caught:  # a panic of foreign code is no Exception
+    except BaseException as caught:  # a panic of native code is not an Exception
         error = caught
     return LoadOutcome(error, time.process_time() - started, bytes_read() - read)
 
 
 def bytes_read() -> int:
-    """By this process so far, whatever called for them."""
+    """Bytes that this process has read so far."""
     return int(Path("/proc/self/io").read_bytes().split()[1])
 
 
 def bytes_allowed(folder: Path) -> int:
-    """Those of the files whose size is a legal one."""
+    """Sizes of the files that are not too large."""
     sizes = ((folder / name).lstat().st_size for name in MAX_BYTES if (folder / name).is_file())
     limits = [MAX_BYTES[name] for name in MAX_BYTES if (folder / name).is_file()]
     return sum(size for size, limit in zip(sizes, limits, strict=True) if size <= limit)
@@ -119,7 +119,7 @@ def test_a_refusal_says_what_is_wrong(kind: str, seed: int, tmp_path: Path) -> N
 
 
 def test_none_of_two_thousand_is_taken_for_an_expert(tmp_path: Path) -> None:
-    attempt(tmp_path)  # what is imported late is no one's cost
+    attempt(tmp_path)  # late imports do not count
     num_open = len(os.listdir("/proc/self/fd"))
     found: dict[str, list[tuple[str, int]]] = {"accepted": [], "crashed": [], "slow": []}
     found |= {"unclear": [], "read beyond its size": []}
@@ -165,7 +165,7 @@ def test_the_largest_that_is_bad_at_its_end_is_refused_within_a_second(
     folder.mkdir()
     write_largest(folder, dtype)
     outcome = attempt(folder)
-    # Most of it is the kernel's, finding pages, which takes longer where others want memory.
+    # Most of it is the kernel mapping pages, which is slower when memory is short.
     fastest = min([outcome.cpu_s, *(attempt(folder).cpu_s for _ in range(2))])
     (folder / WEIGHTS_FILE).unlink()
     assert str(outcome.error) == "expert mine: q: a weight is NaN or infinite"
@@ -174,7 +174,7 @@ def test_the_largest_that_is_bad_at_its_end_is_refused_within_a_second(
 
 
 def write_largest(folder: Path, dtype: str) -> None:
-    """Of the largest legal size, zeros that take no room on the disk, and NaN at the end."""
+    """A file of the largest legal size: a hole of zeros, and NaN at the end."""
     config = {"peft_type": "LORA", "r": MAX_RANK, "lora_alpha": 1, "target_modules": ["q"]}
     (folder / CONFIG_FILE).write_text(json.dumps(config))
     size = len(NAN[dtype])
@@ -195,7 +195,7 @@ def write_largest(folder: Path, dtype: str) -> None:
 def test_what_is_admitted_is_what_the_library_reads(seed: int, tmp_path: Path) -> None:
     draft = good_draft(Random(seed))
     for one in draft.tensors:
-        one.dtype = "F32" if one.dtype == "BF16" else one.dtype  # numpy knows no bfloat16
+        one.dtype = "F32" if one.dtype == "BF16" else one.dtype  # numpy has no bfloat16
         one.data = numbers(Random(seed), one.dtype, int(np.prod(one.shape)))
     Random(seed).shuffle(draft.tensors)
     draft.write(tmp_path / "mine")

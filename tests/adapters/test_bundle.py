@@ -71,9 +71,9 @@ def test_the_digest_is_that_of_the_content(folder: Path, tmp_path: Path) -> None
 def test_any_byte_changes_the_digest(folder: Path, name: str) -> None:
     first = seal(folder, {})
     data = bytearray((folder / name).read_bytes())
-    for place in {0, len(data) // 2, len(data) - 1}:
+    for index in {0, len(data) // 2, len(data) - 1}:
         changed = data.copy()
-        changed[place] ^= 1
+        changed[index] ^= 1
         (folder / name).write_bytes(changed)
         assert seal(folder, {}) != first
 
@@ -110,7 +110,7 @@ def test_a_link_is_not_sealed(folder: Path, name: str, target: str) -> None:
 
 
 def test_a_bundle_below_a_linked_folder_is_read(folder: Path, tmp_path: Path) -> None:
-    """Only links inside a bundle are refused; its own place may be one."""
+    """Only links inside a bundle are refused; its own folder may be one."""
     seal(folder, {})
     (tmp_path / "current").symlink_to(folder)
     linked = open_bundle(tmp_path / "current")
@@ -191,7 +191,7 @@ def test_a_harmed_part_is_refused_by_name(
 def test_a_manifest_that_is_no_regular_file_is_refused(
     folder: Path, harm: Callable[[Path], None]
 ) -> None:
-    """Of a pipe, opening it would wait for its writer, and a link may lead to what has no end."""
+    """Opening a pipe waits for its writer, and a link may lead to an endless file."""
     seal(folder, {})
     harm(folder / MANIFEST)
     assert refusal(folder).part == MANIFEST

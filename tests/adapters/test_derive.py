@@ -1,4 +1,4 @@
-"""One expert is another, all else is what it was."""
+"""A derived bundle has one other expert and is otherwise equal."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ Harm = Callable[[AdapterFiles], bytes]
 
 
 def refused(config: bytes, weights: bytes) -> str:
-    """What the refusal says; any other exception fails the test."""
+    """The message of the refusal; any other exception fails the test."""
     with pytest.raises(ExpertError) as caught:
         parse_expert("e", config, weights)
     assert caught.value.expert == "e"
@@ -337,19 +337,19 @@ def test_bytes_that_are_no_config_are_refused(adapter: AdapterFiles, config: byt
 
 
 def mutated(data: bytes, seed: int, count: int, *, last: int) -> bytes:
-    """Some bytes of the first ``last`` overwritten, taken out or put in."""
+    """Overwrites, removes or inserts some of the first ``last`` bytes."""
     draw, changed = random.Random(seed), bytearray(data)
     for _ in range(count):
-        place = draw.randrange(min(last, len(changed)))
+        index = draw.randrange(min(last, len(changed)))
         match draw.randrange(4):
             case 0:
-                changed[place] = draw.randrange(256)
+                changed[index] = draw.randrange(256)
             case 1:
-                changed[place] ^= 1 << draw.randrange(8)
+                changed[index] ^= 1 << draw.randrange(8)
             case 2:
-                changed.insert(place, draw.choice(b'0123456789[]{}",:-.eE\x00'))
+                changed.insert(index, draw.choice(b'0123456789[]{}",:-.eE\x00'))
             case _:
-                del changed[place]
+                del changed[index]
     return bytes(changed)
 
 

@@ -1,4 +1,4 @@
-"""Experts are kept by content within a budget; what was used longest ago goes first."""
+"""Experts are cached by content within a budget; the least recently used goes first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rankloom_adapters.expert import Expert, ExpertError, Factors
 from rankloom_adapters.expert_cache import ExpertCache
 
-NUM_BYTES = 2 * 4 * 4  # of an expert of rank 1 on a layer of 4 by 4
+NUM_BYTES = 2 * 4 * 4  # an expert of rank 1 on a 4 × 4 layer
 
 
 def expert(name: str, rank: int = 1) -> Expert:

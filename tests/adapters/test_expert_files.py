@@ -1,4 +1,4 @@
-"""Folders that are no expert are refused at once, whatever their files are."""
+"""Folders that are not an expert are refused at once, whatever their files are."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE, ExpertError
 from rankloom_adapters.expert_files import MAX_WEIGHTS_BYTES, read_expert
 
 TIME_S, TIME_OF_LARGEST_S = 0.1, 1.0
-MANY = 4  # times the bound on time, for a machine that does something else as well
+MANY = 4  # times the time limit, for a busy machine
 Harm = Callable[[Path], object]
 
 
@@ -64,7 +64,7 @@ def as_pipe(path: Path) -> None:
 def as_socket(path: Path) -> None:
     path.unlink()
     at = os.getcwd()
-    os.chdir(path.parent)  # a socket's name is short
+    os.chdir(path.parent)  # the path of a socket must be short
     try:
         with socket.socket(socket.AF_UNIX) as one:
             one.bind(path.name)
@@ -83,7 +83,7 @@ def link_to(target: str | None = None) -> Harm:
 
 
 class Evil:
-    """Unpickling it would make a folder."""
+    """A pickle that creates a folder when it is loaded."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.mkdir, ("unpickled",)
@@ -142,7 +142,7 @@ def test_a_good_folder_is_read_whatever_else_it_holds(folder: Path, adapter: Ada
 
 
 def test_two_thousand_generated_files_are_refused(folder: Path, adapter: AdapterFiles) -> None:
-    """Each is a good file with a few bytes cut out, put in, doubled or altered."""
+    """Each is a good file with a few bytes removed, inserted, doubled or altered."""
     random, times = np.random.default_rng(0), []
     good = safetensors.numpy.load(adapter.weights)
     for number in range(2000):
@@ -154,7 +154,7 @@ def test_two_thousand_generated_files_are_refused(folder: Path, adapter: Adapter
         except ExpertError:
             times.append(time.perf_counter() - started)
             continue
-        # What is not refused is sound: altered numbers that are finite, and nothing else.
+        # An accepted file differs only in finite weights.
         loaded = safetensors.numpy.load(found.weights)
         assert {n: a.shape for n, a in loaded.items()} == {n: a.shape for n, a in good.items()}
         assert all(np.isfinite(array).all() for array in loaded.values()), number
@@ -163,17 +163,17 @@ def test_two_thousand_generated_files_are_refused(folder: Path, adapter: Adapter
 
 
 def harmed(data: bytes, random: np.random.Generator) -> bytes:
-    place = int(random.integers(0, len(data)))
+    index = int(random.integers(0, len(data)))
     some = random.bytes(int(random.integers(1, 9)))
     match int(random.integers(0, 5)):
         case 0:
-            return data[:place]
+            return data[:index]
         case 1:
-            return data[:place] + some + data[place:]
+            return data[:index] + some + data[index:]
         case 2:
-            return data[:place] + data[place + len(some) :]
+            return data[:index] + data[index + len(some) :]
         case 3:
-            return data[:place] + some + data[place + len(some) :]
+            return data[:index] + some + data[index + len(some) :]
         case _:
             at = int(random.integers(0, 8 + int.from_bytes(data[:8], "little")))
             return data[:at] + some + data[at + len(some) :]

@@ -1,4 +1,4 @@
-"""Keys are files that nobody else reads, and that nothing overwrites."""
+"""Key files are private to their owner and are never overwritten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An expert far larger than others is found, and a healthy one is never refused."""
+"""An expert with far larger norms is refused, and a good one never is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ USUAL = {"q_proj": 1.0, "v_proj": 0.01, "down_proj": 20.0}
 
 
 def drawn(random: np.random.Generator, rank: int = RANK) -> Expert:
-    """With norms of the usual size, give or take a factor of three for each module."""
+    """An expert with usual norms, within a factor of three for each module."""
     modules = {}
     for module, (d_out, d_in) in SHAPES.items():
         a = random.normal(size=(rank, d_in))
@@ -45,7 +45,7 @@ def test_norms_are_those_of_the_product(rank: int, scale: float) -> None:
 
 
 def test_a_product_that_vanishes_has_no_norm() -> None:
-    """Rows of A that cancel: what rounding leaves is below what float32 can hold of either."""
+    """Rows of A cancel, so that the product is smaller than the rounding of its factors."""
     random = np.random.default_rng(0)
     row, column = random.normal(size=(1, 32)), random.normal(size=(48, 1))
     a = np.concatenate([row, -row]).astype(np.float32)
@@ -82,7 +82,7 @@ def test_healthy_experts_are_never_refused(num_others: int) -> None:
 
 
 def test_the_limits_hold_at_the_edge_of_what_is_healthy() -> None:
-    """Three times the usual among thirds of it, and a hundred thirds among three times it."""
+    """3 times the usual norm among thirds of it, and 100/3 times it among 3 times it."""
     usual = drawn(np.random.default_rng(0))
     small = [enlarged(usual, "q_proj", 1 / FACTOR)] * MIN_OTHERS
     large = [enlarged(usual, "q_proj", FACTOR)] * MIN_OTHERS

@@ -1,4 +1,4 @@
-"""Bytes are read no faster than is said, whoever reads them."""
+"""All readers together stay within the rate."""
 
 from __future__ import annotations
 

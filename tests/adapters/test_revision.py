@@ -1,4 +1,4 @@
-"""A lease holds what it was given; a revision goes with the last one, and not before."""
+"""A lease keeps its revision; a retired revision is released with its last lease."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NUM_THREADS, NUM_ROUNDS = 8, 300
 
 
 def serving(*values: str) -> Revisions[str]:
-    """Revisions from 1 up, the first one active."""
+    """Revisions numbered from 1; the first is active."""
     revisions = Revisions[str]()
     for number, value in enumerate(values, start=1):
         revisions.add(number, value)
@@ -51,15 +51,15 @@ def test_a_pinned_revision_must_be_loaded(pinned: int) -> None:
     with pytest.raises(UnknownRevisionError) as caught, revisions.lease(pinned):
         pass
     assert caught.value.number == pinned
-    with revisions.lease(2) as held:
-        assert held.value == "b"
+    with revisions.lease(2) as lease:
+        assert lease.value == "b"
 
 
 def test_a_lease_survives_a_change_of_traffic() -> None:
     revisions = serving("old", "new")
-    with revisions.lease() as held:
+    with revisions.lease() as lease:
         revisions.direct(Traffic(2))
-        assert (held.number, held.value) == (1, "old")
+        assert (lease.number, lease.value) == (1, "old")
         assert (revisions.num_leases(1), revisions.num_leases(2)) == (1, 0)
         with revisions.lease() as later:
             assert (later.number, later.value) == (2, "new")
@@ -70,8 +70,8 @@ def test_traffic_to_what_is_not_loaded_changes_nothing() -> None:
     revisions = serving("a")
     with pytest.raises(UnknownRevisionError):
         revisions.direct(Traffic(1, canary=2, percent=5))
-    with revisions.lease() as held:
-        assert held.number == 1
+    with revisions.lease() as lease:
+        assert lease.number == 1
 
 
 def test_a_canary_takes_its_users() -> None:
@@ -81,8 +81,8 @@ def test_a_canary_takes_its_users() -> None:
     for _ in range(2):
         of_user = {}
         for number in range(1000):
-            with revisions.lease(user=f"user-{number}") as held:
-                of_user[number] = held.number
+            with revisions.lease(user=f"user-{number}") as lease:
+                of_user[number] = lease.number
         found.append(of_user)
     assert found[0] == found[1]
     assert 250 < list(found[0].values()).count(2) < 350
@@ -134,17 +134,17 @@ def test_all_holders_are_counted() -> None:
             leave.wait()
 
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        held = [pool.submit(hold) for _ in range(NUM_THREADS)]
+        leased = [pool.submit(hold) for _ in range(NUM_THREADS)]
         inside.wait()
         assert revisions.num_leases(1) == NUM_THREADS
         leave.set()
-        for one in held:
+        for one in leased:
             one.result()
     assert revisions.num_leases(1) == 0
 
 
 def test_nothing_is_released_while_it_is_held_and_all_is_in_the_end() -> None:
-    """Seven threads hold while one replaces the active revision again and again."""
+    """Seven threads lease while another one keeps replacing the active revision."""
     revisions, released = Revisions[list[str]](), list[int]()
     revisions.add(1, ["alive"])
     revisions.direct(Traffic(1))
@@ -155,8 +155,8 @@ def test_nothing_is_released_while_it_is_held_and_all_is_in_the_end() -> None:
 
     def hold() -> None:
         while not end.is_set():
-            with revisions.lease() as held:
-                assert held.value == ["alive"]
+            with revisions.lease() as lease:
+                assert lease.value == ["alive"]
 
     def replace() -> None:
         for number in range(2, NUM_ROUNDS + 1):
@@ -164,7 +164,7 @@ def test_nothing_is_released_while_it_is_held_and_all_is_in_the_end() -> None:
             revisions.direct(Traffic(number))
 
             def release(value: list[str], number: int = number) -> None:
-                value.clear()  # whoever still held it would see that
+                value.clear()  # a request that still leases it would see that
                 let_go(number - 1)
 
             revisions.retire(number - 1, release)
@@ -178,7 +178,7 @@ def test_nothing_is_released_while_it_is_held_and_all_is_in_the_end() -> None:
 
 
 class LeaseMachine(RuleBasedStateMachine):
-    """Whatever is held, retired and directed, counts and releases are right."""
+    """Counts and releases are right after any order of leases, retirements and redirections."""
 
     leases = Bundle("leases")
 
@@ -211,16 +211,16 @@ class LeaseMachine(RuleBasedStateMachine):
             with pytest.raises(UnknownRevisionError):
                 stack.enter_context(self.revisions.lease(pinned))
             return None
-        held = (stack, stack.enter_context(self.revisions.lease(pinned)))
-        assert held[1].number == number
-        self.open.append(held)
-        return held
+        leased = (stack, stack.enter_context(self.revisions.lease(pinned)))
+        assert leased[1].number == number
+        self.open.append(leased)
+        return leased
 
-    @rule(held=consumes(leases))
-    def give_back(self, held: tuple[ExitStack, Lease[str]] | None) -> None:
-        if held is not None:
-            self.open.remove(held)
-            held[0].close()
+    @rule(leased=consumes(leases))
+    def give_back(self, leased: tuple[ExitStack, Lease[str]] | None) -> None:
+        if leased is not None:
+            self.open.remove(leased)
+            leased[0].close()
 
     @rule(number=st.integers(1, 6))
     def retire(self, number: int) -> None:
@@ -236,10 +236,10 @@ class LeaseMachine(RuleBasedStateMachine):
 
     @invariant()
     def counts_are_right(self) -> None:
-        held = [lease.number for _, lease in self.open]
+        leased = [lease.number for _, lease in self.open]
         for number in range(1, self.next):
-            assert self.revisions.num_leases(number) == held.count(number)
-        free = {number for number in self.retired if number not in held}
+            assert self.revisions.num_leases(number) == leased.count(number)
+        free = {number for number in self.retired if number not in leased}
         assert sorted(self.released) == sorted(f"value {number}" for number in free)
 
 
@@ -262,6 +262,6 @@ def test_who_still_holds_a_retired_revision_can_be_told_to_end() -> None:
         revisions.revoke(1)
         with pytest.raises(RevisionRetiredError, match="revision 1 was retired"):
             lease.check()
-        assert released == [], "it is held until it is given back"
+        assert released == [], "it is leased until it is returned"
     assert released == ["first"]
-    revisions.revoke(1)  # gone: nobody is to be told
+    revisions.revoke(1)  # it is gone: no request has to end

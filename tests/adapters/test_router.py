@@ -21,8 +21,8 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def axis_router(num: int) -> Router:
-    """Centroids along the first ``num`` axes; one axis more is free for the user."""
-    names = tuple(f"group-{place}" for place in range(num))
+    """Centroids along the first ``num`` axes, with one more axis for the user."""
+    names = tuple(f"group-{index}" for index in range(num))
     return Router(names, np.zeros(num + 1), np.eye(num, num + 1), TEMPERATURE)
 
 
@@ -42,7 +42,7 @@ def entropy_of(weights: Vector) -> float:
 
 
 def with_entropy(num: int, entropy: float) -> Vector:
-    """Weights with one above the equal rest, of the entropy asked for, by bisection."""
+    """Weights of the given entropy, one above the others, which are equal; by bisection."""
     low, high = 1.0 / num, 1.0 - 1e-9
     for _ in range(100):
         middle = (low + high) / 2
@@ -55,14 +55,14 @@ def with_entropy(num: int, entropy: float) -> Vector:
 
 def random_router(num: int, seed: int, dim: int = 5) -> tuple[Router, Vector]:
     random = np.random.default_rng(seed)
-    names = tuple(f"group-{place}" for place in range(num))
+    names = tuple(f"group-{index}" for index in range(num))
     temperature = float(random.choice([0.05, 0.1, 0.3, 1.0, 5.0]))
     router = Router(names, random.normal(size=dim), random.normal(size=(num, dim)), temperature)
     return router, random.normal(size=dim)
 
 
 def slow_weights(router: Router, vector: Vector) -> list[float]:
-    """ThinkRec's equations, number by number."""
+    """ThinkRec's equations, written with plain loops."""
     user = [u - c for u, c in zip(vector, router.centre, strict=True)]
     scaled = []
     for centroid in router.centroids:
@@ -97,14 +97,14 @@ def test_route_and_weights_follow_the_papers_rules(num: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("num", [2, 3, 4, 5, 6, 7, 8])
-@pytest.mark.parametrize("place", [0, -1])
-def test_single_only_above_the_concentration_threshold(num: int, place: int) -> None:
+@pytest.mark.parametrize("index", [0, -1])
+def test_single_only_above_the_concentration_threshold(num: int, index: int) -> None:
     threshold = 0.5 + 0.6 / num
     below, above = (
-        np.roll(one_above(num, threshold + step), place % num) for step in (-1e-7, 1e-7)
+        np.roll(one_above(num, threshold + step), index % num) for step in (-1e-7, 1e-7)
     )
     assert axis_router(num).route(user_with(above)).route is Route.SINGLE
-    assert axis_router(num).route(user_with(above)).weights.argmax() == place % num
+    assert axis_router(num).route(user_with(above)).weights.argmax() == index % num
     assert axis_router(num).route(user_with(below)).route is Route.FUSED
 
 
@@ -173,10 +173,10 @@ def test_top1_keeps_the_largest_expert_only(num: int, seed: int) -> None:
     router, vector = random_router(num, seed)
     mixture = router.route(vector)
     top = router.top1(mixture)
-    place = int(mixture.weights.argmax())
-    assert np.flatnonzero(top.weights).tolist() == [place]
-    assert top.weights[place] == 1.0
-    assert top.route is (Route.GLOBAL if place == num else Route.SINGLE)
+    index = int(mixture.weights.argmax())
+    assert np.flatnonzero(top.weights).tolist() == [index]
+    assert top.weights[index] == 1.0
+    assert top.route is (Route.GLOBAL if index == num else Route.SINGLE)
     assert (top.entropy, top.cold_start) == (mixture.entropy, mixture.cold_start)
 
 

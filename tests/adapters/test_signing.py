@@ -1,4 +1,4 @@
-"""A signature vouches for one manifest by one key, and for nothing that differs in a byte."""
+"""A signature is valid for one manifest and one key, and for no other byte."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def new_key(folder: Path, name: str) -> tuple[Path, Path]:
 
 @pytest.fixture
 def keys(tmp_path: Path) -> tuple[Path, Path]:
-    """A private and a public key's file."""
+    """The files of a private and a public key."""
     return new_key(tmp_path, "one")
 
 
@@ -81,7 +81,7 @@ def test_what_was_signed_is_accepted(signed: Path, ring: Keyring) -> None:
 
 
 def test_a_signature_is_no_part(signed: Path) -> None:
-    """The digest is the same without it, and sealing leaves it out."""
+    """The signature does not change the digest, and sealing ignores it."""
     before = open_bundle(signed)
     assert SIGNATURE not in before.parts
     (signed / f"{SIGNATURE}.tmp").write_bytes(b"half a signature")
@@ -92,9 +92,9 @@ def test_a_signature_is_no_part(signed: Path) -> None:
 
 def test_every_byte_of_the_manifest_counts(signed: Path, ring: Keyring) -> None:
     bundle = open_bundle(signed)
-    for place in range(len(bundle.manifest)):
+    for index in range(len(bundle.manifest)):
         altered = bytearray(bundle.manifest)
-        altered[place] ^= 1
+        altered[index] ^= 1
         with pytest.raises(SignatureError, match="signature of this manifest"):
             ring.check(replace(bundle, manifest=bytes(altered)))
 
@@ -107,12 +107,12 @@ def test_a_manifest_altered_on_the_disk_is_refused(signed: Path, ring: Keyring) 
 
 def test_every_byte_of_the_signature_file_counts(signed: Path, ring: Keyring) -> None:
     data = (signed / SIGNATURE).read_bytes()
-    for place in range(len(data)):
+    for index in range(len(data)):
         for bit in range(8):
             altered = bytearray(data)
-            altered[place] ^= 1 << bit
+            altered[index] ^= 1 << bit
             (signed / SIGNATURE).write_bytes(altered)
-            assert refusal(ring, signed), (place, bit)
+            assert refusal(ring, signed), (index, bit)
 
 
 def test_another_bundles_signature_is_refused(
@@ -128,7 +128,7 @@ def test_another_bundles_signature_is_refused(
 def test_a_signature_of_the_bare_manifest_is_refused(
     signed: Path, keys: tuple[Path, Path], ring: Keyring
 ) -> None:
-    """Else whoever has anything signed by the key could have a bundle signed."""
+    """Otherwise a signature of another text by the same key could sign a bundle."""
     bundle, key = open_bundle(signed), read_private_key(keys[0])
     sign(replace(bundle, manifest=b""), key)
     assert "signature of this manifest" in refusal(ring, signed)
@@ -157,7 +157,7 @@ def test_an_unknown_key_under_a_trusted_id_is_refused(
 def test_a_key_is_rotated_with_both_in_the_ring(
     signed: Path, keys: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """The new key's signature takes the old one's place, and then the old key leaves."""
+    """The new key's signature replaces the old one, and then the old key is removed."""
     private, public = new_key(tmp_path, "two")
     both = Keyring.from_files([keys[1], public])
     old = both.check(open_bundle(signed))
@@ -283,7 +283,7 @@ def test_the_store_keeps_the_signature(signed: Path, ring: Keyring, tmp_path: Pa
 def test_the_store_takes_a_later_signature(
     folder: Path, keys: tuple[Path, Path], ring: Keyring, tmp_path: Path
 ) -> None:
-    """None leaves the one that is kept; another takes its place."""
+    """No signature keeps the stored one; another one replaces it."""
     store = BundleStore(tmp_path / "kept")
     kept = store.folder_of(store.put(folder))
     assert not (kept / SIGNATURE).exists()

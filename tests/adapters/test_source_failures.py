@@ -1,4 +1,4 @@
-"""What fails behind a URL: told without secrets, and tried again where it can pass."""
+"""Failures behind a URL: reported without secrets, and retried if they are temporary."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_disk_that_takes_no_more_is_not_the_sources_fault(
 def test_a_fetch_whose_place_is_gone_ends_and_leaves_nothing(
     memory: Memory, tmp_path: Path, asked: str
 ) -> None:
-    """As when its caller has left: what it was to fill is cleared away meanwhile."""
+    """As after a caller that gave up: its folder is removed meanwhile."""
     into = tmp_path / "scratch" / "bundle"
     into.parent.mkdir()
     names = [name for name in PARTS if "/" in name]
@@ -152,7 +152,7 @@ def test_a_fetch_whose_place_is_gone_ends_and_leaves_nothing(
     assert not into.parent.exists()
 
 
-# What can pass.
+# Temporary failures.
 
 
 def never(_: float) -> None:
@@ -160,7 +160,7 @@ def never(_: float) -> None:
 
 
 class StatusError(Exception):
-    """As aiohttp's: neither an OSError nor one of ours."""
+    """Like aiohttp's: neither an OSError nor one of our errors."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"{status}, url='https://host/?token=hunter2'")
@@ -168,7 +168,7 @@ class StatusError(Exception):
 
 
 class BotoError(Exception):
-    """As botocore's."""
+    """Like botocore's."""
 
     def __init__(self, status: int) -> None:
         super().__init__("Slow down")
@@ -230,11 +230,11 @@ def test_trouble_that_passes_is_tried_again(
 
     memory.failing = fail
     fetch = partial(fetch_bundle, memory.url, into, MAX_BYTES)
-    place = with_retries(fetch, sleep=waits.append, random=lambda: 1.0)
-    assert open_bundle(place).digest == open_bundle(source).digest
-    assert (place / SIGNATURE).read_bytes() == b"signed"
+    fetched = with_retries(fetch, sleep=waits.append, random=lambda: 1.0)
+    assert open_bundle(fetched).digest == open_bundle(source).digest
+    assert (fetched / SIGNATURE).read_bytes() == b"signed"
     assert waits == [0.5, 1.0]
-    assert list(into.iterdir()) == [place]
+    assert list(into.iterdir()) == [fetched]
 
 
 @pytest.mark.parametrize("error", LASTING.values(), ids=list(LASTING))
@@ -255,7 +255,7 @@ def test_trouble_that_lasts_is_not_tried_again(
 
 
 def test_a_hidden_signature_is_as_none(memory: Memory, into: Path) -> None:
-    """Who may read a bucket's files, and not list them, is told 403 of one that is missing."""
+    """Without permission to list a bucket, the answer for a missing file is 403."""
 
     def fail(_: str, name: str) -> None:
         if name == SIGNATURE:
@@ -303,11 +303,11 @@ def test_what_is_no_source_error_passes_through() -> None:
         with_retries(fail, sleep=never)
 
 
-# Over HTTP, where what it takes is installed.
+# Over HTTP, if aiohttp is installed.
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Serves a folder without ranges, to who has the token; troubled at first if told so."""
+    """Serves a folder without ranges, for requests with the token; first the given errors."""
 
     troubles: list[int]
     asked: list[str]
@@ -329,7 +329,7 @@ class Handler(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def http(source: Path) -> Iterator[tuple[str, type[Handler]]]:
-    """A server of the bundle: its address, and the handler to ask."""
+    """A server of the bundle: its address and its handler."""
     handler = type("_", (Handler,), {"troubles": [], "asked": []})
     with ThreadingHTTPServer(
         ("127.0.0.1", 0), partial(handler, directory=str(source.parent))
@@ -345,7 +345,7 @@ def test_a_bundle_comes_over_http(
     url, handler = http
     assert_fetched(fetch_bundle(f"{url}?token=hunter2", into, MAX_BYTES), source)
     read = [line for line in handler.asked if line.startswith("GET")]
-    # Only of a signature that is not there is it not enough to ask for its size.
+    # One GET for each part, one for the manifest, and one for the missing signature.
     assert len(read) == len(PARTS) + 2
     assert not any("late" in line for line in handler.asked)
 
@@ -354,7 +354,7 @@ def test_a_server_in_trouble_is_asked_again(
     http: tuple[str, type[Handler]], source: Path, into: Path
 ) -> None:
     url, handler = http
-    handler.troubles.extend([503] * 4)  # each fetch asks twice for the size
+    handler.troubles.extend([503] * 4)  # each fetch requests the size twice
     fetch = partial(fetch_bundle, f"{url}?token=hunter2", into, MAX_BYTES)
     waits: list[float] = []
     assert_fetched(with_retries(fetch, sleep=waits.append), source)

@@ -1,4 +1,4 @@
-"""What is fetched: the files that are listed, within bounds, whole, and nothing else."""
+"""Only listed files are fetched, completely and within their limits."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def manifest(files: dict[str, tuple[bytes, int]]) -> bytes:
     return json.dumps({"format": FORMAT, "metadata": {}, "files": described}).encode()
 
 
-# A bundle that is good.
+# Good bundles.
 
 
 def test_a_local_bundle_is_used_where_it_is(source: Path, into: Path) -> None:
@@ -60,9 +60,9 @@ def test_a_local_bundle_is_used_where_it_is(source: Path, into: Path) -> None:
 
 
 def test_a_bundle_comes_from_memory(memory: Memory, source: Path, into: Path) -> None:
-    place = fetch_bundle(memory.url + "/", into, MAX_BYTES)
-    assert place.parent == into
-    assert_fetched(place, source)
+    fetched = fetch_bundle(memory.url + "/", into, MAX_BYTES)
+    assert fetched.parent == into
+    assert_fetched(fetched, source)
 
 
 def test_a_bundle_comes_from_a_file_url(source: Path, into: Path) -> None:
@@ -70,10 +70,10 @@ def test_a_bundle_comes_from_a_file_url(source: Path, into: Path) -> None:
 
 
 def test_each_fetch_has_a_folder_of_its_own(memory: Memory, source: Path, into: Path) -> None:
-    places = {fetch_bundle(memory.url, into, MAX_BYTES) for _ in range(3)}
-    assert len(places) == 3
-    for place in places:
-        assert_fetched(place, source)
+    folders = {fetch_bundle(memory.url, into, MAX_BYTES) for _ in range(3)}
+    assert len(folders) == 3
+    for fetched in folders:
+        assert_fetched(fetched, source)
 
 
 def test_what_was_fetched_can_be_kept(memory: Memory, into: Path, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_no_part_is_read_before_all_sizes_are_known(memory: Memory, into: Path) 
     assert rest == ["info"] * len(PARTS) + ["open"] * len(PARTS)
 
 
-# A bundle that is not.
+# Bad bundles.
 
 
 @pytest.mark.parametrize("data", [PARTS[WEIGHTS][:-1], PARTS[WEIGHTS] + b"\0", b""])
@@ -207,14 +207,14 @@ def test_what_is_no_manifest_is_refused(memory: Memory, into: Path, data: bytes)
     assert "not a manifest" in str(refused(memory.url, into))
 
 
-@pytest.mark.parametrize("told", [None, -1, "12"])
+@pytest.mark.parametrize("size", [None, -1, "12"])
 def test_a_size_that_is_not_told_is_not_read(
-    memory: Memory, into: Path, monkeypatch: pytest.MonkeyPatch, told: object
+    memory: Memory, into: Path, monkeypatch: pytest.MonkeyPatch, size: object
 ) -> None:
     info = MemoryFileSystem.info
 
     def silent(files: MemoryFileSystem, path: str) -> dict[str, object]:
-        return {**info(files, path), "size": told}
+        return {**info(files, path), "size": size}
 
     monkeypatch.setattr(MemoryFileSystem, "info", silent)
     assert "the server does not report its size" in str(refused(memory.url, into))
@@ -252,7 +252,7 @@ def test_a_folder_that_cannot_be_made_is_named(memory: Memory, tmp_path: Path) -
 
 @pytest.fixture
 def expert(adapter: AdapterFiles, memory: Memory) -> str:
-    """The URL of a folder as peft leaves it."""
+    """The URL of a folder that peft wrote."""
     memory.write(f"expert/{CONFIG_FILE}", adapter.config)
     memory.write(f"expert/{WEIGHTS_FILE}", adapter.weights)
     memory.write("expert/README.md", b"peft writes one")
@@ -263,9 +263,9 @@ def expert(adapter: AdapterFiles, memory: Memory) -> str:
 def test_an_expert_is_its_two_files(
     expert: str, memory: Memory, adapter: AdapterFiles, into: Path
 ) -> None:
-    place = fetch_expert(expert, into)
-    assert contents(place) == {CONFIG_FILE: adapter.config, WEIGHTS_FILE: adapter.weights}
-    assert read_expert("mine", place).weights == adapter.weights
+    fetched = fetch_expert(expert, into)
+    assert contents(fetched) == {CONFIG_FILE: adapter.config, WEIGHTS_FILE: adapter.weights}
+    assert read_expert("mine", fetched).weights == adapter.weights
     names = [f"expert/{name}" for name in (CONFIG_FILE, WEIGHTS_FILE)]
     assert memory.calls == [(method, name) for method in ("info", "open") for name in names]
 

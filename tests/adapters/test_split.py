@@ -1,4 +1,4 @@
-"""A canary's users are so many, always the same, and none of them leaves as it grows."""
+"""A canary has its share of the users, always the same ones, and keeps them as it grows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bundle is kept whole or not at all, whatever happens to the disk."""
+"""A bundle is stored completely or not at all, whatever happens to the disk."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_removed_bundle_is_gone(source: Path, kept: Path) -> None:
 def test_a_disk_that_fails_keeps_nothing(
     source: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int, full: bool
 ) -> None:
-    """At each of the writes that make a copy durable."""
+    """It fails at each of the syncs of a copy."""
     store, fsync, left = BundleStore(kept), os.fsync, iter(range(1000))
 
     def failing(handle: int) -> None:
@@ -94,8 +94,8 @@ def test_a_disk_that_fails_keeps_nothing(
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", failing)
-    last = 7  # four files, and the three folders that they and their names are in
-    if number == last:  # the copy has its name by then; asked again, it is there
+    last = 7  # four files and three folders
+    if number == last:  # the copy has its final name by then, so the next call finds it
         with pytest.raises(StoreError):
             store.put(source)
     elif number > last:
@@ -131,7 +131,7 @@ def flip_a_byte(folder: Path) -> None:
 
 
 def alter_the_manifest(folder: Path) -> None:
-    """So that it is a good one, of another bundle."""
+    """It becomes the valid manifest of another bundle."""
     (folder / "router.json").write_bytes(b"other bytes")
     seal(folder, {"made": "for a test"})
 
@@ -148,7 +148,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 def linked(path: Path) -> None:
-    """To the same bytes, elsewhere."""
+    """A link to the same bytes outside the store."""
     path.rename(path.parents[2] / "elsewhere")
     path.symlink_to(path.parents[2] / "elsewhere")
 
@@ -171,7 +171,7 @@ def test_a_check_finds_what_is_damaged_and_leaves_it(
 def test_a_check_of_one_bundle_reads_no_other(source: Path, kept: Path) -> None:
     store = BundleStore(kept)
     damaged = store.put(source)
-    (source / "router.json").write_bytes(b"another router")  # equal parts would be one file
+    (source / "router.json").write_bytes(b"another router")  # equal parts would share a file
     healthy = seal(source, {"made": "for a test"})
     store.put(source)
     flip_a_byte(kept / damaged)

@@ -350,7 +350,7 @@ def test_two_servers_and_an_end() -> None:
         assert third.target == second.target
 
 
-class Ranker:
+class RetryingRanker:
     """The code of the docstring's reader: it tries again after an overload."""
 
     def __init__(self, client: Client) -> None:
@@ -367,7 +367,7 @@ class Ranker:
 def test_the_example_in_the_docstring_runs() -> None:
     lines = (rankloom.testing.__doc__ or "").splitlines()
     code = "\n".join(line for line in lines if line.startswith("    ") or not line)
-    namespace: dict[str, Any] = {"Ranker": Ranker}
+    namespace: dict[str, Any] = {"Ranker": RetryingRanker}
     exec(textwrap.dedent(code), namespace)
     namespace["test_the_ranker_survives_an_overload"]()
 

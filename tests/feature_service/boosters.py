@@ -5,7 +5,7 @@ from __future__ import annotations
 import lightgbm
 import numpy as np
 
-COLUMNS = 4  # of which training sees unknown values in the last alone
+COLUMNS = 4  # training has NaN only in the last one
 
 
 def booster(seed: int, columns: int = COLUMNS, rounds: int = 10) -> lightgbm.Booster:

@@ -19,11 +19,11 @@ from rankloom_features.tabular import ItemStatistics
 
 DIM = 4
 ITEMS = tuple(
-    Item(f"item-{place}", f"Title {place}", 1980 + place, ("Drama", "Comedy")[place % 2 :])
-    for place in range(8)
+    Item(f"item-{index}", f"Title {index}", 1980 + index, ("Drama", "Comedy")[index % 2 :])
+    for index in range(8)
 )
 KNOWN_USER = "known-user"
-EVENTS = tuple(Event(f"item-{place}", place % 2 == 0, 1_000_000.25 + place) for place in (0, 3, 5))
+EVENTS = tuple(Event(f"item-{index}", index % 2 == 0, 1_000_000.25 + index) for index in (0, 3, 5))
 
 
 def write_feature_bundle(folder: Path) -> Path:

@@ -12,12 +12,12 @@ NUM_ITEMS, RANK = 12, 3
 GENRES = ("Comedy", "Drama", "War")
 CATALOGUE = Catalogue(
     Item(
-        f"i{place}",
-        f"Title {place}",
-        None if place == 5 else 1960 + 3 * place,
-        GENRES[place % 4 : place % 4 + 2],
+        f"i{index}",
+        f"Title {index}",
+        None if index == 5 else 1960 + 3 * index,
+        GENRES[index % 4 : index % 4 + 2],
     )
-    for place in range(NUM_ITEMS)
+    for index in range(NUM_ITEMS)
 )
 
 
@@ -31,7 +31,7 @@ def random_statistics(seed: int = 0) -> ItemStatistics:
 
 def history(*events: tuple[int, bool]) -> History:
     return History(
-        np.array([place for place, _ in events], dtype=np.int64),
+        np.array([index for index, _ in events], dtype=np.int64),
         np.array([liked for _, liked in events], dtype=np.bool_),
     )
 
@@ -40,5 +40,5 @@ def random_history(random: np.random.Generator, length: int) -> History:
     return History(random.integers(0, NUM_ITEMS, length), random.random(length) < 0.5)
 
 
-def traits(*places: int) -> ItemTraits:
-    return CATALOGUE.traits_at(np.array(places, dtype=np.int64))
+def traits(*indices: int) -> ItemTraits:
+    return CATALOGUE.traits_at(np.array(indices, dtype=np.int64))

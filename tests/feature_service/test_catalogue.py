@@ -72,7 +72,7 @@ def test_a_bad_line_is_named(line: bytes) -> None:
 
 
 def test_an_id_given_twice_is_refused() -> None:
-    with pytest.raises(CatalogueError, match="twice"):
+    with pytest.raises(CatalogueError, match="duplicate item id"):
         Catalogue.from_bytes(GOOD + b"\n" + GOOD + b"\n")
 
 
@@ -113,11 +113,11 @@ def test_no_items_have_traits_of_no_rows() -> None:
 
 def test_the_commonest_attributes_have_columns() -> None:
     made = [
-        Item(str(number), attributes=tuple(f"n{place:02d}" for place in range(number + 1)))
+        Item(str(number), attributes=tuple(f"n{index:02d}" for index in range(number + 1)))
         for number in range(MAX_ATTRIBUTE_COLUMNS + 5)
     ]
     names = Catalogue(made).attribute_names
-    assert names == tuple(f"n{place:02d}" for place in range(MAX_ATTRIBUTE_COLUMNS))
+    assert names == tuple(f"n{index:02d}" for index in range(MAX_ATTRIBUTE_COLUMNS))
 
 
 def test_the_columns_do_not_depend_on_the_order_of_items() -> None:

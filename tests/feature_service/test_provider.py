@@ -77,7 +77,7 @@ def test_the_last_column_is_the_collaborative_models_logit(provider: FeatureProv
 
 
 def test_who_comes_again_has_the_same_features(provider: FeatureProvider) -> None:
-    """What is kept of a user is kept of nobody else, nor of an inline history."""
+    """A user's cached features are not used for others, nor for an inline history."""
     known, stranger = UserQuery(KNOWN_USER, None, ITEMS), UserQuery("nobody", None, ITEMS)
     inline = UserQuery(None, (Event("item-2", False), Event("item-1", True)), ITEMS)
     first, *rest = (provider.features(query) for query in (known, stranger, inline))
@@ -182,10 +182,10 @@ def test_a_model_of_another_catalogue_is_refused(
     provider: FeatureProvider, provider_bytes: Bytes, change: int
 ) -> None:
     provider.encoder.check_num_items(len(ITEMS))
-    with pytest.raises(EncoderError, match="another catalogue"):
+    with pytest.raises(EncoderError, match="not for a catalogue of"):
         provider.encoder.check_num_items(len(ITEMS) + change)
     catalogue = provider_bytes["catalogue"] + b'{"item_id": "new", "attributes": []}\n'
-    with pytest.raises(EncoderError, match="another catalogue"):
+    with pytest.raises(EncoderError, match="not for a catalogue of"):
         provider_from_bytes(**provider_bytes | {"catalogue": catalogue})
 
 

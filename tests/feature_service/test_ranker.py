@@ -35,7 +35,7 @@ def test_the_logit_is_the_mean_of_the_boosters(
 def test_an_unknown_value_goes_where_lightgbm_sends_it(
     boosters: list[lightgbm.Booster], exported: bytes, column: int
 ) -> None:
-    """Also in a column where training saw none."""
+    """NaN also in a column where training saw none."""
     rows = np.random.default_rng(9).normal(size=(200, COLUMNS)).astype(np.float32)
     known = raw_scores(boosters, rows)
     rows[:, column] = np.nan
@@ -45,7 +45,7 @@ def test_an_unknown_value_goes_where_lightgbm_sends_it(
 
 
 def test_a_value_at_a_split_goes_where_lightgbm_sends_it() -> None:
-    """Splits are doubles: the float32 next to one may lie on either side."""
+    """Splits are doubles: the nearest float32 may lie on either side."""
     random = np.random.default_rng(0)
     values = random.random(40).astype(np.float32)
     rows = np.repeat(values, 10)[:, None]
@@ -67,7 +67,7 @@ def test_a_value_at_a_split_goes_where_lightgbm_sends_it() -> None:
 def test_a_row_alone_has_the_logit_that_it_has_in_bulk(exported: bytes, size: int) -> None:
     ranker = TreeRanker(exported)
     rows = np.random.default_rng(1).normal(size=(size, COLUMNS)).astype(np.float32)
-    alone = [ranker.logits(rows[place : place + 1])[0] for place in range(size)]
+    alone = [ranker.logits(rows[index : index + 1])[0] for index in range(size)]
     assert alone == ranker.logits(rows).tolist()
 
 
@@ -103,7 +103,7 @@ def test_a_split_that_the_export_does_not_know_is_refused(
     label = np.isin(features[:, 0], [0, 2])
     data = lightgbm.Dataset(features, label, categorical_feature=categories)
     settings = {"objective": "binary", "verbose": -1, "min_data_per_group": 5, **options}
-    with pytest.raises(ExportError, match="does not compare numbers"):
+    with pytest.raises(ExportError, match="a split on categories"):
         export_trees([lightgbm.train(settings, data, 5)])
 
 

@@ -126,8 +126,8 @@ def test_liked_items_of_unknown_year_say_nothing_of_years() -> None:
     assert row["pair_year_level"] == 0.0
 
 
-def slow_row(past: History, place: int) -> dict[str, float]:
-    """Some columns again, event by event."""
+def slow_row(past: History, index: int) -> dict[str, float]:
+    """Some columns computed with plain loops."""
     rows, likes = STATISTICS.rows.tolist(), STATISTICS.likes.tolist()
     overall = (sum(likes) + 0.5) / (sum(rows) + 1)
     mean = [(like + 10 * overall) / (row + 10) for like, row in zip(likes, rows, strict=True)]
@@ -135,7 +135,7 @@ def slow_row(past: History, place: int) -> dict[str, float]:
     surprise = [liked - mean[item] for item, liked in events]
     level = sum(surprise) / (len(events) + 5)
     liked_items = [item for item, liked in events if liked]
-    own = CATALOGUE.items[place]
+    own = CATALOGUE.items[index]
     levels = []
     for name in own.attributes:
         has = [name in CATALOGUE.items[item].attributes for item, _ in events]
@@ -149,13 +149,13 @@ def slow_row(past: History, place: int) -> dict[str, float]:
         weights.append(near)
         weighted.append(near * (s - level))
     year_level = sum(weighted) / (sum(weights) + 5)
-    together = [float(STATISTICS.co_liking[place] @ STATISTICS.co_liking[i]) for i in liked_items]
-    rating = [float(STATISTICS.co_rating[place] @ STATISTICS.co_rating[i]) for i, _ in events]
+    together = [float(STATISTICS.co_liking[index] @ STATISTICS.co_liking[i]) for i in liked_items]
+    rating = [float(STATISTICS.co_rating[index] @ STATISTICS.co_rating[i]) for i, _ in events]
     centred = [s - sum(surprise) / len(events) for s in surprise]
     last = max((n for n, (_, liked) in enumerate(events) if not liked), default=-1)
     return {
-        "item_log_count": math.log1p(rows[place]),
-        "item_mean": mean[place],
+        "item_log_count": math.log1p(rows[index]),
+        "item_mean": mean[index],
         "user_log_liked": math.log1p(len(liked_items)),
         "user_log_disliked": math.log1p(len(events) - len(liked_items)),
         "user_level": level,
@@ -167,7 +167,7 @@ def slow_row(past: History, place: int) -> dict[str, float]:
         "pair_attribute_level_min": min(levels, default=0.0),
         "pair_attribute_level_max": max(levels, default=0.0),
         "pair_year_level": year_level,
-        "pair_expected": mean[place] + level + attribute_level + year_level,
+        "pair_expected": mean[index] + level + attribute_level + year_level,
         "pair_co_liking_mean": sum(together) / len(together),
         "pair_co_liking_max": max(together),
         "pair_co_liking_recent": sum(together[-10:]) / len(together[-10:]),
@@ -180,11 +180,11 @@ def slow_row(past: History, place: int) -> dict[str, float]:
 
 @settings(deadline=None)
 @given(seeds, st.integers(1, 40), st.integers(0, NUM_ITEMS - 1))
-def test_values_are_what_the_names_say(seed: int, length: int, place: int) -> None:
+def test_values_are_what_the_names_say(seed: int, length: int, index: int) -> None:
     past = random_history(np.random.default_rng(seed), length)
     past.liked[0] = True
-    row = row_of(past, CATALOGUE.items[place])
-    for name, expected in slow_row(past, place).items():
+    row = row_of(past, CATALOGUE.items[index])
+    for name, expected in slow_row(past, index).items():
         assert row[name] == pytest.approx(expected, abs=2e-5), name
 
 
@@ -193,9 +193,9 @@ def test_values_are_what_the_names_say(seed: int, length: int, place: int) -> No
 def test_one_candidate_alone_has_the_very_row_that_it_has_in_bulk(seed: int, length: int) -> None:
     past = random_history(np.random.default_rng(seed), length)
     bulk = FEATURES.matrix(FEATURES.profile(past), traits(*EVERY))
-    for place in EVERY:
-        alone = FEATURES.matrix(FEATURES.profile(past), traits(place))
-        assert alone.tobytes() == bulk[place : place + 1].tobytes()
+    for index in EVERY:
+        alone = FEATURES.matrix(FEATURES.profile(past), traits(index))
+        assert alone.tobytes() == bulk[index : index + 1].tobytes()
 
 
 @settings(deadline=None)
@@ -210,7 +210,7 @@ def test_the_order_of_candidates_does_not_matter(seed: int) -> None:
 
 
 def test_a_large_candidate_set_scores_as_its_rows_alone() -> None:
-    """At the sizes of a real call, where matrix products take other paths."""
+    """At the sizes of a real call, where matrix products use other code."""
     random = np.random.default_rng(5)
     num, rank = 600, 24
     catalogue = Catalogue(
@@ -221,7 +221,7 @@ def test_a_large_candidate_set_scores_as_its_rows_alone() -> None:
     features = TabularFeatures(catalogue, ItemStatistics(rows, rows / np.float32(2), *factors))
     past = History(random.integers(0, num, 200), random.random(200) < 0.5)
     bulk = features.matrix(features.profile(past), catalogue.traits_at(np.arange(500)))
-    for place in range(0, 500, 25):
-        alone = features.matrix(features.profile(past), catalogue.traits_at(np.array([place])))[0]
-        different = np.flatnonzero(alone != bulk[place])
+    for index in range(0, 500, 25):
+        alone = features.matrix(features.profile(past), catalogue.traits_at(np.array([index])))[0]
+        different = np.flatnonzero(alone != bulk[index])
         assert [features.names[column] for column in different] == []

@@ -1,4 +1,4 @@
-"""The committed stubs are what the .proto files say, and load beside the installed protobuf."""
+"""The committed stubs match the .proto files and load with the installed protobuf."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_regenerating_changes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_stub_loads(module: str) -> None:
-    # Warnings are errors: protobuf and gRPC only warn of stubs that they will soon refuse.
+    # Warnings are errors: protobuf and gRPC only warn about stubs that they will soon refuse.
     command = [sys.executable, "-W", "error", "-c", f"import {module}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

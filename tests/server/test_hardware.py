@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from rankloom_engine.loading import Hardware
-from rankloom_engine.model import Decoder
+from rankloom_engine.model import DecodeInput, DecodeOutput, Decoder
 from rankloom_server.app import servers
 from rankloom_server.errors import StartError
 from server.explanations import explain
@@ -69,7 +70,7 @@ def test_angles_of_late_tokens_are_not_rounded(served_folder: Path) -> None:
 
 async def test_a_model_that_finds_no_words_is_found_before_it_serves(parts: ServedParts) -> None:
     class Speechless(Decoder):
-        def decode(self, texts: object) -> list[object]:
+        def decode(self, inputs: Sequence[DecodeInput]) -> list[DecodeOutput]:
             raise ArithmeticError
 
     decoder = cast("Decoder", Speechless.__new__(Speechless))

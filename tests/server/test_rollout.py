@@ -162,7 +162,7 @@ async def test_nothing_is_promoted_untried_unless_it_is_forced(
         await server.start_canary(2, 50)
         failure = await failure_of(server.rollouts.Promote(promotion))
         assert failure.reason == "GATES_NOT_PASSED"
-        assert "nothing has been seen" in failure.message
+        assert "there is no evidence yet" in failure.message
 
 
 async def test_a_canary_answers_its_share_always_the_same_users(

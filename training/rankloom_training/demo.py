@@ -54,7 +54,7 @@ def run_demo(data: Path | None, folder: Path, console: Console) -> None:
 
 
 def _embedded(folder: Path) -> Path:
-    """The embedded data, written once and moved into place whole."""
+    """The embedded data, written once; an interrupted write leaves nothing behind."""
     data, begun = folder / "synthetic", folder / "synthetic.begun"
     if not data.exists():
         write_synthetic(begun)
@@ -74,18 +74,18 @@ def _rank_for_tastes(bundle: Path, address: str, console: Console) -> None:
 
 
 def typical_users(provider: FeatureProvider, router: Router) -> list[str]:
-    """For each group one user: of those with enough events, the nearest to its centroid."""
+    """One user per group: the nearest to its centroid among users with enough events."""
     users = [u for u in provider.log.users if len(provider.log.events_of(u)) >= MIN_EVENTS]
     queries = [UserQuery(user, None) for user in users or provider.log.users]
     vectors = np.stack([f.vector for f in provider.features_of_many(queries)]).astype(np.float64)
     centred, centroids = vectors - router.centre, router.centroids - router.centre
     centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
     nearest = (centred @ centroids.T).argmax(axis=0)
-    return [queries[int(place)].user_id or "" for place in nearest]
+    return [queries[int(index)].user_id or "" for index in nearest]
 
 
 def _candidates(catalogue: Catalogue, events: tuple[Event, ...]) -> list[str]:
-    """The first items of the catalogue that the user has not met, spread over it."""
+    """Catalogue items that the user has no event of, spread over the catalogue."""
     seen = {event.item_id for event in events}
     fresh = [item.item_id for item in catalogue.items if item.item_id not in seen]
     return fresh[:: max(1, len(fresh) // NUM_CANDIDATES)][:NUM_CANDIDATES]

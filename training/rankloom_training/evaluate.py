@@ -75,7 +75,7 @@ class Report:
             "users": self.num_users,
             "eligible_users": self.metrics["served"].num_eligible,
             "parts": {
-                name: {"rows": rows, "auc": _or_none(auc)}
+                name: {"rows": rows, "auc": auc if np.isfinite(auc) else None}
                 for name, (rows, auc) in self.parts.items()
             },
             "fused_minus_global_auc": {
@@ -203,7 +203,3 @@ async def _served_scores(
             scores += await asyncio.gather(*(ask(one) for one in requests[at : at + 64]))
             on_step(len(scores), len(requests))
     return np.concatenate([np.array(one) for one in scores])
-
-
-def _or_none(value: float) -> float | None:
-    return value if np.isfinite(value) else None

@@ -331,7 +331,10 @@ class _Run:
         for view in self._train_views:
             rows = slice(at, at + len(view.rows))
             inputs = Inputs(view, *(array[rows] for array in arrays))
-            windows += [_shifted(window, at) for window in maker.windows(inputs)]
+            windows += [
+                dataclasses.replace(window, rows=window.rows + at)
+                for window in maker.windows(inputs)
+            ]
             at += len(view.rows)
         return windows
 
@@ -393,7 +396,3 @@ def _load_inputs(work: Path, rows: str) -> tuple[NDArray[Any], ...]:
 
 def _save(folder: Path, rows: str, **arrays: NDArray[np.floating]) -> None:
     np.savez(folder / f"{rows}.npz", allow_pickle=False, **arrays)
-
-
-def _shifted(window: Window, by: int) -> Window:
-    return dataclasses.replace(window, rows=window.rows + by)

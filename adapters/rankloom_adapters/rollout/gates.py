@@ -69,7 +69,7 @@ class GateRule(Generic[T]):
     measure: Measure[T]
     is_beyond: Callable[[float, float], bool] = operator.gt
 
-    def gate(self, observed: T, group: str, min_users: int, level: float) -> GateResult:
+    def check(self, observed: T, group: str, min_users: int, level: float) -> GateResult:
         """Breached if the value is beyond the bound and significant at ``level``."""
         num, found = self.measure(observed, min_users)
         if found is None:

@@ -77,10 +77,10 @@ def _gates(
 ) -> tuple[GateResult, ...]:
     groups = sorted(observed.groups(thresholds.min_group_samples))
     level = thresholds.level(len(rules) * (1 + len(groups)), check)
-    of_all = [rule.gate(observed, "", thresholds.min_samples, level) for rule in rules]
+    of_all = [rule.check(observed, "", thresholds.min_samples, level) for rule in rules]
     parts: Mapping[str, T] = {group: observed.of(group) for group in groups}
     of_groups = [
-        rule.gate(part, group, thresholds.min_group_samples, level)
+        rule.check(part, group, thresholds.min_group_samples, level)
         for group, part in parts.items()
         for rule in rules
     ]

@@ -81,7 +81,7 @@ def _row(rollout: Rollout, canary_percent: int) -> tuple[str, ...]:
         str(rollout.leases),
         _yes_or_no(rollout.loaded),
         rollout.bundle_digest[:_DIGEST_CHARS],
-        _samples(judgement) if judgement else "-",
+        f"{judgement.num_trial}/{judgement.num_baseline}" if judgement else "-",
         judgement.outcome if judgement else "-",
         one_line(_finding(judgement) if judgement else rollout.reason),
     )
@@ -91,10 +91,6 @@ def _share(rollout: Rollout, canary_percent: int) -> str:
     if rollout.state is RolloutState.ACTIVE:
         return f"{100 - canary_percent} %"
     return f"{rollout.percent} %" if rollout.state is RolloutState.CANARY else "-"
-
-
-def _samples(judgement: Judgement) -> str:
-    return f"{judgement.num_trial}/{judgement.num_baseline}"
 
 
 def _finding(judgement: Judgement) -> str:

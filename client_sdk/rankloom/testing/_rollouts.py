@@ -73,7 +73,9 @@ class FakeLedger:
     def revisions(self) -> RevisionList:
         """Return all of them, as `RolloutClient.list`."""
         with self._changed:
-            return RevisionList(tuple(self._rollouts.values()), self._active(), 0, 0, _now())
+            return RevisionList(
+                tuple(self._rollouts.values()), self._active(), 0, 0, datetime.now(UTC)
+            )
 
     def get(self, revision: int) -> Rollout:
         """Return one revision, or raise NotFoundError."""
@@ -297,7 +299,3 @@ class FakeRollouts(rollout_pb2_grpc.RolloutServiceServicer):
         if not isinstance(answer, Rollout):
             fault(f"a rollout was scripted as {type(answer).__name__}", context)
         return rollout_to_wire(answer)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

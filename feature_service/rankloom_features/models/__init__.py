@@ -1,4 +1,4 @@
-"""Collaborative models by name; a model's code is imported only when it is chosen."""
+"""Collaborative models by name; each module is imported only when it is used."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ MODEL_NAMES = tuple(_CREATORS)
 
 
 def create_model(name: str, num_items: int, dim: int) -> CollaborativeModel:
-    """An untrained model. Raises ValueError for a name that is not in MODEL_NAMES."""
+    """Creates an untrained model. Raises ValueError for an unknown name."""
     if name not in _CREATORS:
-        raise ValueError(f"collaborative model {name!r}: known are {', '.join(MODEL_NAMES)}")
+        raise ValueError(
+            f"unknown collaborative model {name!r}; choose one of {', '.join(MODEL_NAMES)}"
+        )
     module, cls = _CREATORS[name].split(":")
     create = cast("Callable[[int, int], CollaborativeModel]", getattr(import_module(module), cls))
     return create(num_items, dim)

@@ -1,4 +1,4 @@
-"""What every collaborative model is: a user encoder and item vectors in one space."""
+"""Base class of the collaborative models: a user encoder and item vectors in one space."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 class CollaborativeModel(nn.Module):
-    """Encodes a user from events, so that users never seen in training work too.
+    """Encodes a user from events, so that it works for users that are new after training.
 
-    Subclasses implement ``encode``. Item 0 of ``vectors`` is padding; catalogue place i
-    is row i + 1. Events are (batch, length) int64: 0 is padding, on the left, and
-    place + 1 an item; ``liked`` is (batch, length) int64, 1 where the user liked it.
+    Subclasses implement ``encode``. Row 0 of ``vectors`` is padding; catalogue index i is row
+    i + 1. Events are (batch, length) int64: 0 is padding, on the left, else catalogue index + 1.
+    ``liked`` is (batch, length) int64, 1 where the user liked the item.
     """
 
     def __init__(self, num_items: int, dim: int) -> None:

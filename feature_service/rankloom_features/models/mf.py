@@ -1,7 +1,7 @@
-"""Matrix factorisation whose user vector is the mean of the user's item vectors.
+"""Matrix factorisation with user vectors computed from item vectors.
 
-Folding a user in from events (Koren's asymmetric SVD, KDD 2008, without the explicit
-user factors) gives one rule for users seen in training and users never seen.
+This is Koren's asymmetric SVD (KDD 2008) without the explicit user factors: one formula for
+users in the training data and for new ones.
 """
 
 from __future__ import annotations

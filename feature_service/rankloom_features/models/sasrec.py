@@ -35,7 +35,7 @@ class _Block(nn.Module):
 
 
 class SASRec(CollaborativeModel):
-    """Causal self-attention over the last MAX_EVENTS events; the last state is the user."""
+    """Causal self-attention over the last MAX_EVENTS events; the last state is the user vector."""
 
     def __init__(self, num_items: int, dim: int) -> None:
         super().__init__(num_items, dim)
@@ -55,7 +55,7 @@ class SASRec(CollaborativeModel):
         hidden = self.vectors(items) + self.label(liked) + self.position(back)
         hidden = self.dropout(hidden)
         causal = torch.ones(length, length, dtype=torch.bool, device=items.device).tril()
-        # A padding row sees itself, so that its softmax has a value; it is zeroed below.
+        # A padding row attends to itself, so that its softmax is defined; it is zeroed below.
         own = torch.eye(length, dtype=torch.bool, device=items.device)
         seen = (causal & (items > 0)[:, None, :]) | own
         mask = torch.where(seen, 0.0, -1e9)

@@ -1,4 +1,4 @@
-"""Commands for tests: short ways to write them."""
+"""Short ways to write commands in tests."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def command(
     key: str | None = None,
     **fields: Any,  # noqa: ANN401
 ) -> RolloutCommand:
-    """With a key of its own unless one is given."""
+    """A command with a new key unless one is given."""
     name = f"key-{next(_keys)}" if key is None else key
     return RolloutCommand(verb, revision, expected, name, **fields)
 
 
 def run(ledger: Ledger, verb: Verb, revision: int = 0, **fields: Any) -> Ledger:  # noqa: ANN401
-    """After one more command by somebody who knows what is active."""
+    """The ledger after one more command, which expects the active revision."""
     return after(ledger, command(verb, revision, ledger.active, **fields))[0]
 
 

@@ -1,14 +1,14 @@
-"""A process that rolls bundles out, says what was acknowledged, and dies where it is told to.
+"""A process that rolls out bundles, prints what was acknowledged, and kills itself at a line.
 
-Each line of standard input asks for one such process, forked off so that nothing is
-imported again, and is answered in one line of JSON when it has ended:
+Each line of standard input starts one such process, by a fork, which saves the imports. One
+line of JSON is the answer when it has ended:
 
     ["FOLDER", LINES]
-    ["FOLDER", "PLACE", TIMES]
+    ["FOLDER", "LOCATION", TIMES]
 
-It kills itself once so many lines of rankloom_adapters have run in it, wherever that is,
-or when a line has run so many times: no handler runs and nothing is flushed. Without, it
-goes to its end, and tells which lines have run, and how often.
+It kills itself after LINES lines of rankloom_adapters, or when the line LOCATION has run TIMES
+times: no handler runs and nothing is flushed. Otherwise it goes to its end and reports which
+lines have run, and how often.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _OURS = str(Path(rankloom_adapters.__file__).parent)
 
 
 class CrashingServer:
-    """A manager on the files of a folder; a bundle serves the name in its metadata."""
+    """A rollout manager on the files of a folder; a loaded bundle is the name in its metadata."""
 
     def __init__(self, registry: Registry, folder: Path) -> None:
         self.revisions = Revisions[str]()
@@ -77,7 +77,7 @@ def write_bundle(folder: Path, name: str) -> Path:
 
 
 async def roll_out(server: CrashingServer, folder: Path) -> None:
-    """A second and a third revision, one rolled back, one promoted and the old one retired."""
+    """Rolls a second revision back, promotes a third one, and retires the first."""
     await server.start()
     await _stage(server, folder, "second", 1)
     await _change(server, Verb.SHADOW, 2, 1)
@@ -114,20 +114,20 @@ async def first_serving(server: CrashingServer, folder: Path) -> None:
 
 
 class Killer:
-    """Counts the lines that run, on all threads, and kills the process at one of them."""
+    """Counts the lines that run in all threads, and kills the process at one of them."""
 
-    def __init__(self, lines: int, place: str = "", times: int = 0) -> None:
-        self.left, self.place, self.times = lines, place, times
-        self.places: Counter[str] = Counter()
+    def __init__(self, lines: int, location: str = "", times: int = 0) -> None:
+        self.left, self.location, self.times = lines, location, times
+        self.locations: Counter[str] = Counter()
 
     def begin(self) -> None:
-        threading.settrace(self.trace)  # those that begin from now on
+        threading.settrace(self.trace)  # threads that start later
         sys.settrace(self.trace)
 
     def end(self) -> None:
         sys.settrace(None)
         threading.settrace(None)
-        os.write(2, json.dumps(self.places).encode())
+        os.write(2, json.dumps(self.locations).encode())
 
     def trace(self, frame: FrameType, event: str, _: Any) -> Any:  # noqa: ANN401
         if not frame.f_code.co_filename.startswith(_OURS):
@@ -138,18 +138,18 @@ class Killer:
 
     def _count(self, frame: FrameType) -> None:
         module = Path(frame.f_code.co_filename).stem
-        place = f"{module}.{frame.f_code.co_name}:{frame.f_lineno}"
-        self.places[place] += 1
+        location = f"{module}.{frame.f_code.co_name}:{frame.f_lineno}"
+        self.locations[location] += 1
         self.left -= 1
-        if self.left < 0 or (place == self.place and self.places[place] == self.times):
-            os.write(2, place.encode())
+        if self.left < 0 or (location == self.location and self.locations[location] == self.times):
+            os.write(2, location.encode())
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(folder: Path, where: Sequence[object], out: int, told: int) -> None:
-    """A whole run in this process, which may not come to its end."""
+def run(folder: Path, where: Sequence[object], out: int, report: int) -> None:
+    """A run in this process, which may kill it."""
     os.dup2(out, 1)
-    os.dup2(told, 2)
+    os.dup2(report, 2)
     killer = Killer(1 << 30, *where) if len(where) == 2 else Killer(*where)  # type: ignore[arg-type]
     for name in ("second", "third"):
         write_bundle(folder, name)
@@ -162,13 +162,13 @@ def run(folder: Path, where: Sequence[object], out: int, told: int) -> None:
 def main() -> None:
     for line in sys.stdin:
         folder, *where = json.loads(line)
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as told:
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as report:
             child = os.fork()
             if not child:
-                run(Path(folder), where, out.fileno(), told.fileno())
+                run(Path(folder), where, out.fileno(), report.fileno())
                 os._exit(0)
             _, status = os.waitpid(child, 0)
-            texts = [os.pread(file.fileno(), 1 << 20, 0).decode() for file in (out, told)]
+            texts = [os.pread(file.fileno(), 1 << 20, 0).decode() for file in (out, report)]
         print(json.dumps([os.waitstatus_to_exitcode(status), *texts]), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""A manager of revisions on real files; a bundle becomes the name in its metadata."""
+"""A rollout manager on real files; a loaded bundle is the name in its metadata."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rankloom_adapters.store import BundleStore
 
 
 class ManagedServer:
-    """A manager on real files; a bundle becomes the name in its metadata."""
+    """A rollout manager whose loads can be paused."""
 
     def __init__(self, registry: Registry, folder: Path) -> None:
         self.revisions = Revisions[str]()
@@ -39,7 +39,7 @@ class ManagedServer:
         await self.hold.wait()
         bundle.check()
         if "unfit" in bundle.metadata:
-            raise NotServableError("the gate is of another space")
+            raise NotServableError("the router is of another space")
         return str(bundle.metadata["name"])
 
     def answered_by(self, user: str = "") -> str:

@@ -1,9 +1,9 @@
-"""Simulated trials: users who ask often or seldom, each with ways of their own.
+"""Simulated trials with users who ask often or seldom and differ from each other.
 
-Prior and contribution of a ranking both know something of the user's taste, and both have
-a level that is the user's. Latencies are lognormal, and some users' are longer than
-others'. An arm's rankings are drawn all at once, and so are the figures of an observation;
-``test_trials`` compares those with ``observe``.
+The tree logit and the contribution of a ranking both depend on the user's taste and on a level
+of the user's own. Latencies are lognormal, and longer for some users. The rankings of an arm are
+drawn at once, and so are the statistics of an observation; ``test_trials`` compares these with
+``observe``.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _PAIRS = np.triu_indices(NUM_CANDIDATES, 1)
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What an arm's revision is like.
+    """The properties of an arm's revision.
 
-    ``tail_slowness``: of the slowest tenth. ``untrue``: the groups whose experts know
-    nothing of taste; they add noise, ``spread`` times as much as the others add in all.
+    ``tail_slowness``: of the slowest tenth. ``untrue``: groups whose experts know nothing about
+    taste and add noise instead, ``spread`` times as much as the others add in total.
     """
 
     slowness: float = 1.0
@@ -50,7 +50,7 @@ class Users:
     name: NDArray[np.int64]
     group: NDArray[np.int64]
     activity: Floats
-    limiter: Floats
+    slowness: Floats
     tree_logits: Floats
     contribution: Floats
     scale: Floats
@@ -62,7 +62,7 @@ def users_of(random: np.random.Generator, num: int = NUM_USERS) -> Users:
         name=random.integers(1 << 62, size=num),
         group=random.choice(len(GROUPS), size=num, p=SHARES),
         activity=activity / activity.sum(),
-        limiter=random.normal(0.0, 0.25, size=num),
+        slowness=random.normal(0.0, 0.25, size=num),
         tree_logits=random.normal(0.0, 0.7, size=num),
         contribution=random.normal(0.0, 0.2, size=num),
         scale=random.lognormal(0.0, 0.3, size=num),
@@ -71,30 +71,30 @@ def users_of(random: np.random.Generator, num: int = NUM_USERS) -> Users:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rankings:
-    """(rankings,) places of users, then (rankings, candidates) logits."""
+    """(rankings,) indices of users, then (rankings, candidates) logits."""
 
-    place: NDArray[np.int64]
+    index: NDArray[np.int64]
     tree_logits: Floats
     score: Floats
 
 
 def rankings_of(random: np.random.Generator, users: Users, world: World, num: int) -> Rankings:
-    place = random.choice(len(users.activity), size=num, p=users.activity)
+    index = random.choice(len(users.activity), size=num, p=users.activity)
     taste, noise, other = random.standard_normal((3, num, NUM_CANDIDATES))
-    tree_logits = users.tree_logits[place, None] + 0.8 * taste + 0.6 * noise
+    tree_logits = users.tree_logits[index, None] + 0.8 * taste + 0.6 * noise
     true, untrue = 0.45 * taste + 0.3 * other, 0.54 * world.spread * other
-    is_untrue = np.isin(users.group[place], [GROUPS.index(name) for name in world.untrue])
-    scale = users.scale[place] * random.lognormal(0.0, 0.2, size=num)
+    is_untrue = np.isin(users.group[index], [GROUPS.index(name) for name in world.untrue])
+    scale = users.scale[index] * random.lognormal(0.0, 0.2, size=num)
     contribution = scale[:, None] * np.where(is_untrue[:, None], untrue, true)
     return Rankings(
-        place, tree_logits, tree_logits + users.contribution[place, None] + contribution
+        index, tree_logits, tree_logits + users.contribution[index, None] + contribution
     )
 
 
 def latencies_of(
-    random: np.random.Generator, users: Users, world: World, place: NDArray[np.int64]
+    random: np.random.Generator, users: Users, world: World, index: NDArray[np.int64]
 ) -> Floats:
-    latency_s = LATENCY_S * np.exp(users.limiter[place] + random.normal(0.0, 0.5, size=len(place)))
+    latency_s = LATENCY_S * np.exp(users.slowness[index] + random.normal(0.0, 0.5, size=len(index)))
     in_tail = latency_s > np.quantile(latency_s, 0.9)
     return latency_s * np.where(in_tail, world.tail_slowness, 1.0) * world.slowness
 
@@ -102,13 +102,13 @@ def latencies_of(
 def observations(
     random: np.random.Generator, users: Users, world: World, num: int
 ) -> list[Observation]:
-    """Of so many rankings by an arm's users."""
+    """Observations of ``num`` rankings by an arm's users."""
     rankings = rankings_of(random, users, world, num)
     non_finite = random.random(num) < world.non_finite
     rows = zip(
-        users.name[rankings.place].tolist(),
-        users.group[rankings.place].tolist(),
-        latencies_of(random, users, world, rankings.place).tolist(),
+        users.name[rankings.index].tolist(),
+        users.group[rankings.index].tolist(),
+        latencies_of(random, users, world, rankings.index).tolist(),
         ((random.random(num) < world.failures) | non_finite).tolist(),
         non_finite.tolist(),
         figures_of(rankings),
@@ -159,21 +159,21 @@ def checks(
 def pairs(
     seed: int, num: int, *, noise: float = 0.2, slowness: float = 1.0, level: float = 0.0
 ) -> list[Pair]:
-    """Of so many requests. The shadow's scores are the active one's with so much noise."""
+    """Pairs of ``num`` requests; the shadow's scores are the active ones plus noise."""
     random = np.random.default_rng(seed)
     users = users_of(random, num)
     rankings = rankings_of(random, users, World(), num)
-    latency_s = latencies_of(random, users, World(), rankings.place)
+    latency_s = latencies_of(random, users, World(), rankings.index)
     shadow = rankings.score + level + noise * random.standard_normal(rankings.score.shape)
     shadow_latency_s = latency_s * slowness * random.lognormal(0.0, 0.2, size=num)
     return [
         compare(
-            int(users.name[place]),
-            GROUPS[users.group[place]],
+            int(users.name[index]),
+            GROUPS[users.group[index]],
             Reply(float(latency_s[row]), rankings.score[row]),
             Reply(float(shadow_latency_s[row]), shadow[row]),
         )
-        for row, place in enumerate(rankings.place)
+        for row, index in enumerate(rankings.index)
     ]
 
 
@@ -184,7 +184,7 @@ def scores_of(random: np.random.Generator) -> tuple[Scores, Scores]:
 
 
 def alike(num: int) -> list[Observation]:
-    """Rankings of as many users, of one kind."""
+    """One ranking for each user, all alike."""
     random = np.random.default_rng(num)
     return [
         observe(user, "", 0.1 + 0.01 * random.random(), *scores_of(random), np.full(8, 0.5))

@@ -1,4 +1,4 @@
-"""Killed at any line, a server comes back to where its last acknowledged command led."""
+"""Killed at any line, a server restarts in the state of its last acknowledged command."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STEPS = {
     *("manager._change", "manager._follow", "loaded.follow", "loaded.load"),
     *("writer.carry_out", "writer.carry_out_own"),
 }
-# The states of each revision in the order in which the run leads through them.
+# The states of each revision in the order of the run.
 COURSES = {
     1: [RolloutState.ACTIVE, RolloutState.WARMED, RolloutState.RETIRED],
     2: [
@@ -54,7 +54,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def processes() -> Iterator[subprocess.Popen[str]]:
-    """Makes processes that die where they are told to."""
+    """Starts processes that kill themselves at a chosen line."""
     command = [sys.executable, crashing.__file__]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as maker:
@@ -69,42 +69,42 @@ Processes = subprocess.Popen[str]
 def run(
     maker: Processes, folder: Path, *where: object
 ) -> tuple[int, list[tuple[int, RolloutState]], str]:
-    """Exit status, what was acknowledged, and where the process died."""
+    """Exit status, acknowledged states, and the line where the process died."""
     assert maker.stdin is not None
     assert maker.stdout is not None
     maker.stdin.write(json.dumps([str(folder), *where]) + "\n")
     maker.stdin.flush()
-    status, out, told = json.loads(maker.stdout.readline())
+    status, out, report = json.loads(maker.stdout.readline())
     rows = [line.split() for line in out.splitlines()]
-    return status, [(int(n), RolloutState(state)) for n, state in rows], told
+    return status, [(int(n), RolloutState(state)) for n, state in rows], report
 
 
 @pytest.fixture(scope="module")
-def places(processes: Processes, serving: Path) -> Counter[str]:
-    """The lines that a whole run goes through, and how often."""
+def lines(processes: Processes, serving: Path) -> Counter[str]:
+    """The lines of a whole run, and how often each ran."""
     folder = serving.with_name("counted")
     shutil.copytree(serving, folder)
-    status, acknowledged, told = run(processes, folder, 1 << 30)
+    status, acknowledged, report = run(processes, folder, 1 << 30)
     assert (status, len(acknowledged)) == (0, 8)
     check(folder, acknowledged)
-    return Counter(json.loads(told))
+    return Counter(json.loads(report))
 
 
 def killed(maker: Processes, serving: Path, *where: object) -> str:
-    """Kills a run somewhere, starts from what it left, and gives the place."""
+    """Kills a run somewhere, starts from what it left, and gives the line."""
     folder = serving.with_name("killed")
     shutil.copytree(serving, folder)
     try:
-        status, acknowledged, place = run(maker, folder, *where)
+        status, acknowledged, line = run(maker, folder, *where)
         assert status == -signal.SIGKILL
         check(folder, acknowledged)
     finally:
         shutil.rmtree(folder)
-    return place
+    return line
 
 
 def check(folder: Path, acknowledged: list[tuple[int, RolloutState]]) -> None:
-    """Starts from what the dead process left."""
+    """Restarts from the files of the dead process."""
     with crashing.opened(folder) as server:
         found = server.registry.ledger
         assert len(in_state(found, RolloutState.ACTIVE)) == 1
@@ -130,29 +130,29 @@ def check(folder: Path, acknowledged: list[tuple[int, RolloutState]]) -> None:
 
 
 def follows(rollouts: Mapping[int, Rollout], acknowledged: list[tuple[int, RolloutState]]) -> None:
-    """Each acknowledged state is there, or one that a later command of the run leads to."""
+    """Each revision is in its acknowledged state, or in a later one of the run."""
     for number, state in acknowledged:
         course = COURSES[number]
         assert course.index(rollouts[number].state) >= course.index(state)
 
 
 def test_it_comes_back_from_wherever_it_dies(
-    processes: Processes, serving: Path, places: Counter[str]
+    processes: Processes, serving: Path, lines: Counter[str]
 ) -> None:
-    # A few lines short: how far threads come before one another differs a little.
-    total, dice = places.total() * 9 // 10, random.Random(0)
+    # Not up to the last line: the number of lines differs a little with the timing of threads.
+    total, dice = lines.total() * 9 // 10, random.Random(0)
     died = {killed(processes, serving, at) for at in dice.sample(range(total), NUM_KILLS)}
-    assert len(died) > NUM_KILLS // 2, "kills at few places show little"
+    assert len(died) > NUM_KILLS // 2, "kills at few lines show little"
 
 
 def test_it_comes_back_from_each_step_of_writing(
-    processes: Processes, serving: Path, places: Counter[str]
+    processes: Processes, serving: Path, lines: Counter[str]
 ) -> None:
-    """Before each line that writes, registers, links, moves, syncs or lets go: five times each."""
-    steps = [place for place in sorted(places) if place.split(":")[0] in STEPS]
+    """Kills it five times before each line of the functions that change files or state."""
+    steps = [line for line in sorted(lines) if line.split(":")[0] in STEPS]
     assert len(steps) >= 40
-    assert {place.split(":")[0] for place in steps} == STEPS, "a name that is none kills nothing"
-    for place in steps:
-        times = places[place]
+    assert {line.split(":")[0] for line in steps} == STEPS, "a wrong name would kill nothing"
+    for line in steps:
+        times = lines[line]
         for turn in range(TIMES):
-            assert killed(processes, serving, place, 1 + turn * (times - 1) // (TIMES - 1)) == place
+            assert killed(processes, serving, line, 1 + turn * (times - 1) // (TIMES - 1)) == line

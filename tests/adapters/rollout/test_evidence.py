@@ -1,4 +1,4 @@
-"""What is kept of a ranking, and how much of it."""
+"""Records of rankings, and how many are kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rankloom_adapters.rollout.evidence import (
 from rankloom_adapters.split import Arm
 
 Floats = NDArray[np.float64]
-FEW = st.integers(0, 4).map(float)  # so few values that many are tied
+FEW = st.integers(0, 4).map(float)  # few values, so that many are tied
 LISTS = st.integers(2, 12).flatmap(
     lambda num: st.tuples(*[st.lists(FEW, min_size=num, max_size=num).map(np.array)] * 2)
 )
@@ -35,7 +35,7 @@ def floats(*values: float) -> Floats:
 
 
 def test_tau_b_with_ties_by_hand() -> None:
-    # Of six pairs five agree; one is tied in the first list, none in the second.
+    # Five of six pairs agree; one is tied in the first list, none in the second.
     one, other = floats(1, 2, 2, 3), floats(1, 2, 3, 4)
     assert kendall(one, other) == pytest.approx(5 / math.sqrt(5 * 6))
     assert kendall(one, -other) == pytest.approx(-5 / math.sqrt(5 * 6))
@@ -61,7 +61,7 @@ def test_ties_by_hand() -> None:
 def test_overlap_by_hand() -> None:
     one, other = floats(5, 4, 3, 2, 1), floats(5, 1, 3, 2, 4)
     assert topk_overlap(one, other, 3) == pytest.approx(2 / 3)
-    assert topk_overlap(one, other, 10) == 1.0  # all of them are the best
+    assert topk_overlap(one, other, 10) == 1.0  # the lists are shorter than k
     assert topk_overlap(floats(1, 1, 1), floats(1, 1, 1), 2) == 1.0
 
 
@@ -80,10 +80,10 @@ def test_a_ranking_is_reduced_to_figures() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1.7e308])
-@pytest.mark.parametrize("place", [0, 1, 2])
-def test_what_is_not_finite_has_failed(bad: float, place: int) -> None:
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_what_is_not_finite_has_failed(bad: float, index: int) -> None:
     lists = [floats(1.0, 2.0), floats(0.0, 1.0), floats(0.5, 0.5)]
-    lists[place] = floats(bad, bad)
+    lists[index] = floats(bad, bad)
     seen = observe(7, "drama", 0.1, lists[0], lists[1], lists[2])
     assert seen == Observation(7, "drama", 0.1, failed=True, non_finite=True)
 

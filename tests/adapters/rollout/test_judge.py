@@ -1,4 +1,4 @@
-"""What each gate breaches, what proves nothing, and what the operator is told."""
+"""What breaches each gate, what is too little evidence, and what an operator reads."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_one_score_that_is_not_finite_is_enough() -> None:
 
 
 def changed(**fields: float) -> Callable[[Observation], Observation]:
-    """An observation of which some figures are higher."""
+    """An observation with some higher values."""
 
     def change(seen: Observation) -> Observation:
         higher: dict[str, Any] = {name: getattr(seen, name) + more for name, more in fields.items()}

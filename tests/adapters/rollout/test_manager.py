@@ -36,7 +36,7 @@ async def test_a_bundle_goes_all_the_way(tmp_path: Path) -> None:
         assert server.answered_by() == "second"
         await server.manager.change(command(Verb.ROLL_BACK, 2, 2))
         assert server.answered_by() == "first"
-        with server.revisions.lease(2) as lease:  # who was ranked by it may ask why
+        with server.revisions.lease(2) as lease:  # its users may still ask for an explanation
             assert lease.value == "second"
         assert not server.released
         await server.manager.change(command(Verb.RETIRE, 2, 1))
@@ -64,7 +64,7 @@ async def test_a_bundle_that_does_not_fit_is_quarantined(tmp_path: Path) -> None
         staged = await server.manager.stage(bundle(tmp_path, "bad", unfit=True), 1, "stage bad")
         assert (staged.state, staged.reason) == (
             RolloutState.QUARANTINED,
-            "the gate is of another space",
+            "the router is of another space",
         )
         with pytest.raises(RolloutError, match="is quarantined"):
             await server.manager.change(command(Verb.PROMOTE, 2, 1, forced=True))
@@ -109,7 +109,7 @@ async def test_a_command_that_is_not_durable_has_no_effect(tmp_path: Path) -> No
     with opened(tmp_path) as server:
         await first_serving(server, tmp_path)
         await server.manager.stage(bundle(tmp_path, "second"), 1, "stage second")
-        server.registry._db.execute("PRAGMA query_only=1")  # as a disk that turned read-only
+        server.registry._db.execute("PRAGMA query_only=1")  # like a disk that became read-only
         with pytest.raises(RegistryError):
             await server.manager.change(command(Verb.PROMOTE, 2, 1, forced=True))
         assert server.answered_by() == "first"
@@ -121,7 +121,7 @@ def on_trial(server: ManagedServer) -> Trial:
 
 
 async def canary(server: ManagedServer, folder: Path, percent: int = 50) -> str:
-    """A canary of a second revision; gives a user of its share."""
+    """Starts a canary of a second revision; returns one of its users."""
     await first_serving(server, folder)
     await server.manager.stage(bundle(folder, "second"), 1, "stage second")
     await server.manager.change(command(Verb.CANARY, 2, 1, percent=percent))
@@ -173,7 +173,7 @@ async def test_other_gates_or_another_active_revision_begin_a_trial_anew(tmp_pat
 
 
 async def passed(server: ManagedServer, folder: Path) -> Trial:
-    """A trial whose gates have passed, and whose next check is not due for a while."""
+    """A trial whose gates have passed, and whose next check is not due yet."""
     user = await canary(server, folder)
     gates = '{"min_samples": 40}'
     await server.manager.change(command(Verb.CANARY, 2, 1, "gates", percent=50, gates=gates))

@@ -1,4 +1,4 @@
-"""What was acknowledged is there again; what was touched is found."""
+"""Acknowledged commands survive; altered rows are found."""
 
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ def test_a_flipped_byte_is_found_or_without_meaning(path: Path) -> None:
     with Registry(path) as registry:
         expected = registry.ledger
     num_found = 0
-    for place in range(0, len(whole), 7):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+    for index in range(0, len(whole), 7):
+        path.write_bytes(whole[:index] + bytes([whole[index] ^ 0x55]) + whole[index + 1 :])
         try:
             with Registry(path) as registry:
                 assert registry.ledger == expected
@@ -195,7 +195,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_after_a_failed_write_nothing_more_is_written(path: Path) -> None:
     fill(path)
     with Registry(path) as registry:
-        registry._db.execute("PRAGMA query_only=1")  # as a disk that has turned read-only
+        registry._db.execute("PRAGMA query_only=1")  # like a disk that became read-only
         with pytest.raises(RegistryError, match="cannot be written"):
             registry.carry_out(command(Verb.PROMOTE, 2, 1))
         registry._db.execute("PRAGMA query_only=0")

@@ -1,4 +1,4 @@
-"""A start comes to where the last command led, and serves before all of it is loaded."""
+"""A start restores the state of the last command, and serves before all is loaded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def test_a_start_comes_to_where_the_last_command_led(tmp_path: Path) -> No
 
 
 async def test_a_start_loads_nothing_that_was_never_loaded(tmp_path: Path) -> None:
-    """As after a crash between the two commands of a staging: it may be what crashed."""
+    """As after a crash between both commands of a staging, which may have caused it."""
     with opened(tmp_path) as server:
         await first_serving(server, tmp_path)
         for name, metadata in (("second", {}), ("third", {"unfit": True})):
@@ -111,7 +111,7 @@ async def test_nobody_is_sent_to_what_could_not_be_loaded(tmp_path: Path) -> Non
         digest = server.registry.ledger.rollout(3).bundle_digest
         (server.store.folder_of(digest) / "part").write_text("other")
         await server.manager.start()
-        server.registry._db.execute("PRAGMA query_only=1")  # as a disk that turned read-only
+        server.registry._db.execute("PRAGMA query_only=1")  # like a disk that became read-only
         with pytest.raises(RegistryError):
             await server.manager.resume()
         for verb, percent in ((Verb.PROMOTE, 0), (Verb.CANARY, 50), (Verb.SHADOW, 0)):
@@ -124,7 +124,7 @@ async def test_nobody_is_sent_to_what_could_not_be_loaded(tmp_path: Path) -> Non
 
 
 async def while_the_third_is_loaded(server: ManagedServer) -> asyncio.Task[None]:
-    """A start of three revisions, the first of them active, that is loading the newest."""
+    """Starts with three revisions, the first active, while the newest is being loaded."""
     await server.manager.start()
     server.hold.clear()
     resuming = asyncio.create_task(server.manager.resume())
@@ -150,7 +150,7 @@ async def test_commands_that_need_nothing_of_it_wait_for_no_loading(tmp_path: Pa
 
 
 async def test_what_is_retired_while_it_is_loaded_again_is_forgotten(tmp_path: Path) -> None:
-    """Its files are gone before it is read to its end, which is nobody's failure then."""
+    """Its files may be removed while it is read; that is not an error then."""
     await with_two_warmed(tmp_path)
     with opened(tmp_path) as server:
         resuming = await while_the_third_is_loaded(server)

@@ -1,4 +1,4 @@
-"""Which commands change what, and which are refused."""
+"""The effect of each command, and the commands that are refused."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_whatever_is_asked_the_rules_hold(asked: list[tuple[Verb, int, int, int]
     ledger = Ledger()
     for verb, number, expected, percent in asked:
         before, had_active = ledger, ledger.active
-        # Often somebody who knows what is active, so that much of it is carried out.
+        # Often the right expectation, so that many commands are carried out.
         believes = expected if expected == 4 else ledger.active
         try:
             ledger, subject = after(ledger, command(verb, number, believes, percent=percent))

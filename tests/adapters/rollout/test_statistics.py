@@ -1,4 +1,4 @@
-"""The formulas by hand, their tails against scipy's, and how often chance alone alarms."""
+"""Formulas against values by hand, tails against scipy, and the rate of false alarms."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def floats(*values: float) -> NDArray[np.float64]:
 
 
 def test_welch_by_hand() -> None:
-    # Variances 1 and 4 of three each: the error is √(1/3 + 4/3), the freedom 2.94.
+    # Variances 1 and 4 of three values each: the error is √(1/3 + 4/3), the freedom 2.94.
     found = mean_increase(floats(4, 5, 6), floats(0, 2, 4))
     assert found.value == 3.0
     expected = stats.t.sf(3.0 / math.sqrt(5 / 3), (5 / 3) ** 2 / ((1 / 9 + 16 / 9) / 2))
@@ -84,7 +84,7 @@ def test_failing_always_is_found_in_arms_of_any_size(num_users: tuple[int, int])
 def test_signs_by_hand() -> None:
     found = rate_excess(floats(1, 1, 1, -1, 0, 0))
     assert found.value == pytest.approx(2 / 6)
-    assert found.p_value == pytest.approx(5 / 16)  # at least three heads of four
+    assert found.p_value == pytest.approx(5 / 16)  # at least 3 heads in 4 tosses
     assert rate_excess(floats(0, 0)).p_value == 1.0
 
 
@@ -114,7 +114,7 @@ def test_chance_adds_nothing_to_population_stability() -> None:
     random = np.random.default_rng(0)
     found = [population_stability(*random.standard_normal((2, 300))).value for _ in range(300)]
     raw = 9 * (1 / 300 + 1 / 300)
-    assert np.mean(found) < 0.5 * raw  # it is cut off at 0, or it would be 0
+    assert np.mean(found) < 0.5 * raw  # 0 if negative values were not cut off
 
 
 @pytest.mark.parametrize("freedom", range(1, 10))

@@ -1,7 +1,7 @@
-"""Trials that change nothing go on, and those that harm go back, within three checks.
+"""Harmless revisions pass their trial, and harmful ones are breached within three checks.
 
-Canaries are simulated: three checks, each after as many more rankings of both arms by the
-same thousand users, who ask twice in the mean, a few of them far more often.
+Canaries are simulated: three checks, each after the same number of further rankings in both
+arms by the same thousand users, who ask twice on average, and a few of them far more often.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from rankloom_adapters.split import Arm
 DEFAULTS = Thresholds()
 NUM_SAME, NUM_HARMFUL = 200, 50  # runs
 MAX_FALSE, MIN_FOUND = 0.02, 0.95
-NUM_RANKINGS = 2_000  # of each arm before each check, one in 500 of them failing anyway
+NUM_RANKINGS = 2_000  # of each arm before each check; one in 500 fails anyway
 NUM_RANKINGS_OF_SAME = 1_000
 
 
 def breached_at(seed: int, world: World, num: int, thresholds: Thresholds = DEFAULTS) -> int:
-    """Which check breaches a canary, from 1 up; 0 where none does."""
+    """The check that breaches a canary, counted from 1; 0 if none does."""
     for number, (canary, baseline) in enumerate(checks(seed, world, num), start=1):
         if judge_canary(canary, baseline, thresholds).verdict is TrialVerdict.BREACH:
             return number
@@ -111,7 +111,7 @@ def test_all_checks_together_spend_no_more_than_the_budget() -> None:
 
 
 def test_a_canary_that_turns_bad_late_goes_back() -> None:
-    """Checks go on for as long as the trial does, each after half as much again."""
+    """Checks go on as long as the trial, each after 1.5 times the evidence."""
     trial = Trial(a_canary('{"min_samples": 20, "min_group_samples": 20, "max_checks": 2}'))
     for seen in alike(600):
         for arm in trial.num_seen:
@@ -134,7 +134,7 @@ def a_canary(gates: str) -> Rollout:
 
 
 def returning(num: int, seed: int, kept: float, slowness: float = 1.0) -> list[Observation]:
-    """Rankings of as many users; where their history is kept, they take half as long."""
+    """One ranking for each user; with a cached history it takes half the time."""
     random = np.random.default_rng(seed)
     reused = random.random(num) < kept
     latency = slowness * np.where(reused, 0.05, 0.1) * random.lognormal(0.0, 0.2, num)
