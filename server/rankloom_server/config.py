@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from rankloom_server.errors import ConfigError
 from rankloom_server.setting_table import (
@@ -29,6 +30,7 @@ from rankloom_server.setting_table import (
 
 _LOOPBACK = ("127.0.0.1", "::1", "[::1]", "localhost")
 _UNKNOWN = "no such setting"
+_FORMS = {"device": "cpu, cuda or cuda:N"}
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Mebibytes = Annotated[int, Field(ge=0)]
@@ -246,7 +248,23 @@ def _problems(error: ValidationError, given: Mapping[str, _Given]) -> Iterator[s
     for each in error.errors():
         location = [str(part) for part in each["loc"]]
         depth = 2 if location[0] in LAYERS else 1
-        name = BY_PATH[".".join(location[:depth])].name
-        key = given[name].key if name in given else name
-        reason = "is not given" if each["type"] == "missing" else each["msg"]
-        yield f"{'.'.join([key, *location[depth:]])}: {reason}"
+        setting = BY_PATH[".".join(location[:depth])]
+        key = given[setting.name].key if setting.name in given else setting.name
+        yield f"{'.'.join([key, *location[depth:]])}: {_reason(each, setting)}"
+
+
+def _reason(error: ErrorDetails, setting: Setting) -> str:
+    """What is wrong, in the words of --help where pydantic has none for a reader."""
+    match error["type"]:
+        case "missing":
+            return "is not given"
+        case "string_pattern_mismatch":
+            return f"must be {_FORMS.get(setting.name, setting.metavar)}"
+        case "literal_error":
+            return f"must be {error['ctx']['expected']}"
+        case "int_parsing" | "int_type" | "int_from_float":
+            return "must be a whole number"
+        case "float_parsing" | "float_type":
+            return "must be a number"
+        case _:
+            return error["msg"].replace("Input should be", "must be")

@@ -319,3 +319,20 @@ def test_rollouts_need_a_state_and_a_token_for_other_machines(
 ) -> None:
     (problem,) = problems_in(file, text)
     assert problem.startswith(f"{key}: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("features", "nowhere", "must be HOST:PORT"),
+        ("device", "tpu", "must be cpu, cuda or cuda:N"),
+        ("dtype", "float16", "must be 'float32' or 'bfloat16'"),
+        ("threads", "none", "must be a whole number"),
+        ("threads", 0, "must be greater than or equal to 1"),
+        ("retire_s", "soon", "must be a number"),
+    ],
+)
+def test_a_wrong_value_names_the_right_form(name: str, value: object, reason: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(None, {"bundle": "b", name: value})
+    assert caught.value.problems == (f"--{name.replace('_', '-')}: {reason}",)
