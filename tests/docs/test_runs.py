@@ -16,6 +16,7 @@ import pytest
 from docs import house as houses
 from docs.blocks import BLOCKS, INDENTED_COMMAND, PAGES, ROOT, RUNNABLE, Block
 from docs.house import House, build, check_script
+from rankloom_server.config import load_settings
 
 Check = Callable[[House, list[str]], object]
 
@@ -131,7 +132,16 @@ def test_no_command_hides_outside_a_block() -> None:
 
 
 def test_blocks_have_known_languages() -> None:
-    assert {block.language for block in BLOCKS} <= {"console", "python", "text", "diff"}
+    assert {block.language for block in BLOCKS} <= {"console", "python", "text", "diff", "yaml"}
+
+
+def test_each_settings_file_loads(tmp_path: Path) -> None:
+    files = [block for block in BLOCKS if block.language == "yaml"]
+    assert files
+    for block in files:
+        file = tmp_path / "settings.yaml"
+        file.write_text(block.text, encoding="utf-8")
+        assert load_settings(file, {}).bundle
 
 
 @pytest.mark.parametrize("page", sorted({block.page for block in RUNNABLE}))
