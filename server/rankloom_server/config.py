@@ -261,7 +261,7 @@ def _reason(error: ErrorDetails, setting: Setting) -> str:
         case "string_pattern_mismatch":
             return f"must be {_FORMS.get(setting.name, setting.metavar)}"
         case "literal_error":
-            return f"must be {error['ctx']['expected']}"
+            return f"must be {error.get('ctx', {}).get('expected', setting.metavar)}"
         case "int_parsing" | "int_type" | "int_from_float":
             return "must be a whole number"
         case "float_parsing" | "float_type":
