@@ -36,7 +36,7 @@ TOLERANCE = 1e-3  # of the largest margin; rounding in sharp attention takes up 
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class FamilyResult:
     """``cause``: why the family is refused, else None. ``error``: of the largest margin."""
 
     family: str
@@ -49,13 +49,13 @@ class Verdict:
         return self.cause is None and not self.error <= TOLERANCE
 
 
-def examine(family: str, config: PreTrainedConfig, seed: int = 0) -> Verdict:
+def examine(family: str, config: PreTrainedConfig, seed: int = 0) -> FamilyResult:
     """Checks a family as training does, and if it is accepted, compares its margins."""
     try:
         check_architecture(config, NUM_TOKENS, NUM_POSITIONS)
     except ModelError as error:
-        return Verdict(family, str(error).partition(": ")[2].partition(": ")[2])
-    return Verdict(family, None, largest_error(config, seed))
+        return FamilyResult(family, str(error).partition(": ")[2].partition(": ")[2])
+    return FamilyResult(family, None, largest_error(config, seed))
 
 
 @torch.inference_mode()

@@ -10,10 +10,13 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from rankloom_engine.structure import text_part
 
-_WINDOW = {"sliding_window": 100}
-_POSITIONS = {"max_position_embeddings": 2048}
-_NO_EMBEDDINGS_BY_LAYER = {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}
-_ROTARY = {"rope_theta": 10_000.0}
+_WINDOW: dict[str, object] = {"sliding_window": 100}
+_POSITIONS: dict[str, object] = {"max_position_embeddings": 2048}
+_NO_EMBEDDINGS_BY_LAYER: dict[str, object] = {
+    "hidden_size_per_layer_input": 0,
+    "vocab_size_per_layer_input": 0,
+}
+_ROTARY: dict[str, object] = {"rope_theta": 10_000.0}
 
 
 def _rotary(kind: str, **fields: object) -> dict[str, object]:

@@ -9,7 +9,7 @@ import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from benchmarks.bases.exam import Verdict, examine
+from benchmarks.bases.exam import FamilyResult, examine
 from benchmarks.bases.families import config_of
 
 _MAX_BYTES = 12 << 30  # of addresses; a small model and the libraries take 3 GB of them
@@ -20,7 +20,7 @@ class Outcome:
     """``failure``: how the trial ended without a verdict."""
 
     family: str
-    verdict: Verdict | None
+    verdict: FamilyResult | None
     failure: str = ""
     seconds: float = 0.0
 
@@ -55,7 +55,7 @@ def guarded(family: str, seconds: float) -> Outcome:
     took = time.monotonic() - began
     process.kill()
     process.join()
-    if isinstance(found, Verdict):
+    if isinstance(found, FamilyResult):
         return Outcome(family, found, seconds=took)
     return Outcome(family, None, str(found), took)
 
@@ -63,7 +63,7 @@ def guarded(family: str, seconds: float) -> Outcome:
 def _examine(family: str, answers: Connection) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MAX_BYTES, _MAX_BYTES))
     try:
-        found: Verdict | str = examine(family, config_of(family))
+        found: FamilyResult | str = examine(family, config_of(family))
     except Exception:
         found = traceback.format_exc(limit=-3)
     answers.send(found)

@@ -161,21 +161,23 @@ def _check_positions(packed: nn.Module, num: int) -> None:
 
 
 def _check_rows_apart(packed: nn.Module, num_positions: int) -> None:
-    """A row is the same beside one that reaches the last position."""
-    rows = [pack(Segment.of_ids([3, 1, 2]), [Segment.of_ids([2, 1])]) for _ in range(2)]
-    batch = collate(rows)
-    near = torch.from_numpy(batch.position)
-    far = near + (torch.arange(len(near)) >= len(rows[0])) * (num_positions - len(rows[0]))
-    found = []
-    for position in (near, far):
+    """A row is the same beside one that reaches the last position, be it short or half as long."""
+    batch = collate([pack(Segment.of_ids([8, 9, 10]), [Segment.of_ids([11, 12])])] * 2)
+
+    def states(own: list[int], other: list[int]) -> Tensor:
         with Pass(batch).running():
-            found.append(last_states(packed, embedded(packed, batch.ids, None), position)[0])
-    if share_of(found[1], found[0]) > TOLERANCE:
-        raise UnfitError(
-            "its positions depend on the longest row of a pass (rotary scaling as in longrope or "
-            f"dynamic NTK), and a prompt with its explanation may take {num_positions}",
-            "let the prompt have fewer events, or use another base model",
-        )
+            vectors = embedded(packed, batch.ids, None)
+            return last_states(packed, vectors, torch.tensor(own + other))[0]
+
+    last = list(range(num_positions - 5, num_positions))
+    for at in (3, num_positions // 2):
+        own = [0, 1, 2, at, at + 1]
+        if share_of(states(own, last), states(own, own)) > TOLERANCE:
+            raise UnfitError(
+                "its positions depend on the longest row of a pass (rotary scaling as in longrope "
+                f"or dynamic NTK), and a prompt with its explanation may take {num_positions}",
+                "let the prompt have fewer events, or use another base model",
+            )
 
 
 def _check_scores(config: PreTrainedConfig, model: nn.Module, num_tokens: int, seen: _Seen) -> None:
@@ -185,14 +187,14 @@ def _check_scores(config: PreTrainedConfig, model: nn.Module, num_tokens: int, s
     if found <= TOLERANCE:
         return
     cause = f"its packed scores differ from the plain ones by {found:.2g} of the largest, because "
-    if not _has_a_plain_head(model):
-        raise UnfitError(cause + "its head is more than a linear layer with a scale and a cap")
     if seen.sinks:
         raise UnfitError(cause + "its attention has sinks")
     if not _begins_at_0(model):
         raise UnfitError(cause + "its positions do not begin at 0")
     if not _is_causal(model):
         raise UnfitError(cause + "its tokens see later ones, as in an encoder")
+    if not _has_a_plain_head(model):
+        raise UnfitError(cause + "its head is more than a linear layer with a scale and a cap")
     if small_config(config, num_tokens).to_dict() != small_config(config, 0).to_dict():
         longer = PackedTrial(_built(config, 0))
         if longer.difference(rows_up_to(longer.vocabulary, 3)) <= TOLERANCE:

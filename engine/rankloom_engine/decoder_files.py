@@ -130,7 +130,7 @@ def _tensors(stream: _Stream, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]
         if begin != at:
             raise ValueError(f"a gap before {name}")
         raw = torch.empty(end - begin, dtype=torch.uint8)
-        stream.fill(memoryview(raw.numpy()))
+        stream.fill(memoryview(cast("Any", raw.numpy())))
         tensor = raw.view(_DTYPES[entry["dtype"]]).view(entry["shape"])
         yield name, tensor.to(dtype) if tensor.is_floating_point() else tensor
         at = end

@@ -233,11 +233,11 @@ def _head_scale(config: Any) -> float | None:  # noqa: ANN401
     """What the logits are multiplied by; two settings have that name, and one two meanings."""
     times = getattr(config, "logit_scale", None)
     if isinstance(times, (int, float)):
-        return times
-    by = getattr(config, "logits_scaling", None)
-    if by is None or by == 1.0:
+        return float(times)
+    scale = float(getattr(config, "logits_scaling", None) or 1.0)
+    if scale == 1.0:
         return None
-    return by if config.model_type == "hyperclovax" else 1.0 / by
+    return scale if config.model_type == "hyperclovax" else 1.0 / scale
 
 
 def _fill(embedded: Tensor, at: Any, vectors: Any, project: Any) -> Tensor:  # noqa: ANN401

@@ -80,7 +80,7 @@ def _shrunk(fields: Mapping[str, Any], num_tokens: int) -> dict[str, Any]:
             found[name] = _every(value, lambda n: min(n, _SHORT_WINDOW) if n < num_tokens else n)
         for pattern, largest in _LARGEST:
             if pattern.search(name):
-                found[name] = _every(value, lambda n, most=largest: min(n, most))
+                found[name] = _every(value, _at_most(largest))
                 break
     return found
 
@@ -93,6 +93,10 @@ def _draw_weights(model: nn.Module) -> None:
             weight.normal_(0.0, weight.shape[-1] ** -0.5)
         else:
             weight.add_(torch.randn_like(weight), alpha=0.1)
+
+
+def _at_most(largest: int) -> Callable[[int], int]:
+    return lambda number: min(number, largest)
 
 
 def _every(value: Any, change: Callable[[int], int]) -> Any:  # noqa: ANN401

@@ -118,11 +118,12 @@ def _carries_a_state(layer: nn.Module) -> bool:
 
 
 def _attends(layer: nn.Module) -> bool:
-    return any(_uses_the_interface(type(module)) for module in layer.modules())
+    kinds: set[Any] = {type(module) for module in layer.modules()}
+    return any(map(_uses_the_interface, kinds))
 
 
 @functools.cache
-def _uses_the_interface(kind: type[nn.Module]) -> bool:
+def _uses_the_interface(kind: Any) -> bool:  # noqa: ANN401
     """Whether a module calls the function that is registered as attention.
 
     Its code says so. Running it would not do: a layer may have several ways.

@@ -46,7 +46,8 @@ REFUSED = {
     "gemma4": "token ids beside their vectors",
     "gemma3n": "token ids beside their vectors",
     "gpt2": "Conv1D",
-    "gpt_bigcode": "no linear layers|another kind",
+    "gpt_bigcode, 2048 positions": "leave out tokens in its last layer",
+    "gptj": "GPTJAttention",
     "llama, dynamic NTK from 512": "longest row",
     "mamba": "MambaMixer",
     "mpt": "MptAttention",
@@ -66,7 +67,7 @@ def test_the_family_works(family: str) -> None:
 def test_the_family_is_refused_with_its_cause(family: str) -> None:
     verdict = examine(family, config_of(family))
     assert verdict.cause is not None
-    assert any(cause in verdict.cause for cause in REFUSED[family].split("|"))
+    assert REFUSED[family] in verdict.cause
 
 
 TEXTS = "What the user thought of items so far. Item: Liked: Yes No " * 3
@@ -83,7 +84,7 @@ def saved(folder: Path, kind: str, dtype: torch.dtype = torch.float32, **fields:
     return model
 
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0,
 }  # fmt: skip

@@ -90,11 +90,14 @@ def _without_window(scale: float | None, window: int | None, softcap: float | No
         ),
     ],
 )
-def test_rotary_scaling_that_follows_the_longest_row(kind: str, fields: dict[str, Any]) -> None:
+def test_rotary_scaling_that_follows_the_longest_row(
+    kind: str, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Right where no prompt reaches it, refused beyond: the scores of other rows would change."""
+    monkeypatch.setattr(checks, "MAX_TOKENS", 64)  # it is found by positions, not by length
     config = config_of(kind, **fields)
     check_architecture(config, 2744, 3000)
-    assert "longest row" in refusal(config, 2745, 3001)
+    assert "longest row" in refusal(config, 2794, 3050)
 
 
 @pytest.mark.parametrize(

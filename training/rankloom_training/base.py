@@ -24,7 +24,8 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedConfig,
 )
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils.hub import cached_file
 
 from rankloom_adapters import bundle as parts
 from rankloom_engine.checks import check_architecture
