@@ -37,6 +37,7 @@ _HELP: Final = {
     **{name: command.help for name, command in _OWN.items()},
     "serve": "run a server",
     "bundle": "sign bundles and check their signatures",
+    "data": "check an interaction log before training",
     "train": "make a bundle from an interaction log",
     "evaluate": "measure how well a bundle ranks",
     "demo": "train a small bundle, serve it and rank with it",
@@ -44,6 +45,7 @@ _HELP: Final = {
 _EXTRAS: Final = {
     "serve": "server",
     "bundle": "server",
+    "data": "train",
     "train": "train",
     "evaluate": "train",
     "demo": "train",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
@@ -13,7 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from rankloom_server import logs
-from rankloom_server.admission import Admission
+from rankloom_server.admission import Admission, AdmissionState
 from rankloom_server.config import ServerSettings
 from rankloom_server.metrics import ServerMetrics
 from rankloom_server.metrics_http import metrics_served
@@ -25,6 +27,7 @@ Facts = Mapping[str, object]
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 FLUSH_S = 0.5  # for the last answers to leave
+CLOSE_S = 1.5  # for what goes on beside calls; then the process ends nevertheless
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
@@ -80,17 +83,47 @@ class RpcServer:
         """Takes calls until a signal to stop, then drains. Raises StartError.
 
         ``admin``: listens on ``admin_address`` as long as this server serves.
+        From the signal on, the process ends within ``drain_delay_s``, ``drain_s`` and CLOSE_S, even
+        if a thread hangs: what it keeps on disk survives that.
         """
-        stop, mode = stop_event(), settings.socket_bits
-        with metrics_served(self.metrics.registry, settings.metrics_address, mode):
-            await self._serving(settings.address, mode)
-            if admin and admin_address:
-                await admin._serving(admin_address, mode)
-            await stop.wait()
-            await self.announce_end(settings.drain_delay_s)
-            if admin:
-                await admin.drain(2 * FLUSH_S)
-            await self.drain(settings.drain_s)
+        stop = stop_event()
+        registry, mode = self.metrics.registry, settings.socket_bits
+        with metrics_served(registry, settings.metrics_address, mode):
+            opening = asyncio.create_task(self._both_serving(settings, admin, admin_address))
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not opening.done():
+                end_process_in(CLOSE_S)
+                opening.cancel()
+                await asyncio.wait({opening})
+                logs.write("stopped", all_ended=True)
+                return
+            try:
+                opening.result()
+            except BaseException:
+                stopping.cancel()
+                raise
+            await stopping
+            await self._both_drained(settings, admin)
+
+    async def _both_serving(
+        self,
+        settings: ServerSettings,
+        admin: RpcServer | None,
+        admin_address: ListenAddress | None,
+    ) -> None:
+        await self._serving(settings.address, settings.socket_bits)
+        if admin and admin_address:
+            await admin._serving(admin_address, settings.socket_bits)
+
+    async def _both_drained(self, settings: ServerSettings, admin: RpcServer | None) -> None:
+        end_process_in(settings.drain_delay_s + settings.drain_s + CLOSE_S)
+        await self.announce_end(settings.drain_delay_s)
+        drains = [self.drain(settings.drain_s)]
+        if admin:
+            drains.append(admin.drain(min(2 * FLUSH_S, settings.drain_s)))
+        await asyncio.gather(*drains)
+        end_process_in(CLOSE_S)
 
     async def _serving(self, address: ListenAddress, mode: int) -> None:
         bound = await self.start_at(address, mode)
@@ -134,6 +167,17 @@ class RpcServer:
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(delay_s)
 
+    async def report_working(self, works: bool) -> None:
+        """Between `open` and `drain`: takes calls and reports SERVING, or neither."""
+        if self._admission.state in (AdmissionState.STARTING, AdmissionState.DRAINING):
+            return
+        if works:
+            self._admission.open()
+        else:
+            self._admission.stall()
+        for service in self._services:
+            await self._health.set(service, _SERVING if works else _NOT_SERVING)
+
     async def drain(self, drain_s: float) -> None:
         """Reports NOT_SERVING, takes no more calls, lets calls in flight end, and stops."""
         started = time.monotonic()
@@ -152,6 +196,18 @@ def _options(connection_age_s: float) -> tuple[tuple[str, int], ...]:
     if not connection_age_s:
         return _OPTIONS
     return (*_OPTIONS, ("grpc.max_connection_age_ms", round(connection_age_s * 1e3)))
+
+
+def end_process_in(seconds: float) -> None:
+    """Ends the process then, if it has not ended by itself; whatever its threads do."""
+
+    def end() -> None:
+        logs.write("abandoned", reason="a thread did not end in time")
+        os._exit(0)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 def stop_event() -> asyncio.Event:
