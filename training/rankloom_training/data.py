@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankloom_features.catalogue import Catalogue, Item
+from rankloom_features.item_columns import ItemColumns
 from rankloom_training.tables import ITEM_COLUMNS, LOG_COLUMNS, SourceTable, find_file, given_names
 from rankloom_training.tables import DataError as DataError
 
@@ -57,11 +58,15 @@ class Interactions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """A catalogue, the log of its items, and warnings about rows that were dropped."""
+    """A catalogue, the log of its items, and warnings about rows that were dropped.
+
+    ``item_columns``: further numbers of the items.
+    """
 
     catalogue: Catalogue
     log: Interactions
     warnings: tuple[str, ...] = ()
+    item_columns: ItemColumns = field(default_factory=ItemColumns)
 
 
 def load_dataset(folder: Path) -> Dataset:
