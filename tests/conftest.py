@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from server.served_parts import ServedParts
 
 # A shell starts background jobs with SIGINT ignored, and what they start inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -40,6 +44,14 @@ def served_folder(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     from small_data import with_distinct_experts
 
     return with_distinct_experts(bundle_folder, tmp_path_factory.mktemp("served") / "small")
+
+
+@pytest.fixture(scope="session")
+def parts(served_folder: Path) -> ServedParts:
+    """That bundle in memory, for many servers."""
+    from server.served_parts import load_parts
+
+    return load_parts(served_folder)
 
 
 @pytest.fixture

@@ -114,6 +114,7 @@ class DecodeRequest(Sequence):
         if chunk.stop is not None:
             self.close()
         self._unread, self.candidate_tokens, self.num_scheduled = Segment.of_ids([token]), (1,), 0
+        self.tokens_left = 1
 
     def fail(self, failure: EngineFailedError) -> None:
         """Ends the text; ``next_tokens`` raises the failure."""

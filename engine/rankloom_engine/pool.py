@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import time
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
@@ -27,9 +28,10 @@ from rankloom_engine.expert_bank import ExpertBank, MixtureWeights
 from rankloom_engine.explain import SamplingParams, TokenChunk
 from rankloom_engine.loading import Hardware, load_decoder
 from rankloom_engine.model import Decoder
+from rankloom_engine.model_thread import ModelThread
 from rankloom_engine.parts import EngineParts
 from rankloom_engine.prompt import Prompt
-from rankloom_engine.runner import EngineLimits, EngineRunner, model_thread
+from rankloom_engine.runner import CLOSE_S, EngineLimits, EngineRunner
 from rankloom_engine.sequence import RequestOptions, ScoreRequest
 from rankloom_engine.slots import Slots
 
@@ -79,6 +81,10 @@ class EngineHandle:
         """Requests of all revisions that wait for the decoder."""
         return self.runner.num_waiting
 
+    def check_room(self, options: RequestOptions) -> None:
+        """Raises EngineOverloadedError where a usual request would end too late."""
+        self.runner.check_room(options)
+
     def submit(
         self, prompt: Prompt, weights: MixtureWeights, options: RequestOptions | None = None
     ) -> AbstractContextManager[ScoreRequest]:
@@ -122,7 +128,7 @@ class EnginePool:
         """
         self._hardware, self._limits, self._expert_bytes = hardware, limits, expert_bytes
         self._loader, self._experts, self._load = loader, experts, load
-        self._thread = model_thread()
+        self._thread = ModelThread()
         self._shared: list[_Shared] = []
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -135,6 +141,19 @@ class EnginePool:
     def num_waiting(self) -> int:
         """Requests that wait for any of the decoders."""
         return sum(shared.runner.num_waiting for shared in self._shared)
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that the model thread has spent on what it runs now.
+
+        0 before the first decoder serves: nobody waits for its kernels yet.
+        """
+        return self._thread.busy_s if self._shared else 0.0
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether all decoders still take work."""
+        return self._thread.is_alive and all(runner.is_alive for runner in self.runners)
 
     @property
     def expert_bytes(self) -> int:
@@ -161,12 +180,12 @@ class EnginePool:
         shared.slots.give_back(handle.slots.tolist())
         self._leave(shared)
 
-    async def close(self) -> None:
-        """Finishes what was submitted, then stops the thread."""
-        for shared in self._shared:
-            await shared.runner.close()
-        await asyncio.gather(*self._closing)
-        self._thread.shutdown()
+    async def close(self, timeout_s: float = CLOSE_S) -> None:
+        """Finishes what was submitted, then stops the thread; within the timeout."""
+        end = time.monotonic() + timeout_s
+        runners = [shared.runner.close(timeout_s) for shared in self._shared]
+        await asyncio.gather(*runners, *self._closing)
+        await self._thread.close(max(0.0, end - time.monotonic()))
 
     def check_integrity(self) -> None:
         """Raises ArithmeticError where a slot was given back that was not taken."""

@@ -1,30 +1,38 @@
-"""The model thread: chunks of many requests go through the model in micro-batches."""
+"""Chunks of many requests go through the model in micro-batches, on the model thread."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterator, Set
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 from rankloom_engine.attention import PrefixKV
-from rankloom_engine.errors import EngineClosedError, EngineFailedError
+from rankloom_engine.errors import (
+    EngineClosedError,
+    EngineFailedError,
+    EngineOverloadedError,
+)
 from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_engine.explain import DecodeRequest, SamplingParams, TokenChunk
 from rankloom_engine.isolation import isolated
 from rankloom_engine.model import Decoder
+from rankloom_engine.model_thread import ModelThread
 from rankloom_engine.prefix_cache import PrefixCache, prefix_key
 from rankloom_engine.prompt import Prompt
 from rankloom_engine.scheduler import Kind, MicroBatch, Scheduler
 from rankloom_engine.sequence import RequestOptions, Scored, ScoreRequest
+from rankloom_engine.throughput import Throughput
 
 if TYPE_CHECKING:
     from rankloom_adapters.expert import Expert
     from rankloom_engine.expert_bank import ExpertBank
+
+CLOSE_S = 1.0  # for the pass that runs; whoever waited for it has gone
+_SIZE_WEIGHT = 0.1  # of a new request in the mean size of requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +47,6 @@ class EngineLimits:
     prefix_cache_bytes: int = 256 << 20
 
 
-def model_thread() -> ThreadPoolExecutor:
-    """The thread on which models run: two at a time would only take turns on the cores."""
-    return ThreadPoolExecutor(1, thread_name_prefix="rankloom-model")
-
-
 class EngineRunner:
     """Scores prompts and decodes explanations on a model thread. Use it from one event loop."""
 
@@ -52,7 +55,7 @@ class EngineRunner:
         decoder: Decoder,
         limits: EngineLimits | None = None,
         stops: Set[int] = frozenset(),
-        thread: ThreadPoolExecutor | None = None,
+        thread: ModelThread | None = None,
     ) -> None:
         """``stops``: tokens that end an explanation. ``thread``: one that others use too."""
         limits = limits or EngineLimits()
@@ -63,10 +66,14 @@ class EngineRunner:
         )
         self.prefixes = PrefixCache(limits.prefix_cache_bytes)
         self._arrived = asyncio.Event()
-        self._thread = thread or model_thread()
+        self._thread = thread or ModelThread()
         self._owns_thread = thread is None
         self._loop: asyncio.Task[None] | None = None
         self._closing = False
+        self._throughput = Throughput()
+        self._request_tokens = 0.0  # of a usual request
+        self._running: MicroBatch[Any] | None = None
+        self._running_until = 0.0  # as expected
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -83,6 +90,11 @@ class EngineRunner:
         """Rankings and explanations with work that the model has not begun."""
         return len(self._scheduler)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether work that was submitted goes on."""
+        return self._thread.is_alive and self._loop is not None and not self._loop.done()
+
     async def start(self) -> None:
         """Begins to take work."""
         self._loop = asyncio.create_task(self._run())
@@ -92,9 +104,8 @@ class EngineRunner:
 
         One pass at a time: requests of other decoders on the thread go in between.
         """
-        loop = asyncio.get_running_loop()
         for step in self._decoder.warm_up_steps(self._max_tokens):
-            await loop.run_in_executor(self._thread, step)
+            await self._thread.run(step)
 
     async def load(self, slot: int, expert: Expert) -> None:
         """Puts an expert into a slot that no request uses, between two micro-batches.
@@ -102,16 +113,41 @@ class EngineRunner:
         Raises ExpertError if it does not fit.
         """
         bank = cast("ExpertBank", self._decoder.bank)
-        await asyncio.get_running_loop().run_in_executor(self._thread, bank.load, slot, expert)
+        await self._thread.run(bank.load, slot, expert)
 
-    async def close(self) -> None:
-        """Finishes what was submitted, then stops the thread."""
+    async def close(self, timeout_s: float = CLOSE_S) -> None:
+        """Finishes what was submitted, then stops the thread.
+
+        What has not ended by the timeout fails, and a thread that is still busy is left alone.
+        """
         self._closing = True
         self._arrived.set()
         if self._loop is not None:
-            await self._loop
+            ended, _ = await asyncio.wait({self._loop}, timeout=timeout_s)
+            if not ended:
+                self._loop.cancel()
+                failure = EngineFailedError("the engine was closed while the model was busy")
+                self._fail_running(failure)
+                for request in self._scheduler.clear():
+                    request.fail(failure)
         if self._owns_thread:
-            self._thread.shutdown()
+            await self._thread.close(timeout_s)
+
+    def check_room(self, options: RequestOptions, num_tokens: float | None = None) -> None:
+        """Raises EngineOverloadedError where a request of this size would end too late.
+
+        ``num_tokens``: by default those of a usual request. Never refuses for an idle model, so
+        that a wrong estimate is corrected, nor a caller who takes a part of the answer.
+        """
+        is_idle = self._running is None and not self.num_waiting
+        if is_idle or options.partial or options.deadline == inf:
+            return
+        size = round(self._request_tokens if num_tokens is None else num_tokens)
+        ahead = self._scheduler.num_tokens_until(options.caller, options.deadline, size)
+        free_at = max(time.monotonic(), self._running_until)
+        excess_s = free_at + self._throughput.seconds(ahead) - options.deadline
+        if excess_s > 0.0:
+            raise EngineOverloadedError(excess_s)
 
     async def score(
         self, prompt: Prompt, weights: MixtureWeights, options: RequestOptions | None = None
@@ -128,11 +164,13 @@ class EngineRunner:
 
         ``started`` of the request waits for the model, ``result`` for the margins. Leaving the
         block removes the request before the next micro-batch if it has not ended. Raises
-        EngineClosedError.
+        EngineClosedError or EngineOverloadedError.
         """
         self._check_open()
         key, cached = self._lookup(prompt, weights)
         request = ScoreRequest(prompt, weights, options, cached, key)
+        self._request_tokens += _SIZE_WEIGHT * (request.tokens_left - self._request_tokens)
+        self.check_room(options or RequestOptions(), request.tokens_left)
         self._enqueue(request)
         late = None
         if request.deadline < inf:
@@ -195,10 +233,38 @@ class EngineRunner:
         while not (self._closing and not self.num_waiting):
             await self._arrived.wait()
             self._arrived.clear()
+            began = time.monotonic()
             while self.num_waiting:
-                batch = self._scheduler.schedule(time.monotonic())
-                step = self._rank if batch.kind is Kind.RANKING else self._decode
-                await step(batch)
+                began = await self._step(began)
+
+    async def _step(self, began: float) -> float:
+        """One micro-batch, and when it ended; ``began``: when the model was free for it."""
+        try:
+            self._running = batch = self._scheduler.schedule(time.monotonic(), self._throughput)
+            pass_s = self._throughput.seconds(batch.num_tokens)
+            self._running_until = time.monotonic() + pass_s
+            await (self._rank(batch) if batch.kind is Kind.RANKING else self._decode(batch))
+        except Exception as error:  # outside the model, whose errors fail one request
+            failure = EngineFailedError("the engine failed outside the model")
+            failure.__cause__ = error
+            self._fail_running(failure)
+            return time.monotonic()
+        finally:
+            self._running, self._running_until = None, 0.0
+        ended = time.monotonic()
+        if batch.chunks and batch.kind is Kind.RANKING:
+            self._throughput.learn(batch.num_tokens, ended - began, is_full=batch.is_full)
+        return ended
+
+    def _fail_running(self, failure: EngineFailedError) -> None:
+        """Ends the requests of the micro-batch; without one, all that wait."""
+        if self._running is None:
+            requests = self._scheduler.clear()
+        else:
+            requests = tuple(chunk.sequence for chunk in self._running.chunks)
+        for request in requests:
+            self._scheduler.remove(request)
+            request.fail(failure)
 
     async def _rank(self, batch: MicroBatch[ScoreRequest]) -> None:
         """One pass over chunks of rankings."""
@@ -208,9 +274,7 @@ class EngineRunner:
             return
         started_at = time.monotonic()
         inputs = [chunk.sequence.forward_input(chunk) for chunk in batch.chunks]
-        running = asyncio.get_running_loop().run_in_executor(
-            self._thread, isolated, self._decoder.forward, inputs
-        )
+        running = self._thread.run(isolated, self._decoder.forward, inputs)
         for chunk in batch.chunks:
             chunk.sequence.start(started_at)
         outputs = await running
@@ -231,9 +295,7 @@ class EngineRunner:
         if not requests:
             return
         inputs = [request.decode_input() for request in requests]
-        outputs = await asyncio.get_running_loop().run_in_executor(
-            self._thread, isolated, self._decoder.decode, inputs
-        )
+        outputs = await self._thread.run(isolated, self._decoder.decode, inputs)
         for request, output in zip(requests, outputs, strict=True):
             if isinstance(output, EngineFailedError):
                 request.fail(output)

@@ -2,8 +2,9 @@
 
 Rankings go before explanations. Callers share by start-time fair queueing over tokens: a
 caller's virtual time grows by the tokens that it is given, and the lowest goes first.
-Within a caller the earliest deadline goes first. Pure policy, without torch and without a
-clock of its own.
+Within a caller the earliest deadline goes first. What cannot end before its deadline is not
+begun: it would take the time of those that can. Pure policy, without torch and without a clock
+of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from heapq import heapify, heappop, heappush
 from math import inf
+from operator import attrgetter
 from typing import Generic, TypeVar
+
+from rankloom_engine.throughput import Throughput
 
 
 class Kind(Enum):
@@ -32,8 +36,9 @@ class Sequence:
     ``prefix_tokens`` are paid with the first chunk only (0 if the prefix is cached).
     ``candidate_tokens``: of each candidate, in the order in which they are scored.
     ``deadline``: on the clock of ``Scheduler.schedule``. ``caller``: whose fair share it
-    uses. ``num_scheduled``: candidates that have been in a chunk. Raises ValueError if
-    there is nothing to compute.
+    uses. ``num_scheduled``: candidates that have been in a chunk. ``tokens_left``: to be
+    scheduled. ``partial``: each chunk is of use, also where the last one comes too late. Raises
+    ValueError if there is nothing to compute.
     """
 
     prefix_tokens: int
@@ -42,6 +47,8 @@ class Sequence:
     caller: str = ""
     kind: Kind = Kind.RANKING
     num_scheduled: int = 0
+    partial: bool = False
+    tokens_left: int = field(init=False)
 
     def __post_init__(self) -> None:
         if not self.candidate_tokens or min(self.candidate_tokens) < 1 or self.prefix_tokens < 0:
@@ -49,6 +56,7 @@ class Sequence:
                 "sequence: nothing to compute; give at least one candidate, each of at least "
                 "one token, and a prefix of 0 tokens or more"
             )
+        self.tokens_left = self.prefix_tokens + sum(self.candidate_tokens)
 
 
 S = TypeVar("S", bound=Sequence)
@@ -71,11 +79,20 @@ class Chunk(Generic[S]):
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch(Generic[S]):
-    """Chunks to run together, and sequences that were removed because their deadline passed."""
+    """Chunks to run together, and sequences that were removed: they cannot end in time.
+
+    ``is_full``: it holds half of the budget, or others had to be left out.
+    """
 
     chunks: tuple[Chunk[S], ...]
     expired: tuple[S, ...]
     kind: Kind = Kind.RANKING
+    is_full: bool = False
+
+    @property
+    def num_tokens(self) -> int:
+        """Of all chunks."""
+        return sum(chunk.num_tokens for chunk in self.chunks)
 
 
 @dataclass(slots=True)
@@ -84,6 +101,11 @@ class _Caller(Generic[S]):
 
     virtual_time: int
     queue: list[tuple[float, int, S]] = field(default_factory=list[tuple[float, int, S]])
+
+    @property
+    def num_tokens(self) -> int:
+        """That wait."""
+        return sum(sequence.tokens_left for _, _, sequence in self.queue)
 
 
 class Scheduler(Generic[S]):
@@ -108,10 +130,19 @@ class Scheduler(Generic[S]):
         """Removes a sequence if it still waits."""
         self._queues[sequence.kind].remove(sequence)
 
-    def schedule(self, now: float) -> MicroBatch[S]:
+    def clear(self) -> tuple[S, ...]:
+        """Removes and returns all that waits."""
+        return tuple(each for queue in self._queues.values() for each in queue.clear())
+
+    def num_tokens_until(self, caller: str, deadline: float, num_tokens: int) -> int:
+        """As ``FairQueue.num_tokens_until``, for a ranking."""
+        return self._queues[Kind.RANKING].num_tokens_until(caller, deadline, num_tokens)
+
+    def schedule(self, now: float, throughput: Throughput | None = None) -> MicroBatch[S]:
         """The next micro-batch: of explanations only where no ranking waits."""
         kind = Kind.RANKING if len(self._queues[Kind.RANKING]) else Kind.EXPLANATION
-        return replace(self._queues[kind].schedule(now), kind=kind)
+        known = throughput if kind is Kind.RANKING else None  # a word's time is another one
+        return replace(self._queues[kind].schedule(now, known), kind=kind)
 
 
 class FairQueue(Generic[S]):
@@ -152,23 +183,70 @@ class FairQueue(Generic[S]):
             # before those that stay.
             self._first_virtual_time = max(self._first_virtual_time, caller.virtual_time)
 
-    def schedule(self, now: float) -> MicroBatch[S]:
-        """The next micro-batch, and all sequences that have expired by ``now``.
+    def clear(self) -> tuple[S, ...]:
+        """Removes and returns all that waits."""
+        waiting = tuple(self._waiting)
+        for sequence in waiting:
+            self.remove(sequence)
+        return waiting
+
+    def num_tokens_until(self, caller: str, deadline: float, num_tokens: int) -> int:
+        """Tokens that run until a new sequence of ``num_tokens`` ends, its own included.
+
+        Of its own caller all that is due before it; of each other caller as much as fair
+        shares give that caller meanwhile. Sequences that come later are not foreseen.
+        """
+        own = self._callers.get(caller)
+        reached = self._first_virtual_time if own is None else own.virtual_time
+        ahead = [] if own is None else [each for due, _, each in own.queue if due <= deadline]
+        mine = num_tokens + sum(each.tokens_left for each in ahead)
+        return mine + sum(
+            min(max(reached + mine - other.virtual_time, 0), other.num_tokens)
+            for other in self._callers.values()
+            if other is not own
+        )
+
+    def schedule(self, now: float, throughput: Throughput | None = None) -> MicroBatch[S]:
+        """The next micro-batch, and all sequences that cannot end before their deadline any more.
+
+        Without ``throughput`` these are the ones whose deadline has passed by ``now``.
 
         Rows lie end to end without padding, so a chunk costs its own tokens. One candidate
         over the budget runs alone. A sequence gets one chunk at most: the next one needs the
         prefix that the first computes.
         """
-        expired = self._expire(now)
+        expired = self._expire(now, throughput)
         chunks = self._choose()
         self._advance(chunks)
-        return MicroBatch(tuple(chunks), expired)
+        num_tokens = sum(chunk.num_tokens for chunk in chunks)
+        is_full = bool(len(self)) or 2 * num_tokens >= self._max_batch_tokens
+        return MicroBatch(tuple(chunks), expired, is_full=is_full)
 
-    def _expire(self, now: float) -> tuple[S, ...]:
-        expired = tuple(sequence for sequence in self._waiting if sequence.deadline <= now)
+    def _expire(self, now: float, throughput: Throughput | None) -> tuple[S, ...]:
+        expired = [each for each in self._waiting if each.deadline <= now]
+        if throughput is not None:
+            expired += self._late(now, throughput)
         for sequence in expired:
             self.remove(sequence)
-        return expired
+        return tuple(expired)
+
+    def _late(self, now: float, throughput: Throughput) -> list[S]:
+        """Sequences that would end after their deadline, which is still to come.
+
+        A sequence ends with its last micro-batch, however few of the tokens are its own. If all
+        are late, one is tried nevertheless: a wrong estimate is corrected by that alone.
+        """
+        in_time = [each for each in self._waiting if each.deadline > now]
+        batch_tokens = min(self._max_batch_tokens, sum(each.tokens_left for each in in_time))
+
+        def is_late(sequence: S) -> bool:
+            own_tokens = 0 if sequence.partial else sequence.tokens_left
+            return sequence.deadline <= now + throughput.seconds(max(own_tokens, batch_tokens))
+
+        late = [each for each in in_time if is_late(each)]
+        if late and len(late) == len(in_time):
+            late.remove(max(late, key=attrgetter("deadline")))
+        return late
 
     def _choose(self) -> list[Chunk[S]]:
         chunks: list[Chunk[S]] = []
@@ -206,6 +284,7 @@ class FairQueue(Generic[S]):
     def _advance(self, chunks: Iterable[Chunk[S]]) -> None:
         for chunk in chunks:
             chunk.sequence.num_scheduled = chunk.stop
+            chunk.sequence.tokens_left -= chunk.num_tokens
             if chunk.is_last:
                 self.remove(chunk.sequence)
         lowest = min((caller.virtual_time for caller in self._callers.values()), default=0)

@@ -65,11 +65,12 @@ class ScoreRequest(Sequence):
             candidate_tokens=tuple(map(len, prompt.candidates)),
             deadline=options.deadline,
             caller=options.caller,
+            partial=options.partial,
         )
         self.prompt, self.weights, self.cached = prompt, weights, cached
         self.prefix_key = prefix_key
         self.margins = np.full(len(prompt.candidates), np.nan, dtype=np.float32)
-        self._partial, self._reused = options.partial, cached is not None
+        self._reused = cached is not None
         self._submitted_at = time.monotonic()
         self._started_at: float | None = None
         self._model_s = 0.0
@@ -123,7 +124,7 @@ class ScoreRequest(Sequence):
 
     def expire(self) -> None:
         """At the deadline: the end, with the margins so far if the caller takes a part."""
-        self._end(None if self._partial else WorkExpiredError("the deadline passed"))
+        self._end(None if self.partial else WorkExpiredError("the deadline comes first"))
 
     def fail(self, failure: EngineFailedError) -> None:
         """The end, without margins."""

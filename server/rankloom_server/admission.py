@@ -20,6 +20,7 @@ class AdmissionState(Enum):
 
     STARTING = auto()
     OPEN = auto()
+    STALLED = auto()
     DRAINING = auto()
 
 
@@ -40,8 +41,19 @@ class Admission:
     def num_in_flight(self) -> int:
         return self._taken.total()
 
+    @property
+    def state(self) -> AdmissionState:
+        return self._state
+
     def open(self) -> None:
-        self._state = AdmissionState.OPEN
+        """Takes calls, unless the server drains."""
+        if self._state is not AdmissionState.DRAINING:
+            self._state = AdmissionState.OPEN
+
+    def stall(self) -> None:
+        """Takes no calls until it is opened again; those in flight go on."""
+        if self._state is AdmissionState.OPEN:
+            self._state = AdmissionState.STALLED
 
     @contextmanager
     def admit(self, method: str = "") -> Iterator[None]:

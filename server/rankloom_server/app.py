@@ -26,6 +26,7 @@ from rankloom_server.revision_loader import RevisionLoader, ServedRevision
 from rankloom_server.rollout import rollout_server
 from rankloom_server.rpc.lifecycle import Facts, RpcServer
 from rankloom_server.state import ServerState, opened_state
+from rankloom_server.watchdog import Watchdog, end_process
 
 
 def serve_ranking(settings: Settings) -> None:
@@ -70,8 +71,12 @@ async def servers(
         if state
         else StaticDeployment(loader, revisions)
     )
+    watching: asyncio.Task[None] | None = None
     try:
         server = _server(settings, loader, revisions, deployment)
+        end = end_process if settings.engine.exit_on_stall else None
+        dog = Watchdog(loader.pool, settings.engine.stall_s, server.report_working, end)
+        watching = asyncio.create_task(dog.run())
         admin = None
         if isinstance(deployment, ManagedDeployment) and settings.rollout.rollout_port is not None:
             admin = rollout_server(
@@ -82,6 +87,8 @@ async def servers(
             )
         yield server, admin
     finally:
+        if watching is not None:
+            watching.cancel()
         await deployment.close()
         await loader.close()
 

@@ -86,6 +86,8 @@ class EngineSettings(_Group):
     max_batch_tokens: int = Field(default=2048, ge=2)
     expert_slots_mib: Mebibytes = 64
     prefix_cache_mib: Mebibytes = 256
+    stall_s: Seconds = 60.0
+    exit_on_stall: bool = False
 
 
 class LoadingSettings(_Group):

@@ -5,7 +5,7 @@ Exception
 │   ├── ConfigError            wrong configuration, one line per wrong key
 │   └── ListenError            the address cannot be listened on
 ├── MalformedError             the bytes of a request are not a message
-├── NotServingError            the server is starting or draining
+├── NotServingError            the server is starting, stalled or draining
 ├── OverloadedError            as many calls as it admits are in flight
 ├── UnauthenticatedError       the call carries no token
 ├── ForbiddenError             the token is not the server's
@@ -38,7 +38,7 @@ class MalformedError(Exception):
 
 
 class NotServingError(Exception):
-    """The server is starting or draining and takes no calls."""
+    """The server is starting, stalled or draining and takes no calls."""
 
 
 class OverloadedError(Exception):

@@ -9,7 +9,8 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 
 from rankloom_adapters.revision import Lease, Revisions
-from rankloom_engine.errors import EngineFailedError
+from rankloom_engine.errors import EngineFailedError, EngineOverloadedError
+from rankloom_engine.sequence import RequestOptions
 from rankloom_features.provider import UserFeatures
 from rankloom_ranker.answers import Explanation, Ranking
 from rankloom_ranker.errors import FallbackRefusedError
@@ -76,14 +77,17 @@ class RankPipeline:
         """Answers one query; ``deadline`` is on time.monotonic's clock.
 
         Raises InvalidFieldError, UnknownRevisionError, FallbackRefusedError,
-        TimeoutError, WorkExpiredError or EngineClosedError.
+        EngineOverloadedError, TimeoutError, WorkExpiredError or EngineClosedError.
         """
         started = time.perf_counter()
         with self._revisions.lease(query.revision, query.user_key) as lease:
             try:
                 check_texts(query, lease.value.loaded.catalogue)
                 check_fusion(query, lease.value.engine.ranks)
+                _check_room(lease.value, query, deadline)
                 ranking, features_s = await self._rank(lease.value, query, deadline)
+            except EngineOverloadedError:
+                raise  # refused for what others asked: it says nothing about the revision
             except Exception:
                 self._notify(query, lease, None, started)
                 raise
@@ -111,6 +115,7 @@ class RankPipeline:
             served = lease.value
             check_text(ranking.user.candidates[0], served.loaded.catalogue, "candidate")
             check_fusion(ranking, served.engine.ranks)
+            _check_room(served, ranking, deadline)
             features, fault = await self._features(served, ranking, deadline)
             writer = ExplanationWriter(
                 served.ranker, served.engine, query, features, fault, deadline
@@ -158,6 +163,11 @@ class RankPipeline:
         except FeaturesUnavailableError:
             _time_left(deadline)  # where the call itself is late, that is what is wrong
             raise
+
+
+def _check_room(served: ServedRevision, query: RankQuery, deadline: float) -> None:
+    """Raises EngineOverloadedError before work is spent on features and prompt."""
+    served.engine.check_room(RequestOptions(deadline, query.caller, partial=query.allow_partial))
 
 
 def log_failure(ranking: Ranking) -> None:

@@ -111,6 +111,13 @@ SETTINGS: Final = (
         "memory for cached prefixes: users' histories, for their next calls; 0 keeps none",
     ),
     Setting(
+        "engine.stall_s",
+        "S",
+        "60",
+        "seconds of one pass of the model after which health says NOT_SERVING",
+    ),
+    Setting("engine.exit_on_stall", None, "false", "end the process then, for its supervisor"),
+    Setting(
         "loading.bundle_keys",
         "FILE",
         "",

@@ -20,6 +20,7 @@ from rankloom_engine.scheduler import (
     Scheduler,
     Sequence,
 )
+from rankloom_engine.throughput import Throughput
 
 BUDGET, CHUNK = 100, 40
 sizes = st.one_of(st.integers(1, 12), st.integers(1, 120))
@@ -349,3 +350,61 @@ def test_sequences_of_both_kinds_can_leave() -> None:
     assert len(scheduler) == 1
     scheduler.remove(ranking)
     assert scheduler.schedule(0.0).chunks == ()
+
+
+def slow(tokens_per_s: float) -> Throughput:
+    throughput = Throughput()
+    throughput.learn(round(1000 * tokens_per_s), 1000.0, is_full=True)
+    return throughput
+
+
+def test_what_cannot_end_in_time_is_not_begun() -> None:
+    hopeless, possible = Sequence(0, (100,), 0.5), Sequence(0, (100,), 2.0)
+    batch = filled(hopeless, possible).schedule(0.0, slow(100.0))
+    assert batch.expired == (hopeless,)
+    assert [chunk.sequence for chunk in batch.chunks] == [possible]
+
+
+def test_the_end_is_that_of_the_whole_micro_batch() -> None:
+    short, others = Sequence(0, (10,), 0.5), [Sequence(0, (10,), 9.0) for _ in range(20)]
+    assert filled(short, *others).schedule(0.0, slow(100.0)).expired == (short,)
+    alone, other = Sequence(0, (10,), 0.5), Sequence(0, (10,), 9.0)
+    assert filled(alone, other).schedule(0.0, slow(100.0)).expired == ()
+
+
+def test_one_is_tried_even_if_all_seem_too_late() -> None:
+    late, later = Sequence(0, (50,), 0.1), Sequence(0, (50,), 0.2)
+    batch = filled(late, later).schedule(0.0, slow(1.0))
+    assert batch.expired == (late,)
+    assert [chunk.sequence for chunk in batch.chunks] == [later]
+
+
+def test_a_part_of_an_answer_is_begun_though_the_whole_comes_too_late() -> None:
+    part = Sequence(0, (40,) * 50, 2.0, partial=True)
+    whole = Sequence(0, (40,) * 50, 2.0)
+    assert filled(part).schedule(0.0, slow(100.0)).expired == ()
+    other = Sequence(0, (40,), 9.0)
+    assert filled(whole, other).schedule(0.0, slow(100.0)).expired == (whole,)
+
+
+def test_tokens_until_an_end_count_what_is_due_before_and_fair_shares() -> None:
+    queue = filled(
+        Sequence(5, (10, 10), 1.0, "a"),
+        Sequence(0, (30,), 3.0, "a"),
+        Sequence(0, (7,), 9.0, "b"),
+        Sequence(0, (500,), 1.0, "c"),
+    )
+    assert queue.num_tokens_until("a", 2.0, 15) == (15 + 25) + 7 + 40
+    assert queue.num_tokens_until("new", 2.0, 15) == 15 + 15 + 7 + 15
+    queue.schedule(0.0)  # 25 and 30 of a, 7 of b; c comes next
+    assert queue.num_tokens_until("c", 0.5, 10) == 10
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.lists(sizes, min_size=1), st.booleans())))
+def test_tokens_left_are_those_that_are_scheduled(
+    given_sequences: list[tuple[int, list[int], bool]],
+) -> None:
+    sequences = [Sequence(prefix, tuple(tokens)) for prefix, tokens, _ in given_sequences]
+    left = sum(each.tokens_left for each in sequences)
+    assert left == sum(batch.num_tokens for batch in drained(filled(*sequences)))
+    assert not any(each.tokens_left for each in sequences)

@@ -15,7 +15,8 @@ from engine.test_runner import mixture, prompt_of
 from engine.tiny import tiny_decoder
 from rankloom_engine.buckets import buckets
 from rankloom_engine.model import Decoder
-from rankloom_engine.runner import EngineRunner, model_thread
+from rankloom_engine.model_thread import ModelThread
+from rankloom_engine.runner import EngineRunner
 
 
 @contextmanager
@@ -86,7 +87,7 @@ def test_no_row_is_longer_than_models_have_learned_positions() -> None:
 
 
 async def test_other_decoders_use_the_thread_during_a_warm_up() -> None:
-    thread = model_thread()
+    thread = ModelThread()
     (one, _), (other, _) = tiny_decoder(), tiny_decoder(seed=1)
     other.kernels_by_size = True
     runner, late = EngineRunner(one, thread=thread), EngineRunner(other, thread=thread)
@@ -99,5 +100,5 @@ async def test_other_decoders_use_the_thread_during_a_warm_up() -> None:
         num_scored += 1
     await warming
     await runner.close()
-    thread.shutdown()
+    await thread.close(1.0)
     assert num_scored > 10

@@ -10,7 +10,6 @@ from feature_service.feature_bundle import write_feature_bundle
 from rankloom_ranker.loaded import BundleFeatures
 from rankloom_server import logs
 from rankloom_server.feature_app import opened_features
-from server.served_parts import ServedParts, load_parts
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +29,3 @@ def feature_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def feature_parts(feature_folder: Path) -> BundleFeatures:
     return opened_features(feature_folder)[1]
-
-
-@pytest.fixture(scope="session")
-def parts(served_folder: Path) -> ServedParts:
-    return load_parts(served_folder)

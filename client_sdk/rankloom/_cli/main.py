@@ -35,6 +35,7 @@ _HELP: Final = {
     **{name: command.help for name, command in _OWN.items()},
     "serve": "run a server",
     "bundle": "sign bundles, look into experts",
+    "data": "check an interaction log before training",
     "train": "make a bundle from an interaction log",
     "evaluate": "measure how well a bundle ranks",
     "demo": "train a small bundle, serve it and rank with it",
@@ -42,6 +43,7 @@ _HELP: Final = {
 _EXTRAS: Final = {
     "serve": "server",
     "bundle": "server",
+    "data": "train",
     "train": "train",
     "evaluate": "train",
     "demo": "train",

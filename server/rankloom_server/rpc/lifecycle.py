@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
@@ -13,7 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from rankloom_server import logs
-from rankloom_server.admission import Admission
+from rankloom_server.admission import Admission, AdmissionState
 from rankloom_server.config import ServerSettings
 from rankloom_server.errors import ListenError
 from rankloom_server.metrics import ServerMetrics
@@ -24,6 +26,7 @@ Facts = Mapping[str, object]
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 FLUSH_S = 0.5  # for the last answers to leave
+CLOSE_S = 1.5  # for what goes on beside calls; then the process ends nevertheless
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
@@ -76,16 +79,39 @@ class RpcServer:
         """Takes calls until a signal to stop, then drains. Raises StartError.
 
         ``admin``: listens on ``admin_address``, host and port, as long as this server serves.
+        From the signal on, the process ends within ``drain_s`` and CLOSE_S, even if a thread
+        hangs: what it keeps on disk survives that.
         """
         stop = stop_event()
         with self.metrics.exposed(settings.host, settings.metrics_port):
-            await self._serving(settings.host, settings.port)
+            opening = asyncio.create_task(self._both_serving(settings, admin, admin_address))
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not opening.done():
+                end_process_in(CLOSE_S)
+                opening.cancel()
+                await asyncio.wait({opening})
+                logs.write("stopped", all_ended=True)
+                return
+            try:
+                opening.result()
+            except BaseException:
+                stopping.cancel()
+                raise
+            await stopping
+            end_process_in(settings.drain_s + CLOSE_S)
+            drains = [self.drain(settings.drain_s)]
             if admin:
-                await admin._serving(*admin_address)
-            await stop.wait()
-            if admin:
-                await admin.drain(2 * FLUSH_S)
-            await self.drain(settings.drain_s)
+                drains.append(admin.drain(min(2 * FLUSH_S, settings.drain_s)))
+            await asyncio.gather(*drains)
+            end_process_in(CLOSE_S)
+
+    async def _both_serving(
+        self, settings: ServerSettings, admin: RpcServer | None, admin_address: tuple[str, int]
+    ) -> None:
+        await self._serving(settings.host, settings.port)
+        if admin:
+            await admin._serving(*admin_address)
 
     async def _serving(self, host: str, port: int) -> None:
         bound = await self.start(host, port)
@@ -116,6 +142,17 @@ class RpcServer:
             await self._health.set(service, _SERVING)
         return facts
 
+    async def report_working(self, works: bool) -> None:
+        """Between `open` and `drain`: takes calls and reports SERVING, or neither."""
+        if self._admission.state in (AdmissionState.STARTING, AdmissionState.DRAINING):
+            return
+        if works:
+            self._admission.open()
+        else:
+            self._admission.stall()
+        for service in self._services:
+            await self._health.set(service, _SERVING if works else _NOT_SERVING)
+
     async def drain(self, drain_s: float) -> None:
         """Reports NOT_SERVING, takes no more calls, lets calls in flight end, and stops."""
         started = time.monotonic()
@@ -136,6 +173,18 @@ async def _check_address(host: str, port: int) -> None:
         raise ListenError(f"cannot listen on {host}:{port}: {reason}") from error
     probe.close()
     await probe.wait_closed()
+
+
+def end_process_in(seconds: float) -> None:
+    """Ends the process then, if it has not ended by itself; whatever its threads do."""
+
+    def end() -> None:
+        logs.write("abandoned", reason="a thread did not end in time")
+        os._exit(0)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 def stop_event() -> asyncio.Event:

@@ -27,7 +27,7 @@ from rankloom_adapters.rollout.states import (
 from rankloom_adapters.signing import SignatureError
 from rankloom_adapters.sources import SourceError
 from rankloom_adapters.store import StoreError
-from rankloom_engine.errors import EngineClosedError, WorkExpiredError
+from rankloom_engine.errors import EngineClosedError, EngineOverloadedError, WorkExpiredError
 from rankloom_features.wire import InvalidFieldError
 from rankloom_proto.v1 import ranking_pb2
 from rankloom_ranker.errors import FallbackRefusedError
@@ -42,6 +42,7 @@ from rankloom_server.errors import (
 
 DOMAIN = "rankloom"
 OVERLOADED_RETRY_S = 0.5
+MAX_OVERLOADED_RETRY_S = 10.0  # a longer estimate is not worth much
 NOT_SERVING_RETRY_S = 1.0
 DISK_RETRY_S = 5.0
 
@@ -105,8 +106,10 @@ def _fallback_refused(error: FallbackRefusedError) -> Refusal:
     return Refusal(grpc.StatusCode.FAILED_PRECONDITION, str(error), details)
 
 
-def _overloaded(error: OverloadedError) -> Refusal:
-    details = (_error_info(ranking_pb2.ERROR_REASON_OVERLOADED), _retry_info(OVERLOADED_RETRY_S))
+def _overloaded(error: OverloadedError | EngineOverloadedError) -> Refusal:
+    excess_s = error.excess_s if isinstance(error, EngineOverloadedError) else 0.0
+    retry_s = min(max(OVERLOADED_RETRY_S, excess_s), MAX_OVERLOADED_RETRY_S)
+    details = (_error_info(ranking_pb2.ERROR_REASON_OVERLOADED), _retry_info(retry_s))
     return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), details)
 
 
@@ -154,7 +157,7 @@ _bundle_invalid = _reasoned(
 
 
 def _too_late(_: Exception) -> Refusal:
-    return Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed before the answer")
+    return Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, "the answer cannot come before the deadline")
 
 
 _REFUSALS: Final[dict[type, Callable[[Any], Refusal]]] = {
@@ -163,6 +166,7 @@ _REFUSALS: Final[dict[type, Callable[[Any], Refusal]]] = {
     UnknownRevisionError: _revision_unknown,
     FallbackRefusedError: _fallback_refused,
     OverloadedError: _overloaded,
+    EngineOverloadedError: _overloaded,
     NotServingError: _not_serving,
     UnauthenticatedError: _reasoned(
         grpc.StatusCode.UNAUTHENTICATED, ranking_pb2.ERROR_REASON_UNAUTHENTICATED
