@@ -93,8 +93,13 @@ def load_decoder(
 
 def _num_slots(experts: Sequence[Expert], max_bytes: int, number_bytes: int) -> int:
     """As many as the bytes allow, between the bundle's own experts and MAX_SLOTS."""
-    widest = max(experts, key=lambda expert: expert.rank)
-    numbers = sum(pair.a.size + pair.b.size for pair in widest.modules.values())
+    rank = max(expert.rank for expert in experts)
+    widths: dict[str, int] = {
+        module: pair.a.shape[1] + pair.b.shape[0]
+        for expert in experts
+        for module, pair in expert.modules.items()
+    }
+    numbers = rank * sum(widths.values())
     allowed = max_bytes // max(numbers * number_bytes, 1)
     return max(len(experts), min(allowed, MAX_SLOTS))
 

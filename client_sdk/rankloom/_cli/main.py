@@ -36,7 +36,7 @@ _OWN: Final[dict[str, CliCommand]] = {
 _HELP: Final = {
     **{name: command.help for name, command in _OWN.items()},
     "serve": "run a server",
-    "bundle": "sign bundles and check their signatures",
+    "bundle": "sign bundles, look into experts",
     "data": "check an interaction log before training",
     "train": "make a bundle from an interaction log",
     "evaluate": "measure how well a bundle ranks",
