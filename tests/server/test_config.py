@@ -61,6 +61,8 @@ OTHER_VALUES: dict[str, object] = {
     "max_batch_tokens": 9,
     "expert_slots_mib": 10,
     "prefix_cache_mib": 11,
+    "stall_s": 19.5,
+    "exit_on_stall": True,
     "bundle_keys": ["a.pem", "b.pem"],
     "load_mib_s": 12,
     "expert_cache_mib": 13,
@@ -96,6 +98,8 @@ EXPECTED = Settings(
         max_batch_tokens=9,
         expert_slots_mib=10,
         prefix_cache_mib=11,
+        stall_s=19.5,
+        exit_on_stall=True,
     ),
     loading=LoadingSettings(
         bundle_keys=(Path("a.pem"), Path("b.pem")),

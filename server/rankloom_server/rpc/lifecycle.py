@@ -41,6 +41,7 @@ _OPTIONS: Final = (
     ("grpc.keepalive_timeout_ms", 20_000),
 )
 _DEFAULT_MODE: Final = 0o660
+_ANY_PORT: Final = ListenAddress("127.0.0.1")
 
 
 class RpcServer:
@@ -82,7 +83,8 @@ class RpcServer:
     ) -> None:
         """Takes calls until a signal to stop, then drains. Raises StartError.
 
-        ``admin``: listens on ``admin_address`` as long as this server serves.
+        ``admin``: listens on ``admin_address`` as long as this server serves; by default on any
+        free port.
         From the signal on, the process ends within ``drain_delay_s``, ``drain_s`` and CLOSE_S, even
         if a thread hangs: what it keeps on disk survives that.
         """
@@ -113,8 +115,8 @@ class RpcServer:
         admin_address: ListenAddress | None,
     ) -> None:
         await self._serving(settings.address, settings.socket_bits)
-        if admin and admin_address:
-            await admin._serving(admin_address, settings.socket_bits)
+        if admin:
+            await admin._serving(admin_address or _ANY_PORT, settings.socket_bits)
 
     async def _both_drained(self, settings: ServerSettings, admin: RpcServer | None) -> None:
         end_process_in(settings.drain_delay_s + settings.drain_s + CLOSE_S)
