@@ -145,8 +145,9 @@ class MixtureLinear(nn.Module):
         self.a[slot], self.b[slot] = 0.0, 0.0
         if name in expert.modules:
             factors = expert.modules[name]
-            self.a[slot, : expert.rank] = torch.from_numpy(factors.a)
-            self.b[slot, : expert.rank] = torch.from_numpy(factors.b.T)
+            rank = len(factors.a)  # modules of one expert may have several
+            self.a[slot, :rank] = torch.from_numpy(factors.a)
+            self.b[slot, :rank] = torch.from_numpy(factors.b.T)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(batch, length, d_in) → (batch, length, d_out)."""
@@ -160,8 +161,8 @@ class MixtureLinear(nn.Module):
 class ExpertBank:
     """The experts wired into a model. Only one thread may use the model at a time.
 
-    ``digests``, ``ranks``: of the expert in each slot. ``keys``: digest and scale of each, on
-    which its part of the output depends.
+    ``digests``, ``ranks``: of the expert in each slot. ``keys``: digests of both its files, on
+    which its part of the output depends, and its scale.
     """
 
     def __init__(self, num_slots: int, rank: int, hidden: int) -> None:
@@ -186,7 +187,7 @@ class ExpertBank:
             layer.load(slot, expert, name)
         self._scale[slot] = expert.scale
         self.digests[slot], self.ranks[slot] = expert.digest, expert.rank
-        self.keys[slot] = f"{expert.digest} {expert.scale!r}"
+        self.keys[slot] = f"{expert.digest} {expert.config_digest} {expert.scale!r}"
 
     def check(self, expert: Expert) -> None:
         """Raises ExpertError if the expert does not fit into the slots."""
@@ -305,11 +306,17 @@ def install(
 
 
 def linears_of(model: nn.Module) -> dict[str, nn.Linear]:
-    """The layers that experts can be on, by path: those that do what a linear layer does."""
+    """The layers that experts can be on, by path: those that do what a linear layer does.
+
+    Not the head, of which two rows make the margin.
+    """
+    head = cast("Any", model).get_output_embeddings()
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
+        if isinstance(module, nn.Linear)
+        and type(module).forward is nn.Linear.forward
+        and module is not head
     }
 
 

@@ -102,17 +102,11 @@ def share_of(found: Tensor, expected: Tensor) -> float:
     return share if np.isfinite(share) else float("inf")
 
 
-def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """The layers that experts can be on, but the head."""
-    head = cast("Any", model).get_output_embeddings()
-    return {name: linear for name, linear in linears_of(model).items() if linear is not head}
-
-
 def random_expert(model: nn.Module, rank: int = 2) -> Expert:
     """An expert on all linear layers, about half as strong as their weights."""
     random = np.random.default_rng(SEED)
     modules = {}
-    for name, linear in linear_layers(model).items():
+    for name, linear in linears_of(model).items():
         out, into = linear.weight.shape
         a = random.normal(0.0, into**-0.5, (rank, into)).astype(np.float32)
         b = random.normal(0.0, 0.5 * rank**-0.5, (out, rank)).astype(np.float32)

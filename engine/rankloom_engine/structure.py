@@ -15,7 +15,7 @@ from transformers.initialization import no_init_weights
 
 from rankloom_engine.attention import body_of, decoder_layers
 from rankloom_engine.decoder_files import building
-from rankloom_engine.packed_trial import linear_layers
+from rankloom_engine.expert_bank import linears_of
 
 OTHER_MODEL = "use another base model"
 # In the names of parts that carry a state from token to token, and of all that mix tokens.
@@ -52,7 +52,7 @@ def check_structure(config: PreTrainedConfig) -> None:
         raise UnfitError("it takes token ids only, and soft tokens are vectors")
     if body is model or not isinstance(head, nn.Linear):
         raise UnfitError("it is not one body with one linear head for tokens")
-    if not linear_layers(model):
+    if not linears_of(model):
         names = {type(module).__name__ for module in decoder_layers(model).modules()}
         others = ", ".join(sorted(name for name in names if "Conv1D" in name))
         raise UnfitError(f"it has no linear layers for experts ({others or 'none at all'})")
