@@ -50,8 +50,10 @@ _COMPLETE: Mapping[str, dict[str, object]] = {
     "hunyuan_v1_dense": {"head_dim": 128},
     "hunyuan_v1_moe": {"head_dim": 128},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 16},
+    "marian": {"decoder_vocab_size": 58_101},
     "ministral": {"head_dim": 128},
     "nemotron": {"num_key_value_heads": 8},
+    "reformer": {"is_decoder": True},
 }
 # Name → type of the model, and the settings that differ from its defaults.
 VARIANTS: Mapping[str, tuple[str, dict[str, object]]] = {

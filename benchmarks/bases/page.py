@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import transformers
 
-from benchmarks.bases.exam import NUM_POSITIONS, NUM_TOKENS
+from benchmarks.bases.exam import NUM_POSITIONS, NUM_TOKENS, FamilyResult
 from benchmarks.bases.guard import Outcome
 
+_OWN_ATTENTION = re.compile(r"\d+ of \d+ have another kind \((?P<classes>.*)\)")
 _HEAD = """# Base models
 
 `rankloom train --base MODEL` takes a causal language model of transformers by its path or hub id.
@@ -54,8 +56,9 @@ def page(outcomes: Sequence[Outcome]) -> str:
         failed=len(outcomes) - len(verdicts),
     )
     causes: dict[str, list[str]] = {}
-    for verdict in refused:
-        causes.setdefault(verdict.cause or "", []).append(verdict.family)
+    for result in refused:
+        cause, family = _grouped(result)
+        causes.setdefault(cause, []).append(family)
     return "\n".join(
         [
             head,
@@ -73,3 +76,12 @@ def page(outcomes: Sequence[Outcome]) -> str:
             "",
         ]
     )
+
+
+def _grouped(result: FamilyResult) -> tuple[str, str]:
+    """A cause as several families have it, and the family with what is its own in the cause."""
+    cause = re.sub(r"by [-+.e\d]+ of the largest, ", "", (result.cause or "").partition("; ")[0])
+    own = _OWN_ATTENTION.search(cause)
+    if own is None:
+        return cause, result.family
+    return cause.replace(own[0], "not all have it"), f"{result.family} ({own['classes']})"

@@ -32,7 +32,7 @@ _LARGEST: tuple[tuple[re.Pattern[str], int], ...] = tuple(
         (r"lora_rank", 32),
         (r"num_(\w+_)?experts$|n_routed_experts|expert_num$", 8),
         (r"experts_per_tok|topk$|top_k$|moe_k$|top_k_experts", 2),
-        (r"^n_group$|num_expert_group", 2),
+        (r"^n_group$|num_expert_group|^kv_n_heads$", 2),
         (r"^topk_group$|dense_replace|dense_layers|kv_shared_layers", 1),
         (r"vocab", VOCABULARY),
         (r"token_id$|token_index$|(pad|bos|eos)_id$", 2),
@@ -65,6 +65,9 @@ def small_config(config: PreTrainedConfig, num_tokens: int) -> PreTrainedConfig:
     fields = _with_fewer_layers(fields, config.attribute_map)
     sizes = _with_fewer_heads(fields, config.attribute_map)
     small = _shrunk(fields, num_tokens) | sizes
+    for name in ("attn_config", "ffn_config"):  # where DBRX has its sizes
+        if isinstance(own := fields.get(name), dict):
+            small[name] = _shrunk(own, num_tokens)
     if isinstance(by_layer := fields.get(_OF_LAYERS), dict):
         small[_OF_LAYERS] = {
             layer: _shrunk(own, num_tokens) | {n: v for n, v in sizes.items() if n in own}

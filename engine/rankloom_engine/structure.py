@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import os
 from typing import Any, cast
 
 import torch
@@ -18,6 +19,7 @@ from rankloom_engine.decoder_files import building
 from rankloom_engine.expert_bank import linears_of
 
 OTHER_MODEL = "use another base model"
+_OTHER_PARTS = {"audio_config", "vision_config"}
 # In the names of parts that carry a state from token to token, and of all that mix tokens.
 _STATES = ("Mixer", "Mamba", "ShortConv", "Recurrent", "Delta", "LSTM", "Rwkv")
 _MIXERS = (*_STATES, "ttention", "Block")
@@ -77,6 +79,9 @@ def _check_config(config: PreTrainedConfig) -> None:
     text = _text_config(config)
     if type(text) is not type(config) and type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UnfitError(f"its part for text ({text.model_type}) is no causal language model alone")
+    others = sorted(_OTHER_PARTS & set(config.sub_configs))
+    if others:
+        raise UnfitError(f"its parts for images and sound ({', '.join(others)}) cannot be left out")
 
 
 def _text_config(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -113,8 +118,7 @@ def _check_layers(model: nn.Module) -> None:
 
 
 def _carries_a_state(layer: nn.Module) -> bool:
-    names = [type(module).__name__ for module in layer.modules()][1:]
-    return any(kind in name for kind in _STATES for name in names)
+    return any(kind in own for kind in _STATES for _, own in _classes(layer))
 
 
 def _attends(layer: nn.Module) -> bool:
@@ -136,6 +140,14 @@ def _uses_the_interface(kind: Any) -> bool:  # noqa: ANN401
 
 def _mixer(layer: nn.Module) -> str:
     """Class of the part of a layer that mixes tokens."""
-    inside = [type(module).__name__ for module in layer.modules()][1:]
-    found = (name for kind in _MIXERS for name in inside if kind in name)
+    classes = _classes(layer)
+    found = (name for kind in _MIXERS for name, own in classes if kind in own)
     return next(found, type(layer).__name__)
+
+
+def _classes(layer: nn.Module) -> list[tuple[str, str]]:
+    """Names of the architecture's classes inside a layer, whole and without its own name."""
+    kinds = [type(module) for module in layer.modules()]
+    names = [each.__name__ for each in kinds if each.__module__.startswith("transformers.models")]
+    prefix = len(os.path.commonprefix(names))  # noqa: RUF071 - of names, not of paths
+    return [(name, name[prefix:]) for name in names[1:]]
