@@ -72,7 +72,7 @@ def page(outcomes: Sequence[Outcome]) -> str:
             "",
             "| cause | families |",
             "|---|---|",
-            *(f"| {cause} | {', '.join(families)} |" for cause, families in sorted(causes.items())),
+            *(f"| {cause} | {'; '.join(families)} |" for cause, families in sorted(causes.items())),
             "",
         ]
     )
