@@ -34,9 +34,7 @@ async def _serve(settings: ServerSettings, digest: str, features: BundleFeatures
 def opened_features(folder: Path, keyring: Keyring | None = None) -> tuple[str, BundleFeatures]:
     """A bundle's digest and features. Raises StartError, also for its signature."""
     try:
-        bundle = open_bundle(folder)
-        if keyring is not None:
-            keyring.check(bundle)
+        bundle = open_bundle(folder, check=keyring.check_manifest if keyring else None)
         return bundle.digest, load_features(bundle)
     except ValueError as error:
         raise StartError(f"{folder}: {error}") from error
