@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -22,6 +23,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from feature_service.feature_bundle import KNOWN_USER
 from rankloom_adapters import bundle
 from rankloom_adapters.signing import generate_keys
+from rankloom_engine.number_format import cpu_flags, dtype_for
 from rankloom_proto.v1 import ranking_pb2
 from rankloom_proto.v1.features_pb2 import GetUserFeaturesRequest, UserQuery
 from rankloom_proto.v1.features_pb2_grpc import FeatureServiceStub
@@ -69,6 +71,23 @@ def test_each_wrong_setting_has_a_line(tmp_path: Path) -> None:
 def test_an_unknown_variable_is_refused() -> None:
     done = run("--bundle", "b", RANKLOOM_PROT="1")
     assert_refused(done, "RANKLOOM_PROT: no such setting")
+
+
+async def test_variables_of_kubernetes_are_ignored_and_named(feature_folder: Path) -> None:
+    link = "tcp://10.0.0.1:50051"
+    environment = {"SERVICE_HOST": "10.0.0.1", "SERVICE_PORT": "50051", "PORT": link}
+    variables = {f"RANKLOOM_{name}": text for name, text in environment.items()}
+    process = await asyncio.create_subprocess_exec(
+        *SERVE, "features", "--bundle", str(feature_folder), "--port", "0",
+        env=os.environ | variables, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr
+    ignored, serving = [json.loads(await process.stderr.readline()) for _ in range(2)]
+    process.terminate()
+    await process.communicate()
+    assert ignored["event"] == "variables_ignored"
+    assert set(ignored["variables"]) == variables.keys()
+    assert serving["event"] == "serving"
 
 
 def settings_of(*arguments: str) -> Settings:
@@ -155,6 +174,8 @@ async def serving(*arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Pro
             raise ValueError("stderr is not piped")
         line = json.loads(await asyncio.wait_for(process.stderr.readline(), 60))
         assert (line["event"], line["level"]) == ("serving", "info")
+        if "features" not in arguments:  # with no flag, the format is what the CPU is fast in
+            assert (line["device"], line["dtype"]) == ("cpu", dtype_for(cpu_flags()))
         yield process, line["address"]
     finally:
         if process.returncode is None:
@@ -200,14 +221,17 @@ async def test_it_serves_rankings_until_a_signal_and_ends_the_call_in_flight(
     assert SYNTHETIC.encode() not in log
 
 
-async def test_a_ranking_server_asks_a_feature_server(
-    served_folder: Path, parts: ServedParts
+async def test_a_ranking_server_on_ipv6_asks_a_feature_server_on_a_socket(
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
+    bundle, path = ("--bundle", str(served_folder)), tmp_path / "features.sock"
     async with (
-        serving("features", "--bundle", str(served_folder)) as (_, features),
-        serving("--bundle", str(served_folder), "--features", features) as (_, address),
-        grpc.aio.insecure_channel(address) as channel,
+        serving("features", *bundle, "--host", f"unix:{path}", "--socket-mode", "600") as (_, at),
+        serving(*bundle, "--features", at, "--host", "::") as (_, address),
+        grpc.aio.insecure_channel(address.replace("[::]", "[::1]")) as channel,
     ):
+        assert at == f"unix:{path}"
+        assert stat.filemode(path.stat().st_mode) == "srw-------"
         answer = await rank(channel, request(parts))
         assert answer.fallback_level == ranking_pb2.FALLBACK_LEVEL_EXACT_MIXTURE
         assert answer.routing.history_events > 0

@@ -37,6 +37,7 @@ from rankloom_features.scorer import read_item_vectors
 from rankloom_training import base, calibrate, trees
 from rankloom_training.assemble import assemble
 from rankloom_training.data import Dataset, Split, load_dataset
+from rankloom_training.data.report import report_lines
 from rankloom_training.experts import RANK, ExpertTrainer, Recipe
 from rankloom_training.groups import (
     check_groups,
@@ -64,7 +65,9 @@ class OutputError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """``base``: a local path or hub id of a causal LM; None trains the embedded decoder."""
+    """``base``: a local path or hub id of a causal LM; None trains the embedded decoder.
+    ``like_above``: a rating above it is a like; None: as the data says.
+    """
 
     protocol: Protocol = Protocol.P1
     collaborative: str = "mf"
@@ -74,6 +77,7 @@ class TrainOptions:
     global_recipe: Recipe = GLOBAL_RECIPE
     group_recipe: Recipe = GROUP_RECIPE
     seed: int = 0
+    like_above: float | None = None
 
 
 def train_bundle(data: Path, out: Path, options: TrainOptions, progress: Progress) -> str:
@@ -86,19 +90,19 @@ def train_bundle(data: Path, out: Path, options: TrainOptions, progress: Progres
     if out.exists():
         raise OutputError(f"{out} exists; remove it or choose another path")
     keep_freed_memory()
-    dataset = load_dataset(data)
-    for warning in dataset.warnings:
-        progress.warn(warning)
-    check_groups(options.num_groups, dataset.log.num_users)
+    dataset = load_dataset(data, options.like_above)
+    check_groups(options.num_groups, dataset.log.num_training_users)
     if options.base is not None:
         base.check_base(options.base)
     made_from = {
         "version": rankloom.__version__,
         "format": parts.FORMAT,
-        "data": digest_of(data),
+        "data": digest_of(dataset.files),
         "options": dataclasses.asdict(options),
     }
     work = Workspace(out.with_name(out.name + ".work"), made_from, progress)
+    for label, text in report_lines(dataset):
+        progress.tell(label, text)
     return _Run(dataset, options, work, progress).bundle(out)
 
 
@@ -285,6 +289,7 @@ class _Run:
             "feature_version": Encoder((folder / parts.ENCODER).read_bytes()).feature_version,
             "num_users": self._log.num_users,
             "num_items": len(self._data.catalogue),
+            "like_above": self._data.like_above,
         }
 
     def _learner(self, with_global: Path | None) -> tuple[Decoder, WindowMaker]:
