@@ -22,6 +22,7 @@ from benchmarks.common.results import RESULTS, BenchmarkResult, newest, read
 from benchmarks.engine import padding
 from benchmarks.engine import report as engine
 from benchmarks.kills import report as kills
+from benchmarks.overload import report as overload
 from benchmarks.serve import report as serve
 from benchmarks.swap import report as swap
 from benchmarks.training import report as training
@@ -33,6 +34,7 @@ SUMMARIES: Mapping[str, Callable[[BenchmarkResult], str]] = {
     "engine": engine.summary,
     "engine-padding": padding.summary,
     "serve": serve.summary,
+    "overload": overload.summary,
     "swap": swap.summary,
     "kills": kills.summary,
     "canary": canary.summary,

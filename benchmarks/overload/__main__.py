@@ -45,7 +45,6 @@ def run(args: argparse.Namespace) -> str | None:
     from tempfile import TemporaryDirectory
 
     from benchmarks.common.bundles import calls_of
-    from benchmarks.common.machine import cpu_flags, dtype_for
     from benchmarks.common.results import BenchmarkResult, RunFacts, write
     from benchmarks.common.small_bundle import make_small_bundle
     from benchmarks.common.workload import SHAPES
@@ -53,6 +52,7 @@ def run(args: argparse.Namespace) -> str | None:
     from benchmarks.overload.study import OverloadPlan, run_overload_study
     from benchmarks.serve.in_process import server_settings
     from benchmarks.serve.processes import WorkerError
+    from rankloom_engine.number_format import cpu_flags, dtype_for
     from rankloom_training.serving import ServerStartError
 
     facts, dtype = RunFacts.now(), args.dtype or dtype_for(cpu_flags())

@@ -30,7 +30,7 @@ class CallEnd:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadOutcome:
+class OverloadOutcome:
     """How the calls of one load ended. ``seconds``: from the first to the last that was due."""
 
     rate: float
@@ -59,10 +59,10 @@ class LoadOutcome:
 
 def overload(
     address: str, calls: Sequence[BenchmarkCall], rate: float, seconds: float, deadline_s: float
-) -> LoadOutcome:
+) -> OverloadOutcome:
     """Sends ``rate`` calls a second, for as long as ``seconds`` and one deadline."""
 
-    async def run() -> LoadOutcome:
+    async def run() -> OverloadOutcome:
         async with grpc.aio.insecure_channel(address) as channel:
             await channel.channel_ready()
             stub = ranking_pb2_grpc.RankingServiceStub(channel)
@@ -84,6 +84,6 @@ def overload(
                     await asyncio.sleep(left)
                 tasks.append(asyncio.create_task(call(next(requests), due)))
             ends = tuple(await asyncio.gather(*tasks))
-            return LoadOutcome(rate, length, deadline_s, ends)
+            return OverloadOutcome(rate, length, deadline_s, ends)
 
     return asyncio.run(run())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.common.rank_calls import BenchmarkCall
 from benchmarks.common.timing import progress
-from benchmarks.overload.callers import LoadOutcome, overload
+from benchmarks.overload.callers import OverloadOutcome, overload
 from benchmarks.serve import load
 from benchmarks.serve.processes import server, worker
 from rankloom_server.config import Settings
@@ -32,7 +32,7 @@ class OverloadRun:
 
     load: float
     peak: float
-    outcome: LoadOutcome
+    outcome: OverloadOutcome
 
     @property
     def goodput_over_peak(self) -> float:
