@@ -41,7 +41,12 @@ SUMMARIES: Mapping[str, Callable[[BenchmarkResult], str]] = {
     "training": training.summary,
 }
 # Rooms with more than that to show.
-TABLES = {"engine": engine.tables, "serve": serve.tables, "swap": swap.tables}
+TABLES = {
+    "engine": engine.tables,
+    "serve": serve.tables,
+    "overload": overload.tables,
+    "swap": swap.tables,
+}
 
 
 def main() -> None:
