@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rankloom_engine.prompt import MAX_TEXT_CHARS, clean, render
 from rankloom_features.catalogue import Item
 from rankloom_proto.v1.features_pb2 import Candidate, ItemText
-from rankloom_ranker import ranking
+from rankloom_ranker.ranker import Ranker
 from server.rankings import rank, ranking_channel, request
 from server.served_parts import ServedParts
 from server.servers import failure_of
@@ -45,7 +45,7 @@ async def test_long_texts_do_not_hold_up_the_event_loop(
     parts: ServedParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_loop = list[bool]()
-    prepare = ranking.Ranker.prepare
+    prepare = Ranker.prepare
 
     def noting(*arguments: object) -> object:
         try:
@@ -56,7 +56,7 @@ async def test_long_texts_do_not_hold_up_the_event_loop(
         return prepare(*arguments)  # type: ignore[arg-type]
 
     async with ranking_channel(parts) as channel:
-        monkeypatch.setattr(ranking.Ranker, "prepare", noting)
+        monkeypatch.setattr(Ranker, "prepare", noting)
         await rank(channel, request(parts, 0, candidates=long_candidates()[:8]))
         await rank(channel, request(parts))
     assert on_loop == [False, True]
