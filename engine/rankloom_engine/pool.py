@@ -126,7 +126,7 @@ class EnginePool:
 
         ``experts``: keeps what was read for the next revision. ``load``: makes decoders.
         """
-        self._hardware, self._limits, self._expert_bytes = hardware, limits, expert_bytes
+        self.hardware, self._limits, self._expert_bytes = hardware, limits, expert_bytes
         self._loader, self._experts, self._load = loader, experts, load
         self._thread = ModelThread()
         self._shared: list[_Shared] = []
@@ -170,7 +170,7 @@ class EnginePool:
                 with contextlib.suppress(_MisfitError):
                     return await self._handle_on(shared, parts)
         decoder = await asyncio.get_running_loop().run_in_executor(
-            self._loader, self._load, parts, self._hardware, self._expert_bytes, self._experts
+            self._loader, self._load, parts, self.hardware, self._expert_bytes, self._experts
         )
         return await self._adopt(decoder, parts)
 

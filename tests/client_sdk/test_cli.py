@@ -349,8 +349,8 @@ def test_listing_imports_no_plugin(plugins: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "needs"),
     [
-        (["serve", "--help"], "rankloom serve needs: pip install 'rankloom[server]'\n"),
-        (["train"], "rankloom train needs: pip install 'rankloom[train]'\n"),
+        (["serve", "--help"], "rankloom serve needs: pip install '.[server]'\n"),
+        (["train"], "rankloom train needs: pip install '.[train]'\n"),
         (["other"], "rankloom other needs: the package a_package_that_nobody_has\n"),
         (
             ["hello", "--word", "import"],

@@ -101,7 +101,8 @@ def score_test(
     prepared = [scorer.prepare(request) for request in requests]
     scores, mixtures = _all_scores(scorer, prepared, on_step)
     if through_grpc:
-        with serving(bundle.folder) as address:
+        # The other scores are float32, so this one is, on every machine.
+        with serving(bundle.folder, "--dtype", "float32") as address:
             scores["served"] = asyncio.run(_served_scores(address, requests, on_step))
     return _scored(dataset.log, prepared, scores, mixtures)
 

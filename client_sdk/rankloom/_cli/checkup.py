@@ -47,7 +47,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Diagnosis:
     """What a check saw, and what to do; nothing to do if it is empty."""
 
     area: str
@@ -56,33 +56,35 @@ class Finding:
     remedy: str = ""
 
 
-def check_machine() -> Iterator[Finding]:
+def check_machine() -> Iterator[Diagnosis]:
     """Cores, memory and number formats of this machine."""
     cores = len(os.sched_getaffinity(0))
-    yield Finding("machine", State.OK, f"{_cpu_name()}, {cores} cores to use")
+    yield Diagnosis("machine", State.OK, f"{_cpu_name()}, {cores} cores to use")
     yield from _check_memory()
     flags = set(_first_value("/proc/cpuinfo", "flags", "Features").split())
     has = [name for flag, name in _CPU_FEATURES.items() if flag in flags]
-    yield Finding("cpu", State.OK, ", ".join(has) or "none of the features that are looked for")
+    yield Diagnosis("cpu", State.OK, ", ".join(has) or "none of the features that are looked for")
     if flags and not flags & {"avx512_bf16", "amx_bf16", "bf16"}:
-        yield Finding("cpu", State.NOTE, "no units for bf16: float32 is faster here")
+        yield Diagnosis("cpu", State.NOTE, "no units for bf16: float32 is faster here")
 
 
-def check_threads() -> Iterator[Finding]:
+def check_threads() -> Iterator[Diagnosis]:
     """OMP_NUM_THREADS, which torch and LightGBM obey."""
     cores, given = len(os.sched_getaffinity(0)), os.environ.get("OMP_NUM_THREADS")
     if given is None:
-        yield Finding("threads", State.OK, f"OMP_NUM_THREADS is not set: up to {cores} threads")
+        yield Diagnosis("threads", State.OK, f"OMP_NUM_THREADS is not set: up to {cores} threads")
     elif not given.isdecimal() or not 1 <= int(given) <= cores:
         text = f"OMP_NUM_THREADS is {given[:20]!r}, and {cores} cores can be used"
-        yield Finding("threads", State.WRONG, text, f"export OMP_NUM_THREADS={cores}, or unset it")
+        yield Diagnosis(
+            "threads", State.WRONG, text, f"export OMP_NUM_THREADS={cores}, or unset it"
+        )
     else:
-        yield Finding("threads", State.OK, f"OMP_NUM_THREADS is {given}")
+        yield Diagnosis("threads", State.OK, f"OMP_NUM_THREADS is {given}")
 
 
-def check_packages() -> Iterator[Finding]:
+def check_packages() -> Iterator[Diagnosis]:
     """Python, the extras, and versions against the supported and the tested ones."""
-    yield Finding("python", State.OK, platform.python_version())
+    yield Diagnosis("python", State.OK, platform.python_version())
     needs = sorted(requirements(), key=attrgetter("extra"))
     for extra, members in groupby(needs, attrgetter("extra")):
         if extra in ("", *_EXTRAS):
@@ -96,26 +98,26 @@ def check_packages() -> Iterator[Finding]:
     ]
     if other:
         remedy = f"{clone()}/scripts/environment installs the tested versions"
-        yield Finding("packages", State.NOTE, ", ".join(other), remedy)
+        yield Diagnosis("packages", State.NOTE, ", ".join(other), remedy)
 
 
-def _check_extra(extra: str, needs: list[Requirement]) -> Iterator[Finding]:
+def _check_extra(extra: str, needs: list[Requirement]) -> Iterator[Diagnosis]:
     missing = [need.name for need in needs if not need.installed]
     shown = f"extra {extra}" if extra else "base"
     if missing:
         text = f"{shown}: not installed: {', '.join(missing)}"
         state = State.NOTE if extra else State.WRONG
         remedy = install_command(extra) if extra else "pip install rankloom"
-        yield Finding("packages", state, text, remedy)
+        yield Diagnosis("packages", state, text, remedy)
     wrong = [need for need in needs if need.installed and not need.fits]
     for need in wrong:
         text = f"{need.name} {need.installed}, but {need.bounds} is supported"
-        yield Finding("packages", State.WRONG, text, f"pip install '{need.name}{need.bounds}'")
+        yield Diagnosis("packages", State.WRONG, text, f"pip install '{need.name}{need.bounds}'")
     if not missing and not wrong:
-        yield Finding("packages", State.OK, f"{shown}: all {len(needs)} packages")
+        yield Diagnosis("packages", State.OK, f"{shown}: all {len(needs)} packages")
 
 
-def check_ports(ports: list[int]) -> Iterator[Finding]:
+def check_ports(ports: list[int]) -> Iterator[Diagnosis]:
     """Whether a server on this machine could listen there."""
     for port in ports:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
@@ -125,23 +127,23 @@ def check_ports(ports: list[int]) -> Iterator[Finding]:
             except OSError as error:
                 text = f"port {port} cannot be used: {error.strerror}"
                 remedy = "a server may run there already; another one needs another --port"
-                yield Finding("ports", State.NOTE, text, remedy)
+                yield Diagnosis("ports", State.NOTE, text, remedy)
             else:
-                yield Finding("ports", State.OK, f"port {port} is free")
+                yield Diagnosis("ports", State.OK, f"port {port} is free")
 
 
-def check_disk(folder: Path) -> Iterator[Finding]:
+def check_disk(folder: Path) -> Iterator[Diagnosis]:
     """Free space where bundles would be written."""
     free = shutil.disk_usage(folder).free / _GIB
     text = f"{free:.1f} GiB free in {folder.resolve()}"
     if free >= MIN_DISK_GIB:
-        yield Finding("disk", State.OK, text)
+        yield Diagnosis("disk", State.OK, text)
     else:
         remedy = f"make room: training and a server's state need {MIN_DISK_GIB:g} GiB"
-        yield Finding("disk", State.WRONG, text, remedy)
+        yield Diagnosis("disk", State.WRONG, text, remedy)
 
 
-def check_bundle(folder: Path) -> Iterator[Finding]:
+def check_bundle(folder: Path) -> Iterator[Diagnosis]:
     """Whether a bundle's files are those of its manifest."""
     try:
         files = json.loads((folder / "manifest.json").read_bytes())["files"]
@@ -149,17 +151,19 @@ def check_bundle(folder: Path) -> Iterator[Finding]:
     except OSError as error:
         text = f"{folder}: manifest.json cannot be read: {error.strerror}"
         remedy = "give a folder that `rankloom train` wrote"
-        yield Finding("bundle", State.WRONG, text, remedy)
+        yield Diagnosis("bundle", State.WRONG, text, remedy)
         return
     except (ValueError, KeyError, TypeError, AttributeError):
-        yield Finding("bundle", State.WRONG, f"{folder}: not a bundle's manifest", "copy it again")
+        yield Diagnosis(
+            "bundle", State.WRONG, f"{folder}: not a bundle's manifest", "copy it again"
+        )
         return
     altered = [name for name, digest in expected.items() if _digest_of(folder / name) != digest]
     if altered:
         text = f"{folder}: missing or altered: {', '.join(sorted(altered)[:5])}"
-        yield Finding("bundle", State.WRONG, text, "copy it again from where it was trained")
+        yield Diagnosis("bundle", State.WRONG, text, "copy it again from where it was trained")
     else:
-        yield Finding("bundle", State.OK, f"{folder}: all {len(expected)} files are whole")
+        yield Diagnosis("bundle", State.OK, f"{folder}: all {len(expected)} files are whole")
 
 
 def _digest_of(path: Path) -> str:
@@ -170,17 +174,17 @@ def _digest_of(path: Path) -> str:
         return ""
 
 
-def _check_memory() -> Iterator[Finding]:
+def _check_memory() -> Iterator[Diagnosis]:
     words = _first_value("/proc/meminfo", "MemAvailable").split()
     if not words:
         return
     gib = int(words[0]) * 1024 / _GIB
     text = f"{gib:.1f} GiB of memory available"
     if gib >= MIN_MEMORY_GIB:
-        yield Finding("memory", State.OK, text)
+        yield Diagnosis("memory", State.OK, text)
     else:
         remedy = f"end other programs: a small bundle needs {MIN_MEMORY_GIB:g} GiB"
-        yield Finding("memory", State.WRONG, text, remedy)
+        yield Diagnosis("memory", State.WRONG, text, remedy)
 
 
 def _cpu_name() -> str:

@@ -18,7 +18,7 @@ _BASH: Final = """\
 _rankloom() {{
     local command="" word words=""
     local current="${{COMP_WORDS[COMP_CWORD]}}" previous="${{COMP_WORDS[COMP_CWORD-1]}}"
-    for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+    for word in "${{COMP_WORDS[@]:1:$((COMP_CWORD - 1))}}"; do
         case "$command $word" in
             {commands}) command="$command $word" ;;
         esac
@@ -40,8 +40,8 @@ _ZSH: Final = "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit 
 class CommandWords:
     """What may follow one command.
 
-    `path`: the words that lead to it. `values`: those of each option; empty for a file or a
-    free text, None for a switch.
+    `path`: the words that lead to it. `commands`: those below it, or values of an argument.
+    `values`: those of each option; empty for a file or free text, None for a switch.
     """
 
     path: tuple[str, ...]
@@ -83,13 +83,18 @@ def command_words(
     yield CommandWords(
         path,
         summary,
-        tuple(commands.choices) if commands else (),
+        tuple(commands.choices) if commands else _positional_values(parser),
         {word: _values(action) for action, words in options for word in words},
         {word: _first_line(action) for action, words in options for word in words},
     )
     helps = {each.dest: each.help or "" for each in commands._choices_actions} if commands else {}
     for name, below in commands.choices.items() if commands else ():
         yield from command_words(below, (*path, name), helps.get(name, ""))
+
+
+def _positional_values(parser: argparse.ArgumentParser) -> tuple[str, ...]:
+    positional = (action for action in parser._actions if not action.option_strings)
+    return tuple(value for action in positional for value in _values(action) or ())
 
 
 def _values(action: argparse.Action) -> tuple[str, ...] | None:
@@ -129,7 +134,7 @@ def _fish(commands: list[CommandWords]) -> str:
         others = [f"not __fish_seen_subcommand_from {' '.join(each.commands)}"]
         here = "; and ".join(seen + (others if each.commands else []))
         for name in each.commands:
-            what = shlex.quote(summaries[(*each.path, name)])
+            what = shlex.quote(summaries.get((*each.path, name), ""))
             lines.append(f"complete -c rankloom -n '{here}' -a {name} -d {what}")
         within = f"-n '{here}' " if here else ""
         for option, values in each.values.items():

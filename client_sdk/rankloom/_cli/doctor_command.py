@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from rankloom._cli.checkup import (
-    Finding,
+    Diagnosis,
     State,
     check_bundle,
     check_disk,
@@ -63,6 +63,6 @@ class DoctorCommand:
         return 1 if wrong else 0
 
 
-def _line(finding: Finding) -> str:
+def _line(finding: Diagnosis) -> str:
     remedy = f"; {finding.remedy}" if finding.remedy else ""
     return f"{finding.state:<5}  {finding.area:<8}  {finding.text}{remedy}\n"

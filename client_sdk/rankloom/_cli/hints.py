@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from rankloom.errors import (
@@ -39,13 +39,14 @@ _HINTS: Final[Mapping[ErrorReason, str]] = {
 }
 
 
-def general_hints(error: RankloomError) -> Iterator[str]:
-    """Yield what to do about an error of a ranking or an explanation, in a line each."""
+def hint_of_call(error: RankloomError) -> str:
+    """Return what to do about an error of a ranking or an explanation, or nothing."""
     if isinstance(error, ConnectionFailedError):
-        yield "is `rankloom serve` running, and is --server its address?"
+        return "is `rankloom serve` running, and is --server its address?"
     fields = [v.field for v in error.violations] if isinstance(error, InvalidRequestError) else []
     if any(field.startswith("candidates[") for field in fields):
-        yield "--items is split at commas; give ids that contain one with --candidates FILE"
+        return "--items is split at commas; give ids that contain one with --candidates FILE"
+    return ""
 
 
 def hint_of(error: RankloomError) -> str:

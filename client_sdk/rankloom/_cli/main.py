@@ -1,4 +1,4 @@
-"""The command `rankloom`: `rank`, `explain` and `rollout` from here, others from their packages.
+"""The command `rankloom`: those that call a server from here, others from their packages.
 
 The other commands are entry points. They are listed without being imported, since the base
 install lacks what they need; only the chosen one is imported, before its arguments are parsed.
@@ -22,7 +22,8 @@ from rankloom._cli.commands import CliCommand
 from rankloom._cli.completion_command import CompletionCommand
 from rankloom._cli.doctor_command import DoctorCommand
 from rankloom._cli.explain_command import ExplainCommand
-from rankloom._cli.hints import general_hints
+from rankloom._cli.health_command import HealthCommand
+from rankloom._cli.hints import hint_of_call
 from rankloom._cli.installation import install_command
 from rankloom._cli.parser import HelpfulParser, parse
 from rankloom._cli.rank_command import RankCommand
@@ -36,6 +37,7 @@ _OWN: Final[dict[str, CliCommand]] = {
         RankCommand(),
         ExplainCommand(),
         RolloutCliCommand(),
+        HealthCommand(),
         DoctorCommand(),
         CompletionCommand(lambda: _whole_parser()),
     )
@@ -165,14 +167,16 @@ def _report_missing(chosen: str, error: ModuleNotFoundError) -> int:
 
 
 def _report_error(error: RankloomError) -> int:
-    print(f"rankloom: {type(error).__name__}: {error}", file=sys.stderr)
+    notes = getattr(error, "__notes__", ())
+    hint = "" if notes else hint_of_call(error)
+    print(f"rankloom: {type(error).__name__}: {error}{hint and '; '}{hint}", file=sys.stderr)
     violations = error.violations if isinstance(error, InvalidRequestError) else ()
     for field, description in violations:
         if field not in error.message:
             print(f"  {field}: {description}", file=sys.stderr)
     if error.request_id:
         print(f"  request id: {error.request_id}", file=sys.stderr)
-    for note in getattr(error, "__notes__", ()) or map("hint: {}".format, general_hints(error)):
+    for note in notes:
         print(f"  {note}", file=sys.stderr)
     refused_here = isinstance(error, InvalidRequestError) and not error.status
     return 2 if refused_here else 1
