@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from rankloom_adapters.bundle import open_bundle, seal
 from rankloom_training.data import Dataset, load_dataset
+from rankloom_training.evaluate import like_above_of
 from training.small_log import LOG, folder_of, good_rows, refusal
 
 BOOKS = [0, 8, 10, 0, 5, 7, 0, 9, 3, 0, 10, 6]  # 0: not rated
@@ -65,6 +67,17 @@ def test_the_argument_goes_before_the_file(tmp_path: Path) -> None:
     assert load_dataset(folder, 6.0).like_above == 6.0
 
 
+@pytest.mark.parametrize(
+    ("metadata", "above"), [({"like_above": 6.5}, 6.5), ({"like_above": None}, None), ({}, None)]
+)
+def test_an_evaluation_uses_the_bundles_threshold(
+    tmp_path: Path, metadata: dict[str, Any], above: float | None
+) -> None:
+    (tmp_path / "part").write_text("")
+    seal(tmp_path, metadata)
+    assert like_above_of(open_bundle(tmp_path)) == above
+
+
 def test_zeros_can_be_unknown(tmp_path: Path) -> None:
     folder = with_values(tmp_path, "rating", BOOKS, like_above=6, zero_is_unknown=True)
     rows = [row for row, value in zip(good_rows(), BOOKS, strict=True) if value]
@@ -94,6 +107,16 @@ def test_votes_may_have_unknown_zeros(tmp_path: Path) -> None:
 @pytest.mark.parametrize("values", [[-5, 3] * 6, [4, 5] * 6, [1, 2, 3] * 4, [0.2, 0.8] * 6])
 def test_a_scale_without_a_middle_is_refused(tmp_path: Path, values: list[float]) -> None:
     assert "is not a scale of five stars" in refusal(with_values(tmp_path, "rating", values))
+
+
+def test_of_labels_and_ratings_one_is_used_and_the_other_named(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, [row | {"stars": 3 + row["label"]} for row in good_rows()])
+    found = load_dataset(folder)
+    assert found.warnings == (f"{LOG}: column stars is not used, since label is there",)
+    (folder / "columns.json").write_text('{"label": null}')
+    again = load_dataset(folder)
+    assert again.like_above == 3.0
+    assert likes(again, good_rows()) == likes(found, good_rows())
 
 
 def test_a_threshold_beside_labels_is_a_warning(tmp_path: Path) -> None:

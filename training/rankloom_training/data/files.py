@@ -6,19 +6,18 @@ Text is read as text, so that item "007" is not item "7" and a refusal can name 
 from __future__ import annotations
 
 import csv as python_csv
-import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
-from pyarrow import csv, dataset
-from pyarrow import json as arrow_json
+from pyarrow import csv, dataset, parquet
 
 from rankloom_training.data.arrow import compute as pc
 from rankloom_training.data.encodings import TextEncoding, encoding_of, open_lines, open_text
 from rankloom_training.data.errors import DataError
+from rankloom_training.data.json_lines import read_json_lines
 
 LOG_FILES, ITEM_FILES = ("interactions", "ratings"), ("items", "movies")
 _SUFFIXES = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".jsonl", ".jsonl.gz")
@@ -35,10 +34,13 @@ Choose = Callable[[Sequence[str]], list[str]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FileContent:
-    """``how``: the format or encoding, as people write it."""
+    """``how``: the format or encoding, as people write it. ``faults``: of chosen columns that the
+    table lacks since they cannot be read.
+    """
 
     table: pa.Table
     how: str
+    faults: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_files(folder: Path, stems: Sequence[str]) -> list[Path]:
@@ -61,31 +63,31 @@ def find_files(folder: Path, stems: Sequence[str]) -> list[Path]:
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """The path itself, or the files of a folder of Parquet files."""
-    return tuple(sorted(path.rglob("*.parquet"))) if path.is_dir() else (path,)
+    """The path itself, or the files of a folder of Parquet files but those that Spark hides."""
+    if not path.is_dir():
+        return (path,)
+    found = sorted(path.rglob("*.parquet"))
+    return tuple(
+        file
+        for file in found
+        if not any(part.startswith(("_", ".")) for part in file.relative_to(path).parts)
+    )
 
 
 def read_file(path: Path, choose: Choose) -> FileContent:
     """Reads the columns that ``choose`` picks from the header. Raises DataError."""
     kind = path.name.removesuffix(".gz").rpartition(".")[2]
+    is_parquet = path.is_dir() or kind == "parquet"
     try:
-        if path.is_dir() or kind == "parquet":
+        if is_parquet:
             return FileContent(_read_parquet(path, choose), "Parquet")
-        encoding = encoding_of(path)
-        how = encoding.name + (", gzip" if path.suffix == ".gz" else "")
-        match kind:
-            case "jsonl":
-                return FileContent(_read_jsonl(path, encoding, choose), how)
-            case "dat":
-                return FileContent(_read_dat(path, encoding, choose), how)
-            case _:
-                table, delimiter = _read_csv(path, encoding, choose, tabs=kind == "tsv")
-                usual = "\t" if kind == "tsv" else ","
-                parted = "" if delimiter == usual else f", parted by {_DELIMITERS[delimiter]}"
-                return FileContent(table, how + parted)
+        return _read_text(path, kind, choose)
     except DataError:
         raise
     except (pa.ArrowException, OSError, EOFError, ValueError) as error:
+        if is_parquet and (fault := _part_fault(path)):
+            raise DataError(f"{path.name}: {fault}") from error
+        kind = "Parquet" if is_parquet else kind
         raise DataError(f"{path.name}: cannot be read as {kind}; write the file anew") from error
 
 
@@ -95,9 +97,45 @@ def _is_table(path: Path) -> bool:
 
 def _read_parquet(path: Path, choose: Choose) -> pa.Table:
     """One file, or a folder as Spark writes it: ``KEY=VALUE`` folders within it are columns."""
-    partitioning = "hive" if path.is_dir() else None
-    source = dataset.dataset(str(path), format="parquet", partitioning=partitioning)
-    return source.to_table(columns=choose(source.schema.names))
+    files = [str(file) for file in files_of(path)]
+    if path.is_dir():
+        parts = dataset.dataset(
+            files, format="parquet", partitioning="hive", partition_base_dir=str(path)
+        )
+    else:
+        parts = dataset.dataset(files, format="parquet")
+    return parts.to_table(columns=choose(parts.schema.names))
+
+
+def _part_fault(path: Path) -> str:
+    """Which part of a folder cannot be read, or differs from the first one."""
+    kinds: dict[str, tuple[pa.DataType, str]] = {}
+    for file in files_of(path):
+        part = file.relative_to(path.parent).as_posix()
+        try:
+            schema = parquet.read_schema(file)
+        except (pa.ArrowException, OSError):
+            return f"{part} cannot be read as Parquet; write it anew"
+        for name, own in zip(schema.names, schema.types, strict=True):
+            kind, first = kinds.setdefault(name, (own, part))
+            if own != kind:
+                return (
+                    f"column {name} is {own} in {part} and {kind} in {first}; write all parts alike"
+                )
+    return ""
+
+
+def _read_text(path: Path, kind: str, choose: Choose) -> FileContent:
+    encoding = encoding_of(path)
+    how = encoding.name + (", gzip" if path.suffix == ".gz" else "")
+    if kind == "jsonl":
+        table, faults = read_json_lines(path, encoding, choose)
+        return FileContent(table, how, faults)
+    if kind == "dat":
+        return FileContent(_read_dat(path, encoding, choose), how)
+    table, delimiter = _read_csv(path, encoding, choose, tabs=kind == "tsv")
+    usual = delimiter == ("\t" if kind == "tsv" else ",")
+    return FileContent(table, how if usual else f"{how}, parted by {_DELIMITERS[delimiter]}")
 
 
 def _read_csv(
@@ -145,8 +183,6 @@ def _csv_fault(
     if "straddling" in text or "block boundaries" in text:
         size = _BLOCK_BYTES >> 20
         return DataError(f"{path.name}: a row is longer than {size} MiB; close its last quote")
-    if "Empty CSV" in text:
-        return DataError(f"{path.name}: is empty; write a header and rows")
     return DataError(f"{path.name}: cannot be read as {encoding.name}; write the file anew")
 
 
@@ -183,48 +219,3 @@ def _read_dat(path: Path, encoding: TextEncoding, choose: Choose) -> pa.Table:
             f"({encoding.name}); mend the row"
         )
     return pa.table({name: pc.list_element(parts, header.index(name)) for name in choose(header)})
-
-
-def _read_jsonl(path: Path, encoding: TextEncoding, choose: Choose) -> pa.Table:
-    """One object per line. Texts stay texts: Arrow alone would read some of them as dates."""
-    with open_lines(path, encoding) as lines:
-        first = lines.readline()
-    try:
-        found = json.loads(first)
-        texts = [key for key, value in found.items() if isinstance(value, str)]
-        parse = arrow_json.ParseOptions(
-            explicit_schema=pa.schema([(name, pa.string()) for name in texts])
-        )
-        with open_text(path, encoding) as stream:
-            read = arrow_json.ReadOptions(block_size=_BLOCK_BYTES)
-            table = arrow_json.read_json(stream, read, parse)
-    except (AttributeError, ValueError) as error:  # Arrow's errors are ValueErrors
-        raise _jsonl_fault(path, encoding) from error
-    return table.select(choose(table.column_names))
-
-
-def _jsonl_fault(path: Path, encoding: TextEncoding) -> DataError:
-    """Which line is wrong: no object, or one whose value is of another kind than before."""
-    kinds: dict[str, str] = {}
-    with open_lines(path, encoding) as lines:
-        for row, line in enumerate(lines, 1):
-            try:
-                fields = json.loads(line) if line.strip() else {}
-            except ValueError:
-                return DataError(f"{path.name}: row {row} is not JSON; write an object a line")
-            if not isinstance(fields, dict):
-                return DataError(f"{path.name}: row {row} is not an object; write an object a line")
-            for name, value in fields.items():
-                kind = _json_kind(value)
-                if kind and kinds.setdefault(name, kind) != kind:
-                    return DataError(
-                        f"{path.name}: column {name}: row {row} is {kind}, and an earlier row is "
-                        f"{kinds[name]}; write it one way"
-                    )
-    return DataError(f"{path.name}: cannot be read as JSON lines; write an object a line")
-
-
-def _json_kind(value: object) -> str:
-    names = {str: "a text", bool: "true or false", int: "a number", float: "a number"}
-    names |= {list: "a list", dict: "an object"}
-    return names.get(type(value), "")
