@@ -149,8 +149,8 @@ def test_ids_and_dates_of_json_lines_stay_texts(tmp_path: Path) -> None:
         ("{broken", "row 13 is not JSON"),
         ("[1, 2]", "row 13 is not an object"),
         ("[" * 100_000, "row 13 is not JSON"),
-        ('{"user_id": "\\ud800"}', "row 13 is not JSON, or has half a character"),
-        ('{"user_id": "a", "user_id": "b"}', "row 13 gives a column twice"),
+        ('{"user_id": "\\ud800"}', "row 13 is not JSON, has a column twice or half a character"),
+        ('{"user_id": "a", "user_id": "b"}', "row 13 is not JSON, has a column twice"),
         (json.dumps(good_rows()[0] | {"user_id": 7}), "column user_id: row 13 is a number"),
     ],
 )
