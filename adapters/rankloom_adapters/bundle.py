@@ -139,6 +139,10 @@ class PartReader:
         """The part's bytes, checked against the manifest. Raises BundleError."""
         return self.bundle.read(self.name)
 
+    def pieces(self) -> Iterator[bytes]:
+        """The part's bytes as they are read; see ``Bundle.pieces``. Raises BundleError."""
+        return self.bundle.pieces(self.name)
+
 
 def expert_part(expert: str, file: str) -> str:
     """Name of the part with that file of an expert."""
@@ -159,7 +163,8 @@ def open_bundle(
     """
     data = _read_small(folder, MANIFEST, MAX_MANIFEST_BYTES)
     if data is None:
-        raise BundleError(MANIFEST, f"cannot be read in {folder}: {os.strerror(errno.ENOENT)}")
+        missing = f"cannot be read in {folder}: {os.strerror(errno.ENOENT)}"
+        raise BundleError(MANIFEST, f"{missing}; give a folder that `rankloom train` wrote")
     if check is not None:
         check(folder, data)
     try:
