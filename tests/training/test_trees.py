@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from rankloom_features.item_columns import ItemColumns
 from rankloom_features.ranker import TreeRanker
 from rankloom_features.tabular import COLLABORATIVE
 from rankloom_training.data import Dataset, Split
@@ -124,3 +125,24 @@ def test_tables_are_joined_in_order() -> None:
     assert both.features.tolist() == [*one.features.tolist(), *other.features.tolist()]
     assert both.label.tolist() == [*one.label.tolist(), *other.label.tolist()]
     assert both.user.tolist() == [*one.user.tolist(), *other.user.tolist()]
+
+
+def test_item_columns_and_their_gaps_to_liked_items_are_features() -> None:
+    dataset = random_log(3, num_users=20, num_items=30, mean_rows=20)
+    values = np.arange(30, dtype=np.float32)[:, None]
+    values[::7] = np.nan
+    columns = ItemColumns(("votes",), values)
+    features = HeldOutFeatures(dataset.catalogue, dataset.log, 0, columns)
+    view = scoring_view(dataset.log, Protocol.P1, Split.TEST)
+    table = features.table(view, np.zeros(len(view.rows), np.float32))
+    fact, gap = (
+        table.features[:, features.names.index(f"{kind}:votes")] for kind in ("item", "gap")
+    )
+    items = dataset.log.item[view.rows]
+    assert np.array_equal(fact, columns.values[items, 0], equal_nan=True)
+    for row, found in zip(view.rows, gap, strict=True):
+        past = view.history_before(dataset.log, int(row))
+        liked = columns.values[past.index[past.liked], 0]
+        mean = liked[~np.isnan(liked)].mean() if (~np.isnan(liked)).any() else np.nan
+        expected = columns.values[dataset.log.item[row], 0] - mean
+        assert found == pytest.approx(expected, rel=1e-5, nan_ok=True)

@@ -25,8 +25,7 @@ from rankloom_engine.memory import keep_freed_memory
 from rankloom_engine.model import Decoder, check_positions, self_check
 from rankloom_engine.projector import Projector
 from rankloom_engine.prompt import PromptAssembler, PromptFormat
-from rankloom_features.encoder import Encoder, pad_events
-from rankloom_features.events import History
+from rankloom_features.encoder import Encoder
 from rankloom_features.export import export
 from rankloom_features.fit import Examples, fit, forget_untrained, score
 from rankloom_features.loading import statistics_to_bytes
@@ -55,7 +54,6 @@ MAX_EVENTS_IN_PROMPT = 20
 LATENT_DIM = 64
 GLOBAL_RECIPE = Recipe(epochs=2, learning_rate=5e-4)
 GROUP_RECIPE = Recipe(epochs=2, learning_rate=2e-3, pairwise=0.1)
-_ENCODE_ROWS = 512
 
 
 class OutputError(ValueError):
@@ -134,21 +132,18 @@ class _Run:
         """The collaborative model as ONNX, and the user vector and logit of every row."""
         views = [*self._train_views, self._valid_view]
         examples = [self._examples(view) for view in views]
-        model = self._fit_collaborative(_joined_examples(examples[:-1]), examples[-1])
+        train = Examples.joined(examples[:-1])
+        model = self._fit_collaborative(train, examples[-1])
         onnx = export(model)
         (folder / "encoder.onnx").write_bytes(onnx)
         item_vectors = model.vectors.weight.detach().numpy()[1:].copy()
         data = safetensors.numpy.save({"vectors": item_vectors})
         (folder / "item_vectors.safetensors").write_bytes(data)
         encoder = Encoder(onnx)
-        vectors = [self._encode(encoder, view) for view in views]
-        _save(
-            folder,
-            "train",
-            vector=np.concatenate(vectors[:-1]),
-            logit=self._out_of_fold(_joined_examples(examples[:-1]), examples[-1]),
-        )
-        _save(folder, "valid", vector=vectors[-1], logit=score(model, examples[-1]))
+        vector, logit = encoder.encode_all(train.histories), self._out_of_fold(train, examples[-1])
+        _save(folder, "train", vector=vector, logit=logit)
+        vector = encoder.encode_all(examples[-1].histories)
+        _save(folder, "valid", vector=vector, logit=score(model, examples[-1]))
 
     def _fit_collaborative(self, train: Examples, valid: Examples) -> CollaborativeModel:
         torch.manual_seed(self._options.seed)
@@ -177,7 +172,9 @@ class _Run:
 
     def _trees(self, folder: Path) -> None:
         """Tabular features, the tree ranker and its out-of-fold logits."""
-        held_out = trees.HeldOutFeatures(self._data.catalogue, self._log, self._options.seed)
+        held_out = trees.HeldOutFeatures(
+            self._data.catalogue, self._log, self._options.seed, self._data.item_columns
+        )
         logits = np.load(self._work.folder / "collaborative" / "train.npz")["logit"]
         ends = np.cumsum([len(view.rows) for view in self._train_views])
         tables = map(held_out.table, self._train_views, np.split(logits, ends[:-1]))
@@ -341,17 +338,9 @@ class _Run:
     def _valid_windows(self, maker: WindowMaker) -> list[Window]:
         return maker.windows(Inputs(self._valid_view, *_load_inputs(self._work.folder, "valid")))
 
-    def _histories(self, view: View) -> list[History]:
-        return [view.history_before(self._log, int(row)) for row in view.rows]
-
     def _examples(self, view: View) -> Examples:
-        items, liked = pad_events(self._histories(view))
-        return Examples(items, liked, self._log.item[view.rows] + 1, self._log.liked[view.rows])
-
-    def _encode(self, encoder: Encoder, view: View) -> NDArray[np.float32]:
-        histories = self._histories(view)
-        starts = range(0, len(histories), _ENCODE_ROWS)
-        return np.concatenate([encoder.encode(histories[at : at + _ENCODE_ROWS]) for at in starts])
+        rows = view.rows
+        return Examples(view.histories(self._log), self._log.item[rows] + 1, self._log.liked[rows])
 
     def _last_vectors(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """(users, dim): each training user's vector at the user's last training row."""
@@ -376,15 +365,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _joined_examples(examples: list[Examples]) -> Examples:
-    return Examples(
-        *(
-            np.concatenate([getattr(one, field.name) for one in examples])
-            for field in dataclasses.fields(Examples)
-        )
-    )
 
 
 def _load_inputs(work: Path, rows: str) -> tuple[NDArray[Any], ...]:

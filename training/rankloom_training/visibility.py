@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankloom_features.events import History
+from rankloom_features.histories import Histories
 from rankloom_training.data import Interactions, Split
 
 
@@ -40,6 +41,20 @@ class View:
         user = log.user[row]
         earlier = np.arange(int(log.start[user]), row)
         return np.asarray(earlier[log.liked[earlier] | (earlier < self.cutoff[user])])
+
+    def visible(self, log: Interactions) -> NDArray[np.int64]:
+        """Indices of the rows that later rows of the same user may see, ascending."""
+        return np.flatnonzero(log.liked | (np.arange(len(log)) < self.cutoff[log.user]))
+
+    def histories(self, log: Interactions) -> Histories:
+        """What each of ``rows`` may see. All share the events of the log."""
+        visible = self.visible(log)
+        return Histories(
+            log.item[visible],
+            log.liked[visible],
+            np.searchsorted(visible, log.start[log.user[self.rows]]),
+            np.searchsorted(visible, self.rows),
+        )
 
     def history_before(self, log: Interactions, row: int) -> History:
         rows = self.visible_before(log, row)
