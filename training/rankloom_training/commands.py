@@ -14,6 +14,7 @@ wait_briefly()
 
 _DATA_HELP = "folder with an interaction log and an item table"
 MAX_SEED = 2**32 - 1  # the largest seed that NumPy takes
+MAX_ROWS = 10**12
 
 Configure = Callable[[argparse.ArgumentParser], None]
 Run = Callable[[argparse.Namespace], int]
@@ -82,6 +83,14 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
         help="number of user groups (default: 3)",
     )
     parser.add_argument(
+        "--lm-rows",
+        type=_whole_number(1, MAX_ROWS),
+        default=50_000,
+        metavar="N",
+        help="training rows that the language model sees at most, all rows of some users; "
+        "the other models see every row (default: 50000)",
+    )
+    parser.add_argument(
         "--seed", type=_whole_number(0, MAX_SEED), default=0, help="random seed (default: 0)"
     )
 
@@ -106,6 +115,7 @@ def _train(args: argparse.Namespace) -> int:
         collaborative=args.cf,
         base=args.base,
         num_groups=args.groups,
+        lm_rows=args.lm_rows,
         seed=args.seed,
     )
     digest = train_bundle(args.data, args.out, options, Progress())

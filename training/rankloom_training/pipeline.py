@@ -47,11 +47,18 @@ from rankloom_training.groups import (
 from rankloom_training.metrics import auc
 from rankloom_training.progress import Progress
 from rankloom_training.stages import Workspace, digest_of
-from rankloom_training.visibility import Protocol, View, scoring_view, training_views
+from rankloom_training.visibility import (
+    Protocol,
+    View,
+    sampled_users,
+    scoring_view,
+    training_views,
+)
 from rankloom_training.windows import Inputs, Window, WindowMaker
 
 MAX_EVENTS_IN_PROMPT = 20
 LATENT_DIM = 64
+VALID_SHARE = 4  # the language model sees this many times fewer validation rows
 GLOBAL_RECIPE = Recipe(epochs=2, learning_rate=5e-4)
 GROUP_RECIPE = Recipe(epochs=2, learning_rate=2e-3, pairwise=0.1)
 
@@ -62,7 +69,11 @@ class OutputError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """``base``: a local path or hub id of a causal LM; None trains the embedded decoder."""
+    """How to train.
+
+    ``base``: a local path or hub id of a causal LM; None trains the embedded decoder.
+    ``lm_rows``: how many training rows the language model sees at most, all rows of some users.
+    """
 
     protocol: Protocol = Protocol.P1
     collaborative: str = "mf"
@@ -71,6 +82,7 @@ class TrainOptions:
     base_epochs: int = 3
     global_recipe: Recipe = GLOBAL_RECIPE
     group_recipe: Recipe = GROUP_RECIPE
+    lm_rows: int = 50_000
     seed: int = 0
 
 
@@ -200,6 +212,7 @@ class _Run:
                 fmt,
                 self._data.catalogue,
                 self._log,
+                self._base_rows(),
                 shape=base.DecoderShape(),
                 epochs=self._options.base_epochs,
                 seed=self._options.seed,
@@ -215,7 +228,7 @@ class _Run:
     def _global(self, folder: Path) -> None:
         """The global expert and the projector, trained together."""
         decoder, maker = self._learner(None)
-        train, valid = self._train_windows(maker), self._valid_windows(maker)
+        train, valid = self._windows(maker, "train"), self._windows(maker, "valid")
         trainer = ExpertTrainer(decoder, self._options.seed)
         self._learn(trainer, train, valid, self._options.global_recipe, with_projector=True)
         trainer.save(folder / GLOBAL, self._work.folder / "base" / parts.BASE_WEIGHTS)
@@ -235,7 +248,7 @@ class _Run:
         trainer = ExpertTrainer(decoder, self._options.seed)
         trainer.load_adapter(self._work.folder / "global" / GLOBAL)
         start = trainer.state()
-        train, valid = self._train_windows(maker), self._valid_windows(maker)
+        train, valid = self._windows(maker, "train"), self._windows(maker, "valid")
         train_group = window_groups(train, vectors, router)
         valid_vectors = np.load(self._work.folder / "collaborative" / "valid.npz")["vector"]
         valid_group = window_groups(valid, valid_vectors, router)
@@ -280,6 +293,7 @@ class _Run:
             "collaborative": self._options.collaborative,
             "base": self._options.base or "embedded",
             "feature_version": Encoder((folder / parts.ENCODER).read_bytes()).feature_version,
+            "lm_rows": self._options.lm_rows,
             "num_users": self._log.num_users,
             "num_items": len(self._data.catalogue),
         }
@@ -322,21 +336,31 @@ class _Run:
             on_epoch=lambda epoch, auc: self._progress.note(f"epoch {epoch}: AUC {auc:.4f}"),
         )
 
-    def _train_windows(self, maker: WindowMaker) -> list[Window]:
-        arrays = _load_inputs(self._work.folder, "train")
-        windows, at = [], 0
-        for view in self._train_views:
-            rows = slice(at, at + len(view.rows))
-            inputs = Inputs(view, *(array[rows] for array in arrays))
+    def _windows(self, maker: WindowMaker, name: str) -> list[Window]:
+        """The training or validation rows that the language model sees."""
+        views = self._train_views if name == "train" else (self._valid_view,)
+        max_rows = self._options.lm_rows // (1 if name == "train" else VALID_SHARE)
+        arrays, windows, at = _load_inputs(self._work.folder, name), [], 0
+        chosen = self._sampled_users(np.concatenate([view.rows for view in views]), max_rows)
+        for view in views:
+            kept = np.flatnonzero(chosen[self._log.user[view.rows]])
+            seen = View(view.rows[kept], view.cutoff)
+            inputs = Inputs(seen, *(array[at + kept] for array in arrays))
             windows += [
-                dataclasses.replace(window, rows=window.rows + at)
+                dataclasses.replace(window, rows=at + kept[window.rows])
                 for window in maker.windows(inputs)
             ]
             at += len(view.rows)
         return windows
 
-    def _valid_windows(self, maker: WindowMaker) -> list[Window]:
-        return maker.windows(Inputs(self._valid_view, *_load_inputs(self._work.folder, "valid")))
+    def _base_rows(self) -> NDArray[np.int64]:
+        rows = np.flatnonzero(self._log.split == Split.TRAIN)
+        chosen = self._sampled_users(rows, self._options.lm_rows)
+        return rows[chosen[self._log.user[rows]]]
+
+    def _sampled_users(self, rows: NDArray[np.int64], max_rows: int) -> NDArray[np.bool_]:
+        users, options = self._log.user[rows], self._options
+        return sampled_users(users, self._log.num_users, max_rows, options.seed)
 
     def _examples(self, view: View) -> Examples:
         rows = view.rows

@@ -91,3 +91,19 @@ def _scoring_cutoff(log: Interactions, protocol: Protocol) -> NDArray[np.int64]:
         return np.full(log.num_users, len(log), dtype=np.int64)
     train = np.bincount(log.user[log.split == Split.TRAIN], minlength=log.num_users)
     return log.start + train
+
+
+def sampled_users(
+    user: NDArray[np.int64], num_users: int, max_rows: int, seed: int
+) -> NDArray[np.bool_]:
+    """(num_users,) a random choice of whole users who have at most ``max_rows`` of the rows.
+
+    ``user``: (rows,) the user of each row. One user is always chosen, however many rows that is.
+    """
+    num_rows = np.bincount(user, minlength=num_users)
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(num_rows))
+    within = np.cumsum(num_rows[order]) <= max_rows
+    within[:1] = True
+    chosen = np.zeros(num_users, np.bool_)
+    chosen[order[within]] = True
+    return chosen
