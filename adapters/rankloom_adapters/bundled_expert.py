@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rankloom_adapters.bundle import PartReader
 from rankloom_adapters.expert import Expert, check_base, parse_expert
 from rankloom_adapters.expert_cache import ExpertCache
+from rankloom_adapters.norms import check_norms
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,4 +34,8 @@ class BundledExpert:
         return expert
 
     def _read(self) -> Expert:
-        return parse_expert(self.name, self.config.read(), self.weights.read())
+        expert = parse_expert(self.name, self.config.read(), self.weights.read())
+        # Numbers that overflow would reach all rows of a batch: another row's weight for this
+        # expert is 0, and 0 · ∞ is NaN. Its siblings may be as young as it is, so without them.
+        check_norms(expert, ())
+        return expert

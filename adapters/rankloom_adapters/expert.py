@@ -1,8 +1,7 @@
 """An expert: a LoRA adapter in PEFT's file format, validated before use.
 
-An expert's folder holds ``adapter_config.json`` and ``adapter_model.safetensors``. A setting
-that changes the arithmetic beyond W + (alpha / r) B A is refused by name. So is a field that
-this code does not know, because it may change the model too.
+An expert's folder holds ``adapter_config.json`` and ``adapter_model.safetensors``. What PEFT
+itself would load means here what it means there, or is refused with what to do.
 """
 
 from __future__ import annotations
@@ -10,67 +9,31 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankloom_adapters.header import (
-    DTYPE_BYTES,
-    HeaderError,
-    TensorHeader,
-    json_object,
-    read_header,
-)
+from rankloom_adapters.header import DTYPE_BYTES, HeaderError, TensorHeader, read_header
+from rankloom_adapters.lora_config import AdapterConfig, LoraError, read_config
+from rankloom_adapters.lora_patterns import PatternError, PatternMatcher
+from rankloom_adapters.lora_tensors import LoraTensors, lora_tensors
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
-MAX_RANK = 64
-MAX_ALPHA = float(np.finfo(np.float32).max)
-MAX_CONFIG_BYTES = 64 << 10
 # Key in the weight file's metadata: SHA-256 of the weight file of the base model in training.
 BASE_DIGEST = "base_sha256"
 _SHA256 = re.compile("[0-9a-f]{64}")
-_PREFIX = "base_model.model."
-_PATH, _MAX_PATH = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*"), 256
 _EXPONENT: Mapping[str, np.unsignedinteger[Any]] = {
     "F32": np.uint32(0x7F800000),
     "F16": np.uint16(0x7C00),
     "BF16": np.uint16(0x7F80),
 }
 _PIECE = 1 << 16  # numbers; small enough for the processor's cache
-_NEUTRAL: Mapping[str, tuple[object, ...]] = {
-    # Fields that change the arithmetic, with the values that mean "off".
-    "bias": ("none",),
-    "use_dora": (False,),
-    "use_rslora": (False,),
-    "lora_bias": (False,),
-    "modules_to_save": (None, []),
-    "rank_pattern": ({}, None),
-    "alpha_pattern": ({}, None),
-    "layers_to_transform": (None,),
-    "layer_replication": (None,),
-    "trainable_token_indices": (None,),
-    "target_parameters": (None, []),
-    "fan_in_fan_out": (False,),
-    # The other initialisations also change the base model's own weights.
-    "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal", "mica"),
-}
-# The only values that an unknown field may have.
-_OFF: tuple[object, ...] = (None, False, "", [], {})
-_HARMLESS = frozenset(
-    {
-        # Read below.
-        *("peft_type", "r", "lora_alpha", "target_modules"),
-        # Origin and training.
-        *("auto_mapping", "base_model_name_or_path", "peft_version", "revision", "task_type"),
-        *("inference_mode", "lora_dropout"),
-        # Without effect while use_qalora and megatron_config are off.
-        *("qalora_group_size", "megatron_core"),
-    }
-)
 
 
 class ExpertError(ValueError):
@@ -94,8 +57,10 @@ class Factors:
 class Expert:
     """A validated adapter: ΔW = ``scale`` · b a in each of its modules.
 
-    ``digest``: SHA-256 of the weight file. ``modules``: by module path. ``base_digest``: SHA-256
-    of the weight file of the base model in training, None where the expert does not name it.
+    ``digest``: SHA-256 of the weight file. ``rank``: the largest of its modules. ``scale``: above
+    0. ``modules``: by module path. ``base_digest``: SHA-256 of the weight file of the base model
+    in training, None where the expert does not name it. ``config_digest``: SHA-256 of its other
+    file, on which scale and factors depend too.
     """
 
     name: str
@@ -104,6 +69,7 @@ class Expert:
     scale: float
     modules: Mapping[str, Factors]
     base_digest: str | None = None
+    config_digest: str = ""
 
     @property
     def num_bytes(self) -> int:
@@ -112,25 +78,57 @@ class Expert:
 
 
 def parse_expert(name: str, config: bytes, weights: bytes) -> Expert:
-    """Parses and validates an adapter from the bytes of its two files. Raises ExpertError."""
-    rank, scale, targets = _read_config(name, config)
-    try:
+    """Parses and validates an adapter from the bytes of its two files.
+
+    What PEFT writes in other ways (rsLoRA, patterns of ranks and alphas) becomes one scale and
+    factors that have the same product. Raises ExpertError.
+    """
+    with _refusals(name, CONFIG_FILE):
+        settings = read_config(config)
+    with _refusals(name, WEIGHTS_FILE):
         header = read_header(weights)
-    except HeaderError as error:
-        raise ExpertError(name, f"{WEIGHTS_FILE}: {error}") from error
+        tensors = lora_tensors(header.tensors)
     base = header.metadata.get(BASE_DIGEST)
     if base is not None and not _SHA256.fullmatch(base):
         raise ExpertError(name, f"{WEIGHTS_FILE}: {BASE_DIGEST} is not a SHA-256 digest")
-    modules = _modules_of(name, header.tensors, rank, targets)
+    with _refusals(name, CONFIG_FILE):
+        scales = module_scales(settings, tensors)
     # Check all before converting any, so that a refused file takes no more memory.
-    for module, sides in modules.items():
-        if not all(_is_finite(weights, side) for side in sides.values()):
+    for module, sides in tensors.modules.items():
+        if not all(_is_finite(weights, side) for side in sides):
             raise ExpertError(name, f"{module}: a weight is NaN or infinite")
+    scale = _usual(scales.values())
     factors = {
-        module: Factors(_array(weights, sides["A"]), _array(weights, sides["B"]))
-        for module, sides in modules.items()
+        module: Factors(_array(weights, a), _array(weights, b))
+        for module, (a, b) in tensors.modules.items()
     }
-    return Expert(name, hashlib.sha256(weights).hexdigest(), rank, scale, factors, base)
+    for module, pair in factors.items():
+        _multiply(name, module, pair, scales[module] / scale)
+    rank = max(len(pair.a) for pair in factors.values())
+    digests = [hashlib.sha256(data).hexdigest() for data in (weights, config)]
+    return Expert(name, digests[0], rank, scale, factors, base, digests[1])
+
+
+def module_scales(config: AdapterConfig, tensors: LoraTensors) -> Mapping[str, float]:
+    """PEFT's factor of B A for each module of a file.
+
+    Raises LoraError where the file and its configuration disagree, and PatternError.
+    """
+    matcher, scales = PatternMatcher(), {}
+    for module, (a, b) in tensors.modules.items():
+        if not config.chooses(module, matcher):
+            raise LoraError(
+                f"{module}: not among the config's target_modules (without exclude_modules, and "
+                "within layers_to_transform), so that PEFT would ignore it; save the adapter again"
+            )
+        rank = config.rank_of(module, matcher)
+        if (a.shape[0], b.shape[1]) != (rank, rank):
+            raise LoraError(
+                f"{module}: rank differs from the config's {rank} (r or rank_pattern); "
+                "save the adapter again"
+            )
+        scales[module] = config.scale_of(module, matcher)
+    return scales
 
 
 def check_shapes(expert: Expert, shapes: Mapping[str, tuple[int, int]]) -> None:
@@ -140,11 +138,17 @@ def check_shapes(expert: Expert, shapes: Mapping[str, tuple[int, int]]) -> None:
     """
     for module, pair in expert.modules.items():
         if module not in shapes:
-            raise ExpertError(expert.name, f"{module}: the base model has no such linear module")
+            raise ExpertError(
+                expert.name,
+                f"{module}: the base model has no such linear module below its head; "
+                "train the expert on this base",
+            )
         found = (pair.b.shape[0], pair.a.shape[1])
         if found != shapes[module]:
             raise ExpertError(
-                expert.name, f"{module}: shape {found}, the base has {shapes[module]}"
+                expert.name,
+                f"{module}: shape {found}, the base has {shapes[module]}; "
+                "train the expert on this base",
             )
 
 
@@ -171,68 +175,42 @@ def check_base(expert: Expert, base_digest: str) -> None:
     """
     if expert.base_digest is not None and expert.base_digest != base_digest:
         found, needed = expert.base_digest[:12], base_digest[:12]
-        raise ExpertError(expert.name, f"trained on base {found}, this one is {needed}")
+        raise ExpertError(
+            expert.name,
+            f"trained on base {found}, this one is {needed}; train it on this base, or stage it "
+            "on a server with the other one",
+        )
 
 
-def _read_config(name: str, data: bytes) -> tuple[int, float, tuple[str, ...]]:
-    fields = _config_fields(name, data)
-    if fields.get("peft_type") != "LORA":
-        raise ExpertError(name, f"{CONFIG_FILE}: peft_type must be LORA")
-    for field, value in fields.items():
-        if field not in _HARMLESS and not _is_off(field, value):
-            raise ExpertError(name, f"{CONFIG_FILE}: {field[:80]!r} is set, which is not supported")
-    rank, alpha, targets = (fields.get(key) for key in ("r", "lora_alpha", "target_modules"))
-    if type(rank) is not int or not 1 <= rank <= MAX_RANK:
-        raise ExpertError(name, f"{CONFIG_FILE}: r must be an integer from 1 to {MAX_RANK}")
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) <= MAX_ALPHA:
-        raise ExpertError(name, f"{CONFIG_FILE}: lora_alpha must be a finite number")
-    if not isinstance(targets, list) or not all(isinstance(t, str) and t for t in targets):
-        raise ExpertError(name, f"{CONFIG_FILE}: target_modules must be a list of names")
-    return rank, float(alpha) / rank, tuple(targets)
+def _usual(scales: Iterable[float]) -> float:
+    """The most frequent size of a scale, so that few factors have to change; never 0."""
+    sizes = Counter(abs(scale) for scale in scales if scale)
+    return sizes.most_common(1)[0][0] if sizes else 1.0
 
 
-def _config_fields(name: str, data: bytes) -> dict[str, Any]:
-    if len(data) > MAX_CONFIG_BYTES:
-        raise ExpertError(name, f"{CONFIG_FILE}: over {MAX_CONFIG_BYTES} bytes")
+def _multiply(name: str, module: str, pair: Factors, ratio: float) -> None:
+    """Multiplies the product of the factors, in place.
+
+    Both take a part of it, and A the sign: that is what PEFT's linear combination does, whose
+    result depends on how a product is divided between them. Raises ExpertError.
+    """
+    if ratio == 1.0:
+        return
+    root = math.sqrt(abs(ratio))
+    with np.errstate(over="ignore", invalid="ignore"):
+        pair.a[:] *= np.float32(math.copysign(root, ratio))
+        pair.b[:] *= np.float32(root)
+    if not (np.isfinite(pair.a).all() and np.isfinite(pair.b).all()):
+        raise ExpertError(name, f"{module}: alpha is too large; usual is 2 · r")
+
+
+@contextmanager
+def _refusals(name: str, file: str) -> Iterator[None]:
+    """Turns what is wrong with a file into an ExpertError."""
     try:
-        return json_object(data)
-    except HeaderError as error:
-        raise ExpertError(name, f"{CONFIG_FILE}: {error}") from error
-
-
-def _is_off(field: str, value: object) -> bool:
-    """Compares types too: 0 == False, and a 0 in an unknown field may be the number of a layer."""
-    return any(type(value) is type(off) and value == off for off in _NEUTRAL.get(field, _OFF))
-
-
-def _modules_of(
-    name: str, headers: Mapping[str, TensorHeader], rank: int, targets: tuple[str, ...]
-) -> Mapping[str, Mapping[str, TensorHeader]]:
-    """The two factors A and B of each module, by module path, sorted."""
-    modules: dict[str, dict[str, TensorHeader]] = {}
-    for key, header in headers.items():
-        module, side = _split_key(name, key)
-        if module.rsplit(".", 1)[-1] not in targets:
-            raise ExpertError(name, f"{module}: not among the config's target_modules")
-        modules.setdefault(module, {})[side] = header
-    for module, sides in modules.items():
-        a, b = (sides[side].shape if side in sides else () for side in "AB")
-        if len(a) != 2 or len(b) != 2:
-            raise ExpertError(name, f"{module}: needs one lora_A and one lora_B matrix")
-        if a[0] != rank or b[1] != rank:
-            raise ExpertError(name, f"{module}: rank differs from the config's {rank}")
-    return dict(sorted(modules.items()))
-
-
-def _split_key(name: str, key: str) -> tuple[str, str]:
-    """Module path and side (A or B). The path appears in logs, so it must be plain text."""
-    for side in "AB":
-        suffix = f".lora_{side}.weight"
-        if key.startswith(_PREFIX) and key.endswith(suffix):
-            module = key[len(_PREFIX) : -len(suffix)]
-            if len(module) <= _MAX_PATH and _PATH.fullmatch(module):
-                return module, side
-    raise ExpertError(name, f"{WEIGHTS_FILE}: unexpected tensor {key[:80]!r}")
+        yield
+    except (HeaderError, LoraError, PatternError) as error:
+        raise ExpertError(name, f"{file}: {error}") from error
 
 
 def _bits(weights: bytes, header: TensorHeader) -> NDArray[Any]:

@@ -104,7 +104,11 @@ def _tensor(name: str, value: object, payload: int) -> TensorHeader:
     if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS:
         raise HeaderError(f"tensor {name[:80]!r}: shape must be a list of at most {MAX_DIMENSIONS}")
     if not all(type(n) is int and 0 < n <= MAX_DIMENSION for n in shape):
-        raise HeaderError(f"tensor {name[:80]!r}: dimensions must be from 1 to {MAX_DIMENSION}")
+        empty = "; an empty one is what ZeRO-3 saves: gather the weights before saving"
+        raise HeaderError(
+            f"tensor {name[:80]!r}: dimensions must be from 1 to {MAX_DIMENSION}"
+            f"{empty if 0 in shape else ''}"
+        )
     if not isinstance(offsets, list) or [type(n) for n in offsets] != [int, int]:
         raise HeaderError(f"tensor {name[:80]!r}: data_offsets must be two integers")
     header = TensorHeader(dtype, tuple(shape), payload + offsets[0])

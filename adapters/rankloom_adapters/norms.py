@@ -40,7 +40,7 @@ def check_norms(expert: Expert, others: Sequence[Expert]) -> None:
     theirs = [module_norms(other) for other in others]
     for module, norm in module_norms(expert).items():
         largest = MAX_GAIN * math.sqrt(expert.modules[module].b.shape[0])
-        if norm > largest:
+        if not norm <= largest:
             raise ExpertError(
                 expert.name, f"{module}: norm {norm:.3g}; at most {largest:.3g} is allowed"
             )

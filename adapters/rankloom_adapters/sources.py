@@ -32,8 +32,9 @@ from rankloom_adapters.bundle import (
     BundleError,
     open_bundle,
 )
-from rankloom_adapters.expert import CONFIG_FILE, MAX_CONFIG_BYTES, WEIGHTS_FILE
+from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE
 from rankloom_adapters.expert_files import MAX_WEIGHTS_BYTES
+from rankloom_adapters.lora_config import MAX_CONFIG_BYTES
 from rankloom_adapters.store import StoreError
 
 _T = TypeVar("_T")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
+
+from rankloom_engine.number_format import cpu_flags
 
 ROOT: Final = Path(__file__).parents[2]
 PACKAGES = ("torch", "onnxruntime", "transformers", "peft", "numpy", "rankloom")
@@ -17,7 +18,6 @@ SPEED_FLAGS = (
     *("avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16"),
     *("amx_tile", "amx_int8", "amx_bf16", "asimd", "sve", "bf16", "i8mm"),
 )
-BF16_UNITS = ("amx_bf16", "avx512_bf16", "bf16")
 
 
 def machine() -> dict[str, object]:
@@ -49,19 +49,6 @@ def commit() -> str:
         return f"{found}-dirty" if _git("status", "--porcelain", "--", ".", *others) else found
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def dtype_for(flags: Collection[str]) -> str:
-    """The number format that a CPU with these flags is good at.
-
-    A CPU without bf16 units emulates bfloat16, some 17 times slower than float32 with AVX2.
-    """
-    return "bfloat16" if any(flag in flags for flag in BF16_UNITS) else "float32"
-
-
-def cpu_flags() -> frozenset[str]:
-    """All flags of the CPU; x86 calls them flags, ARM features."""
-    return frozenset((cpuinfo("flags") or cpuinfo("Features")).split())
 
 
 def cpuinfo(name: str) -> str:

@@ -72,6 +72,7 @@ def start_server(
 ) -> subprocess.Popen[bytes]:
     """Starts a server; ``await_serving`` waits until it serves."""
     flags = {"bundle": bundle, "state": state, "threads": threads, "port": 0, "rollout-port": 0}
+    flags["dtype"] = "float32"  # on every machine, so that figures can be compared
     given = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
     caches = {"PREFIX": cache_mib, "EXPERT": EXPERT_CACHE_MIB}
     return subprocess.Popen(

@@ -55,13 +55,13 @@ def run(args: argparse.Namespace) -> str | None:
     """Returns a message if the methods disagree."""
     import torch
 
-    from benchmarks.common.machine import cpu_flags, dtype_for
     from benchmarks.common.results import BenchmarkResult, RunFacts, write
     from benchmarks.common.workload import SHAPES
     from benchmarks.engine.mixture_memory import rss_growth_mib
     from benchmarks.engine.report import figures, tables
     from benchmarks.engine.study import EnginePlan, EngineStudy, WrongMarginsError, run_engine_study
     from rankloom_engine.memory import keep_freed_memory
+    from rankloom_engine.number_format import cpu_flags, dtype_for
 
     keep_freed_memory()
     torch.set_num_threads(args.threads)

@@ -18,9 +18,9 @@ from typing import Any
 
 from benchmarks.common.arguments import add_dtype, command_line, count, run_command
 from benchmarks.common.children import CaseError, run_case
-from benchmarks.common.machine import cpu_flags, dtype_for
 from benchmarks.common.results import BenchmarkResult, RunFacts, write
 from benchmarks.common.timing import median_ratio, progress
+from rankloom_engine.number_format import cpu_flags, dtype_for
 
 USERS = (1, 4)  # per pass
 CASES = ("padded", "exact")

@@ -60,13 +60,13 @@ def run(args: argparse.Namespace) -> str | None:
     import torch
 
     from benchmarks.common.bundles import calls_of, make_bundle
-    from benchmarks.common.machine import cpu_flags, dtype_for
     from benchmarks.common.results import BenchmarkResult, RunFacts, write
     from benchmarks.common.workload import SHAPES
     from benchmarks.serve.in_process import server_settings
     from benchmarks.serve.processes import WorkerError
     from benchmarks.serve.report import figures, tables
     from benchmarks.serve.study import ScoresDifferError, ServePlan, run_serve_study
+    from rankloom_engine.number_format import cpu_flags, dtype_for
     from rankloom_training.serving import ServerStartError
 
     torch.set_num_threads(args.threads)

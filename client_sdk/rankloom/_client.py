@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from rankloom._connection import Connection, translating
-from rankloom._policy import DEFAULT_TIMEOUT_S
+from rankloom._connection import Connection, Translating
 from rankloom._requests import build_explain_request, build_request
 from rankloom._responses import ExplanationParts, parse_response
 from rankloom._results import Event, ExplainOptions, Explanation, Item, Ranking, RankOptions
@@ -33,16 +32,9 @@ class Client(Connection):
     `root_certificates` is given.
     """
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
-        root_certificates: bytes | None = None,
-        plaintext: bool = False,
-    ) -> None:
-        super().__init__(target, timeout_s, root_certificates, plaintext)
-        self._stub = ranking_pb2_grpc.RankingServiceStub(self._channel)
+    @property
+    def _stub(self) -> ranking_pb2_grpc.RankingServiceStub:
+        return self._stub_of(ranking_pb2_grpc.RankingServiceStub)
 
     def rank(
         self,
@@ -64,7 +56,7 @@ class Client(Connection):
             items, user=user, history=history, options=options, request_id=request_id
         )
         limit_s = self._limit_s(timeout_s)
-        with translating(request.request_id):
+        with self._translating(request.request_id):
             response = self._stub.Rank(request, timeout=limit_s)
         return parse_response(response)
 
@@ -91,9 +83,9 @@ class Client(Connection):
             item, user=user, history=history, options=options, request_id=request_id
         )
         limit_s = self._limit_s(timeout_s)
-        with translating(request.request_id):
+        with self._translating(request.request_id):
             call = self._stub.Explain(request, timeout=limit_s)
-        return ExplanationStream(call, request.request_id)
+        return ExplanationStream(call, request.request_id, self._translating)
 
 
 class ExplanationStream:
@@ -102,15 +94,21 @@ class ExplanationStream:
     Each piece comes once. Leaving its `with` block, or `close`, tells the server to stop.
     """
 
-    def __init__(self, call: _CallIterator[ranking_pb2.ExplainResponse], request_id: str) -> None:
+    def __init__(
+        self,
+        call: _CallIterator[ranking_pb2.ExplainResponse],
+        request_id: str,
+        translating: Translating,
+    ) -> None:
         self._call = call
         self._parts = ExplanationParts(request_id)
+        self._translating = translating
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> str:
-        with translating(self._parts.request_id):
+        with self._translating(self._parts.request_id):
             for response in self._call:
                 if text := self._parts.add(response):
                     return text

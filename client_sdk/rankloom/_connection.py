@@ -2,45 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import grpc
 
-from rankloom._policy import CHANNEL_OPTIONS, checked_timeout_s, effective_timeout_s, uses_tls
+from rankloom._endpoint import Endpoint
+from rankloom._forks import check_process
+from rankloom._policy import DEFAULT_TIMEOUT_S, checked_timeout_s, effective_timeout_s
 from rankloom._rpc_errors import client_closed, error_from_rpc, not_connected
+
+_Stub = TypeVar("_Stub")
+Translating = Callable[[str], AbstractContextManager[None]]
 
 
 class Connection:
-    """A channel to one server, open until `close`; all threads may use it."""
+    """A channel to one server, open until `close`; all threads may use it.
+
+    The channel is made for the first call. A process that was forked makes one of its own.
+    """
 
     def __init__(
-        self, target: str, timeout_s: float, root_certificates: bytes | None, plaintext: bool
+        self,
+        target: str,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        root_certificates: bytes | None = None,
+        plaintext: bool = False,
     ) -> None:
-        self._target = target
+        self._endpoint = Endpoint.checked(target, root_certificates, plaintext)
         self._timeout_s = checked_timeout_s(timeout_s)
-        self._channel = _open_channel(target, root_certificates, plaintext)
+        # By process id. A forked child keeps its parent's channel, unused: to destroy it would
+        # wait for threads that the child does not have.
+        self._channels: dict[int, grpc.Channel] = {}
+        self._stubs: dict[grpc.Channel, Any] = {}
         self._closed = False
 
     def wait_ready(self, timeout_s: float = 10.0) -> None:
         """Return once a server is connected, or raise ConnectionFailedError after `timeout_s`."""
         limit_s = checked_timeout_s(timeout_s)
-        if self._closed:
-            raise client_closed()
         ready = grpc.channel_ready_future(self._channel)
         try:
             ready.result(timeout=limit_s)
         except grpc.FutureTimeoutError:
-            raise not_connected(self._target, limit_s) from None
+            raise not_connected(self._endpoint.target, limit_s) from None
         finally:
             ready.cancel()
 
     def close(self) -> None:
         """Close the connection; calls in flight end with CallCancelledError."""
         self._closed = True
-        self._channel.close()
+        if (channel := self._channels.get(os.getpid())) is not None:
+            channel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -56,22 +72,47 @@ class Connection:
     def _limit_s(self, timeout_s: float | None) -> float:
         return effective_timeout_s(timeout_s, self._timeout_s)
 
+    def _translating(self, request_id: str = "") -> AbstractContextManager[None]:
+        return _translating(self._endpoint.target, request_id)
+
+    def _stub_of(self, make: Callable[[grpc.Channel], _Stub]) -> _Stub:
+        """The stub of this process; always the same `make`. Raise ClientClosedError."""
+        channel = self._channel
+        if (stub := self._stubs.get(channel)) is None:
+            stub = self._stubs.setdefault(channel, make(channel))
+        found: _Stub = stub
+        return found
+
+    @property
+    def _channel(self) -> grpc.Channel:
+        """The channel of this process. Raise ClientClosedError after `close`."""
+        if self._closed:
+            raise client_closed()
+        process = os.getpid()
+        if (channel := self._channels.get(process)) is None:
+            # Of two threads that come here at once, both get the channel of the first.
+            channel = self._channels.setdefault(process, open_channel(self._endpoint))
+        return channel
+
 
 @contextmanager
-def translating(request_id: str = "") -> Iterator[None]:
+def _translating(target: str, request_id: str) -> Iterator[None]:
     """Raise gRPC's failure of a call as an error of the SDK."""
     try:
         yield
     except grpc.RpcError as error:
-        raise error_from_rpc(error, request_id) from error
+        raise error_from_rpc(error, request_id, target) from error
     except ValueError as error:
         # gRPC raises this for a closed channel. Testing the flag alone would leave a race.
         raise client_closed() from error
 
 
-def _open_channel(target: str, root_certificates: bytes | None, plaintext: bool) -> grpc.Channel:
-    has_roots = root_certificates is not None
-    if not uses_tls(target, has_root_certificates=has_roots, plaintext=plaintext):
-        return grpc.insecure_channel(target, CHANNEL_OPTIONS)
-    credentials = grpc.ssl_channel_credentials(root_certificates)
-    return grpc.secure_channel(target, credentials, CHANNEL_OPTIONS)
+def open_channel(endpoint: Endpoint) -> grpc.Channel:
+    """Return a channel, which connects when the first call is made.
+
+    Raise ConnectionFailedError if this process cannot use gRPC.
+    """
+    check_process("blocking")
+    if (credentials := endpoint.credentials) is None:
+        return grpc.insecure_channel(endpoint.target, endpoint.options)
+    return grpc.secure_channel(endpoint.target, credentials, endpoint.options)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rankloom._connection import Connection, translating
+from rankloom._connection import Connection
 from rankloom._feature_messages import (
     build_batch_request,
     build_features_request,
     parse_features,
 )
 from rankloom._features import FeatureQuery, UserFeatures
-from rankloom._policy import DEFAULT_TIMEOUT_S
 from rankloom._results import Event, Item
 from rankloom_proto.v1 import features_pb2, features_pb2_grpc
 
@@ -26,16 +25,9 @@ class FeatureClient(Connection):
     `target` and the options of the connection are as for `Client`.
     """
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
-        root_certificates: bytes | None = None,
-        plaintext: bool = False,
-    ) -> None:
-        super().__init__(target, timeout_s, root_certificates, plaintext)
-        self._stub = features_pb2_grpc.FeatureServiceStub(self._channel)
+    @property
+    def _stub(self) -> features_pb2_grpc.FeatureServiceStub:
+        return self._stub_of(features_pb2_grpc.FeatureServiceStub)
 
     def user_features(
         self,
@@ -64,6 +56,6 @@ class FeatureClient(Connection):
         self, request: features_pb2.GetUserFeaturesRequest, timeout_s: float | None
     ) -> tuple[UserFeatures, ...]:
         limit_s = self._limit_s(timeout_s)
-        with translating():
+        with self._translating():
             response = self._stub.GetUserFeatures(request, timeout=limit_s)
         return parse_features(request, response)

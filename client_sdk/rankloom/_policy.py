@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-from ipaddress import ip_address
 from typing import Final
 
-from rankloom._checks import checked_text
+from rankloom._address import is_loopback
 from rankloom._version import __version__
 from rankloom.errors import InvalidRequestError
 
@@ -56,6 +55,9 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
     # By default gRPC waits up to two minutes before it tries again to reach a lost server.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5_000),
+    # When a connection ends, the target's name is looked up again, so that added servers are found.
+    # By default gRPC keeps what it found for 30 s.
+    ("grpc.dns_min_time_between_resolutions_ms", 5_000),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.primary_user_agent", f"rankloom-python/{__version__}"),
 )
@@ -76,19 +78,6 @@ def effective_timeout_s(of_call: float | None, of_client: float) -> float:
 
 def uses_tls(target: str, *, has_root_certificates: bool, plaintext: bool) -> bool:
     """Return whether to encrypt: always, except to this machine or if `plaintext` is set."""
-    checked_text(target, "target")
     if has_root_certificates and plaintext:
         raise InvalidRequestError.of_field("plaintext", "cannot be combined with root_certificates")
-    return has_root_certificates or not (plaintext or _is_loopback(target))
-
-
-def _is_loopback(target: str) -> bool:
-    """Return whether the gRPC target can only be this machine; if in doubt, False."""
-    if target.startswith(("unix:", "unix-abstract:")):
-        return True
-    address = target.removeprefix("dns:///").removeprefix("ipv4:").removeprefix("ipv6:")
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return has_root_certificates or not (plaintext or is_loopback(target))

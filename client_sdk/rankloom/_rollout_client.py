@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from rankloom._connection import Connection, translating
+from rankloom._connection import Connection
 from rankloom._policy import ROLLOUT_TIMEOUT_S, STAGING_TIMEOUT_S
 from rankloom._rollout_requests import (
     ChangeRequest,
@@ -66,8 +66,13 @@ class RolloutClient(Connection):
         plaintext: bool = False,
     ) -> None:
         self._metadata = call_metadata(token)
-        super().__init__(target, timeout_s, root_certificates, plaintext)
-        self._stub = rollout_pb2_grpc.RolloutServiceStub(self._channel)
+        super().__init__(
+            target, timeout_s=timeout_s, root_certificates=root_certificates, plaintext=plaintext
+        )
+
+    @property
+    def _stub(self) -> rollout_pb2_grpc.RolloutServiceStub:
+        return self._stub_of(rollout_pb2_grpc.RolloutServiceStub)
 
     def stage(
         self,
@@ -207,7 +212,7 @@ class RolloutClient(Connection):
         """Return all revisions of the server."""
         limit_s = self._limit_s(timeout_s)
         request = rollout_pb2.ListRequest()
-        with translating():
+        with self._translating():
             response = self._stub.List(request, timeout=limit_s, metadata=self._metadata)
         return parse_revisions(response.revisions)
 
@@ -218,7 +223,7 @@ class RolloutClient(Connection):
 
         The call starts at the first step, and ends when the generator is closed.
         """
-        with translating():
+        with self._translating():
             call = self._stub.Watch(rollout_pb2.WatchRequest(), metadata=self._metadata)
             try:
                 for response in call:
@@ -244,13 +249,13 @@ class RolloutClient(Connection):
     def _ask(
         self, method: Callable[..., RolloutAnswer], request: object, limit_s: float
     ) -> Rollout:
-        with translating():
+        with self._translating():
             response = method(request, timeout=limit_s, metadata=self._metadata)
         return parse_rollout(response.rollout)
 
     def _send(self, upload: FileUpload, limit_s: float) -> RolloutAnswer:
         cancel: Future[Callable[[], Any]] = Future()  # set once there is a call to cancel
-        with translating():
+        with self._translating():
             call = self._stub.StageUpload.future(
                 _until_unreadable(upload, cancel), timeout=limit_s, metadata=self._metadata
             )

@@ -14,6 +14,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
+from rankloom._address import proxy_in_force
 from rankloom.errors import (
     AuthenticationError,
     CallCancelledError,
@@ -62,15 +63,16 @@ _ERRORS: Final[dict[grpc.StatusCode, type[RankloomError]]] = {
 }
 
 
-def error_from_rpc(error: grpc.RpcError, request_id: str) -> RankloomError:
-    """Return the SDK's error for a failed call of either transport."""
+def error_from_rpc(error: grpc.RpcError, request_id: str, target: str) -> RankloomError:
+    """Return the SDK's error for a failed call of either transport to a server's address."""
     code = error.code()
     payload = _details_payload(error)
     details = ErrorDetails(status=code.name, request_id=request_id)
     kind = _ERRORS.get(code, ServerError)
     # A rankloom server always sends details with UNAVAILABLE; gRPC itself never does.
     if kind is UnavailableError and payload is None:
-        kind = ConnectionFailedError
+        message = f"{error.details() or code.name}{_proxy_advice(target)}"
+        return ConnectionFailedError(message, details)
     return kind(error.details() or code.name, _with_payload(details, payload or b""))
 
 
@@ -89,7 +91,15 @@ def not_connected(target: str, limit_s: float) -> ConnectionFailedError:
     """Return the error of waiting in vain for a server."""
     return ConnectionFailedError(
         f"no server answered at {target} within {limit_s:g} s; check its address, and that it runs"
+        + _proxy_advice(target)
     )
+
+
+def _proxy_advice(target: str) -> str:
+    """Which proxy the calls went through, if any: its fault looks like the server's."""
+    if (proxy := proxy_in_force(target)) is None:
+        return ""
+    return f"; calls go through {proxy}: set no_proxy if the server can be reached without it"
 
 
 def _details_payload(error: grpc.RpcError) -> bytes | None:

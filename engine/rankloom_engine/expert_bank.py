@@ -140,8 +140,9 @@ class MixtureLinear(nn.Module):
         self.a[slot], self.b[slot] = 0.0, 0.0
         if name in expert.modules:
             factors = expert.modules[name]
-            self.a[slot, : expert.rank] = torch.from_numpy(factors.a)
-            self.b[slot, : expert.rank] = torch.from_numpy(factors.b.T)
+            rank = len(factors.a)  # modules of one expert may have several
+            self.a[slot, :rank] = torch.from_numpy(factors.a)
+            self.b[slot, :rank] = torch.from_numpy(factors.b.T)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(batch, length, d_in) → (batch, length, d_out)."""
@@ -155,8 +156,8 @@ class MixtureLinear(nn.Module):
 class ExpertBank:
     """The experts wired into a model. Only one thread may use the model at a time.
 
-    ``digests``, ``ranks``: of the expert in each slot. ``keys``: digest and scale of each, on
-    which its part of the output depends.
+    ``digests``, ``ranks``: of the expert in each slot. ``keys``: digests of both its files, on
+    which its part of the output depends, and its scale.
     """
 
     def __init__(self, num_slots: int, rank: int, hidden: int) -> None:
@@ -181,7 +182,7 @@ class ExpertBank:
             layer.load(slot, expert, name)
         self._scale[slot] = expert.scale
         self.digests[slot], self.ranks[slot] = expert.digest, expert.rank
-        self.keys[slot] = f"{expert.digest} {expert.scale!r}"
+        self.keys[slot] = f"{expert.digest} {expert.config_digest} {expert.scale!r}"
 
     def check(self, expert: Expert) -> None:
         """Raises ExpertError if the expert does not fit into the slots."""
@@ -285,7 +286,8 @@ def install(
 
     The slots are in the order of ``experts``. ``num_slots``: of all, with room for more.
     """
-    linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    head = cast("Any", model).get_output_embeddings()  # two rows of it make the margin
+    linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head}
     shapes = {name: (linear.out_features, linear.in_features) for name, linear in linears.items()}
     for expert in experts:
         check_shapes(expert, shapes)

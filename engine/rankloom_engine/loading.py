@@ -19,6 +19,7 @@ from rankloom_engine.explain import MAX_EXPLAIN_TOKENS
 from rankloom_engine.graphs import CudaGraphs
 from rankloom_engine.kernels import speed_up
 from rankloom_engine.model import Decoder, check_positions, load_decoder_model, self_check
+from rankloom_engine.number_format import cpu_flags, dtype_for
 from rankloom_engine.parts import EngineParts
 from rankloom_engine.passes import Recorded
 from rankloom_engine.projector import Projector
@@ -38,6 +39,19 @@ class Hardware:
     device: str = "cpu"
     dtype: str = "float32"
     compiled: bool = False
+
+
+def dtype_on(device: str, dtype: str) -> str:
+    """The number format, or for "auto" the one that the device computes fast in.
+
+    bfloat16 needs a CPU with units for it (AMX, AVX512-BF16), or a GPU that has it.
+    """
+    if dtype != "auto":
+        return dtype
+    if not device.startswith("cuda"):
+        return dtype_for(cpu_flags())
+    has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if has_bf16 else "float32"
 
 
 def load_decoder(
@@ -79,8 +93,13 @@ def load_decoder(
 
 def _num_slots(experts: Sequence[Expert], max_bytes: int, number_bytes: int) -> int:
     """As many as the bytes allow, between the bundle's own experts and MAX_SLOTS."""
-    widest = max(experts, key=lambda expert: expert.rank)
-    numbers = sum(pair.a.size + pair.b.size for pair in widest.modules.values())
+    rank = max(expert.rank for expert in experts)
+    widths: dict[str, int] = {
+        module: pair.a.shape[1] + pair.b.shape[0]
+        for expert in experts
+        for module, pair in expert.modules.items()
+    }
+    numbers = rank * sum(widths.values())
     allowed = max_bytes // max(numbers * number_bytes, 1)
     return max(len(experts), min(allowed, MAX_SLOTS))
 

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from rankloom_adapters.bundled_expert import BundledExpert
 from rankloom_adapters.expert import Expert, ExpertError
 from rankloom_adapters.expert_cache import ExpertCache
-from rankloom_adapters.norms import check_norms
 from rankloom_engine.errors import ModelError
 from rankloom_engine.expert_bank import ExpertBank, MixtureWeights
 from rankloom_engine.explain import SamplingParams, TokenChunk
@@ -127,7 +126,7 @@ class EnginePool:
 
         ``experts``: keeps what was read for the next revision. ``load``: makes decoders.
         """
-        self._hardware, self._limits, self._expert_bytes = hardware, limits, expert_bytes
+        self.hardware, self._limits, self._expert_bytes = hardware, limits, expert_bytes
         self._loader, self._experts, self._load = loader, experts, load
         self._thread = ModelThread()
         self._shared: list[_Shared] = []
@@ -171,7 +170,7 @@ class EnginePool:
                 with contextlib.suppress(_MisfitError):
                     return await self._handle_on(shared, parts)
         decoder = await asyncio.get_running_loop().run_in_executor(
-            self._loader, self._load, parts, self._hardware, self._expert_bytes, self._experts
+            self._loader, self._load, parts, self.hardware, self._expert_bytes, self._experts
         )
         return await self._adopt(decoder, parts)
 
@@ -237,7 +236,7 @@ class EnginePool:
     async def _read(self, experts: Sequence[BundledExpert]) -> list[Expert]:
         loop = asyncio.get_running_loop()
         return [
-            await loop.run_in_executor(self._loader, _load_usual, expert, self._experts)
+            await loop.run_in_executor(self._loader, expert.load, self._experts)
             for expert in experts
         ]
 
@@ -248,16 +247,6 @@ class _MisfitError(Exception):
 
 def _handle(shared: _Shared, slots: Sequence[int]) -> EngineHandle:
     return EngineHandle(shared.runner, np.array(slots, dtype=np.int64), shared.bank.num_slots)
-
-
-def _load_usual(expert: BundledExpert, cache: ExpertCache | None) -> Expert:
-    """An expert whose numbers cannot overflow: another row's weight for it is 0, and 0 × ∞ is NaN.
-
-    Raises BundleError or ExpertError.
-    """
-    loaded = expert.load(cache)
-    check_norms(loaded, ())  # its siblings may be as young as it is
-    return loaded
 
 
 def _check(bank: ExpertBank, experts: Sequence[Expert]) -> None:

@@ -41,8 +41,7 @@ def serve_ranking(settings: Settings) -> None:
 
 async def _serve(settings: Settings, state: ServerState | None, limiter: RateLimiter) -> None:
     async with servers(settings, state, limiter) as (server, admin):
-        address = (settings.rollout.rollout_host, settings.rollout.rollout_port or 0)
-        await server.serve(settings.server, admin, address)
+        await server.serve(settings.server, admin, settings.rollout.address)
 
 
 @asynccontextmanager
@@ -78,7 +77,7 @@ async def servers(
         dog = Watchdog(loader.pool, settings.engine.stall_s, server.report_working, end)
         watching = asyncio.create_task(dog.run())
         admin = None
-        if isinstance(deployment, ManagedDeployment) and settings.rollout.rollout_port is not None:
+        if isinstance(deployment, ManagedDeployment) and settings.rollout.address:
             admin = rollout_server(
                 settings.rollout,
                 deployment,
@@ -108,13 +107,15 @@ def _server(
         # quarter of a second, and some request would wait for it.
         gc.collect()
         gc.freeze()
-        return facts
+        hardware = loader.pool.hardware
+        return {**facts, "device": hardware.device, "dtype": hardware.dtype}
 
     server = RpcServer(
         Admission(settings.server.max_in_flight),
         names,
         warm_up=warm_up,
         reflects=settings.server.reflection,
+        connection_age_s=settings.server.connection_age_s,
     )
     server.metrics.watch(loader.pool)
     pipeline = RankPipeline(

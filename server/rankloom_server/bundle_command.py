@@ -1,4 +1,4 @@
-"""The command `rankloom bundle`: makes keys, signs and verifies bundles, converts older ones."""
+"""The command `rankloom bundle`: keys, signatures, older bundles, and what is in an expert."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 class BundleCommand:
     name = "bundle"
-    help = "sign bundles, check their signatures, convert older bundles"
+    help = "sign bundles, check signatures, convert older bundles, look into experts"
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments."""
@@ -38,25 +38,40 @@ class BundleCommand:
             help="convert a signed bundle; its signature is not valid for the new one",
         )  # fmt: skip
 
+        inspect = _add(actions, "inspect", "show what is in an expert, or why it is refused")
+        inspect.add_argument("expert", metavar="EXPERT", type=Path, help="folder in PEFT's format")
+        inspect.add_argument(
+            "--bundle", metavar="BUNDLE", type=Path,
+            help="check the expert as if it were staged beside this bundle's",
+        )  # fmt: skip
+        inspect.add_argument("--json", action="store_true", help="print JSON instead of text")
+
     def run(self, args: argparse.Namespace) -> int:
-        """Returns 1 for a refused bundle, 2 for a file or folder that cannot be used."""
+        """Returns 1 for a refused bundle or expert, 2 for a file or folder that cannot be used."""
         from rankloom_adapters.bundle import BundleError
         from rankloom_adapters.convert import ConversionError
+        from rankloom_adapters.expert import ExpertError
         from rankloom_adapters.signing import KeyFileError
 
         actions = {
             "keygen": _keygen, "sign": _sign, "verify": _verify, "convert": _convert,
+            "inspect": _inspect,
         }  # fmt: skip
-        if args.action != "keygen" and not args.bundle.is_dir():
-            return _refuse(2, f"{args.bundle}: no such folder")
+        given = (getattr(args, name, None) for name in ("expert", "bundle"))
+        folders = [folder for folder in given if folder is not None]
+        for folder in folders:
+            if not folder.is_dir():
+                return _refuse(2, f"{folder}: no such folder")
         try:
             done = actions[args.action](args)
         except (ConversionError, KeyFileError) as error:
             return _refuse(2, str(error))
+        except ExpertError as error:
+            return _refuse(1, f"{args.expert}: {error.reason}")
         except BundleError as error:
             return _refuse(1, f"{args.bundle}: {error}")
         except OSError as error:
-            return _refuse(1, f"{args.bundle}: {error.strerror}")
+            return _refuse(1, f"{folders[0]}: {error.strerror}")
         sys.stdout.write(f"{done}\n")
         return 0
 
@@ -100,6 +115,12 @@ def _convert(args: argparse.Namespace) -> str:
     digest = convert(args.bundle, args.target, drop_signature=args.drop_signature)
     dropped = "; sign it again" if args.drop_signature else ""
     return f"{args.target}: bundle {digest[:12]}, converted from {args.bundle}{dropped}"
+
+
+def _inspect(args: argparse.Namespace) -> str:
+    from rankloom_server.expert_text import describe_expert
+
+    return describe_expert(args.expert, args.bundle, as_json=args.json)
 
 
 def _refuse(exit_code: int, message: str) -> int:

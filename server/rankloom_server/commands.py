@@ -49,6 +49,7 @@ class ServeCommand:
 
         try:
             settings = settings_from(args)
+            _report_ignored(settings.server.log_level)
             if args.what == "features":
                 from rankloom_server.feature_app import serve_features
 
@@ -71,6 +72,17 @@ def settings_from(args: argparse.Namespace) -> Settings:
 
     flags = {name: value for name, value in vars(args).items() if name in BY_NAME}
     return load_settings(getattr(args, "config", None), flags)
+
+
+def _report_ignored(log_level: str) -> None:
+    """Log which variables of the environment set nothing, although their names look like it."""
+    from rankloom_server import logs
+    from rankloom_server.config import ignored_variables
+
+    if names := ignored_variables():
+        logs.configure(log_level)
+        reason = "Kubernetes sets them for a Service of this name"
+        logs.write("variables_ignored", variables=names, reason=reason)
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails
 
 from rankloom_server.errors import ConfigError
+from rankloom_server.rpc.listening import ListenAddress
+from rankloom_server.service_links import service_links
 from rankloom_server.setting_table import (
     BY_NAME,
     BY_PATH,
@@ -30,13 +32,21 @@ from rankloom_server.setting_table import (
 
 _LOOPBACK = ("127.0.0.1", "::1", "[::1]", "localhost")
 _UNKNOWN = "no such setting"
-_FORMS = {"device": "cpu, cuda or cuda:N"}
+_HOST_FORM = "an address, a name, or unix:PATH"
+_FORMS = {
+    "device": "cpu, cuda or cuda:N",
+    "features": "HOST:PORT or unix:PATH",
+    "host": _HOST_FORM,
+    "metrics_host": _HOST_FORM,
+    "rollout_host": _HOST_FORM,
+    "socket_mode": "three octal digits such as 660, in a file with quotes around them",
+}
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Mebibytes = Annotated[int, Field(ge=0)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 """0: any free port."""
-Host = Annotated[str, Field(min_length=1)]
+Host = Annotated[str, Field(pattern=r"^(unix:.+|\[?[0-9a-fA-F:.]+(%\w+)?\]?|[\w.-]+)$")]
 Seconds = Annotated[float, Field(gt=0.0, le=3600.0)]
 
 
@@ -50,6 +60,12 @@ Paths = Annotated[tuple[Path, ...], BeforeValidator(_separated)]
 """A list in a file, a repeated flag, or one text with separators as in PATH."""
 
 
+def _if_given(host: str, port: int | None) -> ListenAddress | None:
+    """A socket has no port; nothing listens on any other host without one."""
+    address = ListenAddress(host, port or 0)
+    return None if port is None and address.path is None else address
+
+
 class _Group(BaseModel):
     """Settings that belong together. Immutable. What each means: see `setting_table`."""
 
@@ -61,18 +77,37 @@ class ServerSettings(_Group):
 
     host: Host = "127.0.0.1"
     port: Port = 50051
+    socket_mode: str = Field(default="660", pattern=r"^[0-7]{3}$")
     max_in_flight: PositiveInt = 64
     default_deadline_s: Seconds = 2.0
+    connection_age_s: float = Field(default=60.0, ge=0.0, le=86400.0)
+    drain_delay_s: float = Field(default=0.0, ge=0.0, le=3600.0)
     drain_s: float = Field(default=30.0, ge=0.0, le=3600.0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     reflection: bool = False
+    metrics_host: Host | None = None
     metrics_port: Port | None = None
+
+    @property
+    def address(self) -> ListenAddress:
+        return ListenAddress(self.host, self.port)
+
+    @property
+    def socket_bits(self) -> int:
+        """The permissions of Unix sockets."""
+        return int(self.socket_mode, 8)
+
+    @property
+    def metrics_address(self) -> ListenAddress | None:
+        """None: metrics are not served."""
+        default = "127.0.0.1" if self.address.path else self.host
+        return _if_given(self.metrics_host or default, self.metrics_port)
 
 
 class FeatureSettings(_Group):
     """Where features come from, and how long they may take."""
 
-    address: str | None = Field(default=None, pattern=r"^\S+:\d{1,5}$")
+    address: str | None = Field(default=None, pattern=r"^(unix:.+|\S+:\d{1,5})$")
     share: float = Field(default=0.3, gt=0.0, lt=1.0)
 
 
@@ -80,7 +115,7 @@ class EngineSettings(_Group):
     """The model: hardware and memory."""
 
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
     threads: PositiveInt = 1
     max_batch_tokens: int = Field(default=2048, ge=2)
@@ -107,6 +142,11 @@ class RolloutSettings(_Group):
     rollout_host: Host = "127.0.0.1"
     rollout_token: Path | None = None
     retire_s: Seconds = 60.0
+
+    @property
+    def address(self) -> ListenAddress | None:
+        """None: rollout commands are not taken."""
+        return _if_given(self.rollout_host, self.rollout_port)
 
 
 class Settings(_Group):
@@ -169,11 +209,13 @@ def load_settings(file: Path | None, flags: Mapping[str, object]) -> Settings:
 
 def _rollout_problems(settings: RolloutSettings, given: Mapping[str, _Given]) -> Iterator[str]:
     """Settings that are valid one by one but not together."""
-    if settings.rollout_port is None:
+    address = settings.address
+    if address is None:
         return
     if settings.state is None:
-        yield f"{given['rollout_port'].key}: needs state, a folder where rollouts are kept"
-    elif settings.rollout_token is None and settings.rollout_host not in _LOOPBACK:
+        key = given["rollout_host" if address.path else "rollout_port"].key
+        yield f"{key}: needs state, a folder where rollouts are kept"
+    elif settings.rollout_token is None and not address.path and address.host not in _LOOPBACK:
         key = given["rollout_host"].key
         yield f"{key}: other machines can reach it, so rollout_token is needed"
 
@@ -224,12 +266,18 @@ def _content(file: Path | None) -> dict[str, Any]:
     return content
 
 
+def ignored_variables() -> tuple[str, ...]:
+    """Variables with our prefix that Kubernetes sets for a Service, and that set nothing here."""
+    return service_links(os.environ, VARIABLE_PREFIX.rstrip("_"))
+
+
 def _from_environment() -> _Source:
-    """All variables with our prefix, in upper or lower case."""
+    """All variables with our prefix, in upper or lower case, but those of Kubernetes."""
+    ignored = ignored_variables()
     return _known(
         (variable[len(VARIABLE_PREFIX) :].lower(), _Given(variable, os.environ[variable]))
         for variable in sorted(os.environ)
-        if variable.upper().startswith(VARIABLE_PREFIX)
+        if variable.upper().startswith(VARIABLE_PREFIX) and variable not in ignored
     )
 
 
@@ -260,7 +308,7 @@ def _reason(error: ErrorDetails, setting: Setting) -> str:
     match error["type"]:
         case "missing":
             return "is not given"
-        case "string_pattern_mismatch":
+        case "string_pattern_mismatch" | "string_type":
             return f"must be {_FORMS.get(setting.name, setting.metavar)}"
         case "literal_error":
             return f"must be {error.get('ctx', {}).get('expected', setting.metavar)}"

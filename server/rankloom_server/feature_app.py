@@ -54,6 +54,7 @@ def feature_server(settings: ServerSettings, features: BundleFeatures, digest: s
         [SERVICE_NAME],
         warm_up=warm_up,
         reflects=settings.reflection,
+        connection_age_s=settings.connection_age_s,
     )
     features_pb2_grpc.add_FeatureServiceServicer_to_server(
         FeatureService(features.provider), server.grpc

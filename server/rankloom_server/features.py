@@ -24,6 +24,8 @@ from rankloom_server.errors import FeaturesUnavailableError
 FAIR_SLICE_S = 0.02
 
 _CHANNEL_OPTIONS: Final = (
+    # The service is this server's own: a proxy of the environment is meant for other machines.
+    ("grpc.enable_http_proxy", 0),
     # gRPC's default waits up to two minutes before it looks again for a service that was away.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),

@@ -22,7 +22,7 @@ _ALLOWED: Final = frozenset(
         "event", "level", "timestamp",
         # the process
         "address", "bundle_digest", "revision", "service", "all_ended",
-        "rollout_state", "reason", "verdict",
+        "rollout_state", "reason", "verdict", "device", "dtype", "variables",
         # a call
         "method", "code", "request_id", "fallback_level", "fallback_reason", "route", "cold_start",
         "features_failure", "num_candidates", "history_events", "prompt_tokens",

@@ -1,4 +1,4 @@
-"""What a server counts, for Prometheus: GET /metrics on a port of its own.
+"""What a server counts, for Prometheus.
 
 Labels are methods and status codes, so the number of series does not grow with callers.
 """
@@ -6,14 +6,16 @@ Labels are methods and status codes, so the number of series does not grow with 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
-
-from rankloom_server.errors import ListenError
 
 if TYPE_CHECKING:  # a feature server counts its calls too, and loads no torch
     from rankloom_engine.pool import EnginePool
@@ -43,23 +45,6 @@ class ServerMetrics:
         """Reads the engines' numbers at every scrape."""
         self.registry.register(_EngineCollector(pool))
 
-    @contextmanager
-    def exposed(self, host: str, port: int | None) -> Iterator[None]:
-        """Answers GET /metrics while the block runs, if there is a port. Raises ListenError."""
-        if port is None:
-            yield
-            return
-        try:
-            server, thread = start_http_server(port, host.strip("[]"), self.registry)
-        except OSError as error:
-            raise ListenError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-        try:
-            yield
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
 
 class _EngineCollector(Collector):
     def __init__(self, pool: EnginePool) -> None:
@@ -69,6 +54,11 @@ class _EngineCollector(Collector):
         return sum(number(runner) for runner in self._pool.runners)
 
     def collect(self) -> Iterator[Metric]:
+        yield InfoMetricFamily(
+            "rankloom_engine",
+            "Where the model runs, and in which number format",
+            {"device": self._pool.hardware.device, "dtype": self._pool.hardware.dtype},
+        )
         yield GaugeMetricFamily(
             "rankloom_engine_waiting",
             "Rankings and explanations that wait for the model",

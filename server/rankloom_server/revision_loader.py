@@ -16,7 +16,7 @@ from rankloom_adapters.expert_cache import ExpertCache
 from rankloom_adapters.rate_limit import RateLimiter
 from rankloom_adapters.rollout.loaded import NoRoomError, NotServableError
 from rankloom_engine.errors import NoFreeSlotError
-from rankloom_engine.loading import Hardware, load_decoder
+from rankloom_engine.loading import Hardware, dtype_on, load_decoder
 from rankloom_engine.pool import DecoderLoader, EngineHandle, EnginePool
 from rankloom_engine.runner import EngineLimits
 from rankloom_features.events import Event
@@ -66,7 +66,8 @@ class RevisionLoader:
         self.files = ThreadPoolExecutor(1, "rankloom-loader")
         self._fetching = asyncio.Lock()
         self._limiter = limiter or RateLimiter(loading.load_mib_s << 20)
-        hardware = Hardware(engine.device, engine.dtype, engine.compile)
+        dtype = dtype_on(engine.device, engine.dtype)
+        hardware = Hardware(engine.device, dtype, engine.compile)
         expert_bytes = engine.expert_slots_mib << 20
         self.experts = ExpertCache(loading.expert_cache_mib << 20)
         limits = _limits(engine)

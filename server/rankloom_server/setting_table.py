@@ -61,13 +61,33 @@ def flag_of(name: str) -> str:
 
 SETTINGS: Final = (
     Setting("bundle", "FOLDER", "", "the bundle to serve; required"),
-    Setting("server.host", "ADDRESS", "127.0.0.1", "address to listen on"),
+    Setting("server.host", "ADDRESS", "127.0.0.1", "address to listen on, or unix:PATH"),
     Setting("server.port", "PORT", "50051", "port to listen on; 0 takes any free one"),
+    Setting("server.socket_mode", "MODE", "660", "permissions of Unix sockets, in octal digits"),
     Setting("server.max_in_flight", "N", "64", "calls at a time; more are refused at once"),
     Setting("server.default_deadline_s", "S", "2", "seconds for a call without a deadline"),
-    Setting("server.drain_s", "S", "30", "seconds that running calls get to end after SIGTERM"),
+    Setting(
+        "server.connection_age_s",
+        "S",
+        "60",
+        "seconds after which callers connect anew, and so find other servers of that name; "
+        "0: never",
+    ),
+    Setting(
+        "server.drain_delay_s",
+        "S",
+        "0",
+        "seconds after SIGTERM in which calls are still taken, while health says NOT_SERVING",
+    ),
+    Setting("server.drain_s", "S", "30", "seconds that running calls then get to end"),
     Setting("server.log_level", "LEVEL", "info", "debug, info, warning or error"),
     Setting("server.reflection", None, "false", "let callers list the services"),
+    Setting(
+        "server.metrics_host",
+        "ADDRESS",
+        "",
+        "address of the metrics, or unix:PATH; by default that of the server",
+    ),
     Setting("server.metrics_port", "PORT", "", "serve GET /metrics for Prometheus on this port"),
     Setting(
         "features.address",
@@ -87,8 +107,8 @@ SETTINGS: Final = (
     Setting(
         "engine.dtype",
         "DTYPE",
-        "float32",
-        "float32, or bfloat16: several times faster if the CPU has AMX",
+        "auto",
+        "bfloat16, float32, or auto: bfloat16 if the CPU or GPU has units for it",
     ),
     Setting("engine.compile", None, "false", "compile kernels with torch.compile"),
     Setting("engine.threads", "N", "1", "cores for the model"),
@@ -146,7 +166,9 @@ SETTINGS: Final = (
     Setting(
         "rollout.rollout_port", "PORT", "", "accept `rankloom rollout` on this port; needs --state"
     ),
-    Setting("rollout.rollout_host", "ADDRESS", "127.0.0.1", "address of the rollout port"),
+    Setting(
+        "rollout.rollout_host", "ADDRESS", "127.0.0.1", "address of the rollout port, or unix:PATH"
+    ),
     Setting(
         "rollout.rollout_token",
         "FILE",

@@ -23,7 +23,6 @@ from adapters.bad_adapters import BAD, MAX_BYTES, NAN, make_bad
 from adapters.drafts import BASE, SHAPES, good_draft, numbers
 from rankloom_adapters.expert import (
     CONFIG_FILE,
-    MAX_RANK,
     WEIGHTS_FILE,
     Expert,
     ExpertError,
@@ -31,6 +30,7 @@ from rankloom_adapters.expert import (
     check_shapes,
 )
 from rankloom_adapters.expert_files import MAX_WEIGHTS_BYTES, read_expert
+from rankloom_adapters.lora_config import MAX_RANK
 
 NUM_FILES = 2000
 CPU_S, CPU_OF_LARGEST_S = 0.1, 1.0

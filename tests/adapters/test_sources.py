@@ -32,8 +32,9 @@ from rankloom_adapters.bundle import (
     MAX_SIGNATURE_BYTES,
     SIGNATURE,
 )
-from rankloom_adapters.expert import CONFIG_FILE, MAX_CONFIG_BYTES, WEIGHTS_FILE
+from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE
 from rankloom_adapters.expert_files import MAX_WEIGHTS_BYTES, read_expert
+from rankloom_adapters.lora_config import MAX_CONFIG_BYTES
 from rankloom_adapters.sources import (
     fetch_bundle,
     fetch_expert,

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from benchmarks.common.machine import ROOT, commit, dtype_for, machine, versions
+from benchmarks.common.machine import ROOT, commit, machine, versions
 from benchmarks.common.results import RESULTS, BenchmarkResult, RunFacts, newest, read, write
 from benchmarks.common.timing import Spread
 
@@ -108,12 +108,6 @@ def test_the_facts_of_a_run_are_complete() -> None:
     assert machine().keys() == {"cpu", "cores", "flags", "load_1min"}
     assert versions().keys() >= {"python", "torch", "onnxruntime", "rankloom"}
     assert re.fullmatch(r"[0-9a-f]{7,}(-dirty)?|unknown", commit())
-
-
-def test_bfloat16_is_for_cpus_with_units_for_it() -> None:
-    assert dtype_for({"avx2", "avx512f", "avx512_vnni"}) == "float32"
-    for flag in ("amx_bf16", "avx512_bf16", "bf16"):
-        assert dtype_for({"avx2", flag}) == "bfloat16"
 
 
 def test_a_spread_has_least_median_and_most() -> None:

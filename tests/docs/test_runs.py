@@ -17,6 +17,7 @@ from docs import house as houses
 from docs.blocks import BLOCKS, INDENTED_COMMAND, PAGES, ROOT, RUNNABLE, Block
 from docs.house import House, build, check_script
 from rankloom_server.config import load_settings
+from rankloom_training.data.settings import read_settings
 
 Check = Callable[[House, list[str]], object]
 
@@ -83,7 +84,10 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("README.md", "scripts/demo"): (script,),
     ("README.md", "pip install -e ."): (install, install, parse, parse, run, run, run),
     ("README.md", "import lightgbm"): None,
+    ("docs/data.md", "rankloom data check PATH"): (run,),
     ("docs/data.md", "rankloom train --data PATH --out my-bundle"): (parse, run),
+    ("docs/operate.md", "rankloom health"): (run,),
+    ("docs/data.md", "rankloom train --data PATH --out my-bundle --like-above 6"): (parse,),
     ("docs/results.md", "rankloom train --data DATA --out BUNDLE --protocol p0"): (parse, parse),
     ("docs/rollout.md", "rankloom serve --bundle my-bundle --state my-state"): (parse,),
     ("docs/rollout.md", "rankloom rollout stage new-expert --expert global"): (run, shows_warmed),
@@ -132,16 +136,27 @@ def test_no_command_hides_outside_a_block() -> None:
 
 
 def test_blocks_have_known_languages() -> None:
-    assert {block.language for block in BLOCKS} <= {"console", "python", "text", "diff", "yaml"}
+    assert {block.language for block in BLOCKS} <= {
+        *("console", "python", "text", "diff", "yaml", "json"),
+    }
 
 
 def test_each_settings_file_loads(tmp_path: Path) -> None:
-    files = [block for block in BLOCKS if block.language == "yaml"]
+    yaml = [block for block in BLOCKS if block.language == "yaml"]
+    files = [block for block in yaml if not block.text.startswith("apiVersion")]  # Kubernetes'
     assert files
     for block in files:
         file = tmp_path / "settings.yaml"
         file.write_text(block.text, encoding="utf-8")
         assert load_settings(file, {}).bundle
+
+
+def test_each_file_of_columns_is_valid(tmp_path: Path) -> None:
+    files = [block for block in BLOCKS if block.language == "json"]
+    assert files
+    for block in files:
+        (tmp_path / "columns.json").write_text(block.text, encoding="utf-8")
+        assert read_settings(tmp_path).names
 
 
 @pytest.mark.parametrize("page", sorted({block.page for block in RUNNABLE}))

@@ -30,8 +30,8 @@ Behaviour = Callable[
 
 
 def settings(**values: object) -> Settings:
-    """Settings by flat names, such as ``dtype="bfloat16"``."""
-    return Settings.from_flat({"bundle": NO_BUNDLE, "port": 0, **values})
+    """Settings by flat names, such as ``dtype="bfloat16"``; float32 on every machine."""
+    return Settings.from_flat({"bundle": NO_BUNDLE, "port": 0, "dtype": "float32", **values})
 
 
 @asynccontextmanager
@@ -61,9 +61,16 @@ class BehavingService(features_pb2_grpc.FeatureServiceServicer):
         return await self.behaviour(request)
 
 
-def behaving_server(behaviour: Behaviour, *, max_in_flight: int = 8) -> RpcServer:
-    services = ["rankloom.v1.FeatureService"]
-    server = RpcServer(Admission(max_in_flight), services, warm_up=no_warm_up, reflects=False)
+def behaving_server(
+    behaviour: Behaviour, *, max_in_flight: int = 8, connection_age_s: float = 0.0
+) -> RpcServer:
+    server = RpcServer(
+        Admission(max_in_flight),
+        ["rankloom.v1.FeatureService"],
+        warm_up=no_warm_up,
+        reflects=False,
+        connection_age_s=connection_age_s,
+    )
     features_pb2_grpc.add_FeatureServiceServicer_to_server(BehavingService(behaviour), server.grpc)
     return server
 

@@ -71,6 +71,23 @@ def test_an_unknown_variable_is_refused() -> None:
     assert_refused(done, "RANKLOOM_PROT: no such setting")
 
 
+async def test_variables_of_kubernetes_are_ignored_and_named(feature_folder: Path) -> None:
+    link = "tcp://10.0.0.1:50051"
+    environment = {"SERVICE_HOST": "10.0.0.1", "SERVICE_PORT": "50051", "PORT": link}
+    variables = {f"RANKLOOM_{name}": text for name, text in environment.items()}
+    process = await asyncio.create_subprocess_exec(
+        *SERVE, "features", "--bundle", str(feature_folder), "--port", "0",
+        env=os.environ | variables, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr
+    ignored, serving = [json.loads(await process.stderr.readline()) for _ in range(2)]
+    process.terminate()
+    await process.communicate()
+    assert ignored["event"] == "variables_ignored"
+    assert set(ignored["variables"]) == variables.keys()
+    assert serving["event"] == "serving"
+
+
 def settings_of(*arguments: str) -> Settings:
     """The settings that `rankloom serve` would start with."""
     parser = argparse.ArgumentParser(allow_abbrev=False)

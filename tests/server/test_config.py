@@ -20,6 +20,11 @@ from rankloom_server.setting_table import BY_NAME, SETTINGS, Setting
 WRONG_VALUES: dict[str, object] = {
     "host": "",
     "port": 65536,
+    "socket_mode": "rw-rw----",
+    "metrics_host": "unix:",
+    "rollout_host": "a host",
+    "connection_age_s": -1,
+    "drain_delay_s": 3601,
     "features": "no port",
     "feature_share": 1,
     "default_deadline_s": 0,
@@ -37,11 +42,15 @@ OTHER_VALUES: dict[str, object] = {
     "bundle": "folder",
     "host": "::1",
     "port": 1,
+    "socket_mode": "600",
     "max_in_flight": 2,
     "default_deadline_s": 3.5,
+    "connection_age_s": 17.5,
+    "drain_delay_s": 18.5,
     "drain_s": 4.5,
     "log_level": "error",
     "reflection": True,
+    "metrics_host": "unix:metrics.sock",
     "metrics_port": 5,
     "features": "host:6",
     "feature_share": 0.75,
@@ -52,6 +61,8 @@ OTHER_VALUES: dict[str, object] = {
     "max_batch_tokens": 9,
     "expert_slots_mib": 10,
     "prefix_cache_mib": 11,
+    "stall_s": 19.5,
+    "exit_on_stall": True,
     "bundle_keys": ["a.pem", "b.pem"],
     "load_mib_s": 12,
     "expert_cache_mib": 13,
@@ -67,11 +78,15 @@ EXPECTED = Settings(
     server=ServerSettings(
         host="::1",
         port=1,
+        socket_mode="600",
         max_in_flight=2,
         default_deadline_s=3.5,
+        connection_age_s=17.5,
+        drain_delay_s=18.5,
         drain_s=4.5,
         log_level="error",
         reflection=True,
+        metrics_host="unix:metrics.sock",
         metrics_port=5,
     ),
     features=FeatureSettings(address="host:6", share=0.75),
@@ -83,6 +98,8 @@ EXPECTED = Settings(
         max_batch_tokens=9,
         expert_slots_mib=10,
         prefix_cache_mib=11,
+        stall_s=19.5,
+        exit_on_stall=True,
     ),
     loading=LoadingSettings(
         bundle_keys=(Path("a.pem"), Path("b.pem")),
@@ -312,6 +329,7 @@ def test_a_list_is_a_list_in_the_file(file: Path) -> None:
         ("rollout_port: 1", "rollout_port"),
         ("rollout: {rollout_port: 1}", "rollout.rollout_port"),
         ("{state: s, rollout_port: 1, rollout_host: 0.0.0.0}", "rollout_host"),
+        ("rollout_host: unix:rollout.sock", "rollout_host"),
     ],
 )
 def test_rollouts_need_a_state_and_a_token_for_other_machines(
@@ -324,9 +342,11 @@ def test_rollouts_need_a_state_and_a_token_for_other_machines(
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("features", "nowhere", "must be HOST:PORT"),
+        ("features", "nowhere", "must be HOST:PORT or unix:PATH"),
+        ("host", "unix:", "must be an address, a name, or unix:PATH"),
+        ("socket_mode", 660, "must be three octal digits such as 660, in a file with quotes"),
         ("device", "tpu", "must be cpu, cuda or cuda:N"),
-        ("dtype", "float16", "must be 'float32' or 'bfloat16'"),
+        ("dtype", "float16", "must be 'auto', 'float32' or 'bfloat16'"),
         ("threads", "none", "must be a whole number"),
         ("threads", 0, "must be greater than or equal to 1"),
         ("retire_s", "soon", "must be a number"),
@@ -335,4 +355,26 @@ def test_rollouts_need_a_state_and_a_token_for_other_machines(
 def test_a_wrong_value_names_the_right_form(name: str, value: object, reason: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings(None, {"bundle": "b", name: value})
-    assert caught.value.problems == (f"--{name.replace('_', '-')}: {reason}",)
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"--{name.replace('_', '-')}: {reason}")
+
+
+def local(**values: object) -> Settings:
+    return load_settings(None, {"bundle": "b", **values})
+
+
+def test_a_socket_needs_no_port() -> None:
+    found = local(metrics_host="unix:/m.sock", rollout_host="unix:/r.sock", state="s")
+    assert str(found.server.metrics_address) == "unix:/m.sock"
+    assert str(found.rollout.address) == "unix:/r.sock"
+
+
+def test_what_has_no_port_is_not_listened_on() -> None:
+    assert local(metrics_host="0.0.0.0").server.metrics_address is None
+    assert local(rollout_host="::1").rollout.address is None
+
+
+def test_metrics_are_where_the_server_is_unless_that_is_a_socket() -> None:
+    assert str(local(host="::", metrics_port=1).server.metrics_address) == "[::]:1"
+    found = local(host="unix:/r.sock", metrics_port=1).server
+    assert (str(found.address), str(found.metrics_address)) == ("unix:/r.sock", "127.0.0.1:1")

@@ -19,7 +19,7 @@ async def test_a_rotten_bundle_is_named_in_the_log(
     served_folder: Path, parts: ServedParts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = BundleStore(tmp_path / "bundles")
-    loader = RevisionLoader(EngineSettings(), LoadingSettings())
+    loader = RevisionLoader(EngineSettings(dtype="float32"), LoadingSettings())
     served = await loader.load(served_folder)
     digest = store.put(served_folder)
     integrity = Integrity(loader, store)

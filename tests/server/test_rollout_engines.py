@@ -82,7 +82,7 @@ async def test_another_base_has_a_decoder_of_its_own_which_goes_with_it(
 async def test_what_revisions_have_in_common_is_loaded_once(
     served_folder: Path, tmp_path: Path
 ) -> None:
-    loader = RevisionLoader(EngineSettings(), LoadingSettings())
+    loader = RevisionLoader(EngineSettings(dtype="float32"), LoadingSettings())
     first = await loader.load(served_folder)
     for number in range(3):  # none of them takes what they share along when it goes
         other = await loader.load(other_bundle(served_folder, tmp_path / str(number), 2 + number))

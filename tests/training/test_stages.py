@@ -138,12 +138,13 @@ def test_the_digest_is_that_of_names_and_bytes(tmp_path: Path) -> None:
         folder.mkdir()
         for name in names:
             (folder / name).write_text(name)
-    digest = digest_of(one)
-    assert digest == digest_of(other)
-    (other / "a").write_text("A")
-    assert digest_of(other) != digest
-    (other / "a").write_text("a")
-    (other / "a").rename(other / "c")
-    assert digest_of(other) != digest
+    a, b = other / "a", other / "b"
+    digest = digest_of([one / "a", one / "b"])
+    assert digest == digest_of([b, a])
+    a.write_text("A")
+    assert digest_of([a, b]) != digest
+    a.write_text("a")
+    a.rename(other / "c")
+    assert digest_of([other / "c", b]) != digest
     (one / "empty").write_text("")
-    assert digest_of(one) != digest
+    assert digest_of(list(one.iterdir())) != digest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,6 +64,26 @@ def _whole_number(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
+def _finite_number(text: str) -> float:
+    """An argparse type."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text}: not a number")
+    return number
+
+
+def add_like_above(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--like-above",
+        type=_finite_number,
+        metavar="X",
+        help="a rating above X is a like (default: 3 of 5 stars; needed on other scales)",
+    )
+
+
 def _configure_train(parser: argparse.ArgumentParser) -> None:
     from rankloom_features.models import MODEL_NAMES
     from rankloom_training.groups import MAX_GROUPS, MIN_GROUPS
@@ -70,6 +91,7 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help=_DATA_HELP)
     parser.add_argument("--out", type=Path, required=True, help="folder to write the bundle to")
     _add_training_options(parser)
+    add_like_above(parser)
     parser.add_argument(
         "--cf", choices=MODEL_NAMES, default="mf", help="collaborative model (default: mf)"
     )
@@ -117,6 +139,7 @@ def _train(args: argparse.Namespace) -> int:
         num_groups=args.groups,
         lm_rows=args.lm_rows,
         seed=args.seed,
+        like_above=args.like_above,
     )
     digest = train_bundle(args.data, args.out, options, Progress())
     print(f"{args.out}: bundle {digest[:12]}")

@@ -98,10 +98,11 @@ def score_test(
         raise ProtocolError(f"the bundle was trained under {trained}; pass --protocol {trained}")
     requests = requests_of(dataset, scoring_view(dataset.log, protocol, Split.TEST))
     scorer = BundleScorer(bundle)
-    prepared = [scorer.prepare(request) for request in requests]
+    prepared = [scorer.prepare(one.query(), one.rows) for one in requests]
     scores, mixtures = _all_scores(scorer, prepared, on_step)
     if through_grpc:
-        with serving(bundle.folder) as address:
+        # The other scores are float32, so this one is, on every machine.
+        with serving(bundle.folder, "--dtype", "float32") as address:
             scores["served"] = asyncio.run(_served_scores(address, requests, on_step))
     return _scored(dataset.log, prepared, scores, mixtures)
 
@@ -135,9 +136,16 @@ def evaluate(
 ) -> tuple[Report, ScoredRows, Dataset]:
     """Opens both, scores the test rows and reports. Raises ValueErrors that say what to do."""
     keep_freed_memory()
-    opened, dataset = open_bundle(bundle), load_dataset(data)
+    opened = open_bundle(bundle)
+    dataset = load_dataset(data, like_above_of(opened))
     scored = score_test(opened, dataset, protocol, through_grpc=through_grpc, on_step=on_step)
     return report(scored, protocol, opened), scored, dataset
+
+
+def like_above_of(bundle: Bundle) -> float | None:
+    """The threshold of a like that the bundle was trained with; None for labels."""
+    found = bundle.metadata.get("like_above")
+    return float(found) if isinstance(found, int | float) else None
 
 
 def _all_scores(
@@ -174,11 +182,10 @@ def _scored(
     mixtures: Sequence[Mixture],
 ) -> ScoredRows:
     rows = np.concatenate([one.rows for one in prepared])
-    train = log.split == Split.TRAIN
-    known_users, known_items = np.unique(log.user[train]), np.unique(log.item[train])
-    warm = np.isin(log.user[rows], known_users) & np.isin(log.item[rows], known_items)
     route = [str(m.route) for m, one in zip(mixtures, prepared, strict=True) for _ in one.rows]
-    return ScoredRows(rows, log.user[rows], log.liked[rows], warm, np.array(route), scores)
+    return ScoredRows(
+        rows, log.user[rows], log.liked[rows], log.warm()[rows], np.array(route), scores
+    )
 
 
 async def _served_scores(

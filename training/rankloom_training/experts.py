@@ -152,6 +152,8 @@ class ExpertTrainer:
         The file names the digest of the base's weight file, so that no server puts the
         adapter on another base of the same shapes.
         """
+        config = self._adapted.peft_config["default"]
+        config.target_modules = sorted(config.target_modules)  # a set has any order
         self._adapted.save_pretrained(str(folder))
         (folder / "README.md").unlink(missing_ok=True)
         path = folder / WEIGHTS_FILE

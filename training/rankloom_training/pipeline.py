@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -36,6 +35,7 @@ from rankloom_features.scorer import read_item_vectors
 from rankloom_training import base, calibrate, trees
 from rankloom_training.assemble import assemble
 from rankloom_training.data import Dataset, Split, load_dataset
+from rankloom_training.data.report import report_lines
 from rankloom_training.experts import RANK, ExpertTrainer, Recipe
 from rankloom_training.groups import (
     check_groups,
@@ -46,6 +46,7 @@ from rankloom_training.groups import (
 )
 from rankloom_training.metrics import auc
 from rankloom_training.progress import Progress
+from rankloom_training.stage_files import load_inputs, save_rows
 from rankloom_training.stages import Workspace, digest_of
 from rankloom_training.visibility import (
     Protocol,
@@ -73,6 +74,7 @@ class TrainOptions:
 
     ``base``: a local path or hub id of a causal LM; None trains the embedded decoder.
     ``lm_rows``: how many training rows the language model sees at most, all rows of some users.
+    ``like_above``: a rating above it is a like; None: as the data says.
     """
 
     protocol: Protocol = Protocol.P1
@@ -84,6 +86,7 @@ class TrainOptions:
     group_recipe: Recipe = GROUP_RECIPE
     lm_rows: int = 50_000
     seed: int = 0
+    like_above: float | None = None
 
 
 def train_bundle(data: Path, out: Path, options: TrainOptions, progress: Progress) -> str:
@@ -96,19 +99,19 @@ def train_bundle(data: Path, out: Path, options: TrainOptions, progress: Progres
     if out.exists():
         raise OutputError(f"{out} exists; remove it or choose another path")
     keep_freed_memory()
-    dataset = load_dataset(data)
-    for warning in dataset.warnings:
-        progress.warn(warning)
-    check_groups(options.num_groups, dataset.log.num_users)
+    dataset = load_dataset(data, options.like_above)
+    check_groups(options.num_groups, dataset.log.num_training_users)
     if options.base is not None:
         base.check_base(options.base)
     made_from = {
         "version": rankloom.__version__,
         "format": parts.FORMAT,
-        "data": digest_of(data),
+        "data": digest_of(dataset.files),
         "options": dataclasses.asdict(options),
     }
     work = Workspace(out.with_name(out.name + ".work"), made_from, progress)
+    for label, text in report_lines(dataset):
+        progress.tell(label, text)
     return _Run(dataset, options, work, progress).bundle(out)
 
 
@@ -153,9 +156,9 @@ class _Run:
         (folder / "item_vectors.safetensors").write_bytes(data)
         encoder = Encoder(onnx)
         vector, logit = encoder.encode_all(train.histories), self._out_of_fold(train, examples[-1])
-        _save(folder, "train", vector=vector, logit=logit)
+        save_rows(folder, "train", vector=vector, logit=logit)
         vector = encoder.encode_all(examples[-1].histories)
-        _save(folder, "valid", vector=vector, logit=score(model, examples[-1]))
+        save_rows(folder, "valid", vector=vector, logit=score(model, examples[-1]))
 
     def _fit_collaborative(self, train: Examples, valid: Examples) -> CollaborativeModel:
         torch.manual_seed(self._options.seed)
@@ -199,8 +202,8 @@ class _Run:
         self._progress.note(f"AUC {auc(valid.label, valid_tree_logits):.4f}")
         statistics = statistics_to_bytes(held_out.statistics)
         (folder / "item_statistics.safetensors").write_bytes(statistics)
-        _save(folder, "train", tabular=train.features, tree_logits=tree_logits)
-        _save(folder, "valid", tabular=valid.features, tree_logits=valid_tree_logits)
+        save_rows(folder, "train", tabular=train.features, tree_logits=tree_logits)
+        save_rows(folder, "valid", tabular=valid.features, tree_logits=valid_tree_logits)
 
     def _base(self, folder: Path) -> None:
         """The base decoder, its tokenizer and the prompt."""
@@ -296,6 +299,7 @@ class _Run:
             "lm_rows": self._options.lm_rows,
             "num_users": self._log.num_users,
             "num_items": len(self._data.catalogue),
+            "like_above": self._data.like_above,
         }
 
     def _learner(self, with_global: Path | None) -> tuple[Decoder, WindowMaker]:
@@ -340,7 +344,7 @@ class _Run:
         """The training or validation rows that the language model sees."""
         views = self._train_views if name == "train" else (self._valid_view,)
         max_rows = self._options.lm_rows // (1 if name == "train" else VALID_SHARE)
-        arrays, windows, at = _load_inputs(self._work.folder, name), [], 0
+        arrays, windows, at = load_inputs(self._work.folder, name), [], 0
         chosen = self._sampled_users(np.concatenate([view.rows for view in views]), max_rows)
         for view in views:
             kept = np.flatnonzero(chosen[self._log.user[view.rows]])
@@ -389,14 +393,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _load_inputs(work: Path, rows: str) -> tuple[NDArray[Any], ...]:
-    """Vectors, tabular features and tree logits in the order of ``Inputs``."""
-    from_trees = np.load(work / "trees" / f"{rows}.npz")
-    vector = np.load(work / "collaborative" / f"{rows}.npz")["vector"]
-    return vector, from_trees["tabular"], from_trees["tree_logits"]
-
-
-def _save(folder: Path, rows: str, **arrays: NDArray[np.floating]) -> None:
-    np.savez(folder / f"{rows}.npz", allow_pickle=False, **arrays)

@@ -43,9 +43,13 @@ class Request:
     rows: NDArray[np.int64]
     seen: NDArray[np.int64]
 
+    def query(self) -> UserQuery:
+        """The newest visible events, as many as a call may have, and the rows' items."""
+        return UserQuery(None, self.events, self.items)
+
     @property
     def events(self) -> tuple[Event, ...]:
-        """The newest visible events, as many as a call may have, oldest first."""
+        """The newest visible events, oldest first."""
         log, items = self.dataset.log, self.dataset.catalogue.items
         return tuple(
             Event(items[log.item[row]].item_id, bool(log.liked[row]), float(log.time[row]))
@@ -107,15 +111,14 @@ class BundleScorer:
         self.decoder = load_decoder(self.loaded.engine_parts())
         self.ranker = Ranker(self.loaded)
 
-    def prepare(self, request: Request) -> PreparedRequest:
-        """Features, prompt and tree logits of one request."""
+    def prepare(self, user: UserQuery, rows: NDArray[np.int64]) -> PreparedRequest:
+        """Features, prompt and tree logits of one request. ``rows``: of its candidates."""
         provider = self.loaded.provider
-        user = UserQuery(None, request.events, request.items)
         features = provider.features(user)
         job = self.ranker.prepare(RankQuery("", user), features)
-        indices = np.array([provider.catalogue.index(item.item_id) for item in request.items])
+        indices = np.array([provider.catalogue.index(item.item_id) for item in user.candidates])
         collaborative = provider.scorer.logits(features.vector, indices)
-        return PreparedRequest(request.rows, features, job.prompt, job.tree_logits(), collaborative)
+        return PreparedRequest(rows, features, job.prompt, job.tree_logits(), collaborative)
 
     def margins(
         self, prepared: Sequence[PreparedRequest], weights: Mapping[K, Rows], on_step: Step

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rankloom_training.progress import Progress
@@ -68,9 +68,9 @@ class Workspace:
         shutil.rmtree(self.folder)
 
 
-def digest_of(folder: Path) -> str:
-    """SHA-256 over names and contents of a folder's files, without subfolders."""
-    return _digest(folder, folder.iterdir())
+def digest_of(files: Sequence[Path]) -> str:
+    """SHA-256 over contents of files, and their names within the folder that holds them all."""
+    return _digest(Path(os.path.commonpath([file.parent for file in files])), files)
 
 
 def _digest(folder: Path, paths: Iterable[Path]) -> str:

@@ -12,7 +12,7 @@ from rankloom._policy import DEFAULT_TIMEOUT_S
 def add_connection(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `open_client`."""
     parser.add_argument(
-        "--server", metavar="HOST:PORT", required=True, help="address of the server"
+        "--server", metavar="HOST:PORT", required=True, help="address of the server, or unix:PATH"
     )
     add_timeout(parser, DEFAULT_TIMEOUT_S)
     add_encryption(parser)

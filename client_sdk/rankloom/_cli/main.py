@@ -1,4 +1,4 @@
-"""The command `rankloom`: `rank`, `explain` and `rollout` from here, others from their packages.
+"""The command `rankloom`: those that call a server from here, others from their packages.
 
 The other commands are entry points. They are listed without being imported, since the base
 install lacks what they need; only the chosen one is imported, before its arguments are parsed.
@@ -21,20 +21,23 @@ from typing import Final, NoReturn
 
 from rankloom._cli.commands import CliCommand
 from rankloom._cli.explain_command import ExplainCommand
+from rankloom._cli.health_command import HealthCommand
 from rankloom._cli.rank_command import RankCommand
 from rankloom._cli.rollout_command import RolloutCliCommand
 from rankloom._version import __version__
 from rankloom.errors import InvalidRequestError, RankloomError
 
 _OWN: Final[dict[str, CliCommand]] = {
-    command.name: command for command in (RankCommand(), ExplainCommand(), RolloutCliCommand())
+    command.name: command
+    for command in (RankCommand(), ExplainCommand(), RolloutCliCommand(), HealthCommand())
 }
 
 # Written down here, so that listing the commands imports none of them.
 _HELP: Final = {
     **{name: command.help for name, command in _OWN.items()},
     "serve": "run a server",
-    "bundle": "sign bundles and check their signatures",
+    "bundle": "sign bundles, look into experts",
+    "data": "check an interaction log before training",
     "train": "make a bundle from an interaction log",
     "evaluate": "measure how well a bundle ranks",
     "demo": "train a small bundle, serve it and rank with it",
@@ -42,6 +45,7 @@ _HELP: Final = {
 _EXTRAS: Final = {
     "serve": "server",
     "bundle": "server",
+    "data": "train",
     "train": "train",
     "evaluate": "train",
     "demo": "train",

@@ -1,4 +1,4 @@
-"""The asyncio clients. Make each inside the event loop that uses it."""
+"""The asyncio clients. Each may be made anywhere, and used in any event loop."""
 
 from rankloom._naming import show_as as _show_as
 from rankloom.aio._client import AsyncClient, AsyncExplanationStream

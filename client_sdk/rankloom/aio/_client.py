@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final, Self
 
 import grpc.aio
 
-from rankloom._policy import DEFAULT_TIMEOUT_S
+from rankloom._connection import Translating
 from rankloom._requests import build_explain_request, build_request
 from rankloom._responses import ExplanationParts, parse_response
 from rankloom._results import Event, ExplainOptions, Explanation, Item, Ranking, RankOptions
-from rankloom.aio._connection import AsyncConnection, translating
+from rankloom.aio._connection import AsyncConnection
 from rankloom_proto.v1 import ranking_pb2, ranking_pb2_grpc
 
 if TYPE_CHECKING:  # generic in the stubs only
@@ -23,7 +23,7 @@ _EXPLAIN_DEFAULTS: Final = ExplainOptions()
 
 
 class AsyncClient(AsyncConnection):
-    """Ranks items on a rankloom server; make it inside the event loop that uses it.
+    """Ranks items on a rankloom server, from any event loop.
 
         async with AsyncClient("localhost:50051") as client:
             ranking = await client.rank(["318", "50", "2571"], user="42")
@@ -31,16 +31,9 @@ class AsyncClient(AsyncConnection):
     The arguments are those of `Client`.
     """
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
-        root_certificates: bytes | None = None,
-        plaintext: bool = False,
-    ) -> None:
-        super().__init__(target, timeout_s, root_certificates, plaintext)
-        self._stub = ranking_pb2_grpc.RankingServiceStub(self._channel)
+    @property
+    def _stub(self) -> ranking_pb2_grpc.RankingServiceAsyncStub:
+        return self._stub_of(ranking_pb2_grpc.RankingServiceStub)
 
     async def rank(
         self,
@@ -57,7 +50,7 @@ class AsyncClient(AsyncConnection):
             items, user=user, history=history, options=options, request_id=request_id
         )
         limit_s = self._limit_s(timeout_s)
-        with translating(request.request_id):
+        with self._translating(request.request_id):
             response = await self._stub.Rank(request, timeout=limit_s)
         return parse_response(response)
 
@@ -80,17 +73,18 @@ class AsyncClient(AsyncConnection):
             item, user=user, history=history, options=options, request_id=request_id
         )
         limit_s = self._limit_s(timeout_s)
-        with translating(request.request_id):
+        with self._translating(request.request_id):
             call = self._stub.Explain(request, timeout=limit_s)
-        return AsyncExplanationStream(call, request.request_id)
+        return AsyncExplanationStream(call, request.request_id, self._translating)
 
 
 class AsyncExplanationStream:
     """The text of `AsyncClient.explain` in pieces; otherwise like `ExplanationStream`."""
 
-    def __init__(self, call: _ExplainCall, request_id: str) -> None:
+    def __init__(self, call: _ExplainCall, request_id: str, translating: Translating) -> None:
         self._call = call
         self._parts = ExplanationParts(request_id)
+        self._translating = translating
 
     def __del__(self) -> None:
         # gRPC's own object is part of a cycle: without this, the call would run until the
@@ -101,7 +95,7 @@ class AsyncExplanationStream:
         return self
 
     async def __anext__(self) -> str:
-        with translating(self._parts.request_id):
+        with self._translating(self._parts.request_id):
             async for response in self._call:
                 if text := self._parts.add(response):
                     return text

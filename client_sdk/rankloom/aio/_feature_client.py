@@ -10,14 +10,13 @@ from rankloom._feature_messages import (
     parse_features,
 )
 from rankloom._features import FeatureQuery, UserFeatures
-from rankloom._policy import DEFAULT_TIMEOUT_S
 from rankloom._results import Event, Item
-from rankloom.aio._connection import AsyncConnection, translating
+from rankloom.aio._connection import AsyncConnection
 from rankloom_proto.v1 import features_pb2, features_pb2_grpc
 
 
 class AsyncFeatureClient(AsyncConnection):
-    """Gets the features of users; make it inside the event loop that uses it.
+    """Gets the features of users, from any event loop.
 
         async with AsyncFeatureClient("localhost:50051") as client:
             features = await client.user_features(user="42", items=["318", "50"])
@@ -25,16 +24,9 @@ class AsyncFeatureClient(AsyncConnection):
     The arguments are those of `FeatureClient`.
     """
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
-        root_certificates: bytes | None = None,
-        plaintext: bool = False,
-    ) -> None:
-        super().__init__(target, timeout_s, root_certificates, plaintext)
-        self._stub = features_pb2_grpc.FeatureServiceStub(self._channel)
+    @property
+    def _stub(self) -> features_pb2_grpc.FeatureServiceAsyncStub:
+        return self._stub_of(features_pb2_grpc.FeatureServiceStub)
 
     async def user_features(
         self,
@@ -59,6 +51,6 @@ class AsyncFeatureClient(AsyncConnection):
         self, request: features_pb2.GetUserFeaturesRequest, timeout_s: float | None
     ) -> tuple[UserFeatures, ...]:
         limit_s = self._limit_s(timeout_s)
-        with translating():
+        with self._translating():
             response = await self._stub.GetUserFeatures(request, timeout=limit_s)
         return parse_features(request, response)

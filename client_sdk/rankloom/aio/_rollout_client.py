@@ -24,13 +24,13 @@ from rankloom._rollout_requests import (
 from rankloom._rollout_responses import parse_revisions, parse_rollout
 from rankloom._rollouts import GateSpec, RevisionList, Rollout
 from rankloom._uploads import FileUpload
-from rankloom.aio._connection import AsyncConnection, translating
+from rankloom.aio._connection import AsyncConnection
 from rankloom.errors import CallCancelledError
 from rankloom_proto.v1 import rollout_pb2, rollout_pb2_grpc
 
 
 class AsyncRolloutClient(AsyncConnection):
-    """Stages bundles and experts on a server; make it inside the event loop that uses it.
+    """Stages bundles and experts on a server, from any event loop.
 
         async with AsyncRolloutClient("localhost:50052") as client:
             staged = await client.stage("/bundles/next")
@@ -49,8 +49,13 @@ class AsyncRolloutClient(AsyncConnection):
         plaintext: bool = False,
     ) -> None:
         self._metadata = call_metadata(token)
-        super().__init__(target, timeout_s, root_certificates, plaintext)
-        self._stub = rollout_pb2_grpc.RolloutServiceStub(self._channel)
+        super().__init__(
+            target, timeout_s=timeout_s, root_certificates=root_certificates, plaintext=plaintext
+        )
+
+    @property
+    def _stub(self) -> rollout_pb2_grpc.RolloutServiceAsyncStub:
+        return self._stub_of(rollout_pb2_grpc.RolloutServiceStub)
 
     async def stage(
         self,
@@ -169,7 +174,7 @@ class AsyncRolloutClient(AsyncConnection):
         """Return all revisions of the server."""
         limit_s = self._limit_s(timeout_s)
         request = rollout_pb2.ListRequest()
-        with translating():
+        with self._translating():
             response = await self._stub.List(request, timeout=limit_s, metadata=self._metadata)
         return parse_revisions(response.revisions)
 
@@ -180,7 +185,7 @@ class AsyncRolloutClient(AsyncConnection):
 
         The call starts at the first step, and ends when the generator is closed.
         """
-        with translating():
+        with self._translating():
             call = self._stub.Watch(rollout_pb2.WatchRequest(), metadata=self._metadata)
             try:
                 async for response in call:
@@ -206,13 +211,13 @@ class AsyncRolloutClient(AsyncConnection):
     async def _ask(
         self, method: Callable[..., Awaitable[RolloutAnswer]], request: object, limit_s: float
     ) -> Rollout:
-        with translating():
+        with self._translating():
             response = await method(request, timeout=limit_s, metadata=self._metadata)
         return parse_rollout(response.rollout)
 
     async def _send(self, upload: FileUpload, limit_s: float) -> RolloutAnswer:
         try:
-            with translating():
+            with self._translating():
                 call = self._stub.StageUpload(
                     _read_in_a_thread(upload), timeout=limit_s, metadata=self._metadata
                 )

@@ -17,10 +17,11 @@ from grpc_reflection.v1alpha import reflection
 from rankloom_server import logs
 from rankloom_server.admission import Admission, AdmissionState
 from rankloom_server.config import ServerSettings
-from rankloom_server.errors import ListenError
 from rankloom_server.metrics import ServerMetrics
+from rankloom_server.metrics_http import metrics_served
 from rankloom_server.rpc.identity import Token
 from rankloom_server.rpc.interceptors import Boundary
+from rankloom_server.rpc.listening import ListenAddress, check_free, socket_mode
 
 Facts = Mapping[str, object]
 
@@ -39,6 +40,8 @@ _OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 120_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 )
+_DEFAULT_MODE: Final = 0o660
+_ANY_PORT: Final = ListenAddress("127.0.0.1")
 
 
 class RpcServer:
@@ -53,14 +56,16 @@ class RpcServer:
         reflects: bool,
         metrics: ServerMetrics | None = None,
         token: Token | None = None,
+        connection_age_s: float = 0.0,
     ) -> None:
         """``warm_up``: runs before calls are taken; its facts go into the log line "serving".
 
         ``token``: what callers must bring. ``metrics``: shared with another server.
+        ``connection_age_s``: after about this time a caller connects anew; 0 for never.
         """
         self.metrics = metrics or ServerMetrics()
         boundary = Boundary(admission, self.metrics, token)
-        self.grpc = grpc.aio.server(interceptors=[boundary], options=_OPTIONS)
+        self.grpc = grpc.aio.server(interceptors=[boundary], options=_options(connection_age_s))
         self._admission = admission
         self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]
         self._services = ("", *services)
@@ -74,16 +79,18 @@ class RpcServer:
         self,
         settings: ServerSettings,
         admin: RpcServer | None = None,
-        admin_address: tuple[str, int] = ("127.0.0.1", 0),
+        admin_address: ListenAddress | None = None,
     ) -> None:
         """Takes calls until a signal to stop, then drains. Raises StartError.
 
-        ``admin``: listens on ``admin_address``, host and port, as long as this server serves.
-        From the signal on, the process ends within ``drain_s`` and CLOSE_S, even if a thread
-        hangs: what it keeps on disk survives that.
+        ``admin``: listens on ``admin_address`` as long as this server serves; by default on any
+        free port.
+        From the signal on, the process ends within ``drain_delay_s``, ``drain_s`` and CLOSE_S, even
+        if a thread hangs: what it keeps on disk survives that.
         """
         stop = stop_event()
-        with self.metrics.exposed(settings.host, settings.metrics_port):
+        registry, mode = self.metrics.registry, settings.socket_bits
+        with metrics_served(registry, settings.metrics_address, mode):
             opening = asyncio.create_task(self._both_serving(settings, admin, admin_address))
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -99,34 +106,49 @@ class RpcServer:
                 stopping.cancel()
                 raise
             await stopping
-            end_process_in(settings.drain_s + CLOSE_S)
-            drains = [self.drain(settings.drain_s)]
-            if admin:
-                drains.append(admin.drain(min(2 * FLUSH_S, settings.drain_s)))
-            await asyncio.gather(*drains)
-            end_process_in(CLOSE_S)
+            await self._both_drained(settings, admin)
 
     async def _both_serving(
-        self, settings: ServerSettings, admin: RpcServer | None, admin_address: tuple[str, int]
+        self,
+        settings: ServerSettings,
+        admin: RpcServer | None,
+        admin_address: ListenAddress | None,
     ) -> None:
-        await self._serving(settings.host, settings.port)
+        await self._serving(settings.address, settings.socket_bits)
         if admin:
-            await admin._serving(*admin_address)
+            await admin._serving(admin_address or _ANY_PORT, settings.socket_bits)
 
-    async def _serving(self, host: str, port: int) -> None:
-        bound = await self.start(host, port)
+    async def _both_drained(self, settings: ServerSettings, admin: RpcServer | None) -> None:
+        end_process_in(settings.drain_delay_s + settings.drain_s + CLOSE_S)
+        await self.announce_end(settings.drain_delay_s)
+        drains = [self.drain(settings.drain_s)]
+        if admin:
+            drains.append(admin.drain(min(2 * FLUSH_S, settings.drain_s)))
+        await asyncio.gather(*drains)
+        end_process_in(CLOSE_S)
+
+    async def _serving(self, address: ListenAddress, mode: int) -> None:
+        bound = await self.start_at(address, mode)
         facts = await self.open()
-        logs.write("serving", address=f"{host}:{bound}", **facts)
+        logs.write("serving", address=str(bound), **facts)
 
     async def start(self, host: str, port: int) -> int:
         """Listens, not serving yet; returns the port. Raises ListenError."""
+        return (await self.start_at(ListenAddress(host, port))).port
+
+    async def start_at(self, address: ListenAddress, mode: int = _DEFAULT_MODE) -> ListenAddress:
+        """Listens, not serving yet; returns the address with the port that was taken.
+
+        ``mode``: the permissions of a Unix socket. Raises ListenError.
+        """
         for service in self._services:
             await self._health.set(service, _NOT_SERVING)
-        await _check_address(host, port)
+        await check_free(address)
         try:
-            bound = self.grpc.add_insecure_port(f"{host}:{port}")
+            with socket_mode(mode):
+                bound = address.on(self.grpc.add_insecure_port(str(address)))
         except RuntimeError as error:
-            raise ListenError(f"cannot listen on {host}:{port}: {error}") from error
+            raise address.error(str(error)) from error
         await self.grpc.start()
         return bound
 
@@ -141,6 +163,11 @@ class RpcServer:
         for service in self._services:
             await self._health.set(service, _SERVING)
         return facts
+
+    async def announce_end(self, delay_s: float) -> None:
+        """Reports NOT_SERVING, and still takes calls for this time: callers notice it late."""
+        await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(delay_s)
 
     async def report_working(self, works: bool) -> None:
         """Between `open` and `drain`: takes calls and reports SERVING, or neither."""
@@ -163,16 +190,14 @@ class RpcServer:
         logs.write("stopped", all_ended=all_ended)
 
 
-async def _check_address(host: str, port: int) -> None:
-    """Raises ListenError with the reason, which gRPC only prints."""
-    loop = asyncio.get_running_loop()
-    try:
-        probe = await loop.create_server(asyncio.Protocol, host.strip("[]"), port)
-    except OSError as error:
-        reason = str(error.strerror).rpartition(": ")[2]
-        raise ListenError(f"cannot listen on {host}:{port}: {reason}") from error
-    probe.close()
-    await probe.wait_closed()
+def _options(connection_age_s: float) -> tuple[tuple[str, int], ...]:
+    """gRPC varies the age by a tenth, so that callers do not all come back at once.
+
+    Calls that run on an old connection end there, however long they take.
+    """
+    if not connection_age_s:
+        return _OPTIONS
+    return (*_OPTIONS, ("grpc.max_connection_age_ms", round(connection_age_s * 1e3)))
 
 
 def end_process_in(seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""A server whose calls take long: `slow_server.py CALL_S DRAIN_S`."""
+"""A server that is slow: `slow_server.py CALL_S DRAIN_S [HOST WARM_UP_S DRAIN_DELAY_S]`."""
 
 from __future__ import annotations
 
@@ -25,17 +25,29 @@ class SlowService(features_pb2_grpc.FeatureServiceServicer):
         return features_pb2.GetUserFeaturesResponse()
 
 
-async def main(call_s: float, drain_s: float) -> None:
+async def main(
+    call_s: float,
+    drain_s: float,
+    warm_up_s: float,
+    drain_delay_s: float,
+    *,
+    host: str,
+) -> None:
     async def warm_up() -> Facts:
+        await asyncio.sleep(warm_up_s)
         return {}
 
     server = RpcServer(
         Admission(8), ["rankloom.v1.FeatureService"], warm_up=warm_up, reflects=False
     )
     features_pb2_grpc.add_FeatureServiceServicer_to_server(SlowService(call_s), server.grpc)
-    await server.serve(ServerSettings(port=0, drain_s=drain_s))
+    settings = ServerSettings(host=host, port=0, drain_s=drain_s, drain_delay_s=drain_delay_s)
+    await server.serve(settings)
 
 
 if __name__ == "__main__":
     logs.configure("info")
-    asyncio.run(main(float(sys.argv[1]), float(sys.argv[2])))
+    call_s, drain_s, *others = sys.argv[1:]
+    host, warm_up_s, drain_delay_s = others or ("127.0.0.1", "0", "0")
+    numbers = map(float, (call_s, drain_s, warm_up_s, drain_delay_s))
+    asyncio.run(main(*numbers, host=host))

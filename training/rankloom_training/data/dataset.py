@@ -1,0 +1,239 @@
+"""Reads an interaction log and its item table: checked, sorted and split.
+
+What the end of the pipeline or a server would refuse is refused here, before any work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankloom_features.catalogue import Catalogue
+from rankloom_features.item_columns import ItemColumns
+from rankloom_training.data.columns import Column, IdColumn
+from rankloom_training.data.errors import DataError
+from rankloom_training.data.files import ITEM_FILES, LOG_FILES, files_of, find_files
+from rankloom_training.data.further_columns import read_further_columns
+from rankloom_training.data.interactions import (
+    Interactions,
+    Split,
+    first_of_duplicates,
+    sorted_log,
+    split_by_time,
+)
+from rankloom_training.data.items import drift_warnings, read_ids, read_items
+from rankloom_training.data.likes import LikeRule, read_likes
+from rankloom_training.data.settings import (
+    ITEM_COLUMNS,
+    LOG_COLUMNS,
+    SETTINGS_FILE,
+    DataSettings,
+    read_settings,
+)
+from rankloom_training.data.tables import SourceTable
+from rankloom_training.data.times import read_times
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFile:
+    """How a file was read. ``columns``: our name and theirs. ``further``: columns without a name
+    of ours, and what became of them.
+    """
+
+    name: str
+    how: str
+    rows: int
+    columns: tuple[tuple[str, str], ...]
+    further: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """How a folder was read: for the report, the bundle's metadata and the key of a run."""
+
+    log: ReadFile
+    items: ReadFile
+    files: tuple[Path, ...]
+    time_unit: str
+    likes: LikeRule
+    split_given: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """A catalogue, the log of its items, and warnings about what was changed on the way.
+
+    ``item_columns``: further numbers of the items. ``source``: None for a log made in memory.
+    """
+
+    catalogue: Catalogue
+    log: Interactions
+    warnings: tuple[str, ...] = ()
+    item_columns: ItemColumns = dataclasses.field(default_factory=ItemColumns)
+    source: DataSource | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that was read."""
+        return self.source.files if self.source else ()
+
+    @property
+    def like_above(self) -> float | None:
+        """The threshold of a like; None if the log has labels."""
+        return self.source.likes.like_above if self.source else None
+
+
+def load_dataset(folder: Path, like_above: float | None = None) -> Dataset:
+    """Reads a log and an item table from a folder; docs/data.md says in which forms.
+
+    ``like_above``: a rating above it is a like; it goes before the folder's ``columns.json``.
+    Raises DataError.
+    """
+    settings = read_settings(folder)
+    if like_above is not None:
+        settings = dataclasses.replace(settings, like_above=like_above)
+    logs, tables = find_files(folder, LOG_FILES), find_files(folder, ITEM_FILES)
+    item_table = SourceTable(tables[0], ITEM_COLUMNS, settings.names, with_others=True)
+    items, further = read_items(item_table), read_further_columns(item_table, settings)
+    log_table = SourceTable(logs[0], LOG_COLUMNS, settings.names)
+    read = _read_log(log_table, settings, items.catalogue, item_table.name)
+    files = (*files_of(logs[0]), *files_of(tables[0]), folder / SETTINGS_FILE)
+    return Dataset(
+        items.catalogue,
+        read.log,
+        (*_hidden(logs), *_hidden(tables), *items.warnings, *read.warnings),
+        further.columns,
+        DataSource(
+            _source_of(log_table),
+            _source_of(item_table, further.kinds),
+            tuple(path for path in files if path.exists()),
+            read.time_unit,
+            read.likes,
+            log_table.has("split"),
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _ReadLog:
+    log: Interactions
+    time_unit: str
+    likes: LikeRule
+    warnings: tuple[str, ...]
+
+
+def _read_log(
+    table: SourceTable, settings: DataSettings, catalogue: Catalogue, items_name: str
+) -> _ReadLog:
+    """Everything is checked on the file's rows, so that refusals can number them."""
+    users, items = read_ids(table.column("user")), read_ids(table.column("item"))
+    times = read_times(table.column("time"))
+    if not table.has("label") and not table.has("rating"):
+        table.theirs("rating")  # refuses
+    if not len(table):
+        raise DataError(f"{table.name}: no rows; add some interactions")
+    likes = read_likes(table, settings)
+    item = np.array([catalogue.index(name) for name in items.names], dtype=np.int64)[items.codes]
+    _refuse_unknown(table.name, items_name, item)
+    order = table.column("position").finite_numbers() if table.has("position") else times.seconds
+    given = _given_split(table) if table.has("split") else None
+    keep = likes.known & first_of_duplicates(users.codes, item, times.seconds, order, likes.liked)
+    split = split_by_time(times.seconds[keep]) if given is None else given[keep]
+    codes, user_ids = _renumbered(users, keep)
+    log = sorted_log(
+        codes, user_ids, item[keep], likes.liked[keep], times.seconds[keep], order[keep], split
+    )
+    _refuse_one_class(table.name, log)
+    if given is not None:
+        _refuse_backwards(table, log)
+    warnings = (
+        *drift_warnings(table.column("user"), users),
+        *drift_warnings(table.column("item"), items),
+        *likes.warnings,
+        *_early(table.column("time"), times.seconds),
+        *_repeated(table.name, likes.known, keep),
+    )
+    return _ReadLog(log, times.unit, likes.rule, warnings)
+
+
+def _refuse_unknown(log_name: str, items_name: str, index: NDArray[np.int64]) -> None:
+    unknown = np.flatnonzero(index < 0)
+    if len(unknown):
+        raise DataError(
+            f"{log_name}: {len(unknown)} rows name items that are not in {items_name} "
+            f"(first: row {unknown[0] + 1}); add the items or drop the rows"
+        )
+
+
+def _refuse_one_class(name: str, log: Interactions) -> None:
+    for split in Split:
+        liked = log.liked[log.split == split]
+        if not len(liked):
+            raise DataError(
+                f"{name}: the {split.name.lower()} split has no rows; "
+                f"use a larger log, or another split"
+            )
+        if liked.all() or not liked.any():
+            raise DataError(
+                f"{name}: the {split.name.lower()} split has one class only; "
+                f"give it both likes and dislikes"
+            )
+
+
+def _refuse_backwards(table: SourceTable, log: Interactions) -> None:
+    """A row sees its user's earlier rows, so none of these may belong to a later split."""
+    back = (np.diff(log.split) < 0) & (np.diff(log.user) == 0)
+    if back.any():
+        num_users = len(np.unique(log.user[1:][back]))
+        raise DataError(
+            f"{table.name}: column {table.theirs('split')}: contradicts the time order "
+            f"of {num_users} users; order each user's rows as train, then valid, then test"
+        )
+
+
+def _given_split(table: SourceTable) -> NDArray[np.int8]:
+    """(rows,) of the split that the log names."""
+    known = {split.name.lower(): int(split) for split in Split}
+    names = table.column("split").ids()
+    unknown = sorted(set(names.names) - set(known))
+    if unknown:
+        raise DataError(
+            f"{table.name}: column {table.theirs('split')}: unknown values "
+            f"{', '.join(unknown[:5])}; use {', '.join(known)}"
+        )
+    return np.array([known[name] for name in names.names], dtype=np.int8)[names.codes]
+
+
+def _renumbered(
+    users: IdColumn, keep: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Codes without gaps, though users may have lost all their rows."""
+    left, codes = np.unique(users.codes[keep], return_inverse=True)
+    return codes.astype(np.int64), tuple(users.names[code] for code in left)
+
+
+def _hidden(paths: list[Path]) -> Iterator[str]:
+    used, *others = paths
+    return (f"{path.name} is not read, since {used.name} is there" for path in others)
+
+
+def _early(column: Column, seconds: NDArray[np.float64]) -> tuple[str, ...]:
+    early = seconds < 0.0
+    if not early.any():
+        return ()
+    first = int(early.argmax()) + 1
+    return (f"{column.where}: {int(early.sum()):,} rows are before 1970 (first: row {first})",)
+
+
+def _repeated(name: str, known: NDArray[np.bool_], keep: NDArray[np.bool_]) -> tuple[str, ...]:
+    repeats = int(known.sum() - keep.sum())
+    return (f"{name}: {repeats:,} duplicate rows are used once",) if repeats else ()
+
+
+def _source_of(table: SourceTable, further: tuple[tuple[str, str], ...] = ()) -> ReadFile:
+    return ReadFile(table.name, table.how, len(table), tuple(table.found.items()), further)

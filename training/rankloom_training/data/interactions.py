@@ -1,0 +1,105 @@
+"""The log as arrays: rows sorted by user and time, split into train, valid and test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+VALID_FROM, TEST_FROM = 0.70, 0.85  # share of the log before each split, if none is given
+
+
+class Split(IntEnum):
+    """Which part of the log a row belongs to."""
+
+    TRAIN = 0
+    VALID = 1
+    TEST = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Interactions:
+    """The log, sorted by user and then by time. Arrays have one entry per row.
+
+    Each user's rows are first training, then validation, then test rows.
+
+    ``user``: codes from 0, without gaps. ``item``: index into the catalogue. ``time``:
+    seconds. ``start``: (users,) each user's first row. ``user_ids``: the id of each code.
+    """
+
+    user: NDArray[np.int64]
+    item: NDArray[np.int64]
+    liked: NDArray[np.bool_]
+    time: NDArray[np.float64]
+    split: NDArray[np.int8]
+    start: NDArray[np.int64]
+    user_ids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    @property
+    def num_users(self) -> int:
+        return len(self.user_ids)
+
+    @property
+    def num_training_users(self) -> int:
+        return len(np.unique(self.user[self.split == Split.TRAIN]))
+
+    def warm(self) -> NDArray[np.bool_]:
+        """(rows,) whether user and item both have training rows."""
+        train = self.split == Split.TRAIN
+        known_users, known_items = np.unique(self.user[train]), np.unique(self.item[train])
+        return np.isin(self.user, known_users) & np.isin(self.item, known_items)
+
+
+def make_log(
+    users: Sequence[str],
+    item: NDArray[np.int64],
+    liked: NDArray[np.bool_],
+    time: NDArray[np.float64],
+    order: NDArray[np.float64],
+    split: NDArray[np.int8] | None = None,
+) -> Interactions:
+    """Sorts rows by user, time and ``order``. Splits by time if ``split`` is None."""
+    encoded = pa.array(users, pa.large_string()).dictionary_encode()
+    codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    split = split_by_time(time) if split is None else split
+    ids = tuple(encoded.dictionary.to_pylist())
+    return sorted_log(codes, ids, item, liked, time, order, split)
+
+
+def sorted_log(
+    user: NDArray[np.int64],
+    user_ids: tuple[str, ...],
+    item: NDArray[np.int64],
+    liked: NDArray[np.bool_],
+    time: NDArray[np.float64],
+    order: NDArray[np.float64],
+    split: NDArray[np.int8],
+) -> Interactions:
+    """Sorts rows by user, time and ``order``; rows that are equal in these keep their order."""
+    by = np.lexsort((order, time, user))
+    start = np.searchsorted(user[by], np.arange(len(user_ids))).astype(np.int64)
+    return Interactions(user[by], item[by], liked[by], time[by], split[by], start, user_ids)
+
+
+def split_by_time(time: NDArray[np.float64]) -> NDArray[np.int8]:
+    """(rows,) the first 70 % are train, the last 15 % test; rows of one time stay together."""
+    valid, test = np.quantile(time, [VALID_FROM, TEST_FROM]) if len(time) else (0.0, 0.0)
+    return ((time >= valid).astype(np.int8) + (time >= test).astype(np.int8)).astype(np.int8)
+
+
+def first_of_duplicates(*columns: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """(rows,) False for each exact repeat of an earlier row."""
+    by = np.lexsort(columns[::-1])  # stable: equal rows stay in their order
+    repeats = np.ones(max(len(by) - 1, 0), dtype=np.bool_)
+    for column in columns:
+        repeats &= column[by[1:]] == column[by[:-1]]
+    keep = np.ones(len(by), dtype=np.bool_)
+    keep[by[1:][repeats]] = False
+    return keep

@@ -1,0 +1,102 @@
+"""What was read, in some lines that a person checks before hours of training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from rankloom_training.data.dataset import Dataset, DataSource, ReadFile
+from rankloom_training.data.interactions import Interactions, Split
+from rankloom_training.data.times import year_of
+
+NUM_TITLES, NUM_SAMPLES = 3, 10
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Line = tuple[str, str]
+
+
+def report_lines(dataset: Dataset) -> list[Line]:
+    """Label and text of each line. A log made in memory has no lines about files."""
+    source, log = dataset.source, dataset.log
+    likes = f"{_percent(log.liked.mean())} are likes"
+    years = f"{year_of(log.time.min())} to {year_of(log.time.max())}"
+    lines = [
+        ("log", _of_file(source.log if source else None) + _sizes(dataset)),
+        ("items", _of_file(source.items if source else None) + _titles(dataset)),
+        ("times", years + (f", in {source.time_unit}" if source else "")),
+        ("likes", likes + (f": {source.likes}" if source else "")),
+        ("split", _split(log, source)),
+    ]
+    if len(dataset.item_columns):
+        lines.append(("item columns", _shown(dataset.item_columns.names)))
+    return [*lines, *(("warning", warning) for warning in dataset.warnings)]
+
+
+def column_lines(dataset: Dataset) -> list[Line]:
+    """Our names ← the files', and what became of the other columns."""
+    files = (dataset.source.log, dataset.source.items) if dataset.source else ()
+    named = [(one.name, f"{ours} ← {theirs}") for one in files for ours, theirs in one.columns]
+    others = [(one.name, f"{name}: {kind}") for one in files for name, kind in one.further]
+    return [*named, *others]
+
+
+def sample_rows(dataset: Dataset) -> Iterator[tuple[str, ...]]:
+    """User, item, title, liked, time and split of some rows, spread over the log."""
+    log = dataset.log
+    for row in np.unique(np.linspace(0, len(log) - 1, NUM_SAMPLES).astype(np.int64)):
+        item = dataset.catalogue.items[log.item[row]]
+        yield (
+            log.user_ids[log.user[row]],
+            item.item_id,
+            _title(item.title, item.year),
+            "like" if log.liked[row] else "dislike",
+            f"{_EPOCH + timedelta(seconds=float(log.time[row])):%Y-%m-%d %H:%M:%S}",
+            Split(log.split[row]).name.lower(),
+        )
+
+
+SAMPLE_COLUMNS = ("user", "item", "title", "liked", "time (UTC)", "split")
+
+
+def _of_file(table: ReadFile | None) -> str:
+    return f"{table.name} ({table.how}): " if table else ""
+
+
+def _sizes(dataset: Dataset) -> str:
+    log = dataset.log
+    seen = len(np.unique(log.item))
+    return (
+        f"{len(log):,} rows, {log.num_users:,} users, {seen:,} of {len(dataset.catalogue):,} items"
+    )
+
+
+def _titles(dataset: Dataset) -> str:
+    items = dataset.catalogue.items
+    return "; ".join(_title(item.title, item.year) for item in items[:NUM_TITLES])
+
+
+def _title(title: str, year: int | None) -> str:
+    return (title or "(no title)") + (f" ({year})" if year is not None else "")
+
+
+def _split(log: Interactions, source: DataSource | None) -> str:
+    warm, parts = log.warm(), []
+    for split in Split:
+        rows = log.split == split
+        part = f"{split.name.lower()} {int(rows.sum()):,}"
+        parts.append(
+            part if split is Split.TRAIN else f"{part} ({_percent(warm[rows].mean())} warm)"
+        )
+    how = "as the log says" if source and source.split_given else "by time"
+    return f"{', '.join(parts)} rows, {how}; warm: user and item have training rows"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _shown(names: tuple[str, ...], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{len(names)} for the trees: {', '.join(names[:most])}{more}"

@@ -1,0 +1,42 @@
+"""The command `rankloom data`: shows how a folder would be read, without training anything."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rankloom_training.commands import TrainingCommand, add_like_above
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
+    summary = "show what would be read: columns, times, likes, split and sample rows"
+    check = actions.add_parser("check", help=summary, description=summary, allow_abbrev=False)
+    check.add_argument("data", metavar="PATH", type=Path, help="folder of log and items")
+    add_like_above(check)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from rankloom_training.data import load_dataset
+    from rankloom_training.data.report import (
+        SAMPLE_COLUMNS,
+        column_lines,
+        report_lines,
+        sample_rows,
+    )
+
+    dataset = load_dataset(args.data, args.like_above)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    for label, text in (*report_lines(dataset), *column_lines(dataset)):
+        console.print(f"{label:<14} {text}")
+    table = Table(*SAMPLE_COLUMNS)
+    for row in sample_rows(dataset):
+        table.add_row(*row)
+    console.print(table)
+    return 0
+
+
+data = TrainingCommand("data", "check an interaction log before training", _configure, _check)
