@@ -55,7 +55,7 @@ def test_a_column_of_another_type_is_the_same_log(tmp_path: Path, name: str) -> 
 @pytest.mark.parametrize("name", ["user_id", "label", "timestamp"])
 def test_a_column_of_nulls_is_refused_by_row(tmp_path: Path, name: str) -> None:
     message = refusal(with_column(tmp_path, name, lambda values: pa.nulls(len(values))))
-    assert message == f"interactions.parquet: column {name}: row 1 is empty"
+    assert message.startswith(f"interactions.parquet: column {name}: row 1 is empty; ")
 
 
 @pytest.mark.parametrize("name", ["user_id", "label", "timestamp"])

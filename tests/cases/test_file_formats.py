@@ -78,6 +78,49 @@ def test_a_changed_part_of_a_folder_is_another_log(tmp_path: Path) -> None:
     assert part in load_dataset(tmp_path).files
 
 
+@pytest.mark.parametrize(
+    ("users", "fault"),
+    [
+        (["c", "d"], "column user_id is string in interactions/b.parquet and int64 in "),
+        ([1.5, 2.5], "column user_id is double in interactions/b.parquet and int64 in "),
+        (None, "interactions/b.parquet cannot be read as Parquet"),
+    ],
+)
+def test_a_part_that_does_not_fit_is_named(
+    tmp_path: Path, users: list[object] | None, fault: str
+) -> None:
+    folder_of(tmp_path)
+    (tmp_path / LOG).unlink()
+    (tmp_path / "interactions").mkdir()
+    for name, ids in (("a", [1, 2]), ("b", users)):
+        part = tmp_path / "interactions" / f"{name}.parquet"
+        if ids is None:
+            part.write_bytes(b"broken")
+        else:
+            rows = [row | {"user_id": ids[n % 2]} for n, row in enumerate(good_rows())]
+            parquet.write_table(pa.Table.from_pylist(rows), part)
+    (tmp_path / "interactions" / "README.md").write_text("not a part")
+    assert refusal(tmp_path).startswith(f"interactions: {fault}")
+
+
+@pytest.mark.parametrize("name", ["interactions.csv", "interactions.jsonl", "ratings.dat"])
+@pytest.mark.parametrize("data", [b"", b"\n\n"])
+def test_an_empty_file_is_named(tmp_path: Path, name: str, data: bytes) -> None:
+    folder_of(tmp_path)
+    (tmp_path / LOG).unlink()
+    (tmp_path / name).write_bytes(data)
+    assert refusal(tmp_path) == f"{name}: is empty; write rows into it"
+
+
+def test_a_file_without_a_header_is_told_so(tmp_path: Path) -> None:
+    folder_of(tmp_path)
+    lines = (tmp_path / LOG).read_text().splitlines()
+    (tmp_path / LOG).write_text("\n".join(lines[1:]))
+    message = refusal(tmp_path)
+    assert message.startswith(f"{LOG}: no column for user (looked for user_id, ")
+    assert "in the header" in message
+
+
 def test_semicolons_may_part_a_csv(tmp_path: Path, expected: LogRows) -> None:
     folder_of(tmp_path)
     (tmp_path / LOG).write_text((tmp_path / LOG).read_text().replace(",", ";"))
@@ -105,6 +148,9 @@ def test_ids_and_dates_of_json_lines_stay_texts(tmp_path: Path) -> None:
     [
         ("{broken", "row 13 is not JSON"),
         ("[1, 2]", "row 13 is not an object"),
+        ("[" * 100_000, "row 13 is not JSON"),
+        ('{"user_id": "\\ud800"}', "row 13 is not JSON, or has half a character"),
+        ('{"user_id": "a", "user_id": "b"}', "row 13 gives a column twice"),
         (json.dumps(good_rows()[0] | {"user_id": 7}), "column user_id: row 13 is a number"),
     ],
 )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from rankloom_features.catalogue import Catalogue
 from rankloom_features.wire import (
@@ -17,7 +20,8 @@ from rankloom_features.wire import (
 )
 from rankloom_proto.v1 import features_pb2
 from rankloom_training.assemble import event_log
-from rankloom_training.data import load_dataset
+from rankloom_training.data import DataError, load_dataset, make_log
+from rankloom_training.data.checks import refuse_one_class
 from training.small_log import ITEMS, LOG, folder_of, good_items, good_rows, refusal
 
 
@@ -77,6 +81,25 @@ def test_texts_are_cut_to_what_a_request_may_carry(tmp_path: Path) -> None:
     assert f"{MAX_DESCRIPTION_CHARS:,} characters" in description
 
 
-def test_the_validation_rows_that_calibrate_have_both_classes(tmp_path: Path) -> None:
-    rows = [row | {"label": 1} if row["split"] == "valid" else row for row in good_rows()]
-    assert "the valid split has one class" in refusal(folder_of(tmp_path, rows))
+@pytest.mark.parametrize("rare", [2, 40])
+def test_hardly_any_dislikes_to_calibrate_on_are_refused(rare: int) -> None:
+    """A stage hours later fits probabilities to a sample of these rows."""
+    num = 20_000
+    split = np.repeat([0, 1, 2], num).astype(np.int8)
+    liked = np.tile(np.arange(num) >= rare, 3)
+    time = np.arange(3 * num, dtype=np.float64)
+    log = make_log(["u"] * (3 * num), np.zeros(3 * num, np.int64), liked, time, time, split)
+    if rare == 40:
+        refuse_one_class("log", log)
+    else:
+        with pytest.raises(DataError, match="the valid split has 2 dislikes in 20,000 rows"):
+            refuse_one_class("log", log)
+
+
+def test_the_columns_of_parquet_that_nobody_declared_never_refuse(tmp_path: Path) -> None:
+    folder_of(tmp_path)
+    items = [row | {"blob": {"a": 1}, "raw": b"\xff", "huge": 1e300} for row in good_items()]
+    parquet.write_table(pa.Table.from_pylist(items), tmp_path / "items.parquet")
+    found = load_dataset(tmp_path)
+    assert found.source is not None
+    assert {kind for _, kind in found.source.items.further} == {"left out: cannot be read"}

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from rankloom_adapters.bundle import open_bundle, seal
 from rankloom_training.data import Dataset, load_dataset
+from rankloom_training.evaluate import like_above_of
 from training.small_log import LOG, folder_of, good_rows, refusal
 
 BOOKS = [0, 8, 10, 0, 5, 7, 0, 9, 3, 0, 10, 6]  # 0: not rated
@@ -63,6 +65,17 @@ def test_a_stated_threshold_is_used_and_said(tmp_path: Path, stated: str) -> Non
 def test_the_argument_goes_before_the_file(tmp_path: Path) -> None:
     folder = with_values(tmp_path, "rating", BOOKS, like_above=1)
     assert load_dataset(folder, 6.0).like_above == 6.0
+
+
+@pytest.mark.parametrize(
+    ("metadata", "above"), [({"like_above": 6.5}, 6.5), ({"like_above": None}, None), ({}, None)]
+)
+def test_an_evaluation_uses_the_bundles_threshold(
+    tmp_path: Path, metadata: dict[str, Any], above: float | None
+) -> None:
+    (tmp_path / "part").write_text("")
+    seal(tmp_path, metadata)
+    assert like_above_of(open_bundle(tmp_path)) == above
 
 
 def test_zeros_can_be_unknown(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ def test_the_metadata_say_how_it_was_made(bundle: Bundle, small_data: Path) -> N
     assert bundle.metadata["feature_version"] == hashlib.sha256(encoder).hexdigest()
     assert bundle.metadata["num_users"] == dataset.log.num_users
     assert bundle.metadata["num_items"] == len(dataset.catalogue)
+    assert bundle.metadata["like_above"] is None  # the log has labels
     assert 0.5 < bundle.metadata["validation"]["auc"] < 1.0
 
 

@@ -11,12 +11,11 @@ from rankloom_features.tabular import COLLABORATIVE
 from rankloom_training.data import Dataset, Split
 from rankloom_training.trees import (
     FACTOR_RANK,
+    Boosters,
     FeatureTable,
     HeldOutFeatures,
-    fit_ranker,
     item_statistics,
     joined,
-    out_of_fold_logits,
 )
 from rankloom_training.visibility import Protocol, scoring_view, training_views
 from training.logs import random_log
@@ -98,10 +97,17 @@ def test_rows_that_are_not_for_training_have_the_served_features(dataset: Datase
         assert table.user[index] == dataset.log.user[row]
 
 
+def boosters(train: FeatureTable, valid: FeatureTable) -> Boosters:
+    return Boosters(train, valid, NAMES, lambda done, total: None)
+
+
 def test_boosters_learn_keep_monotone_columns_and_are_reproducible() -> None:
     train, valid = table_of(0), table_of(1)
-    model = fit_ranker(train, valid, NAMES)
-    assert model == fit_ranker(train, valid, NAMES)
+    steps: list[tuple[int, int]] = []
+    model = Boosters(train, valid, NAMES, lambda *step: steps.append(step)).ranker()
+    assert model == boosters(train, valid).ranker()
+    assert steps == sorted(steps)
+    assert steps[-1][0] < steps[-1][1]
     grid = np.column_stack([np.linspace(0, 1, 50), np.full(50, 0.5)]).astype(np.float32)
     logits = TreeRanker(model).logits(grid)
     assert (np.diff(logits) >= -1e-6).all()
@@ -111,10 +117,10 @@ def test_boosters_learn_keep_monotone_columns_and_are_reproducible() -> None:
 def test_a_users_own_labels_do_not_move_the_users_out_of_fold_logits() -> None:
     train, valid = table_of(0), table_of(1)
     fold = np.random.default_rng(0).integers(0, 5, 20)
-    logits = out_of_fold_logits(train, valid, NAMES, fold)
+    logits = boosters(train, valid).out_of_fold_logits(fold)
     own = fold[train.user] == fold[0]
     turned = FeatureTable(train.features, train.label ^ own, train.user)
-    after = out_of_fold_logits(turned, valid, NAMES, fold)
+    after = boosters(turned, valid).out_of_fold_logits(fold)
     assert after[own].tolist() == logits[own].tolist()
     assert after[~own].tolist() != logits[~own].tolist()
 

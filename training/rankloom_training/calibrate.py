@@ -14,6 +14,7 @@ from rankloom_adapters.bundle import Bundle
 from rankloom_adapters.calibration import Calibration
 from rankloom_adapters.router import DEFAULT_TEMPERATURE, Router
 from rankloom_training.data import Dataset
+from rankloom_training.data.checks import CALIBRATION_ROWS
 from rankloom_training.metrics import auc
 from rankloom_training.scoring import BundleScorer, PreparedRequest, requests_of
 from rankloom_training.visibility import View
@@ -21,7 +22,6 @@ from rankloom_training.visibility import View
 TEMPERATURES = (0.05, DEFAULT_TEMPERATURE, 0.3, 1.0)
 # Another temperature than the paper's must be this much better in AUC to be taken.
 WORTHWHILE = 0.001
-MAX_ROWS = 1500
 MIN_SLOPE = 1e-3
 
 
@@ -37,10 +37,10 @@ class Fitted:
 def fit_on_valid(
     bundle: Bundle, dataset: Dataset, view: View, on_step: Callable[[int, int], None]
 ) -> Fitted:
-    """Fits on at most about MAX_ROWS rows of ``view``, taken evenly over its requests."""
+    """Fits on at most about CALIBRATION_ROWS rows of ``view``, taken evenly over its requests."""
     scorer = BundleScorer(bundle)
     requests = requests_of(dataset, view)
-    every = max(1, round(len(view.rows) / MAX_ROWS))
+    every = max(1, round(len(view.rows) / CALIBRATION_ROWS))
     prepared = [scorer.prepare(one.query(), one.rows) for one in requests[::every]]
     rows = np.concatenate([one.rows for one in prepared])
     label = dataset.log.liked[rows]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,20 @@ def _is_for_the_user(error: RuntimeError) -> bool:
     from rankloom_training.serving import ServerStartError
 
     return isinstance(error, (ExportError, ServerStartError))
+
+
+@contextmanager
+def _resumable(name: str, folder: str) -> Iterator[None]:
+    """Says on Ctrl-C where the finished stages are. Raises SystemExit."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(
+            f"rankloom {name}: interrupted; finished stages are kept in {folder}, "
+            f"and the same command goes on from there",
+            file=sys.stderr,
+        )
+        raise SystemExit(130) from None
 
 
 def _whole_number(least: int, most: int) -> Callable[[str], int]:
@@ -141,7 +156,8 @@ def _train(args: argparse.Namespace) -> int:
         seed=args.seed,
         like_above=args.like_above,
     )
-    digest = train_bundle(args.data, args.out, options, Progress())
+    with _resumable("train", f"{args.out}.work"):
+        digest = train_bundle(args.data, args.out, options, Progress())
     print(f"{args.out}: bundle {digest[:12]}")
     return 0
 
@@ -213,7 +229,8 @@ def _demo(args: argparse.Namespace) -> int:
 
     from rankloom_training.demo import run_demo
 
-    run_demo(args.data, args.folder, Console())
+    with _resumable("demo", str(args.folder)):
+        run_demo(args.data, args.folder, Console())
     return 0
 
 

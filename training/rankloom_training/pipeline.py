@@ -26,7 +26,7 @@ from rankloom_engine.projector import Projector
 from rankloom_engine.prompt import PromptAssembler, PromptFormat
 from rankloom_features.encoder import Encoder
 from rankloom_features.export import export
-from rankloom_features.fit import Examples, fit, forget_untrained, score
+from rankloom_features.fit import MAX_EPOCHS, Examples, fit, forget_untrained, score
 from rankloom_features.loading import statistics_to_bytes
 from rankloom_features.models import create_model
 from rankloom_features.models.base import CollaborativeModel
@@ -148,7 +148,7 @@ class _Run:
         views = [*self._train_views, self._valid_view]
         examples = [self._examples(view) for view in views]
         train = Examples.joined(examples[:-1])
-        model = self._fit_collaborative(train, examples[-1])
+        model = self._fit_collaborative(train, examples[-1], 0)
         onnx = export(model)
         (folder / "encoder.onnx").write_bytes(onnx)
         item_vectors = model.vectors.weight.detach().numpy()[1:].copy()
@@ -160,17 +160,17 @@ class _Run:
         vector = encoder.encode_all(examples[-1].histories)
         save_rows(folder, "valid", vector=vector, logit=score(model, examples[-1]))
 
-    def _fit_collaborative(self, train: Examples, valid: Examples) -> CollaborativeModel:
+    def _fit_collaborative(
+        self, train: Examples, valid: Examples, num_fitted: int
+    ) -> CollaborativeModel:
+        def on_epoch(epoch: int, loss: float) -> None:
+            self._progress.note(f"epoch {epoch}: log-loss {loss:.4f}")
+            self._progress.step(num_fitted * MAX_EPOCHS + epoch, (trees.NUM_FOLDS + 1) * MAX_EPOCHS)
+
         torch.manual_seed(self._options.seed)
         model = create_model(self._options.collaborative, len(self._data.catalogue), LATENT_DIM)
         with _one_thread():
-            fit(
-                model,
-                train,
-                valid,
-                seed=self._options.seed,
-                on_epoch=lambda n, loss: self._progress.note(f"epoch {n}: log-loss {loss:.4f}"),
-            )
+            fit(model, train, valid, seed=self._options.seed, on_epoch=on_epoch)
         forget_untrained(model, np.unique(train.target) - 1)
         return model
 
@@ -180,8 +180,8 @@ class _Run:
         fold = trees.user_folds(self._log.num_users, self._options.seed)[self._log.user[rows]]
         logits = np.zeros(len(rows), dtype=np.float32)
         for held_out in range(trees.NUM_FOLDS):
-            self._progress.step(held_out, trees.NUM_FOLDS)
-            model = self._fit_collaborative(train.only(fold != held_out), valid)
+            others = train.only(fold != held_out)
+            model = self._fit_collaborative(others, valid, 1 + held_out)
             logits[fold == held_out] = score(model, train.only(fold == held_out))
         return logits
 
@@ -195,9 +195,10 @@ class _Run:
         tables = map(held_out.table, self._train_views, np.split(logits, ends[:-1]))
         valid_logits = np.load(self._work.folder / "collaborative" / "valid.npz")["logit"]
         train, valid = trees.joined(list(tables)), held_out.table(self._valid_view, valid_logits)
-        ranker = trees.fit_ranker(train, valid, held_out.names)
+        boosters = trees.Boosters(train, valid, held_out.names, self._progress.step)
+        ranker = boosters.ranker()
         (folder / Path(parts.TREES).name).write_bytes(ranker)
-        tree_logits = trees.out_of_fold_logits(train, valid, held_out.names, held_out.fold)
+        tree_logits = boosters.out_of_fold_logits(held_out.fold)
         valid_tree_logits = TreeRanker(ranker).logits(valid.features)
         self._progress.note(f"AUC {auc(valid.label, valid_tree_logits):.4f}")
         statistics = statistics_to_bytes(held_out.statistics)

@@ -84,8 +84,9 @@ class Progress:
         if self.current is not None:
             self.current.note(text)
 
-    def warn(self, text: str) -> None:
-        self._console.print(f"warning: {text}", markup=False, highlight=False)
+    def tell(self, label: str, text: str) -> None:
+        """One line beside the stages' own."""
+        self._console.print(f"{label:<14} {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _time_left(seconds: float) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import lightgbm
 import numpy as np
+from lightgbm.callback import CallbackEnv
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import aslinearoperator, eigsh
@@ -162,35 +163,52 @@ def user_folds(num_users: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng(seed).integers(0, NUM_FOLDS, num_users)
 
 
-def fit_ranker(train: FeatureTable, valid: FeatureTable, names: Sequence[str]) -> bytes:
-    """Boosters with different seeds, stopped early on ``valid``, exported as one ONNX model."""
-    return export_trees([_fit(train, valid, names, seed) for seed in range(NUM_BOOSTERS)])
+class Boosters:
+    """Fits boosters that share the bins of one table, stopped early on ``valid``.
 
+    ``on_step``: called with the rounds done and to do, over all boosters.
+    """
 
-def out_of_fold_logits(
-    train: FeatureTable, valid: FeatureTable, names: Sequence[str], fold: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """(rows,) logits of the training rows, from boosters that never saw the row's user."""
-    logits = np.zeros(len(train.label))
-    for held_out in range(NUM_FOLDS):
-        own = fold[train.user] == held_out
-        rest = FeatureTable(train.features[~own], train.label[~own], train.user[~own])
-        booster = _fit(rest, valid, names, held_out)
-        logits[own] = raw_scores([booster], train.features[own])
-    return logits
+    def __init__(
+        self, train: FeatureTable, valid: FeatureTable, names: Sequence[str], on_step: OnStep
+    ) -> None:
+        constraints = [int(name in MONOTONE) for name in names]
+        self._parameters = PARAMETERS | {"monotone_constraints": constraints}
+        self._table = train
+        self._train = lightgbm.Dataset(train.features, train.label, params=dict(self._parameters))
+        self._valid = lightgbm.Dataset(valid.features, valid.label, reference=self._train)
+        self._on_step, self._fitted = on_step, 0
 
+    def ranker(self) -> bytes:
+        """Boosters of different seeds as one ONNX model."""
+        return export_trees([self._fit(self._train, seed) for seed in range(NUM_BOOSTERS)])
 
-def _fit(
-    train: FeatureTable, valid: FeatureTable, names: Sequence[str], seed: int
-) -> lightgbm.Booster:
-    constraints = [int(name in MONOTONE) for name in names]
-    return lightgbm.train(
-        PARAMETERS | {"seed": seed, "monotone_constraints": constraints},
-        lightgbm.Dataset(train.features, train.label),
-        MAX_ROUNDS,
-        valid_sets=[lightgbm.Dataset(valid.features, valid.label)],
-        callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
-    )
+    def out_of_fold_logits(self, fold: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(rows,) logits of the training rows, from boosters that never saw the row's user.
+
+        ``fold``: (users,).
+        """
+        own_fold, logits = fold[self._table.user], np.zeros(len(self._table.label))
+        for held_out in range(NUM_FOLDS):
+            own = own_fold == held_out
+            booster = self._fit(self._train.subset(np.flatnonzero(~own).tolist()), held_out)
+            logits[own] = raw_scores([booster], self._table.features[own])
+        return logits
+
+    def _fit(self, rows: lightgbm.Dataset, seed: int) -> lightgbm.Booster:
+        def progress(env: CallbackEnv) -> None:
+            total = (NUM_BOOSTERS + NUM_FOLDS) * MAX_ROUNDS
+            self._on_step(self._fitted * MAX_ROUNDS + env.iteration, total)
+
+        booster = lightgbm.train(
+            self._parameters | {"seed": seed},
+            rows,
+            MAX_ROUNDS,
+            valid_sets=[self._valid],
+            callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False), progress],
+        )
+        self._fitted += 1
+        return booster
 
 
 def joined(tables: Sequence[FeatureTable]) -> FeatureTable:

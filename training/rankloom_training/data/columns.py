@@ -63,6 +63,9 @@ class Column:
         if wrong.any():
             raise DataError(f"{self.where}: row {int(wrong.argmax()) + 1} {fault}")
 
+    def refuse_missing(self) -> None:
+        self.refuse_rows(self.missing(), "is empty; fill it in or drop the row")
+
     def missing(self) -> NDArray[np.bool_]:
         """(rows,) whether the value is null, NaN or an empty text."""
         mask = _mask(pc.is_null(self.values, nan_is_null=True))
@@ -80,14 +83,14 @@ class Column:
 
     def finite_numbers(self) -> NDArray[np.float64]:
         """(rows,) finite numbers. Raises DataError, which names the row."""
-        self.refuse_rows(self.missing(), "is empty")
+        self.refuse_missing()
         found = self.numbers()
-        self.refuse_rows(~np.isfinite(found), "is not a number")
+        self.refuse_rows(~np.isfinite(found), "is not a number; write it with a decimal point")
         return found
 
     def ids(self) -> IdColumn:
         """Raises DataError for an empty id, or one that a float has rounded; names the row."""
-        self.refuse_rows(self.missing(), "is empty")
+        self.refuse_missing()
         texts, drifted = self._id_texts()
         encoded = pc.dictionary_encode(texts)
         codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)

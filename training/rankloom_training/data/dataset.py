@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rankloom_features.catalogue import Catalogue
 from rankloom_features.item_columns import ItemColumns
+from rankloom_training.data.checks import refuse_backwards, refuse_one_class, refuse_unknown
 from rankloom_training.data.columns import Column, IdColumn
 from rankloom_training.data.errors import DataError
 from rankloom_training.data.files import ITEM_FILES, LOG_FILES, files_of, find_files
@@ -139,7 +140,7 @@ def _read_log(
         raise DataError(f"{table.name}: no rows; add some interactions")
     likes = read_likes(table, settings)
     item = np.array([catalogue.index(name) for name in items.names], dtype=np.int64)[items.codes]
-    _refuse_unknown(table.name, items_name, item)
+    refuse_unknown(table.name, items_name, item)
     order = table.column("position").finite_numbers() if table.has("position") else times.seconds
     given = _given_split(table) if table.has("split") else None
     keep = likes.known & first_of_duplicates(users.codes, item, times.seconds, order, likes.liked)
@@ -148,9 +149,9 @@ def _read_log(
     log = sorted_log(
         codes, user_ids, item[keep], likes.liked[keep], times.seconds[keep], order[keep], split
     )
-    _refuse_one_class(table.name, log)
+    refuse_one_class(table.name, log)
     if given is not None:
-        _refuse_backwards(table, log)
+        refuse_backwards(f"{table.name}: column {table.theirs('split')}", log)
     warnings = (
         *drift_warnings(table.column("user"), users),
         *drift_warnings(table.column("item"), items),
@@ -161,41 +162,6 @@ def _read_log(
     return _ReadLog(log, times.unit, likes.rule, warnings)
 
 
-def _refuse_unknown(log_name: str, items_name: str, index: NDArray[np.int64]) -> None:
-    unknown = np.flatnonzero(index < 0)
-    if len(unknown):
-        raise DataError(
-            f"{log_name}: {len(unknown)} rows name items that are not in {items_name} "
-            f"(first: row {unknown[0] + 1}); add the items or drop the rows"
-        )
-
-
-def _refuse_one_class(name: str, log: Interactions) -> None:
-    for split in Split:
-        liked = log.liked[log.split == split]
-        if not len(liked):
-            raise DataError(
-                f"{name}: the {split.name.lower()} split has no rows; "
-                f"use a larger log, or another split"
-            )
-        if liked.all() or not liked.any():
-            raise DataError(
-                f"{name}: the {split.name.lower()} split has one class only; "
-                f"give it both likes and dislikes"
-            )
-
-
-def _refuse_backwards(table: SourceTable, log: Interactions) -> None:
-    """A row sees its user's earlier rows, so none of these may belong to a later split."""
-    back = (np.diff(log.split) < 0) & (np.diff(log.user) == 0)
-    if back.any():
-        num_users = len(np.unique(log.user[1:][back]))
-        raise DataError(
-            f"{table.name}: column {table.theirs('split')}: contradicts the time order "
-            f"of {num_users} users; order each user's rows as train, then valid, then test"
-        )
-
-
 def _given_split(table: SourceTable) -> NDArray[np.int8]:
     """(rows,) of the split that the log names."""
     known = {split.name.lower(): int(split) for split in Split}
@@ -204,7 +170,7 @@ def _given_split(table: SourceTable) -> NDArray[np.int8]:
     if unknown:
         raise DataError(
             f"{table.name}: column {table.theirs('split')}: unknown values "
-            f"{', '.join(unknown[:5])}; use {', '.join(known)}"
+            f"{', '.join(name[:20] for name in unknown[:5])}; use {', '.join(known)}"
         )
     return np.array([known[name] for name in names.names], dtype=np.int8)[names.codes]
 

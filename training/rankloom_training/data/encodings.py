@@ -64,6 +64,8 @@ def encoding_of(path: Path) -> TextEncoding:
     """Reads the whole file once. Raises DataError, which names the encoding and the line."""
     with open_bytes(path) as file:
         head = file.read(_CHUNK_BYTES)
+    if not head.strip():
+        raise DataError(f"{path.name}: is empty; write rows into it")
     encoding = _by_mark(path, head) or _by_zeros(path, head) or UTF_8
     if _decodes(path, encoding):
         return encoding

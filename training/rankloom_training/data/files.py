@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-from pyarrow import csv, dataset
+from pyarrow import csv, dataset, parquet
 from pyarrow import json as arrow_json
 
 from rankloom_training.data.arrow import compute as pc
@@ -61,31 +61,31 @@ def find_files(folder: Path, stems: Sequence[str]) -> list[Path]:
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """The path itself, or the files of a folder of Parquet files."""
-    return tuple(sorted(path.rglob("*.parquet"))) if path.is_dir() else (path,)
+    """The path itself, or the files of a folder of Parquet files but those that Spark hides."""
+    if not path.is_dir():
+        return (path,)
+    found = sorted(path.rglob("*.parquet"))
+    return tuple(
+        file
+        for file in found
+        if not any(part.startswith(("_", ".")) for part in file.relative_to(path).parts)
+    )
 
 
 def read_file(path: Path, choose: Choose) -> FileContent:
     """Reads the columns that ``choose`` picks from the header. Raises DataError."""
     kind = path.name.removesuffix(".gz").rpartition(".")[2]
+    is_parquet = path.is_dir() or kind == "parquet"
     try:
-        if path.is_dir() or kind == "parquet":
+        if is_parquet:
             return FileContent(_read_parquet(path, choose), "Parquet")
-        encoding = encoding_of(path)
-        how = encoding.name + (", gzip" if path.suffix == ".gz" else "")
-        match kind:
-            case "jsonl":
-                return FileContent(_read_jsonl(path, encoding, choose), how)
-            case "dat":
-                return FileContent(_read_dat(path, encoding, choose), how)
-            case _:
-                table, delimiter = _read_csv(path, encoding, choose, tabs=kind == "tsv")
-                usual = "\t" if kind == "tsv" else ","
-                parted = "" if delimiter == usual else f", parted by {_DELIMITERS[delimiter]}"
-                return FileContent(table, how + parted)
+        return _read_text(path, kind, choose)
     except DataError:
         raise
     except (pa.ArrowException, OSError, EOFError, ValueError) as error:
+        if is_parquet and (fault := _part_fault(path)):
+            raise DataError(f"{path.name}: {fault}") from error
+        kind = "Parquet" if is_parquet else kind
         raise DataError(f"{path.name}: cannot be read as {kind}; write the file anew") from error
 
 
@@ -95,9 +95,45 @@ def _is_table(path: Path) -> bool:
 
 def _read_parquet(path: Path, choose: Choose) -> pa.Table:
     """One file, or a folder as Spark writes it: ``KEY=VALUE`` folders within it are columns."""
-    partitioning = "hive" if path.is_dir() else None
-    source = dataset.dataset(str(path), format="parquet", partitioning=partitioning)
-    return source.to_table(columns=choose(source.schema.names))
+    files = [str(file) for file in files_of(path)]
+    if path.is_dir():
+        parts = dataset.dataset(
+            files, format="parquet", partitioning="hive", partition_base_dir=str(path)
+        )
+    else:
+        parts = dataset.dataset(files, format="parquet")
+    return parts.to_table(columns=choose(parts.schema.names))
+
+
+def _part_fault(path: Path) -> str:
+    """Which part of a folder cannot be read, or differs from the first one."""
+    kinds: dict[str, tuple[pa.DataType, str]] = {}
+    for file in files_of(path):
+        part = file.relative_to(path.parent).as_posix()
+        try:
+            schema = parquet.read_schema(file)
+        except (pa.ArrowException, OSError):
+            return f"{part} cannot be read as Parquet; write it anew"
+        for field in schema:
+            kind, first = kinds.setdefault(field.name, (field.type, part))
+            if field.type != kind:
+                return (
+                    f"column {field.name} is {field.type} in {part} and {kind} in {first}; "
+                    f"write all parts alike"
+                )
+    return ""
+
+
+def _read_text(path: Path, kind: str, choose: Choose) -> FileContent:
+    encoding = encoding_of(path)
+    how = encoding.name + (", gzip" if path.suffix == ".gz" else "")
+    if kind == "jsonl":
+        return FileContent(_read_jsonl(path, encoding, choose), how)
+    if kind == "dat":
+        return FileContent(_read_dat(path, encoding, choose), how)
+    table, delimiter = _read_csv(path, encoding, choose, tabs=kind == "tsv")
+    usual = delimiter == ("\t" if kind == "tsv" else ",")
+    return FileContent(table, how if usual else f"{how}, parted by {_DELIMITERS[delimiter]}")
 
 
 def _read_csv(
@@ -145,8 +181,6 @@ def _csv_fault(
     if "straddling" in text or "block boundaries" in text:
         size = _BLOCK_BYTES >> 20
         return DataError(f"{path.name}: a row is longer than {size} MiB; close its last quote")
-    if "Empty CSV" in text:
-        return DataError(f"{path.name}: is empty; write a header and rows")
     return DataError(f"{path.name}: cannot be read as {encoding.name}; write the file anew")
 
 
@@ -188,7 +222,7 @@ def _read_dat(path: Path, encoding: TextEncoding, choose: Choose) -> pa.Table:
 def _read_jsonl(path: Path, encoding: TextEncoding, choose: Choose) -> pa.Table:
     """One object per line. Texts stay texts: Arrow alone would read some of them as dates."""
     with open_lines(path, encoding) as lines:
-        first = lines.readline()
+        first = next((line for line in lines if line.strip()), "")
     try:
         found = json.loads(first)
         texts = [key for key, value in found.items() if isinstance(value, str)]
@@ -198,7 +232,7 @@ def _read_jsonl(path: Path, encoding: TextEncoding, choose: Choose) -> pa.Table:
         with open_text(path, encoding) as stream:
             read = arrow_json.ReadOptions(block_size=_BLOCK_BYTES)
             table = arrow_json.read_json(stream, read, parse)
-    except (AttributeError, ValueError) as error:  # Arrow's errors are ValueErrors
+    except (AttributeError, ValueError, RecursionError) as error:  # Arrow's are ValueErrors
         raise _jsonl_fault(path, encoding) from error
     return table.select(choose(table.column_names))
 
@@ -207,24 +241,33 @@ def _jsonl_fault(path: Path, encoding: TextEncoding) -> DataError:
     """Which line is wrong: no object, or one whose value is of another kind than before."""
     kinds: dict[str, str] = {}
     with open_lines(path, encoding) as lines:
-        for row, line in enumerate(lines, 1):
-            try:
-                fields = json.loads(line) if line.strip() else {}
-            except ValueError:
-                return DataError(f"{path.name}: row {row} is not JSON; write an object a line")
-            if not isinstance(fields, dict):
-                return DataError(f"{path.name}: row {row} is not an object; write an object a line")
-            for name, value in fields.items():
-                kind = _json_kind(value)
-                if kind and kinds.setdefault(name, kind) != kind:
-                    return DataError(
-                        f"{path.name}: column {name}: row {row} is {kind}, and an earlier row is "
-                        f"{kinds[name]}; write it one way"
-                    )
+        for row, line in enumerate(filter(str.strip, lines), 1):
+            if fault := _line_fault(line, row, kinds):
+                return DataError(f"{path.name}: {fault}")
     return DataError(f"{path.name}: cannot be read as JSON lines; write an object a line")
+
+
+def _line_fault(line: str, row: int, kinds: dict[str, str]) -> str:
+    """Empty for a good line. ``kinds``: of the columns so far."""
+    try:
+        pairs = json.loads(line, object_pairs_hook=lambda pairs: pairs)
+        json.dumps(pairs, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return f"row {row} is not JSON, or has half a character; write an object a line"
+    if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
+        return f"row {row} is not an object; write an object a line"
+    if len(dict(pairs)) != len(pairs):
+        return f"row {row} gives a column twice; give each one once"
+    for name, value in pairs:
+        kind = _json_kind(value)
+        if kind and kinds.setdefault(name, kind) != kind:
+            return (
+                f"column {name}: row {row} is {kind}, and an earlier row is {kinds[name]}; "
+                f"write it one way"
+            )
+    return ""
 
 
 def _json_kind(value: object) -> str:
     names = {str: "a text", bool: "true or false", int: "a number", float: "a number"}
-    names |= {list: "a list", dict: "an object"}
     return names.get(type(value), "")

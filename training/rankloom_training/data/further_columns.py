@@ -56,7 +56,7 @@ def read_further_columns(table: SourceTable, settings: DataSettings) -> FurtherC
             f"{table.name}: no further column {missing[0]}, which {SETTINGS_FILE} names in "
             f"item_columns; correct {SETTINGS_FILE}"
         )
-    encoded = {name: _encode(name, table.other(name), settings) for name in table.others}
+    encoded = {name: _encoded(name, table, settings) for name in table.others}
     values = {name: value for one in encoded.values() for name, value in one.values.items()}
     if len(values) > MAX_ITEM_COLUMNS:
         raise DataError(
@@ -66,6 +66,16 @@ def read_further_columns(table: SourceTable, settings: DataSettings) -> FurtherC
     matrix = np.stack(list(values.values()), axis=1) if values else None
     columns = ItemColumns() if matrix is None else ItemColumns(tuple(values), matrix)
     return FurtherColumns(columns, tuple((name, one.kind) for name, one in encoded.items()))
+
+
+def _encoded(name: str, table: SourceTable, settings: DataSettings) -> _Encoded:
+    """A column that nobody declared is left out if it cannot be read."""
+    try:
+        return _encode(name, table.other(name), settings)
+    except DataError:
+        if name in settings.item_columns:
+            raise
+        return _Encoded("left out: cannot be read", {})
 
 
 def _encode(name: str, column: Column, settings: DataSettings) -> _Encoded:
@@ -123,7 +133,9 @@ def _filled(column: Column, known: NDArray[np.bool_]) -> Column:
 
 def _numbers(column: Column, known: NDArray[np.bool_]) -> NDArray[np.float32]:
     numbers = column.numbers()
-    column.refuse_rows(known & np.isnan(numbers), "is not a number, as columns.json says")
+    column.refuse_rows(
+        known & np.isnan(numbers), "is not a number, as columns.json says; correct one of them"
+    )
     beyond = np.abs(numbers) > np.finfo(np.float32).max
     column.refuse_rows(beyond, "is too large a number; leave it empty if it is not known")
     return numbers.astype(np.float32)

@@ -33,10 +33,11 @@ class LikeRule:
     unknown: int = 0
 
     def __str__(self) -> str:
-        scale = f"on a scale from {self.low:g} to {self.high:g}"
-        rule = "" if self.like_above is None else f" above {self.like_above:g}"
         unknown = f"; {self.unknown:,} rows of 0 are unknown" if self.unknown else ""
-        return f"{self.column}{rule} {scale}{unknown}"
+        if self.like_above is None:
+            return f"{self.column} is {self.high:g} and not {self.low:g}{unknown}"
+        scale = f"on a scale from {self.low:g} to {self.high:g}"
+        return f"{self.column} above {self.like_above:g} {scale}{unknown}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,12 +78,12 @@ def read_likes(table: SourceTable, settings: DataSettings) -> Likes:
 
 
 def _values(column: Column) -> NDArray[np.float64]:
-    column.refuse_rows(column.missing(), "is empty")
+    column.refuse_missing()
     numbers = column.numbers()
     if column.is_text and np.isnan(numbers).all():
         words = [_WORDS.get(text.lower(), np.nan) for text in column.texts()]
         numbers = np.array(words, dtype=np.float64)
-    column.refuse_rows(~np.isfinite(numbers), "is not a number")
+    column.refuse_rows(~np.isfinite(numbers), "is not a number; write it with a decimal point")
     return numbers
 
 

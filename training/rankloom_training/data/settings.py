@@ -56,7 +56,7 @@ def read_settings(folder: Path) -> DataSettings:
         return DataSettings()
     try:
         given = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{SETTINGS_FILE}: not valid JSON; write it anew") from error
     if not isinstance(given, dict):
         raise DataError(f"{SETTINGS_FILE}: not a JSON object; map our column names to yours")

@@ -55,7 +55,8 @@ class SourceTable:
         if column not in self._theirs:
             raise DataError(
                 f"{self.name}: no column for {column} (looked for "
-                f"{', '.join(self._usual[column])}); add it, or put its name into columns.json"
+                f"{', '.join(self._usual[column])} in the header); add it, or put its name into "
+                f"columns.json"
             )
         return self._theirs[column]
 
@@ -95,6 +96,8 @@ class SourceTable:
             self.others = tuple(
                 name for name in header if name and name not in named and header.count(name) == 1
             )
+        if not self._theirs:
+            self.theirs(next(iter(self._usual)))  # refuses
         return [*dict.fromkeys(self._theirs.values()), *self.others]
 
 

@@ -48,7 +48,7 @@ class Times:
 
 def read_times(column: Column) -> Times:
     """Raises DataError, which names the row and the year that it would be in."""
-    column.refuse_rows(column.missing(), "is empty")
+    column.refuse_missing()
     found = _read(column)
     outside = (found.seconds < MIN_TIME_S) | (found.seconds > MAX_TIME_S)
     column.refuse_rows(outside, f"is outside the years 1 to 9999; {_REMEDY}")
