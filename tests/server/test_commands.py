@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -22,6 +23,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from feature_service.feature_bundle import KNOWN_USER
 from rankloom_adapters import bundle
 from rankloom_adapters.signing import generate_keys
+from rankloom_engine.number_format import cpu_flags, dtype_for
 from rankloom_proto.v1 import ranking_pb2
 from rankloom_proto.v1.features_pb2 import GetUserFeaturesRequest, UserQuery
 from rankloom_proto.v1.features_pb2_grpc import FeatureServiceStub
@@ -172,6 +174,8 @@ async def serving(*arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Pro
             raise ValueError("stderr is not piped")
         line = json.loads(await asyncio.wait_for(process.stderr.readline(), 60))
         assert (line["event"], line["level"]) == ("serving", "info")
+        if "features" not in arguments:  # with no flag, the format is what the CPU is fast in
+            assert (line["device"], line["dtype"]) == ("cpu", dtype_for(cpu_flags()))
         yield process, line["address"]
     finally:
         if process.returncode is None:
@@ -217,14 +221,17 @@ async def test_it_serves_rankings_until_a_signal_and_ends_the_call_in_flight(
     assert SYNTHETIC.encode() not in log
 
 
-async def test_a_ranking_server_asks_a_feature_server(
-    served_folder: Path, parts: ServedParts
+async def test_a_ranking_server_on_ipv6_asks_a_feature_server_on_a_socket(
+    served_folder: Path, parts: ServedParts, tmp_path: Path
 ) -> None:
+    bundle, path = ("--bundle", str(served_folder)), tmp_path / "features.sock"
     async with (
-        serving("features", "--bundle", str(served_folder)) as (_, features),
-        serving("--bundle", str(served_folder), "--features", features) as (_, address),
-        grpc.aio.insecure_channel(address) as channel,
+        serving("features", *bundle, "--host", f"unix:{path}", "--socket-mode", "600") as (_, at),
+        serving(*bundle, "--features", at, "--host", "::") as (_, address),
+        grpc.aio.insecure_channel(address.replace("[::]", "[::1]")) as channel,
     ):
+        assert at == f"unix:{path}"
+        assert stat.filemode(path.stat().st_mode) == "srw-------"
         answer = await rank(channel, request(parts))
         assert answer.fallback_level == ranking_pb2.FALLBACK_LEVEL_EXACT_MIXTURE
         assert answer.routing.history_events > 0
