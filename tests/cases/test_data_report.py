@@ -23,7 +23,7 @@ EXPECTED = {
     "likes": "33.3 % are likes: rating above 3 on a scale from 1 to 5",
     "split": "train 6, valid 3 (66.7 % warm), test 3 (100.0 % warm) rows, as the log says; "
     "warm: user and item have training rows",
-    "item columns": "1 for the trees: price",
+    "item columns": "1 for the trees (price), 1 left out (tmdbId)",
     "warning": "interactions.csv: 1 duplicate rows are used once",
 }
 
@@ -41,7 +41,7 @@ def stars(tmp_path: Path) -> Path:
         }
         for n, row in enumerate(good_rows())
     ]
-    items = [row | {"price": n, "year": 1999} for n, row in enumerate(good_items())]
+    items = [row | {"price": n, "tmdbId": n, "year": 1999} for n, row in enumerate(good_items())]
     return folder_of(tmp_path, [*rows, rows[3]], items)
 
 

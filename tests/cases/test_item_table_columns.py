@@ -125,6 +125,13 @@ def test_a_declared_column_that_is_missing_is_named(tmp_path: Path) -> None:
     assert message.startswith(f"{ITEMS}: no further column pirce, which columns.json names")
 
 
-def test_a_number_beyond_single_precision_is_refused(tmp_path: Path) -> None:
-    message = refusal(folder_of(tmp_path, items=items_of(price=[1, 2, 1e300, 4, 5])))
-    assert message.startswith(f"{ITEMS}: column price: row 3 is too large a number")
+@pytest.mark.parametrize("value", [1e300, float("inf")])
+def test_a_number_beyond_single_precision_is_no_value(tmp_path: Path, value: float) -> None:
+    prices: list[Any] = [1, 2, value, 4, 5]
+    folder = declared(tmp_path, {"price": "number"}, price=prices)
+    assert refusal(folder).startswith(f"{ITEMS}: column price: row 3 is too large a number; ")
+    (folder / "columns.json").unlink()
+    found = load_dataset(folder)
+    assert found.source is not None
+    fault = "is too large a number" if value < float("inf") else "differ from item to item"
+    assert dict(found.source.items.further)["price"].endswith(fault)

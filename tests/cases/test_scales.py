@@ -109,6 +109,16 @@ def test_a_scale_without_a_middle_is_refused(tmp_path: Path, values: list[float]
     assert "is not a scale of five stars" in refusal(with_values(tmp_path, "rating", values))
 
 
+def test_of_labels_and_ratings_one_is_used_and_the_other_named(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, [row | {"stars": 3 + row["label"]} for row in good_rows()])
+    found = load_dataset(folder)
+    assert found.warnings == (f"{LOG}: column stars is not used, since label is there",)
+    (folder / "columns.json").write_text('{"label": null}')
+    again = load_dataset(folder)
+    assert again.like_above == 3.0
+    assert likes(again, good_rows()) == likes(found, good_rows())
+
+
 def test_a_threshold_beside_labels_is_a_warning(tmp_path: Path) -> None:
     assert "labels already" in load_dataset(folder_of(tmp_path), 3.0).warnings[0]
 

@@ -23,6 +23,7 @@ from rankloom_training.data.settings import SETTINGS_FILE, DataSettings
 from rankloom_training.data.tables import SourceTable
 from rankloom_training.data.times import YEAR_S, read_times
 
+LEFT_OUT = "left out"  # how the kind of a column begins that is not used
 MAX_VALUES = 20  # flags of one category: its most frequent values
 MIN_ITEMS = 2  # a value of a single item would name the item
 _MAX_SHARE = 0.5  # a category has fewer values than this share of the items
@@ -72,22 +73,23 @@ def _encoded(name: str, table: SourceTable, settings: DataSettings) -> _Encoded:
     """A column that nobody declared is left out if it cannot be read."""
     try:
         return _encode(name, table.other(name), settings)
-    except DataError:
+    except DataError as error:
         if name in settings.item_columns:
             raise
-        return _Encoded("left out: cannot be read", {})
+        fault = str(error).removeprefix(f"{table.name}: column {name}: ").partition(";")[0]
+        return _Encoded(f"{LEFT_OUT}: {fault}", {})
 
 
 def _encode(name: str, column: Column, settings: DataSettings) -> _Encoded:
     kind = settings.item_columns.get(name)
     if kind == "ignore" or (settings.only_those and name not in settings.item_columns):
-        return _Encoded("left out by columns.json", {})
+        return _Encoded(f"{LEFT_OUT} by columns.json", {})
     column = _without_markers(column)
     known = ~column.missing()
     if not known.any():
-        return _Encoded("left out: no values", {})
+        return _Encoded(f"{LEFT_OUT}: no values", {})
     if kind is None and name not in settings.item_columns and _ID.search(name):
-        return _Encoded("left out: ids of another system", {})
+        return _Encoded(f"{LEFT_OUT}: ids of another system", {})
     match kind or _kind_of(column, known):
         case "number":
             return _single(name, "number", _numbers(column, known))
@@ -149,7 +151,7 @@ def _years(column: Column, known: NDArray[np.bool_]) -> NDArray[np.float32]:
 def _single(name: str, kind: str, values: NDArray[np.float32]) -> _Encoded:
     known = values[~np.isnan(values)]
     if len(known) == len(values) and known.min() == known.max():
-        return _Encoded("left out: one value only", {})
+        return _Encoded(f"{LEFT_OUT}: one value only", {})
     missing = len(values) - len(known)
     return _Encoded(kind + (f", {missing:,} missing" if missing else ""), {name: values})
 
@@ -161,7 +163,7 @@ def _flags(name: str, column: Column, known: NDArray[np.bool_], *, declared: boo
     ranked = sorted(counts, key=lambda label: (-counts[label], label))
     frequent = [label for label in ranked[:MAX_VALUES] if counts[label] >= MIN_ITEMS]
     if not frequent or (not declared and len(counts) > max(MAX_VALUES, _MAX_SHARE * known.sum())):
-        return _Encoded("left out: texts that differ from item to item", {})
+        return _Encoded(f"{LEFT_OUT}: texts that differ from item to item", {})
     values = {
         f"{name}={label}": np.where(known, [label in own for own in lists], np.nan)
         for label in frequent

@@ -118,9 +118,15 @@ def _zeros(column: Column, scale: NDArray[np.float64]) -> tuple[str, ...]:
 
 
 def _unused(table: SourceTable, settings: DataSettings) -> tuple[str, ...]:
-    if settings.like_above is None:
-        return ()
-    return (f"{table.name}: the values are labels already, so like-above is not used",)
+    warnings = []
+    if settings.like_above is not None:
+        warnings.append(f"{table.name}: the values are labels already, so like-above is not used")
+    if table.has("label") and table.has("rating"):
+        warnings.append(
+            f"{table.name}: column {table.theirs('rating')} is not used, since "
+            f"{table.theirs('label')} is there"
+        )
+    return tuple(warnings)
 
 
 def histogram(values: NDArray[np.float64]) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
 from rankloom_training.data.dataset import Dataset, DataSource, ReadFile
+from rankloom_training.data.further_columns import LEFT_OUT
 from rankloom_training.data.interactions import Interactions, Split
 from rankloom_training.data.times import year_of
 
@@ -29,8 +30,8 @@ def report_lines(dataset: Dataset) -> list[Line]:
         ("likes", likes + (f": {source.likes}" if source else "")),
         ("split", _split(log, source)),
     ]
-    if len(dataset.item_columns):
-        lines.append(("item columns", _shown(dataset.item_columns.names)))
+    if columns := _item_columns(dataset):
+        lines.append(("item columns", columns))
     return [*lines, *(("warning", warning) for warning in dataset.warnings)]
 
 
@@ -97,6 +98,17 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _shown(names: tuple[str, ...], most: int = 8) -> str:
+def _item_columns(dataset: Dataset) -> str:
+    further = dataset.source.items.further if dataset.source else ()
+    left_out = [name for name, kind in further if kind.startswith(LEFT_OUT)]
+    parts = []
+    if names := dataset.item_columns.names:
+        parts.append(f"{len(names)} for the trees ({_first_of(names)})")
+    if left_out:
+        parts.append(f"{len(left_out)} left out ({_first_of(left_out)})")
+    return ", ".join(parts)
+
+
+def _first_of(names: Sequence[str], most: int = 8) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{len(names)} for the trees: {', '.join(names[:most])}{more}"
+    return ", ".join(names[:most]) + more

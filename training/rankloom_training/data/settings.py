@@ -35,14 +35,13 @@ _OPTIONS = ("like_above", "zero_is_unknown", "item_columns")
 
 @dataclass(frozen=True, slots=True)
 class DataSettings:
-    """``names``: our name of a column → theirs. ``like_above``: a rating above it is a like.
-
-    ``zero_is_unknown``: a rating of 0 says nothing. ``item_columns``: kinds of the item table's
-    further columns, None where the values say it. ``only_those``: columns that it does not name
-    are left out.
+    """``names``: our name of a column → theirs, None to use none. ``like_above``: a rating above
+    it is a like. ``zero_is_unknown``: a rating of 0 says nothing. ``item_columns``: kinds of the
+    item table's further columns, None where the values say it. ``only_those``: columns that it
+    does not name are left out.
     """
 
-    names: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str | None] = field(default_factory=dict)
     like_above: float | None = None
     zero_is_unknown: bool = False
     item_columns: Mapping[str, str | None] = field(default_factory=dict)
@@ -74,10 +73,10 @@ def read_settings(folder: Path) -> DataSettings:
     )
 
 
-def _name(ours: str, theirs: object) -> str:
-    if not isinstance(theirs, str) or not theirs:
-        raise _wrong(ours, "give it the name of your column")
-    return theirs
+def _name(ours: str, theirs: object) -> str | None:
+    if theirs is None or (isinstance(theirs, str) and theirs):
+        return theirs
+    raise _wrong(ours, "give it the name of your column, or null to use none")
 
 
 def _threshold(given: object) -> float | None:

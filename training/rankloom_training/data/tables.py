@@ -17,17 +17,23 @@ class SourceTable:
         self,
         path: Path,
         columns: Mapping[str, tuple[str, ...]],
-        given: Mapping[str, str],
+        given: Mapping[str, str | None],
         *,
         with_others: bool = False,
     ) -> None:
-        """``columns``: our name → usual names. ``given``: our name → the only name to look for.
+        """``columns``: our name → usual names. ``given``: our name → the only name to look for,
+        or None for a column that the file is not to have.
 
         ``with_others``: also read the columns that have none of these names.
         """
         self.name = path.name
-        self._usual = {ours: (given[ours],) if ours in given else columns[ours] for ours in columns}
-        self._given = {ours: given[ours] for ours in columns if ours in given}
+        self._given = {ours: name for ours in columns if (name := given.get(ours)) is not None}
+        unused = {ours for ours, name in given.items() if name is None}
+        self._usual = {
+            ours: (self._given[ours],) if ours in self._given else usual
+            for ours, usual in columns.items()
+            if ours not in unused
+        }
         self._theirs: dict[str, str] = {}
         self.others: tuple[str, ...] = ()
         self._with_others = with_others
@@ -53,10 +59,10 @@ class SourceTable:
     def theirs(self, column: str) -> str:
         """The file's own name of the column. Raises DataError if the column is missing."""
         if column not in self._theirs:
+            usual = ", ".join(self._usual.get(column, ()))
             raise DataError(
-                f"{self.name}: no column for {column} (looked for "
-                f"{', '.join(self._usual[column])} in the header); add it, or put its name into "
-                f"columns.json"
+                f"{self.name}: no column for {column} (looked for {usual} in the header); "
+                f"add it, or put its name into columns.json"
             )
         return self._theirs[column]
 
