@@ -137,7 +137,9 @@ class HeldOutFeatures:
         starts = np.flatnonzero(np.diff(users, prepend=-1))
         features = np.empty((len(view.rows), len(self.served.names)), np.float32)
         for at, own in enumerate(_runs(starts, len(users))):
-            features[own] = self._of_user(users[own.start], view.rows[own], histories.only(own))
+            features[own] = self._of_user(
+                int(users[own.start]), view.rows[own], histories.only(own)
+            )
             on_step(at + 1, len(starts))
         return FeatureTable(with_collaborative(features, logits), self._log.liked[view.rows], users)
 
