@@ -175,6 +175,12 @@ def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
         default="process",
         help="score in this process, or through a server (default: process)",
     )
+    parser.add_argument(
+        "--rows",
+        type=_whole_number(1, MAX_ROWS),
+        metavar="N",
+        help="score at most N test rows, all rows of some users (default: all test rows)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
     parser.add_argument(
         "--plot", type=Path, metavar="FILE", help="plot the report as png, svg or pdf"
@@ -198,6 +204,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             Protocol(args.protocol),
             through_grpc=args.through == "grpc",
             on_step=progress.step,
+            max_rows=args.rows,
         )
     truth = read_truth(args.data)
     synthetic = reporting.synthetic_aucs(scored, dataset, truth) if truth else {}
