@@ -140,6 +140,10 @@ class PartReader:
         """The part's bytes, checked against the manifest. Raises BundleError."""
         return self.bundle.read(self.name)
 
+    def pieces(self) -> Iterator[bytes]:
+        """The part's bytes as they are read; see ``Bundle.pieces``. Raises BundleError."""
+        return self.bundle.pieces(self.name)
+
 
 def expert_part(expert: str, file: str) -> str:
     """Name of the part with that file of an expert."""

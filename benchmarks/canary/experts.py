@@ -14,7 +14,8 @@ from rankloom_adapters.bundle import Bundle, open_bundle
 from rankloom_adapters.derive import with_expert
 from rankloom_adapters.expert_files import read_expert
 from rankloom_adapters.router import GLOBAL
-from rankloom_engine.model import Decoder, load_decoder_model
+from rankloom_engine.decoder_files import load_decoder_model, read_config
+from rankloom_engine.model import Decoder
 from rankloom_engine.projector import Projector
 from rankloom_engine.prompt import PromptFormat
 from rankloom_training.data import Dataset, load_dataset
@@ -88,7 +89,8 @@ def _shuffled(windows: list[Window], random: np.random.Generator) -> list[Window
 
 def _decoder(bundle: Bundle) -> Decoder:
     """The bundle's base model and projector, without experts."""
-    model = load_decoder_model(bundle.read(parts.BASE_CONFIG), bundle.read(parts.BASE_WEIGHTS))
+    config = read_config(bundle.read(parts.BASE_CONFIG))
+    model = load_decoder_model(config, bundle.pieces(parts.BASE_WEIGHTS))
     hidden = cast("Any", model).get_input_embeddings().embedding_dim
     projector = Projector.from_bytes(bundle.read(parts.PROJECTOR), hidden)
     fmt = PromptFormat.from_bytes(bundle.read(parts.PROMPT))

@@ -155,7 +155,7 @@ class RunningPass(ABC):
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule
     ) -> Tensor:
-        """(1, heads, tokens, size) of each → (1, tokens, heads, size).
+        """(1, heads, tokens, size) of each → (1, tokens, heads, size), contiguous.
 
         Raises KeysTaken inside ``take_last_keys``.
         """
@@ -226,7 +226,7 @@ class Pass(RunningPass):
             for row, own, (key, value) in zip(self._rows, queries, seen, strict=True)
             for part in row.attend(own, key, value, rule)
         ]
-        return torch.cat(parts, dim=2).transpose(1, 2)
+        return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
 
     def _attend_verdicts(self, query: Tensor, rule: AttentionRule) -> Tensor:
         queries = query.split(self._batch.num_verdicts, dim=2)
@@ -234,7 +234,7 @@ class Pass(RunningPass):
             row.attend_verdicts(own, *seen, rule)
             for row, own, seen in zip(self._rows, queries, self._last or (), strict=True)
         ]
-        return torch.cat(parts, dim=2).transpose(1, 2)
+        return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
 
     @property
     def verdict_at(self) -> Tensor:
@@ -272,6 +272,12 @@ def wire(model: nn.Module) -> None:
         layer.__class__ = type(type(layer).__name__, (_LastLayer, type(layer)), {})
 
 
+def body_of(model: nn.Module) -> nn.Module:
+    """A causal LM without its head."""
+    body = cast("Any", model).base_model
+    return cast("nn.Module", getattr(model, "model", model) if body is model else body)
+
+
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
     """A decoder's layers, first to last. Raises ValueError if they cannot be found."""
     num = cast("Any", model).config.num_hidden_layers
@@ -305,9 +311,12 @@ def _picked(value: Any, at: Tensor, length: int) -> Any:  # noqa: ANN401
     """The verdicts' part of an argument that has a value per token."""
     if isinstance(value, tuple):
         return tuple(_picked(part, at, length) for part in value)
-    if isinstance(value, Tensor) and value.ndim > 1 and value.shape[1] == length:
+    if not isinstance(value, Tensor) or value.ndim < 2:
+        return value
+    if value.shape[1] == length:
         return value[:, at]
-    return value
+    # What is of each query, not of each token's vector, has the heads before the tokens.
+    return value[:, :, at] if value.ndim == 4 and value.shape[2] == length else value
 
 
 def _attention(
@@ -317,15 +326,18 @@ def _attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    sliding_window: int | None = None,
     softcap: float | None = None,
-    **_: object,
+    **others: Any,  # noqa: ANN401
 ) -> tuple[Tensor, None]:
     running = _running.get()
     if running is None:
         raise RuntimeError("packed attention: no pass is running; call the model inside one")
     layer = cast("int", module.layer_idx)
-    rule = AttentionRule(scaling, sliding_window, softcap)
+    if "sliding_window" in others:
+        window = others["sliding_window"]
+    else:  # some layers know their window, and leave it to the mask
+        window = getattr(module, "sliding_window", None)
+    rule = AttentionRule(scaling, window, softcap)
     return running.attend(layer, query, key, value, rule), None
 
 

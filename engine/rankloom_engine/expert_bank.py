@@ -126,6 +126,11 @@ class MixtureLinear(nn.Module):
             self.register_buffer(name, like.new_zeros(*shape, width), persistent=False)
         self._stacks: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
+    @property
+    def weight(self) -> Tensor:
+        """The base layer's, since some models ask for its type."""
+        return self.base.weight
+
     def stacked(self, first: int, stop: int) -> tuple[Tensor, Tensor]:
         """Views (d_in, columns) and (columns, d_out) of a run of slots."""
         if (first, stop) not in self._stacks:
@@ -286,8 +291,7 @@ def install(
 
     The slots are in the order of ``experts``. ``num_slots``: of all, with room for more.
     """
-    head = cast("Any", model).get_output_embeddings()  # two rows of it make the margin
-    linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head}
+    linears = linears_of(model)
     shapes = {name: (linear.out_features, linear.in_features) for name, linear in linears.items()}
     for expert in experts:
         check_shapes(expert, shapes)
@@ -299,6 +303,21 @@ def install(
     for slot, expert in enumerate(experts):
         bank.load(slot, expert)
     return bank
+
+
+def linears_of(model: nn.Module) -> dict[str, nn.Linear]:
+    """The layers that experts can be on, by path: those that do what a linear layer does.
+
+    Not the head, of which two rows make the margin.
+    """
+    head = cast("Any", model).get_output_embeddings()
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and type(module).forward is nn.Linear.forward
+        and module is not head
+    }
 
 
 def merged_delta(experts: Sequence[Expert], weights: Sequence[float]) -> Mapping[str, Tensor]:

@@ -12,13 +12,15 @@ from torch import nn
 
 from rankloom_adapters.expert import Expert
 from rankloom_adapters.expert_cache import ExpertCache
+from rankloom_engine.checks import check_architecture
 from rankloom_engine.compiling import compile_regions
+from rankloom_engine.decoder_files import load_decoder_model, read_config
 from rankloom_engine.errors import ModelError
 from rankloom_engine.expert_bank import install
 from rankloom_engine.explain import MAX_EXPLAIN_TOKENS
 from rankloom_engine.graphs import CudaGraphs
 from rankloom_engine.kernels import speed_up
-from rankloom_engine.model import Decoder, check_positions, load_decoder_model, self_check
+from rankloom_engine.model import Decoder
 from rankloom_engine.number_format import cpu_flags, dtype_for
 from rankloom_engine.parts import EngineParts
 from rankloom_engine.passes import Recorded
@@ -68,19 +70,19 @@ def load_decoder(
     """
     hardware = hardware or Hardware()
     experts = [expert.load(cache) for expert in parts.experts]
-    files = [file.read() for file in (parts.config, parts.weights, parts.projector)]
-    model = load_decoder_model(files[0], files[1])
+    config = read_config(parts.config.read())
+    longest = parts.format.max_tokens
+    check_architecture(config, longest, longest + MAX_EXPLAIN_TOKENS)
+    model = load_decoder_model(config, parts.weights.pieces(), DTYPES[hardware.dtype])
     table = cast("Any", model).get_input_embeddings()
-    check_positions(model, parts.format.max_tokens + MAX_EXPLAIN_TOKENS)
-    self_check(model, table.num_embeddings, parts.format.max_tokens)
-    projector = Projector.from_bytes(files[2], table.embedding_dim)
+    projector = Projector.from_bytes(parts.projector.read(), table.embedding_dim)
     _move(model, hardware)
     decoder = Decoder(
         model,
         projector.to(hardware.device),
         yes=parts.format.liked,
         no=parts.format.disliked,
-        digest=_digest([*files, hardware.dtype.encode()]),
+        digest=_digest(parts, hardware),
     )
     num_slots = _num_slots(experts, expert_bytes, DTYPES[hardware.dtype].itemsize)
     decoder.bank = install(model, experts, num_slots)
@@ -116,5 +118,8 @@ def _move(model: nn.Module, hardware: Hardware) -> None:
         raise ModelError(f"device {hardware.device}: not to be had here") from error
 
 
-def _digest(files: list[bytes]) -> bytes:
-    return hashlib.sha256(b"".join(hashlib.sha256(file).digest() for file in files)).digest()
+def _digest(parts: EngineParts, hardware: Hardware) -> bytes:
+    files = (parts.config, parts.weights, parts.projector)
+    digests = [bytes.fromhex(file.sha256) for file in files]
+    own = hashlib.sha256(hardware.dtype.encode()).digest()
+    return hashlib.sha256(b"".join([*digests, own])).digest()

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from rankloom_engine import attention
 from rankloom_engine.attention import Pass, PrefixKV
 from rankloom_engine.buckets import buckets
-from rankloom_engine.errors import ModelError
 from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_engine.packing import (
     PackedBatch,
     PackedRow,
     Segment,
-    collate,
     pack,
     pack_behind,
     pack_more,
@@ -34,12 +29,6 @@ from rankloom_engine.passes import AllAtOnce, Passes, RowByRow, last_states
 if TYPE_CHECKING:
     from rankloom_engine.expert_bank import ExpertBank
     from rankloom_engine.projector import Projector
-
-# Packed and plain scoring may differ by float rounding only, whatever the architecture.
-SELF_CHECK_TOLERANCE = 1e-3
-SELF_CHECK_SEED = 20
-# A bundle sets the length of its prompts, and the cost of attention grows with its square.
-SELF_CHECK_TOKENS = 2048
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,7 +211,10 @@ def _filler(length: int) -> Segment:
 
 
 def head_logits(model: nn.Module, states: Tensor, tokens: Sequence[int] | None = None) -> Tensor:
-    """(verdicts, tokens) logits: a few rows of the head, or the whole vocabulary."""
+    """(verdicts, tokens) logits: a few rows of the head, or the whole vocabulary.
+
+    With the scale and the soft cap that some architectures put behind the head.
+    """
     head = cast("Any", model).get_output_embeddings()
     rows = slice(None) if tokens is None else list(tokens)
     # A few rows are computed in float32: bf16 has steps of 1/8 at logits around 16.
@@ -230,126 +222,22 @@ def head_logits(model: nn.Module, states: Tensor, tokens: Sequence[int] | None =
     logits: Tensor = states.to(wide) @ head.weight[rows].to(wide).T
     if getattr(head, "bias", None) is not None:
         logits = logits + head.bias[rows].to(wide)
-    cap = getattr(cast("Any", model).config, "final_logit_softcapping", None)
+    config = cast("Any", model).config
+    scale = _head_scale(config)
+    logits = logits if scale is None else logits * scale
+    cap = getattr(config, "final_logit_softcapping", None)
     return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
-def load_decoder_model(config: bytes, weights: bytes) -> nn.Module:
-    """A causal LM from the bytes of its two files, in evaluation mode. Raises ModelError.
-
-    Nothing is downloaded, and no code from the model's repository runs.
-    """
-    try:
-        fields = json.loads(config)
-        if fields.get("auto_map"):
-            raise ModelError(
-                "base: its config needs custom code (auto_map); use a model of transformers itself"
-            )
-        settings = AutoConfig.for_model(fields.pop("model_type"), **fields)
-        model = AutoModelForCausalLM.from_config(settings, attn_implementation="eager")
-        state = safetensors.torch.load(weights)
-        missing, unexpected = model.load_state_dict(state, strict=False)
-    except ModelError:
-        raise
-    except Exception as error:  # transformers raises many classes for a bad config
-        raise ModelError("base: config and weights are not a causal language model") from error
-    model.tie_weights()
-    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
-    if unexpected or set(missing) - tied:
-        raise ModelError("base: the weights do not match the config")
-    return cast("nn.Module", model.float().eval())
-
-
-@torch.inference_mode()
-def self_check(model: nn.Module, vocabulary: int, num_tokens: int) -> None:
-    """Wires the model and compares packed with plain scoring. Raises ModelError.
-
-    Random tokens, in rows of several lengths, behind new and behind cached prefixes. One prompt
-    has ``num_tokens`` (at most SELF_CHECK_TOKENS), to find effects of distance such as a window.
-    Without this check, a wrong mask would make scores silently wrong.
-    """
-    num_tokens = min(num_tokens, SELF_CHECK_TOKENS)
-    name = type(model).__name__
-    random = np.random.default_rng(SELF_CHECK_SEED)
-    tokens = sorted({0, vocabulary - 1})
-    rows = [
-        (_drawn(random, vocabulary, 37), [_drawn(random, vocabulary, n) for n in (5, 9, 3)]),
-        (_drawn(random, vocabulary, 11), [_drawn(random, vocabulary, n) for n in (4, 1)]),
-        (_drawn(random, vocabulary, num_tokens - 2), [_drawn(random, vocabulary, 2)]),
-    ]
-    try:
-        plain = [
-            _plain_logits(model, [*prefix, *ids], tokens) for prefix, own in rows for ids in own
-        ]
-        attention.wire(model)
-        ways = _packed_logits(model, rows, tokens)
-    except Exception as error:  # each architecture raises its own classes
-        raise ModelError(f"base: {name} cannot be scored in packed form") from error
-    for packed in ways:
-        difference = float((packed - torch.stack(plain)).abs().max())
-        if not difference <= SELF_CHECK_TOLERANCE:
-            raise ModelError(
-                f"base: {name} scores differently in packed form (by {difference:.3g}), because "
-                "its attention depends on more than masks and positions; use another base model"
-            )
-
-
-@torch.inference_mode()
-def check_positions(model: nn.Module, num: int) -> None:
-    """Wires a model on a CPU. Raises ModelError if it has learned fewer than ``num`` positions.
-
-    A longer prompt would fail one request on a CPU, and on a GPU all requests after it. Models
-    that compute their positions have no such limit.
-    """
-    attention.wire(model)
-    batch = collate([pack(_filler(1), [_filler(1)])])
-    try:
-        with Pass(batch).running():
-            last_states(model, _embedded(model, batch), torch.tensor([0, num - 1]))
-    except IndexError as error:
-        raise ModelError(
-            f"base: {type(model).__name__} has learned too few positions: a prompt and its "
-            f"explanation may take {num} tokens; let the prompt have fewer events"
-        ) from error
-
-
-def _drawn(random: np.random.Generator, vocabulary: int, num: int) -> list[int]:
-    found: list[int] = random.integers(0, vocabulary, num).tolist()
-    return found
-
-
-def _plain_logits(model: nn.Module, ids: list[int], tokens: Sequence[int]) -> Tensor:
-    """One full prompt through the model with transformers' own attention."""
-    any_model = cast("Any", model)
-    any_model.set_attn_implementation("eager")
-    device = any_model.get_input_embeddings().weight.device
-    logits: Tensor = any_model(torch.tensor([ids], device=device)).logits[0, -1, list(tokens)]
-    return logits
-
-
-def _packed_logits(
-    model: nn.Module, rows: Sequence[tuple[list[int], list[list[int]]]], tokens: Sequence[int]
-) -> list[Tensor]:
-    """All rows in one pass, and again behind the prefixes of that pass, by each kind of Passes."""
-    segments = [(Segment.of_ids(p), [Segment.of_ids(ids) for ids in own]) for p, own in rows]
-    new = [pack(prefix, own) for prefix, own in segments]
-    behind = [pack_behind([len(p)] * len(own), own) for p, own in segments]
-    num = sum(len(own) for _, own in rows)
-    none = [MixtureWeights(np.zeros(0, dtype=np.float32))] * len(rows)
-    found = []
-    for passes in (RowByRow(), AllAtOnce()):
-        cached: list[PrefixKV | None] = [None] * len(rows)
-        for packed in (new, behind):
-            batch = passes.batch(packed, none, cached, [packed is new] * len(rows))
-            states, cached = passes.run(model, None, _embedded(model, batch.packed), batch)
-            found.append(head_logits(model, states[:num], tokens))
-    return found
-
-
-def _embedded(model: nn.Module, batch: PackedBatch) -> Tensor:
-    table = cast("Any", model).get_input_embeddings()
-    embedded: Tensor = table(torch.from_numpy(batch.ids).to(table.weight.device))
-    return embedded[None]
+def _head_scale(config: Any) -> float | None:  # noqa: ANN401
+    """What the logits are multiplied by; two settings have that name, and one two meanings."""
+    times = getattr(config, "logit_scale", None)
+    if isinstance(times, (int, float)):
+        return float(times)
+    scale = float(getattr(config, "logits_scaling", None) or 1.0)
+    if scale == 1.0:
+        return None
+    return scale if config.model_type == "hyperclovax" else 1.0 / scale
 
 
 def _fill(embedded: Tensor, at: Any, vectors: Any, project: Any) -> Tensor:  # noqa: ANN401

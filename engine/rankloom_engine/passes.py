@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rankloom_engine.attention import Pass, PrefixKV
+from rankloom_engine.attention import Pass, PrefixKV, body_of
 from rankloom_engine.buckets import bucket
 from rankloom_engine.expert_bank import ExpertBank, MixtureWeights
 from rankloom_engine.graphs import (
@@ -150,9 +150,8 @@ class Recorded(AllAtOnce):
 
 def last_states(model: nn.Module, embeddings: Tensor, position: Tensor) -> Tensor:
     """(verdicts, hidden) last states, inside a running pass. ``position``: (tokens,)."""
-    body = cast("Any", model).base_model
     position = position[None].to(embeddings.device)
-    output = body(inputs_embeds=embeddings, position_ids=position, use_cache=False)
+    output = body_of(model)(inputs_embeds=embeddings, position_ids=position, use_cache=False)
     return cast("Tensor", output.last_hidden_state[0])
 
 

@@ -152,7 +152,8 @@ class WholePass(RunningPass):
             each.repeat_interleave(repeats, dim=1) if repeats > 1 else each
             for each in self._last or (key, value)
         )
-        return attend(query, key, value, self._mask(rule.window, query), rule).transpose(1, 2)
+        found = attend(query, key, value, self._mask(rule.window, query), rule)
+        return found.transpose(1, 2).contiguous()
 
     def _mask(self, window: int | None, like: Tensor) -> Tensor:
         """(1, 1, queries, cached and tokens), to be added to scores."""

@@ -5,27 +5,17 @@ from __future__ import annotations
 import copy
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
 
-from engine.families import FAMILIES, tiny_family
-from engine.tiny import VOCABULARY, plain_margin, random_segment, tiny_decoder, weights_of
-from rankloom_engine import attention
-from rankloom_engine.attention import AttentionRule, wire
+from engine.families import tiny_family
+from engine.tiny import plain_margin, random_segment, tiny_decoder, weights_of
+from rankloom_engine.attention import wire
 from rankloom_engine.buckets import bucket
-from rankloom_engine.errors import ModelError
 from rankloom_engine.expert_bank import MixtureWeights
-from rankloom_engine.model import (
-    SELF_CHECK_TOKENS,
-    Decoder,
-    ForwardInput,
-    check_positions,
-    self_check,
-)
+from rankloom_engine.model import Decoder, ForwardInput
 from rankloom_engine.packing import PackedRow, Segment, collate, pack
 
 TOLERANCE = 1e-5
@@ -181,70 +171,6 @@ def test_a_pass_has_the_gradients_of_its_rows_alone() -> None:
     for found, expected in zip(together, alone, strict=True):
         torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=1e-4)
         assert float(expected.abs().max()) > 10 * TOLERANCE
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_packed_scoring_holds_for_the_family(name: str) -> None:
-    model = tiny_family(name, **FAMILIES[name])
-    self_check(model, VOCABULARY, 100)  # raises where the scores differ
-    assert model.config._attn_implementation == attention.NAME, "checked, and wired"
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_positions_end_where_they_were_learned(name: str) -> None:
-    """All families but OPT compute them."""
-    model = tiny_family(name, **FAMILIES[name])
-    check_positions(model, 512)
-    if name != "opt":
-        check_positions(model, 1 << 20)
-        return
-    with pytest.raises(ModelError, match=r"OPTForCausalLM has learned too few positions: .* 513"):
-        check_positions(model, 513)
-
-
-@pytest.mark.parametrize("window", [8, 90])
-def test_a_mask_without_the_window_would_be_found(
-    window: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The check can fail: the same model without its window is refused by name."""
-    model = tiny_family("mistral", sliding_window=window)
-    monkeypatch.setattr("rankloom_engine.attention.AttentionRule", _without_window)
-    with pytest.raises(ModelError, match="MistralForCausalLM scores differently"):
-        self_check(model, VOCABULARY, 100)
-
-
-def test_positions_that_depend_on_the_longest_row_are_refused() -> None:
-    """Beyond its own length, such a model changes all positions: a row would depend on others."""
-    stretched = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10_000.0}
-    model = tiny_family("llama", max_position_embeddings=64, rope_parameters=stretched)
-    with pytest.raises(ModelError, match="LlamaForCausalLM scores differently"):
-        self_check(model, VOCABULARY, 100)
-
-
-def _without_window(scale: float | None, window: int | None, softcap: float | None) -> object:
-    del window
-    return AttentionRule(scale, None, softcap)
-
-
-def test_an_endless_prompt_is_checked_up_to_a_bound() -> None:
-    model, lengths = tiny_family("llama"), set[int]()
-    model.get_input_embeddings().register_forward_hook(
-        lambda _, __, embedded: lengths.add(embedded.shape[-2])
-    )
-    self_check(model, VOCABULARY, 1 << 60)
-    assert SELF_CHECK_TOKENS in lengths
-    # A packed pass has rows of several lengths, and is padded.
-    assert max(lengths) < 2 * SELF_CHECK_TOKENS
-
-
-def test_position_biases_are_refused_by_name() -> None:
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        "bloom", vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4
-    )
-    model = AutoModelForCausalLM.from_config(config).eval()
-    with pytest.raises(ModelError, match="BloomForCausalLM"):
-        self_check(model, VOCABULARY, 100)
 
 
 def test_outside_of_a_pass_a_model_computes_as_in_transformers() -> None:

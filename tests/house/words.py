@@ -30,7 +30,9 @@ class RetiredWord:
 RETIRED = (
     RetiredWord(r"weav(?:e|es|er|ers|ing)|woven?", "routing, mixture or user context"),
     RetiredWord(r"rungs?|ladders?", "fallback level"),
-    RetiredWord(r"generations?", "revision", unless=r"text generation|generation config"),
+    RetiredWord(
+        r"generations?", "revision", unless=r"text generation|generation config|bert-generation"
+    ),
     RetiredWord(
         r"epochs?",
         "feature version",

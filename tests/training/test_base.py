@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pytest
@@ -17,7 +16,6 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from rankloom_engine.model import self_check
 from rankloom_features.catalogue import Catalogue, Item
 from rankloom_training.base import (
     BaseModelError,
@@ -55,18 +53,15 @@ def hub_folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_a_causal_lm_is_taken_from_its_folder(hub_folder: Path, tmp_path: Path) -> None:
-    check_base(str(hub_folder))
+    check_base(str(hub_folder), max_events=7)
     model, tokenizer, fmt = fetch_base(str(hub_folder), max_events=7)
     assert tokenizer.decode([fmt.liked]) == " Yes"
     assert tokenizer.decode([fmt.disliked]) == " No"
     assert fmt.liked != fmt.disliked
     assert fmt.max_events == 7
-    self_check(model, tokenizer.get_vocab_size(), 100)
     write_base(tmp_path / "copy" / "base", model, tokenizer)
     copy, same_tokenizer = read_base(tmp_path / "copy")
     ids = torch.tensor([tokenizer.encode("The Film No 3").ids])
-    # The check left the packed attention, which works in passes only.
-    cast("PreTrainedModel", model).set_attn_implementation("eager")
     with torch.inference_mode():
         assert torch.allclose(model(ids).logits, copy(ids).logits, atol=1e-6)
     assert same_tokenizer.get_vocab() == tokenizer.get_vocab()
@@ -75,7 +70,7 @@ def test_a_causal_lm_is_taken_from_its_folder(hub_folder: Path, tmp_path: Path) 
 @pytest.mark.parametrize("name", ["no/such-model", "./no-such-folder"])
 def test_a_name_without_a_model_is_refused(name: str) -> None:
     with pytest.raises(BaseModelError, match="no causal LM"):
-        check_base(name)
+        check_base(name, max_events=5)
     with pytest.raises(BaseModelError, match="no causal LM"):
         fetch_base(name, max_events=5)
 
@@ -86,8 +81,9 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     model = small_model("llama", tokenizer.get_vocab_size())
     model.config.save_pretrained(tmp_path)
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(BaseModelError, match="safetensors"):
-        fetch_base(str(tmp_path), max_events=5)
+    for refuses in (check_base, fetch_base):
+        with pytest.raises(BaseModelError, match="safetensors"):
+            refuses(str(tmp_path), max_events=5)
 
 
 def test_the_embedded_tokenizer_gives_structure_tokens_of_its_own() -> None:

@@ -11,15 +11,30 @@ from typing import Any, cast
 import numpy as np
 import safetensors.torch
 import torch
+import transformers
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedConfig,
+)
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils.hub import cached_file
 
 from rankloom_adapters import bundle as parts
-from rankloom_engine.model import load_decoder_model
+from rankloom_engine.checks import check_architecture
+from rankloom_engine.decoder_files import load_decoder_model, read_config
+from rankloom_engine.errors import ModelError
+from rankloom_engine.explain import MAX_EXPLAIN_TOKENS
 from rankloom_engine.prompt import PromptFormat, load_tokenizer, render
+from rankloom_engine.structure import text_part
 from rankloom_features.catalogue import Catalogue
 from rankloom_training.data import Interactions
 
@@ -121,6 +136,7 @@ def write_base(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> None:
     """Writes config.json, model.safetensors and tokenizer.json into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     config = cast("Any", model).config.to_dict()
+    config.pop("auto_map", None)  # the model is of transformers itself: no code is needed
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
     state = {n: t.contiguous() for n, t in model.state_dict().items() if n not in tied}
     (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True))
@@ -129,41 +145,100 @@ def write_base(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> None:
 
 
 def read_base(folder: Path) -> tuple[nn.Module, Tokenizer]:
-    """The model and tokenizer that ``write_base`` wrote under ``folder``'s bundle."""
-    config, weights, tokenizer = (
-        (folder / part).read_bytes()
-        for part in (parts.BASE_CONFIG, parts.BASE_WEIGHTS, parts.BASE_TOKENIZER)
-    )
-    return load_decoder_model(config, weights), load_tokenizer(tokenizer)
+    """The model and tokenizer that ``write_base`` wrote under ``folder``'s bundle, in float32."""
+    config = read_config((folder / parts.BASE_CONFIG).read_bytes())
+    model = load_decoder_model(config, _pieces(folder / parts.BASE_WEIGHTS))
+    return model, load_tokenizer((folder / parts.BASE_TOKENIZER).read_bytes())
 
 
-def check_base(name: str) -> None:
-    """Fails early if no model has that path or hub id. Raises BaseModelError."""
-    from transformers import AutoConfig
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            yield piece
 
+
+def check_base(name: str, max_events: int) -> None:
+    """Refuses a base that cannot be served, before anything is trained. Raises BaseModelError.
+
+    ``name``: a local path or hub id. Its weights are looked for (and downloaded), not read.
+    """
+    config = _config_of(name)
+    _check_weights(name)
+    fmt = _worded_format(_tokenizer_of(name), max_events)
     try:
-        AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except Exception as error:  # transformers raises many kinds; all of them mean this
-        raise BaseModelError(_not_found(name)) from error
+        check_architecture(config, fmt.max_tokens, fmt.max_tokens + MAX_EXPLAIN_TOKENS)
+    except ModelError as error:
+        raise BaseModelError(f"base model {name!r}: {str(error).removeprefix('base: ')}") from error
 
 
 def fetch_base(name: str, max_events: int) -> tuple[nn.Module, Tokenizer, PromptFormat]:
     """Loads a causal LM by local path or hub id, its fast tokenizer, and a prompt format.
 
-    The prompt uses plain words, since such a tokenizer has no tokens for its structure.
-    Raises BaseModelError.
+    Of a model of text and images, the part for text. The weights keep their number format. The
+    prompt uses plain words, since such a tokenizer has no tokens for its structure. Raises
+    BaseModelError.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
+    tokenizer = _tokenizer_of(name)
     try:
-        fast = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
-            name, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+            name, trust_remote_code=False, use_safetensors=True, dtype="auto"
         )
-        tokenizer = Tokenizer.from_str(fast.backend_tokenizer.to_str())
     except Exception as error:  # transformers raises many kinds; all of them mean this
         raise BaseModelError(_not_found(name)) from error
-    return model.eval(), tokenizer, _worded_format(tokenizer, max_events)
+    return _text_model(model).eval(), tokenizer, _worded_format(tokenizer, max_events)
+
+
+def _config_of(name: str) -> PreTrainedConfig:
+    """The config of the base's part for text."""
+    try:
+        fields, _ = PreTrainedConfig.get_config_dict(name)
+    except Exception as error:  # transformers raises many kinds; all of them mean this
+        raise BaseModelError(_not_found(name)) from error
+    kind = fields.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        needs = "needs code of its own (auto_map)" if fields.get("auto_map") else "is not known"
+        raise BaseModelError(
+            f"base model {name!r}: its type {kind!r} {needs}; use a model of transformers "
+            f"{transformers.__version__} itself"
+        )
+    try:
+        return text_part(AutoConfig.from_pretrained(name, trust_remote_code=False))
+    except Exception as error:  # each config checks its own fields
+        reason = " ".join(str(error).split())[:200]
+        raise BaseModelError(f"base model {name!r}: config.json: {reason}; mend it") from error
+
+
+def _check_weights(name: str) -> None:
+    try:
+        found = any(
+            cached_file(name, file, _raise_exceptions_for_missing_entries=False)
+            for file in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)
+        )
+    except Exception as error:  # transformers raises many kinds; all of them mean this
+        raise BaseModelError(_not_found(name)) from error
+    if not found:
+        raise BaseModelError(_not_found(name))
+
+
+def _tokenizer_of(name: str) -> Tokenizer:
+    try:
+        fast = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        return Tokenizer.from_str(fast.backend_tokenizer.to_str())
+    except Exception as error:  # transformers raises many kinds; all of them mean this
+        raise BaseModelError(_not_found(name)) from error
+
+
+def _text_model(model: Any) -> nn.Module:  # noqa: ANN401
+    """The language model inside a model of text and images, with the same weights."""
+    text = text_part(model.config)
+    if type(text) is type(model.config):
+        return cast("nn.Module", model)
+    with torch.device("meta"):
+        own = AutoModelForCausalLM.from_config(text)
+    setattr(own, own.base_model_prefix, model.get_decoder())
+    own.set_output_embeddings(model.get_output_embeddings())
+    own.config = text
+    return cast("nn.Module", own)
 
 
 def _not_found(name: str) -> str:

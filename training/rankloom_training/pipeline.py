@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import safetensors.numpy
@@ -18,10 +19,11 @@ import rankloom
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import open_bundle, seal
 from rankloom_adapters.router import GLOBAL
+from rankloom_engine.checks import check_architecture
 from rankloom_engine.expert_bank import max_stacked
 from rankloom_engine.explain import MAX_EXPLAIN_TOKENS
 from rankloom_engine.memory import keep_freed_memory
-from rankloom_engine.model import Decoder, check_positions, self_check
+from rankloom_engine.model import Decoder
 from rankloom_engine.projector import Projector
 from rankloom_engine.prompt import PromptAssembler, PromptFormat
 from rankloom_features.encoder import Encoder
@@ -102,7 +104,7 @@ def train_bundle(data: Path, out: Path, options: TrainOptions, progress: Progres
     dataset = load_dataset(data, options.like_above)
     check_groups(options.num_groups, dataset.log.num_training_users)
     if options.base is not None:
-        base.check_base(options.base)
+        base.check_base(options.base, MAX_EVENTS_IN_PROMPT)
     made_from = {
         "version": rankloom.__version__,
         "format": parts.FORMAT,
@@ -224,8 +226,9 @@ class _Run:
             )
         else:
             model, tokenizer, fmt = base.fetch_base(self._options.base, MAX_EVENTS_IN_PROMPT)
-        check_positions(model, fmt.max_tokens + MAX_EXPLAIN_TOKENS)
-        self_check(model, base.embeddings_of(model).num_embeddings, fmt.max_tokens)
+        num_tokens = fmt.max_tokens
+        config = cast("Any", model).config
+        check_architecture(config, num_tokens, num_tokens + MAX_EXPLAIN_TOKENS)
         base.write_base(folder / "base", model, tokenizer)
         (folder / "prompt.json").write_bytes(fmt.to_bytes())
 

@@ -97,7 +97,12 @@ class Column:
         return IdColumn(codes, tuple(encoded.dictionary.to_pylist()), drifted)
 
     def texts(self) -> list[str]:
-        """One text per row, empty where the value is missing; whole floats without ``.0``."""
+        """One text per row, empty where the value is missing; whole floats without ``.0``.
+
+        A list of texts becomes one text.
+        """
+        if self.is_list:
+            return [" ".join(labels) for labels in self.lists()]
         return ["" if value is None else value for value in self._texts().to_pylist()]
 
     def lists(self) -> list[tuple[str, ...]]:

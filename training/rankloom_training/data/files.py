@@ -6,19 +6,18 @@ Text is read as text, so that item "007" is not item "7" and a refusal can name 
 from __future__ import annotations
 
 import csv as python_csv
-import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import csv, dataset, parquet
-from pyarrow import json as arrow_json
 
 from rankloom_training.data.arrow import compute as pc
 from rankloom_training.data.encodings import TextEncoding, encoding_of, open_lines, open_text
 from rankloom_training.data.errors import DataError
+from rankloom_training.data.json_lines import read_json_lines
 
 LOG_FILES, ITEM_FILES = ("interactions", "ratings"), ("items", "movies")
 _SUFFIXES = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".jsonl", ".jsonl.gz")
@@ -35,10 +34,13 @@ Choose = Callable[[Sequence[str]], list[str]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FileContent:
-    """``how``: the format or encoding, as people write it."""
+    """``how``: the format or encoding, as people write it. ``faults``: of chosen columns that the
+    table lacks since they cannot be read.
+    """
 
     table: pa.Table
     how: str
+    faults: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_files(folder: Path, stems: Sequence[str]) -> list[Path]:
@@ -114,12 +116,11 @@ def _part_fault(path: Path) -> str:
             schema = parquet.read_schema(file)
         except (pa.ArrowException, OSError):
             return f"{part} cannot be read as Parquet; write it anew"
-        for field in schema:
-            kind, first = kinds.setdefault(field.name, (field.type, part))
-            if field.type != kind:
+        for name, own in zip(schema.names, schema.types, strict=True):
+            kind, first = kinds.setdefault(name, (own, part))
+            if own != kind:
                 return (
-                    f"column {field.name} is {field.type} in {part} and {kind} in {first}; "
-                    f"write all parts alike"
+                    f"column {name} is {own} in {part} and {kind} in {first}; write all parts alike"
                 )
     return ""
 
@@ -128,12 +129,13 @@ def _read_text(path: Path, kind: str, choose: Choose) -> FileContent:
     encoding = encoding_of(path)
     how = encoding.name + (", gzip" if path.suffix == ".gz" else "")
     if kind == "jsonl":
-        return FileContent(_read_jsonl(path, encoding, choose), how)
+        table, faults = read_json_lines(path, encoding, choose)
+        return FileContent(table, how, faults)
     if kind == "dat":
         return FileContent(_read_dat(path, encoding, choose), how)
     table, delimiter = _read_csv(path, encoding, choose, tabs=kind == "tsv")
     usual = delimiter == ("\t" if kind == "tsv" else ",")
-    return FileContent(table, how if usual else f"{how}, parted by {_DELIMITERS[delimiter]}")
+    return FileContent(table, how if usual else f"{how}, separated by {_DELIMITERS[delimiter]}")
 
 
 def _read_csv(
@@ -201,7 +203,7 @@ def _delimiter(path: Path, encoding: TextEncoding) -> str:
 
 
 def _read_dat(path: Path, encoding: TextEncoding, choose: Choose) -> pa.Table:
-    """MovieLens' text, whose fields are parted by ``::``."""
+    """MovieLens' text, whose fields are separated by ``::``."""
     header = _DAT_HEADERS[path.name]
     read = csv.ReadOptions(block_size=_BLOCK_BYTES, column_names=["line"])
     parse = csv.ParseOptions(delimiter=_NO_TEXT, quote_char=False)
@@ -213,61 +215,7 @@ def _read_dat(path: Path, encoding: TextEncoding, choose: Choose) -> pa.Table:
     if pc.any(wrong).as_py():
         row = pc.index(wrong, True).as_py() + 1
         raise DataError(
-            f"{path.name}: row {row} does not have {len(header)} fields parted by '::' "
+            f"{path.name}: row {row} does not have {len(header)} fields separated by '::' "
             f"({encoding.name}); mend the row"
         )
     return pa.table({name: pc.list_element(parts, header.index(name)) for name in choose(header)})
-
-
-def _read_jsonl(path: Path, encoding: TextEncoding, choose: Choose) -> pa.Table:
-    """One object per line. Texts stay texts: Arrow alone would read some of them as dates."""
-    with open_lines(path, encoding) as lines:
-        first = next((line for line in lines if line.strip()), "")
-    try:
-        found = json.loads(first)
-        texts = [key for key, value in found.items() if isinstance(value, str)]
-        parse = arrow_json.ParseOptions(
-            explicit_schema=pa.schema([(name, pa.string()) for name in texts])
-        )
-        with open_text(path, encoding) as stream:
-            read = arrow_json.ReadOptions(block_size=_BLOCK_BYTES)
-            table = arrow_json.read_json(stream, read, parse)
-    except (AttributeError, ValueError, RecursionError) as error:  # Arrow's are ValueErrors
-        raise _jsonl_fault(path, encoding) from error
-    return table.select(choose(table.column_names))
-
-
-def _jsonl_fault(path: Path, encoding: TextEncoding) -> DataError:
-    """Which line is wrong: no object, or one whose value is of another kind than before."""
-    kinds: dict[str, str] = {}
-    with open_lines(path, encoding) as lines:
-        for row, line in enumerate(filter(str.strip, lines), 1):
-            if fault := _line_fault(line, row, kinds):
-                return DataError(f"{path.name}: {fault}")
-    return DataError(f"{path.name}: cannot be read as JSON lines; write an object a line")
-
-
-def _line_fault(line: str, row: int, kinds: dict[str, str]) -> str:
-    """Empty for a good line. ``kinds``: of the columns so far."""
-    try:
-        pairs = json.loads(line, object_pairs_hook=lambda pairs: pairs)
-        json.dumps(pairs, ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
-        return f"row {row} is not JSON, or has half a character; write an object a line"
-    if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
-        return f"row {row} is not an object; write an object a line"
-    if len(dict(pairs)) != len(pairs):
-        return f"row {row} gives a column twice; give each one once"
-    for name, value in pairs:
-        kind = _json_kind(value)
-        if kind and kinds.setdefault(name, kind) != kind:
-            return (
-                f"column {name}: row {row} is {kind}, and an earlier row is {kinds[name]}; "
-                f"write it one way"
-            )
-    return ""
-
-
-def _json_kind(value: object) -> str:
-    names = {str: "a text", bool: "true or false", int: "a number", float: "a number"}
-    return names.get(type(value), "")

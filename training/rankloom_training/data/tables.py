@@ -73,6 +73,8 @@ class SourceTable:
     def other(self, theirs: str) -> Column:
         """A column by the file's own name."""
         where = f"{self.name}: column {theirs}"
+        if fault := self._content.faults.get(theirs):
+            raise DataError(f"{where}: {fault}")
         return Column.of(where, self._content.table.column(theirs))
 
     def texts(self, column: str) -> list[str]:

@@ -1,0 +1,1 @@
+"""Which of transformers' decoders can be served, tried on small models."""
