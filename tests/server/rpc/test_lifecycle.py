@@ -81,7 +81,7 @@ async def test_a_port_in_use_is_refused() -> None:
     async with opened(behaving_server(answer)) as target:
         port = int(target.rpartition(":")[2])
         with pytest.raises(
-            ListenError, match=f"^cannot listen on {target}: address already in use$"
+            ListenError, match=f"^cannot listen on {target}: address already in use; stop what"
         ):
             await behaving_server(answer).start("127.0.0.1", port)
 
