@@ -159,7 +159,8 @@ def open_bundle(
     """
     data = _read_small(folder, MANIFEST, MAX_MANIFEST_BYTES)
     if data is None:
-        raise BundleError(MANIFEST, f"cannot be read in {folder}: {os.strerror(errno.ENOENT)}")
+        missing = f"cannot be read in {folder}: {os.strerror(errno.ENOENT)}"
+        raise BundleError(MANIFEST, f"{missing}; give a folder that `rankloom train` wrote")
     try:
         fields = json.loads(data)
         found = fields["format"]

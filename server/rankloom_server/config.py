@@ -307,7 +307,7 @@ def _reason(error: ErrorDetails, setting: Setting) -> str:
     """What is wrong, in the words of --help where pydantic has none for a reader."""
     match error["type"]:
         case "missing":
-            return "is not given"
+            return f"is not given; use {setting.flag}"
         case "string_pattern_mismatch" | "string_type":
             return f"must be {_FORMS.get(setting.name, setting.metavar)}"
         case "literal_error":

@@ -241,7 +241,7 @@ def test_every_wrong_key_has_its_line(file: Path, monkeypatch: pytest.MonkeyPatc
     named = {line.partition(":")[0] for line in found}
     assert named == {"prot", "threads", "limits", "bundle", "RANKLOOM_PROT"}
     assert "prot: no such setting" in found
-    assert "bundle: is not given" in found
+    assert "bundle: is not given; use --bundle" in found
 
 
 @pytest.mark.parametrize(

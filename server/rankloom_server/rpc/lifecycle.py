@@ -27,6 +27,7 @@ Facts = Mapping[str, object]
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 FLUSH_S = 0.5  # for the last answers to leave
+CROSSING_S = 0.1  # in which calls still come that callers sent before they heard of the end
 CLOSE_S = 1.5  # for what goes on beside calls; then the process ends nevertheless
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -181,12 +182,19 @@ class RpcServer:
             await self._health.set(service, _SERVING if works else _NOT_SERVING)
 
     async def drain(self, drain_s: float) -> None:
-        """Reports NOT_SERVING, takes no more calls, lets calls in flight end, and stops."""
+        """Reports NOT_SERVING, takes no more calls, lets calls in flight end, and stops.
+
+        gRPC stops at once, since this tells callers to connect anew: behind one address of several
+        servers, a caller would otherwise send each call, and each retry, to this one.
+        """
         started = time.monotonic()
         await self._health.enter_graceful_shutdown()
+        stopped = asyncio.create_task(self.grpc.stop(drain_s))
+        await asyncio.sleep(min(CROSSING_S, drain_s))
         all_ended = await self._admission.drain(max(0.0, drain_s - FLUSH_S))
         left_s = max(0.0, drain_s - (time.monotonic() - started))
         await self.grpc.stop(min(FLUSH_S, left_s) if all_ended else None)
+        await stopped
         logs.write("stopped", all_ended=all_ended)
 
 
@@ -197,7 +205,7 @@ def _options(connection_age_s: float) -> tuple[tuple[str, int], ...]:
     """
     if not connection_age_s:
         return _OPTIONS
-    return (*_OPTIONS, ("grpc.max_connection_age_ms", round(connection_age_s * 1e3)))
+    return (*_OPTIONS, ("grpc.max_connection_age_ms", max(1, round(connection_age_s * 1e3))))
 
 
 def end_process_in(seconds: float) -> None:
