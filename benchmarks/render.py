@@ -24,6 +24,7 @@ from benchmarks.engine import report as engine
 from benchmarks.kills import report as kills
 from benchmarks.overload import report as overload
 from benchmarks.serve import report as serve
+from benchmarks.stages import report as stages
 from benchmarks.swap import report as swap
 from benchmarks.training import report as training
 
@@ -39,6 +40,7 @@ SUMMARIES: Mapping[str, Callable[[BenchmarkResult], str]] = {
     "kills": kills.summary,
     "canary": canary.summary,
     "training": training.summary,
+    "stages": stages.summary,
 }
 # Rooms with more than that to show.
 TABLES = {

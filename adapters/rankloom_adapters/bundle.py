@@ -40,6 +40,7 @@ CALIBRATION = "calibration.json"
 CATALOGUE = "catalogue.jsonl"
 ENCODER = "features/encoder.onnx"
 EVENTS = "features/events.jsonl"
+ITEM_COLUMNS = "features/item_columns.safetensors"  # absent where the items have none
 ITEM_STATISTICS = "features/item_statistics.safetensors"
 ITEM_VECTORS = "features/item_vectors.safetensors"
 ROUTER = "router.json"
