@@ -22,7 +22,9 @@ from benchmarks.common.results import RESULTS, BenchmarkResult, newest, read
 from benchmarks.engine import padding
 from benchmarks.engine import report as engine
 from benchmarks.kills import report as kills
+from benchmarks.overload import report as overload
 from benchmarks.serve import report as serve
+from benchmarks.stages import report as stages
 from benchmarks.swap import report as swap
 from benchmarks.training import report as training
 
@@ -33,13 +35,20 @@ SUMMARIES: Mapping[str, Callable[[BenchmarkResult], str]] = {
     "engine": engine.summary,
     "engine-padding": padding.summary,
     "serve": serve.summary,
+    "overload": overload.summary,
     "swap": swap.summary,
     "kills": kills.summary,
     "canary": canary.summary,
     "training": training.summary,
+    "stages": stages.summary,
 }
 # Rooms with more than that to show.
-TABLES = {"engine": engine.tables, "serve": serve.tables, "swap": swap.tables}
+TABLES = {
+    "engine": engine.tables,
+    "serve": serve.tables,
+    "overload": overload.tables,
+    "swap": swap.tables,
+}
 
 
 def main() -> None:

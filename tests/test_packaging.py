@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import rankloom
 
@@ -114,6 +115,17 @@ def test_package_is_importable_and_typed(package: str, tmp_path: Path) -> None:
     origin = Path(run_isolated(code, tmp_path).strip())
     assert origin.name == "__init__.py"
     assert (origin.parent / "py.typed").is_file()
+
+
+def test_a_withdrawn_grpcio_is_not_installed() -> None:
+    """1.78.1 made clients hang that were made before a fork."""
+    (grpcio,) = (
+        each
+        for each in map(Requirement, PYPROJECT["project"]["dependencies"])
+        if each.name == "grpcio"
+    )
+    allowed = list(grpcio.specifier.filter(["1.75.0", "1.76.0", "1.78.0", "1.78.1", "1.80.0"]))
+    assert allowed == ["1.76.0", "1.78.0", "1.80.0"]
 
 
 def test_the_sdk_loads_nothing_heavy(tmp_path: Path) -> None:

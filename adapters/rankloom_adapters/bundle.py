@@ -14,7 +14,7 @@ import io
 import json
 import os
 import stat
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -40,6 +40,7 @@ CALIBRATION = "calibration.json"
 CATALOGUE = "catalogue.jsonl"
 ENCODER = "features/encoder.onnx"
 EVENTS = "features/events.jsonl"
+ITEM_COLUMNS = "features/item_columns.safetensors"  # absent where the items have none
 ITEM_STATISTICS = "features/item_statistics.safetensors"
 ITEM_VECTORS = "features/item_vectors.safetensors"
 ROUTER = "router.json"
@@ -150,15 +151,23 @@ def expert_part(expert: str, file: str) -> str:
 
 
 def open_bundle(
-    folder: Path, limiter: RateLimiter | None = None, *, formats: Collection[int] = (FORMAT,)
+    folder: Path,
+    limiter: RateLimiter | None = None,
+    *,
+    formats: Collection[int] = (FORMAT,),
+    check: Callable[[Path, bytes], object] | None = None,
 ) -> Bundle:
     """Reads the manifest of a bundle, but no part yet. Raises BundleError.
 
-    ``formats``: the formats that the caller can read.
+    ``formats``: the formats that the caller can read. ``check``: gets the folder and the bytes of
+    the manifest before they are parsed, and raises BundleError for those that nobody may use.
     """
     data = _read_small(folder, MANIFEST, MAX_MANIFEST_BYTES)
     if data is None:
-        raise BundleError(MANIFEST, f"cannot be read in {folder}: {os.strerror(errno.ENOENT)}")
+        missing = f"cannot be read in {folder}: {os.strerror(errno.ENOENT)}"
+        raise BundleError(MANIFEST, f"{missing}; give a folder that `rankloom train` wrote")
+    if check is not None:
+        check(folder, data)
     try:
         fields = json.loads(data)
         found = fields["format"]

@@ -21,6 +21,17 @@ class UnknownRevisionError(LookupError):
         self.number = number
 
 
+class OtherBundleError(UnknownRevisionError):
+    """The revision ``number`` of this server is another bundle than the pinned one."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.args = (
+            f"revision {number} of this server is another bundle than the pinned one; rank without "
+            "a pin, or ask the server that answered",
+        )
+
+
 class RevisionRetiredError(LookupError):
     """The revision was retired before the request ended."""
 

@@ -67,11 +67,15 @@ class Keyring:
 
         It does not read the parts: `Bundle.read` compares them with the manifest.
         """
-        signer, signature = _read_signature(bundle.folder)
+        return self.check_manifest(bundle.folder, bundle.manifest)
+
+    def check_manifest(self, folder: Path, manifest: bytes) -> str:
+        """The same for the bytes of a manifest, which need not be parsed. Raises SignatureError."""
+        signer, signature = _read_signature(folder)
         if signer not in self.keys:
             raise SignatureError(f"signed by key {signer}, which is not trusted here")
         try:
-            self.keys[signer].verify(signature, _DOMAIN + bundle.manifest)
+            self.keys[signer].verify(signature, _DOMAIN + manifest)
         except InvalidSignature as error:
             raise SignatureError(f"not key {signer}'s signature of this manifest") from error
         return signer

@@ -26,6 +26,7 @@ from rankloom_adapters.bundle import (
 from rankloom_adapters.rate_limit import RateLimiter
 
 _UNFINISHED = ".unfinished-"
+_UNKNOWN = ".unknown-"  # marks a bundle that no ledger names yet
 
 
 class StoreError(Exception):
@@ -52,14 +53,25 @@ class BundleStore:
             folder.mkdir(parents=True, exist_ok=True)
             for left in folder.glob(f"{_UNFINISHED}*"):
                 shutil.rmtree(left)
+            for digest in self.unknown - self.digests:
+                self.known(digest)
         except OSError as error:
             raise StoreError.of(folder, error) from error
+
+    @staticmethod
+    def seen(folder: Path) -> frozenset[str]:
+        """Digests of bundles that a ledger has named, in a store that is not opened."""
+        names = set(os.listdir(folder)) if folder.is_dir() else set[str]()
+        return frozenset(
+            name for name in names if name[0] != "." and f"{_UNKNOWN}{name}" not in names
+        )
 
     def put(self, source: Path) -> str:
         """Stores a copy of a sealed bundle; returns its digest.
 
         A bundle that is stored already is not copied again, but a new signature replaces the old
-        one. Raises BundleError for a damaged source, StoreError where it cannot be stored.
+        one. A new bundle is marked as unknown until ``known`` is called. Raises BundleError for a
+        damaged source, StoreError where it cannot be stored.
         """
         bundle, signature = open_bundle(source, self._limiter), read_signature(source)
         kept = self._folder / bundle.digest
@@ -76,6 +88,7 @@ class BundleStore:
                 _move_signature(unfinished, kept)
             else:
                 _copy(bundle, unfinished, self._kept_parts())
+                (self._folder / f"{_UNKNOWN}{bundle.digest}").touch()
                 self._move_into_place(unfinished, bundle.digest)
         except OSError as error:
             raise StoreError.of(self._folder, error) from error
@@ -111,12 +124,29 @@ class BundleStore:
             raise StoreError.of(self._folder, error) from error
         return frozenset(name for name in names if name[0] != ".")
 
+    @property
+    def unknown(self) -> frozenset[str]:
+        """Digests that were never made known: their staging was cut short. Raises StoreError."""
+        try:
+            names = os.listdir(self._folder)
+        except OSError as error:
+            raise StoreError.of(self._folder, error) from error
+        return frozenset(name[len(_UNKNOWN) :] for name in names if name.startswith(_UNKNOWN))
+
+    def known(self, digest: str) -> None:
+        """A ledger names the bundle now. Raises StoreError."""
+        try:
+            (self._folder / f"{_UNKNOWN}{digest}").unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError.of(self._folder, error) from error
+
     def remove(self, digest: str) -> None:
         """Removes a bundle, by a rename first, so that none is left in part. Raises StoreError."""
         going = self._folder / f"{_UNFINISHED}{digest}"
         try:
             (self._folder / digest).rename(going)
             shutil.rmtree(going)
+            self.known(digest)
         except FileNotFoundError:
             return
         except OSError as error:

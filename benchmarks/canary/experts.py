@@ -68,7 +68,7 @@ def _train(trainer: ExpertTrainer, windows: list[Window], recipe: Recipe) -> Non
 def _windows(bundle: Bundle, data: Dataset, expert: str) -> list[Window]:
     """Training rows of users whose largest weight is that of ``expert``."""
     scorer, [view] = BundleScorer(bundle), training_views(data.log, OPTIONS.protocol, OPTIONS.seed)
-    prepared = [scorer.prepare(request) for request in requests_of(data, view)]
+    prepared = [scorer.prepare(one.query(), one.rows) for one in requests_of(data, view)]
     vectors = [np.repeat(each.features.vector[None], len(each.rows), axis=0) for each in prepared]
     inputs = Inputs(
         view,

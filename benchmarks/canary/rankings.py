@@ -13,25 +13,27 @@ from rankloom_adapters.bundle import Bundle
 from rankloom_adapters.rollout.evidence import observe
 from rankloom_features.catalogue import Catalogue, Item
 from rankloom_features.events import EventLog
-from rankloom_training.scoring import BundleScorer, Request
+from rankloom_features.provider import UserQuery
+from rankloom_training.scoring import BundleScorer
 
 
-def rankings_to_make(bundle: Bundle, per_user: int) -> list[tuple[str, Request]]:
+def rankings_to_make(bundle: Bundle, per_user: int) -> list[tuple[str, UserQuery]]:
     """Rankings of random items, ``per_user`` for every user of the bundle's log."""
     random, log = np.random.default_rng(2), EventLog.from_bytes(bundle.read(parts.EVENTS))
     items = Catalogue.from_bytes(bundle.read(parts.CATALOGUE)).items
     return [
-        (user, Request(np.zeros(NUM_CANDIDATES, np.int64), log.events_of(user), drawn))
+        (user, UserQuery(None, log.events_of(user), drawn))
         for user in log.users
         for drawn in (_drawn(random, items) for _ in range(per_user))
     ]
 
 
-def rankings_of(bundle: Bundle, requests: Sequence[tuple[str, Request]]) -> list[CanaryRanking]:
+def rankings_of(bundle: Bundle, requests: Sequence[tuple[str, UserQuery]]) -> list[CanaryRanking]:
     """The bundle's answer to each request, in order."""
     scorer = BundleScorer(bundle)
     router = scorer.loaded.router
-    prepared = [scorer.prepare(request) for _, request in requests]
+    rows = np.zeros(NUM_CANDIDATES, np.int64)
+    prepared = [scorer.prepare(query, rows) for _, query in requests]
     mixtures = [router.route(each.features.vector).weights for each in prepared]
     margins = scorer.margins(prepared, {0: np.stack(mixtures)}, lambda *_: None)[0]
     user_ids = {user: index for index, (user, _) in enumerate(requests)}

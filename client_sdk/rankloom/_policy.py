@@ -36,8 +36,9 @@ _SERVICE_CONFIG: Final = {
                 "initialBackoff": "0.05s",
                 "maxBackoff": "0.5s",
                 "backoffMultiplier": 2,
+                # CANCELLED comes from a server that stops just when the call arrives.
                 # RESOURCE_EXHAUSTED is missing: retries would keep a server overloaded.
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         }
     ],

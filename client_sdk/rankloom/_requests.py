@@ -24,7 +24,7 @@ from rankloom._request_parts import (
     check_subject,
     set_subject,
 )
-from rankloom._results import Event, ExplainOptions, Fusion, Item, RankOptions
+from rankloom._results import Event, ExplainOptions, Fusion, Item, RankOptions, Revision
 from rankloom_proto.v1 import ranking_pb2
 
 
@@ -74,24 +74,36 @@ def _request_id(value: object) -> str:
 
 def _options(options: object) -> ranking_pb2.RankOptions:
     value = checked_type(options, RankOptions, "options", "RankOptions")
+    number, digest = _pin(value.revision)
     return ranking_pb2.RankOptions(
         top_k=optional_integer(value.top_k, UINT32, "options.top_k"),
         allow_fallback=checked_type(value.allow_fallback, bool, "options.allow_fallback", "bool"),
         allow_partial=checked_type(value.allow_partial, bool, "options.allow_partial", "bool"),
         fusion=_fusion(value.fusion),
-        revision=optional_integer(value.revision, UINT64, "options.revision"),
+        revision=number,
+        bundle_digest=digest,
     )
 
 
 def _explain_options(options: object) -> ranking_pb2.ExplainOptions:
     value = checked_type(options, ExplainOptions, "options", "ExplainOptions")
+    number, digest = _pin(value.revision)
     return ranking_pb2.ExplainOptions(
         max_tokens=optional_integer(value.max_tokens, UINT32, "options.max_tokens"),
         temperature=optional_number(value.temperature, "options.temperature"),
         seed=optional_integer(value.seed, UINT64, "options.seed"),
         fusion=_fusion(value.fusion),
-        revision=optional_integer(value.revision, UINT64, "options.revision"),
+        revision=number,
+        bundle_digest=digest,
     )
+
+
+def _pin(revision: object) -> tuple[int | None, str]:
+    """The pinned number, and the digest of its bundle where it is known."""
+    if not isinstance(revision, Revision):
+        return optional_integer(revision, UINT64, "options.revision"), ""
+    number = optional_integer(revision.number, UINT64, "options.revision.number")
+    return number, checked_text(revision.bundle_digest, "options.revision.bundle_digest")
 
 
 def _fusion(value: object) -> ranking_pb2.Fusion.ValueType:

@@ -83,6 +83,14 @@ class Item:
     description: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """The bundle that answered: its number on this server, and its digest."""
+
+    number: int
+    bundle_digest: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankOptions:
     """How a ranking may be made; None leaves the choice to the server.
@@ -91,14 +99,15 @@ class RankOptions:
     `allow_fallback`: a lower fallback level may answer if the exact mixture cannot.
     `allow_partial`: some items may come back unscored if time runs short.
     `fusion`: how the experts are combined.
-    `revision`: the number of the revision that must answer.
+    `revision`: the revision that must answer: that of an earlier answer, whose bundle is compared
+    too, or only its number.
     """
 
     top_k: int | None = None
     allow_fallback: bool = True
     allow_partial: bool = False
     fusion: Fusion | None = None
-    revision: int | None = None
+    revision: Revision | int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,23 +118,15 @@ class ExplainOptions:
     `temperature`: 0 always takes the likeliest token; higher values draw more freely.
     `seed`: of the random draw; the same seed gives the same text.
     `fusion`: how the experts are combined.
-    `revision`: the number of the revision that must answer, such as that of the ranking to
-    explain.
+    `revision`: the revision that must answer, such as that of the ranking to explain, whose bundle
+    is compared too; or only its number.
     """
 
     max_tokens: int | None = None
     temperature: float | None = None
     seed: int | None = None
     fusion: Fusion | None = None
-    revision: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Revision:
-    """The bundle that answered: its number on this server, and its digest."""
-
-    number: int
-    bundle_digest: str
+    revision: Revision | int | None = None
 
 
 @dataclass(frozen=True, slots=True)

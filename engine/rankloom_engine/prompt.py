@@ -20,6 +20,7 @@ from rankloom_engine.errors import ModelError
 from rankloom_engine.packing import Segment
 
 MAX_TEXT_CHARS = 2_000  # far more than max_item_tokens can hold; bounds the tokeniser's work
+_PIECE_CHARS = 256  # are normalised at once: one character can become 18
 
 
 class Readable(Protocol):
@@ -238,10 +239,18 @@ def render(item: Readable) -> str:
     """The item as one line: title, year, attributes, description."""
     year = f" ({item.year})" if item.year is not None else ""
     parts = [f"{item.title}{year}", ", ".join(item.attributes), item.description]
-    return clean(". ".join(part for part in parts if part)[:MAX_TEXT_CHARS])
+    return clean(". ".join(part for part in parts if part))
 
 
 def clean(text: str) -> str:
-    """Text as people see it: NFKC, without control, format and unassigned characters."""
-    normal = unicodedata.normalize("NFKC", text)
-    return "".join(c if unicodedata.category(c)[0] != "C" else " " for c in normal)
+    """Text as people see it: NFKC, without control, format and unassigned characters.
+
+    At most MAX_TEXT_CHARS characters, and no work on what comes behind them.
+    """
+    normal = ""
+    for start in range(0, min(len(text), MAX_TEXT_CHARS), _PIECE_CHARS):
+        normal += unicodedata.normalize("NFKC", text[start : start + _PIECE_CHARS])
+        if len(normal) >= MAX_TEXT_CHARS:
+            break
+    kept = normal[:MAX_TEXT_CHARS]
+    return "".join(c if unicodedata.category(c)[0] != "C" else " " for c in kept)

@@ -211,12 +211,13 @@ class FairQueue(Generic[S]):
 
         Without ``throughput`` these are the ones whose deadline has passed by ``now``.
 
-        Rows lie end to end without padding, so a chunk costs its own tokens. One candidate
+        Rows lie end to end without padding, so a chunk costs its own tokens. A sequence ends
+        with its last micro-batch, so none grows beyond the first deadline in it. One candidate
         over the budget runs alone. A sequence gets one chunk at most: the next one needs the
         prefix that the first computes.
         """
         expired = self._expire(now, throughput)
-        chunks = self._choose()
+        chunks = self._choose(now, throughput)
         self._advance(chunks)
         num_tokens = sum(chunk.num_tokens for chunk in chunks)
         is_full = bool(len(self)) or 2 * num_tokens >= self._max_batch_tokens
@@ -231,29 +232,29 @@ class FairQueue(Generic[S]):
         return tuple(expired)
 
     def _late(self, now: float, throughput: Throughput) -> list[S]:
-        """Sequences that would end after their deadline, which is still to come.
+        """Sequences that end after their deadline, which is still to come, even if they go next.
 
-        A sequence ends with its last micro-batch, however few of the tokens are its own. If all
-        are late, one is tried nevertheless: a wrong estimate is corrected by that alone.
+        If all are late, one is tried nevertheless: a wrong estimate is corrected by that alone.
         """
         in_time = [each for each in self._waiting if each.deadline > now]
-        batch_tokens = min(self._max_batch_tokens, sum(each.tokens_left for each in in_time))
-
-        def is_late(sequence: S) -> bool:
-            own_tokens = 0 if sequence.partial else sequence.tokens_left
-            return sequence.deadline <= now + throughput.seconds(max(own_tokens, batch_tokens))
-
-        late = [each for each in in_time if is_late(each)]
+        late = [
+            each
+            for each in in_time
+            if not each.partial and each.deadline <= now + throughput.seconds(each.tokens_left)
+        ]
         if late and len(late) == len(in_time):
             late.remove(max(late, key=attrgetter("deadline")))
         return late
 
-    def _choose(self) -> list[Chunk[S]]:
+    def _choose(self, now: float, throughput: Throughput | None) -> list[Chunk[S]]:
         chunks: list[Chunk[S]] = []
-        room, reached = self._max_batch_tokens, 0
+        room, reached, due = self._max_batch_tokens, 0, inf
         for caller, sequence in self._turns():
             chunk = _next_chunk(sequence, room, self._max_chunk_tokens)
-            if chunks and chunk.num_tokens > room:
+            due = min(due, sequence.deadline)
+            num_tokens = self._max_batch_tokens - room + chunk.num_tokens
+            is_late = throughput is not None and now + throughput.seconds(num_tokens) > due
+            if chunks and (chunk.num_tokens > room or is_late):
                 break  # A smaller one must not overtake it: it could be overtaken for ever.
             chunks.append(chunk)
             room -= chunk.num_tokens

@@ -10,9 +10,11 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from rankloom_features.events import History
+from rankloom_features.histories import Histories
 from rankloom_features.sessions import open_session
 
 MAX_EVENTS = 50
+_ROWS = 512  # histories of one run of the model
 
 
 class EncoderError(ValueError):
@@ -60,7 +62,20 @@ class Encoder:
 
         ``candidates``: catalogue index + 1; 0 is padding and gives a logit of 0.
         """
-        items, liked = pad_events(histories)
+        return self._run(*pad_events(histories), candidates)
+
+    def encode_all(self, histories: Histories) -> NDArray[np.float32]:
+        """(n, dim) float32 user vectors of any number of histories."""
+        vectors = np.zeros((len(histories), self.dim), np.float32)
+        none = np.zeros((_ROWS, 1), np.int64)
+        for at in range(0, len(histories), _ROWS):
+            part = histories.only(slice(at, at + _ROWS))
+            vectors[at : at + _ROWS], _ = self._run(*part.newest(MAX_EVENTS), none[: len(part)])
+        return vectors
+
+    def _run(
+        self, items: NDArray[np.int64], liked: NDArray[np.int64], candidates: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         feed = {"items": items, "liked": liked, "candidates": candidates}
         vectors, logits = self._session.run(None, feed)
         return np.asarray(vectors, np.float32), np.asarray(logits, np.float32)
@@ -68,11 +83,4 @@ class Encoder:
 
 def pad_events(histories: Sequence[History]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The last MAX_EVENTS events as (n, MAX_EVENTS) items and labels, padded on the left."""
-    items = np.zeros((len(histories), MAX_EVENTS), dtype=np.int64)
-    liked = np.zeros_like(items)
-    for row, history in enumerate(histories):
-        recent = history.index[-MAX_EVENTS:]
-        if len(recent):
-            items[row, -len(recent) :] = recent + 1
-            liked[row, -len(recent) :] = history.liked[-MAX_EVENTS:]
-    return items, liked
+    return Histories.of(histories).newest(MAX_EVENTS)

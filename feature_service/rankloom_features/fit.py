@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from rankloom_features.encoder import MAX_EVENTS
+from rankloom_features.histories import Histories
 from rankloom_features.models.base import CollaborativeModel
 
 BATCH = 256
@@ -26,13 +28,11 @@ PATIENCE = 2
 class Examples:
     """Rows for training or validation.
 
-    ``items``, ``liked``: (n, length) events before the row, padded on the left with 0,
-    items numbered from 1. ``target``: (n,) the row's item, numbered the same way.
-    ``label``: (n,) whether it was liked.
+    ``histories``: n, the events before each row. ``target``: (n,) the row's item, numbered from
+    1. ``label``: (n,) whether it was liked.
     """
 
-    items: NDArray[np.int64]
-    liked: NDArray[np.int64]
+    histories: Histories
     target: NDArray[np.int64]
     label: NDArray[np.bool_]
 
@@ -41,7 +41,16 @@ class Examples:
 
     def only(self, rows: NDArray[np.bool_]) -> Examples:
         """The examples where ``rows``, a mask, is true."""
-        return Examples(self.items[rows], self.liked[rows], self.target[rows], self.label[rows])
+        return Examples(self.histories.only(rows), self.target[rows], self.label[rows])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Examples]) -> Examples:
+        """The examples of all parts, in order."""
+        return cls(
+            Histories.joined([part.histories for part in parts]),
+            np.concatenate([part.target for part in parts]),
+            np.concatenate([part.label for part in parts]),
+        )
 
 
 def fit(
@@ -57,7 +66,9 @@ def fit(
     ``on_epoch``: called with each epoch's number, from 1, and its validation log-loss.
     """
     torch.manual_seed(seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
+    )
     best, best_loss, since = copy.deepcopy(model.state_dict()), validation_loss(model, valid), 0
     for epoch in range(1, MAX_EPOCHS + 1):
         _train_epoch(model, train, optimiser, np.random.default_rng((seed, epoch)))
@@ -132,9 +143,7 @@ def _loss(
 
 
 def _logits(model: CollaborativeModel, examples: Examples, rows: NDArray[np.int64]) -> Tensor:
-    _, logits = model(
-        torch.from_numpy(examples.items[rows]),
-        torch.from_numpy(examples.liked[rows]),
-        torch.from_numpy(examples.target[rows])[:, None],
-    )
+    items, liked = examples.histories.only(rows).newest(MAX_EVENTS)
+    target = torch.from_numpy(examples.target[rows])[:, None]
+    _, logits = model(torch.from_numpy(items), torch.from_numpy(liked), target)
     return cast("Tensor", logits[:, 0])

@@ -80,3 +80,6 @@ def _check(names: tuple[str, ...], values: NDArray[np.float32]) -> None:
         raise ItemColumnsError("item columns: values must be float32, a column for each name")
     if np.isinf(values).any():
         raise ItemColumnsError("item columns: a value is infinite")
+
+
+NO_COLUMNS = ItemColumns()

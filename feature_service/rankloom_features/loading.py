@@ -8,9 +8,11 @@ import safetensors.numpy
 from rankloom_features.catalogue import Catalogue
 from rankloom_features.encoder import Encoder
 from rankloom_features.events import EventLog
+from rankloom_features.item_columns import NO_COLUMNS, ItemColumns
+from rankloom_features.item_statistics import ItemStatistics
 from rankloom_features.provider import FeatureProvider
 from rankloom_features.scorer import scorer_from_bytes
-from rankloom_features.tabular import ItemStatistics, TabularFeatures
+from rankloom_features.tabular import TabularFeatures
 
 
 class StatisticsError(ValueError):
@@ -18,20 +20,27 @@ class StatisticsError(ValueError):
 
 
 def provider_from_bytes(
-    *, catalogue: bytes, events: bytes, encoder: bytes, item_vectors: bytes, item_statistics: bytes
+    *,
+    catalogue: bytes,
+    events: bytes,
+    encoder: bytes,
+    item_vectors: bytes,
+    item_statistics: bytes,
+    item_columns: bytes | None = None,
 ) -> FeatureProvider:
-    """A provider from its five parts.
+    """A provider from its parts. ``item_columns``: None for a bundle without them.
 
-    Raises CatalogueError, EventLogError, EncoderError or StatisticsError, all ValueErrors.
+    Raises CatalogueError, EventLogError, EncoderError, StatisticsError or ItemColumnsError, all
+    ValueErrors.
     """
     items = Catalogue.from_bytes(catalogue)
     model = Encoder(encoder)
     model.check_num_items(len(items))
     scorer = scorer_from_bytes(model, item_vectors, len(items))
     statistics = statistics_from_bytes(item_statistics, len(items))
-    return FeatureProvider(
-        items, EventLog.from_bytes(events), model, scorer, TabularFeatures(items, statistics)
-    )
+    columns = ItemColumns.from_bytes(item_columns, len(items)) if item_columns else NO_COLUMNS
+    tabular = TabularFeatures(items, statistics, columns)
+    return FeatureProvider(items, EventLog.from_bytes(events), model, scorer, tabular)
 
 
 def statistics_to_bytes(statistics: ItemStatistics) -> bytes:

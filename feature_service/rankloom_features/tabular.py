@@ -15,11 +15,20 @@ from numpy.typing import NDArray
 
 from rankloom_features.catalogue import Catalogue, ItemTraits
 from rankloom_features.events import History
+from rankloom_features.item_columns import NO_COLUMNS, ItemColumns
+from rankloom_features.item_statistics import MEAN_PRIOR_ROWS, ItemStatistics
+from rankloom_features.running import (
+    Floats,
+    inner_products,
+    means_between,
+    running_means,
+    running_sums,
+)
 
-MEAN_PRIOR_ROWS = 10.0  # an item's or attribute's mean starts with this many average rows
 LEVEL_PRIOR_ROWS = 5.0
 YEAR_SCALE = 6.0
 RECENT_EVENTS = (5, 20)
+MAX_PRODUCTS = 1 << 20  # computed at once; a user may have thousands of rows and of likes
 
 _ITEM = ("item_log_count", "item_mean", "item_year")
 _USER = (
@@ -72,55 +81,38 @@ MONOTONE = frozenset(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ItemStatistics:
-    """Statistics of each item in the training rows.
-
-    ``rows`` and ``likes``: (items,) float32 counts. ``co_liking`` and ``co_rating``: (items, k)
-    float32 factors. The inner product of two items' factors measures how often they are liked
-    together, or rated above average together.
-    """
-
-    rows: NDArray[np.float32]
-    likes: NDArray[np.float32]
-    co_liking: NDArray[np.float32]
-    co_rating: NDArray[np.float32]
-
-    @property
-    def overall_mean(self) -> float:
-        """Share of liked rows; 0.5 without rows."""
-        return float((self.likes.sum() + 0.5) / (self.rows.sum() + 1.0))
-
-    @property
-    def mean(self) -> NDArray[np.float32]:
-        """(items,) share of liked rows, smoothed towards the overall mean."""
-        likes = self.likes + MEAN_PRIOR_ROWS * self.overall_mean
-        return (likes / (self.rows + MEAN_PRIOR_ROWS)).astype(np.float32)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Profile:
-    """The part of the features that depends on the user's events alone.
+    """The part of the features that depends on the user's events alone, at m moments.
 
-    ``values``: the user's own columns. ``residual``: (n,) label of each event less its item's
-    mean and the user's level; ``year``: (n,) of its item. ``attributes``: level, share and count
-    of each attribute, (A,). ``together``: four vectors (k,) of item factors: the mean over liked
-    items, the mean over the last liked ones, the sum over all items weighted by label less item
-    mean, and the sum weighted by centred residual; NaN without events. ``liked``: (m,) catalogue
-    indices.
+    A moment is a number of events that the user had by then. ``values``: the user's own columns,
+    (m,) each. ``attributes``: level, share and count of each attribute, (m, A). ``years``: for
+    each year of the catalogue the sum of its events' residuals and their number, (m, Y).
+    ``together``: four (m, k) of item factors: the mean over liked items, the mean over the last
+    liked ones, the sum over all items weighted by label less item mean, and the sum weighted by
+    centred residual; NaN without events. ``num_events``, ``num_liked``: (m,). ``liked``:
+    catalogue indices of all liked items; a moment has the first ``num_liked`` of them.
+    ``columns``: mean of each item column over the liked items that have it, (m, C).
     """
 
-    values: Mapping[str, float]
-    residual: NDArray[np.float32]
-    year: NDArray[np.float32]
-    attributes: tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]
-    together: tuple[NDArray[np.floating], ...]
+    values: Mapping[str, Floats]
+    attributes: tuple[Floats, Floats, Floats]
+    years: tuple[Floats, Floats]
+    together: tuple[Floats, Floats, Floats, Floats]
+    num_events: NDArray[np.int64]
+    num_liked: NDArray[np.int64]
     liked: NDArray[np.int64]
+    columns: Floats
 
 
 class TabularFeatures:
     """Computes the feature matrix from a set of item statistics. Immutable."""
 
-    def __init__(self, catalogue: Catalogue, statistics: ItemStatistics) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        statistics: ItemStatistics,
+        columns: ItemColumns = NO_COLUMNS,
+    ) -> None:
         self._traits = catalogue.traits
         self._mean = statistics.mean
         self._co_liking = np.ascontiguousarray(statistics.co_liking)
@@ -129,153 +121,219 @@ class TabularFeatures:
         self._overall = statistics.overall_mean
         weight = statistics.rows / max(float(statistics.rows.sum()), 1.0)
         self._attribute_share = weight @ self._traits.attributes
-        self.names = column_names(catalogue)
+        self._years = np.unique(self._traits.year[~np.isnan(self._traits.year)])
+        self._columns = columns
+        self.names = column_names(catalogue, columns)
         self.schema_digest = schema_digest(self.names)
 
-    def profile(self, history: History) -> Profile:
-        values = self._user(history)
+    def profile(self, history: History, seen: NDArray[np.int64] | None = None) -> Profile:
+        """The profile at the moments when the user had ``seen`` events (m,); None: all of them.
+
+        A profile at one moment equals that of the history cut there, to the last bit.
+        """
+        seen = np.array([len(history)]) if seen is None else seen
         plain = history.liked - self._mean[history.index]
-        residual = (plain - values["user_level"]).astype(np.float32)
+        values = self._user(history, plain, seen)
+        num_liked = running_sums(history.liked)[seen].astype(np.int64)
         return Profile(
             values=values,
-            residual=residual,
-            year=self._traits.year[history.index],
-            attributes=self._attributes(history, residual),
-            together=self._together(history, plain, residual),
+            attributes=self._attributes(history, plain, values["user_level"], seen),
+            years=self._by_year(history, plain, values["user_level"], seen),
+            together=self._together(history, plain, seen, num_liked),
+            num_events=seen,
+            num_liked=num_liked,
             liked=history.index[history.liked],
+            columns=self._liked_columns(history, num_liked),
         )
 
-    def matrix(self, profile: Profile, candidates: ItemTraits) -> NDArray[np.float32]:
-        """(n, len(names)) float32 for n candidates; NaN where a value is unknown."""
+    def matrix(
+        self,
+        profile: Profile,
+        candidates: ItemTraits,
+        moment: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.float32]:
+        """(n, len(names)) float32 for n candidates; NaN where a value is unknown.
+
+        ``moment``: (n,) the moment of the profile for each candidate; None: the first.
+        """
         known = candidates.index >= 0
         index = np.where(known, candidates.index, 0)
+        moment = np.zeros(len(index), np.int64) if moment is None else moment
         mean = np.where(known, self._mean[index], np.float32(self._overall))
         log_count = np.where(known, self._log_count[index], np.float32(0.0))
-        pair = self._pair(profile, candidates, mean, log_count)
+        user = {name: values[moment] for name, values in profile.values.items()}
         item = {"item_log_count": log_count, "item_mean": mean, "item_year": candidates.year}
-        columns: dict[str, NDArray[np.floating] | float] = {**item, **profile.values, **pair}
-        matrix = np.empty((len(candidates.index), len(self.names)), np.float32)
+        pair = self._pair(profile, candidates, moment, item | user)
+        columns = item | user | pair
+        matrix = np.empty((len(index), len(self.names)), np.float32)
         for column, name in enumerate(_COMPUTED):
             matrix[:, column] = columns[name]
-        matrix[:, len(_COMPUTED) :] = candidates.attributes
+        facts = self._columns.at(candidates.index)
+        gaps = facts - profile.columns[moment]
+        matrix[:, len(_COMPUTED) :] = np.concatenate([candidates.attributes, facts, gaps], axis=1)
         return matrix
 
-    def _user(self, history: History) -> dict[str, float]:
-        """The user's own columns."""
-        liked, mean = history.liked, self._mean[history.index]
-        log_count, year = self._log_count[history.index], self._traits.year[history.index]
-        residual = liked - mean
-        dislikes = np.flatnonzero(~liked)
-        known = int(dislikes[-1]) + 1 if len(dislikes) else 0
-        levels = {f"user_level_last_{n}": _level(residual[-n:]) for n in RECENT_EVENTS}
+    def _user(self, history: History, plain: Floats, seen: NDArray[np.int64]) -> dict[str, Floats]:
+        """The user's own columns at each moment."""
+        liked, mean, year = history.liked, self._mean[history.index], self._year_of(history)
+        total, liked_so_far = running_sums(plain), running_sums(liked)
+        ends = np.where(liked, 0, np.arange(1, len(liked) + 1))
+        known = np.maximum.accumulate(np.append(0, ends))[seen]  # events up to the last dislike
+        levels = {
+            f"user_level_last_{n}": _level(total, np.maximum(seen - n, 0), seen)
+            for n in RECENT_EVENTS
+        }
+        start = np.zeros_like(seen)
+        dated = liked & ~np.isnan(year)
         return levels | {
-            "user_log_liked": float(np.log1p(liked.sum())),
-            "user_log_disliked": float(np.log1p(len(dislikes))),
-            "user_level": _level(residual),
-            "user_level_before_last_dislike": _level(residual[:known]),
-            "user_likes_since_dislike": float(np.log1p(len(liked) - known)),
-            "user_liked_item_mean": _mean(mean[liked]),
-            "user_disliked_item_mean": _mean(mean[dislikes]),
-            "user_liked_log_count": _mean(log_count[liked]),
-            "user_liked_year": _nanmean(year[liked]),
+            "user_log_liked": np.log1p(liked_so_far[seen]),
+            "user_log_disliked": np.log1p(seen - liked_so_far[seen]),
+            "user_level": _level(total, start, seen),
+            "user_level_before_last_dislike": _level(total, start, known),
+            "user_likes_since_dislike": np.log1p(seen - known),
+            "user_liked_item_mean": running_means(mean, liked)[seen],
+            "user_disliked_item_mean": running_means(mean, ~liked)[seen],
+            "user_liked_log_count": running_means(self._log_count[history.index], liked)[seen],
+            "user_liked_year": running_means(np.where(dated, year, 0.0), dated)[seen],
         }
 
+    def _year_of(self, history: History) -> Floats:
+        return self._traits.year[history.index]
+
     def _attributes(
-        self, history: History, residual: NDArray[np.float32]
-    ) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]:
+        self, history: History, plain: Floats, level: Floats, seen: NDArray[np.int64]
+    ) -> tuple[Floats, Floats, Floats]:
         """Level, share and count of each attribute, see Profile."""
         own = self._traits.attributes[history.index]
-        count = own.sum(axis=0)
-        level = (residual @ own) / (count + LEVEL_PRIOR_ROWS)
-        liked = own[history.liked].sum(axis=0)
+        count = running_sums(own)[seen]
+        residual = running_sums(plain[:, None] * own)[seen] - level[:, None] * count
+        liked = running_sums(history.liked[:, None] * own)[seen]
         average = MEAN_PRIOR_ROWS * self._attribute_share
-        share = (liked + average) / (history.liked.sum() + MEAN_PRIOR_ROWS) - self._attribute_share
-        return level, share, count
+        num_liked = running_sums(history.liked)[seen][:, None]
+        share = (liked + average) / (num_liked + MEAN_PRIOR_ROWS) - self._attribute_share
+        return residual / (count + LEVEL_PRIOR_ROWS), share, count
+
+    def _by_year(
+        self, history: History, plain: Floats, level: Floats, seen: NDArray[np.int64]
+    ) -> tuple[Floats, Floats]:
+        """The sum of residuals and the number of events by year, see Profile."""
+        own = (self._year_of(history)[:, None] == self._years).astype(np.float64)
+        count = running_sums(own)[seen]
+        return running_sums(plain[:, None] * own)[seen] - level[:, None] * count, count
 
     def _together(
-        self, history: History, plain: NDArray[np.float32], residual: NDArray[np.float32]
-    ) -> tuple[NDArray[np.floating], ...]:
+        self,
+        history: History,
+        plain: Floats,
+        seen: NDArray[np.int64],
+        num_liked: NDArray[np.int64],
+    ) -> tuple[Floats, Floats, Floats, Floats]:
         """Factors to multiply with those of the candidates, see Profile."""
-        liked = self._co_liking[history.index[history.liked]]
+        liking = running_sums(self._co_liking[history.index[history.liked]])
         rated = self._co_rating[history.index]
-        none = np.full(liked.shape[1], np.nan, dtype=np.float32)
-        liking = [
-            rows.mean(axis=0) if len(rows) else none for rows in (liked, liked[-RECENT_LIKES:])
-        ]
-        if not len(history):
-            return *liking, np.full(rated.shape[1], np.nan), np.full(rated.shape[1], np.nan)
-        return *liking, plain @ rated, (residual - residual.mean()) @ rated
+        start = np.zeros_like(num_liked)
+        lately = np.maximum(num_liked - RECENT_LIKES, 0)
+        weighted = running_sums(plain[:, None] * rated)[seen]
+        num = np.where(seen > 0, seen, np.nan)[:, None]
+        average = running_sums(plain)[seen][:, None] / num
+        return (
+            means_between(liking, start, num_liked),
+            means_between(liking, lately, num_liked),
+            weighted + 0.0 * num,  # NaN without events
+            weighted - average * running_sums(rated)[seen],
+        )
+
+    def _liked_columns(self, history: History, num_liked: NDArray[np.int64]) -> Floats:
+        """The mean of each item column over the liked items that have a value, see Profile."""
+        values = self._columns.at(history.index[history.liked])
+        known = ~np.isnan(values)
+        num = running_sums(known)[num_liked]
+        sums = running_sums(np.where(known, values, 0.0))[num_liked]
+        return np.asarray(sums / np.where(num > 0, num, np.nan))
 
     def _pair(
         self,
         profile: Profile,
         candidates: ItemTraits,
-        mean: NDArray[np.float32],
-        log_count: NDArray[np.float32],
-    ) -> dict[str, NDArray[np.floating]]:
-        """The columns of user and candidate."""
-        user = profile.values
-        year_level = _year_level(profile, candidates.year)
-        attributes = _attribute_levels(profile, candidates.attributes)
-        expected = mean + user["user_level"] + attributes["pair_attribute_level_mean"] + year_level
+        moment: NDArray[np.int64],
+        known: Mapping[str, Floats],
+    ) -> dict[str, Floats]:
+        """The columns of user and candidate. ``known``: the columns of each, (n,)."""
+        mean, year_level = known["item_mean"], self._year_level(profile, candidates.year, moment)
+        attributes = _attribute_levels(profile, candidates.attributes, moment)
+        level = known["user_level"] + attributes["pair_attribute_level_mean"]
         return (
             attributes
-            | self._co_columns(profile, candidates.index)
+            | self._co_columns(profile, candidates.index, moment)
             | {
-                "pair_year_gap": candidates.year - user["user_liked_year"],
+                "pair_year_gap": candidates.year - known["user_liked_year"],
                 "pair_year_level": year_level,
-                "pair_log_count_gap": log_count - user["user_liked_log_count"],
-                "pair_item_mean_gap": mean - user["user_liked_item_mean"],
-                "pair_expected": expected,
+                "pair_log_count_gap": known["item_log_count"] - known["user_liked_log_count"],
+                "pair_item_mean_gap": mean - known["user_liked_item_mean"],
+                "pair_expected": mean + level + year_level,
             }
         )
 
+    def _year_level(self, profile: Profile, year: Floats, moment: NDArray[np.int64]) -> Floats:
+        """The user's level among items from about the candidate's year."""
+        gap = np.abs(year[:, None] - self._years)
+        near = np.fmax(np.exp(-gap / YEAR_SCALE), 0.0)  # 0 for an unknown year
+        residual, count = (values[moment] for values in profile.years)
+        level = (near * residual).sum(axis=1) / ((near * count).sum(axis=1) + LEVEL_PRIOR_ROWS)
+        return np.asarray(level)
+
     def _co_columns(
-        self, profile: Profile, index: NDArray[np.int64]
-    ) -> dict[str, NDArray[np.floating]]:
+        self, profile: Profile, index: NDArray[np.int64], moment: NDArray[np.int64]
+    ) -> dict[str, Floats]:
         """How well the candidates match the items that the user liked and rated."""
         names = [name for name in _PAIR if name.startswith("pair_co_")]
         values = np.full((len(names), len(index)), np.nan, dtype=np.float32)
         known = index >= 0
         if known.any():
+            then = moment[known]
             liking, rating = self._co_liking[index[known]], self._co_rating[index[known]]
-            liked, lately, rated, lifted = profile.together
-            num = len(profile.residual) + LEVEL_PRIOR_ROWS
-            values[0, known] = _products(liking, liked)
-            if len(profile.liked):
-                each = _all_products(liking, self._co_liking[profile.liked])
-                values[1, known] = each.max(axis=1)
-            values[2, known] = _products(liking, lately)
-            values[3, known] = _products(rating, rated) / num
-            values[4, known] = _products(rating, lifted) / num
+            liked, lately, rated, lifted = (factors[then] for factors in profile.together)
+            num = profile.num_events[then] + LEVEL_PRIOR_ROWS
+            values[0, known] = (liking * liked).sum(axis=1)
+            values[1, known] = self._best_match(liking, profile, then)
+            values[2, known] = (liking * lately).sum(axis=1)
+            values[3, known] = (rating * rated).sum(axis=1) / num
+            values[4, known] = (rating * lifted).sum(axis=1) / num
         return dict(zip(names, values, strict=True))
+
+    def _best_match(
+        self, liking: NDArray[np.float32], profile: Profile, moment: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """(n,) the largest inner product with an item that was liked by then; NaN without one."""
+        best = np.full(len(liking), np.nan, np.float32)
+        others, num = self._co_liking[profile.liked], profile.num_liked[moment]
+        rows = max(1, MAX_PRODUCTS // max(len(others), 1))
+        for at in range(0, len(liking) if len(others) else 0, rows):
+            part = slice(at, at + rows)
+            products = inner_products(liking[part], others)
+            unseen = np.arange(len(others)) >= num[part, None]
+            products[unseen] = -np.inf
+            best[part] = np.where(num[part] > 0, products.max(axis=1), np.nan)
+        return best
 
 
 def _attribute_levels(
-    profile: Profile, attributes: NDArray[np.float32]
-) -> dict[str, NDArray[np.floating]]:
+    profile: Profile, attributes: NDArray[np.float32], moment: NDArray[np.int64]
+) -> dict[str, Floats]:
     """How much more than other users this one likes the candidates' attributes."""
-    level, share, count = profile.attributes
+    level, share, count = (values[moment] for values in profile.attributes)
     num = np.maximum(attributes.sum(axis=1), 1.0)
     has = attributes > 0
     none = ~has.any(axis=1)
     lowest = np.where(has, level, np.inf).min(axis=1, initial=np.inf)
     highest = np.where(has, level, -np.inf).max(axis=1, initial=-np.inf)
     return {
-        "pair_attribute_level_mean": _products(attributes, level) / num,
+        "pair_attribute_level_mean": (attributes * level).sum(axis=1) / num,
         "pair_attribute_level_min": np.where(none, 0.0, lowest),
         "pair_attribute_level_max": np.where(none, 0.0, highest),
-        "pair_attribute_share": _products(attributes, share) / num,
-        "pair_attribute_log_count": np.log1p(_products(attributes, count) / num),
+        "pair_attribute_share": (attributes * share).sum(axis=1) / num,
+        "pair_attribute_log_count": np.log1p((attributes * count).sum(axis=1) / num),
     }
-
-
-def _year_level(profile: Profile, year: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The user's level among items from about the candidate's year."""
-    gap = np.abs(year[:, None] - profile.year[None, :])
-    near = np.fmax(np.exp(-gap / YEAR_SCALE), np.float32(0.0))  # 0 for an unknown year
-    level = _products(near, profile.residual) / (near.sum(axis=1) + LEVEL_PRIOR_ROWS)
-    return np.asarray(level, np.float32)
 
 
 def with_collaborative(
@@ -296,33 +354,13 @@ def schema_digest(names: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
-def column_names(catalogue: Catalogue) -> tuple[str, ...]:
-    """Column names of the matrix, in order."""
-    flags = tuple(f"attribute:{name}" for name in catalogue.attribute_names)
-    return (*_COMPUTED, *flags)
+def column_names(catalogue: Catalogue, columns: ItemColumns = NO_COLUMNS) -> tuple[str, ...]:
+    """Column names of the matrix, in order. A gap is the item's value less that of liked items."""
+    flags = [f"attribute:{name}" for name in catalogue.attribute_names]
+    facts = [f"{kind}:{name}" for kind in ("item", "gap") for name in columns.names]
+    return (*_COMPUTED, *flags, *facts)
 
 
-# In a plain matrix product the rounding of a row depends on the number of rows. In these two it
-# does not, so that a candidate has the same features alone as among others.
-
-
-def _products(rows: NDArray[np.floating], vector: NDArray[np.floating]) -> NDArray[np.floating]:
-    """(n,) inner products of rows (n, k) with one vector (k,)."""
-    return np.asarray((rows * vector).sum(axis=1))
-
-
-def _all_products(rows: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.floating]:
-    """(n, m) inner products of rows (n, k) with others (m, k), one row at a time."""
-    return np.asarray((others @ rows[:, :, None])[:, :, 0])
-
-
-def _level(residual: NDArray[np.floating]) -> float:
-    return float(residual.sum() / (len(residual) + LEVEL_PRIOR_ROWS))
-
-
-def _mean(values: NDArray[np.floating]) -> float:
-    return float(values.sum() / len(values)) if len(values) else float("nan")
-
-
-def _nanmean(values: NDArray[np.floating]) -> float:
-    return _mean(values[~np.isnan(values)])
+def _level(sums: Floats, first: NDArray[np.int64], end: NDArray[np.int64]) -> Floats:
+    """(m,) mean residuals from ``first`` up to ``end``, shrunk towards 0."""
+    return (sums[end] - sums[first]) / (end - first + LEVEL_PRIOR_ROWS)

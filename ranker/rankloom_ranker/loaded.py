@@ -29,6 +29,7 @@ _FEATURE_PARTS = (
     parts.ENCODER,
     parts.ITEM_VECTORS,
     parts.ITEM_STATISTICS,
+    parts.ITEM_COLUMNS,
 )
 _PROMPT_PARTS = (parts.CATALOGUE, parts.BASE_TOKENIZER, parts.PROMPT, parts.ITEM_VECTORS)
 _DECODER_PARTS = (
@@ -125,16 +126,18 @@ def load_bundle(bundle: Bundle, like: Iterable[LoadedBundle] = ()) -> LoadedBund
 def load_features(bundle: Bundle) -> BundleFeatures:
     """Loads what features need, and nothing else.
 
-    Raises BundleError, CatalogueError, EventLogError, EncoderError or StatisticsError, all
-    ValueErrors.
+    Raises BundleError, CatalogueError, EventLogError, EncoderError, StatisticsError or
+    ItemColumnsError, all ValueErrors.
     """
     statistics = bundle.read(parts.ITEM_STATISTICS)
+    has_columns = parts.ITEM_COLUMNS in bundle.parts
     provider = provider_from_bytes(
         catalogue=bundle.read(parts.CATALOGUE),
         events=bundle.read(parts.EVENTS),
         encoder=bundle.read(parts.ENCODER),
         item_vectors=bundle.read(parts.ITEM_VECTORS),
         item_statistics=statistics,
+        item_columns=bundle.read(parts.ITEM_COLUMNS) if has_columns else None,
     )
     if not len(provider.catalogue):
         raise BundleError(parts.CATALOGUE, "holds no item")

@@ -13,8 +13,8 @@ from rankloom_features.provider import UserQuery
 class RankQuery:
     """One requested ranking. ``top_k``: None for all candidates.
 
-    ``revision``: the one that must answer, None for the user's. ``caller``: model time is
-    shared fairly between callers.
+    ``revision``: the one that must answer, None for the user's. ``bundle_digest``: of its
+    bundle, empty for any. ``caller``: model time is shared fairly between callers.
     """
 
     request_id: str
@@ -24,6 +24,7 @@ class RankQuery:
     allow_partial: bool = False
     fusion: Fusion = Fusion.EXACT_SUM
     revision: int | None = None
+    bundle_digest: str = ""
     caller: str = ""
 
     @property

@@ -22,6 +22,7 @@ from rankloom_ranker.ranker import Ranker, RankingJob
 
 # A millisecond of work: handing it to a thread and back would take a good part of that.
 MAX_CANDIDATES_ON_LOOP = 32
+MAX_CHARS_ON_LOOP = 8_000  # of all candidates' own texts
 # Of the time left, kept for a partial answer's own way: a busy machine is late by a share of it.
 PARTIAL_RESERVE, PARTIAL_RESERVE_S = 0.1, 0.02
 
@@ -81,8 +82,9 @@ def rank_by_popularity(loaded: LoadedBundle, query: RankQuery) -> Ranking:
 async def prepare(
     ranker: Ranker, query: RankQuery, features: UserFeatures, fault: FallbackReason | None
 ) -> RankingJob:
-    """The engine's job. Long lists are prepared, whole, on a thread beside the event loop."""
-    if len(query.user.candidates) <= MAX_CANDIDATES_ON_LOOP:
+    """The engine's job. Long lists and texts are prepared on a thread beside the event loop."""
+    is_short = len(query.user.candidates) <= MAX_CANDIDATES_ON_LOOP
+    if is_short and _num_chars(query) <= MAX_CHARS_ON_LOOP:
         return ranker.prepare(query, features, fault)
     return await asyncio.to_thread(_prepare_whole, ranker, query, features, fault)
 
@@ -108,6 +110,13 @@ def options_of(query: RankQuery, deadline: float) -> RequestOptions:
         return RequestOptions(deadline, query.caller)
     reserve_s = max(PARTIAL_RESERVE_S, PARTIAL_RESERVE * (deadline - time.monotonic()))
     return RequestOptions(deadline - reserve_s, query.caller, partial=True)
+
+
+def _num_chars(query: RankQuery) -> int:
+    return sum(
+        len(item.title) + len(item.description) + sum(map(len, item.attributes))
+        for item in query.user.candidates
+    )
 
 
 def _prepare_whole(

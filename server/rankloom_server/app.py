@@ -1,4 +1,4 @@
-"""The ranking server: loads bundles and answers RankingService and FeatureService."""
+"""The ranking server: loads bundles, answers RankingService, and features on another port."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from rankloom_adapters.revision import Revisions
 from rankloom_engine.loading import load_decoder
 from rankloom_engine.memory import keep_freed_memory
 from rankloom_engine.pool import DecoderLoader
-from rankloom_features import service as feature_service
-from rankloom_proto.v1 import features_pb2_grpc, ranking_pb2_grpc
+from rankloom_features.service import SERVICE_NAME
+from rankloom_proto.v1 import ranking_pb2_grpc
 from rankloom_server import logs, ranking
 from rankloom_server.active_features import ActiveFeatures
 from rankloom_server.admission import Admission
 from rankloom_server.config import Settings
 from rankloom_server.deployment import Deployment, ManagedDeployment, StaticDeployment
+from rankloom_server.feature_app import feature_service_server
 from rankloom_server.pipeline import RankPipeline
 from rankloom_server.revision_loader import RevisionLoader, ServedRevision
 from rankloom_server.rollout import rollout_server
@@ -98,9 +99,6 @@ def _server(
     revisions: Revisions[ServedRevision],
     deployment: Deployment,
 ) -> RpcServer:
-    embedded = settings.features.address is None
-    names = [ranking.SERVICE_NAME, *([feature_service.SERVICE_NAME] if embedded else [])]
-
     async def warm_up() -> Facts:
         facts = await deployment.begin(settings.bundle)
         # What has been loaded stays: a full collection that looks through it all takes a
@@ -112,10 +110,11 @@ def _server(
 
     server = RpcServer(
         Admission(settings.server.max_in_flight),
-        names,
+        [ranking.SERVICE_NAME],
         warm_up=warm_up,
         reflects=settings.server.reflection,
         connection_age_s=settings.server.connection_age_s,
+        max_message_bytes=settings.server.max_message_mib << 20,
     )
     server.metrics.watch(loader.pool)
     pipeline = RankPipeline(
@@ -125,8 +124,14 @@ def _server(
         ranking.RankingService(pipeline, default_deadline_s=settings.server.default_deadline_s),
         server.grpc,
     )
-    if embedded:
-        features_pb2_grpc.add_FeatureServiceServicer_to_server(
-            feature_service.FeatureService(ActiveFeatures(revisions)), server.grpc
+    if address := settings.features.served_at:
+        features = feature_service_server(
+            settings.server, ActiveFeatures(revisions), _no_facts, server.metrics
         )
+        server.beside.append((features, address))
     return server
+
+
+async def _no_facts() -> Facts:
+    """The ranking server has loaded everything."""
+    return {"service": SERVICE_NAME}

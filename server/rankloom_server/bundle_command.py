@@ -103,7 +103,7 @@ def _verify(args: argparse.Namespace) -> str:
     from rankloom_adapters.signing import Keyring
 
     keyring = Keyring.from_files(args.key)
-    bundle = open_bundle(args.bundle)
+    bundle = open_bundle(args.bundle, check=keyring.check_manifest)
     signer = keyring.check(bundle)
     bundle.check()
     return f"{args.bundle}: bundle {bundle.digest[:12]}, signed by key {signer}, whole"

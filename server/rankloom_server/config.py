@@ -36,6 +36,7 @@ _HOST_FORM = "an address, a name, or unix:PATH"
 _FORMS = {
     "device": "cpu, cuda or cuda:N",
     "features": "HOST:PORT or unix:PATH",
+    "features_host": _HOST_FORM,
     "host": _HOST_FORM,
     "metrics_host": _HOST_FORM,
     "rollout_host": _HOST_FORM,
@@ -79,6 +80,7 @@ class ServerSettings(_Group):
     port: Port = 50051
     socket_mode: str = Field(default="660", pattern=r"^[0-7]{3}$")
     max_in_flight: PositiveInt = 64
+    max_message_mib: int = Field(default=1, ge=1, le=256)
     default_deadline_s: Seconds = 2.0
     connection_age_s: float = Field(default=60.0, ge=0.0, le=86400.0)
     drain_delay_s: float = Field(default=0.0, ge=0.0, le=3600.0)
@@ -109,6 +111,13 @@ class FeatureSettings(_Group):
 
     address: str | None = Field(default=None, pattern=r"^(unix:.+|\S+:\d{1,5})$")
     share: float = Field(default=0.3, gt=0.0, lt=1.0)
+    port: Port | None = None
+    host: Host = "127.0.0.1"
+
+    @property
+    def served_at(self) -> ListenAddress | None:
+        """None: features are not served."""
+        return _if_given(self.host, self.port)
 
 
 class EngineSettings(_Group):
@@ -307,7 +316,7 @@ def _reason(error: ErrorDetails, setting: Setting) -> str:
     """What is wrong, in the words of --help where pydantic has none for a reader."""
     match error["type"]:
         case "missing":
-            return "is not given"
+            return f"is not given; use {setting.flag}"
         case "string_pattern_mismatch" | "string_type":
             return f"must be {_FORMS.get(setting.name, setting.metavar)}"
         case "literal_error":

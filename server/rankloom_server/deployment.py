@@ -200,6 +200,7 @@ class ManagedDeployment:
 
     async def _begin_with(self, bundle: Path) -> None:
         """Stages and promotes the bundle; each try of a start has keys of its own."""
+        await self._loader.read(self._loader.open, bundle)  # what is not signed is not kept
         await self._manager.start()
         attempt = f"first {self._manager.ledger.newest}"
         staged = await self._manager.stage(bundle, 0, f"{attempt} stage", str(bundle))

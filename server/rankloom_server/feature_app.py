@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from rankloom_adapters.bundle import open_bundle
 from rankloom_adapters.signing import Keyring
 from rankloom_features.provider import UserQuery
-from rankloom_features.service import SERVICE_NAME, FeatureService
+from rankloom_features.service import SERVICE_NAME, FeatureService, Provider
 from rankloom_proto.v1 import features_pb2_grpc
 from rankloom_ranker.loaded import BundleFeatures, load_features
 from rankloom_server import logs
@@ -17,6 +17,7 @@ from rankloom_server.admission import Admission
 from rankloom_server.config import ServerSettings
 from rankloom_server.errors import StartError
 from rankloom_server.keys import keyring_of
+from rankloom_server.metrics import ServerMetrics
 from rankloom_server.rpc.lifecycle import Facts, RpcServer
 
 
@@ -34,9 +35,7 @@ async def _serve(settings: ServerSettings, digest: str, features: BundleFeatures
 def opened_features(folder: Path, keyring: Keyring | None = None) -> tuple[str, BundleFeatures]:
     """A bundle's digest and features. Raises StartError, also for its signature."""
     try:
-        bundle = open_bundle(folder)
-        if keyring is not None:
-            keyring.check(bundle)
+        bundle = open_bundle(folder, check=keyring.check_manifest if keyring else None)
         return bundle.digest, load_features(bundle)
     except ValueError as error:
         raise StartError(f"{folder}: {error}") from error
@@ -49,14 +48,24 @@ def feature_server(settings: ServerSettings, features: BundleFeatures, digest: s
         await asyncio.to_thread(features.provider.features, UserQuery(None, ()))
         return {"bundle_digest": digest}
 
+    return feature_service_server(settings, features.provider, warm_up)
+
+
+def feature_service_server(
+    settings: ServerSettings,
+    source: Provider,
+    warm_up: Callable[[], Awaitable[Facts]],
+    metrics: ServerMetrics | None = None,
+) -> RpcServer:
+    """A server of FeatureService with the features of ``source``. It does not listen yet."""
     server = RpcServer(
         Admission(settings.max_in_flight),
         [SERVICE_NAME],
         warm_up=warm_up,
         reflects=settings.reflection,
+        metrics=metrics,
         connection_age_s=settings.connection_age_s,
+        max_message_bytes=settings.max_message_mib << 20,
     )
-    features_pb2_grpc.add_FeatureServiceServicer_to_server(
-        FeatureService(features.provider), server.grpc
-    )
+    features_pb2_grpc.add_FeatureServiceServicer_to_server(FeatureService(source), server.grpc)
     return server

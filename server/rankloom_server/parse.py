@@ -21,6 +21,7 @@ from rankloom_proto.v1 import ranking_pb2
 from rankloom_ranker.query import ExplainQuery, RankQuery
 
 MAX_REQUEST_ID_CHARS = 128
+MAX_DIGEST_CHARS = 128
 MAX_TOP_K = MAX_CANDIDATES
 DEFAULT_EXPLAIN_TOKENS = 64
 MAX_TEMPERATURE = 2.0
@@ -49,6 +50,7 @@ def parse_rank(message: ranking_pb2.RankRequest, caller: str = "") -> RankQuery:
         allow_partial=options.allow_partial,
         fusion=_parse_fusion(options.fusion),
         revision=options.revision if options.HasField("revision") else None,
+        bundle_digest=_parse_digest(options),
         caller=caller,
     )
 
@@ -64,9 +66,17 @@ def parse_explain(message: ranking_pb2.ExplainRequest, caller: str = "") -> Expl
         allow_fallback=False,
         fusion=_parse_fusion(options.fusion),
         revision=options.revision if options.HasField("revision") else None,
+        bundle_digest=_parse_digest(options),
         caller=caller,
     )
     return ExplainQuery(ranking, _parse_wording(options))
+
+
+def _parse_digest(options: ranking_pb2.RankOptions | ranking_pb2.ExplainOptions) -> str:
+    check_chars("options.bundle_digest", options.bundle_digest, 0, MAX_DIGEST_CHARS)
+    if options.bundle_digest and not options.HasField("revision"):
+        raise InvalidFieldError("options.bundle_digest", "needs options.revision beside it")
+    return options.bundle_digest
 
 
 def _parse_wording(options: ranking_pb2.ExplainOptions) -> SamplingParams:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 
-from rankloom_adapters.revision import Lease, Revisions
+from rankloom_adapters.revision import Lease, OtherBundleError, Revisions
 from rankloom_engine.errors import EngineFailedError, EngineOverloadedError
 from rankloom_engine.sequence import RequestOptions
 from rankloom_features.provider import UserFeatures
@@ -81,6 +81,7 @@ class RankPipeline:
         """
         started = time.perf_counter()
         with self._revisions.lease(query.revision, query.user_key) as lease:
+            _check_digest(lease, query)
             try:
                 check_texts(query, lease.value.loaded.catalogue)
                 check_fusion(query, lease.value.engine.ranks)
@@ -112,6 +113,7 @@ class RankPipeline:
             self._revisions.lease(ranking.revision, ranking.user_key) as lease,
             _without_fallback(),
         ):
+            _check_digest(lease, ranking)
             served = lease.value
             check_text(ranking.user.candidates[0], served.loaded.catalogue, "candidate")
             check_fusion(ranking, served.engine.ranks)
@@ -163,6 +165,12 @@ class RankPipeline:
         except FeaturesUnavailableError:
             _time_left(deadline)  # where the call itself is late, that is what is wrong
             raise
+
+
+def _check_digest(lease: Lease[ServedRevision], query: RankQuery) -> None:
+    """Raises OtherBundleError: two servers may have two bundles under one number."""
+    if query.bundle_digest and query.bundle_digest != lease.value.loaded.digest:
+        raise OtherBundleError(lease.number)
 
 
 def _check_room(served: ServedRevision, query: RankQuery, deadline: float) -> None:

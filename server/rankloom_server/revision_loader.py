@@ -93,12 +93,10 @@ class RevisionLoader:
         """A bundle whose parts are read at the limited rate while something serves.
 
         The only way to a bundle here. Raises BundleError, or SignatureError where keys are
-        configured and none of them signed the bundle.
+        configured and none of them signed the bundle: then nothing of it has been parsed.
         """
-        bundle = open_bundle(folder, self._limiter if self._served else None)
-        if self._keyring is not None:
-            self._keyring.check(bundle)
-        return bundle
+        check = self._keyring.check_manifest if self._keyring else None
+        return open_bundle(folder, self._limiter if self._served else None, check=check)
 
     @property
     def needs_signatures(self) -> bool:

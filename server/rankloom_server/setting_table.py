@@ -65,6 +65,7 @@ SETTINGS: Final = (
     Setting("server.port", "PORT", "50051", "port to listen on; 0 takes any free one"),
     Setting("server.socket_mode", "MODE", "660", "permissions of Unix sockets, in octal digits"),
     Setting("server.max_in_flight", "N", "64", "calls at a time; more are refused at once"),
+    Setting("server.max_message_mib", "MIB", "1", "size of the largest request"),
     Setting("server.default_deadline_s", "S", "2", "seconds for a call without a deadline"),
     Setting(
         "server.connection_age_s",
@@ -102,6 +103,20 @@ SETTINGS: Final = (
         "0.3",
         "share of a call's time that its features may take",
         name="feature_share",
+    ),
+    Setting(
+        "features.port",
+        "PORT",
+        "",
+        "answer FeatureService on this port: any user's events, to whoever reaches it",
+        name="features_port",
+    ),
+    Setting(
+        "features.host",
+        "ADDRESS",
+        "127.0.0.1",
+        "address of the features port, or unix:PATH",
+        name="features_host",
     ),
     Setting("engine.device", "DEVICE", "cpu", "cpu, cuda or cuda:N"),
     Setting(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,8 @@ def opened_state(
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / REGISTRY).exists():
+            _check_nothing_kept(folder, BundleStore.seen(folder / BUNDLES))
         registry = Registry(folder / REGISTRY)
     except OSError as error:
         raise StartError(f"state: {folder}: {error.strerror}") from error
@@ -52,9 +54,22 @@ def opened_state(
         raise StartError(f"state: {error}") from error
     with registry:
         try:  # after the registry: what is swept there is no other server's
+            if not registry.ledger.newest:
+                _check_nothing_kept(folder, BundleStore.seen(folder / BUNDLES))
             store = BundleStore(folder / BUNDLES, limiter)
             for left in folder.glob(f"{_SCRATCH}*"):
                 shutil.rmtree(left)
         except (StoreError, OSError) as error:
             raise StartError(f"state: {error}") from error
         yield ServerState(registry, store, folder)
+
+
+def _check_nothing_kept(folder: Path, digests: Collection[str]) -> None:
+    """Raises StartError: a registry that begins anew would not know them."""
+    if digests:
+        num, kept = len(digests), folder / BUNDLES
+        raise StartError(
+            f"state: {folder / REGISTRY}: missing or empty, but {kept} holds {num} "
+            f"bundle{'s' if num > 1 else ''} of earlier rollouts; restore the registry from a "
+            f"backup, or move {kept} away to begin anew"
+        )

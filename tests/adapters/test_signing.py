@@ -296,6 +296,7 @@ def test_the_store_takes_a_later_signature(
     signer = sign(open_bundle(folder), read_private_key(new_key(tmp_path, "two")[0]))
     store.put(folder)
     assert signer in (kept / SIGNATURE).read_text()
+    store.known(kept.name)
     assert len(list((tmp_path / "kept").iterdir())) == 1
 
 

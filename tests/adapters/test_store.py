@@ -42,7 +42,9 @@ def test_what_is_put_is_there_whole(source: Path, kept: Path) -> None:
     bundle = open_bundle(store.folder_of(digest))
     bundle.check()
     assert bundle.digest == digest
-    assert store.digests == {digest}
+    assert store.digests == store.unknown == {digest}
+    store.known(digest)
+    assert store.unknown == frozenset()
     assert names(kept) == [digest]
 
 
@@ -50,7 +52,8 @@ def test_the_same_bundle_is_kept_once(source: Path, kept: Path) -> None:
     store = BundleStore(kept)
     with ThreadPoolExecutor(4) as pool:
         found = {one.result() for one in [pool.submit(store.put, source) for _ in range(8)]}
-    assert found == store.digests
+    assert found == store.digests == store.unknown
+    store.known(*found)
     assert names(kept) == sorted(found)
 
 

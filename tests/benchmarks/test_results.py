@@ -17,7 +17,10 @@ from benchmarks.common.timing import Spread
 
 from benchmarks import render
 
-ROOMS = ("engine", "engine.padding", "serve", "swap", "kills", "canary", "training")
+ROOMS = (
+    *("engine", "engine.padding", "serve", "overload", "swap", "kills", "canary"),
+    *("training", "stages"),
+)
 
 
 def result(date: str = "2026-11-29T10:00:00+00:00", kills: int = 3) -> BenchmarkResult:

@@ -81,6 +81,17 @@ def test_data_check_also_shows_columns_and_rows(
     assert sorted(stars.iterdir()) == before
 
 
+def test_texts_of_the_data_do_not_command_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    items = [row | {"title": "\x1b[2J[bold]T\n" + "x" * 500} for row in good_items()]
+    assert check(folder_of(tmp_path, items=items)) == 0
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert " [2J[bold]T " + "x" * 40 in printed
+    assert "x" * 60 not in printed
+
+
 def test_data_check_states_a_threshold(stars: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(stars, "--like-above", "1.5") == 0
     assert "rating above 1.5 on a scale from 1 to 5" in capsys.readouterr().out

@@ -121,13 +121,13 @@ def test_a_file_without_a_header_is_told_so(tmp_path: Path) -> None:
     assert "in the header" in message
 
 
-def test_semicolons_may_part_a_csv(tmp_path: Path, expected: LogRows) -> None:
+def test_semicolons_may_separate_fields(tmp_path: Path, expected: LogRows) -> None:
     folder_of(tmp_path)
     (tmp_path / LOG).write_text((tmp_path / LOG).read_text().replace(",", ";"))
     found = load_dataset(tmp_path)
     assert rows_of(found.log) == expected
     assert found.source is not None
-    assert found.source.log.how == "UTF-8, parted by semicolons"
+    assert found.source.log.how == "UTF-8, separated by semicolons"
 
 
 def test_ids_and_dates_of_json_lines_stay_texts(tmp_path: Path) -> None:

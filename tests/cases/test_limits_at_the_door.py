@@ -75,7 +75,9 @@ def test_texts_are_cut_to_what_a_request_may_carry(tmp_path: Path) -> None:
         )
         parse_candidate(features_pb2.Candidate(item_id=item.item_id, text=text), "candidate")
     title, labels, short, description = found.warnings
-    assert title == f"{ITEMS}: 1 title are cut to {MAX_TITLE_CHARS:,} characters (first: row 2)"
+    assert title == (
+        f"{ITEMS}: title is cut to {MAX_TITLE_CHARS:,} characters in 1 rows (first: row 2)"
+    )
     assert f"{MAX_ATTRIBUTES} labels" in labels
     assert f"{MAX_ATTRIBUTE_CHARS} characters" in short
     assert f"{MAX_DESCRIPTION_CHARS:,} characters" in description

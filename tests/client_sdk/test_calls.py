@@ -39,7 +39,8 @@ from rankloom._policy import DEFAULT_TIMEOUT_S, MAX_ATTEMPTS
 
 Code = grpc.StatusCode
 DRAINING: Message = RetryInfo()
-NOT_RETRIED = [code for code in Code if code not in (Code.OK, Code.UNAVAILABLE)]
+RETRIED = (Code.UNAVAILABLE, Code.CANCELLED)
+NOT_RETRIED = [code for code in Code if code not in (Code.OK, *RETRIED)]
 
 
 async def test_deadline_ends_the_call(client_class: AnyClient, server: RecordingServer) -> None:
@@ -77,6 +78,16 @@ async def test_unavailable_is_retried(client_class: AnyClient, server: Recording
     assert [item.item_id for item in ranking.items] == ["b", "a"]
     assert len(server.received) == MAX_ATTEMPTS
     assert len({call.payload for call in server.received}) == 1
+
+
+@pytest.mark.parametrize("code", RETRIED, ids=lambda code: code.name)
+async def test_what_a_leaving_server_sends_is_retried(
+    client_class: AnyClient, server: RecordingServer, code: Code
+) -> None:
+    server.will(fail(code), answer())
+    async with client_class(server.target) as client:
+        await client.rank(["a"], user="u")
+    assert len(server.received) == 2
 
 
 async def test_retries_are_few(client_class: AnyClient, server: RecordingServer) -> None:

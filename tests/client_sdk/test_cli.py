@@ -19,6 +19,7 @@ from google.protobuf.duration_pb2 import Duration
 from client_sdk.recording_server import RecordingServer, answer, fail, wait
 from client_sdk.test_errors import bad_request
 from rankloom import __version__
+from rankloom._cli.installation import install_command
 from rankloom._cli.main import main
 from rankloom_proto.v1 import ranking_pb2 as wire
 
@@ -349,8 +350,8 @@ def test_listing_imports_no_plugin(plugins: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "needs"),
     [
-        (["serve", "--help"], "rankloom serve needs: pip install 'rankloom[server]'\n"),
-        (["train"], "rankloom train needs: pip install 'rankloom[train]'\n"),
+        (["serve", "--help"], f"rankloom serve needs: {install_command('server')}\n"),
+        (["train"], f"rankloom train needs: {install_command('train')}\n"),
         (["other"], "rankloom other needs: the package a_package_that_nobody_has\n"),
         (
             ["hello", "--word", "import"],

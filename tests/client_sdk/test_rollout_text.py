@@ -306,4 +306,4 @@ def test_no_server(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rollout", "watch", "--server", target]) == 1
     first, hint = capsys.readouterr().err.splitlines()
     assert first.startswith("rankloom: ConnectionFailedError: ")
-    assert hint.startswith("  hint: give --server the address")
+    assert hint.startswith("  hint: is `rankloom serve` running? Give --server its address")

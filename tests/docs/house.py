@@ -26,7 +26,8 @@ from rankloom_training.serving import serving_rollouts
 from small_data import NUM_USERS
 
 TIMEOUT_S = 60.0
-RANKING, ROLLOUT = "127.0.0.1:50051", "127.0.0.1:50052"  # as the pages write them
+# As the pages write them.
+RANKING, ROLLOUT, FEATURES = "127.0.0.1:50051", "127.0.0.1:50052", "127.0.0.1:50053"
 # Users and items of the pages → those of the small log.
 IDS = {"42": "u1", "7": "u2", "318": "i3", "50": "i5", "2571": "i7"}
 QUOTED_ID = re.compile(r'(?<=")(?:{})(?=")'.format("|".join(IDS)))
@@ -40,10 +41,19 @@ class House:
     folder: Path
     exits: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
+    @property
+    def features(self) -> str:
+        """Where that server answers features."""
+        return f"unix:{self.folder}/features.sock"
+
     @cached_property
     def addresses(self) -> tuple[str, str]:
         """Where the server of ``my-bundle`` takes rankings, and where rollouts."""
-        server = serving_rollouts(self.folder / "my-bundle", self.folder / "server-state")
+        server = serving_rollouts(
+            self.folder / "my-bundle",
+            self.folder / "server-state",
+            *("--features-host", self.features),
+        )
         return self.exits.enter_context(server)
 
     def run(self, words: Sequence[str]) -> str:
@@ -60,6 +70,7 @@ class House:
         ranking, rollout = self.addresses
         text = QUOTED_ID.sub(lambda match: IDS[match[0]], block.text)
         text = text.replace(RANKING, ranking).replace(ROLLOUT, rollout)
+        text = text.replace(FEATURES, self.features)
         text = text.replace("timeout_s=2.0", f"timeout_s={TIMEOUT_S}")  # on a busy machine
         out = io.StringIO()
         with contextlib.redirect_stdout(out):

@@ -28,13 +28,15 @@ NO_GENERATOR = "No matching distribution"
 USE_MODEL = """
 import numpy as np
 from rankloom_features.export import export
+from rankloom_features.events import History
 from rankloom_features.fit import Examples, fit
+from rankloom_features.histories import Histories
 from rankloom_features.models import MODEL_NAMES, create_model
 
 random = np.random.default_rng(0)
-items = random.integers(1, 9, (200, 6))
+past = [History(random.integers(0, 8, 6), random.random(6) < 0.5) for _ in range(200)]
 target = random.integers(1, 9, 200)
-examples = Examples(items, random.integers(0, 2, items.shape), target, target % 2 == 0)
+examples = Examples(Histories.of(past), target, target % 2 == 0)
 assert "recency" in MODEL_NAMES
 model = create_model("recency", num_items=8, dim=4)
 before = model.decay.item()

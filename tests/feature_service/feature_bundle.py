@@ -12,10 +12,10 @@ from rankloom_adapters import bundle
 from rankloom_features.catalogue import Catalogue, Item
 from rankloom_features.events import Event, EventLog
 from rankloom_features.export import export
+from rankloom_features.item_statistics import ItemStatistics
 from rankloom_features.loading import statistics_to_bytes
 from rankloom_features.models.base import CollaborativeModel
 from rankloom_features.models.mf import MatrixFactorisation
-from rankloom_features.tabular import ItemStatistics
 
 DIM = 4
 ITEMS = tuple(

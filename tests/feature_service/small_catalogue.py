@@ -6,7 +6,7 @@ import numpy as np
 
 from rankloom_features.catalogue import Catalogue, Item, ItemTraits
 from rankloom_features.events import History
-from rankloom_features.tabular import ItemStatistics
+from rankloom_features.item_statistics import ItemStatistics
 
 NUM_ITEMS, RANK = 12, 3
 GENRES = ("Comedy", "Drama", "War")

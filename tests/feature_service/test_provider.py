@@ -12,6 +12,7 @@ from rankloom_features import provider as provider_module
 from rankloom_features.catalogue import CatalogueError, Item
 from rankloom_features.encoder import EncoderError
 from rankloom_features.events import Event, EventLogError, history_of
+from rankloom_features.item_statistics import ItemStatistics
 from rankloom_features.loading import (
     StatisticsError,
     provider_from_bytes,
@@ -19,7 +20,6 @@ from rankloom_features.loading import (
     statistics_to_bytes,
 )
 from rankloom_features.provider import FeatureProvider, UserQuery
-from rankloom_features.tabular import ItemStatistics
 
 Bytes = dict[str, bytes]
 

@@ -18,10 +18,10 @@ from feature_service.small_catalogue import (
 )
 from rankloom_features.catalogue import Catalogue, Item
 from rankloom_features.events import History
+from rankloom_features.item_statistics import ItemStatistics
 from rankloom_features.tabular import (
     COLLABORATIVE,
     MONOTONE,
-    ItemStatistics,
     TabularFeatures,
     column_names,
     with_collaborative,

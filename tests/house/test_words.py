@@ -93,7 +93,7 @@ def help_of_commands(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
     with monkeypatch.context() as patched:
         patched.setenv("COLUMNS", "1000")  # one sentence, one line
-        patched.setattr(argparse.ArgumentParser, "parse_args", take)
+        patched.setattr(argparse.ArgumentParser, "parse_known_args", take)
         for command in ("", *COMMANDS):
             with pytest.raises(SystemExit):
                 main([command])

@@ -160,7 +160,7 @@ async def test_a_port_in_use_is_refused(
         port = target.rpartition(":")[2]
         arguments = ("features", "--bundle", str(feature_folder), "--port", port)
         done = await asyncio.to_thread(run, *arguments)
-    assert_refused(done, f"cannot listen on {target}: address already in use")
+    assert_refused(done, f"cannot listen on {target}: address already in use; stop what")
 
 
 @asynccontextmanager

@@ -26,6 +26,9 @@ WRONG_VALUES: dict[str, object] = {
     "connection_age_s": -1,
     "drain_delay_s": 3601,
     "features": "no port",
+    "features_port": -1,
+    "features_host": "a host",
+    "max_message_mib": 0,
     "feature_share": 1,
     "default_deadline_s": 0,
     "max_in_flight": 0,
@@ -44,6 +47,7 @@ OTHER_VALUES: dict[str, object] = {
     "port": 1,
     "socket_mode": "600",
     "max_in_flight": 2,
+    "max_message_mib": 20,
     "default_deadline_s": 3.5,
     "connection_age_s": 17.5,
     "drain_delay_s": 18.5,
@@ -54,6 +58,8 @@ OTHER_VALUES: dict[str, object] = {
     "metrics_port": 5,
     "features": "host:6",
     "feature_share": 0.75,
+    "features_port": 21,
+    "features_host": "::1",
     "device": "cuda:1",
     "dtype": "bfloat16",
     "compile": True,
@@ -80,6 +86,7 @@ EXPECTED = Settings(
         port=1,
         socket_mode="600",
         max_in_flight=2,
+        max_message_mib=20,
         default_deadline_s=3.5,
         connection_age_s=17.5,
         drain_delay_s=18.5,
@@ -89,7 +96,7 @@ EXPECTED = Settings(
         metrics_host="unix:metrics.sock",
         metrics_port=5,
     ),
-    features=FeatureSettings(address="host:6", share=0.75),
+    features=FeatureSettings(address="host:6", share=0.75, port=21, host="::1"),
     engine=EngineSettings(
         device="cuda:1",
         dtype="bfloat16",
@@ -241,7 +248,7 @@ def test_every_wrong_key_has_its_line(file: Path, monkeypatch: pytest.MonkeyPatc
     named = {line.partition(":")[0] for line in found}
     assert named == {"prot", "threads", "limits", "bundle", "RANKLOOM_PROT"}
     assert "prot: no such setting" in found
-    assert "bundle: is not given" in found
+    assert "bundle: is not given; use --bundle" in found
 
 
 @pytest.mark.parametrize(

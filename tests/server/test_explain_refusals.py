@@ -25,6 +25,7 @@ from rankloom_proto.v1.features_pb2 import (
     UserFeatures,
 )
 from rankloom_proto.v1.ranking_pb2 import ExplainOptions, ExplainRequest
+from rankloom_server.rpc.lifecycle import CROSSING_S
 from server.explanations import Hold, call, explain, request, stubborn, with_options
 from server.rankings import candidates, ranking_channel
 from server.served_parts import ServedParts, ranking_server
@@ -244,9 +245,8 @@ async def test_draining_lets_a_text_end_and_begins_none(parts: ServedParts) -> N
         stream = aiter(call(channel, request(parts)))
         await anext(stream)
         draining = asyncio.create_task(server.drain(20))
-        await asyncio.sleep(0.05)
-        failure = await failure_of(explain(channel, request(parts)))
-        assert (failure.code, failure.reason) == (Code.UNAVAILABLE, "NOT_SERVING")
+        await asyncio.sleep(2 * CROSSING_S)
+        assert (await failure_of(explain(channel, request(parts)))).code is Code.UNAVAILABLE
         hold.open.set()
         *_, last = [part async for part in stream]
         assert last.final.generated_tokens == 64

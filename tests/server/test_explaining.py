@@ -179,7 +179,7 @@ async def test_the_sdk_reads_it(parts: ServedParts) -> None:
         AsyncClient(target, timeout_s=20.0) as client,
     ):
         ranking = await client.rank(item_ids(parts, 1), user=known_user(parts))
-        options = ExplainOptions(revision=ranking.revision.number)
+        options = ExplainOptions(revision=ranking.revision)
         stream = client.explain(item_ids(parts, 1)[0], user=known_user(parts), options=options)
         texts = [text async for text in stream]
         explanation = await stream.result()

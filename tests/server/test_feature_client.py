@@ -18,8 +18,9 @@ async def test_the_client_reads_what_the_server_knows(parts: ServedParts) -> Non
     user, items = known_user(parts), item_ids(parts, 3)
     query = UserQuery(user_id=user, candidates=[Candidate(item_id=each) for each in items])
     async with (
-        ranking_server(parts) as server,
-        opened(server) as target,
+        ranking_server(parts, features_port=0) as server,
+        opened(server),
+        opened(server.beside[0][0]) as target,
         AsyncFeatureClient(target) as client,
         grpc.aio.insecure_channel(target) as channel,
     ):

@@ -8,15 +8,13 @@ import time
 from collections.abc import AsyncIterator
 
 import grpc
-import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from rankloom_features.provider import UserQuery
 from rankloom_features.wire import query_to_wire
 from rankloom_proto.v1 import ranking_pb2
-from rankloom_proto.v1.features_pb2 import Candidate, GetUserFeaturesRequest, History, ItemText
-from rankloom_proto.v1.features_pb2_grpc import FeatureServiceStub
+from rankloom_proto.v1.features_pb2 import Candidate, History, ItemText
 from server.rankings import (
     candidates,
     item_ids,
@@ -170,15 +168,6 @@ async def test_the_serving_revision_can_be_pinned(
         failure = await failure_of(rank(channel, with_options(parts, revision=other)))
         assert failure.code is grpc.StatusCode.NOT_FOUND
         assert failure.reason == "REVISION_UNKNOWN"
-
-
-async def test_features_are_served_beside_rankings(
-    channel: grpc.aio.Channel, parts: ServedParts
-) -> None:
-    message = GetUserFeaturesRequest(users=[query_to_wire(UserQuery(known_user(parts), None))])
-    answer = await FeatureServiceStub(channel).GetUserFeatures(message, timeout=10)
-    vector = np.frombuffer(answer.features[0].vector, dtype="<f4")
-    assert vector.shape == (parts.loaded.router.dim,)
 
 
 async def test_health_stays_quick_while_scoring_runs(

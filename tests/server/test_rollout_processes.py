@@ -69,7 +69,8 @@ async def test_a_state_and_a_port_belong_to_one_server(served_folder: Path, tmp_
         _, err = await process.communicate()
         assert process.returncode == 2
         last = err.decode().splitlines()[-1]
-        assert last == f"rankloom serve: cannot listen on {rollouts}: address already in use"
+        said = f"rankloom serve: cannot listen on {rollouts}: address already in use"
+        assert last == f"{said}; stop what listens there, or choose another port"
 
 
 @pytest.mark.parametrize(

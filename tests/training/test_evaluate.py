@@ -48,10 +48,24 @@ def test_every_test_row_is_scored_once(dataset: Dataset, scored: ScoredRows) -> 
     assert all(np.isfinite(score).all() for score in scored.scores.values())
 
 
+def test_some_test_rows_can_be_scored_alone_and_the_report_says_so(
+    served_folder: Path, dataset: Dataset, scored: ScoredRows
+) -> None:
+    bundle = open_bundle(served_folder)
+    some = score_test(bundle, dataset, Protocol.P1, through_grpc=False, on_step=quiet, max_rows=40)
+    assert 0 < len(some.rows) <= 40
+    at = np.isin(scored.rows, some.rows)
+    assert set(scored.user[~at]).isdisjoint(some.user)
+    assert np.abs(scored.scores["served"][at] - some.scores["served"]).max() <= 1e-5
+    console = Console(record=True, width=160)
+    reporting.show(console, report(some, Protocol.P1, bundle, len(scored.rows)), {})
+    assert f"{len(some.rows)} of {len(scored.rows)} test rows" in console.export_text()
+
+
 def test_the_report_has_its_keys_as_json_and_as_a_plot(
     served_folder: Path, scored: ScoredRows, tmp_path: Path
 ) -> None:
-    found = report(scored, Protocol.P1, open_bundle(served_folder))
+    found = report(scored, Protocol.P1, open_bundle(served_folder), len(scored.rows))
     reporting.write_json(found, {}, tmp_path / "report.json")
     fields = json.loads((tmp_path / "report.json").read_text())
     for key in KEYS:
@@ -66,7 +80,7 @@ def test_the_report_has_its_keys_as_json_and_as_a_plot(
 
 def test_the_tables_name_the_rows_and_the_protocol(served_folder: Path, scored: ScoredRows) -> None:
     console = Console(record=True, width=160)
-    found = report(scored, Protocol.P1, open_bundle(served_folder))
+    found = report(scored, Protocol.P1, open_bundle(served_folder), len(scored.rows))
     reporting.show(console, found, {})
     text = console.export_text()
     assert f"{len(scored.rows)} test rows" in text

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rankloom_training import progress
 from rankloom_training.progress import Progress
 from rankloom_training.stages import Workspace, digest_of
 
@@ -148,3 +149,15 @@ def test_the_digest_is_that_of_names_and_bytes(tmp_path: Path) -> None:
     assert digest_of([other / "c", b]) != digest
     (one / "empty").write_text("")
     assert digest_of(list(one.iterdir())) != digest
+
+
+def test_without_a_terminal_a_long_stage_prints_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+    with Progress().stage("trees") as stage:
+        stage.step(3, 4)
+        stage.note("AUC 0.7")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].split() == ["trees", "75", "%", "less", "than", "a", "minute", "left"]
+    assert lines[1].split()[2:] == ["s", "AUC", "0.7"]

@@ -5,17 +5,17 @@ import dataclasses
 import numpy as np
 import pytest
 
+from rankloom_features.item_columns import ItemColumns
 from rankloom_features.ranker import TreeRanker
 from rankloom_features.tabular import COLLABORATIVE
 from rankloom_training.data import Dataset, Split
 from rankloom_training.trees import (
     FACTOR_RANK,
+    Boosters,
     FeatureTable,
     HeldOutFeatures,
-    fit_ranker,
     item_statistics,
     joined,
-    out_of_fold_logits,
 )
 from rankloom_training.visibility import Protocol, scoring_view, training_views
 from training.logs import random_log
@@ -97,10 +97,17 @@ def test_rows_that_are_not_for_training_have_the_served_features(dataset: Datase
         assert table.user[index] == dataset.log.user[row]
 
 
+def boosters(train: FeatureTable, valid: FeatureTable) -> Boosters:
+    return Boosters(train, valid, NAMES, lambda done, total: None)
+
+
 def test_boosters_learn_keep_monotone_columns_and_are_reproducible() -> None:
     train, valid = table_of(0), table_of(1)
-    model = fit_ranker(train, valid, NAMES)
-    assert model == fit_ranker(train, valid, NAMES)
+    steps: list[tuple[int, int]] = []
+    model = Boosters(train, valid, NAMES, lambda *step: steps.append(step)).ranker()
+    assert model == boosters(train, valid).ranker()
+    assert steps == sorted(steps)
+    assert steps[-1][0] < steps[-1][1]
     grid = np.column_stack([np.linspace(0, 1, 50), np.full(50, 0.5)]).astype(np.float32)
     logits = TreeRanker(model).logits(grid)
     assert (np.diff(logits) >= -1e-6).all()
@@ -110,10 +117,10 @@ def test_boosters_learn_keep_monotone_columns_and_are_reproducible() -> None:
 def test_a_users_own_labels_do_not_move_the_users_out_of_fold_logits() -> None:
     train, valid = table_of(0), table_of(1)
     fold = np.random.default_rng(0).integers(0, 5, 20)
-    logits = out_of_fold_logits(train, valid, NAMES, fold)
+    logits = boosters(train, valid).out_of_fold_logits(fold)
     own = fold[train.user] == fold[0]
     turned = FeatureTable(train.features, train.label ^ own, train.user)
-    after = out_of_fold_logits(turned, valid, NAMES, fold)
+    after = boosters(turned, valid).out_of_fold_logits(fold)
     assert after[own].tolist() == logits[own].tolist()
     assert after[~own].tolist() != logits[~own].tolist()
 
@@ -124,3 +131,24 @@ def test_tables_are_joined_in_order() -> None:
     assert both.features.tolist() == [*one.features.tolist(), *other.features.tolist()]
     assert both.label.tolist() == [*one.label.tolist(), *other.label.tolist()]
     assert both.user.tolist() == [*one.user.tolist(), *other.user.tolist()]
+
+
+def test_item_columns_and_their_gaps_to_liked_items_are_features() -> None:
+    dataset = random_log(3, num_users=20, num_items=30, mean_rows=20)
+    values = np.arange(30, dtype=np.float32)[:, None]
+    values[::7] = np.nan
+    columns = ItemColumns(("votes",), values)
+    features = HeldOutFeatures(dataset.catalogue, dataset.log, 0, columns)
+    view = scoring_view(dataset.log, Protocol.P1, Split.TEST)
+    table = features.table(view, np.zeros(len(view.rows), np.float32))
+    fact, gap = (
+        table.features[:, features.names.index(f"{kind}:votes")] for kind in ("item", "gap")
+    )
+    items = dataset.log.item[view.rows]
+    assert np.array_equal(fact, columns.values[items, 0], equal_nan=True)
+    for row, found in zip(view.rows, gap, strict=True):
+        past = view.history_before(dataset.log, int(row))
+        liked = columns.values[past.index[past.liked], 0]
+        mean = liked[~np.isnan(liked)].mean() if (~np.isnan(liked)).any() else np.nan
+        expected = columns.values[dataset.log.item[row], 0] - mean
+        assert found == pytest.approx(expected, rel=1e-5, nan_ok=True)

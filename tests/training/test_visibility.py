@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankloom_training.data import DataError, Interactions, Split, load_dataset
-from rankloom_training.visibility import Protocol, scoring_view, training_views
+from rankloom_training.visibility import Protocol, sampled_users, scoring_view, training_views
 from training.logs import random_log, write_csv
 
 seeds = st.integers(0, 2**32 - 1)
@@ -113,3 +113,14 @@ def test_splits_that_run_backwards_are_refused_or_leak_nothing(tmp_path: Path) -
     view = scoring_view(log, Protocol.P0, Split.TEST)
     for row in view.rows.tolist():
         assert view.visible_before(log, row).tolist() == slow_visible(log, Protocol.P0, row)
+
+
+def test_a_sample_of_rows_has_whole_users_and_keeps_to_its_size() -> None:
+    user = np.repeat(np.arange(50), np.arange(1, 51))
+    chosen = sampled_users(user, 60, 300, seed=1)
+    assert 250 <= chosen[user].sum() <= 300
+    assert not chosen[50:].any()
+    assert chosen.tolist() == sampled_users(user, 60, 300, seed=1).tolist()
+    assert chosen.tolist() != sampled_users(user, 60, 300, seed=2).tolist()
+    assert sampled_users(user, 60, len(user), seed=1)[:50].all()
+    assert sampled_users(user, 60, 1, seed=1).sum() == 1

@@ -19,6 +19,8 @@ def assemble(folder: Path, work: Path, dataset: Dataset) -> None:
     for part, source in (_parts(work) | _experts(work)).items():
         (folder / part).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, folder / part)
+    if len(dataset.item_columns):
+        (folder / parts.ITEM_COLUMNS).write_bytes(dataset.item_columns.to_bytes())
     (folder / parts.CATALOGUE).write_bytes(dataset.catalogue.to_bytes())
     (folder / parts.EVENTS).write_bytes(event_log(dataset).to_bytes())
     (folder / parts.CALIBRATION).write_bytes(Calibration().to_bytes())

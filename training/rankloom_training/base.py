@@ -12,6 +12,7 @@ import numpy as np
 import safetensors.torch
 import torch
 import transformers
+from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn import functional
@@ -35,12 +36,12 @@ from rankloom_engine.explain import MAX_EXPLAIN_TOKENS
 from rankloom_engine.prompt import PromptFormat, load_tokenizer, render
 from rankloom_engine.structure import text_part
 from rankloom_features.catalogue import Catalogue
-from rankloom_training.data import Interactions, Split
+from rankloom_training.data import Interactions
 
 BEGIN, ITEM, ASK, YES, NO = "<|begin|>", "<|item|>", "<|verdict|>", "<|yes|>", "<|no|>"
 VOCABULARY = 4096
 EVENTS_PER_SEQUENCE = 24
-BATCH_SEQUENCES = 16
+BATCH_TOKENS = 5120  # with padding
 LEARNING_RATE = 2e-3
 OnStep = Callable[[int, int], None]
 
@@ -63,6 +64,7 @@ class DecoderShape:
 def train_tokenizer(catalogue: Catalogue) -> Tokenizer:
     """A byte-pair tokenizer of the catalogue's texts, with special tokens for the prompt."""
     tokenizer = Tokenizer(models.BPE())
+    tokenizer.encode_special_tokens = True  # in a title they are plain text, as when it is served
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -93,23 +95,26 @@ def train_decoder(
     fmt: PromptFormat,
     catalogue: Catalogue,
     log: Interactions,
+    rows: NDArray[np.int64],
     *,
     shape: DecoderShape,
     epochs: int,
     seed: int,
     on_step: OnStep,
 ) -> LlamaForCausalLM:
-    """Trains a decoder on next-token prediction over sequences of training rows."""
+    """Trains a decoder on next-token prediction over sequences of these rows of the log."""
     torch.manual_seed(seed)
     model = LlamaForCausalLM(_config(tokenizer, shape))
-    sequences = list(_sequences(tokenizer, fmt, catalogue, log))
-    steps = epochs * -(-len(sequences) // BATCH_SEQUENCES)
+    sequences = list(_sequences(tokenizer, fmt, catalogue, log, rows))
+    random = np.random.default_rng(seed)
+    plan = [batch for _ in range(epochs) for batch in _batches(sequences, random)]
+    steps = len(plan)
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps)
     model.train()
-    for step, ids in enumerate(_epochs(sequences, epochs, np.random.default_rng(seed)), 1):
+    for step, batch in enumerate(plan, 1):
         optimiser.zero_grad()
-        next_token_loss(model, ids).backward()
+        next_token_loss(model, _padded([sequences[index] for index in batch])).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
@@ -274,14 +279,17 @@ def _config(tokenizer: Tokenizer, shape: DecoderShape) -> LlamaConfig:
 
 
 def _sequences(
-    tokenizer: Tokenizer, fmt: PromptFormat, catalogue: Catalogue, log: Interactions
+    tokenizer: Tokenizer,
+    fmt: PromptFormat,
+    catalogue: Catalogue,
+    log: Interactions,
+    rows: NDArray[np.int64],
 ) -> Iterator[list[int]]:
-    """Token ids of consecutive training rows of one user: each item's text and its verdict."""
+    """Token ids of consecutive rows of one user: each item's text and its verdict."""
     texts = [
         tokenizer.encode(render(item), add_special_tokens=False).ids[: fmt.max_item_tokens]
         for item in catalogue.items
     ]
-    rows = np.flatnonzero(log.split == Split.TRAIN)
     for own in np.split(rows, np.flatnonzero(np.diff(log.user[rows])) + 1):
         for at in range(0, len(own), EVENTS_PER_SEQUENCE):
             ids = list(fmt.begin)
@@ -291,12 +299,19 @@ def _sequences(
             yield ids
 
 
-def _epochs(
-    sequences: Sequence[list[int]], epochs: int, random: np.random.Generator
-) -> Iterator[Tensor]:
-    for _ in range(epochs):
-        order = random.permutation(len(sequences))
-        for at in range(0, len(order), BATCH_SEQUENCES):
-            chosen = [sequences[index] for index in order[at : at + BATCH_SEQUENCES]]
-            longest = max(map(len, chosen))
-            yield torch.tensor([ids + [-1] * (longest - len(ids)) for ids in chosen])
+def _batches(sequences: Sequence[list[int]], random: np.random.Generator) -> list[list[int]]:
+    """Each sequence once, beside others of its length, so that little is padding."""
+    lengths = np.array([len(ids) for ids in sequences])
+    order = random.permutation(len(lengths))
+    batches: list[list[int]] = [[]]
+    for index in order[np.argsort(lengths[order], kind="stable")]:
+        if (len(batches[-1]) + 1) * lengths[index] > BATCH_TOKENS and batches[-1]:
+            batches.append([])
+        batches[-1].append(int(index))
+    return [batches[at] for at in random.permutation(len(batches))]
+
+
+def _padded(sequences: Sequence[list[int]]) -> Tensor:
+    """(n, longest) ids, padded with -1."""
+    longest = max(map(len, sequences))
+    return torch.tensor([ids + [-1] * (longest - len(ids)) for ids in sequences])

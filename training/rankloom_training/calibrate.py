@@ -41,7 +41,7 @@ def fit_on_valid(
     scorer = BundleScorer(bundle)
     requests = requests_of(dataset, view)
     every = max(1, round(len(view.rows) / CALIBRATION_ROWS))
-    prepared = [scorer.prepare(request) for request in requests[::every]]
+    prepared = [scorer.prepare(one.query(), one.rows) for one in requests[::every]]
     rows = np.concatenate([one.rows for one in prepared])
     label = dataset.log.liked[rows]
     tree_logits = np.concatenate([one.tree_logits for one in prepared])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ wait_briefly()
 
 _DATA_HELP = "folder with an interaction log and an item table"
 MAX_SEED = 2**32 - 1  # the largest seed that NumPy takes
+MAX_ROWS = 10**12
 
 Configure = Callable[[argparse.ArgumentParser], None]
 Run = Callable[[argparse.Namespace], int]
@@ -50,6 +52,20 @@ def _is_for_the_user(error: RuntimeError) -> bool:
     from rankloom_training.serving import ServerStartError
 
     return isinstance(error, (ExportError, ServerStartError))
+
+
+@contextmanager
+def _resumable(name: str, folder: str) -> Iterator[None]:
+    """Says on Ctrl-C where the finished stages are. Raises SystemExit."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(
+            f"rankloom {name}: interrupted; finished stages are kept in {folder}, "
+            f"and the same command goes on from there",
+            file=sys.stderr,
+        )
+        raise SystemExit(130) from None
 
 
 def _whole_number(least: int, most: int) -> Callable[[str], int]:
@@ -104,6 +120,14 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
         help="number of user groups (default: 3)",
     )
     parser.add_argument(
+        "--lm-rows",
+        type=_whole_number(1, MAX_ROWS),
+        default=50_000,
+        metavar="N",
+        help="training rows that the language model sees at most, all rows of some users; "
+        "the other models see every row (default: 50000)",
+    )
+    parser.add_argument(
         "--seed", type=_whole_number(0, MAX_SEED), default=0, help="random seed (default: 0)"
     )
 
@@ -128,10 +152,12 @@ def _train(args: argparse.Namespace) -> int:
         collaborative=args.cf,
         base=args.base,
         num_groups=args.groups,
+        lm_rows=args.lm_rows,
         seed=args.seed,
         like_above=args.like_above,
     )
-    digest = train_bundle(args.data, args.out, options, Progress())
+    with _resumable("train", f"{args.out}.work"):
+        digest = train_bundle(args.data, args.out, options, Progress())
     print(f"{args.out}: bundle {digest[:12]}")
     return 0
 
@@ -148,6 +174,12 @@ def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
         choices=("process", "grpc"),
         default="process",
         help="score in this process, or through a server (default: process)",
+    )
+    parser.add_argument(
+        "--rows",
+        type=_whole_number(1, MAX_ROWS),
+        metavar="N",
+        help="score at most N test rows, all rows of some users (default: all test rows)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
     parser.add_argument(
@@ -172,6 +204,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             Protocol(args.protocol),
             through_grpc=args.through == "grpc",
             on_step=progress.step,
+            max_rows=args.rows,
         )
     truth = read_truth(args.data)
     synthetic = reporting.synthetic_aucs(scored, dataset, truth) if truth else {}
@@ -203,7 +236,8 @@ def _demo(args: argparse.Namespace) -> int:
 
     from rankloom_training.demo import run_demo
 
-    run_demo(args.data, args.folder, Console())
+    with _resumable("demo", str(args.folder)):
+        run_demo(args.data, args.folder, Console())
     return 0
 
 

@@ -30,6 +30,8 @@ from rankloom_training.visibility import Protocol
 NUM_CANDIDATES, TOP_K, SHOWN_EVENTS = 40, 8, 8
 MIN_EVENTS = 10  # a user with fewer says little about a taste
 TIMEOUT_S = 10.0
+# A demonstration is for someone who waits; a training of one's own may use more.
+LM_ROWS, MAX_TEST_ROWS = 4000, 1200
 
 
 def run_demo(data: Path | None, folder: Path, console: Console) -> None:
@@ -44,7 +46,7 @@ def run_demo(data: Path | None, folder: Path, console: Console) -> None:
     bundle = folder / f"bundle-{data.resolve().name}"
     if not bundle.exists():
         console.print(f"Training a bundle on {data.name} (kept for the next run) …")
-        options = TrainOptions()
+        options = TrainOptions(lm_rows=LM_ROWS)
         digest = train_bundle(data, bundle, options, Progress())
         console.print(f"bundle {digest[:12]}")
     with console.status("Starting the server …"), serving(bundle) as address:
@@ -136,7 +138,12 @@ def _evaluation(bundle: Path, data: Path, json_path: Path) -> str:
     progress, page = Progress(), Console(record=True, file=io.StringIO(), width=110)
     with progress.stage("evaluate"):
         report, scored, dataset = evaluate(
-            bundle, data, Protocol.P1, through_grpc=False, on_step=progress.step
+            bundle,
+            data,
+            Protocol.P1,
+            through_grpc=False,
+            on_step=progress.step,
+            max_rows=MAX_TEST_ROWS,
         )
     truth = read_truth(data)
     synthetic = reporting.synthetic_aucs(scored, dataset, truth) if truth else {}

@@ -19,7 +19,7 @@ from rankloom_training.data import Dataset, Interactions, Split, load_dataset
 from rankloom_training.metrics import Estimate, RankingMetrics
 from rankloom_training.scoring import BundleScorer, PreparedRequest, Request, Step, requests_of
 from rankloom_training.serving import serving
-from rankloom_training.visibility import Protocol, scoring_view
+from rankloom_training.visibility import Protocol, View, sampled_users, scoring_view
 
 CALLS_IN_FLIGHT = 8
 CALL_TIMEOUT_S = 60.0
@@ -47,11 +47,15 @@ class ScoredRows:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was measured, on which rows and under which protocol."""
+    """What was measured, on which rows and under which protocol.
+
+    ``num_rows``: of the test rows, ``num_test_rows``, how many were scored.
+    """
 
     protocol: str
     bundle_digest: str
     num_rows: int
+    num_test_rows: int
     num_users: int
     metrics: Mapping[str, RankingMetrics]
     parts: Mapping[str, tuple[int, float]]
@@ -72,6 +76,7 @@ class Report:
             "protocol": self.protocol,
             "bundle": self.bundle_digest,
             "rows": self.num_rows,
+            "test_rows": self.num_test_rows,
             "users": self.num_users,
             "eligible_users": self.metrics["served"].num_eligible,
             "parts": {
@@ -87,18 +92,26 @@ class Report:
 
 
 def score_test(
-    bundle: Bundle, dataset: Dataset, protocol: Protocol, *, through_grpc: bool, on_step: Step
+    bundle: Bundle,
+    dataset: Dataset,
+    protocol: Protocol,
+    *,
+    through_grpc: bool,
+    on_step: Step,
+    max_rows: int | None = None,
 ) -> ScoredRows:
-    """Scores every test row; ``through_grpc``: the served score comes from a server.
+    """Scores the test rows; ``through_grpc``: the served score comes from a server.
+
+    ``max_rows``: score all rows of some users, at most so many; None: every row.
 
     Raises ProtocolError, or what loading the bundle raises.
     """
     trained = bundle.metadata.get("protocol")
     if trained != str(protocol):
         raise ProtocolError(f"the bundle was trained under {trained}; pass --protocol {trained}")
-    requests = requests_of(dataset, scoring_view(dataset.log, protocol, Split.TEST))
+    requests = requests_of(dataset, _test_view(dataset.log, protocol, max_rows))
     scorer = BundleScorer(bundle)
-    prepared = [scorer.prepare(request) for request in requests]
+    prepared = [scorer.prepare(one.query(), one.rows) for one in requests]
     scores, mixtures = _all_scores(scorer, prepared, on_step)
     if through_grpc:
         # The other scores are float32, so this one is, on every machine.
@@ -107,7 +120,15 @@ def score_test(
     return _scored(dataset.log, prepared, scores, mixtures)
 
 
-def report(scored: ScoredRows, protocol: Protocol, bundle: Bundle) -> Report:
+def _test_view(log: Interactions, protocol: Protocol, max_rows: int | None) -> View:
+    view = scoring_view(log, protocol, Split.TEST)
+    if max_rows is None:
+        return view
+    chosen = sampled_users(log.user[view.rows], log.num_users, max_rows, seed=0)
+    return View(view.rows[chosen[log.user[view.rows]]], view.cutoff)
+
+
+def report(scored: ScoredRows, protocol: Protocol, bundle: Bundle, num_test: int) -> Report:
     """Metrics of every score, of cold and warm rows, and of the router's routes."""
     served = scored.scores["served"]
     masks = {"warm rows": scored.warm, "cold rows": ~scored.warm}
@@ -116,6 +137,7 @@ def report(scored: ScoredRows, protocol: Protocol, bundle: Bundle) -> Report:
         protocol=str(protocol),
         bundle_digest=bundle.digest,
         num_rows=len(scored.rows),
+        num_test_rows=num_test,
         num_users=len(np.unique(scored.user)),
         metrics={
             name: metrics.evaluate(scored.user, scored.label, score)
@@ -132,14 +154,26 @@ def report(scored: ScoredRows, protocol: Protocol, bundle: Bundle) -> Report:
 
 
 def evaluate(
-    bundle: Path, data: Path, protocol: Protocol, *, through_grpc: bool, on_step: Step
+    bundle: Path,
+    data: Path,
+    protocol: Protocol,
+    *,
+    through_grpc: bool,
+    on_step: Step,
+    max_rows: int | None = None,
 ) -> tuple[Report, ScoredRows, Dataset]:
-    """Opens both, scores the test rows and reports. Raises ValueErrors that say what to do."""
+    """Opens both, scores the test rows and reports. Raises ValueErrors that say what to do.
+
+    ``max_rows``: see ``score_test``.
+    """
     keep_freed_memory()
     opened = open_bundle(bundle)
     dataset = load_dataset(data, like_above_of(opened))
-    scored = score_test(opened, dataset, protocol, through_grpc=through_grpc, on_step=on_step)
-    return report(scored, protocol, opened), scored, dataset
+    scored = score_test(
+        opened, dataset, protocol, through_grpc=through_grpc, on_step=on_step, max_rows=max_rows
+    )
+    num_test = int((dataset.log.split == Split.TEST).sum())
+    return report(scored, protocol, opened, num_test), scored, dataset
 
 
 def like_above_of(bundle: Bundle) -> float | None:

@@ -26,10 +26,9 @@ from rankloom_engine.memory import keep_freed_memory
 from rankloom_engine.model import Decoder
 from rankloom_engine.projector import Projector
 from rankloom_engine.prompt import PromptAssembler, PromptFormat
-from rankloom_features.encoder import Encoder, pad_events
-from rankloom_features.events import History
+from rankloom_features.encoder import Encoder
 from rankloom_features.export import export
-from rankloom_features.fit import Examples, fit, forget_untrained, score
+from rankloom_features.fit import MAX_EPOCHS, Examples, fit, forget_untrained, score
 from rankloom_features.loading import statistics_to_bytes
 from rankloom_features.models import create_model
 from rankloom_features.models.base import CollaborativeModel
@@ -49,15 +48,22 @@ from rankloom_training.groups import (
 )
 from rankloom_training.metrics import auc
 from rankloom_training.progress import Progress
+from rankloom_training.stage_files import load_inputs, save_rows
 from rankloom_training.stages import Workspace, digest_of
-from rankloom_training.visibility import Protocol, View, scoring_view, training_views
+from rankloom_training.visibility import (
+    Protocol,
+    View,
+    sampled_users,
+    scoring_view,
+    training_views,
+)
 from rankloom_training.windows import Inputs, Window, WindowMaker
 
 MAX_EVENTS_IN_PROMPT = 20
 LATENT_DIM = 64
+VALID_SHARE = 4  # the language model sees this many times fewer validation rows
 GLOBAL_RECIPE = Recipe(epochs=2, learning_rate=5e-4)
 GROUP_RECIPE = Recipe(epochs=2, learning_rate=2e-3, pairwise=0.1)
-_ENCODE_ROWS = 512
 
 
 class OutputError(ValueError):
@@ -66,7 +72,10 @@ class OutputError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """``base``: a local path or hub id of a causal LM; None trains the embedded decoder.
+    """How to train.
+
+    ``base``: a local path or hub id of a causal LM; None trains the embedded decoder.
+    ``lm_rows``: how many training rows the language model sees at most, all rows of some users.
     ``like_above``: a rating above it is a like; None: as the data says.
     """
 
@@ -77,6 +86,7 @@ class TrainOptions:
     base_epochs: int = 3
     global_recipe: Recipe = GLOBAL_RECIPE
     group_recipe: Recipe = GROUP_RECIPE
+    lm_rows: int = 50_000
     seed: int = 0
     like_above: float | None = None
 
@@ -139,33 +149,30 @@ class _Run:
         """The collaborative model as ONNX, and the user vector and logit of every row."""
         views = [*self._train_views, self._valid_view]
         examples = [self._examples(view) for view in views]
-        model = self._fit_collaborative(_joined_examples(examples[:-1]), examples[-1])
+        train = Examples.joined(examples[:-1])
+        model = self._fit_collaborative(train, examples[-1], 0)
         onnx = export(model)
         (folder / "encoder.onnx").write_bytes(onnx)
         item_vectors = model.vectors.weight.detach().numpy()[1:].copy()
         data = safetensors.numpy.save({"vectors": item_vectors})
         (folder / "item_vectors.safetensors").write_bytes(data)
         encoder = Encoder(onnx)
-        vectors = [self._encode(encoder, view) for view in views]
-        _save(
-            folder,
-            "train",
-            vector=np.concatenate(vectors[:-1]),
-            logit=self._out_of_fold(_joined_examples(examples[:-1]), examples[-1]),
-        )
-        _save(folder, "valid", vector=vectors[-1], logit=score(model, examples[-1]))
+        vector, logit = encoder.encode_all(train.histories), self._out_of_fold(train, examples[-1])
+        save_rows(folder, "train", vector=vector, logit=logit)
+        vector = encoder.encode_all(examples[-1].histories)
+        save_rows(folder, "valid", vector=vector, logit=score(model, examples[-1]))
 
-    def _fit_collaborative(self, train: Examples, valid: Examples) -> CollaborativeModel:
+    def _fit_collaborative(
+        self, train: Examples, valid: Examples, num_fitted: int
+    ) -> CollaborativeModel:
+        def on_epoch(epoch: int, loss: float) -> None:
+            self._progress.note(f"epoch {epoch}: log-loss {loss:.4f}")
+            self._progress.step(num_fitted * MAX_EPOCHS + epoch, (trees.NUM_FOLDS + 1) * MAX_EPOCHS)
+
         torch.manual_seed(self._options.seed)
         model = create_model(self._options.collaborative, len(self._data.catalogue), LATENT_DIM)
         with _one_thread():
-            fit(
-                model,
-                train,
-                valid,
-                seed=self._options.seed,
-                on_epoch=lambda n, loss: self._progress.note(f"epoch {n}: log-loss {loss:.4f}"),
-            )
+            fit(model, train, valid, seed=self._options.seed, on_epoch=on_epoch)
         forget_untrained(model, np.unique(train.target) - 1)
         return model
 
@@ -175,28 +182,31 @@ class _Run:
         fold = trees.user_folds(self._log.num_users, self._options.seed)[self._log.user[rows]]
         logits = np.zeros(len(rows), dtype=np.float32)
         for held_out in range(trees.NUM_FOLDS):
-            self._progress.step(held_out, trees.NUM_FOLDS)
-            model = self._fit_collaborative(train.only(fold != held_out), valid)
+            others = train.only(fold != held_out)
+            model = self._fit_collaborative(others, valid, 1 + held_out)
             logits[fold == held_out] = score(model, train.only(fold == held_out))
         return logits
 
     def _trees(self, folder: Path) -> None:
         """Tabular features, the tree ranker and its out-of-fold logits."""
-        held_out = trees.HeldOutFeatures(self._data.catalogue, self._log, self._options.seed)
+        held_out = trees.HeldOutFeatures(
+            self._data.catalogue, self._log, self._options.seed, self._data.item_columns
+        )
         logits = np.load(self._work.folder / "collaborative" / "train.npz")["logit"]
         ends = np.cumsum([len(view.rows) for view in self._train_views])
         tables = map(held_out.table, self._train_views, np.split(logits, ends[:-1]))
         valid_logits = np.load(self._work.folder / "collaborative" / "valid.npz")["logit"]
         train, valid = trees.joined(list(tables)), held_out.table(self._valid_view, valid_logits)
-        ranker = trees.fit_ranker(train, valid, held_out.names)
+        boosters = trees.Boosters(train, valid, held_out.names, self._progress.step)
+        ranker = boosters.ranker()
         (folder / Path(parts.TREES).name).write_bytes(ranker)
-        tree_logits = trees.out_of_fold_logits(train, valid, held_out.names, held_out.fold)
+        tree_logits = boosters.out_of_fold_logits(held_out.fold)
         valid_tree_logits = TreeRanker(ranker).logits(valid.features)
         self._progress.note(f"AUC {auc(valid.label, valid_tree_logits):.4f}")
         statistics = statistics_to_bytes(held_out.statistics)
         (folder / "item_statistics.safetensors").write_bytes(statistics)
-        _save(folder, "train", tabular=train.features, tree_logits=tree_logits)
-        _save(folder, "valid", tabular=valid.features, tree_logits=valid_tree_logits)
+        save_rows(folder, "train", tabular=train.features, tree_logits=tree_logits)
+        save_rows(folder, "valid", tabular=valid.features, tree_logits=valid_tree_logits)
 
     def _base(self, folder: Path) -> None:
         """The base decoder, its tokenizer and the prompt."""
@@ -208,6 +218,7 @@ class _Run:
                 fmt,
                 self._data.catalogue,
                 self._log,
+                self._base_rows(),
                 shape=base.DecoderShape(),
                 epochs=self._options.base_epochs,
                 seed=self._options.seed,
@@ -224,7 +235,7 @@ class _Run:
     def _global(self, folder: Path) -> None:
         """The global expert and the projector, trained together."""
         decoder, maker = self._learner(None)
-        train, valid = self._train_windows(maker), self._valid_windows(maker)
+        train, valid = self._windows(maker, "train"), self._windows(maker, "valid")
         trainer = ExpertTrainer(decoder, self._options.seed)
         self._learn(trainer, train, valid, self._options.global_recipe, with_projector=True)
         trainer.save(folder / GLOBAL, self._work.folder / "base" / parts.BASE_WEIGHTS)
@@ -244,7 +255,7 @@ class _Run:
         trainer = ExpertTrainer(decoder, self._options.seed)
         trainer.load_adapter(self._work.folder / "global" / GLOBAL)
         start = trainer.state()
-        train, valid = self._train_windows(maker), self._valid_windows(maker)
+        train, valid = self._windows(maker, "train"), self._windows(maker, "valid")
         train_group = window_groups(train, vectors, router)
         valid_vectors = np.load(self._work.folder / "collaborative" / "valid.npz")["vector"]
         valid_group = window_groups(valid, valid_vectors, router)
@@ -289,6 +300,7 @@ class _Run:
             "collaborative": self._options.collaborative,
             "base": self._options.base or "embedded",
             "feature_version": Encoder((folder / parts.ENCODER).read_bytes()).feature_version,
+            "lm_rows": self._options.lm_rows,
             "num_users": self._log.num_users,
             "num_items": len(self._data.catalogue),
             "like_above": self._data.like_above,
@@ -332,33 +344,35 @@ class _Run:
             on_epoch=lambda epoch, auc: self._progress.note(f"epoch {epoch}: AUC {auc:.4f}"),
         )
 
-    def _train_windows(self, maker: WindowMaker) -> list[Window]:
-        arrays = _load_inputs(self._work.folder, "train")
-        windows, at = [], 0
-        for view in self._train_views:
-            rows = slice(at, at + len(view.rows))
-            inputs = Inputs(view, *(array[rows] for array in arrays))
+    def _windows(self, maker: WindowMaker, name: str) -> list[Window]:
+        """The training or validation rows that the language model sees."""
+        views = self._train_views if name == "train" else (self._valid_view,)
+        max_rows = self._options.lm_rows // (1 if name == "train" else VALID_SHARE)
+        arrays, windows, at = load_inputs(self._work.folder, name), [], 0
+        chosen = self._sampled_users(np.concatenate([view.rows for view in views]), max_rows)
+        for view in views:
+            kept = np.flatnonzero(chosen[self._log.user[view.rows]])
+            seen = View(view.rows[kept], view.cutoff)
+            inputs = Inputs(seen, *(array[at + kept] for array in arrays))
             windows += [
-                dataclasses.replace(window, rows=window.rows + at)
+                dataclasses.replace(window, rows=at + kept[window.rows])
                 for window in maker.windows(inputs)
             ]
             at += len(view.rows)
         return windows
 
-    def _valid_windows(self, maker: WindowMaker) -> list[Window]:
-        return maker.windows(Inputs(self._valid_view, *_load_inputs(self._work.folder, "valid")))
+    def _base_rows(self) -> NDArray[np.int64]:
+        rows = np.flatnonzero(self._log.split == Split.TRAIN)
+        chosen = self._sampled_users(rows, self._options.lm_rows)
+        return rows[chosen[self._log.user[rows]]]
 
-    def _histories(self, view: View) -> list[History]:
-        return [view.history_before(self._log, int(row)) for row in view.rows]
+    def _sampled_users(self, rows: NDArray[np.int64], max_rows: int) -> NDArray[np.bool_]:
+        users, options = self._log.user[rows], self._options
+        return sampled_users(users, self._log.num_users, max_rows, options.seed)
 
     def _examples(self, view: View) -> Examples:
-        items, liked = pad_events(self._histories(view))
-        return Examples(items, liked, self._log.item[view.rows] + 1, self._log.liked[view.rows])
-
-    def _encode(self, encoder: Encoder, view: View) -> NDArray[np.float32]:
-        histories = self._histories(view)
-        starts = range(0, len(histories), _ENCODE_ROWS)
-        return np.concatenate([encoder.encode(histories[at : at + _ENCODE_ROWS]) for at in starts])
+        rows = view.rows
+        return Examples(view.histories(self._log), self._log.item[rows] + 1, self._log.liked[rows])
 
     def _last_vectors(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """(users, dim): each training user's vector at the user's last training row."""
@@ -383,23 +397,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _joined_examples(examples: list[Examples]) -> Examples:
-    return Examples(
-        *(
-            np.concatenate([getattr(one, field.name) for one in examples])
-            for field in dataclasses.fields(Examples)
-        )
-    )
-
-
-def _load_inputs(work: Path, rows: str) -> tuple[NDArray[Any], ...]:
-    """Vectors, tabular features and tree logits in the order of ``Inputs``."""
-    from_trees = np.load(work / "trees" / f"{rows}.npz")
-    vector = np.load(work / "collaborative" / f"{rows}.npz")["vector"]
-    return vector, from_trees["tabular"], from_trees["tree_logits"]
-
-
-def _save(folder: Path, rows: str, **arrays: NDArray[np.floating]) -> None:
-    np.savez(folder / f"{rows}.npz", allow_pickle=False, **arrays)

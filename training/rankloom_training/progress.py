@@ -1,4 +1,4 @@
-"""Progress of long work: one bar per stage in a terminal, one line per stage elsewhere."""
+"""Progress of long work: one bar per stage in a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -7,24 +7,48 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bars
+
+LINE_EVERY_S = 30.0
 
 
 class Stage:
-    """The progress bar of one stage."""
+    """The progress bar of one stage; without a terminal, a line every LINE_EVERY_S seconds."""
 
-    def __init__(self, bars: Bars, task: TaskID) -> None:
-        self._bars, self._task = bars, task
+    def __init__(self, name: str, bars: Bars, task: TaskID) -> None:
+        self._name, self._bars, self._task = name, bars, task
+        self._started = self._shown = time.monotonic()
         self.last_note = ""
 
     def step(self, done: int, total: int) -> None:
         self._bars.update(self._task, completed=done, total=total)
+        now = time.monotonic()
+        if self._bars.disable and now - self._shown >= LINE_EVERY_S:
+            self._shown = now
+            left = (now - self._started) * (total - done) / max(done, 1)
+            self._print(f"{100 * done // max(total, 1):5d} %  {_time_left(left)}")
 
     def note(self, text: str) -> None:
         """Shows a short text beside the bar, such as a metric."""
         self.last_note = text
         self._bars.update(self._task, note=text)
+
+    def end(self) -> None:
+        """Shows how long the stage took."""
+        self._bars.update(self._task, total=1, completed=1)
+        if self._bars.disable:
+            self._print(f"{time.monotonic() - self._started:6.1f} s  {self.last_note}")
+
+    def _print(self, text: str) -> None:
+        self._bars.console.print(f"{self._name:<14} {text}", highlight=False, markup=False)
 
 
 class Progress:
@@ -42,17 +66,14 @@ class Progress:
             TextColumn("{task.description:<14}"),
             BarColumn(bar_width=24),
             TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[note]}"),
         )
-        started = time.monotonic()
-        hidden = not self._console.is_terminal
-        with Bars(*columns, console=self._console, disable=hidden) as bars:
-            self.current = Stage(bars, bars.add_task(name, total=None, note=""))
+        with Bars(*columns, console=self._console, disable=not self._console.is_terminal) as bars:
+            self.current = Stage(name, bars, bars.add_task(name, total=None, note=""))
             yield self.current
-            bars.update(TaskID(0), total=1, completed=1)
-        if hidden:
-            seconds = time.monotonic() - started
-            self._console.print(f"{name:<14} {seconds:6.1f} s  {self.current.last_note}")
+            self.current.end()
 
     def step(self, done: int, total: int) -> None:
         if self.current is not None:
@@ -66,3 +87,8 @@ class Progress:
     def tell(self, label: str, text: str) -> None:
         """One line beside the stages' own."""
         self._console.print(f"{label:<14} {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _time_left(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"about {minutes} min left" if minutes else "less than a minute left"

@@ -20,7 +20,7 @@ METRICS = {"auc": "AUC", "uauc": "UAUC", "ndcg5": "NDCG@5", "map5": "MAP@5"}
 def tables(report: Report) -> list[Table]:
     """The metrics of each score, and the served AUC of each part of the rows."""
     title = (
-        f"{report.num_rows} test rows of {report.num_users} users, protocol "
+        f"{_rows(report)} of {report.num_users} users, protocol "
         f"{report.protocol}; UAUC over {report.metrics['served'].num_eligible} users with both "
         f"classes; 95 % intervals by user bootstrap"
     )
@@ -31,6 +31,12 @@ def tables(report: Report) -> list[Table]:
     for name, (rows, value) in report.parts.items():
         parts.add_row(name, str(rows), _number(value))
     return [scores, parts]
+
+
+def _rows(report: Report) -> str:
+    if report.num_rows == report.num_test_rows:
+        return f"{report.num_rows} test rows"
+    return f"{report.num_rows} of {report.num_test_rows} test rows"
 
 
 def difference_line(report: Report) -> str:
@@ -106,7 +112,7 @@ def write_plot(report: Report, path: Path) -> None:
         axes.set(title=title, yticks=range(len(names)), yticklabels=names)
         axes.invert_yaxis()
         axes.grid(axis="x", alpha=0.3)
-    figure.suptitle(f"{report.num_rows} test rows, protocol {report.protocol}")
+    figure.suptitle(f"{_rows(report)}, protocol {report.protocol}")
     figure.savefig(path)
 
 

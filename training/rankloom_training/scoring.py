@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -35,12 +35,32 @@ MAX_BATCH_TOKENS = 4096
 class Request:
     """Rows of one user that see the same events: one ranking call.
 
-    ``rows``: (n,) indices into the log. ``events``: the visible ones, oldest first.
+    ``rows``: (n,) indices into the log. ``seen``: indices of the visible events, oldest first. All
+    requests share these arrays; events and items are made when they are asked for.
     """
 
+    dataset: Dataset
     rows: NDArray[np.int64]
-    events: tuple[Event, ...]
-    items: tuple[Item, ...]
+    seen: NDArray[np.int64]
+
+    def query(self) -> UserQuery:
+        """The newest visible events, as many as a call may have, and the rows' items."""
+        return UserQuery(None, self.events, self.items)
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The newest visible events, oldest first."""
+        log, items = self.dataset.log, self.dataset.catalogue.items
+        return tuple(
+            Event(items[log.item[row]].item_id, bool(log.liked[row]), float(log.time[row]))
+            for row in self.seen[-MAX_EVENTS:]
+        )
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """The item of each row."""
+        items = self.dataset.catalogue.items
+        return tuple(items[item] for item in self.dataset.log.item[self.rows])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,32 +76,30 @@ class PreparedRequest:
 
 def requests_of(dataset: Dataset, view: View) -> list[Request]:
     """The view's rows as ranking calls; rows between two visible events share one."""
-    requests: list[tuple[list[int], NDArray[np.int64]]] = []
-    for row in view.rows:
-        seen = view.visible_before(dataset.log, int(row))
-        last = requests[-1] if requests else None
-        if last is not None and len(last[1]) == len(seen) and _fits(dataset, last[0], int(row)):
-            last[0].append(int(row))
-        else:
-            requests.append(([int(row)], seen))
-    return [_request(dataset, np.array(rows), seen) for rows, seen in requests]
+    log, visible, histories = dataset.log, view.visible(dataset.log), view.histories(dataset.log)
+    users = log.user[view.rows]
+    starts = np.flatnonzero(np.diff(users, prepend=-1) | np.diff(histories.end, prepend=-1))
+    calls = [
+        slice(at + first, at + last)
+        for at, end in zip(starts, np.append(starts[1:], len(users)), strict=True)
+        for first, last in _calls(log.item[view.rows[at:end]])
+    ]
+    first, end = histories.first, histories.end
+    return [
+        Request(dataset, view.rows[own], visible[first[own.start] : end[own.start]])
+        for own in calls
+    ]
 
 
-def _fits(dataset: Dataset, rows: Sequence[int], row: int) -> bool:
-    """Whether one call can ask for ``row`` beside ``rows``: one user, no item twice."""
-    log = dataset.log
-    items = {int(log.item[other]) for other in rows}
-    same_user = log.user[rows[0]] == log.user[row]
-    return bool(same_user and len(rows) < MAX_CANDIDATES and int(log.item[row]) not in items)
-
-
-def _request(dataset: Dataset, rows: NDArray[np.int64], seen: NDArray[np.int64]) -> Request:
-    log, items = dataset.log, dataset.catalogue.items
-    events = tuple(
-        Event(items[log.item[row]].item_id, bool(log.liked[row]), float(log.time[row]))
-        for row in seen[-MAX_EVENTS:]
-    )
-    return Request(rows, events, tuple(items[item] for item in log.item[rows]))
+def _calls(items: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Splits consecutive rows into calls that name no item twice and are not too long."""
+    first, named = 0, set[int]()
+    for row, item in enumerate(items.tolist()):
+        if item in named or len(named) == MAX_CANDIDATES:
+            yield first, row
+            first, named = row, set()
+        named.add(item)
+    yield first, len(items)
 
 
 class BundleScorer:
@@ -93,15 +111,14 @@ class BundleScorer:
         self.decoder = load_decoder(self.loaded.engine_parts())
         self.ranker = Ranker(self.loaded)
 
-    def prepare(self, request: Request) -> PreparedRequest:
-        """Features, prompt and tree logits of one request."""
+    def prepare(self, user: UserQuery, rows: NDArray[np.int64]) -> PreparedRequest:
+        """Features, prompt and tree logits of one request. ``rows``: of its candidates."""
         provider = self.loaded.provider
-        user = UserQuery(None, request.events, request.items)
         features = provider.features(user)
         job = self.ranker.prepare(RankQuery("", user), features)
-        indices = np.array([provider.catalogue.index(item.item_id) for item in request.items])
+        indices = np.array([provider.catalogue.index(item.item_id) for item in user.candidates])
         collaborative = provider.scorer.logits(features.vector, indices)
-        return PreparedRequest(request.rows, features, job.prompt, job.tree_logits(), collaborative)
+        return PreparedRequest(rows, features, job.prompt, job.tree_logits(), collaborative)
 
     def margins(
         self, prepared: Sequence[PreparedRequest], weights: Mapping[K, Rows], on_step: Step

@@ -30,9 +30,12 @@ def serving(bundle: Path, *options: str) -> Iterator[str]:
 
 
 @contextmanager
-def serving_rollouts(bundle: Path, state: Path) -> Iterator[tuple[str, str]]:
-    """Like ``serving``, with rollouts. Yields the addresses for rankings and for rollouts."""
-    options = ("--state", str(state), "--rollout-port", "0")
+def serving_rollouts(bundle: Path, state: Path, *more: str) -> Iterator[tuple[str, str]]:
+    """Like ``serving``, with rollouts. Yields the addresses for rankings and for rollouts.
+
+    ``more``: further options of ``rankloom serve``.
+    """
+    options = ("--state", str(state), "--rollout-port", "0", *more)
     with _running(bundle, options, num_ports=2) as [address, rollouts]:
         yield address, rollouts
 

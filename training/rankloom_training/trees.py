@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import lightgbm
 import numpy as np
+from lightgbm.callback import CallbackEnv
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import aslinearoperator, eigsh
 
 from rankloom_features.catalogue import Catalogue
+from rankloom_features.events import History
+from rankloom_features.histories import Histories
+from rankloom_features.item_columns import NO_COLUMNS, ItemColumns
+from rankloom_features.item_statistics import ItemStatistics
 from rankloom_features.tabular import (
     COLLABORATIVE,
     MONOTONE,
-    ItemStatistics,
     TabularFeatures,
     with_collaborative,
 )
@@ -23,6 +27,7 @@ from rankloom_features.tree_export import export_trees, raw_scores
 from rankloom_training.data import Interactions, Split
 from rankloom_training.visibility import View
 
+OnStep = Callable[[int, int], None]
 NUM_FOLDS = 5
 NUM_BOOSTERS = 3
 FACTOR_RANK = 24
@@ -98,42 +103,61 @@ class HeldOutFeatures:
     those of all training rows, as in production.
     """
 
-    def __init__(self, catalogue: Catalogue, log: Interactions, seed: int) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        log: Interactions,
+        seed: int,
+        columns: ItemColumns = NO_COLUMNS,
+    ) -> None:
         train = log.split == Split.TRAIN
         self._catalogue, self._log, self._train = catalogue, log, train
         self.fold = user_folds(log.num_users, seed)
         self.statistics = item_statistics(log, catalogue, train)
-        self.served = TabularFeatures(catalogue, self.statistics)
+        self.served = TabularFeatures(catalogue, self.statistics, columns)
+        others = [train & (self.fold[log.user] != fold) for fold in range(NUM_FOLDS)]
         self._held_out = [
-            TabularFeatures(
-                catalogue, item_statistics(log, catalogue, train & (self.fold[log.user] != fold))
-            )
-            for fold in range(NUM_FOLDS)
+            TabularFeatures(catalogue, item_statistics(log, catalogue, rows), columns)
+            for rows in others
         ]
 
     @property
     def names(self) -> tuple[str, ...]:
         return (*self.served.names, COLLABORATIVE)
 
-    def table(self, view: View, logits: NDArray[np.float32]) -> FeatureTable:
+    def table(
+        self, view: View, logits: NDArray[np.float32], on_step: OnStep = lambda done, total: None
+    ) -> FeatureTable:
         """Features of the view's rows, each from the events that the row may see.
 
         ``logits``: (rows,) of the collaborative model; out of fold for training rows.
         """
-        features = np.stack([self._row(view, int(row)) for row in view.rows])
-        return FeatureTable(
-            with_collaborative(features, logits),
-            self._log.liked[view.rows],
-            self._log.user[view.rows],
-        )
+        histories = view.histories(self._log)
+        users = self._log.user[view.rows]
+        starts = np.flatnonzero(np.diff(users, prepend=-1))
+        features = np.empty((len(view.rows), len(self.served.names)), np.float32)
+        for at, own in enumerate(_runs(starts, len(users))):
+            features[own] = self._of_user(
+                int(users[own.start]), view.rows[own], histories.only(own)
+            )
+            on_step(at + 1, len(starts))
+        return FeatureTable(with_collaborative(features, logits), self._log.liked[view.rows], users)
 
-    def _row(self, view: View, row: int) -> NDArray[np.float32]:
-        held_out = self._held_out[self.fold[self._log.user[row]]]
-        features = held_out if self._train[row] else self.served
-        candidate = self._catalogue.traits_at(self._log.item[row : row + 1])
-        return np.asarray(
-            features.matrix(features.profile(view.history_before(self._log, row)), candidate)[0]
-        )
+    def _of_user(
+        self, user: int, rows: NDArray[np.int64], histories: Histories
+    ) -> NDArray[np.float32]:
+        """(rows, columns) of one user, whose events are computed with once."""
+        features = self._held_out[self.fold[user]] if self._train[rows[0]] else self.served
+        first, end = histories.first[0], histories.end
+        events = History(histories.index[first : end[-1]], histories.liked[first : end[-1]])
+        seen, moment = np.unique(end - first, return_inverse=True)
+        candidates = self._catalogue.traits_at(self._log.item[rows])
+        return features.matrix(features.profile(events, seen), candidates, moment)
+
+
+def _runs(starts: NDArray[np.int64], end: int) -> Iterator[slice]:
+    for first, last in zip(starts, np.append(starts[1:], end), strict=True):
+        yield slice(int(first), int(last))
 
 
 def user_folds(num_users: int, seed: int) -> NDArray[np.int64]:
@@ -141,35 +165,52 @@ def user_folds(num_users: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng(seed).integers(0, NUM_FOLDS, num_users)
 
 
-def fit_ranker(train: FeatureTable, valid: FeatureTable, names: Sequence[str]) -> bytes:
-    """Boosters with different seeds, stopped early on ``valid``, exported as one ONNX model."""
-    return export_trees([_fit(train, valid, names, seed) for seed in range(NUM_BOOSTERS)])
+class Boosters:
+    """Fits boosters that share the bins of one table, stopped early on ``valid``.
 
+    ``on_step``: called with the rounds done and to do, over all boosters.
+    """
 
-def out_of_fold_logits(
-    train: FeatureTable, valid: FeatureTable, names: Sequence[str], fold: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """(rows,) logits of the training rows, from boosters that never saw the row's user."""
-    logits = np.zeros(len(train.label))
-    for held_out in range(NUM_FOLDS):
-        own = fold[train.user] == held_out
-        rest = FeatureTable(train.features[~own], train.label[~own], train.user[~own])
-        booster = _fit(rest, valid, names, held_out)
-        logits[own] = raw_scores([booster], train.features[own])
-    return logits
+    def __init__(
+        self, train: FeatureTable, valid: FeatureTable, names: Sequence[str], on_step: OnStep
+    ) -> None:
+        constraints = [int(name in MONOTONE) for name in names]
+        self._parameters = PARAMETERS | {"monotone_constraints": constraints}
+        self._table = train
+        self._train = lightgbm.Dataset(train.features, train.label, params=dict(self._parameters))
+        self._valid = lightgbm.Dataset(valid.features, valid.label, reference=self._train)
+        self._on_step, self._fitted = on_step, 0
 
+    def ranker(self) -> bytes:
+        """Boosters of different seeds as one ONNX model."""
+        return export_trees([self._fit(self._train, seed) for seed in range(NUM_BOOSTERS)])
 
-def _fit(
-    train: FeatureTable, valid: FeatureTable, names: Sequence[str], seed: int
-) -> lightgbm.Booster:
-    constraints = [int(name in MONOTONE) for name in names]
-    return lightgbm.train(
-        PARAMETERS | {"seed": seed, "monotone_constraints": constraints},
-        lightgbm.Dataset(train.features, train.label),
-        MAX_ROUNDS,
-        valid_sets=[lightgbm.Dataset(valid.features, valid.label)],
-        callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
-    )
+    def out_of_fold_logits(self, fold: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(rows,) logits of the training rows, from boosters that never saw the row's user.
+
+        ``fold``: (users,).
+        """
+        own_fold, logits = fold[self._table.user], np.zeros(len(self._table.label))
+        for held_out in range(NUM_FOLDS):
+            own = own_fold == held_out
+            booster = self._fit(self._train.subset(np.flatnonzero(~own).tolist()), held_out)
+            logits[own] = raw_scores([booster], self._table.features[own])
+        return logits
+
+    def _fit(self, rows: lightgbm.Dataset, seed: int) -> lightgbm.Booster:
+        def progress(env: CallbackEnv) -> None:
+            total = (NUM_BOOSTERS + NUM_FOLDS) * MAX_ROUNDS
+            self._on_step(self._fitted * MAX_ROUNDS + env.iteration, total)
+
+        booster = lightgbm.train(
+            self._parameters | {"seed": seed},
+            rows,
+            MAX_ROUNDS,
+            valid_sets=[self._valid],
+            callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False), progress],
+        )
+        self._fitted += 1
+        return booster
 
 
 def joined(tables: Sequence[FeatureTable]) -> FeatureTable:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankloom_features.events import History
+from rankloom_features.histories import Histories
 from rankloom_training.data import Interactions, Split
 
 
@@ -40,6 +41,20 @@ class View:
         user = log.user[row]
         earlier = np.arange(int(log.start[user]), row)
         return np.asarray(earlier[log.liked[earlier] | (earlier < self.cutoff[user])])
+
+    def visible(self, log: Interactions) -> NDArray[np.int64]:
+        """Indices of the rows that later rows of the same user may see, ascending."""
+        return np.flatnonzero(log.liked | (np.arange(len(log)) < self.cutoff[log.user]))
+
+    def histories(self, log: Interactions) -> Histories:
+        """What each of ``rows`` may see. All share the events of the log."""
+        visible = self.visible(log)
+        return Histories(
+            log.item[visible],
+            log.liked[visible],
+            np.searchsorted(visible, log.start[log.user[self.rows]]),
+            np.searchsorted(visible, self.rows),
+        )
 
     def history_before(self, log: Interactions, row: int) -> History:
         rows = self.visible_before(log, row)
@@ -76,3 +91,19 @@ def _scoring_cutoff(log: Interactions, protocol: Protocol) -> NDArray[np.int64]:
         return np.full(log.num_users, len(log), dtype=np.int64)
     train = np.bincount(log.user[log.split == Split.TRAIN], minlength=log.num_users)
     return log.start + train
+
+
+def sampled_users(
+    user: NDArray[np.int64], num_users: int, max_rows: int, seed: int
+) -> NDArray[np.bool_]:
+    """(num_users,) a random choice of whole users who have at most ``max_rows`` of the rows.
+
+    ``user``: (rows,) the user of each row. One user is always chosen, however many rows that is.
+    """
+    num_rows = np.bincount(user, minlength=num_users)
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(num_rows))
+    within = np.cumsum(num_rows[order]) <= max_rows
+    within[:1] = True
+    chosen = np.zeros(num_users, np.bool_)
+    chosen[order[within]] = True
+    return chosen

@@ -75,7 +75,10 @@ class RolloutStaging(Generic[T]):
             return warmed
 
     async def prune(self) -> None:
-        """Removes bundles that only retired revisions had."""
+        """Removes bundles that only retired revisions had, and what a cut staging left.
+
+        No other: a bundle that this ledger never knew may be one of a ledger that was lost.
+        """
         async with self._lock:
             await self._prune()
 
@@ -90,11 +93,15 @@ class RolloutStaging(Generic[T]):
         Needs the lock: a bundle that is being staged is kept before the ledger names it.
         """
         rollouts = self._writer.ledger.rollouts.values()
+        retired = {each.bundle_digest for each in rollouts if each.state is RolloutState.RETIRED}
         needed = {each.bundle_digest for each in rollouts if each.state is not RolloutState.RETIRED}
         loop = asyncio.get_running_loop()
         with suppress(StoreError):
-            for digest in self._store.digests - needed:
+            unknown = self._store.unknown
+            for digest in (self._store.digests & (retired | unknown)) - needed:
                 await loop.run_in_executor(self._files, self._store.remove, digest)
+            for digest in unknown:
+                await loop.run_in_executor(self._files, self._store.known, digest)
 
     async def _warm(self, number: int) -> Rollout:
         """Loads a staged revision while other commands go on; one of them may retire it."""

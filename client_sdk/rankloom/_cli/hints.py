@@ -1,11 +1,16 @@
-"""Hints for operators: what to do about an error of a rollout."""
+"""Hints: what to do about an error of a server."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
 
-from rankloom.errors import ConnectionFailedError, ErrorReason, RankloomError
+from rankloom.errors import (
+    ConnectionFailedError,
+    ErrorReason,
+    InvalidRequestError,
+    RankloomError,
+)
 
 _HINTS: Final[Mapping[ErrorReason, str]] = {
     ErrorReason.REVISION_UNKNOWN: "`rankloom rollout list` shows all revisions",
@@ -34,10 +39,23 @@ _HINTS: Final[Mapping[ErrorReason, str]] = {
 }
 
 
-def hint_of(error: RankloomError) -> str:
-    """Return one line, or nothing if the error says it all."""
+def hint_of_call(error: RankloomError) -> str:
+    """Return what to do about an error of a ranking or an explanation, or nothing."""
     if isinstance(error, ConnectionFailedError):
-        return "give --server the address of the server, with the port of its --rollout-port"
+        return "is `rankloom serve` running, and is --server its address?"
+    fields = [v.field for v in error.violations] if isinstance(error, InvalidRequestError) else []
+    if any(field.startswith("candidates[") for field in fields):
+        return "--items is split at commas; give ids that contain one with --candidates FILE"
+    return ""
+
+
+def hint_of(error: RankloomError) -> str:
+    """Return what to do about an error of a rollout, or nothing if the error says it all."""
+    if isinstance(error, ConnectionFailedError):
+        return (
+            "is `rankloom serve` running? Give --server its address, with the port of its "
+            "--rollout-port"
+        )
     if error.status == "UNIMPLEMENTED":
         return "this port has no RolloutService; give the port of the server's --rollout-port"
     return _HINTS.get(error.reason, "") if error.reason else ""

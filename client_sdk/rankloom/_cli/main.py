@@ -9,19 +9,23 @@ Exit codes: 0 success; 1 the server answered with an error or not at all, or ref
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from types import FrameType
 from typing import Final, NoReturn
 
 from rankloom._cli.commands import CliCommand
+from rankloom._cli.completion_command import CompletionCommand
+from rankloom._cli.doctor_command import DoctorCommand
 from rankloom._cli.explain_command import ExplainCommand
 from rankloom._cli.health_command import HealthCommand
+from rankloom._cli.hints import hint_of_call
+from rankloom._cli.installation import install_command
+from rankloom._cli.parser import HelpfulParser, parse
 from rankloom._cli.rank_command import RankCommand
 from rankloom._cli.rollout_command import RolloutCliCommand
 from rankloom._version import __version__
@@ -29,7 +33,14 @@ from rankloom.errors import InvalidRequestError, RankloomError
 
 _OWN: Final[dict[str, CliCommand]] = {
     command.name: command
-    for command in (RankCommand(), ExplainCommand(), RolloutCliCommand(), HealthCommand())
+    for command in (
+        RankCommand(),
+        ExplainCommand(),
+        RolloutCliCommand(),
+        HealthCommand(),
+        DoctorCommand(),
+        CompletionCommand(lambda: _whole_parser()),
+    )
 }
 
 # Written down here, so that listing the commands imports none of them.
@@ -69,10 +80,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str], chosen: str) -> int:
-    plugins = {point.name: point for point in entry_points(group="rankloom.commands")}
-    parser = argparse.ArgumentParser(
+    plugins = _plugins()
+    parser = _parser(plugins, {chosen})
+    args = parse(parser, arguments)
+    if chosen not in _OWN:
+        return int(args.run(args))  # it handles interrupts itself
+    with _quiet_when_interrupted():
+        return int(args.run(args))
+
+
+def _plugins() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group="rankloom.commands")}
+
+
+def _parser(plugins: Mapping[str, EntryPoint], configured: Container[str]) -> HelpfulParser:
+    """Return the parser of all commands; only the configured ones are imported."""
+    parser = HelpfulParser(
         prog="rankloom",
         description="Rank a user's candidate items with a mixture of experts for that user.",
+        epilog="Begin with `rankloom demo`. `rankloom COMMAND --help` shows a command's options.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"rankloom {__version__}")
@@ -80,15 +106,26 @@ def _run(arguments: Sequence[str], chosen: str) -> int:
     for name in (*_OWN, *plugins):
         summary = _HELP.get(name, "")
         subparser = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
-        if name == chosen:
+        if name in configured:
             command = _OWN[name] if name in _OWN else _loaded(plugins[name])
             command.configure(subparser)
             subparser.set_defaults(run=command.run)
-    args = parser.parse_args(arguments)
-    if chosen not in _OWN:
-        return int(args.run(args))  # it handles interrupts itself
-    with _quiet_when_interrupted():
-        return int(args.run(args))
+    return parser
+
+
+def _whole_parser() -> HelpfulParser:
+    """Return the parser with the arguments of all commands whose extra is installed."""
+    plugins = _plugins()
+    ready = {name for name, plugin in plugins.items() if _is_importable(plugin)}
+    return _parser(plugins, {*_OWN, *ready})
+
+
+def _is_importable(plugin: EntryPoint) -> bool:
+    try:
+        plugin.load()
+    except ModuleNotFoundError:
+        return False
+    return True
 
 
 @contextmanager
@@ -124,20 +161,22 @@ def _report_missing(chosen: str, error: ModuleNotFoundError) -> int:
     if not package or package.startswith("rankloom"):
         raise error
     extra = _EXTRAS.get(chosen)
-    needs = f"pip install 'rankloom[{extra}]'" if extra else f"the package {package}"
+    needs = install_command(extra) if extra else f"the package {package}"
     print(f"rankloom {chosen} needs: {needs}", file=sys.stderr)
     return 2
 
 
 def _report_error(error: RankloomError) -> int:
-    print(f"rankloom: {type(error).__name__}: {error}", file=sys.stderr)
+    notes = getattr(error, "__notes__", ())
+    hint = "" if notes else hint_of_call(error)
+    print(f"rankloom: {type(error).__name__}: {error}{hint and '; '}{hint}", file=sys.stderr)
     violations = error.violations if isinstance(error, InvalidRequestError) else ()
     for field, description in violations:
         if field not in error.message:
             print(f"  {field}: {description}", file=sys.stderr)
     if error.request_id:
         print(f"  request id: {error.request_id}", file=sys.stderr)
-    for note in getattr(error, "__notes__", ()):
+    for note in notes:
         print(f"  {note}", file=sys.stderr)
     refused_here = isinstance(error, InvalidRequestError) and not error.status
     return 2 if refused_here else 1

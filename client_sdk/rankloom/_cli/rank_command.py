@@ -22,7 +22,11 @@ class RankCommand:
         add_connection(parser)
         add_user(parser)
         parser.add_argument(
-            "--items", metavar="A,B,C", type=_item_ids, default=[], help="ids of the candidates"
+            "--items",
+            metavar="A,B,C",
+            type=_item_ids,
+            default=[],
+            help="ids of the candidates; those that contain a comma need --candidates",
         )
         parser.add_argument(
             "--candidates",
@@ -55,5 +59,8 @@ class RankCommand:
 def _item_ids(text: str) -> list[str]:
     ids = text.split(",")
     if not all(ids):
-        raise argparse.ArgumentTypeError("an id is empty; give ids with one comma between them")
+        raise argparse.ArgumentTypeError(
+            "an id is empty; give ids with one comma between them, and ids that contain a comma "
+            "with --candidates FILE"
+        )
     return ids

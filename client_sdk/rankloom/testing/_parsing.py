@@ -9,7 +9,7 @@ import grpc
 from rankloom._feature_messages import parse_event
 from rankloom._features import FeatureQuery
 from rankloom._responses import wire_names
-from rankloom._results import Event, ExplainOptions, Fusion, Item, RankOptions
+from rankloom._results import Event, ExplainOptions, Fusion, Item, RankOptions, Revision
 from rankloom._rollouts import GateSpec
 from rankloom.testing._calls import ExplainCall, FeatureCall, RankCall
 from rankloom_proto.v1 import features_pb2, ranking_pb2, rollout_pb2
@@ -30,7 +30,7 @@ def parse_rank(request: ranking_pb2.RankRequest, context: grpc.ServicerContext) 
             allow_fallback=options.allow_fallback or not options.HasField("allow_fallback"),
             allow_partial=options.allow_partial,
             fusion=_FUSIONS.get(options.fusion),
-            revision=options.revision if options.HasField("revision") else None,
+            revision=_pin(options),
         ),
         request_id=request.request_id,
         timeout_s=_timeout_s(context),
@@ -52,7 +52,7 @@ def parse_explain(
             temperature=options.temperature if options.HasField("temperature") else None,
             seed=options.seed if options.HasField("seed") else None,
             fusion=_FUSIONS.get(options.fusion),
-            revision=options.revision if options.HasField("revision") else None,
+            revision=_pin(options),
         ),
         request_id=request.request_id,
         timeout_s=_timeout_s(context),
@@ -100,3 +100,13 @@ def _item(candidate: features_pb2.Candidate) -> Item:
 def _timeout_s(context: grpc.ServicerContext) -> float:
     left_s: float | None = context.time_remaining()
     return float("inf") if left_s is None else left_s
+
+
+def _pin(
+    options: ranking_pb2.RankOptions | ranking_pb2.ExplainOptions,
+) -> Revision | int | None:
+    if not options.HasField("revision"):
+        return None
+    if not options.bundle_digest:
+        return options.revision
+    return Revision(options.revision, options.bundle_digest)

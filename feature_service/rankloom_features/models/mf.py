@@ -22,10 +22,11 @@ class MatrixFactorisation(CollaborativeModel):
 
     def encode(self, items: Tensor, liked: Tensor) -> Tensor:
         """(batch, dim) user vectors; zero for a row that is all padding."""
-        vectors = self.vectors(items)
-        positive = liked.to(vectors.dtype)[..., None]
-        mapped = positive * self.of_liked(vectors) - (1 - positive) * self.of_disliked(vectors)
-        seen = (items > 0).to(vectors.dtype)[..., None]
-        count = seen.sum(dim=1).clamp_min(1.0)
-        users: Tensor = (mapped * seen).sum(dim=1) / torch.sqrt(count)
+        liked_now = (liked > 0) & (items > 0)
+        disliked_now = (liked == 0) & (items > 0)
+        # The maps are linear, so they are applied once to the sums and not to each event.
+        weights = torch.stack([liked_now, disliked_now], dim=1).to(self.vectors.weight.dtype)
+        sums = weights @ self.vectors(items)
+        count = weights.sum(dim=(1, 2)).clamp_min(1.0)[:, None]
+        users: Tensor = (self.of_liked(sums[:, 0]) - self.of_disliked(sums[:, 1])) / count.sqrt()
         return users

@@ -312,6 +312,7 @@ class RankOptions(_message.Message):
     ALLOW_PARTIAL_FIELD_NUMBER: _builtins.int
     FUSION_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    BUNDLE_DIGEST_FIELD_NUMBER: _builtins.int
     top_k: _builtins.int
     """Return only the best top_k items; 0 or absent: all."""
     allow_fallback: _builtins.bool
@@ -321,6 +322,10 @@ class RankOptions(_message.Message):
     fusion: Global___Fusion.ValueType
     revision: _builtins.int
     """The revision that must answer; absent: the one that serves this user now."""
+    bundle_digest: _builtins.str
+    """With `revision`: the digest of its bundle, as the answer to explain or repeat named it. Another
+    server may have another bundle under the same number. Empty: any bundle.
+    """
     def __init__(
         self,
         *,
@@ -329,10 +334,11 @@ class RankOptions(_message.Message):
         allow_partial: _builtins.bool | None = ...,
         fusion: Global___Fusion.ValueType = ...,
         revision: _builtins.int | None = ...,
+        bundle_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback", "_allow_partial", b"_allow_partial", "_revision", b"_revision", "_top_k", b"_top_k", "allow_fallback", b"allow_fallback", "allow_partial", b"allow_partial", "revision", b"revision", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback", "_allow_partial", b"_allow_partial", "_revision", b"_revision", "_top_k", b"_top_k", "allow_fallback", b"allow_fallback", "allow_partial", b"allow_partial", "fusion", b"fusion", "revision", b"revision", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback", "_allow_partial", b"_allow_partial", "_revision", b"_revision", "_top_k", b"_top_k", "allow_fallback", b"allow_fallback", "allow_partial", b"allow_partial", "bundle_digest", b"bundle_digest", "fusion", b"fusion", "revision", b"revision", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__allow_fallback: _TypeAlias = _typing.Literal["allow_fallback"]  # noqa: Y015
     _WhichOneofArgType__allow_fallback: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback"]  # noqa: Y015
@@ -605,6 +611,7 @@ class ExplainOptions(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     FUSION_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    BUNDLE_DIGEST_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
     """The maximum number of generated tokens, up to 256; 0 or absent: the server's default, 64."""
     temperature: _builtins.float
@@ -616,6 +623,10 @@ class ExplainOptions(_message.Message):
     """The revision that must answer, for example the one of the ranking to explain;
     absent: the one that serves this user now.
     """
+    bundle_digest: _builtins.str
+    """With `revision`: the digest of its bundle, as the answer to explain or repeat named it. Another
+    server may have another bundle under the same number. Empty: any bundle.
+    """
     def __init__(
         self,
         *,
@@ -624,10 +635,11 @@ class ExplainOptions(_message.Message):
         seed: _builtins.int | None = ...,
         fusion: Global___Fusion.ValueType = ...,
         revision: _builtins.int | None = ...,
+        bundle_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_revision", b"_revision", "_seed", b"_seed", "_temperature", b"_temperature", "max_tokens", b"max_tokens", "revision", b"revision", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_revision", b"_revision", "_seed", b"_seed", "_temperature", b"_temperature", "fusion", b"fusion", "max_tokens", b"max_tokens", "revision", b"revision", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_revision", b"_revision", "_seed", b"_seed", "_temperature", b"_temperature", "bundle_digest", b"bundle_digest", "fusion", b"fusion", "max_tokens", b"max_tokens", "revision", b"revision", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015

@@ -25,8 +25,9 @@ from rankloom_server.rpc.listening import ListenAddress, check_free, socket_mode
 
 Facts = Mapping[str, object]
 
-MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+MAX_MESSAGE_BYTES = 4 << 20  # of rollout commands, among them the pieces of an upload
 FLUSH_S = 0.5  # for the last answers to leave
+CROSSING_S = 0.1  # in which calls still come that callers sent before they heard of the end
 CLOSE_S = 1.5  # for what goes on beside calls; then the process ends nevertheless
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -35,7 +36,6 @@ _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _OPTIONS: Final = (
     # Otherwise two servers may share a port, each with its own bundle, and nobody notices.
     ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     # Finds callers that are gone, so that they do not hold connections for ever.
     ("grpc.keepalive_time_ms", 120_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -57,6 +57,7 @@ class RpcServer:
         metrics: ServerMetrics | None = None,
         token: Token | None = None,
         connection_age_s: float = 0.0,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         """``warm_up``: runs before calls are taken; its facts go into the log line "serving".
 
@@ -65,11 +66,15 @@ class RpcServer:
         """
         self.metrics = metrics or ServerMetrics()
         boundary = Boundary(admission, self.metrics, token)
-        self.grpc = grpc.aio.server(interceptors=[boundary], options=_options(connection_age_s))
+        self.grpc = grpc.aio.server(
+            interceptors=[boundary], options=_options(connection_age_s, max_message_bytes)
+        )
         self._admission = admission
         self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]
         self._services = ("", *services)
         self._warm_up = warm_up
+        self.beside: list[tuple[RpcServer, ListenAddress]] = []
+        """Other servers of callers, which listen as long as this one serves."""
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
         if reflects:
             names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -91,7 +96,7 @@ class RpcServer:
         stop = stop_event()
         registry, mode = self.metrics.registry, settings.socket_bits
         with metrics_served(registry, settings.metrics_address, mode):
-            opening = asyncio.create_task(self._both_serving(settings, admin, admin_address))
+            opening = asyncio.create_task(self._all_serving(settings, admin, admin_address))
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not opening.done():
@@ -106,9 +111,9 @@ class RpcServer:
                 stopping.cancel()
                 raise
             await stopping
-            await self._both_drained(settings, admin)
+            await self._all_drained(settings, admin)
 
-    async def _both_serving(
+    async def _all_serving(
         self,
         settings: ServerSettings,
         admin: RpcServer | None,
@@ -117,11 +122,14 @@ class RpcServer:
         await self._serving(settings.address, settings.socket_bits)
         if admin:
             await admin._serving(admin_address or _ANY_PORT, settings.socket_bits)
+        for other, address in self.beside:
+            await other._serving(address, settings.socket_bits)
 
-    async def _both_drained(self, settings: ServerSettings, admin: RpcServer | None) -> None:
+    async def _all_drained(self, settings: ServerSettings, admin: RpcServer | None) -> None:
         end_process_in(settings.drain_delay_s + settings.drain_s + CLOSE_S)
         await self.announce_end(settings.drain_delay_s)
         drains = [self.drain(settings.drain_s)]
+        drains += [other.drain(settings.drain_s) for other, _ in self.beside]
         if admin:
             drains.append(admin.drain(min(2 * FLUSH_S, settings.drain_s)))
         await asyncio.gather(*drains)
@@ -181,23 +189,31 @@ class RpcServer:
             await self._health.set(service, _SERVING if works else _NOT_SERVING)
 
     async def drain(self, drain_s: float) -> None:
-        """Reports NOT_SERVING, takes no more calls, lets calls in flight end, and stops."""
+        """Reports NOT_SERVING, takes no more calls, lets calls in flight end, and stops.
+
+        gRPC stops at once, since this tells callers to connect anew: behind one address of several
+        servers, a caller would otherwise send each call, and each retry, to this one.
+        """
         started = time.monotonic()
         await self._health.enter_graceful_shutdown()
+        stopped = asyncio.create_task(self.grpc.stop(drain_s))
+        await asyncio.sleep(min(CROSSING_S, drain_s))
         all_ended = await self._admission.drain(max(0.0, drain_s - FLUSH_S))
         left_s = max(0.0, drain_s - (time.monotonic() - started))
         await self.grpc.stop(min(FLUSH_S, left_s) if all_ended else None)
+        await stopped
         logs.write("stopped", all_ended=all_ended)
 
 
-def _options(connection_age_s: float) -> tuple[tuple[str, int], ...]:
+def _options(connection_age_s: float, max_message_bytes: int) -> tuple[tuple[str, int], ...]:
     """gRPC varies the age by a tenth, so that callers do not all come back at once.
 
     Calls that run on an old connection end there, however long they take.
     """
+    options = (*_OPTIONS, ("grpc.max_receive_message_length", max_message_bytes))
     if not connection_age_s:
-        return _OPTIONS
-    return (*_OPTIONS, ("grpc.max_connection_age_ms", round(connection_age_s * 1e3)))
+        return options
+    return (*options, ("grpc.max_connection_age_ms", max(1, round(connection_age_s * 1e3))))
 
 
 def end_process_in(seconds: float) -> None:

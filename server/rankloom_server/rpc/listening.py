@@ -7,6 +7,7 @@ listen. So both are found out before.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import stat
@@ -54,7 +55,9 @@ class ListenAddress:
         return f"[{self.bare_host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def error(self, reason: str) -> ListenError:
-        return ListenError(f"cannot listen on {self}: {reason}")
+        taken = reason.lower() == os.strerror(errno.EADDRINUSE).lower()
+        remedy = "; stop what listens there, or choose another port" if taken else ""
+        return ListenError(f"cannot listen on {self}: {reason}{remedy}")
 
 
 async def check_free(address: ListenAddress) -> None:

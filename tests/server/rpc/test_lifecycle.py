@@ -18,7 +18,7 @@ from rankloom_proto.v1.features_pb2 import GetUserFeaturesRequest, GetUserFeatur
 from rankloom_proto.v1.features_pb2_grpc import FeatureServiceStub
 from rankloom_server.admission import Admission
 from rankloom_server.errors import ListenError, StartError
-from rankloom_server.rpc.lifecycle import Facts, RpcServer
+from rankloom_server.rpc.lifecycle import CROSSING_S, Facts, RpcServer
 from server.servers import FeaturesCall, behaving_server, failure_of, no_warm_up, opened
 
 SLOW_SERVER = Path(__file__).with_name("slow_server.py")
@@ -81,7 +81,7 @@ async def test_a_port_in_use_is_refused() -> None:
     async with opened(behaving_server(answer)) as target:
         port = int(target.rpartition(":")[2])
         with pytest.raises(
-            ListenError, match=f"^cannot listen on {target}: address already in use$"
+            ListenError, match=f"^cannot listen on {target}: address already in use; stop what"
         ):
             await behaving_server(answer).start("127.0.0.1", port)
 
@@ -99,14 +99,24 @@ async def test_drain_ends_the_calls_in_flight_and_takes_no_more() -> None:
         held = ask(channel)
         await entered.wait()
         draining = asyncio.create_task(server.drain(10))
-        await asyncio.sleep(0)
-        assert await health_of(channel) == {NOT_SERVING}
+        await asyncio.sleep(2 * CROSSING_S)
         failure = await failure_of(ask(channel))
-        assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "NOT_SERVING")
+        assert failure.code is grpc.StatusCode.UNAVAILABLE
         assert not held.done()
         release.set()
         assert await held == GetUserFeaturesResponse()
         await asyncio.wait_for(draining, 5)
+
+
+async def test_before_a_drain_calls_are_still_taken_while_health_says_otherwise() -> None:
+    server = behaving_server(answer)
+    async with opened(server) as target, grpc.aio.insecure_channel(target) as channel:
+        ending = asyncio.create_task(server.announce_end(0.5))
+        await asyncio.sleep(0)
+        assert await health_of(channel) == {NOT_SERVING}
+        assert await ask(channel) == GetUserFeaturesResponse()
+        assert not ending.done()
+        await ending
 
 
 async def test_a_health_watcher_does_not_hold_the_drain_up() -> None:

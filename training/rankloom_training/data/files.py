@@ -135,7 +135,7 @@ def _read_text(path: Path, kind: str, choose: Choose) -> FileContent:
         return FileContent(_read_dat(path, encoding, choose), how)
     table, delimiter = _read_csv(path, encoding, choose, tabs=kind == "tsv")
     usual = delimiter == ("\t" if kind == "tsv" else ",")
-    return FileContent(table, how if usual else f"{how}, parted by {_DELIMITERS[delimiter]}")
+    return FileContent(table, how if usual else f"{how}, separated by {_DELIMITERS[delimiter]}")
 
 
 def _read_csv(
@@ -203,7 +203,7 @@ def _delimiter(path: Path, encoding: TextEncoding) -> str:
 
 
 def _read_dat(path: Path, encoding: TextEncoding, choose: Choose) -> pa.Table:
-    """MovieLens' text, whose fields are parted by ``::``."""
+    """MovieLens' text, whose fields are separated by ``::``."""
     header = _DAT_HEADERS[path.name]
     read = csv.ReadOptions(block_size=_BLOCK_BYTES, column_names=["line"])
     parse = csv.ParseOptions(delimiter=_NO_TEXT, quote_char=False)
@@ -215,7 +215,7 @@ def _read_dat(path: Path, encoding: TextEncoding, choose: Choose) -> pa.Table:
     if pc.any(wrong).as_py():
         row = pc.index(wrong, True).as_py() + 1
         raise DataError(
-            f"{path.name}: row {row} does not have {len(header)} fields parted by '::' "
+            f"{path.name}: row {row} does not have {len(header)} fields separated by '::' "
             f"({encoding.name}); mend the row"
         )
     return pa.table({name: pc.list_element(parts, header.index(name)) for name in choose(header)})

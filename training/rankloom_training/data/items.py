@@ -75,14 +75,14 @@ class _Cut:
 
     def texts(self, name: str, texts: list[str], most: int) -> list[str]:
         long = [row for row, text in enumerate(texts) if len(text) > most]
-        self._warn(name, long, f"are cut to {most:,} characters")
+        self._warn(name, long, f"{most:,} characters")
         for row in long:
             texts[row] = texts[row][:most]
         return texts
 
     def lists(self, name: str, lists: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
         many = [row for row, found in enumerate(lists) if len(found) > MAX_ATTRIBUTES]
-        self._warn(name, many, f"are cut to {MAX_ATTRIBUTES} labels")
+        self._warn(name, many, f"{MAX_ATTRIBUTES} labels")
         for row in many:
             lists[row] = lists[row][:MAX_ATTRIBUTES]
         long = [
@@ -90,15 +90,16 @@ class _Cut:
             for row, found in enumerate(lists)
             if any(len(label) > MAX_ATTRIBUTE_CHARS for label in found)
         ]
-        self._warn(name, long, f"have labels that are cut to {MAX_ATTRIBUTE_CHARS} characters")
+        self._warn(name, long, f"labels of {MAX_ATTRIBUTE_CHARS} characters")
         for row in long:
             lists[row] = tuple(label[:MAX_ATTRIBUTE_CHARS] for label in lists[row])
         return lists
 
-    def _warn(self, name: str, rows: list[int], fault: str) -> None:
+    def _warn(self, name: str, rows: list[int], limit: str) -> None:
         if rows:
             self.warnings.append(
-                f"{self._table}: {len(rows):,} {name} {fault} (first: row {rows[0] + 1})"
+                f"{self._table}: {name} is cut to {limit} in {len(rows):,} rows "
+                f"(first: row {rows[0] + 1})"
             )
 
 

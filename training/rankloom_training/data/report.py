@@ -13,6 +13,7 @@ from rankloom_training.data.interactions import Interactions, Split
 from rankloom_training.data.times import year_of
 
 NUM_TITLES, NUM_SAMPLES = 3, 10
+MAX_SHOWN = 60  # characters of one text
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Line = tuple[str, str]
@@ -38,8 +39,14 @@ def report_lines(dataset: Dataset) -> list[Line]:
 def column_lines(dataset: Dataset) -> list[Line]:
     """Our names ← the files', and what became of the other columns."""
     files = (dataset.source.log, dataset.source.items) if dataset.source else ()
-    named = [(one.name, f"{ours} ← {theirs}") for one in files for ours, theirs in one.columns]
-    others = [(one.name, f"{name}: {kind}") for one in files for name, kind in one.further]
+    named = [
+        (one.name, f"{ours} ← {_printable(theirs)}")
+        for one in files
+        for ours, theirs in one.columns
+    ]
+    others = [
+        (one.name, f"{_printable(name)}: {kind}") for one in files for name, kind in one.further
+    ]
     return [*named, *others]
 
 
@@ -49,8 +56,8 @@ def sample_rows(dataset: Dataset) -> Iterator[tuple[str, ...]]:
     for row in np.unique(np.linspace(0, len(log) - 1, NUM_SAMPLES).astype(np.int64)):
         item = dataset.catalogue.items[log.item[row]]
         yield (
-            log.user_ids[log.user[row]],
-            item.item_id,
+            _printable(log.user_ids[log.user[row]]),
+            _printable(item.item_id),
             _title(item.title, item.year),
             "like" if log.liked[row] else "dislike",
             f"{_EPOCH + timedelta(seconds=float(log.time[row])):%Y-%m-%d %H:%M:%S}",
@@ -79,7 +86,13 @@ def _titles(dataset: Dataset) -> str:
 
 
 def _title(title: str, year: int | None) -> str:
-    return (title or "(no title)") + (f" ({year})" if year is not None else "")
+    return (_printable(title) or "(no title)") + (f" ({year})" if year is not None else "")
+
+
+def _printable(text: str) -> str:
+    """The data's own text on one line of a terminal, which it cannot command."""
+    plain = "".join(char if char.isprintable() else " " for char in text[: MAX_SHOWN + 1])
+    return plain if len(plain) <= MAX_SHOWN else f"{plain[: MAX_SHOWN - 1]}…"
 
 
 def _split(log: Interactions, source: DataSource | None) -> str:
@@ -111,4 +124,4 @@ def _item_columns(dataset: Dataset) -> str:
 
 def _first_of(names: Sequence[str], most: int = 8) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(map(_printable, names[:most])) + more

@@ -1,0 +1,69 @@
+"""Many histories at once: runs of shared arrays, so that a million rows can share their events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankloom_features.events import History
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Histories:
+    """n histories; history i is the events from ``first[i]`` up to ``end[i]``, oldest first.
+
+    ``index``: (events,) int64 catalogue indices. ``liked``: (events,) bool. ``first``, ``end``:
+    (n,) int64. The events are shared: picking or joining histories copies no event twice.
+    """
+
+    index: NDArray[np.int64]
+    liked: NDArray[np.bool_]
+    first: NDArray[np.int64]
+    end: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.end)
+
+    @classmethod
+    def of(cls, histories: Sequence[History]) -> Histories:
+        """The same histories, one after the other."""
+        lengths = [len(history) for history in histories]
+        end = np.cumsum(lengths, dtype=np.int64)
+        none = History(np.zeros(0, np.int64), np.zeros(0, np.bool_))
+        return cls(
+            np.concatenate([one.index for one in (none, *histories)]),
+            np.concatenate([one.liked for one in (none, *histories)]),
+            end - np.array(lengths, dtype=np.int64),
+            end,
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Histories]) -> Histories:
+        """The histories of all parts, in order."""
+        starts = np.cumsum([0, *(len(part.index) for part in parts[:-1])])
+        moved = list(zip(parts, starts, strict=True))
+        return cls(
+            np.concatenate([part.index for part in parts]),
+            np.concatenate([part.liked for part in parts]),
+            np.concatenate([part.first + start for part, start in moved]),
+            np.concatenate([part.end + start for part, start in moved]),
+        )
+
+    def only(self, rows: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Histories:
+        """The histories that a mask, indices or a slice selects."""
+        return Histories(self.index, self.liked, self.first[rows], self.end[rows])
+
+    def newest(self, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The newest events as (n, length) items and labels, padded on the left with 0.
+
+        An item is its catalogue index + 1; a label is 1 where the item was liked.
+        """
+        at = self.end[:, None] - np.arange(length, 0, -1)
+        seen = at >= self.first[:, None]
+        at = np.where(seen, at, 0)
+        if not len(self.index):
+            return np.zeros(at.shape, np.int64), np.zeros(at.shape, np.int64)
+        return np.where(seen, self.index[at] + 1, 0), (seen & self.liked[at]).astype(np.int64)
