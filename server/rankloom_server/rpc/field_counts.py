@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor
 
 from rankloom_features.wire import (
     MAX_ATTRIBUTES,
@@ -59,9 +59,9 @@ def _check(payload: memoryview, message: Descriptor, prefix: str, left: int) -> 
             raise InvalidFieldError(f"{prefix}{name}", f"must have at most {limit} elements")
         left -= 1
         start, position = _skipped(payload, position, kind)
-        if field is not None and field.type == FieldDescriptor.TYPE_MESSAGE and kind == _BYTES:
-            inner = payload[start:position]
-            left = _check(inner, field.message_type, f"{prefix}{field.name}.", left)
+        inner = field.message_type if field else None
+        if inner is not None and kind == _BYTES:
+            left = _check(payload[start:position], inner, f"{prefix}{name}.", left)
     return left
 
 
