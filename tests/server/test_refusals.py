@@ -32,7 +32,7 @@ METHOD = "/rankloom.v1.RankingService/Rank"
 
 @pytest.fixture
 async def channel(parts: ServedParts) -> AsyncIterator[grpc.aio.Channel]:
-    async with ranking_channel(parts) as channel:
+    async with ranking_channel(parts, max_message_mib=2) as channel:
         yield channel
 
 

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.protobuf.message import DecodeError
 
+from rankloom_proto.v1 import ranking_pb2
 from rankloom_server import logs
 from rankloom_server.admission import Admission
 from rankloom_server.errors import MalformedError
 from rankloom_server.metrics import ServerMetrics
+from rankloom_server.rpc.field_counts import check_field_counts
 from rankloom_server.rpc.identity import Token
 from rankloom_server.rpc.status import refusal_of
 
@@ -27,6 +29,12 @@ _MAKERS = {
     (False, False): grpc.unary_unary_rpc_method_handler,
     (False, True): grpc.unary_stream_rpc_method_handler,
     (True, False): grpc.stream_unary_rpc_method_handler,
+}
+
+_MESSAGES = {
+    f"/{service.full_name}/{each.name}": each.input_type
+    for service in ranking_pb2.DESCRIPTOR.services_by_name.values()
+    for each in service.methods
 }
 
 if TYPE_CHECKING:  # gRPC's classes are generic in their stubs only
@@ -62,7 +70,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         is_ours = method.startswith(_OURS)
         if handler.request_streaming and not is_ours:
             return handler
-        parse = _parsing_stream(handler) if handler.request_streaming else _parsing(handler)
+        parse = _parsing_stream(handler) if handler.request_streaming else _parsing(handler, method)
         guarded = _GuardedMethod(method, parse, self._admission, self._metrics, self._token)
         answer = guarded.answer if is_ours else guarded.translated
         make: Any = _MAKERS[handler.request_streaming, handler.response_streaming]
@@ -123,12 +131,15 @@ class _GuardedMethod:
         logs.write("call", code=code, total_ms=round(seconds * 1e3, 3))
 
 
-def _parsing(handler: Handler) -> Answer:
+def _parsing(handler: Handler, method: str) -> Answer:
     """One message in, one or a stream out."""
+    counted = _MESSAGES.get(method)
     behaviour: Any = handler.unary_stream if handler.response_streaming else handler.unary_unary
     parse: Any = handler.request_deserializer
 
     async def answer(payload: bytes, context: Context) -> object:
+        if counted is not None:
+            check_field_counts(payload, counted)
         try:
             request = parse(payload)
         except DecodeError as error:
