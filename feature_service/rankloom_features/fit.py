@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
@@ -147,3 +148,14 @@ def _logits(model: CollaborativeModel, examples: Examples, rows: NDArray[np.int6
     target = torch.from_numpy(examples.target[rows])[:, None]
     _, logits = model(torch.from_numpy(items), torch.from_numpy(liked), target)
     return cast("Tensor", logits[:, 0])
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For small operations: more threads gain little, and cost a lot on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

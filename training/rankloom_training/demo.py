@@ -30,8 +30,7 @@ from rankloom_training.visibility import Protocol
 NUM_CANDIDATES, TOP_K, SHOWN_EVENTS = 40, 8, 8
 MIN_EVENTS = 10  # a user with fewer says little about a taste
 TIMEOUT_S = 10.0
-# A demonstration is for someone who waits; a training of one's own may use more.
-LM_ROWS, MAX_TEST_ROWS = 4000, 1200
+MAX_TEST_ROWS = 1200  # someone waits for it
 
 
 def run_demo(data: Path | None, folder: Path, console: Console) -> None:
@@ -46,7 +45,7 @@ def run_demo(data: Path | None, folder: Path, console: Console) -> None:
     bundle = folder / f"bundle-{data.resolve().name}"
     if not bundle.exists():
         console.print(f"Training a bundle on {data.name} (kept for the next run) …")
-        options = TrainOptions(lm_rows=LM_ROWS)
+        options = TrainOptions()
         digest = train_bundle(data, bundle, options, Progress())
         console.print(f"bundle {digest[:12]}")
     with console.status("Starting the server …"), serving(bundle) as address:

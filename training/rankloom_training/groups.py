@@ -34,9 +34,7 @@ def check_groups(num_groups: int, num_users: int) -> None:
         )
 
 
-def fit_router(
-    vectors: NDArray[np.float32], num_groups: int, seed: int, max_experts: int | None = None
-) -> Router:
+def fit_router(vectors: NDArray[np.float32], num_groups: int, seed: int) -> Router:
     """A router over ``num_groups`` clusters of users' vectors (users, dim).
 
     Vectors are centred and scaled to length 1, so that Euclidean k-means clusters by
@@ -57,7 +55,7 @@ def fit_router(
         )
     names = tuple(f"group-{index}" for index in range(num_groups))
     centroids = np.stack([users[found == index].mean(axis=0) for index in range(num_groups)])
-    return Router(names, centre, centroids, max_experts=max_experts)
+    return Router(names, centre, centroids)
 
 
 def window_groups(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +16,7 @@ from numpy.typing import NDArray
 import rankloom
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import open_bundle, seal
-from rankloom_adapters.router import GLOBAL
+from rankloom_adapters.router import GLOBAL, Router
 from rankloom_engine.checks import check_architecture
 from rankloom_engine.expert_bank import max_stacked
 from rankloom_engine.explain import MAX_EXPLAIN_TOKENS
@@ -28,7 +26,14 @@ from rankloom_engine.projector import Projector
 from rankloom_engine.prompt import PromptAssembler, PromptFormat
 from rankloom_features.encoder import Encoder
 from rankloom_features.export import export
-from rankloom_features.fit import MAX_EPOCHS, Examples, fit, forget_untrained, score
+from rankloom_features.fit import (
+    MAX_EPOCHS,
+    Examples,
+    fit,
+    forget_untrained,
+    one_thread,
+    score,
+)
 from rankloom_features.loading import statistics_to_bytes
 from rankloom_features.models import create_model
 from rankloom_features.models.base import CollaborativeModel
@@ -132,6 +137,7 @@ class _Run:
         """Runs or reuses every stage, then moves the sealed bundle to ``out``."""
         for name, make in (
             ("collaborative", self._collaborative),
+            ("router", self._router),
             ("trees", self._trees),
             ("base", self._base),
             ("global", self._global),
@@ -171,7 +177,7 @@ class _Run:
 
         torch.manual_seed(self._options.seed)
         model = create_model(self._options.collaborative, len(self._data.catalogue), LATENT_DIM)
-        with _one_thread():
+        with one_thread():
             fit(model, train, valid, seed=self._options.seed, on_epoch=on_epoch)
         forget_untrained(model, np.unique(train.target) - 1)
         return model
@@ -186,6 +192,13 @@ class _Run:
             model = self._fit_collaborative(others, valid, 1 + held_out)
             logits[fold == held_out] = score(model, train.only(fold == held_out))
         return logits
+
+    def _router(self, folder: Path) -> None:
+        """The user groups, found before anything is trained for them: there may be too many."""
+        vectors = np.load(self._work.folder / "collaborative" / "train.npz")["vector"]
+        options = self._options
+        router = fit_router(self._last_vectors(vectors), options.num_groups, options.seed)
+        (folder / parts.ROUTER).write_bytes(router.to_bytes())
 
     def _trees(self, folder: Path) -> None:
         """Tabular features, the tree ranker and its out-of-fold logits."""
@@ -242,14 +255,12 @@ class _Run:
         (folder / "projector.safetensors").write_bytes(decoder.projector.to_bytes())
 
     def _groups(self, folder: Path) -> None:
-        """The router, and one expert per group, each trained from the global expert."""
+        """One expert per group, each trained from the global expert; and the router's limit."""
         vectors = np.load(self._work.folder / "collaborative" / "train.npz")["vector"]
         decoder, maker = self._learner(self._work.folder / "global")
-        router = fit_router(
-            self._last_vectors(vectors),
-            self._options.num_groups,
-            self._options.seed,
-            max_stacked(base.embeddings_of(decoder.model).embedding_dim, RANK),
+        router = dataclasses.replace(
+            Router.from_bytes((self._work.folder / "router" / parts.ROUTER).read_bytes()),
+            max_experts=max_stacked(base.embeddings_of(decoder.model).embedding_dim, RANK),
         )
         (folder / "router.json").write_bytes(router.to_bytes())
         trainer = ExpertTrainer(decoder, self._options.seed)
@@ -386,14 +397,3 @@ class _Run:
         sizes = [len(view.rows) for view in self._train_views]
         indices = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
         return np.concatenate(indices[::-1])
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """For small operations: more threads gain little, and cost a lot on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
