@@ -156,6 +156,7 @@ def test_without_a_terminal_a_long_stage_prints_a_line_now_and_then(
 ) -> None:
     monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
     with Progress().stage("trees") as stage:
+        stage.step(1, 4)
         stage.step(3, 4)
         stage.note("AUC 0.7")
     lines = capsys.readouterr().err.splitlines()

@@ -26,14 +26,16 @@ class Stage:
     def __init__(self, name: str, bars: Bars, task: TaskID) -> None:
         self._name, self._bars, self._task = name, bars, task
         self._started = self._shown = time.monotonic()
+        self._first: tuple[float, int] | None = None  # when the first step was, and how far it got
         self.last_note = ""
 
     def step(self, done: int, total: int) -> None:
         self._bars.update(self._task, completed=done, total=total)
         now = time.monotonic()
-        if self._bars.disable and now - self._shown >= LINE_EVERY_S:
+        since, first = self._first = self._first or (now, done)
+        if self._bars.disable and now - self._shown >= LINE_EVERY_S and done > first:
             self._shown = now
-            left = (now - self._started) * (total - done) / max(done, 1)
+            left = (now - since) * (total - done) / (done - first)
             self._print(f"{100 * done // max(total, 1):5d} %  {_time_left(left)}")
 
     def note(self, text: str) -> None:
