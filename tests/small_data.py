@@ -40,9 +40,9 @@ def write_small_data(folder: Path, *, seed: int = 3) -> Path:
 
 def train_small(data: Path, out: Path) -> str:
     """Trains a bundle on a small log, with recipes as short as they can be."""
-    from rankloom_training.experts import Recipe
-    from rankloom_training.pipeline import TrainOptions, train_bundle
+    from rankloom_training.options import Recipe, TrainOptions
     from rankloom_training.progress import Progress
+    from rankloom_training.train import train_bundle
 
     options = TrainOptions(
         num_groups=2,

@@ -19,11 +19,12 @@ from rankloom_engine.model import Decoder
 from rankloom_engine.projector import Projector
 from rankloom_engine.prompt import PromptFormat
 from rankloom_training.data import Dataset, load_dataset
-from rankloom_training.experts import ExpertTrainer, Recipe
-from rankloom_training.pipeline import GROUP_RECIPE, TrainOptions, train_bundle
+from rankloom_training.experts import ExpertTrainer
+from rankloom_training.options import GROUP_RECIPE, Recipe, TrainOptions
 from rankloom_training.progress import Progress
 from rankloom_training.scoring import BundleScorer, requests_of
 from rankloom_training.synthetic import write_synthetic
+from rankloom_training.train import train_bundle
 from rankloom_training.visibility import training_views
 from rankloom_training.windows import Inputs, Window, WindowMaker
 

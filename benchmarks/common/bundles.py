@@ -37,10 +37,10 @@ from rankloom_engine.prompt import PromptFormat, load_tokenizer
 from rankloom_features.catalogue import Catalogue
 from rankloom_features.events import EventLog
 from rankloom_training.base import write_base
-from rankloom_training.experts import Recipe
-from rankloom_training.pipeline import TrainOptions, train_bundle
+from rankloom_training.options import Recipe, TrainOptions
 from rankloom_training.progress import Progress
 from rankloom_training.synthetic import write_synthetic
+from rankloom_training.train import train_bundle
 
 # An event or candidate is these text tokens and 4 more; one token begins the prefix.
 ITEM_TOKENS, EVENTS = 8, 17

@@ -14,9 +14,9 @@ import safetensors.numpy
 from benchmarks.common.bundles import OPTIONS, keep_users, with_random_decoder
 from benchmarks.common.workload import ModelShape
 from rankloom_adapters.bundle import open_bundle, seal
-from rankloom_training.pipeline import train_bundle
 from rankloom_training.progress import Progress
 from rankloom_training.synthetic import write_synthetic
+from rankloom_training.train import train_bundle
 
 SHAPE = ModelShape("XS", 128, 2, 4, 2, 256, 4096, tied=True)
 NUM_USERS = 60

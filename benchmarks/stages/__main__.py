@@ -21,8 +21,9 @@ from benchmarks.common.results import BenchmarkResult, RunFacts, write
 from benchmarks.stages.generated import write_log
 from benchmarks.stages.report import figures, summary
 from rankloom_engine.threads import wait_briefly
-from rankloom_training.pipeline import TrainOptions, train_bundle
+from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress, Stage
+from rankloom_training.train import train_bundle
 
 
 class ClockedProgress(Progress):

@@ -23,8 +23,9 @@ from rankloom_training.base import (
     train_tokenizer,
     write_base,
 )
-from rankloom_training.pipeline import TrainOptions, train_bundle
+from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
+from rankloom_training.train import train_bundle
 
 TEXTS = "What the user thought of items so far. Item: Liked: Yes No " * 3
 

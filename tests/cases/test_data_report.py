@@ -10,8 +10,9 @@ import pytest
 from rankloom_training.data import load_dataset
 from rankloom_training.data.report import report_lines
 from rankloom_training.data_command import data
-from rankloom_training.pipeline import TrainOptions, train_bundle
+from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
+from rankloom_training.train import train_bundle
 from training.logs import random_log
 from training.small_log import folder_of, good_items, good_rows
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from rankloom_training.data import Dataset, Split
-from rankloom_training.pipeline import TrainOptions, _Run
+from rankloom_training.options import TrainOptions
+from rankloom_training.pipeline import TrainingRun
 from rankloom_training.progress import Progress
 from rankloom_training.stages import Workspace
 from rankloom_training.trees import user_folds
@@ -20,7 +21,9 @@ OPTIONS = TrainOptions()
 def logits_of(dataset: Dataset, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Logits of the training and of the validation rows."""
     work = Workspace(folder, {}, Progress())
-    made = work.stage("collaborative", _Run(dataset, OPTIONS, work, Progress())._collaborative)
+    made = work.stage(
+        "collaborative", TrainingRun(dataset, OPTIONS, work, Progress())._collaborative
+    )
     return np.load(made / "train.npz")["logit"], np.load(made / "valid.npz")["logit"]
 
 

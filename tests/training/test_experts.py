@@ -12,7 +12,8 @@ from rankloom_engine.model import Decoder
 from rankloom_engine.projector import Projector
 from rankloom_engine.prompt import PromptAssembler
 from rankloom_training.base import embedded_format, train_tokenizer
-from rankloom_training.experts import ExpertTrainer, Recipe
+from rankloom_training.experts import ExpertTrainer
+from rankloom_training.options import Recipe
 from rankloom_training.visibility import Protocol, training_views
 from rankloom_training.windows import Inputs, Window, WindowMaker
 from training.logs import random_log

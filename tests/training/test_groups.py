@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from rankloom_adapters.router import GLOBAL, Route, group_of
-from rankloom_training.groups import GroupError, check_groups, fit_router
+from rankloom_training.group_counts import GroupError, check_groups
+from rankloom_training.groups import fit_router
 
 DIM = 6
 

@@ -11,8 +11,9 @@ import pytest
 
 import small_data
 from rankloom_adapters.bundle import open_bundle
-from rankloom_training.pipeline import OutputError, TrainOptions, train_bundle
+from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
+from rankloom_training.train import OutputError, train_bundle
 from small_data import train_small
 
 

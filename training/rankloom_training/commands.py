@@ -101,7 +101,7 @@ def add_like_above(parser: argparse.ArgumentParser) -> None:
 
 def _configure_train(parser: argparse.ArgumentParser) -> None:
     from rankloom_features.models import MODEL_NAMES
-    from rankloom_training.groups import MAX_GROUPS, MIN_GROUPS
+    from rankloom_training.group_counts import MAX_GROUPS, MIN_GROUPS
 
     parser.add_argument("--data", type=Path, required=True, help=_DATA_HELP)
     parser.add_argument("--out", type=Path, required=True, help="folder to write the bundle to")
@@ -143,8 +143,9 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from rankloom_training.pipeline import TrainOptions, train_bundle
+    from rankloom_training.options import TrainOptions
     from rankloom_training.progress import Progress
+    from rankloom_training.train import train_bundle
     from rankloom_training.visibility import Protocol
 
     options = TrainOptions(
@@ -234,6 +235,10 @@ def _configure_demo(parser: argparse.ArgumentParser) -> None:
 def _demo(args: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from rankloom_training.data import load_dataset
+
+    if args.data is not None:
+        load_dataset(args.data)  # refused before the models' libraries are imported
     from rankloom_training.demo import run_demo
 
     with _resumable("demo", str(args.folder)):

@@ -20,11 +20,12 @@ from rankloom_ranker.loaded import load_bundle
 from rankloom_training import reporting
 from rankloom_training.data import DataError
 from rankloom_training.evaluate import evaluate
-from rankloom_training.pipeline import TrainOptions, train_bundle
+from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
 from rankloom_training.rollout_demo import roll_out
 from rankloom_training.serving import serving
 from rankloom_training.synthetic import read_truth, write_synthetic
+from rankloom_training.train import train_bundle
 from rankloom_training.visibility import Protocol
 
 NUM_CANDIDATES, TOP_K, SHOWN_EVENTS = 40, 8, 8

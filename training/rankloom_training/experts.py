@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +22,7 @@ from rankloom_adapters.expert import BASE_DIGEST, WEIGHTS_FILE
 from rankloom_engine.model import Decoder
 from rankloom_engine.packing import collate
 from rankloom_training.metrics import auc
+from rankloom_training.options import Recipe
 from rankloom_training.windows import Window, batches
 
 RANK, ALPHA = 8, 16
@@ -30,16 +30,6 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 MAX_BATCH_TOKENS = 4096
 PATIENCE = 2  # epochs without a better validation AUC before training ends
 OnStep = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """Hyperparameters of one training. ``pairwise``: weight of the loss over a window's pairs."""
-
-    epochs: int
-    learning_rate: float
-    pairwise: float = 0.3
-    weight_decay: float = 0.01
 
 
 class ExpertTrainer:

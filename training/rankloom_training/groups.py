@@ -7,31 +7,9 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
 from rankloom_adapters.router import Router, group_of
+from rankloom_training.group_counts import MIN_GROUP_SHARE, GroupError, check_groups
 from rankloom_training.metrics import Estimate, auc_difference
 from rankloom_training.windows import Window
-
-MIN_GROUPS = 2
-MIN_GROUP_SHARE = 0.02
-MAX_GROUPS = int(1 / MIN_GROUP_SHARE)  # of more groups, one must have a smaller share
-
-
-class GroupError(ValueError):
-    """The users cannot be split into that many groups."""
-
-
-def check_groups(num_groups: int, num_users: int) -> None:
-    """Checks the number of groups before anything is trained. Raises GroupError.
-
-    One group is too few: the router would send every user to the global expert.
-    """
-    if not MIN_GROUPS <= num_groups <= MAX_GROUPS:
-        raise GroupError(
-            f"{num_groups} groups are out of range; ask for {MIN_GROUPS} to {MAX_GROUPS}"
-        )
-    if num_users < num_groups:
-        raise GroupError(
-            f"{num_users} users are too few for {num_groups} groups; ask for fewer groups"
-        )
 
 
 def fit_router(vectors: NDArray[np.float32], num_groups: int, seed: int) -> Router:

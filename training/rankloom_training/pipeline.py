@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,22 +40,20 @@ from rankloom_features.ranker import TreeRanker
 from rankloom_features.scorer import read_item_vectors
 from rankloom_training import base, calibrate, trees
 from rankloom_training.assemble import assemble
-from rankloom_training.data import Dataset, Split, load_dataset
-from rankloom_training.data.report import report_lines
-from rankloom_training.experts import RANK, ExpertTrainer, Recipe
+from rankloom_training.data import Dataset, Split
+from rankloom_training.experts import RANK, ExpertTrainer
 from rankloom_training.groups import (
-    check_groups,
     fit_router,
     gain_of,
     have_both_classes,
     window_groups,
 )
 from rankloom_training.metrics import auc
+from rankloom_training.options import Recipe, TrainOptions
 from rankloom_training.progress import Progress
 from rankloom_training.stage_files import load_inputs, save_rows
-from rankloom_training.stages import Workspace, digest_of
+from rankloom_training.stages import Workspace
 from rankloom_training.visibility import (
-    Protocol,
     View,
     sampled_users,
     scoring_view,
@@ -67,68 +64,22 @@ from rankloom_training.windows import Inputs, Window, WindowMaker
 MAX_EVENTS_IN_PROMPT = 20
 LATENT_DIM = 64
 VALID_SHARE = 4  # the language model sees this many times fewer validation rows
-GLOBAL_RECIPE = Recipe(epochs=2, learning_rate=5e-4)
-GROUP_RECIPE = Recipe(epochs=2, learning_rate=2e-3, pairwise=0.1)
 
 
-class OutputError(ValueError):
-    """The bundle cannot be written to that path."""
+def check_base(name: str | None) -> None:
+    """Fails early on a base model that cannot be served. Raises BaseModelError."""
+    if name is not None:
+        base.check_base(name, MAX_EVENTS_IN_PROMPT)
 
 
-@dataclass(frozen=True, slots=True)
-class TrainOptions:
-    """How to train.
-
-    ``base``: a local path or hub id of a causal LM; None trains the embedded decoder.
-    ``lm_rows``: how many training rows the language model sees at most, all rows of some users.
-    ``like_above``: a rating above it is a like; None: as the data says.
-    """
-
-    protocol: Protocol = Protocol.P1
-    collaborative: str = "mf"
-    base: str | None = None
-    num_groups: int = 3
-    base_epochs: int = 3
-    global_recipe: Recipe = GLOBAL_RECIPE
-    group_recipe: Recipe = GROUP_RECIPE
-    lm_rows: int = 50_000
-    seed: int = 0
-    like_above: float | None = None
-
-
-def train_bundle(data: Path, out: Path, options: TrainOptions, progress: Progress) -> str:
-    """Trains all stages and writes the bundle to ``out``. Returns the bundle's digest.
-
-    Unfinished work is kept in ``<out>.work``. The next run on the same data with the same
-    options resumes it. Raises DataError, BaseModelError, GroupError, WorkspaceError or
-    OutputError; all are ValueErrors.
-    """
-    if out.exists():
-        raise OutputError(f"{out} exists; remove it or choose another path")
-    keep_freed_memory()
-    dataset = load_dataset(data, options.like_above)
-    check_groups(options.num_groups, dataset.log.num_training_users)
-    if options.base is not None:
-        base.check_base(options.base, MAX_EVENTS_IN_PROMPT)
-    made_from = {
-        "version": rankloom.__version__,
-        "format": parts.FORMAT,
-        "data": digest_of(dataset.files),
-        "options": dataclasses.asdict(options),
-    }
-    work = Workspace(out.with_name(out.name + ".work"), made_from, progress)
-    for label, text in report_lines(dataset):
-        progress.tell(label, text)
-    return _Run(dataset, options, work, progress).bundle(out)
-
-
-class _Run:
+class TrainingRun:
     """One training run. Each method that takes a folder is a stage that fills it."""
 
     def __init__(
         self, dataset: Dataset, options: TrainOptions, work: Workspace, progress: Progress
     ) -> None:
         self._data, self._log, self._options = dataset, dataset.log, options
+        keep_freed_memory()
         self._work, self._progress = work, progress
         self._train_views = training_views(self._log, options.protocol, options.seed)
         self._valid_view = scoring_view(self._log, options.protocol, Split.VALID)

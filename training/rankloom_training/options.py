@@ -1,0 +1,42 @@
+"""How to train: what the commands and the callers of ``train_bundle`` choose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rankloom_training.visibility import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Hyperparameters of one training. ``pairwise``: weight of the loss over a window's pairs."""
+
+    epochs: int
+    learning_rate: float
+    pairwise: float = 0.3
+    weight_decay: float = 0.01
+
+
+GLOBAL_RECIPE = Recipe(epochs=2, learning_rate=5e-4)
+GROUP_RECIPE = Recipe(epochs=2, learning_rate=2e-3, pairwise=0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """How to train.
+
+    ``base``: a local path or hub id of a causal LM; None trains the embedded decoder.
+    ``lm_rows``: how many training rows the language model sees at most, all rows of some users.
+    ``like_above``: a rating above it is a like; None: as the data says.
+    """
+
+    protocol: Protocol = Protocol.P1
+    collaborative: str = "mf"
+    base: str | None = None
+    num_groups: int = 3
+    base_epochs: int = 3
+    global_recipe: Recipe = GLOBAL_RECIPE
+    group_recipe: Recipe = GROUP_RECIPE
+    lm_rows: int = 50_000
+    seed: int = 0
+    like_above: float | None = None

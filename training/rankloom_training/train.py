@@ -1,0 +1,46 @@
+"""Checks what is asked for, then trains a bundle from an interaction log."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import rankloom
+from rankloom_adapters import bundle as parts
+from rankloom_training.data import load_dataset
+from rankloom_training.data.report import report_lines
+from rankloom_training.group_counts import check_groups
+from rankloom_training.options import TrainOptions
+from rankloom_training.progress import Progress
+from rankloom_training.stages import Workspace, digest_of
+
+
+class OutputError(ValueError):
+    """The bundle cannot be written to that path."""
+
+
+def train_bundle(data: Path, out: Path, options: TrainOptions, progress: Progress) -> str:
+    """Trains all stages and writes the bundle to ``out``. Returns the bundle's digest.
+
+    Unfinished work is kept in ``<out>.work``. The next run on the same data with the same
+    options resumes it. Raises DataError, BaseModelError, GroupError, WorkspaceError or
+    OutputError; all are ValueErrors.
+    """
+    if out.exists():
+        raise OutputError(f"{out} exists; remove it or choose another path")
+    dataset = load_dataset(data, options.like_above)
+    check_groups(options.num_groups, dataset.log.num_training_users)
+    # The models' libraries take ten seconds to import: what is wrong with the data is said before.
+    from rankloom_training.pipeline import TrainingRun, check_base
+
+    check_base(options.base)
+    made_from = {
+        "version": rankloom.__version__,
+        "format": parts.FORMAT,
+        "data": digest_of(dataset.files),
+        "options": dataclasses.asdict(options),
+    }
+    work = Workspace(out.with_name(out.name + ".work"), made_from, progress)
+    for label, text in report_lines(dataset):
+        progress.tell(label, text)
+    return TrainingRun(dataset, options, work, progress).bundle(out)
