@@ -1,7 +1,7 @@
 """A log of any number of rows, written column by column.
 
-Users and items have random tastes of a few dimensions; items differ in popularity. It has the
-sizes of a real log and a signal to learn, and says nothing about accuracy.
+Each user has one of three tastes, which love two genres and avoid two; items differ in quality and
+popularity. It has the sizes of a real log and something to learn, and says nothing about accuracy.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import pyarrow as pa
 from pyarrow import parquet
 
 ROWS_PER_USER: Final = 50
-DIM: Final = 6
 GENRES: Final = ("Comedy", "Drama", "Horror", "Romance", "Western", "Noir")
+# Log-odds that a taste adds for each genre.
+TASTES: Final = np.array([[2, 2, -2, -2, 0, 0], [0, 0, 2, 2, -2, -2], [-2, -2, 0, 0, 2, 2]])
 DAYS_S: Final = 86_400
 FIRST_S: Final = 1_500_000_000
 
@@ -24,11 +25,12 @@ def write_log(folder: Path, num_rows: int, num_items: int, seed: int = 0) -> Pat
     """Writes interactions.parquet and items.parquet into ``folder``."""
     random = np.random.default_rng(seed)
     num_users = max(num_rows // ROWS_PER_USER, 2)
-    users, items = random.normal(size=(num_users, DIM)), random.normal(size=(num_items, DIM))
+    taste, genre = random.integers(0, len(TASTES), num_users), np.arange(num_items) % len(GENRES)
+    quality = random.normal(size=num_items)
     user = random.integers(0, num_users, num_rows)
     # Popularity falls with the square root of the rank.
     item = (num_items * random.random(num_rows) ** 2).astype(np.int64)
-    margin = (users[user] * items[item]).sum(axis=1) / np.sqrt(DIM) + random.normal(size=num_rows)
+    margin = TASTES[taste[user], genre[item]] + quality[item] + random.logistic(size=num_rows)
     log = {
         "user_id": pa.array(user).cast(pa.string()),
         "item_id": pa.array(item).cast(pa.string()),
@@ -37,7 +39,7 @@ def write_log(folder: Path, num_rows: int, num_items: int, seed: int = 0) -> Pat
     }
     folder.mkdir(parents=True, exist_ok=True)
     parquet.write_table(pa.table(log), folder / "interactions.parquet")
-    genres = [GENRES[index] for index in items.argmax(axis=1)]
+    genres = [GENRES[index] for index in genre]
     described = {
         "item_id": [str(index) for index in range(num_items)],
         "title": [f"The {genre} No {index}" for index, genre in enumerate(genres)],
