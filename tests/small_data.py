@@ -54,16 +54,16 @@ def train_small(data: Path, out: Path) -> str:
 
 
 def with_distinct_experts(trained: Path, out: Path) -> Path:
-    """A copy of a bundle whose group experts are moved from the global one, each its way.
+    """A copy of a bundle whose experts are all moved, each its way.
 
-    So short a log teaches no group anything, and mixtures of equal experts would hide errors.
+    So short a log teaches little, and mixtures of equal experts would hide errors.
     """
     from safetensors.numpy import load_file, save_file
 
     from rankloom_adapters.bundle import open_bundle, seal
 
     shutil.copytree(trained, out)
-    for number, file in enumerate(sorted((out / "experts").glob("group-*/*.safetensors"))):
+    for number, file in enumerate(sorted((out / "experts").glob("*/*.safetensors"))):
         random = np.random.default_rng(number)
         moved = {
             name: (value + random.normal(0, 0.05, value.shape)).astype(np.float32)
