@@ -22,7 +22,7 @@ from rankloom_ranker.loaded import load_bundle
 from rankloom_ranker.query import RankQuery
 from rankloom_ranker.ranker import Ranker
 from rankloom_training.data import Dataset
-from rankloom_training.visibility import View
+from rankloom_training.visibility import View, runs
 
 K = TypeVar("K", bound=Hashable)
 Step = Callable[[int, int], None]
@@ -77,12 +77,10 @@ class PreparedRequest:
 def requests_of(dataset: Dataset, view: View) -> list[Request]:
     """The view's rows as ranking calls; rows between two visible events share one."""
     log, visible, histories = dataset.log, view.visible(dataset.log), view.histories(dataset.log)
-    users = log.user[view.rows]
-    starts = np.flatnonzero(np.diff(users, prepend=-1) | np.diff(histories.end, prepend=-1))
     calls = [
-        slice(at + first, at + last)
-        for at, end in zip(starts, np.append(starts[1:], len(users)), strict=True)
-        for first, last in _calls(log.item[view.rows[at:end]])
+        slice(own.start + first, own.start + last)
+        for own in runs(log.user[view.rows], histories.end)
+        for first, last in _calls(log.item[view.rows[own]])
     ]
     first, end = histories.first, histories.end
     return [

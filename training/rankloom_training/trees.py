@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import lightgbm
@@ -25,7 +25,7 @@ from rankloom_features.tabular import (
 )
 from rankloom_features.tree_export import export_trees, raw_scores
 from rankloom_training.data import Interactions, Split
-from rankloom_training.visibility import View
+from rankloom_training.visibility import View, runs
 
 OnStep = Callable[[int, int], None]
 NUM_FOLDS = 5
@@ -125,22 +125,17 @@ class HeldOutFeatures:
     def names(self) -> tuple[str, ...]:
         return (*self.served.names, COLLABORATIVE)
 
-    def table(
-        self, view: View, logits: NDArray[np.float32], on_step: OnStep = lambda done, total: None
-    ) -> FeatureTable:
+    def table(self, view: View, logits: NDArray[np.float32]) -> FeatureTable:
         """Features of the view's rows, each from the events that the row may see.
 
         ``logits``: (rows,) of the collaborative model; out of fold for training rows.
         """
         histories = view.histories(self._log)
         users = self._log.user[view.rows]
-        starts = np.flatnonzero(np.diff(users, prepend=-1))
         features = np.empty((len(view.rows), len(self.served.names)), np.float32)
-        for at, own in enumerate(_runs(starts, len(users))):
-            features[own] = self._of_user(
-                int(users[own.start]), view.rows[own], histories.only(own)
-            )
-            on_step(at + 1, len(starts))
+        for own in runs(users):
+            user = int(users[own.start])
+            features[own] = self._of_user(user, view.rows[own], histories.only(own))
         return FeatureTable(with_collaborative(features, logits), self._log.liked[view.rows], users)
 
     def _of_user(
@@ -153,11 +148,6 @@ class HeldOutFeatures:
         seen, moment = np.unique(end - first, return_inverse=True)
         candidates = self._catalogue.traits_at(self._log.item[rows])
         return features.matrix(features.profile(events, seen), candidates, moment)
-
-
-def _runs(starts: NDArray[np.int64], end: int) -> Iterator[slice]:
-    for first, last in zip(starts, np.append(starts[1:], end), strict=True):
-        yield slice(int(first), int(last))
 
 
 def user_folds(num_users: int, seed: int) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ where they were.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -107,3 +108,11 @@ def sampled_users(
     chosen = np.zeros(num_users, np.bool_)
     chosen[order[within]] = True
     return chosen
+
+
+def runs(*keys: NDArray[np.int64]) -> Iterator[slice]:
+    """The slices of rows in which every key, (rows,) and not negative, keeps its value."""
+    changed = np.any([np.diff(key, prepend=-1) != 0 for key in keys], axis=0)
+    starts = np.flatnonzero(changed)
+    for first, end in zip(starts, np.append(starts[1:], len(changed)), strict=True):
+        yield slice(int(first), int(end))
