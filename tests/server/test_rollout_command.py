@@ -109,7 +109,7 @@ async def test_a_trial_shows_its_gates(server: Operated, other: Path, parts: Ser
     await rank_users(server, parts, 30)
     for _ in range(100):
         found = (await server.rollout("get", 2, "--json")).json
-        if found["judgement"]["gates"]:
+        if found["judgement"] and found["judgement"]["gates"]:
             break
         await asyncio.sleep(0.05)
     said = await server.rollout("get", 2)
