@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -162,3 +163,18 @@ def test_without_a_terminal_a_long_stage_prints_a_line_now_and_then(
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].split() == ["trees", "75", "%", "less", "than", "a", "minute", "left"]
     assert lines[1].split()[2:] == ["s", "AUC", "0.7"]
+
+
+def test_the_time_left_is_that_of_the_part_which_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter(range(0, 10_000, 60))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    with Progress().stage("groups") as stage:
+        for done in (1, 2, 3, 4):
+            stage.step(done, 4)
+        stage.step(1, 10)
+        stage.step(2, 10)
+    lines = capsys.readouterr().err.splitlines()
+    assert "about 2 min left" in lines[0]
+    assert "about 8 min left" in lines[-2]

@@ -26,13 +26,17 @@ class Stage:
     def __init__(self, name: str, bars: Bars, task: TaskID) -> None:
         self._name, self._bars, self._task = name, bars, task
         self._started = self._shown = time.monotonic()
-        self._first: tuple[float, int] | None = None  # when the first step was, and how far it got
+        self._first = (self._started, 0)  # of this part of the stage: when, and how far it got
+        self._last = (0, 0)  # done and total
         self.last_note = ""
 
     def step(self, done: int, total: int) -> None:
         self._bars.update(self._task, completed=done, total=total)
         now = time.monotonic()
-        since, first = self._first = self._first or (now, done)
+        if done < self._last[0] or total != self._last[1]:
+            self._first = now, done  # another part of the stage begins
+        self._last = done, total
+        since, first = self._first
         if self._bars.disable and now - self._shown >= LINE_EVERY_S and done > first:
             self._shown = now
             left = (now - since) * (total - done) / (done - first)
