@@ -64,7 +64,11 @@ def run(args: argparse.Namespace) -> str | None:
         except (WorkerError, ServerStartError) as error:
             return str(error)
     result = BenchmarkResult(
-        room="overload", facts=facts, dtype=dtype, settings=asdict(plan), figures=figures(found)
+        room="overload",
+        facts=facts,
+        dtype=dtype,
+        settings=asdict(plan) | {"bundle": args.bundle.name if args.bundle else "small"},
+        figures=figures(found),
     )
     print(result.headline(), tables(result), f"written: {write(result, args.results)}", sep="\n\n")
     return None
