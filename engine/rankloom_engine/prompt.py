@@ -58,7 +58,10 @@ class PromptCandidate:
 
 @dataclass(frozen=True, slots=True)
 class PromptFormat:
-    """The bundle's prompt: structural token ids, the two verdicts, and the limits."""
+    """The bundle's prompt: structural token ids, the two verdicts, and the limits.
+
+    ``stop``: the token that ends words; None: any special token.
+    """
 
     begin: tuple[int, ...]
     item: tuple[int, ...]
@@ -67,6 +70,7 @@ class PromptFormat:
     disliked: int
     max_item_tokens: int = 16
     max_events: int = 20
+    stop: int | None = None
 
     @property
     def max_tokens(self) -> int:
@@ -87,6 +91,8 @@ class PromptFormat:
                 fields[name] = tuple(int(token) for token in fields[name])
             for name in fields.keys() & {"liked", "disliked", "max_item_tokens", "max_events"}:
                 fields[name] = int(fields[name])
+            if fields.get("stop") is not None:
+                fields["stop"] = int(fields["stop"])
             read = cls(**fields)
             if read.max_item_tokens < 1 or read.max_events < 0:
                 raise ValueError("max_item_tokens must be at least 1, max_events at least 0")
@@ -141,6 +147,7 @@ class PromptAssembler:
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         self.structural = frozenset(tokenizer.get_added_tokens_decoder())
+        self.stops = self.structural if fmt.stop is None else self.structural | {fmt.stop}
         self.dim = item_vectors.shape[1]
         self._item_vectors = item_vectors
         self._no_vector = np.zeros(self.dim, dtype=np.float32)
@@ -230,6 +237,16 @@ class PromptAssembler:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         plain = [token for token in ids if token not in self.structural]
         return tuple(plain[: self.format.max_item_tokens])
+
+    def words(self, text: str, max_tokens: int) -> tuple[int, ...]:
+        """Token ids of words behind a verdict, and the token that ends them if there is one."""
+        ids: list[int] = self.tokenizer.encode(clean(text), add_special_tokens=False).ids
+        plain = [token for token in ids if token not in self.structural][: max_tokens - 1]
+        return (
+            (*plain, *sorted(self.stops)[:1])
+            if self.format.stop is None
+            else (*plain, self.format.stop)
+        )
 
     def _vector_of(self, index: int) -> NDArray[np.float32]:
         return self._item_vectors[index] if index >= 0 else self._no_vector

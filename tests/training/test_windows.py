@@ -8,8 +8,8 @@ import pytest
 
 from rankloom_engine.packing import PackedRow, Segment
 from rankloom_engine.prompt import PromptAssembler, PromptCandidate, PromptEvent
-from rankloom_training.base import embedded_format, train_tokenizer
 from rankloom_training.data import Dataset, Interactions, Split
+from rankloom_training.embedded import embedded_format, train_tokenizer
 from rankloom_training.visibility import Protocol, View, scoring_view, training_views
 from rankloom_training.windows import MAX_TARGETS, Inputs, Window, WindowMaker, batches
 
@@ -121,3 +121,30 @@ def test_batches_hold_each_window_once_within_their_budget(
     assert found == Counter(id(window) for window in windows)
     for batch in made:
         assert len(batch) == 1 or sum(len(w.packed) for w in batch) <= max_tokens
+
+
+def test_words_stand_behind_the_verdict_of_their_row_and_are_read_before_each(
+    dataset: Dataset, builder: PromptAssembler
+) -> None:
+    log, view = dataset.log, next(views(dataset.log))
+    inputs = inputs_of(view)
+    said = {int(row): (7, 8, 9) for row in view.rows[::3]}
+    plain = WindowMaker(log, dataset.catalogue, builder).windows(inputs)
+    taught = WindowMaker(log, dataset.catalogue, builder, said).windows(inputs)
+    assert sum(len(window.words) for window in taught) == 3 * len(said)
+    for with_words, without in zip(taught, plain, strict=True):
+        num_rows = len(with_words.rows)
+        ids, reads = with_words.packed.tokens.ids, with_words.packed.verdict_at
+        assert len(reads) == num_rows + len(with_words.words)
+        # Verdicts are read at the same tokens and positions as without words.
+        at, plain_at = reads[:num_rows], without.packed.verdict_at
+        assert ids[at].tolist() == without.packed.tokens.ids[plain_at].tolist()
+        place, plain_place = with_words.packed.position, without.packed.position
+        assert place[at].tolist() == plain_place[plain_at].tolist()
+        for read, word, row in zip(
+            reads[num_rows:], with_words.words, with_words.word_of, strict=True
+        ):
+            liked = with_words.label[row] > 0
+            verdict = builder.format.liked if liked else builder.format.disliked
+            before = {7: verdict, 8: 7, 9: 8}[int(word)]
+            assert (ids[read], with_words.packed.block[read]) == (before, row + 1)

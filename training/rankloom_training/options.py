@@ -9,16 +9,21 @@ from rankloom_training.visibility import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Hyperparameters of one training. ``pairwise``: weight of the loss over a window's pairs."""
+    """Hyperparameters of one training.
+
+    ``pairwise``: weight of the loss over a window's pairs. ``depth``: the share of the layers, the
+    last ones, that are trained.
+    """
 
     epochs: int
     learning_rate: float
     pairwise: float = 0.3
     weight_decay: float = 0.01
+    depth: float = 1.0
 
 
 GLOBAL_RECIPE = Recipe(epochs=2, learning_rate=5e-4)
-GROUP_RECIPE = Recipe(epochs=2, learning_rate=2e-3, pairwise=0.1)
+GROUP_RECIPE = Recipe(epochs=2, learning_rate=2e-3, pairwise=0.1, depth=0.5)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ from rankloom_features.models import create_model
 from rankloom_features.models.base import CollaborativeModel
 from rankloom_features.ranker import TreeRanker
 from rankloom_features.scorer import read_item_vectors
-from rankloom_training import base, calibrate, trees
+from rankloom_training import base, calibrate, embedded, trees
 from rankloom_training.assemble import assemble
 from rankloom_training.data import Dataset, Split
 from rankloom_training.experts import RANK, ExpertTrainer
@@ -175,15 +175,16 @@ class TrainingRun:
     def _base(self, folder: Path) -> None:
         """The base decoder, its tokenizer and the prompt."""
         if self._options.base is None:
-            tokenizer = base.train_tokenizer(self._data.catalogue)
-            fmt = base.embedded_format(tokenizer, MAX_EVENTS_IN_PROMPT)
-            model: torch.nn.Module = base.train_decoder(
+            tokenizer = embedded.train_tokenizer(self._data.catalogue)
+            fmt = embedded.embedded_format(tokenizer, MAX_EVENTS_IN_PROMPT)
+            model: torch.nn.Module = embedded.train_decoder(
                 tokenizer,
                 fmt,
                 self._data.catalogue,
                 self._log,
                 self._base_rows(),
-                shape=base.DecoderShape(),
+                {},
+                shape=embedded.DecoderShape(),
                 epochs=self._options.base_epochs,
                 seed=self._options.seed,
                 on_step=self._progress.step,
