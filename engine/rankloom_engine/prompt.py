@@ -147,7 +147,7 @@ class PromptAssembler:
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         self.structural = frozenset(tokenizer.get_added_tokens_decoder())
-        self.stops = self.structural if fmt.stop is None else self.structural | {fmt.stop}
+        self.stops = stop_tokens(tokenizer, fmt)
         self.dim = item_vectors.shape[1]
         self._item_vectors = item_vectors
         self._no_vector = np.zeros(self.dim, dtype=np.float32)
@@ -238,18 +238,22 @@ class PromptAssembler:
         plain = [token for token in ids if token not in self.structural]
         return tuple(plain[: self.format.max_item_tokens])
 
-    def words(self, text: str, max_tokens: int) -> tuple[int, ...]:
-        """Token ids of words behind a verdict, and the token that ends them if there is one."""
-        ids: list[int] = self.tokenizer.encode(clean(text), add_special_tokens=False).ids
-        plain = [token for token in ids if token not in self.structural][: max_tokens - 1]
-        return (
-            (*plain, *sorted(self.stops)[:1])
-            if self.format.stop is None
-            else (*plain, self.format.stop)
-        )
-
     def _vector_of(self, index: int) -> NDArray[np.float32]:
         return self._item_vectors[index] if index >= 0 else self._no_vector
+
+
+def stop_tokens(tokenizer: Tokenizer, fmt: PromptFormat) -> frozenset[int]:
+    """Tokens that end words: all special ones, and the format's own."""
+    structural = frozenset(tokenizer.get_added_tokens_decoder())
+    return structural if fmt.stop is None else structural | {fmt.stop}
+
+
+def word_ids(tokenizer: Tokenizer, fmt: PromptFormat, text: str) -> tuple[int, ...]:
+    """Token ids of words behind a verdict, and the token that ends them if there is one."""
+    stops = stop_tokens(tokenizer, fmt)
+    stop = sorted(stops)[:1] if fmt.stop is None else [fmt.stop]
+    ids: list[int] = tokenizer.encode(clean(text), add_special_tokens=False).ids
+    return (*(token for token in ids if token not in stops), *stop)
 
 
 def render(item: Readable) -> str:

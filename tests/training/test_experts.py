@@ -19,6 +19,7 @@ from rankloom_training.experts import ExpertTrainer
 from rankloom_training.options import Recipe
 from rankloom_training.visibility import Protocol, training_views
 from rankloom_training.windows import Inputs, Window, WindowMaker
+from rankloom_training.words import Words
 from training.logs import random_log
 
 DIM, COLUMNS, HIDDEN = 3, 2, 32
@@ -43,7 +44,7 @@ def made() -> tuple[Callable[[], ExpertTrainer], list[Window]]:
         random.normal(size=(num, COLUMNS)).astype(np.float32),
         np.zeros(num),
     )
-    said = {int(row): WORDS for row in view.rows[::4]}
+    said = {int(row): Words(WORDS, frozenset()) for row in view.rows[::4]}
     windows = WindowMaker(dataset.log, dataset.catalogue, builder, said).windows(inputs)
 
     def trainer() -> ExpertTrainer:

@@ -12,6 +12,7 @@ from rankloom_training.data import Dataset, Interactions, Split
 from rankloom_training.embedded import embedded_format, train_tokenizer
 from rankloom_training.visibility import Protocol, View, scoring_view, training_views
 from rankloom_training.windows import MAX_TARGETS, Inputs, Window, WindowMaker, batches
+from rankloom_training.words import Words
 
 MAX_EVENTS, DIM, COLUMNS, MAX_USERS = 10, 3, 2, 30
 SEED = 2
@@ -128,7 +129,7 @@ def test_words_stand_behind_the_verdict_of_their_row_and_are_read_before_each(
 ) -> None:
     log, view = dataset.log, next(views(dataset.log))
     inputs = inputs_of(view)
-    said = {int(row): (7, 8, 9) for row in view.rows[::3]}
+    said = {int(row): Words((7, 8, 9), frozenset()) for row in view.rows[::3]}
     plain = WindowMaker(log, dataset.catalogue, builder).windows(inputs)
     taught = WindowMaker(log, dataset.catalogue, builder, said).windows(inputs)
     assert sum(len(window.words) for window in taught) == 3 * len(said)

@@ -23,6 +23,7 @@ from rankloom_engine.passes import last_states
 from rankloom_engine.prompt import PromptFormat, clean, render
 from rankloom_features.catalogue import Catalogue
 from rankloom_training.data import Interactions
+from rankloom_training.words import Words
 
 BEGIN, ITEM, ASK, YES, NO = "<|begin|>", "<|item|>", "<|verdict|>", "<|yes|>", "<|no|>"
 VOCABULARY = 4096
@@ -94,7 +95,7 @@ def train_decoder(
     catalogue: Catalogue,
     log: Interactions,
     rows: NDArray[np.int64],
-    texts: Mapping[int, Sequence[int]],
+    words: Mapping[int, Words],
     *,
     shape: DecoderShape,
     epochs: int,
@@ -103,13 +104,13 @@ def train_decoder(
 ) -> LlamaForCausalLM:
     """Trains a decoder on next-token prediction over sequences of these rows of the log.
 
-    ``texts``: row of the log → the tokens to say about it. They hang behind the row's verdict, and
-    no later event sees them.
+    ``words``: row of the log → what to say about it, where its items stand before it. It hangs
+    behind the row's verdict, and no later event sees it.
     """
     torch.manual_seed(seed)
     model = LlamaForCausalLM(_config(tokenizer, shape))
     attention.wire(model)
-    lessons = list(_lessons(tokenizer, fmt, catalogue, log, rows, texts))
+    lessons = list(_lessons(tokenizer, fmt, catalogue, log, rows, words))
     random = np.random.default_rng(seed)
     plan = [batch for _ in range(epochs) for batch in batches(lessons, random)]
     steps = len(plan)
@@ -159,7 +160,7 @@ def _lessons(
     catalogue: Catalogue,
     log: Interactions,
     rows: NDArray[np.int64],
-    texts: Mapping[int, Sequence[int]],
+    words: Mapping[int, Words],
 ) -> Iterator[Lesson]:
     """Consecutive rows of one user: each item's text and its verdict."""
     items = [
@@ -174,8 +175,12 @@ def _lessons(
                 verdict = fmt.liked if log.liked[row] else fmt.disliked
                 ids += [*fmt.item, *items[log.item[row]], *fmt.ask, verdict]
                 ends.append(len(ids))
-            said = [(end, texts[int(row)]) for row, end in zip(stretch, ends, strict=True)
-                    if int(row) in texts]  # fmt: skip
+            own_words = [words.get(int(row)) for row in stretch]
+            said = [
+                (end, told.ids)
+                for at, (told, end) in enumerate(zip(own_words, ends, strict=True))
+                if told is not None and told.known(log.item[stretch[: at + 1]].tolist())
+            ]
             yield lesson(ids, said)
 
 

@@ -32,6 +32,8 @@ class TrainOptions:
 
     ``base``: a local path or hub id of a causal LM; None trains the embedded decoder.
     ``lm_rows``: how many training rows the language model sees at most, all rows of some users.
+    ``traces``: a file of traces to learn words from; None: the evidence teacher writes about
+    ``trace_share`` of the rows that the language model sees (ThinkRec: 0.2); 0: no words.
     ``like_above``: a rating above it is a like; None: as the data says.
     """
 
@@ -43,5 +45,7 @@ class TrainOptions:
     global_recipe: Recipe = GLOBAL_RECIPE
     group_recipe: Recipe = GROUP_RECIPE
     lm_rows: int = 50_000
+    traces: str | None = None
+    trace_share: float = 0.2
     seed: int = 0
     like_above: float | None = None

@@ -19,6 +19,7 @@ from rankloom_engine.prompt import PromptAssembler, PromptCandidate, PromptEvent
 from rankloom_features.catalogue import Catalogue
 from rankloom_training.data import Interactions
 from rankloom_training.visibility import View
+from rankloom_training.words import Words
 
 MAX_TARGETS = 24
 
@@ -62,11 +63,11 @@ class WindowMaker:
         log: Interactions,
         catalogue: Catalogue,
         builder: PromptAssembler,
-        texts: Mapping[int, Sequence[int]] | None = None,
+        words: Mapping[int, Words] | None = None,
     ) -> None:
-        """``texts``: row of the log → the tokens to say about it, the stop token last."""
+        """``words``: row of the log → what to say about it, where its items stand before it."""
         self._log, self._catalogue, self._builder = log, catalogue, builder
-        self._texts = texts or {}
+        self._words = words or {}
         self._begin = Segment.of_ids(builder.format.begin)
         self._events: dict[tuple[int, bool], Segment] = {}
 
@@ -104,7 +105,10 @@ class WindowMaker:
         lengths = np.cumsum([len(segment) for segment in events])
         targets = [self._target(inputs, int(row)) for row in rows]
         label = self._log.liked[inputs.view.rows[rows]]
-        texts = [self._texts.get(int(row), ()) for row in inputs.view.rows[rows]]
+        texts = [
+            self._text(int(row), context[:num])
+            for row, num in zip(inputs.view.rows[rows], seen, strict=True)
+        ]
         answers = list(map(self._answer, targets, label, texts))
         return Window(
             packed=_read_before_words(
@@ -117,6 +121,13 @@ class WindowMaker:
             words=np.array([token for text in texts for token in text], dtype=np.int64),
             word_of=np.repeat(np.arange(len(texts)), [len(text) for text in texts]),
         )
+
+    def _text(self, row: int, before: NDArray[np.int64]) -> tuple[int, ...]:
+        """The words about a row, if they name only items of the events before it and its own."""
+        words = self._words.get(row)
+        if words is None or not words.known(self._log.item[[*before, row]].tolist()):
+            return ()
+        return words.ids
 
     def _answer(self, target: Segment, liked: bool, text: Sequence[int]) -> Segment:
         """The candidate, and where there are words, its verdict and all words but the last."""
