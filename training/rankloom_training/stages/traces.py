@@ -27,6 +27,8 @@ from rankloom_training.traces.trace_file import read_traces, sound
 from rankloom_training.visibility import Protocol
 from rankloom_training.words import Said
 
+IN_EVERY_WINDOW = 10  # events that the prompt of every training row has, if there are as many
+
 
 @dataclass(frozen=True, slots=True)
 class TracesStage(Stage):
@@ -77,7 +79,7 @@ class TracesStage(Stage):
     def _written(self, given: StageInputs, rows: NDArray[np.int64]) -> Iterator[Trace]:
         number = round(self.trace_share * len(rows))
         drawn = np.random.default_rng(self.seed).permutation(rows)[:number]
-        options = CaseOptions(protocol=self.protocol, seed=self.seed)
+        options = CaseOptions(protocol=self.protocol, seed=self.seed, newest=IN_EVERY_WINDOW)
         maker = CaseMaker(given.dataset, _influences(given), options)
         teacher = EvidenceTeacher(self.seed)
         for done, row in enumerate(sorted(drawn.tolist()), 1):
