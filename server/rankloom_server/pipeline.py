@@ -11,16 +11,17 @@ from dataclasses import dataclass, replace
 from rankloom_adapters.revision import Lease, OtherBundleError, Revisions
 from rankloom_engine.errors import EngineFailedError, EngineOverloadedError
 from rankloom_engine.sequence import RequestOptions
-from rankloom_features.provider import UserFeatures
+from rankloom_features.provider import UserFeatures, UserQuery
 from rankloom_ranker.answers import Explanation, Ranking
 from rankloom_ranker.errors import FallbackRefusedError
+from rankloom_ranker.evidence import Ablations
 from rankloom_ranker.explaining import ExplanationWriter
 from rankloom_ranker.fallback import FallbackReason
 from rankloom_ranker.query import ExplainQuery, RankQuery
 from rankloom_ranker.ranking import rank_by_popularity, rank_with_features
 from rankloom_server import logs
 from rankloom_server.errors import FeaturesUnavailableError
-from rankloom_server.features import usable_features
+from rankloom_server.features import ablated_features, usable_features
 from rankloom_server.parse import check_fusion, check_text, check_texts
 from rankloom_server.revision_loader import ServedRevision
 from rankloom_server.trials import Observer
@@ -119,8 +120,9 @@ class RankPipeline:
             check_fusion(ranking, served.engine.ranks)
             _check_room(served, ranking, deadline)
             features, fault = await self._features(served, ranking, deadline)
+            ablations = self._ablations(served, deadline)
             writer = ExplanationWriter(
-                served.ranker, served.engine, query, features, fault, deadline
+                served.ranker, served.engine, query, features, fault, ablations, deadline
             )
             yield ExplainAnswer(lease, writer)
 
@@ -152,6 +154,19 @@ class RankPipeline:
             )
         log_failure(ranking)
         return ranking, features_s
+
+    def _ablations(self, served: ServedRevision, deadline: float) -> Ablations:
+        async def ablations(query: UserQuery) -> tuple[UserFeatures, ...]:
+            timeout_s = self._feature_share * _time_left(deadline)
+            try:
+                return await ablated_features(
+                    served.features, served.loaded.space, query, timeout_s
+                )
+            except FeaturesUnavailableError as error:
+                logs.note(evidence_failure=error.cause)
+                return ()
+
+        return ablations
 
     async def _features(
         self, served: ServedRevision, query: RankQuery, deadline: float

@@ -13,7 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from rankloom_adapters.router import Route
 from rankloom_proto.v1 import ranking_pb2, ranking_pb2_grpc
-from rankloom_ranker.answers import RankedItem, Routing, Timing
+from rankloom_ranker.answers import Evidence, RankedItem, Routing, Timing
 from rankloom_ranker.fallback import FallbackLevel, FallbackReason
 from rankloom_server import logs
 from rankloom_server.parse import parse_explain, parse_rank
@@ -110,8 +110,15 @@ def explanation_to_wire(request_id: str, answer: ExplainAnswer) -> ranking_pb2.E
         prompt_tokens=explanation.num_prompt_tokens,
         generated_tokens=explanation.num_tokens,
         stop_reason=ranking_pb2.StopReason.Value(f"STOP_REASON_{explanation.stop.name}"),
+        evidence=map(_evidence_to_wire, explanation.evidence),
     )
     return ranking_pb2.ExplainResponse(final=final)
+
+
+def _evidence_to_wire(evidence: Evidence) -> ranking_pb2.Evidence:
+    return ranking_pb2.Evidence(
+        item_id=evidence.item_id, liked=evidence.liked, influence=evidence.influence
+    )
 
 
 def _revision_to_wire(answer: RankAnswer | ExplainAnswer) -> ranking_pb2.Revision:
