@@ -23,6 +23,7 @@ from rankloom_ranker.query import ExplainParams, ExplainQuery, RankQuery
 MAX_REQUEST_ID_CHARS = 128
 MAX_DIGEST_CHARS = 128
 MAX_TOP_K = MAX_CANDIDATES
+MAX_EXPLAINED = 10  # items of one ranking
 DEFAULT_EXPLAIN_TOKENS = 64
 MAX_TEMPERATURE = 2.0
 
@@ -52,7 +53,20 @@ def parse_rank(message: ranking_pb2.RankRequest, caller: str = "") -> RankQuery:
         revision=options.revision if options.HasField("revision") else None,
         bundle_digest=_parse_digest(options),
         caller=caller,
+        explain_top_k=_parse_explain_top_k(options),
+        explaining=_parse_params(options.explain, "options.explain"),
     )
+
+
+def _parse_explain_top_k(options: ranking_pb2.RankOptions) -> int:
+    if options.explain_top_k > MAX_EXPLAINED:
+        raise InvalidFieldError("options.explain_top_k", f"must be at most {MAX_EXPLAINED}")
+    given = {field.name for field, _ in options.explain.ListFields()}
+    for name in ("fusion", "revision", "bundle_digest"):
+        if name in given:
+            bounds = "must be left out: the ranking's own is used"
+            raise InvalidFieldError(f"options.explain.{name}", bounds)
+    return options.explain_top_k
 
 
 def parse_explain(message: ranking_pb2.ExplainRequest, caller: str = "") -> ExplainQuery:

@@ -44,6 +44,7 @@ def test_the_scores_are_those_of_each_prompt_alone(passes: Passes, num_candidate
     [found] = decoder.forward([first])
     assert found.margins == pytest.approx(np.concatenate(alone), abs=TOLERANCE)
     assert found.prefix is not None
+    assert shared.visible is not None
     again = ForwardInput(found.prefix, shared.candidates[2:5], weights, False, shared.visible[2:5])
     [behind] = decoder.forward([again])
     assert behind.margins == pytest.approx(found.margins[2:5], abs=TOLERANCE)
