@@ -123,7 +123,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class EventEvidence:
     """An event of the history, and its influence on a score.
 
     ``influence``: the score less the one that the history without this event gives, in logits.
@@ -147,7 +147,7 @@ class Explanation:
     num_prompt_tokens: int
     num_tokens: int
     stop: StopReason
-    evidence: tuple[Evidence, ...] = ()
+    evidence: tuple[EventEvidence, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,4 +159,4 @@ class ItemExplanation:
     text: str
     num_tokens: int
     stop: StopReason
-    evidence: tuple[Evidence, ...]
+    evidence: tuple[EventEvidence, ...]

@@ -26,7 +26,7 @@ from rankloom_engine.sequence import RequestOptions
 from rankloom_engine.shared_prefix import common_length, shared_prompt
 from rankloom_features.events import Event
 from rankloom_features.provider import UserFeatures, UserQuery
-from rankloom_ranker.answers import Evidence, Scores
+from rankloom_ranker.answers import EventEvidence, Scores
 from rankloom_ranker.query import RankQuery
 from rankloom_ranker.ranker import Ranker, RankingJob
 
@@ -61,7 +61,7 @@ async def evidence_of(
     ablations: Ablations,
     max_events: int | None,
     deadline: float,
-) -> tuple[tuple[Evidence, ...], ...]:
+) -> tuple[tuple[EventEvidence, ...], ...]:
     """The evidence for each candidate: of the newest events in the prompt, oldest first.
 
     ``max_events``: of at most so many; None: of all. What cannot be scored in a share of the
@@ -83,10 +83,12 @@ async def evidence_of(
     return tuple(_evidence(events, column) for column in influence.T)
 
 
-def _evidence(events: Sequence[Event], influence: NDArray[np.float64]) -> tuple[Evidence, ...]:
+def _evidence(events: Sequence[Event], influence: NDArray[np.float64]) -> tuple[EventEvidence, ...]:
     rows = zip(events, influence.tolist(), strict=True)
     return tuple(
-        Evidence(event.item_id, event.liked, value) for event, value in rows if not np.isnan(value)
+        EventEvidence(event.item_id, event.liked, value)
+        for event, value in rows
+        if not np.isnan(value)
     )
 
 

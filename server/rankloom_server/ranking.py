@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from rankloom_adapters.router import Route
 from rankloom_proto.v1 import ranking_pb2, ranking_pb2_grpc
 from rankloom_ranker.answers import (
-    Evidence,
+    EventEvidence,
     ItemExplanation,
     RankedItem,
     Routing,
@@ -143,7 +143,7 @@ def _verdict_to_wire(verdict: Verdict) -> ranking_pb2.Verdict.ValueType:
     return ranking_pb2.VERDICT_LIKED if verdict.liked else ranking_pb2.VERDICT_DISLIKED
 
 
-def _evidence_to_wire(evidence: Evidence) -> ranking_pb2.Evidence:
+def _evidence_to_wire(evidence: EventEvidence) -> ranking_pb2.Evidence:
     return ranking_pb2.Evidence(
         item_id=evidence.item_id, liked=evidence.liked, influence=evidence.influence
     )
