@@ -264,6 +264,30 @@ def word_ids(tokenizer: Tokenizer, fmt: PromptFormat, text: str) -> tuple[int, .
     return (*(token for token in ids if token not in stops), *stop)
 
 
+def item_ids(tokenizer: Tokenizer, fmt: PromptFormat, item: Readable) -> tuple[int, ...]:
+    """Token ids of an item's text, cut to ``max_item_tokens``.
+
+    They are plain: an added token that the tokeniser finds in the text is left out.
+    """
+    ids: list[int] = tokenizer.encode(render(item), add_special_tokens=False).ids
+    structural = tokenizer.get_added_tokens_decoder()
+    return tuple([token for token in ids if token not in structural][: fmt.max_item_tokens])
+
+
+def evidence_ids(
+    fmt: PromptFormat,
+    item: Sequence[int],
+    liked: bool,
+    speaks_for: bool,
+) -> tuple[int, ...]:
+    """Token ids of evidence that words are to cite, between the verdict and the words.
+
+    ``item``: token ids of an event's item. ``speaks_for``: whether it speaks for a like.
+    """
+    opinion, side = (fmt.liked if yes else fmt.disliked for yes in (liked, speaks_for))
+    return (*fmt.item, *item, *fmt.ask, opinion, side)
+
+
 def render(item: Readable) -> str:
     """The item as one line: title, year, attributes, description."""
     year = f" ({item.year})" if item.year is not None else ""

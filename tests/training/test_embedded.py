@@ -17,10 +17,15 @@ from rankloom_training.embedded import (
     next_token_loss,
     train_tokenizer,
 )
+from rankloom_training.words import Words
 
 CATALOGUE = Catalogue(Item(f"i{n}", f"The Film No {n}", 1990 + n, ("Drama",)) for n in range(30))
 IDS = [3, 9, 4, 1, 7, 5, 2, 8, 6, 11]
-SAID = ((4, (20, 21, 22)), (8, (23, 24)))
+SAID = (
+    (4, Words((), (20, 21, 22), frozenset())),
+    (6, Words((25,), (26, 27), frozenset())),
+    (8, Words((28, 29, 30), (23, 24), frozenset())),
+)
 
 
 def small_llama() -> LlamaForCausalLM:
@@ -50,8 +55,9 @@ def test_words_are_learnt_as_if_they_alone_followed_their_verdict() -> None:
     with torch.inference_mode():
         found = next_token_loss(model, [lesson(IDS, SAID), lesson(IDS)]).item()
     losses = plain_losses(IDS, 1) * 2
-    for end, text in SAID:
-        losses += plain_losses([*IDS[:end], *text], end)
+    for end, words in SAID:
+        before = [*IDS[:end], *words.given]
+        losses += plain_losses([*before, *words.ids], len(before))
     assert abs(found - np.mean(losses)) < 1e-5
 
 

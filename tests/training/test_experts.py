@@ -44,7 +44,7 @@ def made() -> tuple[Callable[[], ExpertTrainer], list[Window]]:
         random.normal(size=(num, COLUMNS)).astype(np.float32),
         np.zeros(num),
     )
-    said = {int(row): Words(WORDS, frozenset()) for row in view.rows[::4]}
+    said = {int(row): Words((28, 29), WORDS, frozenset()) for row in view.rows[::4]}
     windows = WindowMaker(dataset.log, dataset.catalogue, builder, said).windows(inputs)
 
     def trainer() -> ExpertTrainer:

@@ -129,7 +129,7 @@ def test_words_stand_behind_the_verdict_of_their_row_and_are_read_before_each(
 ) -> None:
     log, view = dataset.log, next(views(dataset.log))
     inputs = inputs_of(view)
-    said = {int(row): Words((7, 8, 9), frozenset()) for row in view.rows[::3]}
+    said = {int(row): Words((5, 6), (7, 8, 9), frozenset()) for row in view.rows[::3]}
     plain = WindowMaker(log, dataset.catalogue, builder).windows(inputs)
     taught = WindowMaker(log, dataset.catalogue, builder, said).windows(inputs)
     assert sum(len(window.words) for window in taught) == 3 * len(said)
@@ -140,12 +140,13 @@ def test_words_stand_behind_the_verdict_of_their_row_and_are_read_before_each(
         # Verdicts are read at the same tokens and positions as without words.
         at, plain_at = reads[:num_rows], without.packed.verdict_at
         assert ids[at].tolist() == without.packed.tokens.ids[plain_at].tolist()
+        verdicts = np.where(with_words.label > 0, builder.format.liked, builder.format.disliked)
+        told = np.unique(with_words.word_of)
+        assert ids[at[told] + 1].tolist() == verdicts[told].tolist()
         place, plain_place = with_words.packed.position, without.packed.position
         assert place[at].tolist() == plain_place[plain_at].tolist()
         for read, word, row in zip(
             reads[num_rows:], with_words.words, with_words.word_of, strict=True
         ):
-            liked = with_words.label[row] > 0
-            verdict = builder.format.liked if liked else builder.format.disliked
-            before = {7: verdict, 8: 7, 9: 8}[int(word)]
+            before = {7: 6, 8: 7, 9: 8}[int(word)]
             assert (ids[read], with_words.packed.block[read]) == (before, row + 1)

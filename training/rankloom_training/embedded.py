@@ -104,7 +104,7 @@ def train_decoder(
 ) -> LlamaForCausalLM:
     """Trains a decoder on next-token prediction over sequences of these rows of the log.
 
-    ``words``: row of the log → what to say about it, where its items stand before it. It hangs
+    ``words``: row of the log → what to say about it, where all it cites stands before it. It hangs
     behind the row's verdict, and no later event sees it.
     """
     torch.manual_seed(seed)
@@ -177,26 +177,28 @@ def _lessons(
                 ends.append(len(ids))
             own_words = [words.get(int(row)) for row in stretch]
             said = [
-                (end, told.ids)
+                (end, told)
                 for at, (told, end) in enumerate(zip(own_words, ends, strict=True))
                 if told is not None and told.known(log.item[stretch[: at + 1]].tolist())
             ]
             yield lesson(ids, said)
 
 
-def lesson(ids: Sequence[int], said: Sequence[tuple[int, Sequence[int]]] = ()) -> Lesson:
-    """Every token of ``ids`` but the first is learnt, and every token of each text.
+def lesson(ids: Sequence[int], said: Sequence[tuple[int, Words]] = ()) -> Lesson:
+    """Every token of ``ids`` but the first is learnt, and every word that is said.
 
-    ``said``: for each text, how many of the ids it sees, and its two or more tokens.
+    ``said``: how many of the ids are seen, and what is said then, in two or more words.
     """
     events = Segment.of_ids(ids)
     read, told = list(range(len(ids) - 1)), list(ids[1:])
     if not said:
         return _reading(pack_more(0, events), read, told)
-    packed = pack(events, [Segment.of_ids(text[:-1]) for _, text in said], [at for at, _ in said])
-    for last, (end, text) in zip(packed.verdict_at.tolist(), said, strict=True):
-        read += [end - 1, *range(last - len(text) + 2, last + 1)]
-        told += text
+    behind = [Segment.of_ids([*words.given, *words.ids[:-1]]) for _, words in said]
+    packed = pack(events, behind, [end for end, _ in said])
+    for last, (end, words) in zip(packed.verdict_at.tolist(), said, strict=True):
+        at = list(range(last - len(words.ids) + 1, last + 1))
+        read += at if words.given else [end - 1, *at[1:]]
+        told += words.ids
     return _reading(packed, read, told)
 
 

@@ -65,7 +65,7 @@ class WindowMaker:
         builder: PromptAssembler,
         words: Mapping[int, Words] | None = None,
     ) -> None:
-        """``words``: row of the log → what to say about it, where its items stand before it."""
+        """``words``: row of the log → what to say about it, where all it cites stands before it."""
         self._log, self._catalogue, self._builder = log, catalogue, builder
         self._words = words or {}
         self._begin = Segment.of_ids(builder.format.begin)
@@ -110,31 +110,33 @@ class WindowMaker:
             for row, num in zip(inputs.view.rows[rows], seen, strict=True)
         ]
         answers = list(map(self._answer, targets, label, texts))
+        num_words = [len(text.ids) if text else 0 for text in texts]
         return Window(
             packed=_read_before_words(
                 pack(Segment.joined(events), answers, lengths[seen].tolist()),
-                [len(text) for text in texts],
+                num_words,
+                [len(text.given) if text else 0 for text in texts],
             ),
             label=label.astype(np.float32),
             tree_logits=inputs.tree_logits[rows].astype(np.float32),
             rows=rows,
-            words=np.array([token for text in texts for token in text], dtype=np.int64),
-            word_of=np.repeat(np.arange(len(texts)), [len(text) for text in texts]),
+            words=np.array([token for text in texts if text for token in text.ids], dtype=np.int64),
+            word_of=np.repeat(np.arange(len(texts)), num_words),
         )
 
-    def _text(self, row: int, before: NDArray[np.int64]) -> tuple[int, ...]:
-        """The words about a row, if they name only items of the events before it and its own."""
+    def _text(self, row: int, before: NDArray[np.int64]) -> Words | None:
+        """The words about a row, if they cite only items of the events before it."""
         words = self._words.get(row)
-        if words is None or not words.known(self._log.item[[*before, row]].tolist()):
-            return ()
-        return words.ids
+        if words is None or not words.known(self._log.item[before].tolist()):
+            return None
+        return words
 
-    def _answer(self, target: Segment, liked: bool, text: Sequence[int]) -> Segment:
-        """The candidate, and where there are words, its verdict and all words but the last."""
-        if not text:
+    def _answer(self, target: Segment, liked: bool, words: Words | None) -> Segment:
+        """The candidate, and where there are words, its verdict, the evidence and the words."""
+        if words is None:
             return target
         verdict = self._builder.format.liked if liked else self._builder.format.disliked
-        return Segment.joined([target, Segment.of_ids([verdict, *text[:-1]])])
+        return Segment.joined([target, Segment.of_ids([verdict, *words.given, *words.ids[:-1]])])
 
     def _target(self, inputs: Inputs, row: int) -> Segment:
         index = int(self._log.item[inputs.view.rows[row]])
@@ -142,11 +144,14 @@ class WindowMaker:
         return self._builder.candidate(candidate, inputs.vector[row], inputs.tabular[row])
 
 
-def _read_before_words(packed: PackedRow, num_words: Sequence[int]) -> PackedRow:
-    """Reads the verdicts, which stand before the words, and then the token before each word."""
+def _read_before_words(
+    packed: PackedRow, num_words: Sequence[int], num_given: Sequence[int]
+) -> PackedRow:
+    """Reads the verdicts, which stand before evidence and words, and the token before each word."""
     ends = packed.verdict_at
     words = [np.arange(end - num, end) + 1 for end, num in zip(ends, num_words, strict=True)]
-    return dataclasses.replace(packed, verdict_at=np.concatenate([ends - num_words, *words]))
+    verdicts = ends - np.add(num_words, num_given)
+    return dataclasses.replace(packed, verdict_at=np.concatenate([verdicts, *words]))
 
 
 def _chunks(seen: NDArray[np.int64], max_events: int) -> Iterator[tuple[int, NDArray[np.int64]]]:

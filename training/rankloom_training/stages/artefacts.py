@@ -21,14 +21,21 @@ from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE
 from rankloom_adapters.router import GLOBAL, Router
 from rankloom_features.scorer import read_item_vectors
 from rankloom_training.data import Split
-from rankloom_training.words import Said
+from rankloom_training.words import Cited, Said
 
 Parts = dict[str, Path]
+_CITED = pa.struct(
+    [
+        pa.field("item", pa.int64()),
+        pa.field("liked", pa.bool_()),
+        pa.field("speaks_for", pa.bool_()),
+    ]
+)
 _SAID = pa.schema(
     [
         pa.field("row", pa.int64()),
         pa.field("text", pa.string()),
-        pa.field("cites", pa.list_(pa.int64())),
+        pa.field("cited", pa.list_(_CITED)),
     ]
 )
 
@@ -126,7 +133,10 @@ class TracesFiles:
 
     def read(self) -> list[Said]:
         rows = parquet.read_table(self.folder / "said.parquet").to_pylist()
-        return [Said(row["row"], row["text"], tuple(row["cites"])) for row in rows]
+        return [
+            Said(row["row"], row["text"], tuple(Cited(**each) for each in row["cited"]))
+            for row in rows
+        ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ class BaseStage(Stage):
             catalogue,
             log,
             self._rows(log),
-            words_of(said, tokenizer, fmt),
+            words_of(said, catalogue, tokenizer, fmt),
             shape=embedded.DecoderShape(),
             epochs=self.base_epochs,
             seed=self.seed,

@@ -64,7 +64,7 @@ class Learner:
         hidden = base.embeddings_of(model).embedding_dim
         made = Projector.from_bytes(projector, hidden) if projector else _new(given, rows, hidden)
         builder = PromptAssembler(tokenizer, fmt, given.of(CollaborativeFiles).item_vectors())
-        words = words_of(given.of(TracesFiles).read(), tokenizer, fmt)
+        words = words_of(given.of(TracesFiles).read(), given.dataset.catalogue, tokenizer, fmt)
         maker = WindowMaker(given.dataset.log, given.dataset.catalogue, builder, words)
         decoder = Decoder(model, made, yes=fmt.liked, no=fmt.disliked)
         train, valid = (

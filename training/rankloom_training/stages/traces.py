@@ -25,7 +25,7 @@ from rankloom_training.teachers.evidence import EvidenceTeacher
 from rankloom_training.traces.cases import CaseMaker, CaseOptions
 from rankloom_training.traces.trace_file import read_traces, sound
 from rankloom_training.visibility import Protocol
-from rankloom_training.words import Said
+from rankloom_training.words import Cited, Said
 
 IN_EVERY_WINDOW = 10  # events that the prompt of every training row has, if there are as many
 
@@ -104,11 +104,17 @@ def _influences(given: StageInputs) -> TreeInfluences:
 
 
 def _said(traces: Sequence[Trace], catalogue: Catalogue) -> list[Said]:
-    return [Said(trace.row, trace.text, _cites(trace, catalogue)) for trace in traces]
+    return [Said(trace.row, trace.text, _cited(trace, catalogue)) for trace in traces]
 
 
-def _cites(trace: Trace, catalogue: Catalogue) -> tuple[int, ...]:
-    """Catalogue indices of the items that the text names, of its events and its candidate."""
-    ids = {trace.item_id, *(event.item_id for event in trace.events)}
-    items = [item for item in map(catalogue.get, sorted(ids)) if item is not None]
-    return tuple(catalogue.index(item.item_id) for item in cited_items(trace.text, items))
+def _cited(trace: Trace, catalogue: Catalogue) -> tuple[Cited, ...]:
+    """The events that the text names: those for its verdict first, the strongest first."""
+    sign = 1.0 if trace.verdict else -1.0
+    events = sorted(trace.events, key=lambda event: -sign * event.influence)
+    items = [item for event in events if (item := catalogue.get(event.item_id)) is not None]
+    named = {item.item_id for item in cited_items(trace.text, items)}
+    return tuple(
+        Cited(catalogue.index(event.item_id), event.liked, event.influence > 0.0)
+        for event in events
+        if event.item_id in named
+    )
