@@ -81,7 +81,7 @@ class TracesStage(Stage):
         drawn = np.random.default_rng(self.seed).permutation(rows)[:number]
         options = CaseOptions(protocol=self.protocol, seed=self.seed, newest=IN_EVERY_WINDOW)
         maker = CaseMaker(given.dataset, _influences(given), options)
-        teacher = EvidenceTeacher(self.seed)
+        teacher = EvidenceTeacher(self.seed, cited_only=True)
         for done, row in enumerate(sorted(drawn.tolist()), 1):
             yield teacher.trace(maker.case(row))
             given.progress.step(done, number)
