@@ -14,7 +14,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 from benchmarks.common.matmuls import RUN_FLOPS, matmuls
 from benchmarks.common.timing import timed
 from benchmarks.stages.report import StageCost
-from rankloom_training.progress import Progress, Stage
+from rankloom_training.progress import Progress, StageProgress
 
 ROUNDS = 3  # of plain matrix products, before the training and after it
 
@@ -70,7 +70,7 @@ class ClockedProgress(Progress):
         self.costs: dict[str, StageCost] = {}
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[Stage]:
+    def stage(self, name: str) -> Iterator[StageProgress]:
         """Shows a stage while its body runs, and clocks it."""
         wall, cpu = time.monotonic(), time.process_time()
         with super().stage(name) as shown, ComputeCount() as count:
