@@ -36,6 +36,17 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--seed", type=whole_number(0, MAX_SEED), default=0, help="random seed (default: 0)"
     )
     make.set_defaults(act=_make)
+    check = actions.add_parser("check", help="check any table of traces", allow_abbrev=False)
+    check.add_argument("file", metavar="FILE", type=Path, help="Parquet, CSV or JSON lines")
+    _add_data(check)
+    check.add_argument("--keep", type=Path, metavar="OUT", help="write the sound traces there")
+    check.set_defaults(act=_check)
+    show = actions.add_parser("show", help="show some traces of a file", allow_abbrev=False)
+    show.add_argument("file", metavar="FILE", type=Path, help="what `make` or `--keep` wrote")
+    show.add_argument(
+        "--rows", type=whole_number(1, MAX_ROWS), default=5, help="how many (default: 5)"
+    )
+    show.set_defaults(act=_show)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +76,38 @@ def _make(args: argparse.Namespace) -> int:
     made = run_teacher(data, EvidenceTeacher(args.seed), options, 1, Progress())
     write_traces(args.out, made.traces)
     print(f"{args.out}: {len(sound(made.traces)):,} of {len(made.traces):,} traces are sound")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    """Exit code 1 if a trace is refused."""
+    from rankloom_training.data import load_dataset
+    from rankloom_training.traces.check import TraceChecker, report_of
+    from rankloom_training.traces.foreign import read_foreign
+    from rankloom_training.traces.keep import kept_traces
+    from rankloom_training.traces.show import report_lines
+    from rankloom_training.traces.trace_file import check_writable, write_traces
+    from rankloom_training.visibility import Protocol
+
+    data = load_dataset(args.data, args.like_above)
+    if args.keep is not None:
+        check_writable(args.keep)
+    checker = TraceChecker(data, Protocol(args.protocol))
+    checked = list(checker.checked(read_foreign(args.file, data)))
+    report = report_of(checked)
+    for label, text in report_lines(report):
+        print(f"{label:<8} {text}")
+    if args.keep is not None:
+        write_traces(args.keep, kept_traces(args.file, data, checker, checked))
+    return 1 if report.refused else 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from rankloom_training.traces.show import spread, trace_lines
+    from rankloom_training.traces.trace_file import read_traces
+
+    for trace in spread(read_traces(args.file), args.rows):
+        print("\n".join(trace_lines(trace)), end="\n\n")
     return 0
 
 
