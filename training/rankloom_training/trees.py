@@ -25,10 +25,10 @@ from rankloom_features.tabular import (
 )
 from rankloom_features.tree_export import export_trees, raw_scores
 from rankloom_training.data import Interactions, Split
+from rankloom_training.folds import NUM_FOLDS, user_folds
 from rankloom_training.visibility import View, runs
 
 OnStep = Callable[[int, int], None]
-NUM_FOLDS = 5
 NUM_BOOSTERS = 3
 FACTOR_RANK = 24
 NOISE = float(np.finfo(np.float32).eps) ** 2  # share of the largest squared singular value
@@ -148,11 +148,6 @@ class HeldOutFeatures:
         seen, moment = np.unique(end - first, return_inverse=True)
         candidates = self._catalogue.traits_at(self._log.item[rows])
         return features.matrix(features.profile(events, seen), candidates, moment)
-
-
-def user_folds(num_users: int, seed: int) -> NDArray[np.int64]:
-    """(users,) the fold of each user."""
-    return np.random.default_rng(seed).integers(0, NUM_FOLDS, num_users)
 
 
 class Boosters:
