@@ -15,7 +15,7 @@ from rankloom_features.catalogue import Catalogue
 from rankloom_features.loading import provider_from_bytes
 from rankloom_features.ranker import TreeRanker
 from rankloom_training.data import Dataset, Split
-from rankloom_training.reasons.grounding import cited_items
+from rankloom_training.reasons.grounding import named_items
 from rankloom_training.reasons.influences import TreeInfluences
 from rankloom_training.reasons.trace import Trace
 from rankloom_training.stages.artefacts import CollaborativeFiles, TracesFiles, TreesFiles
@@ -112,7 +112,7 @@ def _cited(trace: Trace, catalogue: Catalogue) -> tuple[Cited, ...]:
     sign = 1.0 if trace.verdict else -1.0
     events = sorted(trace.events, key=lambda event: -sign * event.influence)
     items = [item for event in events if (item := catalogue.get(event.item_id)) is not None]
-    named = {item.item_id for item in cited_items(trace.text, items)}
+    named = {item.item_id for item in named_items(trace.text, items)}
     return tuple(
         Cited(catalogue.index(event.item_id), event.liked, event.influence > 0.0)
         for event in events
