@@ -2,25 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from rankloom_training.data import Dataset
 from rankloom_training.progress import Progress
 from rankloom_training.reasons.fitting import fit_influences
+from rankloom_training.reasons.text_check import TextCheck
+from rankloom_training.reasons.trace import Trace
+from rankloom_training.teachers.chat_teacher import ChatTeacher
+from rankloom_training.teachers.choosing import EVIDENCE, TeacherOptions, open_chat
+from rankloom_training.teachers.evidence import EvidenceTeacher
 from rankloom_training.teachers.teacher import Teacher
 from rankloom_training.traces.cases import CaseMaker, CaseOptions
 from rankloom_training.traces.make import MadeTraces, make_traces
+from rankloom_training.traces.trace_file import read_traces
 
 
 def run_teacher(
-    data: Dataset, teacher: Teacher, options: CaseOptions, concurrency: int, progress: Progress
+    data: Dataset,
+    teacher: TeacherOptions,
+    options: CaseOptions,
+    concurrency: int,
+    out: Path,
+    progress: Progress,
 ) -> MadeTraces:
-    """The teacher's traces of rows drawn from the log."""
+    """The teacher's traces of rows drawn from the log. ``out``: its answers are kept beside it."""
     with progress.stage("influences"):
         influences = fit_influences(data, options.protocol, options.seed, progress.step)
     maker = CaseMaker(data, influences, options)
-    with progress.stage(teacher.name):
+    with open_teacher(data, teacher, options.seed, out) as writer, progress.stage("traces"):
         return make_traces(
-            teacher,
+            writer,
             maker.cases(),
-            concurrency,
+            1 if teacher.teacher == EVIDENCE else concurrency,
             lambda done: progress.step(done, len(maker.rows)),
         )
+
+
+def with_earlier(made: MadeTraces, out: Path) -> tuple[Trace, ...]:
+    """What to write: a run that ended early takes nothing away from an earlier file."""
+    earlier = read_traces(out) if made.stopped and out.exists() else []
+    by_row = {trace.row: trace for trace in (*earlier, *made.traces)}
+    return tuple(by_row[row] for row in sorted(by_row))
+
+
+@contextmanager
+def open_teacher(data: Dataset, options: TeacherOptions, seed: int, out: Path) -> Iterator[Teacher]:
+    """The teacher that the options name."""
+    if options.teacher == EVIDENCE:
+        yield EvidenceTeacher(seed)
+        return
+    with open_chat(options, out) as chat:
+        yield ChatTeacher(chat, TextCheck(data.catalogue))
