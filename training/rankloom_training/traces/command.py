@@ -71,6 +71,7 @@ def _run(args: argparse.Namespace) -> int:
 def _make(args: argparse.Namespace) -> int:
     """Exit code 1 if the teacher could not go on; what it finished is written."""
     from rankloom_training.data import Split, load_dataset
+    from rankloom_training.item_texts.item_text_file import FILE_NAME, read_item_texts
     from rankloom_training.progress import Progress
     from rankloom_training.traces.cases import CaseOptions
     from rankloom_training.traces.trace_file import check_writable, sound, write_traces
@@ -81,11 +82,13 @@ def _make(args: argparse.Namespace) -> int:
     check_writable(args.out)
     options = CaseOptions(args.rows, Split[args.split.upper()], Protocol(args.protocol), args.seed)
     # The models' libraries take seconds to import: what is wrong with the data is said before.
-    from rankloom_training.traces.run import run_teacher, with_earlier
+    from rankloom_training.traces.run import open_teacher, run_teacher, with_earlier
 
-    made = run_teacher(data, teacher, options, args.concurrency, args.out, Progress())
+    texts = read_item_texts(args.data / FILE_NAME)
+    with open_teacher(data.catalogue, texts, teacher, args.seed, args.out) as writer:
+        made = run_teacher(data, writer, options, teacher.concurrency, Progress())
     write_traces(args.out, with_earlier(made, args.out))
-    print(f"{args.out}: {len(sound(made.traces)):,} of {len(made.traces):,} traces are sound")
+    print(f"{args.out}: {len(sound(made.written)):,} of {len(made.written):,} traces are sound")
     if made.stopped:
         print(f"rankloom traces: {made.stopped}", file=sys.stderr)
     return 1 if made.stopped else 0
