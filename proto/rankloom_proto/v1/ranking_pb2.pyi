@@ -196,7 +196,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     DESCRIPTOR: _descriptor.EnumDescriptor
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     ERROR_REASON_REVISION_UNKNOWN: _ErrorReason.ValueType  # 1
-    """The revision is unknown, or not loaded."""
+    """The revision is unknown, not loaded, or has not served yet."""
     ERROR_REASON_FALLBACK_REFUSED: _ErrorReason.ValueType  # 2
     """Only a lower fallback level can answer, and the request does not allow it."""
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 3
@@ -235,7 +235,7 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 ERROR_REASON_REVISION_UNKNOWN: ErrorReason.ValueType  # 1
-"""The revision is unknown, or not loaded."""
+"""The revision is unknown, not loaded, or has not served yet."""
 ERROR_REASON_FALLBACK_REFUSED: ErrorReason.ValueType  # 2
 """Only a lower fallback level can answer, and the request does not allow it."""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 3
