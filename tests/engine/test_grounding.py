@@ -33,7 +33,7 @@ TOKENIZERS = {"bytes": wordy.byte_level, "metaspace": wordy.metaspace}
 
 
 @dataclass(frozen=True)
-class Told:
+class WrittenText:
     """A text and the items of its prompt."""
 
     text: str
@@ -55,7 +55,7 @@ def names(item: TinyItem) -> tuple[str, ...]:
     return (item.title, *item.attributes)
 
 
-def foreign_names(told: Told) -> list[str]:
+def foreign_names(told: WrittenText) -> list[str]:
     """Catalogue titles and attributes in a text that its prompt's items do not have.
 
     They are found as the same words in a row, quoted or not, in any case of the letters, but a
@@ -92,12 +92,12 @@ def is_named(name: str, item: TinyItem, text: str) -> bool:
     return False
 
 
-def quotes(told: Told) -> list[str]:
+def quotes(told: WrittenText) -> list[str]:
     """What stands between quotes, and behind a quote that is not closed."""
     return told.text.split('"')[1::2]
 
 
-def wrong_numbers(told: Told) -> list[str]:
+def wrong_numbers(told: WrittenText) -> list[str]:
     years = [item.year for item in told.items if item.year is not None]
     titles = [number for item in told.items for number in re.findall(r"\d+", item.title)]
     allowed = {*map(str, years), *(str(year // 10 * 10) for year in years), *titles}
@@ -137,7 +137,7 @@ async def tell(
     grounder: Grounder | None,
     user: tuple[list[int], list[bool], int],
     seed: int,
-) -> Told:
+) -> WrittenText:
     history, liked, candidate = user
     items = tuple(ITEMS[index] for index in (*history, candidate))
     guide = grounder.guide(items) if grounder else None
@@ -153,12 +153,12 @@ async def tell(
         written += text.add(chunk.token_ids)
         stop = chunk.stop
     assert stop is not None
-    return Told(written + text.end(), items, stop)
+    return WrittenText(written + text.end(), items, stop)
 
 
 async def told_by(
     folder: Path, model: str, tokenizer: str, num: int, *, grounded: bool
-) -> list[Told]:
+) -> list[WrittenText]:
     """Texts for random users, by a random decoder that was saved to disk."""
     made: Tokenizer = TOKENIZERS[tokenizer](ITEMS)
     decoder, assembler = wordy.decoder_from_disk(folder, MODELS[model], made)
@@ -166,7 +166,7 @@ async def told_by(
     grounder = Grounder(assembler.tokenizer, ITEMS) if grounded else None
     runner = EngineRunner(decoder, EngineLimits(), stops=stops)
     await runner.start()
-    told: list[Told] = []
+    told: list[WrittenText] = []
     everyone = list(enumerate(users(num)))
     for at in range(0, num, AT_ONCE):
         tasks = [
@@ -277,7 +277,7 @@ def test_a_true_text_is_written_as_it_is(kind: str) -> None:
 def test_a_false_text_becomes_another(wish: str, kind: str) -> None:
     tokenizer = TOKENIZERS[kind](ITEMS)
     text = written(tokenizer, OWN, wish)
-    told = Told(text, OWN, StopReason.STOP_TOKEN)
+    told = WrittenText(text, OWN, StopReason.STOP_TOKEN)
     assert wish not in text
     assert not foreign_names(told)
     assert not wrong_numbers(told)
@@ -297,7 +297,7 @@ def test_a_text_is_only_ever_added_to(seed: int, num: int) -> None:
     whole = shown + guide.end()
     assert whole.startswith(shown)
     assert whole.count('"') % 2 == 0
-    assert not foreign_names(Told(whole, OWN, StopReason.MAX_TOKENS))
+    assert not foreign_names(WrittenText(whole, OWN, StopReason.MAX_TOKENS))
 
 
 def test_a_draw_is_one_from_the_allowed_tokens() -> None:
