@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from rankloom_training.item_texts.item_text import ItemText
 from rankloom_training.reasons.problems import MAX_TEXT_CHARS, TraceProblem
 from rankloom_training.reasons.text_check import TextCheck
 from rankloom_training.teachers.chat import Completion, Message, PromptRefusedError
@@ -118,3 +119,12 @@ def test_the_prompt_has_no_influences() -> None:
     )
     ChatTeacher(chat, CHECK).trace(other)
     assert chat.asked[0] == chat.asked[1]
+
+
+def test_item_texts_take_the_place_of_attributes_in_prompts() -> None:
+    item = CASE.candidate
+    text = ItemText(item.item_id, ("slow burn", "harbour"), "A quiet one.", "large", "", WRITTEN)
+    chat = answering(GOOD)
+    ChatTeacher(chat, CHECK, {item.item_id: text}).trace(CASE)
+    last = chat.asked[0][0][-1]["content"].splitlines()[-1]
+    assert last == f'The item: "{item.title}" ({item.year}, slow burn, harbour)'

@@ -35,6 +35,8 @@ def add_teacher(parser: argparse.ArgumentParser) -> None:
 
 def teacher_options(args: argparse.Namespace) -> TeacherOptions:
     """Raises DataError for options that do not go together."""
-    options = TeacherOptions(args.teacher, args.model, args.max_calls, args.max_tokens)
+    options = TeacherOptions(
+        args.teacher, args.model, args.max_calls, args.max_tokens, args.concurrency
+    )
     options.check()
     return options

@@ -18,7 +18,12 @@ from rankloom_training.teachers.chat import (
     PromptRefusedError,
     digest_of_prompt,
 )
-from rankloom_training.teachers.think_prompts import hinted_prompt, think_prompt
+from rankloom_training.teachers.think_prompts import (
+    NO_TEXTS,
+    Texts,
+    hinted_prompt,
+    think_prompt,
+)
 
 MAX_REPAIRS = 3
 ANSWER_TOKENS = (1024, 2048, 3000)  # thinking models need many; the next is tried if one is cut
@@ -39,18 +44,20 @@ class ChatAnswer:
 class ChatTeacher:
     """Asks without the label first; then, up to MAX_REPAIRS times, with hints that hold it."""
 
-    def __init__(self, chat: ChatModel, check: TextCheck) -> None:
-        self._chat, self._check = chat, check
+    def __init__(self, chat: ChatModel, check: TextCheck, texts: Texts = NO_TEXTS) -> None:
+        self._chat, self._check, self._texts = chat, check, texts
 
     @property
     def name(self) -> str:
         return self._chat.name
 
     def trace(self, case: TraceCase) -> Trace:
-        first = answer = self._ask(case, think_prompt(case))
+        prompt = think_prompt(case, self._texts)
+        first = answer = self._ask(case, prompt)
         attempts = 1
         while (fault := _repairable(answer)) and attempts <= MAX_REPAIRS:
-            answer = self._ask(case, hinted_prompt(case, answer.raw, fault, attempts))
+            hinted = hinted_prompt(prompt, case.liked, answer.raw, fault, attempts)
+            answer = self._ask(case, hinted)
             attempts += 1
         return Trace(
             row=case.row,

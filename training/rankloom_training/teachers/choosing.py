@@ -24,13 +24,14 @@ class TeacherOptions:
     """``teacher``: EVIDENCE, the URL of an endpoint, or a causal LM by path or hub id.
 
     ``model``: the name by which an endpoint knows its model. ``max_calls``, ``max_tokens``: of
-    one run; None for no limit.
+    one run; None for no limit. ``concurrency``: calls at a time.
     """
 
     teacher: str = EVIDENCE
     model: str | None = None
     max_calls: int | None = None
     max_tokens: int | None = None
+    concurrency: int = 1
 
     @property
     def is_endpoint(self) -> bool:

@@ -6,15 +6,18 @@ up. Here the first answer is kept apart, a hint says what was wrong, and there a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from rankloom_features.catalogue import Item
+from rankloom_training.item_texts.item_text import MAX_KEYWORDS, ItemText
 from rankloom_training.reasons.case import TraceCase
 from rankloom_training.reasons.problems import TraceProblem
 from rankloom_training.reasons.verdicts import word_of
 from rankloom_training.teachers.chat import Message, assistant, system, user
 
-MAX_KEYWORDS = 10
+Texts = Mapping[str, ItemText]  # by item id
+NO_TEXTS: Texts = MappingProxyType({})
 _SYSTEM = (
     "You judge whether a person will like an item, from what the person liked and disliked "
     "before. Begin with the single word Yes or No and a full stop. Then explain it to the person, "
@@ -29,43 +32,46 @@ _REFLECT = (
 )
 
 
-def think_prompt(case: TraceCase) -> tuple[Message, ...]:
+def think_prompt(case: TraceCase, texts: Texts = NO_TEXTS) -> tuple[Message, ...]:
     """The first question: history and candidate, without the label."""
-    return (system(_SYSTEM), user(f"{history_text(case)}\n\nThe item: {item_text(case.candidate)}"))
+    candidate = item_line(case.candidate, texts)
+    return (system(_SYSTEM), user(f"{history_text(case, texts)}\n\nThe item: {candidate}"))
 
 
 def hinted_prompt(
-    case: TraceCase, answer: str, problem: TraceProblem, attempt: int
+    first: Sequence[Message], liked: bool, answer: str, problem: TraceProblem, attempt: int
 ) -> tuple[Message, ...]:
     """The first question, the answer that failed, and what is wrong with it.
 
     Only the last answer stands there, so that the prompt does not grow.
     """
     hint = (
-        f"The correct answer is {word_of(case.liked)}: the person did "
-        f"{'like' if case.liked else 'not like'} the item."
+        f"The correct answer is {word_of(liked)}: the person did "
+        f"{'like' if liked else 'not like'} the item."
         if problem in (TraceProblem.WRONG_VERDICT, TraceProblem.NO_VERDICT)
-        else f"The verdict {word_of(case.liked)} is right, but your answer {problem}."
+        else f"The verdict {word_of(liked)} is right, but your answer {problem}."
     )
     reflect = _REFLECT[(attempt - 1) % len(_REFLECT)]
-    return (*think_prompt(case), assistant(answer), user(f"{hint} {reflect}"))
+    return (*first, assistant(answer), user(f"{hint} {reflect}"))
 
 
-def history_text(case: TraceCase) -> str:
+def history_text(case: TraceCase, texts: Texts = NO_TEXTS) -> str:
     """The events, oldest first, each with the opinion."""
-    return "So far, oldest first:\n" + events_text([(e.item, e.liked) for e in case.events])
+    events = [(each.item, each.liked) for each in case.events]
+    return f"So far, oldest first:\n{events_text(events, texts)}"
 
 
-def events_text(events: Sequence[tuple[Item, bool]]) -> str:
+def events_text(events: Sequence[tuple[Item, bool]], texts: Texts = NO_TEXTS) -> str:
     """A numbered line for each item and opinion."""
     return "\n".join(
-        f"{number}. {'liked' if liked else 'disliked'}: {item_text(item)}"
+        f"{number}. {'liked' if liked else 'disliked'}: {item_line(item, texts)}"
         for number, (item, liked) in enumerate(events, 1)
     )
 
 
-def item_text(item: Item) -> str:
-    """Quoted title, year and attributes, as far as they are known."""
+def item_line(item: Item, texts: Texts = NO_TEXTS) -> str:
+    """Quoted title, and year with keywords or attributes as far as they are known."""
+    text = texts.get(item.item_id)
     facts = [str(item.year)] if item.year is not None else []
-    facts += item.attributes[:MAX_KEYWORDS]
+    facts += text.keywords if text else item.attributes[:MAX_KEYWORDS]
     return f'"{item.title}"' + (f" ({', '.join(facts)})" if facts else "")

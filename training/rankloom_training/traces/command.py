@@ -21,7 +21,7 @@ SPLITS = ("train", "valid", "test")
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
-    make = actions.add_parser("make", help="have a teacher write traces", allow_abbrev=False)
+    make = _action(actions, "make", "have a teacher write traces")
     _add_data(make)
     make.add_argument("--out", type=Path, required=True, help="Parquet file to write")
     make.add_argument(
@@ -39,17 +39,23 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     )
     add_teacher(make)
     make.set_defaults(act=_make)
-    check = actions.add_parser("check", help="check any table of traces", allow_abbrev=False)
+    check = _action(actions, "check", "check any table of traces")
     check.add_argument("file", metavar="FILE", type=Path, help="Parquet, CSV or JSON lines")
     _add_data(check)
     check.add_argument("--keep", type=Path, metavar="OUT", help="write the sound traces there")
     check.set_defaults(act=_check)
-    show = actions.add_parser("show", help="show some traces of a file", allow_abbrev=False)
+    show = _action(actions, "show", "show some traces of a file")
     show.add_argument("file", metavar="FILE", type=Path, help="what `make` or `--keep` wrote")
     show.add_argument(
         "--rows", type=whole_number(1, MAX_ROWS), default=5, help="how many (default: 5)"
     )
     show.set_defaults(act=_show)
+
+
+def _action(
+    actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str
+) -> argparse.ArgumentParser:
+    return actions.add_parser(name, help=summary, description=summary, allow_abbrev=False)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +71,7 @@ def _run(args: argparse.Namespace) -> int:
 def _make(args: argparse.Namespace) -> int:
     """Exit code 1 if the teacher could not go on; what it finished is written."""
     from rankloom_training.data import Split, load_dataset
+    from rankloom_training.item_texts.item_text_file import FILE_NAME, read_item_texts
     from rankloom_training.progress import Progress
     from rankloom_training.traces.cases import CaseOptions
     from rankloom_training.traces.trace_file import check_writable, sound, write_traces
@@ -75,11 +82,13 @@ def _make(args: argparse.Namespace) -> int:
     check_writable(args.out)
     options = CaseOptions(args.rows, Split[args.split.upper()], Protocol(args.protocol), args.seed)
     # The models' libraries take seconds to import: what is wrong with the data is said before.
-    from rankloom_training.traces.run import run_teacher, with_earlier
+    from rankloom_training.traces.run import open_teacher, run_teacher, with_earlier
 
-    made = run_teacher(data, teacher, options, args.concurrency, args.out, Progress())
+    texts = read_item_texts(args.data / FILE_NAME)
+    with open_teacher(data.catalogue, texts, teacher, args.seed, args.out) as writer:
+        made = run_teacher(data, writer, options, teacher.concurrency, Progress())
     write_traces(args.out, with_earlier(made, args.out))
-    print(f"{args.out}: {len(sound(made.traces)):,} of {len(made.traces):,} traces are sound")
+    print(f"{args.out}: {len(sound(made.written)):,} of {len(made.written):,} traces are sound")
     if made.stopped:
         print(f"rankloom traces: {made.stopped}", file=sys.stderr)
     return 1 if made.stopped else 0
