@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from rankloom_training.objectives import Answers, Mixed, Objective, Pairwise, Sum, Trace, Verdict
+from rankloom_training.objectives import (
+    Answers,
+    MixedLoss,
+    Objective,
+    PairwiseLoss,
+    TraceLoss,
+    VerdictLoss,
+    WeightedSum,
+)
 
 LOGIT = np.array([2.0, -1.0, 0.5, 0.25])
 LABEL = np.array([1.0, 0.0, 0.0, 1.0])
@@ -36,30 +44,30 @@ def pairs() -> float:
 
 
 def test_verdict_is_the_mean_log_loss() -> None:
-    assert Verdict().loss(answers()).item() == pytest.approx(log_loss().mean())
+    assert VerdictLoss().loss(answers()).item() == pytest.approx(log_loss().mean())
 
 
 def test_pairwise_compares_likes_and_dislikes_of_one_window() -> None:
-    assert Pairwise().loss(answers()).item() == pytest.approx(pairs())
+    assert PairwiseLoss().loss(answers()).item() == pytest.approx(pairs())
 
 
 def test_trace_is_the_mean_over_answers_with_words() -> None:
-    assert Trace().loss(answers()).item() == pytest.approx((1.2 + 2.0) / 2)
-    assert Trace().loss(answers(has_text=HAS_TEXT & False)).item() == 0.0
+    assert TraceLoss().loss(answers()).item() == pytest.approx((1.2 + 2.0) / 2)
+    assert TraceLoss().loss(answers(has_text=HAS_TEXT & False)).item() == 0.0
 
 
 def test_mixed_weighs_the_two_cases_as_thinkrec_does() -> None:
     plain, reasoned = 0.9 * log_loss() + 0.1 * TOKEN_LOSS, 0.1 * log_loss() + 0.9 * TOKEN_LOSS
     expected = np.where(HAS_TEXT, reasoned, plain).mean()
-    assert Mixed().loss(answers()).item() == pytest.approx(expected)
+    assert MixedLoss().loss(answers()).item() == pytest.approx(expected)
 
 
 def test_a_sum_weighs_its_terms() -> None:
-    both = Sum(((1.0, Verdict()), (0.3, Pairwise())))
+    both = WeightedSum(((1.0, VerdictLoss()), (0.3, PairwiseLoss())))
     assert both.loss(answers()).item() == pytest.approx(log_loss().mean() + 0.3 * pairs())
 
 
-@pytest.mark.parametrize("objective", [Verdict(), Pairwise(), Trace(), Mixed()])
+@pytest.mark.parametrize("objective", [VerdictLoss(), PairwiseLoss(), TraceLoss(), MixedLoss()])
 def test_a_window_of_one_class_without_words_has_a_gradient(objective: Objective) -> None:
     given = Answers(
         torch.tensor([1.0, 2.0], requires_grad=True),

@@ -23,7 +23,14 @@ from rankloom_engine.attention import decoder_layers
 from rankloom_engine.model import Decoder, head_logits
 from rankloom_engine.packing import collate
 from rankloom_training.metrics import auc
-from rankloom_training.objectives import Answers, Mixed, Objective, Pairwise, Sum, Verdict
+from rankloom_training.objectives import (
+    Answers,
+    MixedLoss,
+    Objective,
+    PairwiseLoss,
+    VerdictLoss,
+    WeightedSum,
+)
 from rankloom_training.options import Recipe
 from rankloom_training.windows import Window, batches
 
@@ -215,8 +222,8 @@ class ExpertTrainer:
 
 
 def _objective(recipe: Recipe, *, has_text: bool) -> Objective:
-    verdict: Objective = Mixed() if has_text else Verdict()
-    return Sum(((1.0, verdict), (recipe.pairwise, Pairwise())))
+    verdict: Objective = MixedLoss() if has_text else VerdictLoss()
+    return WeightedSum(((1.0, verdict), (recipe.pairwise, PairwiseLoss())))
 
 
 def _num_words(window: Window) -> NDArray[np.int64]:

@@ -40,7 +40,7 @@ class Objective(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class VerdictLoss:
     """Mean log-loss of the verdicts."""
 
     def loss(self, answers: Answers) -> Tensor:
@@ -48,7 +48,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Pairwise:
+class PairwiseLoss:
     """Mean over windows of softplus(disliked − liked), the mean over a window's pairs.
 
     A window of one class counts as 0.
@@ -61,7 +61,7 @@ class Pairwise:
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class TraceLoss:
     """Mean token cross-entropy of the answers that have words; 0 if none has."""
 
     def loss(self, answers: Answers) -> Tensor:
@@ -71,7 +71,7 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True)
-class Mixed:
+class MixedLoss:
     """ThinkRec's loss (equation 7): verdict and tokens of an answer, weighted by its kind.
 
     ``plain``, ``reasoned``: the weights of the verdict's log-loss and of the tokens'
@@ -88,7 +88,7 @@ class Mixed:
 
 
 @dataclass(frozen=True, slots=True)
-class Sum:
+class WeightedSum:
     """A weighted sum of objectives."""
 
     terms: tuple[tuple[float, Objective], ...]

@@ -22,7 +22,7 @@ class Cited:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class TaughtText:
     """A text about a row of the log, and the events that it cites."""
 
     row: int
@@ -47,14 +47,16 @@ class Words:
 
 
 def words_of(
-    said: Iterable[Said], catalogue: Catalogue, tokenizer: Tokenizer, fmt: PromptFormat
+    said: Iterable[TaughtText], catalogue: Catalogue, tokenizer: Tokenizer, fmt: PromptFormat
 ) -> dict[int, Words]:
     """Row → words, for texts of at least one token and of no more than are served."""
     made = {each.row: _words(each, catalogue, tokenizer, fmt) for each in said}
     return {row: words for row, words in made.items() if 1 < len(words.ids) <= MAX_EXPLAIN_TOKENS}
 
 
-def _words(said: Said, catalogue: Catalogue, tokenizer: Tokenizer, fmt: PromptFormat) -> Words:
+def _words(
+    said: TaughtText, catalogue: Catalogue, tokenizer: Tokenizer, fmt: PromptFormat
+) -> Words:
     given = (
         evidence_ids(
             fmt, item_ids(tokenizer, fmt, catalogue.items[each.item]), each.liked, each.speaks_for

@@ -21,7 +21,7 @@ from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE
 from rankloom_adapters.router import GLOBAL, Router
 from rankloom_features.scorer import read_item_vectors
 from rankloom_training.data import Split
-from rankloom_training.words import Cited, Said
+from rankloom_training.words import Cited, TaughtText
 
 Parts = dict[str, Path]
 _CITED = pa.struct(
@@ -56,6 +56,11 @@ class CollaborativeFiles:
         _write(self.folder / parts.ENCODER, onnx)
         data = safetensors.numpy.save({"vectors": item_vectors})
         _write(self.folder / parts.ITEM_VECTORS, data)
+
+    def model(self) -> tuple[bytes, bytes]:
+        """The encoder as ONNX, and the item vectors."""
+        encoder, vectors = (self.folder / part for part in (parts.ENCODER, parts.ITEM_VECTORS))
+        return encoder.read_bytes(), vectors.read_bytes()
 
     def write_rows(
         self, split: Split, vector: NDArray[np.float32], logit: NDArray[np.float32]
@@ -103,6 +108,11 @@ class TreesFiles:
         _write(self.folder / parts.TREES, onnx)
         _write(self.folder / parts.ITEM_STATISTICS, item_statistics)
 
+    def ranker(self) -> tuple[bytes, bytes]:
+        """The trees as ONNX, and the item statistics of their features."""
+        trees, statistics = (self.folder / part for part in (parts.TREES, parts.ITEM_STATISTICS))
+        return trees.read_bytes(), statistics.read_bytes()
+
     def write_rows(
         self, split: Split, tabular: NDArray[np.float32], tree_logits: NDArray[np.float64]
     ) -> None:
@@ -127,14 +137,14 @@ class TracesFiles:
     folder: Path
     stage: ClassVar[str] = "traces"
 
-    def write(self, said: Sequence[Said]) -> None:
+    def write(self, said: Sequence[TaughtText]) -> None:
         rows = [dataclasses.asdict(each) for each in said]
-        parquet.write_table(pa.Table.from_pylist(rows, _SAID), self.folder / "said.parquet")
+        parquet.write_table(pa.Table.from_pylist(rows, _SAID), self.folder / "texts.parquet")
 
-    def read(self) -> list[Said]:
-        rows = parquet.read_table(self.folder / "said.parquet").to_pylist()
+    def read(self) -> list[TaughtText]:
+        rows = parquet.read_table(self.folder / "texts.parquet").to_pylist()
         return [
-            Said(row["row"], row["text"], tuple(Cited(**each) for each in row["cited"]))
+            TaughtText(row["row"], row["text"], tuple(Cited(**each) for each in row["cited"]))
             for row in rows
         ]
 

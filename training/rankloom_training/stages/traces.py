@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rankloom_adapters import bundle as parts
 from rankloom_features.catalogue import Catalogue
 from rankloom_features.loading import provider_from_bytes
 from rankloom_features.ranker import TreeRanker
@@ -25,7 +24,7 @@ from rankloom_training.teachers.evidence import EvidenceTeacher
 from rankloom_training.traces.cases import CaseMaker, CaseOptions
 from rankloom_training.traces.trace_file import read_traces, sound
 from rankloom_training.visibility import Protocol
-from rankloom_training.words import Cited, Said
+from rankloom_training.words import Cited, TaughtText
 
 IN_EVERY_WINDOW = 10  # events that the prompt of every training row has, if there are as many
 
@@ -90,21 +89,21 @@ class TracesStage(Stage):
 def _influences(given: StageInputs) -> TreeInfluences:
     """Measured on the models that are served."""
     data = given.dataset
-    collaborative = given.of(CollaborativeFiles).bundle_parts()
-    trees = given.of(TreesFiles).bundle_parts()
+    encoder, item_vectors = given.of(CollaborativeFiles).model()
+    trees, item_statistics = given.of(TreesFiles).ranker()
     provider = provider_from_bytes(
         catalogue=data.catalogue.to_bytes(),
         events=b"",
-        encoder=collaborative[parts.ENCODER].read_bytes(),
-        item_vectors=collaborative[parts.ITEM_VECTORS].read_bytes(),
-        item_statistics=trees[parts.ITEM_STATISTICS].read_bytes(),
+        encoder=encoder,
+        item_vectors=item_vectors,
+        item_statistics=item_statistics,
         item_columns=data.item_columns.to_bytes() if len(data.item_columns) else None,
     )
-    return TreeInfluences(provider, TreeRanker(trees[parts.TREES].read_bytes()))
+    return TreeInfluences(provider, TreeRanker(trees))
 
 
-def _said(traces: Sequence[Trace], catalogue: Catalogue) -> list[Said]:
-    return [Said(trace.row, trace.text, _cited(trace, catalogue)) for trace in traces]
+def _said(traces: Sequence[Trace], catalogue: Catalogue) -> list[TaughtText]:
+    return [TaughtText(trace.row, trace.text, _cited(trace, catalogue)) for trace in traces]
 
 
 def _cited(trace: Trace, catalogue: Catalogue) -> tuple[Cited, ...]:
