@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -104,23 +106,21 @@ class TrainingRun:
 
     def _collaborative(self, folder: Path) -> None:
         """The collaborative model as ONNX, and the user vector and logit of every row."""
-        views = [*self._train_views, self._valid_view]
-        examples = [self._examples(view) for view in views]
-        train = Examples.joined(examples[:-1])
-        model = self._fit_collaborative(train, examples[-1], 0)
+        train, valid = self._train_examples(0), self._examples(self._valid_view, 0)
+        model = self._fit_collaborative(self._train_examples, valid, 0)
         onnx = export(model)
         (folder / "encoder.onnx").write_bytes(onnx)
         item_vectors = model.vectors.weight.detach().numpy()[1:].copy()
         data = safetensors.numpy.save({"vectors": item_vectors})
         (folder / "item_vectors.safetensors").write_bytes(data)
         encoder = Encoder(onnx)
-        vector, logit = encoder.encode_all(train.histories), self._out_of_fold(train, examples[-1])
+        vector, logit = encoder.encode_all(train.histories), self._out_of_fold(train, valid)
         save_rows(folder, "train", vector=vector, logit=logit)
-        vector = encoder.encode_all(examples[-1].histories)
-        save_rows(folder, "valid", vector=vector, logit=score(model, examples[-1]))
+        vector = encoder.encode_all(valid.histories)
+        save_rows(folder, "valid", vector=vector, logit=score(model, valid))
 
     def _fit_collaborative(
-        self, train: Examples, valid: Examples, num_fitted: int
+        self, train: Callable[[int], Examples], valid: Examples, num_fitted: int
     ) -> CollaborativeModel:
         def on_epoch(epoch: int, loss: float) -> None:
             self._progress.note(f"epoch {epoch}: log-loss {loss:.4f}")
@@ -130,7 +130,7 @@ class TrainingRun:
         model = create_model(self._options.collaborative, len(self._data.catalogue), LATENT_DIM)
         with one_thread():
             fit(model, train, valid, seed=self._options.seed, on_epoch=on_epoch)
-        forget_untrained(model, np.unique(train.target) - 1)
+        forget_untrained(model, np.unique(train(1).target) - 1)
         return model
 
     def _out_of_fold(self, train: Examples, valid: Examples) -> NDArray[np.float32]:
@@ -139,10 +139,16 @@ class TrainingRun:
         fold = trees.user_folds(self._log.num_users, self._options.seed)[self._log.user[rows]]
         logits = np.zeros(len(rows), dtype=np.float32)
         for held_out in range(trees.NUM_FOLDS):
-            others = train.only(fold != held_out)
+            others = partial(self._others, fold != held_out)
             model = self._fit_collaborative(others, valid, 1 + held_out)
             logits[fold == held_out] = score(model, train.only(fold == held_out))
         return logits
+
+    def _others(self, rows: NDArray[np.bool_], epoch: int) -> Examples:
+        return self._train_examples(epoch).only(rows)
+
+    def _train_examples(self, epoch: int) -> Examples:
+        return Examples.joined([self._examples(view, epoch) for view in self._train_views])
 
     def _router(self, folder: Path) -> None:
         """The user groups, found before anything is trained for them: there may be too many."""
@@ -266,6 +272,7 @@ class TrainingRun:
             "num_users": self._log.num_users,
             "num_items": len(self._data.catalogue),
             "like_above": self._data.like_above,
+            "implicit": self._data.sampling.to_json() if self._data.sampling else None,
         }
 
     def _learner(self, with_global: Path | None) -> tuple[Decoder, WindowMaker]:
@@ -324,7 +331,7 @@ class TrainingRun:
         return windows
 
     def _base_rows(self) -> NDArray[np.int64]:
-        rows = np.flatnonzero(self._log.split == Split.TRAIN)
+        rows = np.flatnonzero(self._log.happened & (self._log.split == Split.TRAIN))
         chosen = self._sampled_users(rows, self._options.lm_rows)
         return rows[chosen[self._log.user[rows]]]
 
@@ -332,9 +339,11 @@ class TrainingRun:
         users, options = self._log.user[rows], self._options
         return sampled_users(users, self._log.num_users, max_rows, options.seed)
 
-    def _examples(self, view: View) -> Examples:
-        rows = view.rows
-        return Examples(view.histories(self._log), self._log.item[rows] + 1, self._log.liked[rows])
+    def _examples(self, view: View, epoch: int) -> Examples:
+        """The view's rows; sampled negatives are those of the epoch."""
+        rows, log, negatives = view.rows, self._log, self._data.negatives
+        items = negatives.items(log, epoch) if negatives and epoch else log.item
+        return Examples(view.histories(log), items[rows] + 1, log.liked[rows])
 
     def _last_vectors(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """(users, dim): each training user's vector at the user's last training row."""

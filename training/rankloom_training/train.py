@@ -28,7 +28,8 @@ def train_bundle(data: Path, out: Path, options: TrainOptions, progress: Progres
     """
     if out.exists():
         raise OutputError(f"{out} exists; remove it or choose another path")
-    dataset = load_dataset(data, options.like_above)
+    given = load_dataset(data, options.like_above, options.implicit)
+    dataset = given.with_negatives(options.seed)
     check_groups(options.num_groups, dataset.log.num_training_users)
     # The models' libraries take ten seconds to import: what is wrong with the data is said before.
     from rankloom_training.pipeline import TrainingRun, check_base
@@ -41,6 +42,6 @@ def train_bundle(data: Path, out: Path, options: TrainOptions, progress: Progres
         "options": dataclasses.asdict(options),
     }
     work = Workspace(out.with_name(out.name + ".work"), made_from, progress)
-    for label, text in report_lines(dataset):
+    for label, text in report_lines(given):
         progress.tell(label, text)
     return TrainingRun(dataset, options, work, progress).bundle(out)

@@ -62,7 +62,11 @@ class FeatureTable:
 def item_statistics(
     log: Interactions, catalogue: Catalogue, rows: NDArray[np.bool_]
 ) -> ItemStatistics:
-    """Statistics of the log's rows for which the mask ``rows`` is true."""
+    """Statistics of the log's rows for which the mask ``rows`` is true.
+
+    Sampled negatives are left out: the number of rows says how popular an item is.
+    """
+    rows = rows & log.happened
     user, item, liked = log.user[rows], log.item[rows], log.liked[rows]
     shape = (log.num_users, len(catalogue))
     counts = np.bincount(item, minlength=len(catalogue)).astype(np.float32)
