@@ -22,7 +22,7 @@ from benchmarks.stages.generated import write_log
 from benchmarks.stages.report import figures, summary
 from rankloom_engine.threads import wait_briefly
 from rankloom_training.options import TrainOptions
-from rankloom_training.progress import Progress, Stage
+from rankloom_training.progress import Progress, StageProgress
 from rankloom_training.train import train_bundle
 
 
@@ -35,7 +35,7 @@ class ClockedProgress(Progress):
         self.notes: dict[str, str] = {}
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[Stage]:
+    def stage(self, name: str) -> Iterator[StageProgress]:
         """Shows a stage while its body runs, and clocks it."""
         wall, cpu = time.monotonic(), time.process_time()
         with super().stage(name) as shown:

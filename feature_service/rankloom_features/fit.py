@@ -99,6 +99,12 @@ def forget_untrained(model: CollaborativeModel, trained: NDArray[np.int64]) -> N
         model.item_bias.weight.mul_(keep)
 
 
+def add_to_biases(model: CollaborativeModel, added: NDArray[np.float64]) -> None:
+    """``added``: (items,), for each catalogue index."""
+    with torch.no_grad():
+        model.item_bias.weight[1:, 0] += torch.from_numpy(added).float()
+
+
 @torch.inference_mode()
 def score(model: CollaborativeModel, examples: Examples) -> NDArray[np.float32]:
     """(n,) liking logits of the examples' targets."""

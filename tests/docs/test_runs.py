@@ -88,6 +88,7 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("docs/data.md", "rankloom train --data PATH --out my-bundle"): (parse, run),
     ("docs/operate.md", "rankloom health"): (run,),
     ("docs/data.md", "rankloom train --data PATH --out my-bundle --like-above 6"): (parse,),
+    ("docs/reasons.md", "rankloom traces make --data PATH --out traces.parquet"): (run,),
     ("docs/results.md", "rankloom train --data DATA --out BUNDLE --protocol p0"): (parse, parse),
     ("docs/rollout.md", "rankloom serve --bundle my-bundle --state my-state"): (parse,),
     ("docs/rollout.md", "rankloom rollout stage new-expert --expert global"): (run, shows_warmed),

@@ -15,7 +15,8 @@ WRITERS = {
     "adapters/rankloom_adapters/derive.py",
     "training/rankloom_training/assemble.py",
     "training/rankloom_training/base.py",
-    "training/rankloom_training/pipeline.py",
+    "training/rankloom_training/stages/artefacts.py",
+    "training/rankloom_training/stages/calibrate.py",
 }
 FOLDERS = ("adapters", "client_sdk", "engine", "feature_service", "ranker", "server", "training")
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from rankloom_training.data import Dataset, Split
+from rankloom_training.folds import user_folds
 from rankloom_training.options import TrainOptions
-from rankloom_training.pipeline import TrainingRun
 from rankloom_training.progress import Progress
-from rankloom_training.stages import Workspace
-from rankloom_training.trees import user_folds
+from rankloom_training.stages.artefacts import CollaborativeFiles
+from rankloom_training.stages.collaborative import CollaborativeStage
+from rankloom_training.stages.stage import StageInputs
 from training.logs import random_log, relabelled
 
 OPTIONS = TrainOptions()
@@ -20,11 +21,11 @@ OPTIONS = TrainOptions()
 
 def logits_of(dataset: Dataset, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Logits of the training and of the validation rows."""
-    work = Workspace(folder, {}, Progress())
-    made = work.stage(
-        "collaborative", TrainingRun(dataset, OPTIONS, work, Progress())._collaborative
-    )
-    return np.load(made / "train.npz")["logit"], np.load(made / "valid.npz")["logit"]
+    folder.mkdir()
+    stage = CollaborativeStage.configured(OPTIONS)
+    stage.run(StageInputs(dataset, folder, {}, Progress()))
+    made = CollaborativeFiles(folder)
+    return made.logits(Split.TRAIN), made.logits(Split.VALID)
 
 
 def last_training_row_of_each_user(dataset: Dataset) -> np.ndarray:

@@ -113,8 +113,8 @@ def test_no_row_sees_a_negative(protocol: Protocol) -> None:
     for view in (*training_views(log, protocol, 0), scoring_view(log, protocol, Split.VALID)):
         histories = view.histories(log)
         assert histories.liked.all()
-        row_of_like = np.cumsum(log.liked)[view.rows] - log.liked[view.rows]
-        earlier = row_of_like - plain.start[log.user[view.rows]]
+        num_likes: np.ndarray = np.cumsum(log.liked) - log.liked
+        earlier = num_likes[view.rows] - plain.start[log.user[view.rows]]
         assert (histories.end - histories.first == earlier).all()
     assert len(training_views(log, protocol, 0)) == 1
 

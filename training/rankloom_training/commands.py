@@ -72,7 +72,7 @@ def _resumable(name: str, folder: str) -> Iterator[None]:
         raise SystemExit(130) from None
 
 
-def _whole_number(least: int, most: int) -> Callable[[str], int]:
+def whole_number(least: int, most: int) -> Callable[[str], int]:
     """An argparse type. argparse puts the option's name before the error message."""
 
     def parse(text: str) -> int:
@@ -127,7 +127,7 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("--data", type=Path, required=True, help=_DATA_HELP)
     parser.add_argument("--out", type=Path, required=True, help="folder to write the bundle to")
-    _add_training_options(parser)
+    add_protocol(parser)
     add_data_options(parser)
     parser.add_argument(
         "--cf", choices=MODEL_NAMES, default="mf", help="collaborative model (default: mf)"
@@ -137,24 +137,24 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--groups",
-        type=_whole_number(MIN_GROUPS, MAX_GROUPS),
+        type=whole_number(MIN_GROUPS, MAX_GROUPS),
         default=3,
         help="number of user groups (default: 3)",
     )
     parser.add_argument(
         "--lm-rows",
-        type=_whole_number(1, MAX_ROWS),
+        type=whole_number(1, MAX_ROWS),
         default=50_000,
         metavar="N",
         help="training rows that the language model sees at most, all rows of some users; "
         "the other models see every row (default: 50000)",
     )
     parser.add_argument(
-        "--seed", type=_whole_number(0, MAX_SEED), default=0, help="random seed (default: 0)"
+        "--seed", type=whole_number(0, MAX_SEED), default=0, help="random seed (default: 0)"
     )
 
 
-def _add_training_options(parser: argparse.ArgumentParser) -> None:
+def add_protocol(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--protocol",
         choices=("p0", "p1"),
@@ -192,7 +192,7 @@ train = TrainingCommand("train", "make a bundle from an interaction log", _confi
 def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", type=Path, required=True, help="bundle to evaluate")
     parser.add_argument("--data", type=Path, required=True, help=_DATA_HELP)
-    _add_training_options(parser)
+    add_protocol(parser)
     parser.add_argument(
         "--through",
         choices=("process", "grpc"),
@@ -201,7 +201,7 @@ def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--rows",
-        type=_whole_number(1, MAX_ROWS),
+        type=whole_number(1, MAX_ROWS),
         metavar="N",
         help="score at most N test rows, all rows of some users (default: all test rows)",
     )

@@ -20,7 +20,7 @@ from rich.progress import Progress as Bars
 LINE_EVERY_S = 30.0
 
 
-class Stage:
+class StageProgress:
     """The progress bar of one stage; without a terminal, a line every LINE_EVERY_S seconds."""
 
     def __init__(self, name: str, bars: Bars, task: TaskID) -> None:
@@ -62,10 +62,10 @@ class Progress:
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
-        self.current: Stage | None = None
+        self.current: StageProgress | None = None
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[Stage]:
+    def stage(self, name: str) -> Iterator[StageProgress]:
         """Shows a stage while its body runs."""
         columns = (
             SpinnerColumn(finished_text="✓"),
@@ -77,7 +77,7 @@ class Progress:
             TextColumn("{task.fields[note]}"),
         )
         with Bars(*columns, console=self._console, disable=not self._console.is_terminal) as bars:
-            self.current = Stage(name, bars, bars.add_task(name, total=None, note=""))
+            self.current = StageProgress(name, bars, bars.add_task(name, total=None, note=""))
             yield self.current
             self.current.end()
 

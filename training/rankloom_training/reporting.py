@@ -125,8 +125,12 @@ def write_plot(report: Report, path: Path) -> None:
         axes.set(title=title, yticks=range(len(names)), yticklabels=names)
         axes.invert_yaxis()
         axes.grid(axis="x", alpha=0.3)
-    figure.suptitle(f"{_rows(report)}, protocol {report.protocol}{_over(report)}")
+    figure.suptitle(plot_title(report))
     figure.savefig(path)
+
+
+def plot_title(report: Report) -> str:
+    return f"{_rows(report)}, protocol {report.protocol}{_over(report)}"
 
 
 def _over(report: Report) -> str:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
+import os
 from pathlib import Path
 
-import rankloom
-from rankloom_adapters import bundle as parts
 from rankloom_training.data import load_dataset
 from rankloom_training.data.report import report_lines
 from rankloom_training.group_counts import check_groups
 from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
-from rankloom_training.stages import Workspace, digest_of
+from rankloom_training.stages.workspace import Workspace
 
 
 class OutputError(ValueError):
@@ -31,17 +29,21 @@ def train_bundle(data: Path, out: Path, options: TrainOptions, progress: Progres
     given = load_dataset(data, options.like_above, options.implicit)
     dataset = given.with_negatives(options.seed)
     check_groups(options.num_groups, dataset.log.num_training_users)
+    work = Workspace(out.with_name(out.name + ".work"))
+    work.begin()
     # The models' libraries take ten seconds to import: what is wrong with the data is said before.
-    from rankloom_training.pipeline import TrainingRun, check_base
+    from rankloom_adapters.bundle import open_bundle
+    from rankloom_engine.memory import keep_freed_memory
+    from rankloom_training.stages.base import check_base
+    from rankloom_training.stages.sequence import StageRunner, stages_of
 
     check_base(options.base)
-    made_from = {
-        "version": rankloom.__version__,
-        "format": parts.FORMAT,
-        "data": digest_of(dataset.files),
-        "options": dataclasses.asdict(options),
-    }
-    work = Workspace(out.with_name(out.name + ".work"), made_from, progress)
     for label, text in report_lines(given):
         progress.tell(label, text)
-    return TrainingRun(dataset, options, work, progress).bundle(out)
+    keep_freed_memory()
+    made = StageRunner(dataset, work, progress).run(stages_of(options))
+    digest = open_bundle(made).digest
+    out.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(made, out)
+    work.remove()
+    return digest

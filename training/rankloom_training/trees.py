@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import lightgbm
 import numpy as np
@@ -25,10 +26,10 @@ from rankloom_features.tabular import (
 )
 from rankloom_features.tree_export import export_trees, raw_scores
 from rankloom_training.data import Interactions, Split
+from rankloom_training.folds import NUM_FOLDS, user_folds
 from rankloom_training.visibility import View, runs
 
 OnStep = Callable[[int, int], None]
-NUM_FOLDS = 5
 NUM_BOOSTERS = 3
 FACTOR_RANK = 24
 NOISE = float(np.finfo(np.float32).eps) ** 2  # share of the largest squared singular value
@@ -52,11 +53,20 @@ PARAMETERS = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureTable:
-    """Rows ready for the trees. ``features``: (n, columns); ``label``, ``user``: (n,)."""
+    """Rows ready for the trees. ``features``: (n, columns); ``label``, ``user``: (n,).
+
+    ``offset``: (n,) log-odds that sampling adds to the rows, and that the trees leave out.
+    """
 
     features: NDArray[np.float32]
     label: NDArray[np.bool_]
     user: NDArray[np.int64]
+    offset: NDArray[np.float64] | None = None
+
+    def rows(self, **options: Any) -> lightgbm.Dataset:  # noqa: ANN401
+        # Given any start, even 0, LightGBM does not start from the mean.
+        start = None if self.offset is None or not self.offset.any() else self.offset
+        return lightgbm.Dataset(self.features, self.label, init_score=start, **options)
 
 
 def item_statistics(
@@ -154,11 +164,6 @@ class HeldOutFeatures:
         return features.matrix(features.profile(events, seen), candidates, moment)
 
 
-def user_folds(num_users: int, seed: int) -> NDArray[np.int64]:
-    """(users,) the fold of each user."""
-    return np.random.default_rng(seed).integers(0, NUM_FOLDS, num_users)
-
-
 class Boosters:
     """Fits boosters that share the bins of one table, stopped early on ``valid``.
 
@@ -171,8 +176,8 @@ class Boosters:
         constraints = [int(name in MONOTONE) for name in names]
         self._parameters = PARAMETERS | {"monotone_constraints": constraints}
         self._table = train
-        self._train = lightgbm.Dataset(train.features, train.label, params=dict(self._parameters))
-        self._valid = lightgbm.Dataset(valid.features, valid.label, reference=self._train)
+        self._train = train.rows(params=dict(self._parameters))
+        self._valid = valid.rows(reference=self._train)
         self._on_step, self._fitted = on_step, 0
 
     def ranker(self) -> bytes:

@@ -105,6 +105,12 @@ class Dataset:
         """How negatives are sampled; None if the log has dislikes of its own."""
         return self.source.sampling if self.source else None
 
+    def sampling_offset(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(n,) what sampling adds to the log-odds of these rows of the log: see ``Negatives``."""
+        if self.negatives is None:
+            return np.zeros(len(rows))
+        return np.asarray(self.negatives.offset[self.log.item[rows]])
+
     def with_negatives(self, seed: int) -> Dataset:
         """The data with negatives beside each like, if the log has likes alone.
 

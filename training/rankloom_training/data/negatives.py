@@ -81,9 +81,9 @@ class Negatives:
     ) -> None:
         """Raises DataError if a split has no item to draw."""
         self._likes, self._num_items, self._seed = likes, num_items, seed
-        chance = _chances(likes, num_items, sampling.by)
-        self._up_to = np.cumsum(chance) / chance.sum()
-        self.offset = -np.log(chance * num_items)
+        weights = _weights(likes, num_items, sampling.by)
+        self._up_to = np.cumsum(weights) / weights.sum()
+        self.offset = -np.log(weights / weights.mean())
         self._liked = [_pairs(likes, num_items, likes.split <= split) for split in Split]
         self._of = np.repeat(np.arange(len(likes)), sampling.per_like)  # the like of each negative
         self._first, self._kept = self._draw(0)
@@ -155,11 +155,10 @@ class Negatives:
                 )
 
 
-def _chances(likes: Interactions, num_items: int, by: str) -> NDArray[np.float64]:
-    """(items,) the probability that a draw is the item."""
+def _weights(likes: Interactions, num_items: int, by: str) -> NDArray[np.float64]:
+    """(items,) in proportion to the probability that a draw is the item."""
     counts = np.bincount(likes.item[likes.split == Split.TRAIN], minlength=num_items)
-    weights = (counts + 1.0) ** (POPULARITY_POWER if by == "popularity" else 0.0)
-    return np.asarray(weights / weights.sum())
+    return np.asarray((counts + 1.0) ** (POPULARITY_POWER if by == "popularity" else 0.0))
 
 
 def _pairs(likes: Interactions, num_items: int, rows: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -1,0 +1,1 @@
+"""The stages of a training run: what each reads, makes and does, and how finished ones are kept."""

@@ -1,0 +1,197 @@
+"""The files that each stage makes: their names, how they are written and read, and what of them
+becomes a part of the bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from rankloom_adapters import bundle as parts
+from rankloom_adapters.bundle import expert_part
+from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE
+from rankloom_adapters.router import GLOBAL, Router
+from rankloom_features.scorer import read_item_vectors
+from rankloom_training.data import Split
+
+Parts = dict[str, Path]
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+@dataclass(frozen=True, slots=True)
+class CollaborativeFiles:
+    """The collaborative model, and its vector and logit for every row of train and valid."""
+
+    folder: Path
+    stage: ClassVar[str] = "collaborative"
+
+    def write_model(self, onnx: bytes, item_vectors: NDArray[np.float32]) -> None:
+        _write(self.folder / parts.ENCODER, onnx)
+        data = safetensors.numpy.save({"vectors": item_vectors})
+        _write(self.folder / parts.ITEM_VECTORS, data)
+
+    def write_rows(
+        self, split: Split, vector: NDArray[np.float32], logit: NDArray[np.float32]
+    ) -> None:
+        np.savez(_rows_file(self.folder, split), vector=vector, logit=logit)
+
+    def item_vectors(self) -> NDArray[np.float32]:
+        """(items, dim)."""
+        return read_item_vectors((self.folder / parts.ITEM_VECTORS).read_bytes())
+
+    def vectors(self, split: Split) -> NDArray[np.float32]:
+        """(rows, dim): the user's vector from the events that the row may see."""
+        return _array(self.folder, split, "vector")
+
+    def logits(self, split: Split) -> NDArray[np.float32]:
+        """(rows,), out of fold for training rows."""
+        return _array(self.folder, split, "logit")
+
+    def bundle_parts(self) -> Parts:
+        return {part: self.folder / part for part in (parts.ENCODER, parts.ITEM_VECTORS)}
+
+
+@dataclass(frozen=True, slots=True)
+class RouterFiles:
+    """The user groups."""
+
+    folder: Path
+    stage: ClassVar[str] = "router"
+
+    def write(self, router: Router) -> None:
+        _write(self.folder / parts.ROUTER, router.to_bytes())
+
+    def router(self) -> Router:
+        return Router.from_bytes((self.folder / parts.ROUTER).read_bytes())
+
+
+@dataclass(frozen=True, slots=True)
+class TreesFiles:
+    """The tree ranker, and tabular features and tree logit of every row of train and valid."""
+
+    folder: Path
+    stage: ClassVar[str] = "trees"
+
+    def write_ranker(self, onnx: bytes, item_statistics: bytes) -> None:
+        _write(self.folder / parts.TREES, onnx)
+        _write(self.folder / parts.ITEM_STATISTICS, item_statistics)
+
+    def write_rows(
+        self, split: Split, tabular: NDArray[np.float32], tree_logits: NDArray[np.float64]
+    ) -> None:
+        np.savez(_rows_file(self.folder, split), tabular=tabular, tree_logits=tree_logits)
+
+    def tabular(self, split: Split) -> NDArray[np.float32]:
+        """(rows, columns)."""
+        return _array(self.folder, split, "tabular")
+
+    def tree_logits(self, split: Split) -> NDArray[np.float64]:
+        """(rows,), out of fold for training rows."""
+        return _array(self.folder, split, "tree_logits")
+
+    def bundle_parts(self) -> Parts:
+        return {part: self.folder / part for part in (parts.TREES, parts.ITEM_STATISTICS)}
+
+
+@dataclass(frozen=True, slots=True)
+class BaseFiles:
+    """The base decoder, its tokenizer and the prompt."""
+
+    folder: Path
+    stage: ClassVar[str] = "base"
+
+    def write_prompt(self, data: bytes) -> None:
+        _write(self.folder / parts.PROMPT, data)
+
+    def prompt(self) -> bytes:
+        return (self.folder / parts.PROMPT).read_bytes()
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / parts.BASE_WEIGHTS
+
+    def bundle_parts(self) -> Parts:
+        base = (parts.BASE_CONFIG, parts.BASE_WEIGHTS, parts.BASE_TOKENIZER, parts.PROMPT)
+        return {part: self.folder / part for part in base}
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalFiles:
+    """The global expert and the projector."""
+
+    folder: Path
+    stage: ClassVar[str] = "global"
+
+    @property
+    def expert(self) -> Path:
+        """The folder of the expert."""
+        return self.folder / GLOBAL
+
+    def write_projector(self, data: bytes) -> None:
+        _write(self.folder / parts.PROJECTOR, data)
+
+    def projector(self) -> bytes:
+        return (self.folder / parts.PROJECTOR).read_bytes()
+
+    def bundle_parts(self) -> Parts:
+        return _expert_parts(GLOBAL, self.expert) | {parts.PROJECTOR: self.folder / parts.PROJECTOR}
+
+
+@dataclass(frozen=True, slots=True)
+class GroupsFiles:
+    """One expert for each group, and the router that is served."""
+
+    folder: Path
+    stage: ClassVar[str] = "groups"
+
+    def expert(self, name: str) -> Path:
+        """The folder of a group's expert."""
+        return self.folder / name
+
+    def write_router(self, router: Router) -> None:
+        _write(self.folder / parts.ROUTER, router.to_bytes())
+
+    def router(self) -> Router:
+        return Router.from_bytes((self.folder / parts.ROUTER).read_bytes())
+
+    def bundle_parts(self) -> Parts:
+        made = {parts.ROUTER: self.folder / parts.ROUTER}
+        for name in self.router().groups:
+            made |= _expert_parts(name, self.expert(name))
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFiles:
+    """The sealed bundle."""
+
+    folder: Path
+    stage: ClassVar[str] = "calibrate"
+
+    def write(self, contents: Mapping[str, bytes]) -> None:
+        """Writes parts of the bundle."""
+        for part, data in contents.items():
+            _write(self.folder / part, data)
+
+
+def _expert_parts(name: str, folder: Path) -> Parts:
+    return {expert_part(name, file): folder / file for file in (CONFIG_FILE, WEIGHTS_FILE)}
+
+
+def _rows_file(folder: Path, split: Split) -> Path:
+    return folder / f"{split.name.lower()}.npz"
+
+
+def _array(folder: Path, split: Split, name: str) -> NDArray[Any]:
+    with np.load(_rows_file(folder, split)) as arrays:
+        found: NDArray[Any] = arrays[name]
+    return found

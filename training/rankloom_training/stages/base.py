@@ -1,0 +1,81 @@
+"""The stage of the base decoder: trained here on the log, or any causal LM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import nn
+
+from rankloom_engine.checks import check_architecture
+from rankloom_engine.explain import MAX_EXPLAIN_TOKENS
+from rankloom_engine.prompt import PromptFormat
+from rankloom_training import base
+from rankloom_training.data import Interactions, Split
+from rankloom_training.stages.artefacts import BaseFiles
+from rankloom_training.stages.rows import chosen_users
+from rankloom_training.stages.stage import Stage, StageInputs
+
+MAX_EVENTS_IN_PROMPT = 20
+
+
+def check_base(name: str | None) -> None:
+    """Fails early on a base model that cannot be served. Raises BaseModelError."""
+    if name is not None:
+        base.check_base(name, MAX_EVENTS_IN_PROMPT)
+
+
+@dataclass(frozen=True, slots=True)
+class BaseStage(Stage):
+    """The base decoder, its tokenizer and the prompt."""
+
+    base: str | None
+    base_epochs: int
+    lm_rows: int
+    seed: int
+    makes = BaseFiles
+    code = (
+        "rankloom_engine.explain",
+        "rankloom_engine.prompt",
+        "rankloom_training.base",
+        "rankloom_training.stages.rows",
+    )
+
+    def run(self, given: StageInputs) -> None:
+        """Trains or fetches the decoder, and checks that it can be served."""
+        model, tokenizer, fmt = self._trained(given) if self.base is None else _fetched(self.base)
+        num_tokens = fmt.max_tokens
+        config = cast("Any", model).config
+        check_architecture(config, num_tokens, num_tokens + MAX_EXPLAIN_TOKENS)
+        files = BaseFiles(given.folder)
+        base.write_base(files.weights.parent, model, tokenizer)
+        files.write_prompt(fmt.to_bytes())
+
+    def _trained(self, given: StageInputs) -> tuple[nn.Module, Tokenizer, PromptFormat]:
+        catalogue, log = given.dataset.catalogue, given.dataset.log
+        tokenizer = base.train_tokenizer(catalogue)
+        fmt = base.embedded_format(tokenizer, MAX_EVENTS_IN_PROMPT)
+        model = base.train_decoder(
+            tokenizer,
+            fmt,
+            catalogue,
+            log,
+            self._rows(log),
+            shape=base.DecoderShape(),
+            epochs=self.base_epochs,
+            seed=self.seed,
+            on_step=given.progress.step,
+        )
+        return model, tokenizer, fmt
+
+    def _rows(self, log: Interactions) -> NDArray[np.int64]:
+        """(rows,) the training rows of the log that the decoder is trained on."""
+        rows = np.flatnonzero(log.happened & (log.split == Split.TRAIN))
+        return rows[chosen_users(log, rows, self.lm_rows, self.seed)[log.user[rows]]]
+
+
+def _fetched(name: str) -> tuple[nn.Module, Tokenizer, PromptFormat]:
+    return base.fetch_base(name, MAX_EVENTS_IN_PROMPT)

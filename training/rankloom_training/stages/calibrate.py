@@ -1,0 +1,83 @@
+"""The last stage: assembles the bundle, fits temperature and probabilities, and seals it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import rankloom
+from rankloom_adapters import bundle as parts
+from rankloom_adapters.bundle import open_bundle, seal
+from rankloom_features.encoder import Encoder
+from rankloom_training.assemble import assemble
+from rankloom_training.calibrate import fit_on_valid
+from rankloom_training.data import Dataset, Split
+from rankloom_training.stages.artefacts import (
+    BaseFiles,
+    BundleFiles,
+    CollaborativeFiles,
+    GlobalFiles,
+    GroupsFiles,
+    TreesFiles,
+)
+from rankloom_training.stages.stage import BundleArtefact, Stage, StageInputs
+from rankloom_training.visibility import Protocol, scoring_view
+
+_IN_BUNDLE: tuple[type[BundleArtefact], ...] = (
+    CollaborativeFiles,
+    TreesFiles,
+    BaseFiles,
+    GlobalFiles,
+    GroupsFiles,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrateStage(Stage):
+    """The bundle, calibrated on the valid split as it is served, and sealed."""
+
+    protocol: Protocol
+    collaborative: str
+    base: str | None
+    lm_rows: int
+    makes = BundleFiles
+    needs = _IN_BUNDLE
+    code = (
+        "rankloom_adapters.calibration",
+        "rankloom_adapters.router",
+        "rankloom_engine",
+        "rankloom_features",
+        "rankloom_ranker",
+        "rankloom_training.assemble",
+        "rankloom_training.calibrate",
+        "rankloom_training.metrics",
+        "rankloom_training.scoring",
+    )
+
+    def run(self, given: StageInputs) -> None:
+        """Scores with the assembled bundle, then writes what was fitted into it."""
+        data, files = given.dataset, BundleFiles(given.folder)
+        made = [given.of(kind).bundle_parts() for kind in _IN_BUNDLE]
+        assemble(given.folder, made, data)
+        metadata = self._metadata(given.folder, data)
+        seal(given.folder, metadata)
+        view = scoring_view(data.log, self.protocol, Split.VALID)
+        fitted = fit_on_valid(open_bundle(given.folder), data, view, given.progress.step)
+        router, calibration = fitted.router.to_bytes(), fitted.calibration.to_bytes()
+        files.write({parts.ROUTER: router, parts.CALIBRATION: calibration})
+        given.progress.note(f"temperature {fitted.router.temperature}")
+        seal(given.folder, metadata | {"validation": fitted.report})
+
+    def _metadata(self, folder: Path, data: Dataset) -> dict[str, object]:
+        return {
+            "version": rankloom.__version__,
+            "protocol": str(self.protocol),
+            "collaborative": self.collaborative,
+            "base": self.base or "embedded",
+            "feature_version": Encoder((folder / parts.ENCODER).read_bytes()).feature_version,
+            "lm_rows": self.lm_rows,
+            "num_users": data.log.num_users,
+            "num_items": len(data.catalogue),
+            "like_above": data.like_above,
+            "implicit": data.sampling.to_json() if data.sampling else None,
+        }

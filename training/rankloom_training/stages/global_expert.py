@@ -1,0 +1,35 @@
+"""The stage of the global expert: trained with the projector, for all users."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rankloom_training.experts import ExpertTrainer
+from rankloom_training.options import Recipe
+from rankloom_training.stages.artefacts import BaseFiles, GlobalFiles
+from rankloom_training.stages.learner import LEARNER_CODE, LEARNER_NEEDS, Learner, learn
+from rankloom_training.stages.rows import LogRows
+from rankloom_training.stages.stage import Stage, StageInputs
+from rankloom_training.visibility import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalStage(Stage):
+    """The global expert and the projector, trained together."""
+
+    protocol: Protocol
+    lm_rows: int
+    global_recipe: Recipe
+    seed: int
+    makes = GlobalFiles
+    needs = LEARNER_NEEDS
+    code = LEARNER_CODE
+
+    def run(self, given: StageInputs) -> None:
+        """Trains both on all training rows that the language model sees."""
+        rows = LogRows.of(given.dataset, self.protocol, self.seed)
+        learner, files = Learner.of(given, rows, self.lm_rows, None), GlobalFiles(given.folder)
+        trainer = ExpertTrainer(learner.decoder, self.seed)
+        learn(trainer, learner.train, learner.valid, self.global_recipe, given, with_projector=True)
+        trainer.save(files.expert, given.of(BaseFiles).weights)
+        files.write_projector(learner.decoder.projector.to_bytes())

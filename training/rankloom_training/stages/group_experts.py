@@ -1,0 +1,114 @@
+"""The stage of the groups' experts: each starts as the global one and must be better to stay."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankloom_adapters.router import Router
+from rankloom_engine.expert_bank import max_stacked
+from rankloom_training import base
+from rankloom_training.data import Split
+from rankloom_training.experts import RANK, ExpertTrainer
+from rankloom_training.groups import gain_of, have_both_classes, window_groups
+from rankloom_training.metrics import Estimate
+from rankloom_training.options import Recipe
+from rankloom_training.stages.artefacts import (
+    BaseFiles,
+    CollaborativeFiles,
+    GlobalFiles,
+    GroupsFiles,
+    RouterFiles,
+)
+from rankloom_training.stages.learner import LEARNER_CODE, LEARNER_NEEDS, Learner, learn
+from rankloom_training.stages.rows import LogRows
+from rankloom_training.stages.stage import Stage, StageInputs
+from rankloom_training.visibility import Protocol
+from rankloom_training.windows import Window
+
+
+@dataclass(frozen=True, slots=True)
+class GroupsStage(Stage):
+    """One expert per group, each trained from the global expert; and the router's limit."""
+
+    protocol: Protocol
+    lm_rows: int
+    group_recipe: Recipe
+    seed: int
+    makes = GroupsFiles
+    needs = (*LEARNER_NEEDS, RouterFiles, GlobalFiles)
+    code = (
+        *LEARNER_CODE,
+        "rankloom_adapters.router",
+        "rankloom_engine.expert_bank",
+        "rankloom_training.groups",
+    )
+
+    def run(self, given: StageInputs) -> None:
+        """Trains each group's expert on the windows of the group."""
+        rows = LogRows.of(given.dataset, self.protocol, self.seed)
+        projector = given.of(GlobalFiles).projector()
+        learner = Learner.of(given, rows, self.lm_rows, projector)
+        files, router = GroupsFiles(given.folder), _served_router(given, learner)
+        files.write_router(router)
+        trainer = ExpertTrainer(learner.decoder, self.seed)
+        trainer.load_adapter(given.of(GlobalFiles).expert)
+        start = trainer.state()
+        for name, group in _groups(given, learner, router).items():
+            trainer.load(start)
+            gain = self._train(trainer, group, rows, given)
+            given.progress.note(f"{name}: {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]")
+            if gain.low <= 0.0:
+                # The best of several epochs looks better than it is. An expert that is not
+                # clearly better than the global one would add noise to the mixture.
+                trainer.load(start)
+            trainer.save(files.expert(name), given.of(BaseFiles).weights)
+
+    def _train(
+        self, trainer: ExpertTrainer, group: _GroupWindows, rows: LogRows, given: StageInputs
+    ) -> Estimate:
+        """Trains in place; returns the gain in AUC over the global expert."""
+        before = trainer.margins(group.valid)
+        learn(trainer, group.train, group.valid, self.group_recipe, given, with_projector=False)
+        users = _users_of(rows, group.valid)
+        return gain_of(users, group.valid, before, trainer.margins(group.valid))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _GroupWindows:
+    """The windows of one group, or those of all groups to validate on if its own say nothing."""
+
+    train: list[Window]
+    valid: list[Window]
+
+
+def _groups(given: StageInputs, learner: Learner, router: Router) -> dict[str, _GroupWindows]:
+    vectors = given.of(CollaborativeFiles).vectors
+    train_group = window_groups(learner.train, vectors(Split.TRAIN), router)
+    valid_group = window_groups(learner.valid, vectors(Split.VALID), router)
+    groups = {}
+    for index, name in enumerate(router.groups):
+        valid = _only(learner.valid, valid_group == index)
+        valid = valid if have_both_classes(valid) else learner.valid
+        groups[name] = _GroupWindows(_only(learner.train, train_group == index), valid)
+    return groups
+
+
+def _only(windows: list[Window], mask: NDArray[np.bool_]) -> list[Window]:
+    return [window for window, kept in zip(windows, mask, strict=True) if kept]
+
+
+def _served_router(given: StageInputs, learner: Learner) -> Router:
+    hidden = base.embeddings_of(learner.decoder.model).embedding_dim
+    router = given.of(RouterFiles).router()
+    return dataclasses.replace(router, max_experts=max_stacked(hidden, RANK))
+
+
+def _users_of(rows: LogRows, valid: list[Window]) -> NDArray[np.int64]:
+    """(rows,) the user of each row of validation windows."""
+    chosen = np.concatenate([window.rows for window in valid])
+    users: NDArray[np.int64] = rows.log.user[rows.valid.rows[chosen]]
+    return users

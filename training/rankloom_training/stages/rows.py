@@ -1,0 +1,86 @@
+"""The rows that stages train and validate on, and which events each row may see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankloom_features.fit import Examples
+from rankloom_training.data import Dataset, Interactions, Split
+from rankloom_training.visibility import (
+    Protocol,
+    View,
+    sampled_users,
+    scoring_view,
+    training_views,
+)
+
+VALID_SHARE = 4  # the language model sees this many times fewer validation rows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LogRows:
+    """Views of the training and of the validation rows of a log."""
+
+    dataset: Dataset
+    train: tuple[View, ...]
+    valid: View
+    seed: int
+
+    @classmethod
+    def of(cls, dataset: Dataset, protocol: Protocol, seed: int) -> LogRows:
+        valid = scoring_view(dataset.log, protocol, Split.VALID)
+        return cls(dataset, training_views(dataset.log, protocol, seed), valid, seed)
+
+    @property
+    def log(self) -> Interactions:
+        return self.dataset.log
+
+    def views(self, split: Split) -> tuple[View, ...]:
+        """Of train or valid. Arrays of these rows are in the order of the views."""
+        return self.train if split is Split.TRAIN else (self.valid,)
+
+    def indices(self, split: Split) -> NDArray[np.int64]:
+        """(rows,) index into the log of each row of the views."""
+        return np.concatenate([view.rows for view in self.views(split)])
+
+    def sampling_offset(self, split: Split) -> NDArray[np.float64]:
+        """(rows,) what the sampling of negatives adds to the log-odds of a like."""
+        return self.dataset.sampling_offset(self.indices(split))
+
+    def examples(self, split: Split, epoch: int = 0) -> Examples:
+        """The rows as the collaborative model sees them, sampled negatives as in ``epoch``."""
+        log, negatives = self.log, self.dataset.negatives
+        items = negatives.items(log, epoch) if negatives else log.item
+        parts = [
+            Examples(view.histories(log), items[view.rows] + 1, log.liked[view.rows])
+            for view in self.views(split)
+        ]
+        return Examples.joined(parts)
+
+    def for_language_model(self, split: Split, max_rows: int) -> NDArray[np.bool_]:
+        """(users,) the users whose rows the language model sees; ``max_rows``: of training rows."""
+        share = 1 if split is Split.TRAIN else VALID_SHARE
+        return chosen_users(self.log, self.indices(split), max_rows // share, self.seed)
+
+    def newest_of_users(self) -> NDArray[np.int64]:
+        """(users,) for each training user, which training row of the views is the newest."""
+        users = self.log.user[self.indices(Split.TRAIN)]
+        # The first view has the longest histories, so its rows overwrite the others'.
+        last = {int(users[index]): index for index in self._by_view_backwards()}
+        return np.array(list(last.values()))
+
+    def _by_view_backwards(self) -> NDArray[np.int64]:
+        """Indices of all training rows, those of the last view first."""
+        sizes = [len(view.rows) for view in self.train]
+        indices = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+        return np.concatenate(indices[::-1])
+
+
+def chosen_users(
+    log: Interactions, rows: NDArray[np.int64], max_rows: int, seed: int
+) -> NDArray[np.bool_]:
+    """(users,) users who have at most ``max_rows`` of these rows of the log."""
+    return sampled_users(log.user[rows], log.num_users, max_rows, seed)

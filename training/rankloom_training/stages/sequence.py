@@ -1,0 +1,67 @@
+"""All stages from log to bundle, in their order, run or reused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rankloom_training.data import Dataset
+from rankloom_training.options import TrainOptions
+from rankloom_training.progress import Progress
+from rankloom_training.stages.base import BaseStage
+from rankloom_training.stages.calibrate import CalibrateStage
+from rankloom_training.stages.collaborative import CollaborativeStage
+from rankloom_training.stages.fingerprint import data_digest, fingerprint_of
+from rankloom_training.stages.global_expert import GlobalStage
+from rankloom_training.stages.group_experts import GroupsStage
+from rankloom_training.stages.router import RouterStage
+from rankloom_training.stages.stage import Stage, StageInputs
+from rankloom_training.stages.trees import TreesStage
+from rankloom_training.stages.workspace import Workspace
+
+STAGES: tuple[type[Stage], ...] = (
+    CollaborativeStage,
+    RouterStage,
+    TreesStage,
+    BaseStage,
+    GlobalStage,
+    GroupsStage,
+    CalibrateStage,
+)
+
+
+def stages_of(options: TrainOptions) -> list[Stage]:
+    """All stages with their options, each after those that it needs."""
+    return [kind.configured(options) for kind in STAGES]
+
+
+@dataclass(frozen=True, slots=True)
+class StageRunner:
+    """Runs stages on one log, or reuses what an earlier run made from the same."""
+
+    dataset: Dataset
+    work: Workspace
+    progress: Progress
+
+    def run(self, stages: list[Stage]) -> Path:
+        """Returns the folder of the last stage, the sealed bundle."""
+        data, digests = data_digest(self.dataset), dict[str, str]()
+        for stage in stages:
+            name = stage.name
+            with self.progress.stage(name):
+                digests[name] = self._run(stage, data, digests)
+        return self.work.folder_of(name)
+
+    def _run(self, stage: Stage, data: str, digests: Mapping[str, str]) -> str:
+        """Returns the digest of the stage's files."""
+        name, fingerprint = stage.name, fingerprint_of(stage, data, digests)
+        if self.work.made_from(name) == fingerprint.to_json() and (kept := self.work.digest(name)):
+            self.progress.note("kept from an earlier run")
+            return kept
+        made = {kind.stage: self.work.folder_of(kind.stage) for kind in stage.needs}
+        return self.work.make(
+            name,
+            fingerprint,
+            lambda folder: stage.run(StageInputs(self.dataset, folder, made, self.progress)),
+        )

@@ -1,0 +1,79 @@
+"""What a stage is, and what it is given."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol, Self, TypeVar
+
+from rankloom_training.data import Dataset
+from rankloom_training.options import TrainOptions
+from rankloom_training.progress import Progress
+
+A = TypeVar("A", bound="Artefact")
+
+
+class Artefact(Protocol):
+    """The files of a finished stage, in a folder of their own. The only home of their names."""
+
+    stage: ClassVar[str]
+
+    def __init__(self, folder: Path) -> None: ...
+
+
+class BundleArtefact(Artefact, Protocol):
+    """Files of a stage that the bundle gets, or some of them."""
+
+    def bundle_parts(self) -> dict[str, Path]:
+        """Part of the bundle → file."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageInputs:
+    """What a stage is given. ``folder``: to be filled. ``made``: folders of the stages it needs."""
+
+    dataset: Dataset
+    folder: Path
+    made: Mapping[str, Path]
+    progress: Progress
+
+    def of(self, kind: type[A]) -> A:
+        """The files of a stage that this one needs. Raises KeyError for any other."""
+        return kind(self.made[kind.stage])
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A step of training. The fields of each kind are the options that it reads.
+
+    A field is named like the field of ``TrainOptions`` that gives its value, so a stage cannot
+    read an option that its fingerprint leaves out. ``code``: modules and packages beside the
+    stage's own that decide what it makes.
+    """
+
+    makes: ClassVar[type[Artefact]]
+    needs: ClassVar[tuple[type[Artefact], ...]] = ()
+    code: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def configured(cls, options: TrainOptions) -> Self:
+        """The stage with its share of the options."""
+        return cls(
+            **{field.name: getattr(options, field.name) for field in dataclasses.fields(cls)}
+        )
+
+    @property
+    def name(self) -> str:
+        return self.makes.stage
+
+    @property
+    def options(self) -> dict[str, object]:
+        """The options that the stage reads, by name."""
+        return dataclasses.asdict(self)
+
+    @abstractmethod
+    def run(self, given: StageInputs) -> None:
+        """Fills ``given.folder``."""

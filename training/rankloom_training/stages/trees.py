@@ -1,0 +1,67 @@
+"""The stage of the trees: tabular features, the tree ranker and its out-of-fold logits."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankloom_features.loading import statistics_to_bytes
+from rankloom_features.ranker import TreeRanker
+from rankloom_training.data import Split
+from rankloom_training.metrics import auc
+from rankloom_training.stages.artefacts import CollaborativeFiles, TreesFiles
+from rankloom_training.stages.rows import LogRows
+from rankloom_training.stages.stage import Stage, StageInputs
+from rankloom_training.trees import Boosters, FeatureTable, HeldOutFeatures, joined
+from rankloom_training.visibility import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class TreesStage(Stage):
+    """Tabular features of every row, boosters as ONNX, and the trees' logits."""
+
+    protocol: Protocol
+    seed: int
+    makes = TreesFiles
+    needs = (CollaborativeFiles,)
+    code = (
+        "rankloom_features.item_columns",
+        "rankloom_features.item_statistics",
+        "rankloom_features.loading",
+        "rankloom_features.ranker",
+        "rankloom_features.tabular",
+        "rankloom_features.tree_export",
+        "rankloom_training.folds",
+        "rankloom_training.metrics",
+        "rankloom_training.stages.rows",
+        "rankloom_training.trees",
+    )
+
+    def run(self, given: StageInputs) -> None:
+        """Computes features, fits boosters, and one more for each fold of users."""
+        data, files = given.dataset, TreesFiles(given.folder)
+        held_out = HeldOutFeatures(data.catalogue, data.log, self.seed, data.item_columns)
+        rows = LogRows.of(data, self.protocol, self.seed)
+        logits = given.of(CollaborativeFiles).logits
+        train = _table(held_out, rows, Split.TRAIN, logits(Split.TRAIN))
+        valid = _table(held_out, rows, Split.VALID, logits(Split.VALID))
+        boosters = Boosters(train, valid, held_out.names, given.progress.step)
+        ranker = boosters.ranker()
+        files.write_ranker(ranker, statistics_to_bytes(held_out.statistics))
+        files.write_rows(Split.TRAIN, train.features, boosters.out_of_fold_logits(held_out.fold))
+        valid_logits = TreeRanker(ranker).logits(valid.features)
+        files.write_rows(Split.VALID, valid.features, valid_logits)
+        found = auc(valid.label, valid_logits + rows.sampling_offset(Split.VALID))
+        given.progress.note(f"AUC {found:.4f}")
+
+
+def _table(
+    held_out: HeldOutFeatures, rows: LogRows, split: Split, logits: NDArray[np.float32]
+) -> FeatureTable:
+    views = rows.views(split)
+    ends = np.cumsum([len(view.rows) for view in views])[:-1]
+    table = joined(list(map(held_out.table, views, np.split(logits, ends))))
+    return dataclasses.replace(table, offset=rows.sampling_offset(split))

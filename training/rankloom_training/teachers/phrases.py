@@ -1,0 +1,55 @@
+"""What the evidence teacher can say: ``sentences.txt``, sorted by what a sentence states.
+
+``[a|b]`` stands for one of its parts. ``{titles}`` are the cited events, ``{this}`` is the
+candidate, ``{shared}`` what they have in common, ``{taste}`` an attribute of the candidate. A
+sentence has no number, and claims nothing of other people: the data of one user could not prove it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum, auto
+from importlib.resources import files
+
+
+class Statement(StrEnum):
+    """What a sentence states. The first word of the name is the verdict that it belongs to."""
+
+    YES_FOR_LIKED = auto()  # liked events that raise the score
+    YES_FOR_DISLIKED = auto()  # disliked events that raise it
+    YES_SHARED = auto()  # the cited events and the candidate have attributes in common
+    YES_TASTE = auto()  # most events with an attribute of the candidate were liked
+    YES_AGAINST_LIKED = auto()  # counter-evidence
+    YES_AGAINST_DISLIKED = auto()
+    YES_GENEROUS = auto()  # the user likes most events
+    YES_PICKY = auto()
+    YES_RISING = auto()  # more likes among the newest events
+    YES_FALLING = auto()
+    YES_THIN = auto()  # no event raises the score
+    YES_END = auto()
+    NO_FOR_DISLIKED = auto()
+    NO_FOR_LIKED = auto()
+    NO_SHARED = auto()
+    NO_TASTE = auto()
+    NO_AGAINST_LIKED = auto()
+    NO_AGAINST_DISLIKED = auto()
+    NO_GENEROUS = auto()
+    NO_PICKY = auto()
+    NO_RISING = auto()
+    NO_FALLING = auto()
+    NO_THIN = auto()
+    NO_END = auto()
+
+
+def _read() -> Iterator[tuple[Statement, str]]:
+    text = files(__package__).joinpath("sentences.txt").read_text(encoding="utf-8")
+    statement = next(iter(Statement))
+    for line in text.splitlines():
+        if line.startswith("# "):
+            statement = Statement[line[2:]]
+        elif line:
+            yield statement, line
+
+
+_READ = tuple(_read())
+SENTENCES = {each: tuple(line for of, line in _READ if of is each) for each in Statement}
