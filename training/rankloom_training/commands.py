@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,8 +48,16 @@ class TrainingCommand:
             return self._refuse(error)
 
     def _refuse(self, error: Exception) -> int:
-        print(f"rankloom {self.name}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"rankloom {self.name}: {' '.join(_text_of(error).split())}", file=sys.stderr)
         return 2
+
+
+def _text_of(error: Exception) -> str:
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    if error.filename is None:
+        return f"{error.strerror}; mend that, then give the same command again"
+    return f"{error.filename}: {error.strerror}; check the path, and that you may write there"
 
 
 def _is_for_the_user(error: RuntimeError) -> bool:
@@ -79,6 +88,22 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
         if not text.isdecimal() or not least <= int(text) <= most:
             raise argparse.ArgumentTypeError(f"{text}: not a whole number from {least} to {most}")
         return int(text)
+
+    return parse
+
+
+def _new_file(*endings: str) -> Callable[[str], Path]:
+    """An argparse type: a file that can be written later, once the work for it is done."""
+
+    def parse(text: str) -> Path:
+        path = Path(text)
+        if not path.parent.is_dir():
+            raise argparse.ArgumentTypeError(f"{path.parent}: no such folder; create it first")
+        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise argparse.ArgumentTypeError(f"{text}: cannot be written; choose another file")
+        if endings and path.suffix not in endings:
+            raise argparse.ArgumentTypeError(f"{text}: must end with {', '.join(endings)}")
+        return path
 
     return parse
 
@@ -205,9 +230,12 @@ def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="score at most N test rows, all rows of some users (default: all test rows)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
+    parser.add_argument("--json", type=_new_file(), metavar="FILE", help="write the report as JSON")
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="plot the report as png, svg or pdf"
+        "--plot",
+        type=_new_file(".png", ".svg", ".pdf"),
+        metavar="FILE",
+        help="plot the report as png, svg or pdf",
     )
 
 
