@@ -99,10 +99,11 @@ def _make(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     """Exit code 1 if a trace is refused."""
     from rankloom_training.data import load_dataset
+    from rankloom_training.reasons.faithfulness import faithfulness
     from rankloom_training.traces.check import TraceChecker, report_of
     from rankloom_training.traces.foreign import read_foreign
     from rankloom_training.traces.keep import kept_traces
-    from rankloom_training.traces.show import report_lines
+    from rankloom_training.traces.show import faithfulness_line, report_lines
     from rankloom_training.traces.trace_file import check_writable, write_traces
     from rankloom_training.visibility import Protocol
 
@@ -111,11 +112,13 @@ def _check(args: argparse.Namespace) -> int:
         check_writable(args.keep)
     checker = TraceChecker(data, Protocol(args.protocol))
     checked = list(checker.checked(read_foreign(args.file, data)))
-    report = report_of(checked)
-    for label, text in report_lines(report):
+    report, kept = report_of(checked), kept_traces(args.file, data, checker, checked)
+    measured = faithfulness(kept, data.catalogue)
+    lines = [*report_lines(report), *([faithfulness_line(measured)] if measured else [])]
+    for label, text in lines:
         print(f"{label:<8} {text}")
     if args.keep is not None:
-        write_traces(args.keep, kept_traces(args.file, data, checker, checked))
+        write_traces(args.keep, kept)
     return 1 if report.refused else 0
 
 
