@@ -23,7 +23,7 @@ SPLITS = ("train", "valid", "test")
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
-    make = actions.add_parser("make", help="have a teacher write traces", allow_abbrev=False)
+    make = _action(actions, "make", "have a teacher write traces")
     _add_data(make)
     make.add_argument("--out", type=Path, required=True, help="Parquet file to write")
     make.add_argument(
@@ -47,17 +47,23 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     )
     add_teacher(make)
     make.set_defaults(act=_make)
-    check = actions.add_parser("check", help="check any table of traces", allow_abbrev=False)
+    check = _action(actions, "check", "check any table of traces")
     check.add_argument("file", metavar="FILE", type=Path, help="Parquet, CSV or JSON lines")
     _add_data(check)
     check.add_argument("--keep", type=Path, metavar="OUT", help="write the sound traces there")
     check.set_defaults(act=_check)
-    show = actions.add_parser("show", help="show some traces of a file", allow_abbrev=False)
+    show = _action(actions, "show", "show some traces of a file")
     show.add_argument("file", metavar="FILE", type=Path, help="what `make` or `--keep` wrote")
     show.add_argument(
         "--rows", type=whole_number(1, MAX_ROWS), default=5, help="how many (default: 5)"
     )
     show.set_defaults(act=_show)
+
+
+def _action(
+    actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str
+) -> argparse.ArgumentParser:
+    return actions.add_parser(name, help=summary, description=summary, allow_abbrev=False)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
