@@ -13,7 +13,7 @@ from rankloom_training.teachers.arguments import add_teacher, teacher_options
 def _configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
     summary = "write keywords and a short description of each item"
-    describe = actions.add_parser("describe", help=summary, allow_abbrev=False)
+    describe = actions.add_parser("describe", help=summary, description=summary, allow_abbrev=False)
     describe.add_argument("--data", type=Path, required=True, help="folder of log and items")
     add_data_options(describe)
     add_teacher(describe)
