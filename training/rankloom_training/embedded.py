@@ -30,6 +30,7 @@ VOCABULARY = 4096
 EVENTS_PER_SEQUENCE = 24
 BATCH_TOKENS = 5120
 LEARNING_RATE = 2e-3
+NO_TOKEN = -1
 OnStep = Callable[[int, int], None]
 
 
@@ -105,12 +106,14 @@ def train_decoder(
     """Trains a decoder on next-token prediction over sequences of these rows of the log.
 
     ``words``: row of the log → what to say about it, where all it cites stands before it. It hangs
-    behind the row's verdict, and no later event sees it.
+    behind the row's verdict, and no later event sees it. Where dislikes are sampled, ``rows`` are
+    likes, whose verdicts teach nothing.
     """
+    but = fmt.liked if log.sampled else NO_TOKEN
     torch.manual_seed(seed)
     model = LlamaForCausalLM(_config(tokenizer, shape))
     attention.wire(model)
-    lessons = list(_lessons(tokenizer, fmt, catalogue, log, rows, words))
+    lessons = list(lessons_of(tokenizer, fmt, catalogue, log, rows, words))
     random = np.random.default_rng(seed)
     plan = [batch for _ in range(epochs) for batch in batches(lessons, random)]
     steps = len(plan)
@@ -119,7 +122,7 @@ def train_decoder(
     model.train()
     for step, batch in enumerate(plan, 1):
         optimiser.zero_grad()
-        next_token_loss(model, [lessons[index] for index in batch]).backward()
+        next_token_loss(model, [lessons[index] for index in batch], but).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
@@ -129,14 +132,19 @@ def train_decoder(
     return plain.eval()
 
 
-def next_token_loss(model: LlamaForCausalLM, lessons: Sequence[Lesson]) -> Tensor:
-    """Mean cross-entropy at the positions that the lessons read. The model is wired."""
+def next_token_loss(
+    model: LlamaForCausalLM, lessons: Sequence[Lesson], but: int = NO_TOKEN
+) -> Tensor:
+    """Mean cross-entropy at the positions that the lessons read. The model is wired.
+
+    ``but``: a token not to learn.
+    """
     batch = collate([lesson.packed for lesson in lessons])
     with Pass(batch).running():
         embeddings = model.get_input_embeddings()(torch.from_numpy(batch.ids))[None]
         states = last_states(model, embeddings, torch.from_numpy(batch.position))
-    told = np.concatenate([lesson.next_token for lesson in lessons])
-    return functional.cross_entropy(head_logits(model, states), torch.from_numpy(told))
+    told = torch.from_numpy(np.concatenate([lesson.next_token for lesson in lessons]))
+    return functional.cross_entropy(head_logits(model, states), told, ignore_index=but)
 
 
 def _config(tokenizer: Tokenizer, shape: DecoderShape) -> LlamaConfig:
@@ -154,7 +162,7 @@ def _config(tokenizer: Tokenizer, shape: DecoderShape) -> LlamaConfig:
     )
 
 
-def _lessons(
+def lessons_of(
     tokenizer: Tokenizer,
     fmt: PromptFormat,
     catalogue: Catalogue,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rankloom_training.data.negatives import NegativeSampling
 from rankloom_training.visibility import Protocol
 
 
@@ -34,7 +35,8 @@ class TrainOptions:
     ``lm_rows``: how many training rows the language model sees at most, all rows of some users.
     ``traces``: a file of traces to learn words from; None: the evidence teacher writes about
     ``trace_share`` of the rows that the language model sees (ThinkRec: 0.2); 0: no words.
-    ``like_above``: a rating above it is a like; None: as the data says.
+    ``like_above``: a rating above it is a like; None: as the data says. ``implicit``: how
+    to sample negatives for a log of likes alone; None: as the data says.
     """
 
     protocol: Protocol = Protocol.P1
@@ -49,3 +51,4 @@ class TrainOptions:
     trace_share: float = 0.2
     seed: int = 0
     like_above: float | None = None
+    implicit: NegativeSampling | None = None

@@ -69,7 +69,7 @@ class TracesStage(Stage):
 
     def _rows(self, data: Dataset) -> NDArray[np.int64]:
         """Rows that the language model is trained on and that have an earlier event."""
-        rows = LogRows.of(data.log, self.protocol, self.seed)
+        rows = LogRows.of(data, self.protocol, self.seed)
         chosen = rows.for_language_model(Split.TRAIN, self.lm_rows)
         own = np.unique(rows.indices(Split.TRAIN))
         own = own[chosen[data.log.user[own]] & (own > data.log.start[data.log.user[own]])]
