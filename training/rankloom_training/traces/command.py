@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rankloom_training.commands import (
+from rankloom_training.commands import TrainingCommand
+from rankloom_training.option_flags import (
     MAX_ROWS,
     MAX_SEED,
-    TrainingCommand,
     add_like_above,
     add_protocol,
     whole_number,

@@ -1,0 +1,55 @@
+"""A training plans, reuses stages of a kept folder, and can be repeated from its bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from rankloom_adapters.bundle import RECIPE, open_bundle
+from rankloom_training.option_file import read_options
+from rankloom_training.options import TrainOptions
+from rankloom_training.progress import Progress
+from rankloom_training.train import TrainingJob
+from small_data import small_options
+
+
+def plan_of(job: TrainingJob) -> dict[str, str]:
+    return dict(job.plan())
+
+
+def test_another_learning_rate_of_the_groups_trains_the_groups_alone(
+    small_data: Path, bundle_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    work = tmp_path / "stages"
+    first = TrainingJob.checked(small_data, tmp_path / "one", small_options(), work)
+    assert first.run(Progress()) == open_bundle(bundle_folder).digest
+    assert set(plan_of(dataclasses.replace(first, out=tmp_path / "x")).values()) >= {"reused"}
+    recipe = dataclasses.replace(small_options().group_recipe, learning_rate=1e-3)
+    options = dataclasses.replace(small_options(), group_recipe=recipe)
+    second = TrainingJob.checked(small_data, tmp_path / "two", options, work)
+    plan = plan_of(second)
+    assert [name for name, fate in plan.items() if fate == "reused"] == [
+        "collaborative", "router", "trees", "base", "global"
+    ]  # fmt: skip
+    assert plan["groups"].endswith("group_recipe.learning_rate: 0.0005 → 0.001")
+    capfd.readouterr()
+    second.run(Progress())
+    shown = capfd.readouterr().err
+    assert shown.count("kept from an earlier run") == 5
+    assert "time           about" in shown
+    assert open_bundle(tmp_path / "two").digest != open_bundle(bundle_folder).digest
+
+
+def test_a_bundle_holds_the_options_that_repeat_it(bundle_folder: Path) -> None:
+    assert read_options(bundle_folder / RECIPE, [], {}) == small_options()
+
+
+def test_a_plan_reads_and_refuses_as_a_training_does(small_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ValueError, match="exists; remove it"):
+        TrainingJob.checked(small_data, tmp_path / "out", TrainOptions())
+    with pytest.raises(ValueError, match="70 groups are out of range"):
+        TrainingJob.checked(small_data, tmp_path / "other", TrainOptions(num_groups=70))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
