@@ -32,6 +32,17 @@ class OtherBundleError(UnknownRevisionError):
         )
 
 
+class NotYetServedError(UnknownRevisionError):
+    """The revision ``number`` is loaded, but no request was ever sent to it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.args = (
+            f"revision {number} has served no request yet, so it cannot be pinned; rank without a "
+            "pin, or start a shadow of it",
+        )
+
+
 class RevisionRetiredError(LookupError):
     """The revision was retired before the request ended."""
 
@@ -45,12 +56,16 @@ class RevisionInUseError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Which revision serves which users. ``canary``: 0 for none; ``salt`` names it."""
+    """Which revision serves which users. ``canary``: 0 for none; ``salt`` names it.
+
+    ``pinnable``: the other revisions that answer a request which names them.
+    """
 
     active: int
     canary: int = 0
     percent: int = 0
     salt: str = ""
+    pinnable: frozenset[int] = frozenset()
 
     def revision_of(self, user: str | None) -> int:
         """Stable per user as long as the traffic does not change; the active one without a user."""
@@ -124,11 +139,14 @@ class Revisions(Generic[T]):
     def lease(self, pinned: int | None = None, user: str | None = None) -> Iterator[Lease[T]]:
         """Leases the user's revision, or the pinned one, to the end of the block.
 
-        Raises UnknownRevisionError where it is not loaded, or before the first `direct`.
+        Raises UnknownRevisionError where it is not loaded, or before the first `direct`, and
+        NotYetServedError where it cannot be pinned.
         """
         with self._lock:
             number = self._traffic.revision_of(user) if pinned is None else pinned
             entry = self._leasable(number)
+            if number not in self._traffic.revisions | self._traffic.pinnable:
+                raise NotYetServedError(number)
             entry.num_leases += 1
         try:
             yield entry.lease

@@ -120,11 +120,18 @@ class RolloutOperator:
         )
         self._timed("promote", lambda: self.rollouts.Promote(request, timeout=TIMEOUT_S))
 
-    def roll_back(self, revision: int) -> None:
-        """Makes the revision before this one active again."""
+    def shadow(self, revision: int, expected: int) -> None:
+        """Lets a revision answer calls that name it, and rank few of the others a second time."""
+        request = rollout_pb2.StartShadowRequest(
+            revision=revision, percent=1, expected_revision=expected, idempotency_key=self._key()
+        )
+        self._timed("shadow", lambda: self.rollouts.StartShadow(request, timeout=TIMEOUT_S))
+
+    def roll_back(self, revision: int, expected: int) -> None:
+        """Ends a shadow, or makes the revision before this active one active again."""
         request = rollout_pb2.RollbackRequest(
             revision=revision,
-            expected_revision=revision,
+            expected_revision=expected,
             idempotency_key=self._key(),
             reason=REASON,
         )
@@ -141,7 +148,7 @@ class RolloutOperator:
         self._timed("retire", lambda: self.rollouts.Retire(request, timeout=TIMEOUT_S))
 
     def fingerprint(self, revision: int) -> NDArray[np.float64]:
-        """(calls, items) scores by that revision, whichever is active."""
+        """(calls, items) scores by that revision: the active one, or one that is or was tried."""
         answers = zip(self.calls, self.rank(revision), strict=True)
         rows = [call.scores(answer) for call, answer in answers]
         if not all(rows):

@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import torch
-
 from benchmarks.common.workload import ModelShape, PromptSizes
-
-MATMUL = (1024, 1024, 2048)
-MATMULS_PER_RUN = 50
-RUN_FLOPS = 2 * MATMUL[0] * MATMUL[1] * MATMUL[2] * MATMULS_PER_RUN
 
 
 def fewest_flops(shape: ModelShape, sizes: PromptSizes) -> int:
@@ -35,20 +27,6 @@ def fewest_flops(shape: ModelShape, sizes: PromptSizes) -> int:
     )
     head = sizes.candidates * 2 * 2 * shape.hidden
     return (shape.layers - 1) * layer + last + head
-
-
-def matmuls(dtype: torch.dtype) -> Callable[[], None]:
-    """Matrix products of RUN_FLOPS in total."""
-    rows, inner, columns = MATMUL
-    left = torch.randn(rows, inner).to(dtype)
-    right = torch.randn(inner, columns).to(dtype)
-    out = torch.empty(rows, columns, dtype=dtype)
-
-    def work() -> None:
-        for _ in range(MATMULS_PER_RUN):
-            torch.mm(left, right, out=out)
-
-    return work
 
 
 def _causal(tokens: int) -> int:

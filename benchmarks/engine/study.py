@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
+from benchmarks.common.matmuls import RUN_FLOPS, matmuls
 from benchmarks.common.timing import Cost, interleaved, progress
 from benchmarks.common.workload import (
     NUM_EXPERTS,
@@ -30,7 +31,7 @@ from benchmarks.engine.baselines import (
 )
 from benchmarks.engine.rankloom_engine import RankloomEngine, TwoCalls
 from benchmarks.engine.report import OTHER_METHODS, ROUNDING
-from benchmarks.engine.roofline import RUN_FLOPS, fewest_flops, matmuls
+from benchmarks.engine.roofline import fewest_flops
 from rankloom_adapters.expert import Expert
 
 WORKLOAD = PromptSizes()

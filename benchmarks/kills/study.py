@@ -145,7 +145,7 @@ def _roll_out(operator: RolloutOperator, experts: ExpertWriter, truth: Acknowled
     _switch(truth, new, partial(operator.promote, new, before))
     inactive = before
     if new % ROLLED_BACK == 0:
-        _switch(truth, before, partial(operator.roll_back, new))
+        _switch(truth, before, partial(operator.roll_back, new, new))
         inactive = new
     _retire(operator, truth, inactive)
 

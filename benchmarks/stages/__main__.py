@@ -2,8 +2,11 @@
 
     python -m benchmarks.stages [--rows N] [--items N] [--lm-rows N]
 
-Wall and CPU seconds of each stage, the rows of the log that it handles per CPU-second, and the
-peak memory of the process. Stages of the language model see ``--lm-rows`` rows at most.
+Wall and CPU seconds of each stage, the rows of the log that it handles per CPU-second (for the
+language model's stages, which see ``--lm-rows`` rows at most: tokens, padding included), and the
+peak memory of the process. Beside them the FLOPs of its matrix products and attention per
+CPU-second, and their share of the roofline: plain float32 matrix products, timed before and after
+the training. FLOPs are counted in torch alone, so the trees have none.
 """
 
 from __future__ import annotations
@@ -12,8 +15,6 @@ import argparse
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.common.arguments import command_line, count, run_command
@@ -22,26 +23,7 @@ from benchmarks.stages.generated import write_log
 from benchmarks.stages.report import figures, summary
 from rankloom_engine.threads import wait_briefly
 from rankloom_training.options import TrainOptions
-from rankloom_training.progress import Progress, StageProgress
 from rankloom_training.train import train_bundle
-
-
-class ClockedProgress(Progress):
-    """Remembers the wall and CPU seconds of each stage, and what it noted last."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds: dict[str, tuple[float, float]] = {}
-        self.notes: dict[str, str] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[StageProgress]:
-        """Shows a stage while its body runs, and clocks it."""
-        wall, cpu = time.monotonic(), time.process_time()
-        with super().stage(name) as shown:
-            yield shown
-        self.seconds[name] = time.monotonic() - wall, time.process_time() - cpu
-        self.notes[name] = shown.last_note
 
 
 def main() -> None:
@@ -56,22 +38,24 @@ def main() -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Trains once."""
+    """Trains once. Imports torch only here, where its threads' environment is set."""
+    from benchmarks.stages.clock import ClockedProgress, flops_per_cpu_s
+
     facts, progress = RunFacts.now(), ClockedProgress()
     with tempfile.TemporaryDirectory() as folder:
         data = write_log(Path(folder) / "data", args.rows, args.items)
-        started = time.monotonic()
+        roofline, started = flops_per_cpu_s(), time.monotonic()
         options = TrainOptions(lm_rows=args.lm_rows)
         train_bundle(data, Path(folder) / "bundle", options, progress)
+        total_s = time.monotonic() - started
+    roofline += flops_per_cpu_s()
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     result = BenchmarkResult(
         room="stages",
         facts=facts,
         dtype="float32",
         settings={"rows": args.rows, "items": args.items, "lm_rows": args.lm_rows},
-        figures=figures(
-            args.rows, progress.seconds, progress.notes, time.monotonic() - started, peak_mib
-        ),
+        figures=figures(args.rows, progress.costs, roofline, total_s, peak_mib),
     )
     print(result.headline(), summary(result), f"written: {write(result, args.results)}", sep="\n\n")
 

@@ -4,7 +4,8 @@
 
 A real `rankloom serve` with a state folder, 16 callers in their own process that never pause, and
 an operator. One swap: stage an expert with other weights, promote it without gates, let it
-answer, roll back, retire. Before a revision is promoted, its scores for 8 fixed calls are taken.
+answer, roll back, retire. Before a revision is promoted, its scores for 8 fixed calls are taken
+while it is a shadow.
 All answers of the load are for these calls, so the scores of each show which revision computed
 them: it must be the one that the answer names, for every item, and it must have been active
 between call and answer.

@@ -94,7 +94,7 @@ class Swapper:
             self.operator.promote(new, self.base)
         self.watcher.await_answers(new, self.plan.answers)
         with self._switching(self.base):
-            self.operator.roll_back(new)
+            self.operator.roll_back(new, new)
         self.operator.retire(new, self.base)
         self.watcher.take()
         self.resources.append(self.server.resource_use())
@@ -111,8 +111,10 @@ class Swapper:
             name, folder = self.experts.write(self.num_written)
             self.num_written += 1
             new = self.operator.stage(name, folder, self.base)
+            self.operator.shadow(new, self.base)
             if self.watcher.checker.fingerprints.add(new, self.operator.fingerprint(new)):
                 return new
+            self.operator.roll_back(new, self.base)
             self.operator.retire(new, self.base)
         raise OperatorError(
             "the experts of this bundle hardly change its scores, so answers cannot be told apart: "

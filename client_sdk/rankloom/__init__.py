@@ -17,6 +17,7 @@ from rankloom._features import FeatureQuery, TabularFeatures, UserFeatures
 from rankloom._naming import show_as as _show_as
 from rankloom._results import (
     Event,
+    Evidence,
     ExpertWeight,
     ExplainOptions,
     Explanation,
@@ -24,6 +25,7 @@ from rankloom._results import (
     FallbackReason,
     Fusion,
     Item,
+    ItemExplanation,
     RankedItem,
     Ranking,
     RankOptions,
@@ -84,6 +86,7 @@ __all__ = [
     "ErrorDetails",
     "ErrorReason",
     "Event",
+    "Evidence",
     "ExpertWeight",
     "ExplainOptions",
     "Explanation",
@@ -99,6 +102,7 @@ __all__ = [
     "GateSpec",
     "InvalidRequestError",
     "Item",
+    "ItemExplanation",
     "Judgement",
     "NotFoundError",
     "OverloadedError",

@@ -20,6 +20,7 @@ from rankloom.errors import InvalidRequestError
 
 _SOCKETS: Final = ("unix:", "unix-abstract:")
 _ADDRESS_LISTS: Final = ("ipv4:", "ipv6:")
+_MAX_PORT: Final = 65_535
 _SCHEMES: Final = (*_SOCKETS, *_ADDRESS_LISTS, "dns:", "vsock:", "xds:", "google-c2p:")
 # The first one that is set counts, even if it is empty: then there is no proxy.
 _PROXY_VARIABLES: Final = ("grpc_proxy", "https_proxy", "http_proxy")
@@ -46,6 +47,9 @@ def checked_target(target: str) -> str:
         raise _wrong_target("no path follows; write unix:PATH")
     if target.count(":") > 1 and not target.startswith(("[", *_SCHEMES)):
         raise _wrong_target("put an IPv6 address in brackets, as in [::1]:50051")
+    for port in _ports(target):
+        if not 1 <= port <= _MAX_PORT:  # gRPC would take the rest of a division
+            raise _wrong_target(f"the port is from 1 to {_MAX_PORT}, not {port}")
     return target
 
 
@@ -53,9 +57,7 @@ def is_loopback(target: str) -> bool:
     """Return whether the address can only be this machine; if in doubt, False."""
     if target.startswith(_SOCKETS):
         return True
-    listed = target.startswith(_ADDRESS_LISTS)
-    addresses = target.partition(":")[2].split(",") if listed else [_without_dns(target)]
-    return all(_is_loopback_host(address) for address in addresses)
+    return all(_is_loopback_host(address) for address in _addresses(target))
 
 
 def proxy_in_force(target: str, environment: Mapping[str, str] = os.environ) -> ProxyInForce | None:
@@ -75,6 +77,20 @@ def proxy_in_force(target: str, environment: Mapping[str, str] = os.environ) -> 
 
 def _wrong_target(problem: str) -> InvalidRequestError:
     return InvalidRequestError.of_field("target", problem)
+
+
+def _addresses(target: str) -> list[str]:
+    """Each `HOST:PORT` of an address that is no socket."""
+    listed = target.startswith(_ADDRESS_LISTS)
+    return target.partition(":")[2].split(",") if listed else [_without_dns(target)]
+
+
+def _ports(target: str) -> list[int]:
+    """The ports that are given as numbers."""
+    if target.startswith((*_SOCKETS, "vsock:")):
+        return []
+    found = (re.search(r":(\d+)$", address) for address in _addresses(target))
+    return [int(each[1]) for each in found if each]
 
 
 def _without_dns(target: str) -> str:

@@ -7,6 +7,7 @@ number of candidates, are left to the server, which knows its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 from uuid import uuid4
 
 from rankloom._checks import (
@@ -26,6 +27,8 @@ from rankloom._request_parts import (
 )
 from rankloom._results import Event, ExplainOptions, Fusion, Item, RankOptions, Revision
 from rankloom_proto.v1 import ranking_pb2
+
+_EXPLAIN: Final = "options.explain"
 
 
 def build_request(
@@ -82,32 +85,40 @@ def _options(options: object) -> ranking_pb2.RankOptions:
         fusion=_fusion(value.fusion),
         revision=number,
         bundle_digest=digest,
+        explain_top_k=optional_integer(value.explain_top_k, UINT32, "options.explain_top_k"),
+        explain=None if value.explain is None else _explain_options(value.explain, _EXPLAIN),
     )
 
 
-def _explain_options(options: object) -> ranking_pb2.ExplainOptions:
-    value = checked_type(options, ExplainOptions, "options", "ExplainOptions")
-    number, digest = _pin(value.revision)
+def _explain_options(options: object, path: str = "options") -> ranking_pb2.ExplainOptions:
+    value = checked_type(options, ExplainOptions, path, "ExplainOptions")
+    number, digest = _pin(value.revision, path)
     return ranking_pb2.ExplainOptions(
-        max_tokens=optional_integer(value.max_tokens, UINT32, "options.max_tokens"),
-        temperature=optional_number(value.temperature, "options.temperature"),
-        seed=optional_integer(value.seed, UINT64, "options.seed"),
-        fusion=_fusion(value.fusion),
+        max_tokens=optional_integer(value.max_tokens, UINT32, f"{path}.max_tokens"),
+        temperature=optional_number(value.temperature, f"{path}.temperature"),
+        seed=optional_integer(value.seed, UINT64, f"{path}.seed"),
+        fusion=_fusion(value.fusion, path),
         revision=number,
         bundle_digest=digest,
+        max_evidence=optional_integer(value.max_evidence, UINT32, f"{path}.max_evidence"),
+        grounded=_optional_bool(value.grounded, f"{path}.grounded"),
     )
 
 
-def _pin(revision: object) -> tuple[int | None, str]:
+def _optional_bool(value: object, field: str) -> bool | None:
+    return None if value is None else checked_type(value, bool, field, "bool")
+
+
+def _pin(revision: object, path: str = "options") -> tuple[int | None, str]:
     """The pinned number, and the digest of its bundle where it is known."""
     if not isinstance(revision, Revision):
-        return optional_integer(revision, UINT64, "options.revision"), ""
-    number = optional_integer(revision.number, UINT64, "options.revision.number")
-    return number, checked_text(revision.bundle_digest, "options.revision.bundle_digest")
+        return optional_integer(revision, UINT64, f"{path}.revision"), ""
+    number = optional_integer(revision.number, UINT64, f"{path}.revision.number")
+    return number, checked_text(revision.bundle_digest, f"{path}.revision.bundle_digest")
 
 
-def _fusion(value: object) -> ranking_pb2.Fusion.ValueType:
+def _fusion(value: object, path: str = "options") -> ranking_pb2.Fusion.ValueType:
     if value is None:
         return ranking_pb2.FUSION_UNSPECIFIED
-    fusion = checked_type(value, Fusion, "options.fusion", "Fusion")
+    fusion = checked_type(value, Fusion, f"{path}.fusion", "Fusion")
     return ranking_pb2.Fusion.Value(f"FUSION_{fusion.name}")

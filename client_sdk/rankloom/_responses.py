@@ -9,10 +9,12 @@ from typing import Final, TypeVar
 from google.protobuf.duration_pb2 import Duration
 
 from rankloom._results import (
+    Evidence,
     ExpertWeight,
     Explanation,
     FallbackLevel,
     FallbackReason,
+    ItemExplanation,
     RankedItem,
     Ranking,
     Revision,
@@ -58,6 +60,7 @@ def parse_response(response: ranking_pb2.RankResponse) -> Ranking:
             for item in response.items
         ),
         timing=_timing(response.timing),
+        explanations=tuple(map(_item_explanation, response.explanations)),
     )
 
 
@@ -96,7 +99,23 @@ def _explanation(final: ranking_pb2.Explanation, text: str) -> Explanation:
         prompt_tokens=final.prompt_tokens,
         generated_tokens=final.generated_tokens,
         stop_reason=_STOP_REASONS.get(final.stop_reason, StopReason.UNKNOWN),
+        evidence=_evidence(final.evidence),
     )
+
+
+def _item_explanation(message: ranking_pb2.ItemExplanation) -> ItemExplanation:
+    return ItemExplanation(
+        item_id=message.item_id,
+        verdict=_VERDICTS.get(message.verdict, Verdict.UNKNOWN),
+        text=message.text,
+        generated_tokens=message.generated_tokens,
+        stop_reason=_STOP_REASONS.get(message.stop_reason, StopReason.UNKNOWN),
+        evidence=_evidence(message.evidence),
+    )
+
+
+def _evidence(messages: Iterable[ranking_pb2.Evidence]) -> tuple[Evidence, ...]:
+    return tuple(Evidence(each.item_id, each.liked, each.influence) for each in messages)
 
 
 def _revision(revision: ranking_pb2.Revision) -> Revision:

@@ -92,25 +92,6 @@ class Revision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RankOptions:
-    """How a ranking may be made; None leaves the choice to the server.
-
-    `top_k`: return only this many of the best items.
-    `allow_fallback`: a lower fallback level may answer if the exact mixture cannot.
-    `allow_partial`: some items may come back unscored if time runs short.
-    `fusion`: how the experts are combined.
-    `revision`: the revision that must answer: that of an earlier answer, whose bundle is compared
-    too, or only its number.
-    """
-
-    top_k: int | None = None
-    allow_fallback: bool = True
-    allow_partial: bool = False
-    fusion: Fusion | None = None
-    revision: Revision | int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainOptions:
     """How a text may be written; None leaves the choice to the server.
 
@@ -120,6 +101,9 @@ class ExplainOptions:
     `fusion`: how the experts are combined.
     `revision`: the revision that must answer, such as that of the ranking to explain, whose bundle
     is compared too; or only its number.
+    `max_evidence`: evidence of at most so many of the newest events; 0 for none, which is faster.
+    `grounded`: whether the text may name only titles, attributes and numbers of the user's items
+    and of the explained one.
     """
 
     max_tokens: int | None = None
@@ -127,6 +111,31 @@ class ExplainOptions:
     seed: int | None = None
     fusion: Fusion | None = None
     revision: Revision | int | None = None
+    max_evidence: int | None = None
+    grounded: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankOptions:
+    """How a ranking may be made; None leaves the choice to the server.
+
+    `top_k`: return only this many of the best items.
+    `allow_fallback`: a lower fallback level may answer if the exact mixture cannot.
+    `allow_partial`: some items may come back unscored if time runs short.
+    `fusion`: how the experts are combined.
+    `revision`: the revision that must answer: that of an earlier answer, whose bundle is compared
+    too, or only its number.
+    `explain_top_k`: also explain so many of the best items, at most 10.
+    `explain`: how; its fusion and revision must be left to the ranking's own.
+    """
+
+    top_k: int | None = None
+    allow_fallback: bool = True
+    allow_partial: bool = False
+    fusion: Fusion | None = None
+    revision: Revision | int | None = None
+    explain_top_k: int | None = None
+    explain: ExplainOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +191,36 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class Evidence:
+    """An event of the user, and its influence on a score.
+
+    `influence`: the score less the score that the user's history without this event gives, a
+    logit; positive if the event speaks for the item.
+    """
+
+    item_id: str
+    liked: bool
+    influence: float
+
+
+@dataclass(frozen=True, slots=True)
+class ItemExplanation:
+    """The explanation of one item of a ranking; the fields are those of `Explanation`."""
+
+    item_id: str
+    verdict: Verdict
+    text: str
+    generated_tokens: int
+    stop_reason: StopReason
+    evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Ranking:
-    """The items, best first, and how they were ranked."""
+    """The items, best first, and how they were ranked.
+
+    `explanations`: of the best `explain_top_k` items, best first.
+    """
 
     request_id: str
     revision: Revision
@@ -192,6 +229,7 @@ class Ranking:
     fallback_reason: FallbackReason | None
     items: tuple[RankedItem, ...]
     timing: Timing
+    explanations: tuple[ItemExplanation, ...] = ()
 
     @property
     def is_fallback(self) -> bool:
@@ -214,6 +252,7 @@ class Explanation:
     `prompt_tokens`: tokens that the model read.
     `generated_tokens`: tokens of the text.
     `stop_reason`: why the text ended; at MAX_TOKENS and DEADLINE it is cut short.
+    `evidence`: of the newest events that the model read, oldest first; fewer if time ran short.
     """
 
     request_id: str
@@ -226,3 +265,4 @@ class Explanation:
     prompt_tokens: int
     generated_tokens: int
     stop_reason: StopReason
+    evidence: tuple[Evidence, ...] = ()

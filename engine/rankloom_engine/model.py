@@ -36,19 +36,23 @@ class ForwardInput:
     """One row of a scoring pass: candidates behind a prefix, and the weights of the experts.
 
     ``prefix``: tokens, or what an earlier pass kept of them. ``keep_prefix``: return the
-    prefix's keys and values for later passes.
+    prefix's keys and values for later passes. ``visible``: (candidates,) prefix tokens that
+    each sees; None: all.
     """
 
     prefix: Segment | PrefixKV
     candidates: Sequence[Segment]
     weights: MixtureWeights
     keep_prefix: bool = False
+    visible: Sequence[int] | None = None
 
     def row(self) -> PackedRow:
         """The tokens that the model must read."""
         if isinstance(self.prefix, Segment):
-            return pack(self.prefix, self.candidates)
-        return pack_behind([len(self.prefix)] * len(self.candidates), self.candidates)
+            return pack(self.prefix, self.candidates, self.visible)
+        length = len(self.prefix)
+        visible = self.visible or [length] * len(self.candidates)
+        return pack_behind(visible, self.candidates, cached=length)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -59,7 +59,7 @@ class PackedTrial:
         """All rows in one pass, and again behind its prefixes, by each kind of passes."""
         segments = [(Segment.of_ids(p), [Segment.of_ids(ids) for ids in own]) for p, own in rows]
         new = [pack(prefix, own) for prefix, own in segments]
-        behind = [pack_behind([len(p)] * len(own), own) for p, own in segments]
+        behind = [pack_behind([len(p)] * len(own), own, len(p)) for p, own in segments]
         num = sum(len(own) for _, own in rows)
         weights = [MixtureWeights(np.ones(1 if self._bank else 0, dtype=np.float32))] * len(rows)
         for passes in (RowByRow(), AllAtOnce()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,17 @@ class Segment:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def since(self, start: int) -> Segment:
+        """The tokens from ``start`` on."""
+        latent, tabular = self.latent_at >= start, self.tabular_at >= start
+        return Segment(
+            self.ids[start:],
+            self.latent_at[latent] - start,
+            tuple(compress(self.latent, latent)),
+            self.tabular_at[tabular] - start,
+            tuple(compress(self.tabular, tabular)),
+        )
 
     @classmethod
     def of_ids(cls, ids: Sequence[int]) -> Segment:
@@ -110,8 +122,10 @@ def pack(
     )
 
 
-def pack_behind(visible: Sequence[int], candidates: Sequence[Segment]) -> PackedRow:
-    """Packs candidates behind a cached prefix; see ``pack``."""
+def pack_behind(
+    visible: Sequence[int], candidates: Sequence[Segment], cached: int = 0
+) -> PackedRow:
+    """Packs candidates behind a prefix of ``cached`` tokens in the cache; see ``pack``."""
     lengths = [len(segment) for segment in candidates]
     sees = np.array(visible, dtype=np.int64)
     within = [np.arange(length, dtype=np.int64) for length in lengths]
@@ -121,7 +135,7 @@ def pack_behind(visible: Sequence[int], candidates: Sequence[Segment]) -> Packed
         visible=np.repeat(sees, lengths),
         position=np.concatenate([w + s for w, s in zip(within, sees, strict=True)]),
         verdict_at=np.cumsum(lengths, dtype=np.int64) - 1,
-        cached=int(sees.max()),
+        cached=cached,
     )
 
 

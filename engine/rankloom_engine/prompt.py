@@ -105,16 +105,24 @@ class HistoryPrefix:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One request: the user's events, and the candidates that each follow them."""
+    """One request: the user's events, and the candidates that each follow them.
+
+    ``visible``: (candidates,) tokens of the prefix that each candidate follows; None: all.
+    """
 
     prefix: Segment
     candidates: tuple[Segment, ...]
     num_events: int
+    visible: tuple[int, ...] | None = None
 
     @property
     def num_tokens(self) -> int:
         """Tokens of the prefix and of all candidates."""
         return len(self.prefix) + sum(map(len, self.candidates))
+
+    def of_candidate(self, index: int) -> Prompt:
+        """The prompt of one candidate alone, behind the whole prefix."""
+        return Prompt(self.prefix, (self.candidates[index],), self.num_events)
 
 
 def load_tokenizer(data: bytes) -> Tokenizer:

@@ -169,7 +169,8 @@ class EngineRunner:
         self._check_open()
         key, cached = self._lookup(prompt, weights)
         request = ScoreRequest(prompt, weights, options, cached, key)
-        self._request_tokens += _SIZE_WEIGHT * (request.tokens_left - self._request_tokens)
+        if request.kind is Kind.RANKING:
+            self._request_tokens += _SIZE_WEIGHT * (request.tokens_left - self._request_tokens)
         self.check_room(options or RequestOptions(), request.tokens_left)
         self._enqueue(request)
         late = None
@@ -243,7 +244,7 @@ class EngineRunner:
             self._running = batch = self._scheduler.schedule(time.monotonic(), self._throughput)
             pass_s = self._throughput.seconds(batch.num_tokens)
             self._running_until = time.monotonic() + pass_s
-            await (self._rank(batch) if batch.kind is Kind.RANKING else self._decode(batch))
+            await (self._decode if batch.kind is Kind.EXPLANATION else self._score)(batch)
         except Exception as error:  # outside the model, whose errors fail one request
             failure = EngineFailedError("the engine failed outside the model")
             failure.__cause__ = error
@@ -252,7 +253,7 @@ class EngineRunner:
         finally:
             self._running, self._running_until = None, 0.0
         ended = time.monotonic()
-        if batch.chunks and batch.kind is Kind.RANKING:
+        if batch.chunks and batch.kind is not Kind.EXPLANATION:
             self._throughput.learn(batch.num_tokens, ended - began, is_full=batch.is_full)
         return ended
 
@@ -266,8 +267,8 @@ class EngineRunner:
             self._scheduler.remove(request)
             request.fail(failure)
 
-    async def _rank(self, batch: MicroBatch[ScoreRequest]) -> None:
-        """One pass over chunks of rankings."""
+    async def _score(self, batch: MicroBatch[ScoreRequest]) -> None:
+        """One pass over chunks of rankings or evidence."""
         for request in batch.expired:
             request.expire()
         if not batch.chunks:

@@ -1,10 +1,10 @@
 """Which sequences go into the next micro-batch: a token budget, shared fairly by the callers.
 
-Rankings go before explanations. Callers share by start-time fair queueing over tokens: a
-caller's virtual time grows by the tokens that it is given, and the lowest goes first.
-Within a caller the earliest deadline goes first. What cannot end before its deadline is not
-begun: it would take the time of those that can. Pure policy, without torch and without a clock
-of its own.
+Rankings go before evidence, and evidence before the words of explanations. Callers share by
+start-time fair queueing over tokens: a caller's virtual time grows by the tokens that it is
+given, and the lowest goes first. Within a caller the earliest deadline goes first. What cannot
+end before its deadline is not begun: it would take the time of those that can. Pure policy,
+without torch and without a clock of its own.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from rankloom_engine.throughput import Throughput
 
 
 class Kind(Enum):
-    """What a sequence is for. All chunks of one micro-batch are of one kind."""
+    """What a sequence is for, first things first. A micro-batch's chunks are of one kind."""
 
     RANKING = auto()
+    EVIDENCE = auto()
     EXPLANATION = auto()
 
 
@@ -109,12 +110,13 @@ class _Caller(Generic[S]):
 
 
 class Scheduler(Generic[S]):
-    """Waiting rankings and explanations. Not thread-safe: one event loop owns it."""
+    """Waiting rankings, evidence and explanations. Not thread-safe: one event loop owns it."""
 
     def __init__(self, max_batch_tokens: int, max_chunk_tokens: int) -> None:
         """``max_chunk_tokens``: of one ranking; a step of an explanation is never cut."""
         self._queues: dict[Kind, FairQueue[S]] = {
             Kind.RANKING: FairQueue(max_batch_tokens, max_chunk_tokens),
+            Kind.EVIDENCE: FairQueue(max_batch_tokens, max_chunk_tokens),
             Kind.EXPLANATION: FairQueue(max_batch_tokens, max_batch_tokens),
         }
 
@@ -139,9 +141,9 @@ class Scheduler(Generic[S]):
         return self._queues[Kind.RANKING].num_tokens_until(caller, deadline, num_tokens)
 
     def schedule(self, now: float, throughput: Throughput | None = None) -> MicroBatch[S]:
-        """The next micro-batch: of explanations only where no ranking waits."""
-        kind = Kind.RANKING if len(self._queues[Kind.RANKING]) else Kind.EXPLANATION
-        known = throughput if kind is Kind.RANKING else None  # a word's time is another one
+        """The next micro-batch, of the first kind that waits."""
+        kind = next((kind for kind, queue in self._queues.items() if len(queue)), Kind.RANKING)
+        known = None if kind is Kind.EXPLANATION else throughput  # a word's time is another one
         return replace(self._queues[kind].schedule(now, known), kind=kind)
 
 

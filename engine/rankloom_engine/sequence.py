@@ -15,7 +15,7 @@ from rankloom_engine.errors import EngineFailedError, WorkExpiredError
 from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_engine.model import ForwardInput, ForwardOutput
 from rankloom_engine.prompt import Prompt
-from rankloom_engine.scheduler import Chunk, Sequence
+from rankloom_engine.scheduler import Chunk, Kind, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +23,13 @@ class RequestOptions:
     """How a request is served. ``deadline``: on time.monotonic's clock.
 
     ``partial``: at the deadline, the candidates that have been scored by then are the answer.
+    ``kind``: what the scores are for; it decides who goes first.
     """
 
     deadline: float = inf
     caller: str = ""
     partial: bool = False
+    kind: Kind = Kind.RANKING
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,6 +67,7 @@ class ScoreRequest(Sequence):
             candidate_tokens=tuple(map(len, prompt.candidates)),
             deadline=options.deadline,
             caller=options.caller,
+            kind=options.kind,
             partial=options.partial,
         )
         self.prompt, self.weights, self.cached = prompt, weights, cached
@@ -107,11 +110,13 @@ class ScoreRequest(Sequence):
 
     def forward_input(self, chunk: Chunk[ScoreRequest]) -> ForwardInput:
         """The row of a chunk; a prefix is kept for further chunks and for the cache."""
+        part, visible = slice(chunk.start, chunk.stop), self.prompt.visible
         return ForwardInput(
             self.prompt.prefix if self.cached is None else self.cached,
-            self.prompt.candidates[chunk.start : chunk.stop],
+            self.prompt.candidates[part],
             self.weights,
             keep_prefix=self.prefix_key is not None or not chunk.is_last,
+            visible=None if visible is None else visible[part],
         )
 
     def take(self, chunk: Chunk[ScoreRequest], output: ForwardOutput, model_s: float = 0.0) -> None:

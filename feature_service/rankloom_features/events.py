@@ -52,6 +52,12 @@ def history_of(events: Sequence[Event], catalogue: Catalogue) -> History:
     return History(index, np.array([event.liked for event in events], dtype=np.bool_))
 
 
+def without_each(events: Sequence[Event], newest: int) -> tuple[tuple[Event, ...], ...]:
+    """The events without one of the last ``newest``, in the order of those."""
+    first = max(len(events) - newest, 0)
+    return tuple((*events[:at], *events[at + 1 :]) for at in range(first, len(events)))
+
+
 class EventLog:
     """A snapshot of every user's events, oldest first. Immutable."""
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankloom_features.catalogue import Catalogue, Item
+from rankloom_features.catalogue import Catalogue, Item, ItemTraits
 from rankloom_features.encoder import Encoder
-from rankloom_features.events import Event, EventLog, history_of, known_events
+from rankloom_features.events import (
+    Event,
+    EventLog,
+    history_of,
+    known_events,
+    without_each,
+)
 from rankloom_features.scorer import Scorer
 from rankloom_features.tabular import (
     COLLABORATIVE,
@@ -26,11 +32,15 @@ MAX_CACHED_USERS = 4096  # some kilobytes each
 
 @dataclass(frozen=True, slots=True)
 class UserQuery:
-    """Whose features, and for which candidates. Exactly one of the first two is set."""
+    """Whose features, and for which candidates. Exactly one of the first two is set.
+
+    ``ablate_newest``: also the features without one event, for each of the last so many.
+    """
 
     user_id: str | None
     history: tuple[Event, ...] | None
     candidates: tuple[Item, ...] = ()
+    ablate_newest: int = 0
 
 
 class HistoryVersion:
@@ -47,6 +57,7 @@ class UserFeatures:
     ``vector``: (dim,) float32 in the space that ``feature_version`` names. ``cold_start``: no
     event of the user names a known item. ``events``: those whose items the catalogue knows,
     oldest first. ``tabular``: (candidates, columns) float32, NaN where a value is not known.
+    ``ablated``: the features without one of the newest events, in the order of these.
     """
 
     history_version: HistoryVersion
@@ -57,6 +68,7 @@ class UserFeatures:
     log_position: int
     tabular: NDArray[np.float32]
     schema_digest: str
+    ablated: tuple[UserFeatures, ...] = ()
 
 
 class FeatureProvider:
@@ -90,6 +102,19 @@ class FeatureProvider:
             encoded = self._encoded(query.history)
         else:
             encoded = self._encoded_user(query.user_id or "")
+        return replace(
+            self._features(encoded, candidates),
+            ablated=tuple(
+                self._features(self._encoded(events), candidates)
+                for events in without_each(encoded.events, query.ablate_newest)
+            ),
+        )
+
+    def features_of_many(self, queries: Sequence[UserQuery]) -> tuple[UserFeatures, ...]:
+        """Features in the order of the queries."""
+        return tuple(map(self.features, queries))
+
+    def _features(self, encoded: _EncodedHistory, candidates: ItemTraits) -> UserFeatures:
         logits = self.scorer.logits(encoded.vector, candidates.index)
         return UserFeatures(
             history_version=encoded.version,
@@ -101,10 +126,6 @@ class FeatureProvider:
             tabular=with_collaborative(self._tabular.matrix(encoded.profile, candidates), logits),
             schema_digest=self.schema_digest,
         )
-
-    def features_of_many(self, queries: Sequence[UserQuery]) -> tuple[UserFeatures, ...]:
-        """Features in the order of the queries."""
-        return tuple(map(self.features, queries))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
 from rankloom_features.catalogue import MAX_YEAR, Item
-from rankloom_features.events import MAX_TIME_S, MIN_TIME_S, Event
+from rankloom_features.events import MAX_TIME_S, MIN_TIME_S, Event, without_each
 from rankloom_features.provider import HistoryVersion, UserFeatures, UserQuery
 from rankloom_proto.v1 import features_pb2
 
@@ -62,8 +63,14 @@ class Query(Subject, Protocol):
 def parse_users(message: features_pb2.GetUserFeaturesRequest) -> tuple[UserQuery, ...]:
     """Parses the queries of a request. Raises InvalidFieldError."""
     check_count("users", len(message.users), 1, MAX_USERS)
+    if sum(1 + user.ablate_newest for user in message.users) > MAX_USERS:
+        bounds = f"must be at most {MAX_USERS} over all users, themselves counted"
+        raise InvalidFieldError("users[0].ablate_newest", bounds)
     return tuple(
-        parse_query(user, user.WhichOneof("subject"), f"users[{index}].")
+        replace(
+            parse_query(user, user.WhichOneof("subject"), f"users[{index}]."),
+            ablate_newest=user.ablate_newest,
+        )
         for index, user in enumerate(message.users)
     )
 
@@ -158,7 +165,8 @@ def query_to_wire(query: UserQuery) -> features_pb2.UserQuery:
                 text=features_pb2.ItemText(year=item.year, attributes=item.attributes),
             )
             for item in query.candidates
-        ]
+        ],
+        ablate_newest=query.ablate_newest,
     )
     if query.history is not None:
         events = map(_event_to_wire, query.history)
@@ -176,6 +184,7 @@ def features_to_wire(features: UserFeatures) -> features_pb2.UserFeatures:
         cold_start=features.cold_start,
         events=map(_event_to_wire, features.events),
         log_position=features.log_position,
+        ablated=(features_to_wire(replace(each, events=())) for each in features.ablated),
     )
     rows, columns = features.tabular.shape
     if rows:
@@ -190,19 +199,19 @@ def features_to_wire(features: UserFeatures) -> features_pb2.UserFeatures:
 
 def features_from_wire(message: features_pb2.UserFeatures) -> UserFeatures:
     """Decodes features; bytes of the wrong length give an empty array."""
+    events = tuple(map(_event_from_wire, message.events))
+    left = zip(message.ablated, without_each(events, len(message.ablated)), strict=False)
+    ablated = tuple(_features_of(each, rest) for each, rest in left)
+    return replace(_features_of(message, events), ablated=ablated)
+
+
+def _features_of(message: features_pb2.UserFeatures, events: tuple[Event, ...]) -> UserFeatures:
     return UserFeatures(
         history_version=HistoryVersion(),
         vector=_floats(message.vector),
         feature_version=message.feature_version,
         cold_start=message.cold_start,
-        events=tuple(
-            Event(
-                e.item_id,
-                e.liked,
-                e.time.seconds + e.time.nanos / NANOS_PER_S if e.HasField("time") else None,
-            )
-            for e in message.events
-        ),
+        events=events,
         log_position=message.log_position,
         tabular=_matrix(message.tabular),
         schema_digest=message.tabular.schema_digest,
@@ -220,6 +229,11 @@ def _floats(data: bytes) -> NDArray[np.float32]:
     if len(data) % _FLOAT.itemsize:
         return np.empty(0, dtype=np.float32)
     return np.frombuffer(data, dtype=_FLOAT).astype(np.float32)
+
+
+def _event_from_wire(message: features_pb2.Event) -> Event:
+    time = message.time.seconds + message.time.nanos / NANOS_PER_S
+    return Event(message.item_id, message.liked, time if message.HasField("time") else None)
 
 
 def _event_to_wire(event: Event) -> features_pb2.Event:

@@ -66,6 +66,10 @@ class Scores:
     score: NDArray[np.float64]
     probability: NDArray[np.float64]
 
+    def verdict(self, index: int) -> Verdict:
+        """On one candidate that was scored."""
+        return Verdict(float(self.score[index]), float(self.probability[index]))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoringRecord:
@@ -93,7 +97,8 @@ class ScoringRecord:
 class Ranking:
     """Candidates in rank order, and how the order was made.
 
-    ``record``: None where nothing but popularity was known.
+    ``record``: None where nothing but popularity was known. ``explanations``: of the best items,
+    best first, where they were asked for.
     """
 
     fallback: Fallback
@@ -101,6 +106,7 @@ class Ranking:
     items: tuple[RankedItem, ...]
     timing: Timing
     record: ScoringRecord | None = None
+    explanations: tuple[ItemExplanation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +123,23 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class EventEvidence:
+    """An event of the history, and its influence on a score.
+
+    ``influence``: the score less the one that the history without this event gives, in logits.
+    """
+
+    item_id: str
+    liked: bool
+    influence: float
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """The verdict that a text explains, and how the text was made.
 
-    ``num_tokens``: tokens of the text.
+    ``num_tokens``: tokens of the text. ``evidence``: of the newest events in the prompt, oldest
+    first.
     """
 
     routing: Routing
@@ -128,3 +147,16 @@ class Explanation:
     num_prompt_tokens: int
     num_tokens: int
     stop: StopReason
+    evidence: tuple[EventEvidence, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ItemExplanation:
+    """The explanation of one item of a ranking; the fields are those of ``Explanation``."""
+
+    item_id: str
+    verdict: Verdict
+    text: str
+    num_tokens: int
+    stop: StopReason
+    evidence: tuple[EventEvidence, ...]

@@ -1,17 +1,20 @@
-"""From features to words: the verdict first, as a ranking gives it, then the text after it."""
+"""From features to words: the verdict first, as a ranking gives it, then evidence and text."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 from rankloom_engine.explain import Detokenizer, StopReason
 from rankloom_engine.pool import EngineHandle
 from rankloom_engine.sequence import RequestOptions
 from rankloom_features.provider import UserFeatures
-from rankloom_ranker.answers import Explanation, Verdict
+from rankloom_ranker.answers import Explanation, ItemExplanation, Ranking, Scores
+from rankloom_ranker.evidence import Ablations, ScoredQuery, evidence_of
 from rankloom_ranker.fallback import FallbackReason, fallback_after
-from rankloom_ranker.query import ExplainQuery
+from rankloom_ranker.query import ExplainParams, ExplainQuery, RankQuery
 from rankloom_ranker.ranker import Ranker
 from rankloom_ranker.ranking import prepare, score
 
@@ -31,12 +34,14 @@ class ExplanationWriter:
         query: ExplainQuery,
         features: UserFeatures,
         fault: FallbackReason | None,
+        ablations: Ablations,
         deadline: float,
     ) -> None:
         """``fault``: why the user's vector cannot be used. Raises FallbackRefusedError."""
         fallback_after(fault, allow_fallback=query.ranking.allow_fallback)
         self._ranker, self._engine, self._query = ranker, engine, query
-        self._features, self._fault, self._deadline = features, fault, deadline
+        self._features, self._fault, self._ablations = features, fault, ablations
+        self._deadline = deadline
         self._final: Explanation | None = None
 
     @property
@@ -51,26 +56,118 @@ class ExplanationWriter:
 
         Raises WorkExpiredError, EngineFailedError or EngineClosedError.
         """
-        query = self._query.ranking
+        query, params = self._query.ranking, self._query.params
         job = await prepare(self._ranker, query, self._features, self._fault)
-        scores = (await score(self._ranker, self._engine, query, job, self._deadline)).scores
-        verdict = Verdict(float(scores.score[0]), float(scores.probability[0]))
-        detokenizer = Detokenizer(self._ranker.loaded.prompts.tokenizer)
-        num_tokens, stop = 0, StopReason.DEADLINE
+        found = await score(self._ranker, self._engine, query, job, self._deadline)
+        scored = ScoredQuery(query, self._features, job, found.scores)
+        until = self._deadline - EXPLAIN_RESERVE_S
+        [evidence] = await evidence_of(
+            self._ranker, self._engine, scored, self._ablations, params.max_evidence, until
+        )
+        writer = TextWriter(self._ranker, self._engine, scored, 0, params, until)
+        async with aclosing(writer.texts()) as texts:
+            async for text in texts:
+                yield text
+        self._final = Explanation(
+            job.routing(),
+            scored.scores.verdict(0),
+            job.prompt.num_tokens,
+            writer.num_tokens,
+            writer.stop,
+            evidence,
+        )
+
+
+class TextWriter:
+    """The text behind the verdict on one candidate. It is whole once ``texts()`` has ended.
+
+    ``num_tokens``: of the text so far. ``stop``: why it ended.
+    """
+
+    def __init__(
+        self,
+        ranker: Ranker,
+        engine: EngineHandle,
+        scored: ScoredQuery,
+        index: int,
+        params: ExplainParams,
+        deadline: float,
+    ) -> None:
+        self._engine, self._scored, self._index = engine, scored, index
+        self._params, self._deadline = params, deadline
+        self._detokenizer = Detokenizer(ranker.loaded.prompts.tokenizer)
+        self.num_tokens, self.stop = 0, StopReason.DEADLINE
+
+    async def texts(self) -> AsyncGenerator[str, None]:
+        """Pieces of the text, each of whole characters.
+
+        Raises EngineFailedError or EngineClosedError.
+        """
+        job, scored = self._scored.job, self._scored
         chunks = self._engine.explain(
-            job.prompt,
+            job.prompt.of_candidate(self._index),
             job.weights,
-            liked=verdict.liked,
-            sampling=self._query.sampling,
-            options=RequestOptions(self._deadline - EXPLAIN_RESERVE_S, query.caller),
+            liked=scored.scores.verdict(self._index).liked,
+            sampling=self._params.sampling,
+            options=RequestOptions(self._deadline, scored.query.caller),
         )
         async with aclosing(chunks):
             async for chunk in chunks:
-                num_tokens += len(chunk.token_ids)
-                stop = chunk.stop or stop
-                if text := detokenizer.add(chunk.token_ids):
+                self.num_tokens += len(chunk.token_ids)
+                self.stop = chunk.stop or self.stop
+                if text := self._detokenizer.add(chunk.token_ids):
                     yield text
-        if text := detokenizer.end():
+        if text := self._detokenizer.end():
             yield text
-        prompt_tokens = job.prompt.num_tokens
-        self._final = Explanation(job.routing(), verdict, prompt_tokens, num_tokens, stop)
+
+
+async def explain_best(
+    ranker: Ranker,
+    engine: EngineHandle,
+    query: RankQuery,
+    features: UserFeatures,
+    ranking: Ranking,
+    ablations: Ablations,
+    deadline: float,
+) -> tuple[ItemExplanation, ...]:
+    """Explains the best items of a ranking by the exact mixture, all at once, best first.
+
+    Raises EngineFailedError or EngineClosedError.
+    """
+    best = [item.item_id for item in ranking.items[: query.explain_top_k] if item.scored]
+    if ranking.record is None or not best:
+        return ()
+    ids = [item.item_id for item in query.user.candidates]
+    scored = _part(ranker, query, features, ranking.record.scores, [ids.index(i) for i in best])
+    params, until = query.explaining, deadline - EXPLAIN_RESERVE_S
+    evidence = await evidence_of(ranker, engine, scored, ablations, params.max_evidence, until)
+    writers = [
+        TextWriter(ranker, engine, scored, index, params, until) for index in range(len(best))
+    ]
+    texts = await asyncio.gather(*map(_whole, writers))
+    return tuple(
+        ItemExplanation(item_id, scored.scores.verdict(n), text, each.num_tokens, each.stop, events)
+        for n, (item_id, text, each, events) in enumerate(
+            zip(best, texts, writers, evidence, strict=True)
+        )
+    )
+
+
+def _part(
+    ranker: Ranker,
+    query: RankQuery,
+    features: UserFeatures,
+    scores: Scores,
+    indices: list[int],
+) -> ScoredQuery:
+    """The query about some of its candidates alone."""
+    candidates = tuple(query.user.candidates[index] for index in indices)
+    part = replace(query, user=replace(query.user, candidates=candidates), allow_partial=False)
+    own = replace(features, tabular=features.tabular[indices])
+    found = Scores(scores.score[indices], scores.probability[indices])
+    return ScoredQuery(part, own, ranker.prepare(part, own), found)
+
+
+async def _whole(writer: TextWriter) -> str:
+    async with aclosing(writer.texts()) as texts:
+        return "".join([text async for text in texts])

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from rankloom_adapters.router import Fusion
 from rankloom_engine.explain import SamplingParams
 from rankloom_features.provider import UserQuery
+
+_GREEDY: Final = SamplingParams()
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainParams:
+    """How an explanation is made.
+
+    ``max_evidence``: evidence of at most so many of the newest events; None: of all in the prompt.
+    """
+
+    sampling: SamplingParams = _GREEDY
+    max_evidence: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RankQuery:
     """One requested ranking. ``top_k``: None for all candidates.
 
+    ``explain_top_k``: the best items that are explained too, as ``explaining`` says.
     ``revision``: the one that must answer, None for the user's. ``bundle_digest``: of its
     bundle, empty for any. ``caller``: model time is shared fairly between callers.
     """
@@ -26,6 +41,8 @@ class RankQuery:
     revision: int | None = None
     bundle_digest: str = ""
     caller: str = ""
+    explain_top_k: int = 0
+    explaining: ExplainParams = ExplainParams()
 
     @property
     def user_key(self) -> str:
@@ -43,4 +60,4 @@ class ExplainQuery:
     """One requested explanation. ``ranking``: of its one candidate, without fallback."""
 
     ranking: RankQuery
-    sampling: SamplingParams
+    params: ExplainParams

@@ -61,14 +61,29 @@ class Admission:
         if self._state is not AdmissionState.OPEN:
             raise self._closed()
         places = method if method in self._apart else ""
-        if self._taken[places] >= self._apart.get(places, self._max_in_flight):
+        with self._take(places, 1, self._apart.get(places, self._max_in_flight)):
+            yield
+
+    @contextmanager
+    def admit_more(self, num_calls: int) -> Iterator[None]:
+        """Counts a call in flight as so many calls more while the block runs.
+
+        At most as all that the server admits: else it could never be served. Raises
+        OverloadedError.
+        """
+        with self._take("", min(num_calls, self._max_in_flight - 1), self._max_in_flight):
+            yield
+
+    @contextmanager
+    def _take(self, places: str, num: int, limit: int) -> Iterator[None]:
+        if num and self._taken[places] + num > limit:
             raise OverloadedError("as many calls as the server admits are in flight")
-        self._taken[places] += 1
+        self._taken[places] += num
         self._idle.clear()
         try:
             yield
         finally:
-            self._taken[places] -= 1
+            self._taken[places] -= num
             if not self.num_in_flight:
                 self._idle.set()
 

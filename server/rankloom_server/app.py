@@ -108,8 +108,9 @@ def _server(
         hardware = loader.pool.hardware
         return {**facts, "device": hardware.device, "dtype": hardware.dtype}
 
+    admission = Admission(settings.server.max_in_flight)
     server = RpcServer(
-        Admission(settings.server.max_in_flight),
+        admission,
         [ranking.SERVICE_NAME],
         warm_up=warm_up,
         reflects=settings.server.reflection,
@@ -121,7 +122,7 @@ def _server(
         revisions, feature_share=settings.features.share, observer=deployment.observer
     )
     ranking_pb2_grpc.add_RankingServiceServicer_to_server(
-        ranking.RankingService(pipeline, default_deadline_s=settings.server.default_deadline_s),
+        ranking.RankingService(pipeline, admission, settings.server.default_deadline_s),
         server.grpc,
     )
     if address := settings.features.served_at:

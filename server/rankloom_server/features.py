@@ -52,7 +52,8 @@ class EmbeddedFeatures:
 
     async def get(self, query: UserQuery, timeout_s: float) -> UserFeatures:
         """Long lists run on a thread; a late one is left to finish without a waiter."""
-        if timeout_s > 0.0 and len(query.candidates) <= MAX_CANDIDATES_ON_LOOP:
+        is_short = len(query.candidates) <= MAX_CANDIDATES_ON_LOOP and not query.ablate_newest
+        if timeout_s > 0.0 and is_short:
             return self.provider.features(query)
         loop = asyncio.get_running_loop()
         try:
@@ -105,3 +106,16 @@ async def usable_features(
     if fault is FallbackReason.FEATURES_UNAVAILABLE:
         raise FeaturesUnavailableError("tabular_invalid")
     return features, fault
+
+
+async def ablated_features(
+    source: FeatureSource, space: FeatureSpace, query: UserQuery, timeout_s: float
+) -> tuple[UserFeatures, ...]:
+    """The features without each of the ``query.ablate_newest`` last events.
+
+    Raises FeaturesUnavailableError where nothing usable comes in time.
+    """
+    ablated = (await source.get(query, timeout_s)).ablated
+    if any(fault_of(each, space, len(query.candidates)) for each in ablated):
+        raise FeaturesUnavailableError("ablated_invalid")
+    return ablated

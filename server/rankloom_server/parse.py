@@ -18,11 +18,12 @@ from rankloom_features.wire import (
     parse_user,
 )
 from rankloom_proto.v1 import ranking_pb2
-from rankloom_ranker.query import ExplainQuery, RankQuery
+from rankloom_ranker.query import ExplainParams, ExplainQuery, RankQuery
 
 MAX_REQUEST_ID_CHARS = 128
 MAX_DIGEST_CHARS = 128
 MAX_TOP_K = MAX_CANDIDATES
+MAX_EXPLAINED = 10  # items of one ranking
 DEFAULT_EXPLAIN_TOKENS = 64
 MAX_TEMPERATURE = 2.0
 
@@ -52,7 +53,20 @@ def parse_rank(message: ranking_pb2.RankRequest, caller: str = "") -> RankQuery:
         revision=options.revision if options.HasField("revision") else None,
         bundle_digest=_parse_digest(options),
         caller=caller,
+        explain_top_k=_parse_explain_top_k(options),
+        explaining=_parse_params(options.explain, "options.explain"),
     )
+
+
+def _parse_explain_top_k(options: ranking_pb2.RankOptions) -> int:
+    if options.explain_top_k > MAX_EXPLAINED:
+        raise InvalidFieldError("options.explain_top_k", f"must be at most {MAX_EXPLAINED}")
+    given = {field.name for field, _ in options.explain.ListFields()}
+    for name in ("fusion", "revision", "bundle_digest"):
+        if name in given:
+            bounds = "must be left out: the ranking's own is used"
+            raise InvalidFieldError(f"options.explain.{name}", bounds)
+    return options.explain_top_k
 
 
 def parse_explain(message: ranking_pb2.ExplainRequest, caller: str = "") -> ExplainQuery:
@@ -69,7 +83,7 @@ def parse_explain(message: ranking_pb2.ExplainRequest, caller: str = "") -> Expl
         bundle_digest=_parse_digest(options),
         caller=caller,
     )
-    return ExplainQuery(ranking, _parse_wording(options))
+    return ExplainQuery(ranking, _parse_params(options, "options"))
 
 
 def _parse_digest(options: ranking_pb2.RankOptions | ranking_pb2.ExplainOptions) -> str:
@@ -79,14 +93,17 @@ def _parse_digest(options: ranking_pb2.RankOptions | ranking_pb2.ExplainOptions)
     return options.bundle_digest
 
 
-def _parse_wording(options: ranking_pb2.ExplainOptions) -> SamplingParams:
+def _parse_params(options: ranking_pb2.ExplainOptions, path: str) -> ExplainParams:
     if options.max_tokens > MAX_EXPLAIN_TOKENS:
-        raise InvalidFieldError("options.max_tokens", f"must be at most {MAX_EXPLAIN_TOKENS}")
+        raise InvalidFieldError(f"{path}.max_tokens", f"must be at most {MAX_EXPLAIN_TOKENS}")
     if not 0.0 <= options.temperature <= MAX_TEMPERATURE:  # NaN is refused too
         bounds = f"must be from 0 to {MAX_TEMPERATURE:g}"
-        raise InvalidFieldError("options.temperature", bounds)
+        raise InvalidFieldError(f"{path}.temperature", bounds)
     max_tokens = options.max_tokens or DEFAULT_EXPLAIN_TOKENS
-    return SamplingParams(max_tokens, temperature=options.temperature, seed=options.seed)
+    return ExplainParams(
+        SamplingParams(max_tokens, temperature=options.temperature, seed=options.seed),
+        max_evidence=options.max_evidence if options.HasField("max_evidence") else None,
+    )
 
 
 def check_texts(query: RankQuery, catalogue: Catalogue) -> None:

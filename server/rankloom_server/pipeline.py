@@ -11,16 +11,17 @@ from dataclasses import dataclass, replace
 from rankloom_adapters.revision import Lease, OtherBundleError, Revisions
 from rankloom_engine.errors import EngineFailedError, EngineOverloadedError
 from rankloom_engine.sequence import RequestOptions
-from rankloom_features.provider import UserFeatures
+from rankloom_features.provider import UserFeatures, UserQuery
 from rankloom_ranker.answers import Explanation, Ranking
 from rankloom_ranker.errors import FallbackRefusedError
-from rankloom_ranker.explaining import ExplanationWriter
-from rankloom_ranker.fallback import FallbackReason
+from rankloom_ranker.evidence import Ablations
+from rankloom_ranker.explaining import ExplanationWriter, explain_best
+from rankloom_ranker.fallback import FallbackLevel, FallbackReason
 from rankloom_ranker.query import ExplainQuery, RankQuery
 from rankloom_ranker.ranking import rank_by_popularity, rank_with_features
 from rankloom_server import logs
 from rankloom_server.errors import FeaturesUnavailableError
-from rankloom_server.features import usable_features
+from rankloom_server.features import ablated_features, usable_features
 from rankloom_server.parse import check_fusion, check_text, check_texts
 from rankloom_server.revision_loader import ServedRevision
 from rankloom_server.trials import Observer
@@ -86,7 +87,7 @@ class RankPipeline:
                 check_texts(query, lease.value.loaded.catalogue)
                 check_fusion(query, lease.value.engine.ranks)
                 _check_room(lease.value, query, deadline)
-                ranking, features_s = await self._rank(lease.value, query, deadline)
+                ranking, features = await self._rank(lease.value, query, deadline)
             except EngineOverloadedError:
                 raise  # refused for what others asked: it says nothing about the revision
             except Exception:
@@ -97,9 +98,10 @@ class RankPipeline:
                     self._notify(query, lease, None, started)
                 raise
             total_s = time.perf_counter() - started
-            timing = replace(ranking.timing, features_s=features_s, total_s=total_s)
-            ranking = replace(ranking, timing=timing)
+            ranking = replace(ranking, timing=replace(ranking.timing, total_s=total_s))
             self._notify(query, lease, ranking, started)
+            if query.explain_top_k and features is not None:
+                ranking = await self._explained(lease.value, query, features, ranking, deadline)
             return RankAnswer(lease.number, lease.value.loaded.digest, ranking)
 
     @asynccontextmanager
@@ -119,8 +121,9 @@ class RankPipeline:
             check_fusion(ranking, served.engine.ranks)
             _check_room(served, ranking, deadline)
             features, fault = await self._features(served, ranking, deadline)
+            ablations = self._ablations(served, deadline)
             writer = ExplanationWriter(
-                served.ranker, served.engine, query, features, fault, deadline
+                served.ranker, served.engine, query, features, fault, ablations, deadline
             )
             yield ExplainAnswer(lease, writer)
 
@@ -136,22 +139,56 @@ class RankPipeline:
 
     async def _rank(
         self, served: ServedRevision, query: RankQuery, deadline: float
-    ) -> tuple[Ranking, float]:
-        """The ranking, and the seconds that its features took."""
+    ) -> tuple[Ranking, UserFeatures | None]:
+        """The ranking, and the features that it was made from."""
         started = time.perf_counter()
         try:
             features, fault = await self._features(served, query, deadline)
         except FeaturesUnavailableError as error:
             logs.note(features_failure=error.cause)
             ranking = rank_by_popularity(served.loaded, query)
-            return ranking, time.perf_counter() - started
+            return _with_features_s(ranking, time.perf_counter() - started), None
         features_s = time.perf_counter() - started
         with logged_failure():
             ranking = await rank_with_features(
                 served.ranker, served.engine, query, features, fault, deadline
             )
         log_failure(ranking)
-        return ranking, features_s
+        return _with_features_s(ranking, features_s), features
+
+    async def _explained(
+        self,
+        served: ServedRevision,
+        query: RankQuery,
+        features: UserFeatures,
+        ranking: Ranking,
+        deadline: float,
+    ) -> Ranking:
+        """The ranking with explanations of its best items; without them if the engine fails."""
+        if ranking.fallback.level is not FallbackLevel.EXACT_MIXTURE:
+            return ranking
+        ablations = self._ablations(served, deadline)
+        try:
+            explanations = await explain_best(
+                served.ranker, served.engine, query, features, ranking, ablations, deadline
+            )
+        except EngineFailedError as error:
+            logs.fault("engine_failed", error)
+            return ranking
+        return replace(ranking, explanations=explanations)
+
+    def _ablations(self, served: ServedRevision, deadline: float) -> Ablations:
+        async def ablations(query: UserQuery) -> tuple[UserFeatures, ...]:
+            timeout_s = self._feature_share * _time_left(deadline)
+            try:
+                return await ablated_features(
+                    served.features, served.loaded.space, query, timeout_s
+                )
+            except FeaturesUnavailableError as error:
+                logs.note(evidence_failure=error.cause)
+                return ()
+
+        return ablations
 
     async def _features(
         self, served: ServedRevision, query: RankQuery, deadline: float
@@ -206,6 +243,10 @@ def _without_fallback() -> Iterator[None]:
     except EngineFailedError as error:
         logs.fault("engine_failed", error)
         raise FallbackRefusedError(FallbackReason.ENGINE_FAILED.name) from error
+
+
+def _with_features_s(ranking: Ranking, features_s: float) -> Ranking:
+    return replace(ranking, timing=replace(ranking.timing, features_s=features_s))
 
 
 def _time_left(deadline: float) -> float:

@@ -13,9 +13,17 @@ from google.protobuf.duration_pb2 import Duration
 
 from rankloom_adapters.router import Route
 from rankloom_proto.v1 import ranking_pb2, ranking_pb2_grpc
-from rankloom_ranker.answers import RankedItem, Routing, Timing
+from rankloom_ranker.answers import (
+    EventEvidence,
+    ItemExplanation,
+    RankedItem,
+    Routing,
+    Timing,
+    Verdict,
+)
 from rankloom_ranker.fallback import FallbackLevel, FallbackReason
 from rankloom_server import logs
+from rankloom_server.admission import Admission
 from rankloom_server.parse import parse_explain, parse_rank
 from rankloom_server.pipeline import ExplainAnswer, RankAnswer, RankPipeline
 
@@ -41,8 +49,10 @@ _ROUTES: dict[Route | None, ranking_pb2.Route.ValueType] = {
 class RankingService(ranking_pb2_grpc.RankingServiceServicer):
     """Parses, calls the pipeline, builds messages; errors leave as exceptions."""
 
-    def __init__(self, pipeline: RankPipeline, *, default_deadline_s: float) -> None:
-        self._pipeline = pipeline
+    def __init__(
+        self, pipeline: RankPipeline, admission: Admission, default_deadline_s: float
+    ) -> None:
+        self._pipeline, self._admission = pipeline, admission
         self._default_deadline_s = default_deadline_s
 
     async def Rank(
@@ -51,8 +61,10 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
         query = parse_rank(request, _host_of(context.peer()))
         logs.note(request_id=query.request_id, num_candidates=len(query.user.candidates))
         deadline = time.monotonic() + self._budget_s(context)
-        async with asyncio.timeout_at(deadline):  # the loop's clock is the monotonic one
-            answer = await self._pipeline.rank(query, deadline)
+        # The loop's clock is the monotonic one. An explained item is as much work as a call.
+        with self._admission.admit_more(query.explain_top_k):
+            async with asyncio.timeout_at(deadline):
+                answer = await self._pipeline.rank(query, deadline)
         _note(answer)
         return answer_to_wire(query.request_id, answer)
 
@@ -94,24 +106,47 @@ def answer_to_wire(request_id: str, answer: RankAnswer) -> ranking_pb2.RankRespo
         fallback_reason=_REASONS[ranking.fallback.reason],
         items=[_item_to_wire(rank, item) for rank, item in enumerate(ranking.items, 1)],
         timing=_timing_to_wire(ranking.timing),
+        explanations=map(_item_explanation_to_wire, ranking.explanations),
     )
 
 
 def explanation_to_wire(request_id: str, answer: ExplainAnswer) -> ranking_pb2.ExplainResponse:
     """The final message."""
-    explanation, verdict = answer.explanation, answer.explanation.verdict
+    explanation = answer.explanation
     final = ranking_pb2.Explanation(
         request_id=request_id,
         revision=_revision_to_wire(answer),
-        verdict=ranking_pb2.VERDICT_LIKED if verdict.liked else ranking_pb2.VERDICT_DISLIKED,
-        score=verdict.score,
-        probability=verdict.probability,
+        verdict=_verdict_to_wire(explanation.verdict),
+        score=explanation.verdict.score,
+        probability=explanation.verdict.probability,
         routing=_routing_to_wire(explanation.routing),
         prompt_tokens=explanation.num_prompt_tokens,
         generated_tokens=explanation.num_tokens,
         stop_reason=ranking_pb2.StopReason.Value(f"STOP_REASON_{explanation.stop.name}"),
+        evidence=map(_evidence_to_wire, explanation.evidence),
     )
     return ranking_pb2.ExplainResponse(final=final)
+
+
+def _item_explanation_to_wire(explanation: ItemExplanation) -> ranking_pb2.ItemExplanation:
+    return ranking_pb2.ItemExplanation(
+        item_id=explanation.item_id,
+        verdict=_verdict_to_wire(explanation.verdict),
+        text=explanation.text,
+        generated_tokens=explanation.num_tokens,
+        stop_reason=ranking_pb2.StopReason.Value(f"STOP_REASON_{explanation.stop.name}"),
+        evidence=map(_evidence_to_wire, explanation.evidence),
+    )
+
+
+def _verdict_to_wire(verdict: Verdict) -> ranking_pb2.Verdict.ValueType:
+    return ranking_pb2.VERDICT_LIKED if verdict.liked else ranking_pb2.VERDICT_DISLIKED
+
+
+def _evidence_to_wire(evidence: EventEvidence) -> ranking_pb2.Evidence:
+    return ranking_pb2.Evidence(
+        item_id=evidence.item_id, liked=evidence.liked, influence=evidence.influence
+    )
 
 
 def _revision_to_wire(answer: RankAnswer | ExplainAnswer) -> ranking_pb2.Revision:

@@ -49,7 +49,9 @@ def opened_state(
             _check_nothing_kept(folder, BundleStore.seen(folder / BUNDLES))
         registry = Registry(folder / REGISTRY)
     except OSError as error:
-        raise StartError(f"state: {folder}: {error.strerror}") from error
+        raise StartError(
+            f"state: {folder}: {error.strerror}; give a folder that this process may write to"
+        ) from error
     except RegistryError as error:
         raise StartError(f"state: {error}") from error
     with registry:

@@ -13,6 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from rankloom_adapters.revision import (
     Lease,
+    NotYetServedError,
     RevisionInUseError,
     RevisionRetiredError,
     Revisions,
@@ -48,11 +49,23 @@ def test_a_number_is_given_once() -> None:
 @pytest.mark.parametrize("pinned", [0, -1, 3])
 def test_a_pinned_revision_must_be_loaded(pinned: int) -> None:
     revisions = serving("a", "b")
-    with pytest.raises(UnknownRevisionError) as caught, revisions.lease(pinned):
-        pass
+    revisions.direct(Traffic(1, pinnable=frozenset({2, pinned})))
+    with pytest.raises(UnknownRevisionError, match="is not being served") as caught:
+        revisions.lease(pinned).__enter__()
     assert caught.value.number == pinned
     with revisions.lease(2) as lease:
         assert lease.value == "b"
+
+
+def test_what_has_never_served_cannot_be_pinned() -> None:
+    revisions = serving("a", "b", "c")
+    revisions.direct(Traffic(1, canary=3, percent=1))
+    with pytest.raises(NotYetServedError, match="revision 2 has served no request yet") as caught:
+        revisions.lease(2).__enter__()
+    assert (caught.value.number, revisions.num_leases(2)) == (2, 0)
+    for number in (1, 3):
+        with revisions.lease(number) as lease:
+            assert lease.number == number
 
 
 def test_a_lease_survives_a_change_of_traffic() -> None:
@@ -90,6 +103,7 @@ def test_a_canary_takes_its_users() -> None:
 
 def test_a_retired_revision_goes_with_its_last_lease() -> None:
     revisions, released = serving("a", "b"), list[str]()
+    revisions.direct(Traffic(1, pinnable=frozenset({2})))
     with revisions.lease(2), revisions.lease(2):
         revisions.retire(2, released.append)
         with pytest.raises(UnknownRevisionError), revisions.lease(2):
@@ -189,25 +203,27 @@ class LeaseMachine(RuleBasedStateMachine):
         self.retired: set[int] = set()
         self.released: list[str] = []
         self.active = 0
+        self.pinnable: frozenset[int] = frozenset()
 
     @rule()
     def add(self) -> None:
         self.revisions.add(self.next, f"value {self.next}")
         self.next += 1
 
-    @rule(number=st.integers(0, 6))
-    def direct(self, number: int) -> None:
+    @rule(number=st.integers(0, 6), pinnable=st.frozensets(st.integers(1, 6)))
+    def direct(self, number: int, pinnable: frozenset[int]) -> None:
         if number and (number >= self.next or number in self.retired):
             with pytest.raises(UnknownRevisionError):
-                self.revisions.direct(Traffic(number))
+                self.revisions.direct(Traffic(number, pinnable=pinnable))
         else:
-            self.revisions.direct(Traffic(number))
-            self.active = number
+            self.revisions.direct(Traffic(number, pinnable=pinnable))
+            self.active, self.pinnable = number, pinnable
 
     @rule(target=leases, pinned=st.none() | st.integers(1, 6))
     def lease(self, pinned: int | None) -> tuple[ExitStack, Lease[str]] | None:
         number, stack = pinned or self.active, ExitStack()
-        if not number or number >= self.next or number in self.retired:
+        can_be_pinned = number == self.active or number in self.pinnable
+        if not number or number >= self.next or number in self.retired or not can_be_pinned:
             with pytest.raises(UnknownRevisionError):
                 stack.enter_context(self.revisions.lease(pinned))
             return None

@@ -66,7 +66,7 @@ def test_swaps_of_a_small_bundle_end_to_end(bundle_folder: Path, tmp_path: Path)
     assert checker.fingerprints.smallest_difference >= 1e-3
     assert len(found.swapping.latencies) >= 6 * 8
     assert len(found.calm.latencies) > 0
-    assert found.verbs.keys() == {"stage", "promote", "roll back", "retire"}
+    assert found.verbs.keys() == {"stage", "shadow", "promote", "roll back", "retire"}
     assert (len(found.verbs["promote"]), len(found.resources)) == (6, 6)
     assert found.num_bundles == 1
     report = json.loads(json.dumps(figures(found)))

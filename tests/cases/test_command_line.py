@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from rankloom import InvalidRequestError
 from rankloom._cli.main import main
+from rankloom.testing import FakeServer
 
 SERVER = ("--server", "127.0.0.1:1")
 
@@ -96,6 +98,18 @@ def test_ids_with_a_comma(capsys: pytest.CaptureFixture[str]) -> None:
     code, line = said(capsys, "rank", *SERVER, "--user", "u", "--items", "a,,b")
     assert code == 2
     assert "ids that contain a comma with --candidates FILE" in line
+
+
+def test_an_item_that_the_catalogue_lacks(capsys: pytest.CaptureFixture[str]) -> None:
+    with FakeServer() as server:
+        lacks = "needed: the catalogue lacks this item"
+        server.on_rank(InvalidRequestError.of_field("candidates[0].text.title", lacks))
+        arguments = ("--server", server.target, "--user", "u", "--items", "7")
+        assert main(["rank", *arguments]) in (1, 2)
+    line = capsys.readouterr().err.splitlines()[0]
+    assert line.endswith(
+        "--candidates FILE takes ids with a comma, and texts of items that the catalogue lacks"
+    )
 
 
 def without(package: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

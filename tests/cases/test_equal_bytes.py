@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import small_data as small
+from rankloom_adapters.bundle import open_bundle
+
 SAVE = """
 import sys
 from pathlib import Path
@@ -41,3 +44,17 @@ def test_an_expert_is_saved_in_equal_bytes(tmp_path: Path) -> None:
     assert [run.wait(120) for run in runs] == [0, 0]
     first, second = ({p.name: p.read_bytes() for p in each.iterdir()} for each in folders)
     assert first == second
+
+
+def test_a_training_in_another_process_gives_the_same_digest(
+    small_data: Path, bundle_folder: Path, tmp_path: Path
+) -> None:
+    """The other bundle was trained in this process, whose hashes are others."""
+    seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
+    hashes = [sys.executable, "-c", "print(hash('rankloom'))"]
+    environment = {**os.environ, "PYTHONHASHSEED": seed}
+    assert int(subprocess.check_output(hashes, env=environment)) != hash("rankloom")
+    out = tmp_path / "again"
+    train = [sys.executable, "-W", "ignore", small.__file__, str(small_data), str(out)]
+    subprocess.run(train, env=environment, check=True, stderr=subprocess.DEVNULL)
+    assert open_bundle(out).digest == open_bundle(bundle_folder).digest

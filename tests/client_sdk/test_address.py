@@ -14,6 +14,7 @@ PROXY = {"http_proxy": "http://proxy.example.com:3128"}
     "target",
     [
         *("localhost:50051", "ranker", "[::1]:50051", "unix:/run/r.sock", "unix:r.sock"),
+        *("ranker:65535", "unix:/run/r:99999", "vsock:2:99999"),
         *("unix-abstract:r", "dns:///ranker:50051", "dns://8.8.8.8/ranker:50051"),
         *("ipv4:127.0.0.1:1,127.0.0.1:2", "ipv6:[::1]:50051", "xds:///ranker"),
     ],
@@ -31,6 +32,11 @@ def test_forms_that_grpc_knows_are_taken(target: str) -> None:
         ("::1:50051", r"brackets, as in \[::1\]:50051"),
         ("2001:db8::7", "brackets"),
         ("unix:", "unix:PATH"),
+        ("127.0.0.1:99999", "the port is from 1 to 65535, not 99999"),
+        ("ranker:0", "the port is from 1"),
+        ("[::1]:65536", "the port is from 1"),
+        ("dns:///ranker:70000", "the port is from 1"),
+        ("ipv4:127.0.0.1:1,127.0.0.1:65536", "the port is from 1"),
         (50051, "str"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -12,6 +13,8 @@ import grpc
 import pytest
 
 from client_sdk.recording_server import Behaviour, RecordingServer, Silence, fail, tell, tell_then
+from rankloom import Evidence
+from rankloom._cli import charts
 from rankloom._cli.main import main
 from rankloom_proto.v1 import ranking_pb2 as wire
 
@@ -155,3 +158,46 @@ def test_interrupt_leaves_quietly_and_ends_the_call(server: RecordingServer) -> 
         out, err = process.communicate(timeout=20.0)
     assert (process.returncode, out, err) == (130, "\n\n", "rankloom: interrupted\n")
     assert silence.ended.wait(10.0)
+
+
+CHART = """\
+evidence            influence
+heat      liked       +0.5000  ████████████████████
+\ufffd         disliked    -0.2500  ██████████
+speed     disliked    +0.0010  █
+"""
+
+
+def charted() -> Behaviour:
+    evidence = [
+        wire.Evidence(item_id="speed", influence=0.001),
+        wire.Evidence(item_id="heat", liked=True, influence=0.5),
+        wire.Evidence(item_id="\x1b", influence=-0.25),
+    ]
+    return tell("Yes.", verdict=wire.VERDICT_LIKED, evidence=evidence)
+
+
+def test_evidence_is_a_chart_with_the_strongest_first(
+    server: RecordingServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.will(charted())
+    assert explain(server, "--user", "u", "--item", "a") == 0
+    assert capsys.readouterr().out.endswith("\n\n" + CHART)
+
+
+def test_a_terminal_without_blocks_has_bars_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert list(charts.evidence_chart([Evidence("heat", True, 0.5)]))[1].endswith("  " + "#" * 20)
+
+
+def test_a_chart_has_ten_bars_at_most() -> None:
+    many = [Evidence(str(n), True, 0.0) for n in range(30)]
+    assert len(list(charts.evidence_chart(many))) == 11
+    assert not list(charts.evidence_chart([]))
+
+
+def test_evidence_and_grounding_can_be_chosen(server: RecordingServer) -> None:
+    server.will(charted())
+    assert explain(server, "--user", "u", "--item", "a", "--max-evidence", "2", "--ungrounded") == 0
+    sent = server.received[-1].explain_request.options
+    assert sent == wire.ExplainOptions(max_evidence=2, grounded=False)

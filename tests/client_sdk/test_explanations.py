@@ -29,6 +29,7 @@ from rankloom import (
     ConnectionFailedError,
     DeadlineExceededError,
     ErrorReason,
+    Evidence,
     ExpertWeight,
     Explanation,
     NotFoundError,
@@ -59,6 +60,7 @@ FINAL: dict[str, Any] = {
     "prompt_tokens": 100,
     "generated_tokens": 3,
     "stop_reason": wire.STOP_REASON_STOP_TOKEN,
+    "evidence": [wire.Evidence(item_id="b", liked=True, influence=-0.25)],
 }
 WHOLE = Explanation(
     request_id="r",
@@ -71,6 +73,7 @@ WHOLE = Explanation(
     prompt_tokens=100,
     generated_tokens=3,
     stop_reason=StopReason.STOP_TOKEN,
+    evidence=(Evidence("b", True, -0.25),),
 )
 
 

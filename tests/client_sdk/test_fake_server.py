@@ -24,6 +24,7 @@ from rankloom import (
     DeadlineExceededError,
     ErrorReason,
     Event,
+    Evidence,
     ExplainOptions,
     Explanation,
     FallbackLevel,
@@ -65,6 +66,7 @@ from rankloom.testing import (
     fail,
     make_explanation,
     make_features,
+    make_item_explanation,
     make_ranking,
 )
 
@@ -242,6 +244,21 @@ def test_an_explanation_without_a_script_fits_the_ranking(client: Client) -> Non
         explanation = client.explain(item.item_id, user="u").result()
         assert (explanation.score, explanation.probability) == (item.score, item.probability)
         assert ("dislike" in explanation.text) == (explanation.verdict is Verdict.DISLIKED)
+
+
+def test_explanations_come_with_a_ranking(server: FakeServer, client: Client) -> None:
+    options = RankOptions(explain_top_k=2, explain=ExplainOptions(max_evidence=1))
+    evidence = [Evidence("x", True, 0.5)]
+    whole = make_item_explanation("a", "You like it.", score=-1.0, evidence=evidence)
+    server.on_rank(
+        {"a": 1.0, "b": -1.0, "c": None},
+        replace(make_ranking({"a": 1.0}), explanations=(whole,)),
+    )
+    first = client.rank(["a", "b", "c"], user="u", options=options)
+    texts = [(each.item_id, each.text) for each in first.explanations]
+    assert texts == [("a", "The user will like a."), ("b", "The user will dislike b.")]
+    assert client.rank(["a"], user="u").explanations == (whole,)
+    assert server.rank_calls[0].options == options
 
 
 def test_features(server: FakeServer) -> None:

@@ -35,6 +35,8 @@ async def test_every_argument_arrives(client_class: AnyClient, server: Recording
         allow_partial=True,
         fusion=Fusion.PEFT_LINEAR,
         revision=2**64 - 1,
+        explain_top_k=3,
+        explain=ExplainOptions(max_tokens=32, grounded=True),
     )
     history = [Event("x", liked=True, time=NOON), Event("y", liked=False)]
     async with client_class(server.target) as client:
@@ -52,6 +54,8 @@ async def test_every_argument_arrives(client_class: AnyClient, server: Recording
             allow_partial=True,
             fusion=ranking_pb2.FUSION_PEFT_LINEAR,
             revision=2**64 - 1,
+            explain_top_k=3,
+            explain=ranking_pb2.ExplainOptions(max_tokens=32, grounded=True),
         ),
     )
 
@@ -146,6 +150,17 @@ REFUSED: list[tuple[str, str, dict[str, Any]]] = [
     ("top-k", "options.top_k", {"options": RankOptions(top_k=-1)}),
     ("top-k-float", "options.top_k", {"options": RankOptions(top_k=1.0)}),  # type: ignore[arg-type]
     ("revision", "options.revision", {"options": RankOptions(revision=2**64)}),
+    ("explain-top-k", "options.explain_top_k", {"options": RankOptions(explain_top_k=-1)}),
+    (
+        "explain-seed",
+        "options.explain.seed",
+        {"options": RankOptions(explain=ExplainOptions(seed=-1))},
+    ),
+    (
+        "explain",
+        "options.explain",
+        {"options": RankOptions(explain=RankOptions())},  # type: ignore[arg-type]
+    ),
     (
         "allow-fallback",
         "options.allow_fallback",
@@ -179,7 +194,13 @@ def build_explain(**changes: object) -> ExplainRequest:
 
 def test_every_argument_of_an_explanation_is_sent() -> None:
     options = ExplainOptions(
-        max_tokens=9, temperature=0.5, seed=2**64 - 1, fusion=Fusion.TOP1, revision=7
+        max_tokens=9,
+        temperature=0.5,
+        seed=2**64 - 1,
+        fusion=Fusion.TOP1,
+        revision=7,
+        max_evidence=0,
+        grounded=False,
     )
     film = Item("b", title="Été", year=1999)
     request = build_explain(item=film, user=None, history=[Event("x", liked=True)], options=options)
@@ -193,6 +214,8 @@ def test_every_argument_of_an_explanation_is_sent() -> None:
             seed=2**64 - 1,
             fusion=ranking_pb2.FUSION_TOP1,
             revision=7,
+            max_evidence=0,
+            grounded=False,
         ),
     )
 
@@ -228,6 +251,12 @@ EXPLAIN_REFUSED: list[tuple[str, str, dict[str, Any]]] = [
     ("temperature-bool", "options.temperature", {"options": ExplainOptions(temperature=True)}),
     ("temperature-huge", "options.temperature", {"options": ExplainOptions(temperature=10**400)}),
     ("seed", "options.seed", {"options": ExplainOptions(seed=2**64)}),
+    ("evidence", "options.max_evidence", {"options": ExplainOptions(max_evidence=-1)}),
+    (
+        "grounded",
+        "options.grounded",
+        {"options": ExplainOptions(grounded="yes")},  # type: ignore[arg-type]
+    ),
     ("revision", "options.revision", {"options": ExplainOptions(revision=-1)}),
     ("too-large", "item", {"item": Item("a", description="x" * MAX_MESSAGE_BYTES)}),
 ]

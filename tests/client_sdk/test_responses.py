@@ -15,10 +15,12 @@ from client_sdk.clients import AnyClient
 from client_sdk.recording_server import RecordingServer, answer
 from rankloom import (
     ErrorReason,
+    Evidence,
     ExpertWeight,
     FallbackLevel,
     FallbackReason,
     Fusion,
+    ItemExplanation,
     RankedItem,
     Ranking,
     Revision,
@@ -73,6 +75,21 @@ async def test_the_whole_answer(client_class: AnyClient, server: RecordingServer
     )
     assert ranking.is_fallback
     assert list(ranking.scores().items()) == [("b", 2.0), ("a", 1.0)]
+
+
+def test_explanations_of_the_best_items() -> None:
+    found = wire.ItemExplanation(
+        item_id="b",
+        verdict=wire.VERDICT_DISLIKED,
+        text="No.",
+        generated_tokens=2,
+        stop_reason=wire.STOP_REASON_MAX_TOKENS,
+        evidence=[wire.Evidence(item_id="x", influence=1.5)],
+    )
+    [explanation] = parse_response(wire.RankResponse(explanations=[found])).explanations
+    assert explanation == ItemExplanation(
+        "b", Verdict.DISLIKED, "No.", 2, StopReason.MAX_TOKENS, (Evidence("x", False, 1.5),)
+    )
 
 
 def test_unscored_items_have_no_score() -> None:

@@ -206,3 +206,21 @@ def test_statistics_of_another_shape_are_refused() -> None:
     ):
         with pytest.raises(StatisticsError, match="vectors"):
             statistics_from_bytes(statistics_to_bytes(statistics), 2)
+
+
+def test_ablated_features_are_those_of_the_history_without_the_event(
+    provider: FeatureProvider,
+) -> None:
+    history = tuple(Event(item.item_id, n % 2 == 0) for n, item in enumerate(ITEMS[:4]))
+    unknown = Event("gone", liked=True)
+    query = UserQuery(None, (*history[:2], unknown, *history[2:]), ITEMS[:3], ablate_newest=3)
+    found = provider.features(query).ablated
+    for at, ablated in zip((1, 2, 3), found, strict=True):
+        rest = (*history[:at], *history[at + 1 :])
+        expected = provider.features(UserQuery(None, rest, ITEMS[:3]))
+        assert ablated.events == rest
+        assert np.array_equal(ablated.vector, expected.vector)
+        assert np.array_equal(ablated.tabular, expected.tabular, equal_nan=True)
+    everything = provider.features(UserQuery(KNOWN_USER, None, ablate_newest=99)).ablated
+    assert [len(each.events) for each in everything] == [len(EVENTS) - 1] * len(EVENTS)
+    assert provider.features(UserQuery(None, (), ablate_newest=3)).ablated == ()

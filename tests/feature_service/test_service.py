@@ -116,6 +116,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     "too many users": (add_users, "users"),
     "no subject": (lambda request: request.users[0].ClearField("user_id"), "users[0].subject"),
     "empty user id": (set_user(user_id=""), "users[0].user_id"),
+    "too many ablations": (set_user(ablate_newest=wire.MAX_USERS), "users[0].ablate_newest"),
     "long user id": (set_user(user_id=LONG), "users[0].user_id"),
     "too many events": (
         set_user(history=History(events=[ONE_EVENT] * (wire.MAX_EVENTS + 1))),
@@ -221,3 +222,15 @@ def test_a_matrix_that_claims_more_than_it_holds_allocates_nothing() -> None:
     huge = 2**32 - 1
     message = features_pb2.UserFeatures(tabular=TabularMatrix(rows=huge, columns=huge))
     assert features_from_wire(message).tabular.shape == (0, 0)
+
+
+def test_ablated_features_survive_the_wire(feature_parts: BundleFeatures) -> None:
+    query = UserQuery("u", (Event("i0", True), Event("i1", False)), ITEMS[:2], ablate_newest=2)
+    features = feature_parts.provider.features(query)
+    message = features_to_wire(features)
+    assert not any(each.events for each in message.ablated)
+    found = features_from_wire(message)
+    assert [each.events for each in found.ablated] == [each.events for each in features.ablated]
+    for mine, theirs in zip(found.ablated, features.ablated, strict=True):
+        assert np.array_equal(mine.vector, theirs.vector)
+        assert np.array_equal(mine.tabular, theirs.tabular, equal_nan=True)

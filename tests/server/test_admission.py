@@ -74,3 +74,16 @@ async def test_drain_ends_with_its_time() -> None:
 
 async def test_an_idle_server_drains_at_once() -> None:
     assert await opened(1).drain(timeout_s=0)
+
+
+async def test_a_call_can_count_as_several() -> None:
+    admission = opened(4)
+    with admission.admit(), admission.admit_more(2):
+        assert admission.num_in_flight == 3
+        with pytest.raises(OverloadedError), admission.admit_more(2):
+            pass
+        with admission.admit_more(0), admission.admit(), admission.admit_more(0):
+            assert admission.num_in_flight == 4
+    with admission.admit(), admission.admit_more(99):
+        assert admission.num_in_flight == 4
+    assert admission.num_in_flight == 0

@@ -23,7 +23,7 @@ from rankloom_features.wire import query_to_wire
 from rankloom_proto.v1 import ranking_pb2
 from rankloom_proto.v1.features_pb2 import Candidate, History, ItemText
 from rankloom_ranker.loaded import LoadedBundle
-from rankloom_ranker.query import ExplainQuery, RankQuery
+from rankloom_ranker.query import ExplainParams, ExplainQuery, RankQuery
 from rankloom_ranker.ranker import Ranker
 from rankloom_server.features import EmbeddedFeatures
 from rankloom_server.pipeline import RankPipeline
@@ -205,7 +205,9 @@ def named(loaded: LoadedBundle, digest: str) -> LoadedBundle:
 
 def question(parts: ServedParts) -> ExplainQuery:
     user = UserQuery(known_user(parts), None, parts.loaded.provider.catalogue.items[:1])
-    return ExplainQuery(RankQuery("", user, allow_fallback=False), SamplingParams(max_tokens=32))
+    return ExplainQuery(
+        RankQuery("", user, allow_fallback=False), ExplainParams(SamplingParams(max_tokens=32))
+    )
 
 
 def serving(*values: ServedRevision) -> Revisions[ServedRevision]:
@@ -257,7 +259,7 @@ async def test_a_users_ranking_and_words_come_from_one_arm_of_a_canary(parts: Se
             item = parts.loaded.provider.catalogue.items[:1]
             query = RankQuery("", UserQuery(user, None, item), allow_fallback=False)
             ranked = await pipeline.rank(query, time.monotonic() + 30)
-            asked = ExplainQuery(query, SamplingParams(max_tokens=2))
+            asked = ExplainQuery(query, ExplainParams(SamplingParams(max_tokens=2)))
             async with pipeline.explain(asked, time.monotonic() + 30) as told:
                 assert [text async for text in told.texts()]
             names = {1: "first", 2: "second"}

@@ -23,7 +23,7 @@ from rankloom_proto.v1.ranking_pb2 import (
     RankOptions,
     RankRequest,
 )
-from rankloom_ranker.query import ExplainQuery, RankQuery
+from rankloom_ranker.query import ExplainParams, ExplainQuery, RankQuery
 from rankloom_server.parse import (
     check_fusion,
     check_text,
@@ -68,6 +68,27 @@ REFUSED: dict[str, tuple[Callable[[], RankRequest], str]] = {
     "top_k 501": (lambda: options(top_k=501), "options.top_k"),
     "unknown fusion": (lambda: options(fusion=99), "options.fusion"),
     "negative fusion": (lambda: options(fusion=-1), "options.fusion"),
+    "explain_top_k 11": (lambda: options(explain_top_k=11), "options.explain_top_k"),
+    "explain.max_tokens": (
+        lambda: options(explain=ExplainOptions(max_tokens=257)),
+        "options.explain.max_tokens",
+    ),
+    "explain.temperature": (
+        lambda: options(explain=ExplainOptions(temperature=-1)),
+        "options.explain.temperature",
+    ),
+    "explain.fusion": (
+        lambda: options(explain=ExplainOptions(fusion=FUSION_TOP1)),
+        "options.explain.fusion",
+    ),
+    "explain.revision": (
+        lambda: options(explain=ExplainOptions(revision=0)),
+        "options.explain.revision",
+    ),
+    "explain.bundle_digest": (
+        lambda: options(explain=ExplainOptions(bundle_digest=SYNTHETIC)),
+        "options.explain.bundle_digest",
+    ),
 }
 
 
@@ -121,6 +142,15 @@ def test_options_are_read() -> None:
 )
 def test_fusion_are_read(wire: int, expected: Fusion) -> None:
     assert parse_rank(options(fusion=wire)).fusion is expected
+
+
+def test_how_to_explain_the_best_items_is_read() -> None:
+    query = parse_rank(
+        options(explain_top_k=10, explain=ExplainOptions(max_tokens=9, seed=3, max_evidence=0))
+    )
+    assert query.explain_top_k == 10
+    assert query.explaining == ExplainParams(SamplingParams(9, seed=3), max_evidence=0)
+    assert parse_rank(request()).explaining == ExplainParams()
 
 
 def test_top_k_of_zero_is_all() -> None:
@@ -188,8 +218,8 @@ def test_refuses_a_wrong_field_of_an_explanation_by_its_path(name: str) -> None:
 def test_a_bare_explanation_takes_the_defaults() -> None:
     ranking = RankQuery("", UserQuery("u", None, (Item("a"),)), allow_fallback=False)
     sampling = SamplingParams(max_tokens=64, temperature=0.0, seed=0)
-    assert parse_explain(explain_request()) == ExplainQuery(ranking, sampling)
-    assert parse_explain(explain_options(max_tokens=0)).sampling == sampling
+    assert parse_explain(explain_request()) == ExplainQuery(ranking, ExplainParams(sampling))
+    assert parse_explain(explain_options(max_tokens=0)).params.sampling == sampling
 
 
 def test_options_of_an_explanation_are_read() -> None:
@@ -197,7 +227,7 @@ def test_options_of_an_explanation_are_read() -> None:
         max_tokens=256, temperature=2.0, seed=2**64 - 1, fusion=FUSION_TOP1, revision=0
     )
     query = parse_explain(message, caller="c")
-    assert query.sampling == SamplingParams(max_tokens=256, temperature=2.0, seed=2**64 - 1)
+    assert query.params.sampling == SamplingParams(max_tokens=256, temperature=2.0, seed=2**64 - 1)
     assert query.ranking.fusion is Fusion.TOP1
     assert (query.ranking.revision, query.ranking.caller) == (0, "c")
 

@@ -47,7 +47,37 @@ def test_train_refuses_an_output_that_cannot_be_written(
     refusal: Refusal, small_data: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    assert "file" in refusal("train", "--data", small_data, "--out", tmp_path / "file" / "out")
+    said = refusal("train", "--data", small_data, "--out", tmp_path / "file" / "out")
+    assert f"{tmp_path / 'file'}" in said
+    assert "Errno" not in said
+    assert said.endswith("check the path, and that you may write there\n")
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "fault"),
+    [
+        ("--json", "nowhere/report.json", "no such folder; create it first"),
+        ("--json", ".", "cannot be written; choose another file"),
+        ("--plot", "nowhere/report.png", "no such folder; create it first"),
+        ("--plot", "report.doc", "must end with .png, .svg, .pdf"),
+    ],
+)
+def test_a_report_that_cannot_be_written_is_refused_before_the_evaluation(
+    option: str, name: str, fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", "--bundle", "b", "--data", "d", option, str(tmp_path / name)])
+    assert ended.value.code == 2
+    assert fault in capsys.readouterr().err
+
+
+def test_a_folder_of_the_demonstration_that_cannot_be_made(
+    refusal: Refusal, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    said = refusal("demo", "--folder", tmp_path / "file")
+    assert said.startswith(f"rankloom demo: {tmp_path / 'file'}")
+    assert said.endswith("check the path, and that you may write there\n")
 
 
 def test_train_does_not_touch_a_folder_of_other_files(

@@ -171,7 +171,7 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
 def test_a_missing_folder_and_a_file_are_refused(tmp_path: Path) -> None:
     assert "no such folder" in refusal(tmp_path / "nowhere")
     folder_of(tmp_path)
-    assert "no such folder" in refusal(tmp_path / LOG)
+    assert "this is a file; pass the folder that holds the log" in refusal(tmp_path / LOG)
 
 
 BROKEN = [b"", b"garbage", b"PAR1", b"PAR1" + b"\0" * 64 + b"PAR1"]

@@ -12,6 +12,7 @@ import numpy as np
 import safetensors.torch
 import torch
 import transformers
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
@@ -44,6 +45,8 @@ EVENTS_PER_SEQUENCE = 24
 BATCH_TOKENS = 5120  # with padding
 LEARNING_RATE = 2e-3
 OnStep = Callable[[int, int], None]
+# Neither the hub nor its cache has answered.
+_UNREACHABLE = (LocalEntryNotFoundError, OfflineModeIsEnabled)
 
 
 class BaseModelError(ValueError):
@@ -184,7 +187,7 @@ def fetch_base(name: str, max_events: int) -> tuple[nn.Module, Tokenizer, Prompt
             name, trust_remote_code=False, use_safetensors=True, dtype="auto"
         )
     except Exception as error:  # transformers raises many kinds; all of them mean this
-        raise BaseModelError(_not_found(name)) from error
+        raise BaseModelError(_not_found(name, error)) from error
     return _text_model(model).eval(), tokenizer, _worded_format(tokenizer, max_events)
 
 
@@ -193,7 +196,7 @@ def _config_of(name: str) -> PreTrainedConfig:
     try:
         fields, _ = PreTrainedConfig.get_config_dict(name)
     except Exception as error:  # transformers raises many kinds; all of them mean this
-        raise BaseModelError(_not_found(name)) from error
+        raise BaseModelError(_not_found(name, error)) from error
     kind = fields.get("model_type")
     if kind not in CONFIG_MAPPING:
         needs = "needs code of its own (auto_map)" if fields.get("auto_map") else "is not known"
@@ -215,7 +218,7 @@ def _check_weights(name: str) -> None:
             for file in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)
         )
     except Exception as error:  # transformers raises many kinds; all of them mean this
-        raise BaseModelError(_not_found(name)) from error
+        raise BaseModelError(_not_found(name, error)) from error
     if not found:
         raise BaseModelError(_not_found(name))
 
@@ -225,7 +228,7 @@ def _tokenizer_of(name: str) -> Tokenizer:
         fast = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         return Tokenizer.from_str(fast.backend_tokenizer.to_str())
     except Exception as error:  # transformers raises many kinds; all of them mean this
-        raise BaseModelError(_not_found(name)) from error
+        raise BaseModelError(_not_found(name, error)) from error
 
 
 def _text_model(model: Any) -> nn.Module:  # noqa: ANN401
@@ -241,11 +244,28 @@ def _text_model(model: Any) -> nn.Module:  # noqa: ANN401
     return cast("nn.Module", own)
 
 
-def _not_found(name: str) -> str:
-    return (
-        f"base model {name!r}: no causal LM with safetensors weights and a fast tokenizer "
-        f"under that path or hub id; check the name, or leave it out to train a small one"
-    )
+def _not_found(name: str, error: Exception | None = None) -> str:
+    """Why there is no such base: ``error`` is what the library said, if it said anything."""
+    causes = list(_causes_of(error))
+    if any(isinstance(cause, GatedRepoError) for cause in causes):
+        reason = "the hub gives it only to those who have asked for it; log in with `hf auth login`"
+    elif any(isinstance(cause, _UNREACHABLE) for cause in causes):
+        reason = (
+            "the hub cannot be reached, and its cache lacks the model; check the network, or pass "
+            "the model's folder"
+        )
+    else:
+        reason = (
+            "no causal LM with safetensors weights and a fast tokenizer under that path or hub id; "
+            "check the name, or leave it out to train a small one"
+        )
+    return f"base model {name!r}: {reason}"
+
+
+def _causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _worded_format(tokenizer: Tokenizer, max_events: int) -> PromptFormat:

@@ -10,13 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rankloom_engine.threads import wait_briefly
-from rankloom_training.option_flags import (
-    MAX_ROWS,
-    add_option_flags,
-    add_protocol,
-    options_of,
-    whole_number,
-)
+from rankloom_training.argument_types import new_file, whole_number
+from rankloom_training.option_flags import MAX_ROWS, add_option_flags, add_protocol, options_of
 
 wait_briefly()
 
@@ -47,8 +42,16 @@ class TrainingCommand:
             return self._refuse(error)
 
     def _refuse(self, error: Exception) -> int:
-        print(f"rankloom {self.name}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"rankloom {self.name}: {' '.join(_text_of(error).split())}", file=sys.stderr)
         return 2
+
+
+def _text_of(error: Exception) -> str:
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    if error.filename is None:
+        return f"{error.strerror}; mend that, then give the same command again"
+    return f"{error.filename}: {error.strerror}; check the path, and that you may write there"
 
 
 def _is_for_the_user(error: RuntimeError) -> bool:
@@ -125,9 +128,12 @@ def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="score at most N test rows, all rows of some users (default: all test rows)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
+    parser.add_argument("--json", type=new_file(), metavar="FILE", help="write the report as JSON")
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="plot the report as png, svg or pdf"
+        "--plot",
+        type=new_file(".png", ".svg", ".pdf"),
+        metavar="FILE",
+        help="plot the report as png, svg or pdf",
     )
 
 

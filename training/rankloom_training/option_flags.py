@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rankloom_training.argument_types import finite_number, whole_number
 from rankloom_training.group_counts import MAX_GROUPS, MIN_GROUPS
 
 if TYPE_CHECKING:
@@ -25,28 +24,6 @@ FLAGS = {
     "seed": "--seed",
     "like_above": "--like-above",
 }
-
-
-def whole_number(least: int, most: int) -> Callable[[str], int]:
-    """An argparse type. argparse puts the option's name before the error message."""
-
-    def parse(text: str) -> int:
-        if not text.isdecimal() or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{text}: not a whole number from {least} to {most}")
-        return int(text)
-
-    return parse
-
-
-def finite_number(text: str) -> float:
-    """An argparse type."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"{text}: not a number")
-    return number
 
 
 def add_option_flags(parser: argparse.ArgumentParser) -> None:

@@ -46,9 +46,10 @@ class CurrentTrial:
 
     def traffic(self, ledger: Ledger) -> Traffic:
         """Where the ledger sends requests, but none to a canary that has breached a gate."""
+        traffic = traffic_of(ledger)
         if self.trial and self.trial.judgement.verdict is TrialVerdict.BREACH:
-            return Traffic(ledger.active)
-        return traffic_of(ledger)
+            return Traffic(traffic.active, pinnable=traffic.pinnable)
+        return traffic
 
     async def check(self, when: Callable[[Trial], bool]) -> tuple[Trial, Judgement] | None:
         """Judges the trial; None where there is none, or where ``when`` says not to."""

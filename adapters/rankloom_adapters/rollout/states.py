@@ -49,7 +49,8 @@ LOADED = frozenset(
     {RolloutState.WARMED, RolloutState.SHADOW, RolloutState.CANARY, RolloutState.ACTIVE}
 )
 ON_TRIAL = frozenset({RolloutState.SHADOW, RolloutState.CANARY})
-_NEED_NO_OTHER_TRIAL = frozenset({Verb.SHADOW, Verb.CANARY, Verb.PROMOTE})
+# They send requests to a revision; for that, no other one may be on trial.
+SENDING = frozenset({Verb.SHADOW, Verb.CANARY, Verb.PROMOTE})
 _FROM: Mapping[Verb, frozenset[RolloutState]] = {
     Verb.WARM: frozenset({RolloutState.STAGED}),
     Verb.QUARANTINE: frozenset({RolloutState.STAGED}),
@@ -130,7 +131,8 @@ class RolloutCommand:
 class Rollout:
     """One revision. ``back_to``: the one that was active before it, 0 for none.
 
-    ``gates``: the bounds of its trial, as in the command.
+    ``gates``: the bounds of its trial, as in the command. ``has_served``: whether requests were
+    ever sent to it, a shadow's among them.
     """
 
     revision: int
@@ -140,6 +142,7 @@ class Rollout:
     reason: str = ""
     back_to: int = 0
     gates: str = ""
+    has_served: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +232,7 @@ def _changed(ledger: Ledger, command: RolloutCommand) -> list[Rollout]:
         percent=command.percent,
         reason=command.reason,
         gates=command.gates,
+        has_served=before.has_served or command.verb in SENDING,
     )
     if command.verb is Verb.PROMOTE and ledger.active:
         former = ledger.rollouts[ledger.active]
@@ -246,7 +250,7 @@ def _check(ledger: Ledger, before: Rollout, command: RolloutCommand) -> None:
         raise TransitionError(
             f"revision {number} is {before.state.value}; {verb.value} is not possible from there"
         )
-    if verb in _NEED_NO_OTHER_TRIAL and ledger.on_trial not in (0, number):
+    if verb in SENDING and ledger.on_trial not in (0, number):
         raise TransitionError(f"revision {ledger.on_trial} is on trial; end that first")
     if verb is Verb.CANARY and not 1 <= command.percent <= 99:
         raise TransitionError(

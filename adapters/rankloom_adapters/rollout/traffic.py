@@ -6,14 +6,23 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from rankloom_adapters.revision import Traffic
-from rankloom_adapters.rollout.states import LOADED, Ledger, RolloutCommand, RolloutState, Verb
-
-_SENDS = frozenset({Verb.SHADOW, Verb.CANARY, Verb.PROMOTE})
+from rankloom_adapters.rollout.states import (
+    LOADED,
+    SENDING,
+    Ledger,
+    RolloutCommand,
+    RolloutState,
+    Verb,
+)
 
 
 def traffic_of(ledger: Ledger) -> Traffic:
-    """The traffic that the ledger asks for; a shadow gets none."""
-    traffic, trial = Traffic(ledger.active), ledger.rollouts.get(ledger.on_trial)
+    """The traffic that the ledger asks for; a shadow gets only requests that name it.
+
+    What has served can be named as long as it is loaded: answers of it may have to be explained.
+    """
+    served = frozenset(number for number, each in ledger.rollouts.items() if each.has_served)
+    traffic, trial = Traffic(ledger.active, pinnable=served), ledger.rollouts.get(ledger.on_trial)
     if trial is None or trial.state is not RolloutState.CANARY:
         return traffic
     return replace(traffic, canary=trial.revision, percent=trial.percent, salt=trial.bundle_digest)
@@ -21,7 +30,7 @@ def traffic_of(ledger: Ledger) -> Traffic:
 
 def needed_by(ledger: Ledger, command: RolloutCommand) -> int:
     """The revision that a command sends requests to, 0 if it sends them nowhere new."""
-    if command.verb in _SENDS:
+    if command.verb in SENDING:
         return command.revision
     rollout = ledger.rollouts.get(command.revision)
     if rollout is None or rollout.state is not RolloutState.ACTIVE:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
+from rankloom._cli.alignment import visible
 from rankloom._cli.arguments import add_connection, add_user, open_client
-from rankloom._cli.rendering import explanation_as_json, explanation_as_text, visible
+from rankloom._cli.rendering import explanation_as_json, explanation_as_text
 from rankloom._client import ExplanationStream
 from rankloom._results import ExplainOptions
 
@@ -39,12 +40,27 @@ class ExplainCommand:
             help="seed of the draw; the same seed gives the same text",
         )
         parser.add_argument(
+            "--max-evidence",
+            metavar="N",
+            type=int,
+            help="evidence of at most so many of the newest events; 0 for none",
+        )
+        parser.add_argument(
+            "--ungrounded",
+            action="store_true",
+            help="let the text name what the user's items and this one do not have",
+        )
+        parser.add_argument(
             "--json", action="store_true", help="print one JSON object instead of the text"
         )
 
     def run(self, args: argparse.Namespace) -> int:
         options = ExplainOptions(
-            max_tokens=args.max_tokens, temperature=args.temperature, seed=args.seed
+            max_tokens=args.max_tokens,
+            temperature=args.temperature,
+            seed=args.seed,
+            max_evidence=args.max_evidence,
+            grounded=False if args.ungrounded else None,
         )
         with (
             open_client(args) as client,

@@ -45,7 +45,10 @@ def hint_of_call(error: RankloomError) -> str:
         return "is `rankloom serve` running, and is --server its address?"
     fields = [v.field for v in error.violations] if isinstance(error, InvalidRequestError) else []
     if any(field.startswith("candidates[") for field in fields):
-        return "--items is split at commas; give ids that contain one with --candidates FILE"
+        return (
+            "check the ids; --candidates FILE takes ids with a comma, and texts of items that the "
+            "catalogue lacks"
+        )
     return ""
 
 

@@ -37,6 +37,9 @@ class RankCommand:
             "{item_id, title?, year?, attributes?, description?}",
         )
         parser.add_argument("--top-k", metavar="N", type=int, help="return only the N best items")
+        parser.add_argument(
+            "--explain-top-k", metavar="N", type=int, help="also explain the N best items"
+        )
         parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     def run(self, args: argparse.Namespace) -> int:
@@ -50,7 +53,7 @@ class RankCommand:
                 items,
                 user=args.user,
                 history=args.history,
-                options=RankOptions(top_k=args.top_k),
+                options=RankOptions(top_k=args.top_k, explain_top_k=args.explain_top_k),
             )
         sys.stdout.write((as_json(ranking) if args.json else as_text(ranking)) + "\n")
         return 0

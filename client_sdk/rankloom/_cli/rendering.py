@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 
-from rankloom._results import Explanation, RankedItem, Ranking, Revision, Routing, Timing
+from rankloom._cli.alignment import aligned, visible
+from rankloom._cli.charts import evidence_chart
+from rankloom._results import (
+    Explanation,
+    ItemExplanation,
+    RankedItem,
+    Ranking,
+    Revision,
+    Routing,
+    Timing,
+)
 
 
 def as_json(ranking: Ranking) -> str:
@@ -15,10 +25,19 @@ def as_json(ranking: Ranking) -> str:
 
 
 def as_text(ranking: Ranking) -> str:
-    """Return how the items were ranked, and below it a table of them."""
+    """Return how the items were ranked, a table of them, and explanations of the best."""
     head = [(label, value) for label, value in _head(ranking) if value]
     rows = [("rank", "item", "score", "probability"), *map(_row, ranking.items)]
-    return "\n".join([*aligned(head, "<<"), "", *aligned(rows, "><>>")])
+    explained = (line for each in ranking.explanations for line in _explained(each))
+    return "\n".join([*aligned(head, "<<"), "", *aligned(rows, "><>>"), *explained])
+
+
+def _explained(explanation: ItemExplanation) -> Iterable[str]:
+    yield ""
+    yield f"{explanation.item_id}: {explanation.verdict}"
+    if text := explanation.text.strip():
+        yield visible(text)
+    yield from evidence_chart(explanation.evidence)
 
 
 def explanation_as_json(explanation: Explanation) -> str:
@@ -27,9 +46,10 @@ def explanation_as_json(explanation: Explanation) -> str:
 
 
 def explanation_as_text(explanation: Explanation) -> str:
-    """Return the verdict and how it was found, without the text."""
+    """Return the verdict, how it was found and a chart of the evidence, without the text."""
     rows = [(label, value) for label, value in _verdict(explanation) if value]
-    return "\n".join(aligned(rows, "<<"))
+    chart = list(evidence_chart(explanation.evidence))
+    return "\n".join([*aligned(rows, "<<"), *(["", *chart] if chart else [])])
 
 
 def _verdict(explanation: Explanation) -> Iterable[tuple[str, str]]:
@@ -72,16 +92,3 @@ def _row(item: RankedItem) -> tuple[str, str, str, str]:
     if not item.scored:
         return str(item.rank), item.item_id, "-", "-"
     return str(item.rank), item.item_id, f"{item.score:.4f}", f"{item.probability:.4f}"
-
-
-def visible(text: str) -> str:
-    """Replace control characters: text from outside must not control the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def aligned(rows: Sequence[tuple[str, ...]], sides: str) -> Iterable[str]:
-    """Yield the rows as lines with aligned columns; `sides` has "<" or ">" for each column."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = zip(row, sides, widths, strict=True)
-        yield "  ".join(f"{cell:{side}{width}}" for cell, side, width in cells).rstrip()

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Final
 
-from rankloom._cli.rendering import aligned, visible
+from rankloom._cli.alignment import aligned, visible
 from rankloom._rollouts import (
     Gate,
     GateOutcome,

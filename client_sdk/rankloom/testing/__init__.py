@@ -22,6 +22,7 @@ from rankloom.testing._answers import (
     after,
     make_explanation,
     make_features,
+    make_item_explanation,
     make_ranking,
 )
 from rankloom.testing._calls import ExplainCall, FeatureCall, RankCall, RolloutCall
@@ -38,6 +39,7 @@ __all__ = [
     "fail",
     "make_explanation",
     "make_features",
+    "make_item_explanation",
     "make_ranking",
 ]
 

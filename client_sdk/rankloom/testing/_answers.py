@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
@@ -13,8 +13,10 @@ import grpc
 
 from rankloom._features import FeatureQuery, TabularFeatures, UserFeatures
 from rankloom._results import (
+    Evidence,
     Explanation,
     FallbackLevel,
+    ItemExplanation,
     RankedItem,
     Ranking,
     Revision,
@@ -56,8 +58,10 @@ def make_ranking(scores: Mapping[str, float | None]) -> Ranking:
     )
 
 
-def make_explanation(text: str, *, score: float = 1.0) -> Explanation:
-    """Return an explanation with this text, and the verdict that fits the score."""
+def make_explanation(
+    text: str, *, score: float = 1.0, evidence: Sequence[Evidence] = ()
+) -> Explanation:
+    """Return an explanation with this text and evidence, and the verdict that fits the score."""
     return Explanation(
         request_id="",
         text=text,
@@ -69,6 +73,22 @@ def make_explanation(text: str, *, score: float = 1.0) -> Explanation:
         prompt_tokens=0,
         generated_tokens=len(text.split()),
         stop_reason=StopReason.STOP_TOKEN,
+        evidence=tuple(evidence),
+    )
+
+
+def make_item_explanation(
+    item_id: str, text: str, *, score: float = 1.0, evidence: Sequence[Evidence] = ()
+) -> ItemExplanation:
+    """Return an explanation for `Ranking.explanations`, made as by `make_explanation`."""
+    whole = make_explanation(text, score=score, evidence=evidence)
+    return ItemExplanation(
+        item_id,
+        whole.verdict,
+        whole.text,
+        whole.generated_tokens,
+        whole.stop_reason,
+        whole.evidence,
     )
 
 

@@ -31,6 +31,8 @@ def parse_rank(request: ranking_pb2.RankRequest, context: grpc.ServicerContext) 
             allow_partial=options.allow_partial,
             fusion=_FUSIONS.get(options.fusion),
             revision=_pin(options),
+            explain_top_k=options.explain_top_k if options.HasField("explain_top_k") else None,
+            explain=_explain_options(options.explain) if options.HasField("explain") else None,
         ),
         request_id=request.request_id,
         timeout_s=_timeout_s(context),
@@ -41,21 +43,26 @@ def parse_explain(
     request: ranking_pb2.ExplainRequest, context: grpc.ServicerContext
 ) -> ExplainCall:
     """Return what `Client.explain` was called with."""
-    options = request.options
     user, history = _subject(request)
     return ExplainCall(
         item=_item(request.candidate),
         user=user,
         history=history,
-        options=ExplainOptions(
-            max_tokens=options.max_tokens if options.HasField("max_tokens") else None,
-            temperature=options.temperature if options.HasField("temperature") else None,
-            seed=options.seed if options.HasField("seed") else None,
-            fusion=_FUSIONS.get(options.fusion),
-            revision=_pin(options),
-        ),
+        options=_explain_options(request.options),
         request_id=request.request_id,
         timeout_s=_timeout_s(context),
+    )
+
+
+def _explain_options(options: ranking_pb2.ExplainOptions) -> ExplainOptions:
+    return ExplainOptions(
+        max_tokens=options.max_tokens if options.HasField("max_tokens") else None,
+        temperature=options.temperature if options.HasField("temperature") else None,
+        seed=options.seed if options.HasField("seed") else None,
+        fusion=_FUSIONS.get(options.fusion),
+        revision=_pin(options),
+        max_evidence=options.max_evidence if options.HasField("max_evidence") else None,
+        grounded=options.grounded if options.HasField("grounded") else None,
     )
 
 

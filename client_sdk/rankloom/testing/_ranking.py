@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from rankloom._features import FeatureQuery, UserFeatures
-from rankloom._results import Explanation, Ranking
+from rankloom._results import Explanation, ItemExplanation, Ranking
 from rankloom.errors import RankloomError
 from rankloom.testing._answers import (
     Delayed,
@@ -19,6 +19,7 @@ from rankloom.testing._answers import (
     fault,
     make_explanation,
     make_features,
+    make_item_explanation,
     make_ranking,
     play,
 )
@@ -65,6 +66,8 @@ class FakeRanking(ranking_pb2_grpc.RankingServiceServicer):
             answer = _of_scores(answer, call)
         if not isinstance(answer, Ranking):
             fault(f"a ranking was scripted as {type(answer).__name__}", context)
+        if not answer.explanations:
+            answer = replace(answer, explanations=_default_explanations(answer, call))
         echo = answer.request_id or call.request_id
         return ranking_to_wire(replace(answer, request_id=echo))
 
@@ -120,6 +123,21 @@ def _default_scores(call: RankCall) -> Scores:
     return {item_id: default_score(item_id) for item_id in call.item_ids}
 
 
+def _default_explanations(ranking: Ranking, call: RankCall) -> tuple[ItemExplanation, ...]:
+    """Explain the best items that have a score."""
+    scored = [item for item in ranking.items[: call.options.explain_top_k or 0] if item.scored]
+    names = {item.item_id: item.title or item.item_id for item in call.items}
+    return tuple(
+        make_item_explanation(
+            item.item_id, _text_about(names.get(item.item_id, ""), item.score), score=item.score
+        )
+        for item in scored
+    )
+
+
 def _default_text(call: ExplainCall) -> str:
-    liked = default_score(call.item.item_id) >= 0
-    return f"The user will {'like' if liked else 'dislike'} {call.item.title or call.item.item_id}."
+    return _text_about(call.item.title or call.item.item_id, default_score(call.item.item_id))
+
+
+def _text_about(name: str, score: float) -> str:
+    return f"The user will {'like' if score >= 0 else 'dislike'} {name}."

@@ -13,7 +13,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from rankloom._features import TabularFeatures, UserFeatures
 from rankloom._request_parts import build_event
-from rankloom._results import Explanation, Ranking, Revision, Routing, Timing
+from rankloom._results import (
+    Evidence,
+    Explanation,
+    ItemExplanation,
+    Ranking,
+    Revision,
+    Routing,
+    Timing,
+)
 from rankloom._rollouts import Judgement, RevisionList, Rollout
 from rankloom_proto.v1 import features_pb2, ranking_pb2, rollout_pb2
 
@@ -40,6 +48,7 @@ def ranking_to_wire(ranking: Ranking) -> ranking_pb2.RankResponse:
             for each in ranking.items
         ],
         timing=_timing(ranking.timing),
+        explanations=map(_item_explanation, ranking.explanations),
     )
 
 
@@ -55,8 +64,26 @@ def explanation_to_wire(explanation: Explanation) -> ranking_pb2.ExplainResponse
         prompt_tokens=explanation.prompt_tokens,
         generated_tokens=explanation.generated_tokens,
         stop_reason=_number(ranking_pb2.StopReason, "STOP_REASON", explanation.stop_reason),
+        evidence=map(_evidence, explanation.evidence),
     )
     return ranking_pb2.ExplainResponse(final=final)
+
+
+def _item_explanation(explanation: ItemExplanation) -> ranking_pb2.ItemExplanation:
+    return ranking_pb2.ItemExplanation(
+        item_id=explanation.item_id,
+        verdict=_number(ranking_pb2.Verdict, "VERDICT", explanation.verdict),
+        text=explanation.text,
+        generated_tokens=explanation.generated_tokens,
+        stop_reason=_number(ranking_pb2.StopReason, "STOP_REASON", explanation.stop_reason),
+        evidence=map(_evidence, explanation.evidence),
+    )
+
+
+def _evidence(evidence: Evidence) -> ranking_pb2.Evidence:
+    return ranking_pb2.Evidence(
+        item_id=evidence.item_id, liked=evidence.liked, influence=evidence.influence
+    )
 
 
 def features_to_wire(features: UserFeatures) -> features_pb2.UserFeatures:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n rankloom_proto/v1/features.proto\x12\x0brankloom.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"^\n\x08ItemText\x12\r\n\x05title\x18\x01 \x01(\t\x12\x11\n\x04year\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nattributes\x18\x03 \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x07\n\x05_year\"Q\n\x05\x45vent\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05liked\x18\x02 \x01(\x08\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"-\n\x07History\x12\"\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.rankloom.v1.Event\"A\n\tCandidate\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12#\n\x04text\x18\x02 \x01(\x0b\x32\x15.rankloom.v1.ItemText\"~\n\tUserQuery\x12\x11\n\x07user_id\x18\x01 \x01(\tH\x00\x12\'\n\x07history\x18\x02 \x01(\x0b\x32\x14.rankloom.v1.HistoryH\x00\x12*\n\ncandidates\x18\x03 \x03(\x0b\x32\x16.rankloom.v1.CandidateB\t\n\x07subject\"?\n\x16GetUserFeaturesRequest\x12%\n\x05users\x18\x01 \x03(\x0b\x32\x16.rankloom.v1.UserQuery\"F\n\x17GetUserFeaturesResponse\x12+\n\x08\x66\x65\x61tures\x18\x01 \x03(\x0b\x32\x19.rankloom.v1.UserFeatures\"\xb2\x01\n\x0cUserFeatures\x12\x0e\n\x06vector\x18\x01 \x01(\x0c\x12\x17\n\x0f\x66\x65\x61ture_version\x18\x02 \x01(\t\x12\x12\n\ncold_start\x18\x03 \x01(\x08\x12\"\n\x06\x65vents\x18\x04 \x03(\x0b\x32\x12.rankloom.v1.Event\x12\x14\n\x0clog_position\x18\x05 \x01(\x04\x12+\n\x07tabular\x18\x06 \x01(\x0b\x32\x1a.rankloom.v1.TabularMatrix\"U\n\rTabularMatrix\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\r\x12\x0e\n\x06values\x18\x03 \x01(\x0c\x12\x15\n\rschema_digest\x18\x04 \x01(\t2n\n\x0e\x46\x65\x61tureService\x12\\\n\x0fGetUserFeatures\x12#.rankloom.v1.GetUserFeaturesRequest\x1a$.rankloom.v1.GetUserFeaturesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n rankloom_proto/v1/features.proto\x12\x0brankloom.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"^\n\x08ItemText\x12\r\n\x05title\x18\x01 \x01(\t\x12\x11\n\x04year\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nattributes\x18\x03 \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x07\n\x05_year\"Q\n\x05\x45vent\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05liked\x18\x02 \x01(\x08\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"-\n\x07History\x12\"\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.rankloom.v1.Event\"A\n\tCandidate\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12#\n\x04text\x18\x02 \x01(\x0b\x32\x15.rankloom.v1.ItemText\"\x95\x01\n\tUserQuery\x12\x11\n\x07user_id\x18\x01 \x01(\tH\x00\x12\'\n\x07history\x18\x02 \x01(\x0b\x32\x14.rankloom.v1.HistoryH\x00\x12*\n\ncandidates\x18\x03 \x03(\x0b\x32\x16.rankloom.v1.Candidate\x12\x15\n\rablate_newest\x18\x04 \x01(\rB\t\n\x07subject\"?\n\x16GetUserFeaturesRequest\x12%\n\x05users\x18\x01 \x03(\x0b\x32\x16.rankloom.v1.UserQuery\"F\n\x17GetUserFeaturesResponse\x12+\n\x08\x66\x65\x61tures\x18\x01 \x03(\x0b\x32\x19.rankloom.v1.UserFeatures\"\xde\x01\n\x0cUserFeatures\x12\x0e\n\x06vector\x18\x01 \x01(\x0c\x12\x17\n\x0f\x66\x65\x61ture_version\x18\x02 \x01(\t\x12\x12\n\ncold_start\x18\x03 \x01(\x08\x12\"\n\x06\x65vents\x18\x04 \x03(\x0b\x32\x12.rankloom.v1.Event\x12\x14\n\x0clog_position\x18\x05 \x01(\x04\x12+\n\x07tabular\x18\x06 \x01(\x0b\x32\x1a.rankloom.v1.TabularMatrix\x12*\n\x07\x61\x62lated\x18\x07 \x03(\x0b\x32\x19.rankloom.v1.UserFeatures\"U\n\rTabularMatrix\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\r\x12\x0e\n\x06values\x18\x03 \x01(\x0c\x12\x15\n\rschema_digest\x18\x04 \x01(\t2n\n\x0e\x46\x65\x61tureService\x12\\\n\x0fGetUserFeatures\x12#.rankloom.v1.GetUserFeaturesRequest\x1a$.rankloom.v1.GetUserFeaturesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,16 +40,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HISTORY']._serialized_end=306
   _globals['_CANDIDATE']._serialized_start=308
   _globals['_CANDIDATE']._serialized_end=373
-  _globals['_USERQUERY']._serialized_start=375
-  _globals['_USERQUERY']._serialized_end=501
-  _globals['_GETUSERFEATURESREQUEST']._serialized_start=503
-  _globals['_GETUSERFEATURESREQUEST']._serialized_end=566
-  _globals['_GETUSERFEATURESRESPONSE']._serialized_start=568
-  _globals['_GETUSERFEATURESRESPONSE']._serialized_end=638
-  _globals['_USERFEATURES']._serialized_start=641
-  _globals['_USERFEATURES']._serialized_end=819
-  _globals['_TABULARMATRIX']._serialized_start=821
-  _globals['_TABULARMATRIX']._serialized_end=906
-  _globals['_FEATURESERVICE']._serialized_start=908
-  _globals['_FEATURESERVICE']._serialized_end=1018
+  _globals['_USERQUERY']._serialized_start=376
+  _globals['_USERQUERY']._serialized_end=525
+  _globals['_GETUSERFEATURESREQUEST']._serialized_start=527
+  _globals['_GETUSERFEATURESREQUEST']._serialized_end=590
+  _globals['_GETUSERFEATURESRESPONSE']._serialized_start=592
+  _globals['_GETUSERFEATURESRESPONSE']._serialized_end=662
+  _globals['_USERFEATURES']._serialized_start=665
+  _globals['_USERFEATURES']._serialized_end=887
+  _globals['_TABULARMATRIX']._serialized_start=889
+  _globals['_TABULARMATRIX']._serialized_end=974
+  _globals['_FEATURESERVICE']._serialized_start=976
+  _globals['_FEATURESERVICE']._serialized_end=1086
 # @@protoc_insertion_point(module_scope)

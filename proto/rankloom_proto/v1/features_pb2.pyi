@@ -137,7 +137,12 @@ class UserQuery(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
     CANDIDATES_FIELD_NUMBER: _builtins.int
+    ABLATE_NEWEST_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
+    ablate_newest: _builtins.int
+    """Also answer the features without one event, for each of the last so many known events; with
+    the users themselves at most 256 in a request.
+    """
     @_builtins.property
     def history(self) -> Global___History: ...
     @_builtins.property
@@ -150,10 +155,11 @@ class UserQuery(_message.Message):
         user_id: _builtins.str = ...,
         history: Global___History | None = ...,
         candidates: _abc.Iterable[Global___Candidate] | None = ...,
+        ablate_newest: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "subject", b"subject", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "history", b"history", "subject", b"subject", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ablate_newest", b"ablate_newest", "candidates", b"candidates", "history", b"history", "subject", b"subject", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["user_id", "history"]  # noqa: Y015
     _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
@@ -213,6 +219,7 @@ class UserFeatures(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     LOG_POSITION_FIELD_NUMBER: _builtins.int
     TABULAR_FIELD_NUMBER: _builtins.int
+    ABLATED_FIELD_NUMBER: _builtins.int
     vector: _builtins.bytes
     """The user's latent vector: little-endian float32 values."""
     feature_version: _builtins.str
@@ -231,6 +238,12 @@ class UserFeatures(_message.Message):
     def tabular(self) -> Global___TabularMatrix:
         """Set where the query has candidates."""
 
+    @_builtins.property
+    def ablated(self) -> _containers.RepeatedCompositeFieldContainer[Global___UserFeatures]:
+        """The features without one of the last `ablate_newest` events, in the order of these events.
+        They leave out `events`.
+        """
+
     def __init__(
         self,
         *,
@@ -240,10 +253,11 @@ class UserFeatures(_message.Message):
         events: _abc.Iterable[Global___Event] | None = ...,
         log_position: _builtins.int = ...,
         tabular: Global___TabularMatrix | None = ...,
+        ablated: _abc.Iterable[Global___UserFeatures] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["tabular", b"tabular"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cold_start", b"cold_start", "events", b"events", "feature_version", b"feature_version", "log_position", b"log_position", "tabular", b"tabular", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ablated", b"ablated", "cold_start", b"cold_start", "events", b"events", "feature_version", b"feature_version", "log_position", b"log_position", "tabular", b"tabular", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -192,7 +192,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     DESCRIPTOR: _descriptor.EnumDescriptor
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     ERROR_REASON_REVISION_UNKNOWN: _ErrorReason.ValueType  # 1
-    """The revision is unknown, or not loaded."""
+    """The revision is unknown, not loaded, or has not served yet."""
     ERROR_REASON_FALLBACK_REFUSED: _ErrorReason.ValueType  # 2
     """Only a lower fallback level can answer, and the request does not allow it."""
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 3
@@ -231,7 +231,7 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 ERROR_REASON_REVISION_UNKNOWN: ErrorReason.ValueType  # 1
-"""The revision is unknown, or not loaded."""
+"""The revision is unknown, not loaded, or has not served yet."""
 ERROR_REASON_FALLBACK_REFUSED: ErrorReason.ValueType  # 2
 """Only a lower fallback level can answer, and the request does not allow it."""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 3
@@ -313,6 +313,8 @@ class RankOptions(_message.Message):
     FUSION_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     BUNDLE_DIGEST_FIELD_NUMBER: _builtins.int
+    EXPLAIN_TOP_K_FIELD_NUMBER: _builtins.int
+    EXPLAIN_FIELD_NUMBER: _builtins.int
     top_k: _builtins.int
     """Return only the best top_k items; 0 or absent: all."""
     allow_fallback: _builtins.bool
@@ -326,6 +328,14 @@ class RankOptions(_message.Message):
     """With `revision`: the digest of its bundle, as the answer to explain or repeat named it. Another
     server may have another bundle under the same number. Empty: any bundle.
     """
+    explain_top_k: _builtins.int
+    """Also explain the best items, up to so many, at most 10; 0 or absent: none. Only the exact
+    mixture is explained: the answer of a lower fallback level has no explanations.
+    """
+    @_builtins.property
+    def explain(self) -> Global___ExplainOptions:
+        """How to explain them. Fusion and revision are those of the ranking; do not set them here."""
+
     def __init__(
         self,
         *,
@@ -335,15 +345,19 @@ class RankOptions(_message.Message):
         fusion: Global___Fusion.ValueType = ...,
         revision: _builtins.int | None = ...,
         bundle_digest: _builtins.str = ...,
+        explain_top_k: _builtins.int | None = ...,
+        explain: Global___ExplainOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback", "_allow_partial", b"_allow_partial", "_revision", b"_revision", "_top_k", b"_top_k", "allow_fallback", b"allow_fallback", "allow_partial", b"allow_partial", "revision", b"revision", "top_k", b"top_k"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback", "_allow_partial", b"_allow_partial", "_explain_top_k", b"_explain_top_k", "_revision", b"_revision", "_top_k", b"_top_k", "allow_fallback", b"allow_fallback", "allow_partial", b"allow_partial", "explain", b"explain", "explain_top_k", b"explain_top_k", "revision", b"revision", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback", "_allow_partial", b"_allow_partial", "_revision", b"_revision", "_top_k", b"_top_k", "allow_fallback", b"allow_fallback", "allow_partial", b"allow_partial", "bundle_digest", b"bundle_digest", "fusion", b"fusion", "revision", b"revision", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback", "_allow_partial", b"_allow_partial", "_explain_top_k", b"_explain_top_k", "_revision", b"_revision", "_top_k", b"_top_k", "allow_fallback", b"allow_fallback", "allow_partial", b"allow_partial", "bundle_digest", b"bundle_digest", "explain", b"explain", "explain_top_k", b"explain_top_k", "fusion", b"fusion", "revision", b"revision", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__allow_fallback: _TypeAlias = _typing.Literal["allow_fallback"]  # noqa: Y015
     _WhichOneofArgType__allow_fallback: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback"]  # noqa: Y015
     _WhichOneofReturnType__allow_partial: _TypeAlias = _typing.Literal["allow_partial"]  # noqa: Y015
     _WhichOneofArgType__allow_partial: _TypeAlias = _typing.Literal["_allow_partial", b"_allow_partial"]  # noqa: Y015
+    _WhichOneofReturnType__explain_top_k: _TypeAlias = _typing.Literal["explain_top_k"]  # noqa: Y015
+    _WhichOneofArgType__explain_top_k: _TypeAlias = _typing.Literal["_explain_top_k", b"_explain_top_k"]  # noqa: Y015
     _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
     _WhichOneofArgType__revision: _TypeAlias = _typing.Literal["_revision", b"_revision"]  # noqa: Y015
     _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
@@ -352,6 +366,8 @@ class RankOptions(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__allow_fallback) -> _WhichOneofReturnType__allow_fallback | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__allow_partial) -> _WhichOneofReturnType__allow_partial | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__explain_top_k) -> _WhichOneofReturnType__explain_top_k | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__revision) -> _WhichOneofReturnType__revision | None: ...
     @_typing.overload
@@ -370,6 +386,7 @@ class RankResponse(_message.Message):
     FALLBACK_REASON_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
+    EXPLANATIONS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     fallback_level: Global___FallbackLevel.ValueType
     fallback_reason: Global___FallbackReason.ValueType
@@ -384,6 +401,10 @@ class RankResponse(_message.Message):
 
     @_builtins.property
     def timing(self) -> Global___Timing: ...
+    @_builtins.property
+    def explanations(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemExplanation]:
+        """Of the best explain_top_k items, best first. Fewer where the deadline was close."""
+
     def __init__(
         self,
         *,
@@ -394,14 +415,55 @@ class RankResponse(_message.Message):
         fallback_reason: Global___FallbackReason.ValueType = ...,
         items: _abc.Iterable[Global___RankedItem] | None = ...,
         timing: Global___Timing | None = ...,
+        explanations: _abc.Iterable[Global___ItemExplanation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "routing", b"routing", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fallback_level", b"fallback_level", "fallback_reason", b"fallback_reason", "items", b"items", "request_id", b"request_id", "revision", b"revision", "routing", b"routing", "timing", b"timing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanations", b"explanations", "fallback_level", b"fallback_level", "fallback_reason", b"fallback_reason", "items", b"items", "request_id", b"request_id", "revision", b"revision", "routing", b"routing", "timing", b"timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RankResponse: _TypeAlias = RankResponse  # noqa: Y015
+
+@_typing.final
+class ItemExplanation(_message.Message):
+    """One explained item of a ranking; its score and probability stand in `items`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    GENERATED_TOKENS_FIELD_NUMBER: _builtins.int
+    STOP_REASON_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    item_id: _builtins.str
+    verdict: Global___Verdict.ValueType
+    text: _builtins.str
+    generated_tokens: _builtins.int
+    """The number of tokens in the text."""
+    stop_reason: Global___StopReason.ValueType
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evidence]:
+        """As in Explanation."""
+
+    def __init__(
+        self,
+        *,
+        item_id: _builtins.str = ...,
+        verdict: Global___Verdict.ValueType = ...,
+        text: _builtins.str = ...,
+        generated_tokens: _builtins.int = ...,
+        stop_reason: Global___StopReason.ValueType = ...,
+        evidence: _abc.Iterable[Global___Evidence] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "generated_tokens", b"generated_tokens", "item_id", b"item_id", "stop_reason", b"stop_reason", "text", b"text", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ItemExplanation: _TypeAlias = ItemExplanation  # noqa: Y015
 
 @_typing.final
 class Revision(_message.Message):
@@ -612,6 +674,8 @@ class ExplainOptions(_message.Message):
     FUSION_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     BUNDLE_DIGEST_FIELD_NUMBER: _builtins.int
+    MAX_EVIDENCE_FIELD_NUMBER: _builtins.int
+    GROUNDED_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
     """The maximum number of generated tokens, up to 256; 0 or absent: the server's default, 64."""
     temperature: _builtins.float
@@ -627,6 +691,12 @@ class ExplainOptions(_message.Message):
     """With `revision`: the digest of its bundle, as the answer to explain or repeat named it. Another
     server may have another bundle under the same number. Empty: any bundle.
     """
+    max_evidence: _builtins.int
+    """Evidence of at most so many of the newest events in the prompt; 0: none; absent: of all."""
+    grounded: _builtins.bool
+    """Whether the text may name only what stands in the prompt: titles, attributes and numbers of
+    its items. Default: true.
+    """
     def __init__(
         self,
         *,
@@ -636,11 +706,17 @@ class ExplainOptions(_message.Message):
         fusion: Global___Fusion.ValueType = ...,
         revision: _builtins.int | None = ...,
         bundle_digest: _builtins.str = ...,
+        max_evidence: _builtins.int | None = ...,
+        grounded: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_revision", b"_revision", "_seed", b"_seed", "_temperature", b"_temperature", "max_tokens", b"max_tokens", "revision", b"revision", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_grounded", b"_grounded", "_max_evidence", b"_max_evidence", "_max_tokens", b"_max_tokens", "_revision", b"_revision", "_seed", b"_seed", "_temperature", b"_temperature", "grounded", b"grounded", "max_evidence", b"max_evidence", "max_tokens", b"max_tokens", "revision", b"revision", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_revision", b"_revision", "_seed", b"_seed", "_temperature", b"_temperature", "bundle_digest", b"bundle_digest", "fusion", b"fusion", "max_tokens", b"max_tokens", "revision", b"revision", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_grounded", b"_grounded", "_max_evidence", b"_max_evidence", "_max_tokens", b"_max_tokens", "_revision", b"_revision", "_seed", b"_seed", "_temperature", b"_temperature", "bundle_digest", b"bundle_digest", "fusion", b"fusion", "grounded", b"grounded", "max_evidence", b"max_evidence", "max_tokens", b"max_tokens", "revision", b"revision", "seed", b"seed", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__grounded: _TypeAlias = _typing.Literal["grounded"]  # noqa: Y015
+    _WhichOneofArgType__grounded: _TypeAlias = _typing.Literal["_grounded", b"_grounded"]  # noqa: Y015
+    _WhichOneofReturnType__max_evidence: _TypeAlias = _typing.Literal["max_evidence"]  # noqa: Y015
+    _WhichOneofArgType__max_evidence: _TypeAlias = _typing.Literal["_max_evidence", b"_max_evidence"]  # noqa: Y015
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
     _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
@@ -649,6 +725,10 @@ class ExplainOptions(_message.Message):
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
     _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__grounded) -> _WhichOneofReturnType__grounded | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_evidence) -> _WhichOneofReturnType__max_evidence | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
     @_typing.overload
@@ -724,6 +804,7 @@ class Explanation(_message.Message):
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     GENERATED_TOKENS_FIELD_NUMBER: _builtins.int
     STOP_REASON_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     verdict: Global___Verdict.ValueType
     score: _builtins.float
@@ -739,6 +820,12 @@ class Explanation(_message.Message):
     def revision(self) -> Global___Revision: ...
     @_builtins.property
     def routing(self) -> Global___Routing: ...
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evidence]:
+        """What each event in the prompt did to the score, oldest first. Events without it: those beyond
+        max_evidence, and those for which time ran short.
+        """
+
     def __init__(
         self,
         *,
@@ -751,11 +838,43 @@ class Explanation(_message.Message):
         prompt_tokens: _builtins.int = ...,
         generated_tokens: _builtins.int = ...,
         stop_reason: Global___StopReason.ValueType = ...,
+        evidence: _abc.Iterable[Global___Evidence] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "routing", b"routing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generated_tokens", b"generated_tokens", "probability", b"probability", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "revision", b"revision", "routing", b"routing", "score", b"score", "stop_reason", b"stop_reason", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "generated_tokens", b"generated_tokens", "probability", b"probability", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "revision", b"revision", "routing", b"routing", "score", b"score", "stop_reason", b"stop_reason", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Explanation: _TypeAlias = Explanation  # noqa: Y015
+
+@_typing.final
+class Evidence(_message.Message):
+    """The influence of one event, by ablation: the score less the score that the same revision gives
+    to the user's history without this event. Positive where the event speaks for the item.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    LIKED_FIELD_NUMBER: _builtins.int
+    INFLUENCE_FIELD_NUMBER: _builtins.int
+    item_id: _builtins.str
+    liked: _builtins.bool
+    """Whether the user liked the event's item."""
+    influence: _builtins.float
+    """A difference of two scores, so a logit."""
+    def __init__(
+        self,
+        *,
+        item_id: _builtins.str = ...,
+        liked: _builtins.bool = ...,
+        influence: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["influence", b"influence", "item_id", b"item_id", "liked", b"liked"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Evidence: _TypeAlias = Evidence  # noqa: Y015

@@ -21,6 +21,7 @@ from rankloom_adapters.rollout.states import (
     Verb,
     after,
 )
+from rankloom_adapters.rollout.traffic import traffic_of
 
 
 def test_a_new_revision_goes_all_the_way() -> None:
@@ -33,6 +34,34 @@ def test_a_new_revision_goes_all_the_way() -> None:
     assert states(ledger) == {1: RolloutState.WARMED, 2: RolloutState.ACTIVE}
     assert (ledger.active, ledger.on_trial) == (2, 0)
     assert ledger.rollout(2).percent == 0
+
+
+@pytest.mark.parametrize(
+    ("verbs", "has_served"),
+    [
+        ([], False),
+        ([Verb.ROLL_BACK], False),
+        ([Verb.ROLL_BACK, Verb.RETIRE], False),
+        ([Verb.SHADOW], True),
+        ([Verb.CANARY], True),
+        ([Verb.PROMOTE], True),
+        ([Verb.SHADOW, Verb.ROLL_BACK], True),
+        ([Verb.CANARY, Verb.ROLL_BACK, Verb.RETIRE], True),
+    ],
+)
+def test_whether_one_has_served_is_remembered(verbs: list[Verb], has_served: bool) -> None:
+    ledger, number = staged_and_warmed(serving())
+    for verb in verbs:
+        ledger = run(ledger, verb, number, percent=5)
+    assert ledger.rollout(number).has_served == has_served
+    assert (number in traffic_of(ledger).pinnable) == has_served
+
+
+def test_what_was_active_has_served() -> None:
+    ledger, number = staged_and_warmed(serving())
+    ledger = run(ledger, Verb.PROMOTE, number)
+    assert ledger.rollout(1).state is RolloutState.WARMED
+    assert traffic_of(ledger).pinnable == {1, 2}
 
 
 def test_rolling_back_what_is_active_returns_to_what_was() -> None:

@@ -49,7 +49,8 @@ def find_files(folder: Path, stems: Sequence[str]) -> list[Path]:
     Raises DataError if there is none.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; pass the folder that holds the log")
+        fault = "this is a file" if folder.is_file() else "no such folder"
+        raise DataError(f"{folder}: {fault}; pass the folder that holds the log")
     names = [f"{stem}{suffix}" for stem in stems for suffix in _SUFFIXES]
     names += [name for name in _DAT_HEADERS if name.partition(".")[0] in stems]
     names += stems  # folders of Parquet files

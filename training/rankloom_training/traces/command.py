@@ -5,14 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rankloom_training.argument_types import whole_number
 from rankloom_training.commands import TrainingCommand
-from rankloom_training.option_flags import (
-    MAX_ROWS,
-    MAX_SEED,
-    add_like_above,
-    add_protocol,
-    whole_number,
-)
+from rankloom_training.option_flags import MAX_ROWS, MAX_SEED, add_like_above, add_protocol
 
 SPLITS = ("train", "valid", "test")
 

@@ -1,0 +1,87 @@
+"""What each stage of a training costs, and how much it computes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+from benchmarks.common.matmuls import RUN_FLOPS, matmuls
+from benchmarks.common.timing import timed
+from benchmarks.stages.report import StageCost
+from rankloom_training.progress import Progress, StageProgress
+
+ROUNDS = 3  # of plain matrix products, before the training and after it
+
+_aten: Any = torch.ops.aten
+# On a CPU, attention is an operation that torch's own table lacks: query, key and value come first.
+_ATTENTION: Mapping[Any, Callable[..., int]] = {
+    _aten._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *_: (
+        sdpa_flop_count(query.shape, key.shape, value.shape)
+    ),
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        lambda grad, query, key, value, *_: sdpa_backward_flop_count(
+            grad.shape, query.shape, key.shape, value.shape
+        )
+    ),
+}
+
+
+class ComputeCount(TorchDispatchMode):
+    """Counts what this thread computes inside the block.
+
+    ``flops``: of matrix products and attention, a multiply-add as two. ``embedded``: rows that
+    were looked up in embedding tables; in a language model these are tokens, padding included.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = self.embedded = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        named = kwargs or {}
+        out = func(*args, **named)
+        operation = func.overloadpacket
+        if operation in _ATTENTION:
+            self.flops += _ATTENTION[operation](*args)
+        elif operation in flop_registry:
+            self.flops += flop_registry[operation](*args, **named, out_val=out)
+        elif operation is _aten.embedding:
+            self.embedded += args[1].numel()
+        return out
+
+
+class ClockedProgress(Progress):
+    """Remembers what each stage cost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.costs: dict[str, StageCost] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[StageProgress]:
+        """Shows a stage while its body runs, and clocks it."""
+        wall, cpu = time.monotonic(), time.process_time()
+        with super().stage(name) as shown, ComputeCount() as count:
+            yield shown
+        wall_s, cpu_s = time.monotonic() - wall, time.process_time() - cpu
+        note = shown.last_note
+        self.costs[name] = StageCost(wall_s, cpu_s, count.flops, count.embedded, note)
+
+
+def flops_per_cpu_s() -> list[float]:
+    """Of plain float32 matrix products, a value per round after one that does not count."""
+    work = matmuls(torch.float32)
+    work()
+    return [RUN_FLOPS / timed(work).cpu_s for _ in range(ROUNDS)]

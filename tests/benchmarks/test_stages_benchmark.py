@@ -1,0 +1,76 @@
+"""The cost of a training's stages: what is counted, and what share of the machine that is."""
+
+from __future__ import annotations
+
+import torch
+from benchmarks.common.results import BenchmarkResult, RunFacts
+from benchmarks.stages.clock import ClockedProgress, ComputeCount, flops_per_cpu_s
+from benchmarks.stages.report import StageCost, figures, summary
+from torch import nn
+from torch.nn import functional
+
+ROWS, INNER, COLUMNS = 5, 7, 11
+
+
+def test_matrix_products_are_counted_in_both_directions() -> None:
+    layer, x = nn.Linear(INNER, COLUMNS), torch.randn(ROWS, INNER, requires_grad=True)
+    with ComputeCount() as forward:
+        y = layer(x)
+    with ComputeCount() as backward:
+        y.sum().backward()
+    assert forward.flops == 2 * ROWS * INNER * COLUMNS
+    assert backward.flops == 2 * forward.flops, "for the weights and for the input"
+
+
+def test_attention_is_counted_in_both_directions() -> None:
+    query, key, value = (torch.randn(2, 3, ROWS, INNER, requires_grad=True) for _ in range(3))
+    with ComputeCount() as forward:
+        y = functional.scaled_dot_product_attention(query, key, value)
+    with ComputeCount() as backward:
+        y.sum().backward()
+    assert forward.flops == 2 * 3 * 2 * (2 * ROWS * INNER * ROWS), "scores, and weighted values"
+    assert backward.flops > forward.flops
+
+
+def test_tokens_are_counted_also_without_gradients() -> None:
+    table = nn.Embedding(9, 4)
+    with ComputeCount() as count, torch.inference_mode():
+        table(torch.zeros(3, 8, dtype=torch.long))
+    assert (count.embedded, count.flops) == (24, 0)
+
+
+def test_a_stage_is_clocked_by_name() -> None:
+    progress, x = ClockedProgress(), torch.randn(64, 64)
+    with progress.stage("base") as shown:
+        x @ x
+        shown.note("loss 1")
+    with progress.stage("trees"):
+        pass
+    assert progress.costs["base"].flops == 2 * 64**3
+    assert progress.costs["base"].note == "loss 1"
+    assert progress.costs["base"].cpu_s > 0
+    assert progress.costs["trees"].flops == 0
+
+
+def test_the_roofline_is_measured_round_by_round() -> None:
+    assert all(each > 1e8 for each in flops_per_cpu_s())
+
+
+def test_a_table_shows_tokens_of_the_language_model_and_shares_of_the_roofline() -> None:
+    costs = {
+        "trees": StageCost(wall_s=5.0, cpu_s=4.0, flops=0, embedded=0, note=""),
+        "base": StageCost(wall_s=12.0, cpu_s=10.0, flops=60 * 10**9, embedded=5000, note=""),
+    }
+    found = figures(2000, costs, [20e9, 24e9], total_s=90.0, peak_mib=2048)
+    result = BenchmarkResult(
+        room="stages",
+        facts=RunFacts.now(),
+        dtype="float32",
+        settings={"rows": 2000, "items": 10, "lm_rows": 50},
+        figures={**found, "roofline_gflops": {"least": 20.0, "median": 22.0, "most": 24.0}},
+    )
+    assert found["stages"]["base"]["of_roofline"] == 0.25
+    table = summary(result)
+    assert "| trees | 5 s | 4 s | 500 rows | | |" in table
+    assert "| base | 12 s | 10 s | 500 tokens | 6.0 | 25% |" in table
+    assert "Plain float32 matrix products: 24 GFLOP/s per CPU-second." in table
