@@ -60,6 +60,7 @@ class StopReason(StrEnum):
     STOP_TOKEN = "stop_token"
     MAX_TOKENS = "max_tokens"
     DEADLINE = "deadline"
+    GROUNDING = "grounding"
     UNKNOWN = "unknown"  # a reason that only a newer server knows
 
 

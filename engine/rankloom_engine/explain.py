@@ -8,6 +8,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from enum import Enum, auto
 from math import inf
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ class StopReason(Enum):
     STOP_TOKEN = auto()
     MAX_TOKENS = auto()
     DEADLINE = auto()
+    GROUNDING = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +53,23 @@ class TokenChunk:
     stop: StopReason | None = None
 
 
+class TokenGuide(Protocol):
+    """Decides which tokens may come next in one text."""
+
+    def choose(self, scores: NDArray[np.floating], stops: Set[int]) -> int | None:
+        """The token of the highest of the (vocabulary,) scores that may come next.
+
+        It becomes part of the text unless it is a stop. None where no token fits.
+        """
+        ...
+
+
 class DecodeRequest(Sequence):
     """An explanation that is being decoded. Each step is scheduled as one candidate.
 
     ``prompt`` has one candidate; ``verdict`` is the token that stands behind it;
-    ``stop_tokens`` end the text. ``is_open``: there are further steps to take.
+    ``stop_tokens`` end the text. ``guide``: chooses the tokens; None: any may come. ``is_open``:
+    there are further steps to take.
     """
 
     def __init__(
@@ -67,6 +81,7 @@ class DecodeRequest(Sequence):
         sampling: SamplingParams,
         options: RequestOptions | None = None,
         cached: PrefixKV | None = None,
+        guide: TokenGuide | None = None,
     ) -> None:
         options = options or RequestOptions()
         behind = Segment.joined([*prompt.candidates, Segment.of_ids([verdict])])
@@ -80,7 +95,7 @@ class DecodeRequest(Sequence):
         )
         self.is_open = True
         self._cached, self._weights = cached, weights
-        self._stop_tokens, self._sampling = stop_tokens, sampling
+        self._stop_tokens, self._sampling, self._guide = stop_tokens, sampling, guide
         self._random = np.random.default_rng(sampling.seed)
         self._num_decoded = 0
         self._chunks: asyncio.Queue[TokenChunk | EngineFailedError] = asyncio.Queue()
@@ -103,18 +118,13 @@ class DecodeRequest(Sequence):
     def take(self, output: DecodeOutput) -> None:
         """Chooses the next token, which the next step reads unless the text ends with it."""
         self._cached = output.cached
-        token = self._choose(output.logits)
-        if token in self._stop_tokens:
-            chunk = TokenChunk((), StopReason.STOP_TOKEN)
-        else:
-            self._num_decoded += 1
-            full = self._num_decoded == self._sampling.max_tokens
-            chunk = TokenChunk((token,), StopReason.MAX_TOKENS if full else None)
+        chunk = self._next_chunk(output.logits)
         self._chunks.put_nowait(chunk)
         if chunk.stop is not None:
             self.close()
-        self._unread, self.candidate_tokens, self.num_scheduled = Segment.of_ids([token]), (1,), 0
-        self.tokens_left = 1
+            return
+        self._unread = Segment.of_ids(chunk.token_ids)
+        self.candidate_tokens, self.num_scheduled, self.tokens_left = (1,), 0, 1
 
     def fail(self, failure: EngineFailedError) -> None:
         """Ends the text; ``next_tokens`` raises the failure."""
@@ -125,14 +135,28 @@ class DecodeRequest(Sequence):
         """No further step is wanted."""
         self.is_open = False
 
-    def _choose(self, logits: NDArray[np.float32]) -> int:
+    def _next_chunk(self, logits: NDArray[np.float32]) -> TokenChunk:
+        scores = self._scores(logits)
+        guide, stops = self._guide, self._stop_tokens
+        token = int(scores.argmax()) if guide is None else guide.choose(scores, stops)
+        if token is None:
+            return TokenChunk((), StopReason.GROUNDING)
+        if token in stops:
+            return TokenChunk((), StopReason.STOP_TOKEN)
+        self._num_decoded += 1
+        is_full = self._num_decoded == self._sampling.max_tokens
+        return TokenChunk((token,), StopReason.MAX_TOKENS if is_full else None)
+
+    def _scores(self, logits: NDArray[np.float32]) -> NDArray[np.floating]:
+        """(vocabulary,) of which the highest is the token to take."""
         if not self._sampling.temperature:
-            return int(logits.argmax())
+            return logits
         # The largest of logits with Gumbel noise is a sample of their softmax.
         noise = self._random.gumbel(size=len(logits))
         below = logits.astype(np.float64) - logits.max()  # a small temperature overflows to -inf
         with np.errstate(over="ignore"):
-            return int((below / self._sampling.temperature + noise).argmax())
+            scores: NDArray[np.float64] = below / self._sampling.temperature + noise
+        return scores
 
 
 class Detokenizer:

@@ -25,7 +25,7 @@ from rankloom_adapters.expert import Expert, ExpertError
 from rankloom_adapters.expert_cache import ExpertCache
 from rankloom_engine.errors import ModelError
 from rankloom_engine.expert_bank import ExpertBank, MixtureWeights
-from rankloom_engine.explain import SamplingParams, TokenChunk
+from rankloom_engine.explain import SamplingParams, TokenChunk, TokenGuide
 from rankloom_engine.loading import Hardware, load_decoder
 from rankloom_engine.model import Decoder
 from rankloom_engine.model_thread import ModelThread
@@ -99,10 +99,13 @@ class EngineHandle:
         liked: bool,
         sampling: SamplingParams,
         options: RequestOptions | None = None,
+        guide: TokenGuide | None = None,
     ) -> AsyncGenerator[TokenChunk, None]:
         """Tokens after a verdict; see EngineRunner.explain."""
         over = self._over_slots(weights)
-        return self.runner.explain(prompt, over, liked=liked, sampling=sampling, options=options)
+        return self.runner.explain(
+            prompt, over, liked=liked, sampling=sampling, options=options, guide=guide
+        )
 
     def _over_slots(self, weights: MixtureWeights) -> MixtureWeights:
         values = np.zeros(self.num_slots, dtype=np.float32)

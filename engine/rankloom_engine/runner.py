@@ -17,7 +17,7 @@ from rankloom_engine.errors import (
     EngineOverloadedError,
 )
 from rankloom_engine.expert_bank import MixtureWeights
-from rankloom_engine.explain import DecodeRequest, SamplingParams, TokenChunk
+from rankloom_engine.explain import DecodeRequest, SamplingParams, TokenChunk, TokenGuide
 from rankloom_engine.isolation import isolated
 from rankloom_engine.model import Decoder
 from rankloom_engine.model_thread import ModelThread
@@ -192,16 +192,20 @@ class EngineRunner:
         liked: bool,
         sampling: SamplingParams,
         options: RequestOptions | None = None,
+        guide: TokenGuide | None = None,
     ) -> AsyncGenerator[TokenChunk, None]:
         """Tokens after the verdict on a prompt's one candidate, as they are decoded.
 
         They end at the deadline. Rankings go first: a step runs when no ranking waits. Closing
-        the generator stops the work. Raises EngineFailedError or EngineClosedError.
+        the generator stops the work. ``guide``: see DecodeRequest; it is used on the event loop.
+        Raises EngineFailedError or EngineClosedError.
         """
         self._check_open()
         verdict = self._decoder.yes if liked else self._decoder.no
         _, cached = self._lookup(prompt, weights)
-        request = DecodeRequest(prompt, weights, verdict, self._stops, sampling, options, cached)
+        request = DecodeRequest(
+            prompt, weights, verdict, self._stops, sampling, options, cached, guide
+        )
         self._enqueue(request)
         try:
             stop = None

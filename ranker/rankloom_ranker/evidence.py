@@ -24,6 +24,7 @@ from rankloom_engine.prompt import Prompt
 from rankloom_engine.scheduler import Kind
 from rankloom_engine.sequence import RequestOptions
 from rankloom_engine.shared_prefix import common_length, shared_prompt
+from rankloom_features.catalogue import Catalogue, Item
 from rankloom_features.events import Event
 from rankloom_features.provider import UserFeatures, UserQuery
 from rankloom_ranker.answers import EventEvidence, Scores
@@ -52,6 +53,12 @@ class ScoredQuery:
     features: UserFeatures
     job: RankingJob
     scores: Scores
+
+    def prompt_items(self, catalogue: Catalogue, index: int) -> list[Item]:
+        """The items of the events in the prompt, oldest first, and the candidate's."""
+        known = [item for each in self.features.events if (item := catalogue.get(each.item_id))]
+        first = len(known) - self.job.prompt.num_events
+        return [*known[first:], catalogue.resolve(self.query.user.candidates[index])]
 
 
 async def evidence_of(

@@ -95,7 +95,10 @@ class TextWriter:
     ) -> None:
         self._engine, self._scored, self._index = engine, scored, index
         self._params, self._deadline = params, deadline
-        self._detokenizer = Detokenizer(ranker.loaded.prompts.tokenizer)
+        loaded = ranker.loaded
+        items = scored.prompt_items(loaded.catalogue, index)
+        self._guide = loaded.grounder.guide(items) if params.grounded else None
+        self._text = self._guide or Detokenizer(loaded.prompts.tokenizer)
         self.num_tokens, self.stop = 0, StopReason.DEADLINE
 
     async def texts(self) -> AsyncGenerator[str, None]:
@@ -110,14 +113,15 @@ class TextWriter:
             liked=scored.scores.verdict(self._index).liked,
             sampling=self._params.sampling,
             options=RequestOptions(self._deadline, scored.query.caller),
+            guide=self._guide,
         )
         async with aclosing(chunks):
             async for chunk in chunks:
                 self.num_tokens += len(chunk.token_ids)
                 self.stop = chunk.stop or self.stop
-                if text := self._detokenizer.add(chunk.token_ids):
+                if text := self._text.add(chunk.token_ids):
                     yield text
-        if text := self._detokenizer.end():
+        if text := self._text.end():
             yield text
 
 

@@ -15,6 +15,7 @@ from rankloom_adapters.bundled_expert import BundledExpert
 from rankloom_adapters.calibration import Calibration
 from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE
 from rankloom_adapters.router import Router
+from rankloom_engine.grounding import Grounder
 from rankloom_engine.parts import EngineParts
 from rankloom_engine.prompt import PromptAssembler, PromptFormat, load_tokenizer
 from rankloom_features.catalogue import Catalogue
@@ -63,6 +64,7 @@ class LoadedBundle:
     expert_digests: tuple[str, ...]
     calibration: Calibration
     prompts: PromptAssembler
+    grounder: Grounder
 
     @property
     def digest(self) -> str:
@@ -108,6 +110,8 @@ def load_bundle(bundle: Bundle, like: Iterable[LoadedBundle] = ()) -> LoadedBund
     features = _like(like, bundle, _FEATURE_PARTS)
     trees, prompts = _like(like, bundle, (parts.TREES,)), _like(like, bundle, _PROMPT_PARTS)
     own = features.features if features else load_features(bundle)
+    assembler = prompts.prompts if prompts else _prompts(bundle, own.provider.scorer.vectors)
+    items = own.provider.catalogue.items
     loaded = LoadedBundle(
         bundle=bundle,
         features=own,
@@ -117,7 +121,8 @@ def load_bundle(bundle: Bundle, like: Iterable[LoadedBundle] = ()) -> LoadedBund
             each.weights.sha256 for each in bundled_experts(bundle, router.experts)
         ),
         calibration=calibration,
-        prompts=prompts.prompts if prompts else _prompts(bundle, own.provider.scorer.vectors),
+        prompts=assembler,
+        grounder=prompts.grounder if prompts else Grounder(assembler.tokenizer, items),
     )
     _check_fit(loaded)
     return loaded

@@ -17,10 +17,12 @@ class ExplainParams:
     """How an explanation is made.
 
     ``max_evidence``: evidence of at most so many of the newest events; None: of all in the prompt.
+    ``grounded``: the text may name only what the items of the prompt have.
     """
 
     sampling: SamplingParams = _GREEDY
     max_evidence: int | None = None
+    grounded: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,7 @@ def _parse_params(options: ranking_pb2.ExplainOptions, path: str) -> ExplainPara
     return ExplainParams(
         SamplingParams(max_tokens, temperature=options.temperature, seed=options.seed),
         max_evidence=options.max_evidence if options.HasField("max_evidence") else None,
+        grounded=options.grounded if options.HasField("grounded") else True,
     )
 
 

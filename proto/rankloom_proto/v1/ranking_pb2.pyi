@@ -171,6 +171,8 @@ class _StopReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StopReason
     """The text reached max_tokens."""
     STOP_REASON_DEADLINE: _StopReason.ValueType  # 3
     """The deadline was close."""
+    STOP_REASON_GROUNDING: _StopReason.ValueType  # 4
+    """Grounding left no word to go on with."""
 
 class StopReason(_StopReason, metaclass=_StopReasonEnumTypeWrapper):
     """Why the text ended."""
@@ -182,6 +184,8 @@ STOP_REASON_MAX_TOKENS: StopReason.ValueType  # 2
 """The text reached max_tokens."""
 STOP_REASON_DEADLINE: StopReason.ValueType  # 3
 """The deadline was close."""
+STOP_REASON_GROUNDING: StopReason.ValueType  # 4
+"""Grounding left no word to go on with."""
 Global___StopReason: _TypeAlias = StopReason  # noqa: Y015
 
 class _ErrorReason:

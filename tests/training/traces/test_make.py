@@ -17,10 +17,10 @@ from rankloom_training.reasons.case import TraceCase
 from rankloom_training.reasons.grounding import Grounding
 from rankloom_training.reasons.influences import MeasuredScore
 from rankloom_training.reasons.trace import Trace
+from rankloom_training.teachers.asking import ask_all
 from rankloom_training.teachers.evidence import EvidenceTeacher
 from rankloom_training.teachers.teacher import TeacherError
 from rankloom_training.traces.cases import MAX_EVENTS, CaseMaker, CaseOptions
-from rankloom_training.traces.make import make_traces
 from rankloom_training.traces.trace_file import read_traces
 from rankloom_training.visibility import Protocol
 from training.reasons.random_cases import random_case
@@ -97,9 +97,9 @@ def test_a_smaller_draw_is_part_of_a_larger_one(log: Dataset) -> None:
 def test_what_is_finished_stays_when_the_teacher_cannot_go_on(concurrency: int) -> None:
     cases = [random_case(seed) for seed in range(12)]
     cases = [dataclasses.replace(case, row=row) for row, case in enumerate(cases)]
-    made = make_traces(TiringTeacher(6), iter(cases), concurrency, lambda done: None)
+    made = ask_all(TiringTeacher(6).trace, iter(cases), concurrency, lambda done: None)
     assert made.stopped == "tired; let it rest"
-    rows = [trace.row for trace in made.traces]
+    rows = [trace.row for trace in made.written]
     assert rows[:6] == list(range(6))
     assert len(rows) < 6 + concurrency
 

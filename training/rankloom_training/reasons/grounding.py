@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 from rankloom_features.catalogue import Catalogue, Item
 from rankloom_training.reasons.problems import TraceProblem
@@ -13,7 +13,7 @@ _WORD = re.compile(r"\w+")
 _YEAR = re.compile(r"\b(?:1[89]|20)\d\d\b")
 _STRAIGHT = str.maketrans("\u201c\u201d\u201e\u2018\u2019", '"""\'\'')  # typographic quotes
 _NAMED = "\x00"  # stands for a title of the prompt; no text has it
-MIN_LABEL_CHARS = 3
+MIN_TITLE_WORDS, MIN_LABEL_CHARS = 2, 3  # of what is found outside of quotes
 
 
 class Grounding:
@@ -31,9 +31,13 @@ class Grounding:
 
     def problem(self, text: str, items: Sequence[Item]) -> TraceProblem | None:
         """The first thing that a text names and its prompt's ``items`` do not have."""
-        rest = _without_titles(text, items)
-        if '"' in rest or any(self._names_title(part) for part in rest.split(_NAMED)):
+        titles = {item.title.translate(_STRAIGHT) for item in items if item.title}
+        names = "|".join(map(re.escape, sorted(titles, key=len, reverse=True))) or "(?!)"
+        unquoted = re.sub(_quoted(names), _NAMED, text.replace(_NAMED, "").translate(_STRAIGHT))
+        allowed = set(map(_words, titles))
+        if '"' in unquoted or any(self._names_other(p, allowed) for p in unquoted.split(_NAMED)):
             return TraceProblem.INVENTED_TITLE
+        rest = re.sub(rf"(?<!\w)(?:{names})(?!\w)", _NAMED, unquoted)
         labels = {label for item in items for label in item.attributes}
         if any(found not in labels for found in self._labels.findall(rest)):
             return TraceProblem.INVENTED_ATTRIBUTE
@@ -42,34 +46,30 @@ class Grounding:
             return TraceProblem.INVENTED_YEAR
         return None
 
-    def _names_title(self, text: str) -> bool:
-        words = _WORD.findall(text)
-        return any(
-            tuple(words[at : at + len(title)]) == title
-            for at, word in enumerate(words)
-            for title in self._titles.get(word, ())
-        )
+    def _names_other(self, text: str, allowed: Set[tuple[str, ...]]) -> bool:
+        """Whether a title of the catalogue stands there, the longest where several begin."""
+        words, at = _words(text), 0
+        while at < len(words):
+            titles = [
+                title
+                for title in self._titles.get(words[at], ())
+                if words[at : at + len(title)] == title
+            ]
+            if titles and max(titles, key=len) not in allowed:
+                return True
+            at += max(map(len, titles), default=1)
+        return False
 
 
-def cited_items(text: str, items: Iterable[Item]) -> tuple[Item, ...]:
-    """The items whose titles a text has between double quotes, in the order of the items."""
+def named_items(text: str, items: Iterable[Item]) -> tuple[Item, ...]:
+    """The items whose titles a text names, in the order of the items."""
     straight = text.translate(_STRAIGHT)
-    return tuple(
-        item
-        for item in items
-        if item.title and re.search(_quoted(re.escape(item.title.translate(_STRAIGHT))), straight)
-    )
+    return tuple(item for item in items if item.title and _names(straight, item.title))
 
 
-def _without_titles(text: str, items: Sequence[Item]) -> str:
-    """The text with the prompt's titles taken out, longer ones first."""
-    straight = text.replace(_NAMED, "").translate(_STRAIGHT)
-    titles = sorted({item.title.translate(_STRAIGHT) for item in items if item.title}, key=len)
-    if not titles:
-        return straight
-    names = "|".join(re.escape(title) for title in reversed(titles))
-    straight = re.sub(_quoted(names), _NAMED, straight)
-    return re.sub(rf"(?<!\w)(?:{names})(?!\w)", _NAMED, straight)
+def _names(straight: str, title: str) -> bool:
+    name = re.escape(title.translate(_STRAIGHT))
+    return re.search(rf"(?<!\w){name}(?!\w)", straight) is not None
 
 
 def _quoted(pattern: str) -> str:
@@ -79,16 +79,14 @@ def _quoted(pattern: str) -> str:
 
 def _by_first_word(titles: Iterable[str]) -> dict[str, list[tuple[str, ...]]]:
     found: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-    for words in _split(titles):
-        found[words[0]].append(words)
+    for words in {_words(title.translate(_STRAIGHT)) for title in titles}:
+        if len(words) >= MIN_TITLE_WORDS:
+            found[words[0]].append(words)
     return dict(found)
 
 
-def _split(titles: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    for title in set(titles):
-        words = tuple(_WORD.findall(title.translate(_STRAIGHT)))
-        if len(words) >= 2:
-            yield words
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(_WORD.findall(text))
 
 
 def _any_of(labels: Iterable[str]) -> re.Pattern[str]:

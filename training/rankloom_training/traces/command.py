@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from rankloom_training.argument_types import whole_number
 from rankloom_training.commands import TrainingCommand
 from rankloom_training.option_flags import MAX_ROWS, MAX_SEED, add_like_above, add_protocol
+from rankloom_training.teachers.arguments import add_teacher, teacher_options
 
 SPLITS = ("train", "valid", "test")
 
@@ -30,7 +32,19 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     make.add_argument(
         "--seed", type=whole_number(0, MAX_SEED), default=0, help="random seed (default: 0)"
     )
+    add_teacher(make)
     make.set_defaults(act=_make)
+    check = actions.add_parser("check", help="check any table of traces", allow_abbrev=False)
+    check.add_argument("file", metavar="FILE", type=Path, help="Parquet, CSV or JSON lines")
+    _add_data(check)
+    check.add_argument("--keep", type=Path, metavar="OUT", help="write the sound traces there")
+    check.set_defaults(act=_check)
+    show = actions.add_parser("show", help="show some traces of a file", allow_abbrev=False)
+    show.add_argument("file", metavar="FILE", type=Path, help="what `make` or `--keep` wrote")
+    show.add_argument(
+        "--rows", type=whole_number(1, MAX_ROWS), default=5, help="how many (default: 5)"
+    )
+    show.set_defaults(act=_show)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -44,22 +58,60 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _make(args: argparse.Namespace) -> int:
+    """Exit code 1 if the teacher could not go on; what it finished is written."""
     from rankloom_training.data import Split, load_dataset
+    from rankloom_training.item_texts.item_text_file import FILE_NAME, read_item_texts
     from rankloom_training.progress import Progress
     from rankloom_training.traces.cases import CaseOptions
     from rankloom_training.traces.trace_file import check_writable, sound, write_traces
     from rankloom_training.visibility import Protocol
 
+    teacher = teacher_options(args)
     data = load_dataset(args.data, args.like_above)
     check_writable(args.out)
     options = CaseOptions(args.rows, Split[args.split.upper()], Protocol(args.protocol), args.seed)
     # The models' libraries take seconds to import: what is wrong with the data is said before.
-    from rankloom_training.teachers.evidence import EvidenceTeacher
-    from rankloom_training.traces.run import run_teacher
+    from rankloom_training.traces.run import open_teacher, run_teacher, with_earlier
 
-    made = run_teacher(data, EvidenceTeacher(args.seed), options, 1, Progress())
-    write_traces(args.out, made.traces)
-    print(f"{args.out}: {len(sound(made.traces)):,} of {len(made.traces):,} traces are sound")
+    texts = read_item_texts(args.data / FILE_NAME)
+    with open_teacher(data.catalogue, texts, teacher, args.seed, args.out) as writer:
+        made = run_teacher(data, writer, options, teacher.concurrency, Progress())
+    write_traces(args.out, with_earlier(made, args.out))
+    print(f"{args.out}: {len(sound(made.written)):,} of {len(made.written):,} traces are sound")
+    if made.stopped:
+        print(f"rankloom traces: {made.stopped}", file=sys.stderr)
+    return 1 if made.stopped else 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    """Exit code 1 if a trace is refused."""
+    from rankloom_training.data import load_dataset
+    from rankloom_training.traces.check import TraceChecker, report_of
+    from rankloom_training.traces.foreign import read_foreign
+    from rankloom_training.traces.keep import kept_traces
+    from rankloom_training.traces.show import report_lines
+    from rankloom_training.traces.trace_file import check_writable, write_traces
+    from rankloom_training.visibility import Protocol
+
+    data = load_dataset(args.data, args.like_above)
+    if args.keep is not None:
+        check_writable(args.keep)
+    checker = TraceChecker(data, Protocol(args.protocol))
+    checked = list(checker.checked(read_foreign(args.file, data)))
+    report = report_of(checked)
+    for label, text in report_lines(report):
+        print(f"{label:<8} {text}")
+    if args.keep is not None:
+        write_traces(args.keep, kept_traces(args.file, data, checker, checked))
+    return 1 if report.refused else 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from rankloom_training.traces.show import spread, trace_lines
+    from rankloom_training.traces.trace_file import read_traces
+
+    for trace in spread(read_traces(args.file), args.rows):
+        print("\n".join(trace_lines(trace)), end="\n\n")
     return 0
 
 
