@@ -55,12 +55,12 @@ def small_options() -> TrainOptions:
     )
 
 
-def train_small(data: Path, out: Path) -> str:
-    """Trains a bundle on a small log."""
+def train_small(data: Path, out: Path, work: Path | None = None) -> str:
+    """Trains a bundle on a small log. ``work``: keeps the stages."""
     from rankloom_training.progress import Progress
-    from rankloom_training.train import train_bundle
+    from rankloom_training.train import TrainingJob
 
-    return train_bundle(data, out, small_options(), Progress())
+    return TrainingJob.checked(data, out, small_options(), work).run(Progress())
 
 
 def with_distinct_experts(trained: Path, out: Path) -> Path:

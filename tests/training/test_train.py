@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,26 +21,37 @@ def plan_of(job: TrainingJob) -> dict[str, str]:
 
 
 def test_another_learning_rate_of_the_groups_trains_the_groups_alone(
-    small_data: Path, bundle_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    small_data: Path,
+    bundle_folder: Path,
+    finished_stages: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    work = tmp_path / "stages"
-    first = TrainingJob.checked(small_data, tmp_path / "one", small_options(), work)
-    assert first.run(Progress()) == open_bundle(bundle_folder).digest
-    assert set(plan_of(dataclasses.replace(first, out=tmp_path / "x")).values()) >= {"reused"}
+    work = shutil.copytree(finished_stages, tmp_path / "stages")
     recipe = dataclasses.replace(small_options().group_recipe, learning_rate=1e-3)
     options = dataclasses.replace(small_options(), group_recipe=recipe)
-    second = TrainingJob.checked(small_data, tmp_path / "two", options, work)
-    plan = plan_of(second)
+    job = TrainingJob.checked(small_data, tmp_path / "other", options, work)
+    plan = plan_of(job)
     assert [name for name, fate in plan.items() if fate == "reused"] == [
         "collaborative", "router", "trees", "base", "global"
     ]  # fmt: skip
     assert plan["groups"].endswith("group_recipe.learning_rate: 0.0005 → 0.001")
     capfd.readouterr()
-    second.run(Progress())
+    digest = job.run(Progress())
     shown = capfd.readouterr().err
     assert shown.count("kept from an earlier run") == 5
     assert "time           about" in shown
-    assert open_bundle(tmp_path / "two").digest != open_bundle(bundle_folder).digest
+    assert digest == open_bundle(tmp_path / "other").digest != open_bundle(bundle_folder).digest
+
+
+@pytest.mark.usefixtures("bundle_folder")
+def test_the_same_training_again_reuses_every_stage(
+    small_data: Path, finished_stages: Path, tmp_path: Path
+) -> None:
+    job = TrainingJob.checked(small_data, tmp_path / "again", small_options(), finished_stages)
+    *stages, (_, time) = job.plan()
+    assert {fate for _, fate in stages} == {"reused"}
+    assert time.startswith("about 1 s")
 
 
 def test_a_bundle_holds_the_options_that_repeat_it(bundle_folder: Path) -> None:
