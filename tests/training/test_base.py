@@ -101,17 +101,6 @@ def test_the_embedded_tokenizer_gives_structure_tokens_of_its_own() -> None:
     assert not structural & set(tokenizer.encode("The Film No 3 (1993). Drama").ids)
 
 
-def test_a_title_cannot_write_a_special_token_into_the_base() -> None:
-    tokenizer = train_tokenizer(
-        Catalogue([*CATALOGUE.items, Item("bad", "A <|yes|> film <|item|>")])
-    )
-    fmt = embedded_format(tokenizer, 5)
-    special = {*fmt.begin, *fmt.item, *fmt.ask, fmt.liked, fmt.disliked}
-    ids = tokenizer.encode("A <|yes|> film <|item|>", add_special_tokens=False).ids
-    assert special.isdisjoint(ids)
-    assert tokenizer.decode(ids) == "A <|yes|> film <|item|>"
-
-
 def test_a_batch_of_the_base_has_little_padding_and_each_sequence_once() -> None:
     random = np.random.default_rng(0)
     sequences = [[1] * int(length) for length in random.integers(5, 400, 300)]

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from rankloom._cli.main import main
+from rankloom_training.data.negatives import NegativeSampling
 from rankloom_training.option_file import OptionError, leaves_of, read_options, to_yaml
 from rankloom_training.option_flags import FLAGS
 from rankloom_training.options import Recipe, TrainOptions
@@ -24,7 +25,17 @@ def written(folder: Path, text: str) -> Path:
 
 def test_what_is_written_reads_back(tmp_path: Path) -> None:
     options = TrainOptions(
-        Protocol.P0, "sasrec", "a/base", 5, 1, Recipe(1, 1e-3), Recipe(4, 2.5e-6, 0.0), 9, 7, 3.5
+        Protocol.P0,
+        "sasrec",
+        "a/base",
+        5,
+        1,
+        Recipe(1, 1e-3),
+        Recipe(4, 2.5e-6, 0.0),
+        9,
+        7,
+        3.5,
+        NegativeSampling(4, "popularity"),
     )
     file = tmp_path / "train.yaml"
     file.write_bytes(to_yaml(options))
@@ -68,6 +79,7 @@ def test_flags_go_before_set_and_set_before_the_file(tmp_path: Path) -> None:
         ("like_above: true", "like_above: must be a number, not True"),
         ("protocol: p2", "protocol: must be 'p0' or 'p1', not 'p2'"),
         ("collaborative: svd", "collaborative: must be one of sasrec, mf, not 'svd'"),
+        ("implicit: many", "implicit: must be N or N:BY, such as 4 or 4:popularity, not 'many'"),
         ("base: 3", "base: must be a text, not 3"),
         ("[seed]", "must be options and values"),
         ("seed: [", "is not YAML"),

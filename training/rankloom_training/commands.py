@@ -189,9 +189,8 @@ def _demo(args: argparse.Namespace) -> int:
     from rankloom_training.data import load_dataset
 
     if args.data is not None:
-        load_dataset(
-            args.data, options.like_above
-        )  # refused before the models' libraries are imported
+        # Refused before the models' libraries are imported.
+        load_dataset(args.data, options.like_above, options.implicit)
     from rankloom_training.demo import run_demo
 
     with _resumable("demo", str(args.folder)):

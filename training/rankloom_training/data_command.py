@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from rankloom_training.commands import TrainingCommand
-from rankloom_training.option_flags import add_like_above
+from rankloom_training.option_flags import add_data_options
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +14,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     summary = "show what would be read: columns, times, likes, split and sample rows"
     check = actions.add_parser("check", help=summary, description=summary, allow_abbrev=False)
     check.add_argument("data", metavar="PATH", type=Path, help="folder of log and items")
-    add_like_above(check)
+    add_data_options(check)
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -31,8 +31,9 @@ def _check(args: argparse.Namespace) -> int:
     from rankloom_training.estimate import STAGES, estimate
     from rankloom_training.options import TrainOptions
 
-    dataset = load_dataset(args.data, args.like_above)
-    time = f"{estimate(dataset, TrainOptions()).text(STAGES)}, with the default options"
+    dataset = load_dataset(args.data, args.like_above, args.implicit)
+    rows = dataset.with_negatives(seed=0)  # refused here if there is nothing to sample
+    time = f"{estimate(rows, TrainOptions()).text(STAGES)}, with the default options"
     console = Console(highlight=False, markup=False, soft_wrap=True)
     for label, text in (*report_lines(dataset), ("training", time), *column_lines(dataset)):
         console.print(f"{label:<14} {text}")

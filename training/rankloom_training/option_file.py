@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -50,7 +49,7 @@ def read_options(
 
 def leaves_of(options: TrainOptions) -> Leaves:
     """Every option and its value; a recipe's parts are named like ``group_recipe.epochs``."""
-    return dict(_leaves(dataclasses.asdict(options)))
+    return dict(_leaves(_OPTIONS.dump_python(options, mode="json")))
 
 
 def to_yaml(options: TrainOptions) -> bytes:

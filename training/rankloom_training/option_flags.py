@@ -10,6 +10,7 @@ from rankloom_training.argument_types import finite_number, whole_number
 from rankloom_training.group_counts import MAX_GROUPS, MIN_GROUPS
 
 if TYPE_CHECKING:
+    from rankloom_training.data.negatives import NegativeSampling
     from rankloom_training.options import TrainOptions
 
 MAX_SEED = 2**32 - 1  # the largest seed that NumPy takes
@@ -23,6 +24,7 @@ FLAGS = {
     "lm_rows": "--lm-rows",
     "seed": "--seed",
     "like_above": "--like-above",
+    "implicit": "--implicit",
 }
 
 
@@ -35,7 +37,7 @@ def add_option_flags(parser: argparse.ArgumentParser) -> None:
     add("--set", action="append", default=[], metavar="KEY=VALUE",
         help="set any option, such as seed=1 or group_recipe.learning_rate=1e-3")  # fmt: skip
     add_protocol(parser, default=None)
-    add_like_above(parser)
+    add_data_options(parser)
     add("--cf", choices=MODEL_NAMES, help="collaborative model (default: mf)")
     add("--base", help="causal LM, by path or hub id (default: a small one is trained)")
     add("--groups", type=whole_number(MIN_GROUPS, MAX_GROUPS), metavar="N",
@@ -56,13 +58,31 @@ def add_protocol(parser: argparse.ArgumentParser, default: str | None = "p1") ->
     )
 
 
-def add_like_above(parser: argparse.ArgumentParser) -> None:
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """How a log is read where its columns.json does not say it."""
     parser.add_argument(
         "--like-above",
         type=finite_number,
         metavar="X",
         help="a rating above X is a like (default: 3 of 5 stars; needed on other scales)",
     )
+    parser.add_argument(
+        "--implicit",
+        type=_sampling,
+        metavar="N[:BY]",
+        help="the log has likes alone, such as clicks or purchases: sample N other items for each "
+        "as negatives, BY uniform (default) or popularity",
+    )
+
+
+def _sampling(text: str) -> NegativeSampling:
+    """An argparse type."""
+    from rankloom_training.data.negatives import NegativeSampling
+
+    try:
+        return NegativeSampling.of_text(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def options_of(args: argparse.Namespace) -> TrainOptions:

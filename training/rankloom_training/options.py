@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 from rankloom_features.models import MODEL_NAMES
+from rankloom_training.data.negatives import NegativeSampling
 from rankloom_training.group_counts import MAX_GROUPS, MIN_GROUPS
 from rankloom_training.visibility import Protocol
 
@@ -24,6 +25,19 @@ def _as_number(value: object) -> object:
     return float(value) if isinstance(value, str) else value
 
 
+def _as_sampling(value: object) -> object:
+    if value is None or isinstance(value, NegativeSampling):
+        return value
+    try:
+        return NegativeSampling.of_text(str(value))
+    except ValueError as error:
+        raise ValueError("must be N or N:BY, such as 4 or 4:popularity") from error
+
+
+def _as_text(sampling: NegativeSampling | None) -> str | None:
+    return f"{sampling.per_like}:{sampling.by}" if sampling else None
+
+
 def _known_model(name: str) -> str:
     if name not in MODEL_NAMES:
         raise ValueError(f"must be one of {', '.join(MODEL_NAMES)}")
@@ -31,6 +45,9 @@ def _known_model(name: str) -> str:
 
 
 Number = Annotated[float, BeforeValidator(_as_number), Field(strict=True, allow_inf_nan=False)]
+Sampling = Annotated[
+    NegativeSampling | None, BeforeValidator(_as_sampling), PlainSerializer(_as_text)
+]
 Epochs = Annotated[int, Field(strict=True, ge=1, le=MAX_EPOCHS)]
 
 
@@ -54,7 +71,8 @@ class TrainOptions:
 
     ``base``: a local path or hub id of a causal LM; None trains the embedded decoder.
     ``lm_rows``: how many training rows the language model sees at most, all rows of some users.
-    ``like_above``: a rating above it is a like; None: as the data says.
+    ``like_above``: a rating above it is a like; None: as the data says. ``implicit``: how
+    to sample negatives for a log of likes alone; None: as the data says.
     """
 
     protocol: Protocol = Protocol.P1
@@ -67,6 +85,7 @@ class TrainOptions:
     lm_rows: Annotated[int, Field(strict=True, ge=1, le=MAX_ROWS)] = 50_000
     seed: Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)] = 0
     like_above: Number | None = None
+    implicit: Sampling = None
 
     @property
     def recipe(self) -> TrainOptions:

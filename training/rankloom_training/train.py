@@ -26,9 +26,13 @@ class OutputError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """A training whose data and options were checked. ``keeps_work``: also after its end."""
+    """A training whose data and options were checked.
+
+    ``report``: of the data as they were read. ``keeps_work``: also after the end.
+    """
 
     dataset: Dataset
+    report: tuple[Line, ...]
     options: TrainOptions
     out: Path
     work: Workspace
@@ -45,10 +49,12 @@ class TrainingJob:
         """
         if out.exists():
             raise OutputError(f"{out} exists; remove it or choose another path")
-        dataset = load_dataset(data, options.like_above)
+        given = load_dataset(data, options.like_above, options.implicit)
+        dataset = given.with_negatives(options.seed)
         check_groups(options.num_groups, dataset.log.num_training_users)
         workspace = Workspace(work or out.with_name(out.name + ".work"))
-        return cls(dataset, options, out, workspace, work is not None)
+        report = tuple(report_lines(given))
+        return cls(dataset, report, options, out, workspace, work is not None)
 
     def plan(self) -> list[Line]:
         """Name, fate and time of each stage, and the time of all. Raises BaseModelError."""
@@ -75,7 +81,7 @@ class TrainingJob:
 
         made = [stage.name for stage in self._planned() if not stage.is_reused]
         took = estimate(self.dataset, self.options).text(made)
-        for label, text in (*report_lines(self.dataset), ("time", took)):
+        for label, text in (*self.report, ("time", took)):
             progress.tell(label, text)
         keep_freed_memory()
         amounts = workloads(self.dataset, self.options)

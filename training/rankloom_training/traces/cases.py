@@ -15,6 +15,9 @@ from rankloom_training.reasons.influences import Influences
 from rankloom_training.visibility import Protocol, View, scoring_view
 
 MAX_EVENTS = 20  # as many as a prompt has
+# A profile is of up to so many events before the prompt's (ReasoningRec). It moves on in steps,
+# so that rows near each other share one.
+PROFILE_EVENTS, PROFILE_STEP = 15, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,8 @@ class CaseMaker:
         events = [Event(items[log.item[at]].item_id, bool(log.liked[at])) for at in before]
         measured = self._influences.measure(events, candidate, MAX_EVENTS)
         newest = before[-MAX_EVENTS:].tolist()
+        num_earlier = (len(before) - len(newest)) // PROFILE_STEP * PROFILE_STEP
+        earlier = before[:num_earlier][-PROFILE_EVENTS:].tolist()
         return TraceCase(
             row=row,
             events=tuple(
@@ -56,6 +61,7 @@ class CaseMaker:
             candidate=candidate,
             liked=bool(log.liked[row]),
             score=measured.score,
+            earlier=tuple((items[log.item[at]], bool(log.liked[at])) for at in earlier),
         )
 
 
