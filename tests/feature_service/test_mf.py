@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,7 @@ def by_event(model: MatrixFactorisation, items: Tensor, liked: Tensor) -> Tensor
             vector = model.vectors.weight[item]
             total = total + (model.of_liked(vector) if is_liked else -model.of_disliked(vector))
             count += 1
-    return total / max(count, 1) ** 0.5
+    return total / math.sqrt(max(count, 1))
 
 
 def test_a_users_vector_is_the_sum_of_its_mapped_events() -> None:
