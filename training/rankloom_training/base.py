@@ -105,7 +105,11 @@ def train_decoder(
     seed: int,
     on_step: OnStep,
 ) -> LlamaForCausalLM:
-    """Trains a decoder on next-token prediction over sequences of these rows of the log."""
+    """Trains a decoder on next-token prediction over sequences of these rows of the log.
+
+    Where dislikes are sampled, ``rows`` are likes, whose verdicts teach nothing.
+    """
+    but = fmt.liked if log.sampled else -1
     torch.manual_seed(seed)
     model = LlamaForCausalLM(_config(tokenizer, shape))
     sequences = list(_sequences(tokenizer, fmt, catalogue, log, rows))
@@ -117,7 +121,7 @@ def train_decoder(
     model.train()
     for step, batch in enumerate(plan, 1):
         optimiser.zero_grad()
-        next_token_loss(model, _padded([sequences[index] for index in batch])).backward()
+        next_token_loss(model, _padded([sequences[index] for index in batch]), but).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
@@ -129,10 +133,11 @@ def embeddings_of(model: nn.Module) -> nn.Embedding:
     return cast("nn.Embedding", cast("Any", model).get_input_embeddings())
 
 
-def next_token_loss(model: nn.Module, ids: Tensor) -> Tensor:
-    """Mean cross-entropy of (batch, length) ids; -1 is padding."""
+def next_token_loss(model: nn.Module, ids: Tensor, but: int = -1) -> Tensor:
+    """Mean cross-entropy of (batch, length) ids; -1 is padding. ``but``: a token not to learn."""
     logits = cast("Any", model)(input_ids=ids.clamp_min(0)).logits[:, :-1]
-    return functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=-1)
+    target = ids[:, 1:].masked_fill(ids[:, 1:] == but, -1)
+    return functional.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=-1)
 
 
 def write_base(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rankloom_training.data.negatives import NegativeSampling
 from rankloom_training.visibility import Protocol
 
 
@@ -27,7 +28,8 @@ class TrainOptions:
 
     ``base``: a local path or hub id of a causal LM; None trains the embedded decoder.
     ``lm_rows``: how many training rows the language model sees at most, all rows of some users.
-    ``like_above``: a rating above it is a like; None: as the data says.
+    ``like_above``: a rating above it is a like; None: as the data says. ``implicit``: how
+    to sample negatives for a log of likes alone; None: as the data says.
     """
 
     protocol: Protocol = Protocol.P1
@@ -40,3 +42,4 @@ class TrainOptions:
     lm_rows: int = 50_000
     seed: int = 0
     like_above: float | None = None
+    implicit: NegativeSampling | None = None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rankloom_training.data.negatives import NegativeSampling
 from rankloom_training.options import Recipe, TrainOptions
 from rankloom_training.stages.fingerprint import (
     SHARED_CODE,
@@ -44,6 +45,7 @@ OTHERS: list[tuple[dict[str, object], set[str]]] = [
     ({"protocol": Protocol.P0}, set(DIGESTS) - {"base"}),
     ({"seed": 1}, set(DIGESTS) - {"calibrate"}),
     ({"like_above": 3.0}, set()),  # it is part of what was read
+    ({"implicit": NegativeSampling(4)}, set()),
 ]
 
 

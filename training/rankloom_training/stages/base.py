@@ -73,7 +73,7 @@ class BaseStage(Stage):
 
     def _rows(self, log: Interactions) -> NDArray[np.int64]:
         """(rows,) the training rows of the log that the decoder is trained on."""
-        rows = np.flatnonzero(log.split == Split.TRAIN)
+        rows = np.flatnonzero(log.happened & (log.split == Split.TRAIN))
         return rows[chosen_users(log, rows, self.lm_rows, self.seed)[log.user[rows]]]
 
 

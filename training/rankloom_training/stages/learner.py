@@ -98,7 +98,8 @@ def _windows(
 ) -> list[Window]:
     """The rows that the language model sees. A window's rows are those of the views, in order."""
     vectors, trees = given.of(CollaborativeFiles).vectors(split), given.of(TreesFiles)
-    tabular, tree_logits = trees.tabular(split), trees.tree_logits(split)
+    tabular = trees.tabular(split)
+    tree_logits = trees.tree_logits(split) + rows.sampling_offset(split)
     windows, first = list[Window](), 0
     chosen = rows.for_language_model(split, lm_rows)
     for view in rows.views(split):

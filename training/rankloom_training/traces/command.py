@@ -11,7 +11,7 @@ from rankloom_training.commands import (
     MAX_ROWS,
     MAX_SEED,
     TrainingCommand,
-    add_like_above,
+    add_data_options,
     add_protocol,
     whole_number,
 )
@@ -69,7 +69,7 @@ def _action(
 def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of log and items")
     add_protocol(parser)
-    add_like_above(parser)
+    add_data_options(parser)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -86,7 +86,7 @@ def _make(args: argparse.Namespace) -> int:
     from rankloom_training.visibility import Protocol
 
     teacher, kind = replace(teacher_options(args), seed=args.seed), TraceKind(args.kind)
-    data = load_dataset(args.data, args.like_above)
+    data = load_dataset(args.data, args.like_above, args.implicit).with_negatives(args.seed)
     check_writable(args.out)
     options = CaseOptions(args.rows, Split[args.split.upper()], Protocol(args.protocol), args.seed)
     # The models' libraries take seconds to import: what is wrong with the data is said before.
@@ -113,7 +113,7 @@ def _check(args: argparse.Namespace) -> int:
     from rankloom_training.traces.trace_file import check_writable, write_traces
     from rankloom_training.visibility import Protocol
 
-    data = load_dataset(args.data, args.like_above)
+    data = load_dataset(args.data, args.like_above, args.implicit).with_negatives(args.seed)
     if args.keep is not None:
         check_writable(args.keep)
     checker = TraceChecker(data, Protocol(args.protocol))
