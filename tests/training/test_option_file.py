@@ -31,11 +31,13 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
         5,
         1,
         Recipe(1, 1e-3),
-        Recipe(4, 2.5e-6, 0.0),
-        9,
-        7,
-        3.5,
-        NegativeSampling(4, "popularity"),
+        Recipe(4, 2.5e-6, 0.0, depth=0.25),
+        lm_rows=9,
+        traces="traces.parquet",
+        trace_share=0.5,
+        seed=7,
+        like_above=3.5,
+        implicit=NegativeSampling(4, "popularity"),
     )
     file = tmp_path / "train.yaml"
     file.write_bytes(to_yaml(options))

@@ -11,7 +11,10 @@ from rankloom_training.options import TrainOptions
 from rankloom_training.rates import Rates
 
 EMBEDDED = "embedded"
-STAGES = ("collaborative", "router", "trees", "base", "global", "groups", "calibrate")
+STAGES = (
+    *("collaborative", "router", "trees", "traces"),
+    *("base", "global", "groups", "calibrate"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ def workloads(dataset: Dataset, options: TrainOptions) -> dict[str, Workload]:
         "collaborative": Workload(f"collaborative {options.collaborative}", train),
         "router": Workload("router", train),
         "trees": Workload("trees", train + valid),
+        "traces": Workload("traces", 0 if options.traces else round(seen * options.trace_share)),
         "base": Workload(f"base {base}", 1 if options.base else seen * options.base_epochs),
         "global": Workload(f"global {base}", seen * options.global_recipe.epochs),
         "groups": Workload(f"groups {base}", seen * options.group_recipe.epochs),

@@ -53,16 +53,21 @@ Epochs = Annotated[int, Field(strict=True, ge=1, le=MAX_EPOCHS)]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Hyperparameters of one training. ``pairwise``: weight of the loss over a window's pairs."""
+    """Hyperparameters of one training.
+
+    ``pairwise``: weight of the loss over a window's pairs. ``depth``: the share of the layers, the
+    last ones, that are trained.
+    """
 
     epochs: Epochs
     learning_rate: Annotated[Number, Field(gt=0.0)]
     pairwise: Annotated[Number, Field(ge=0.0)] = 0.3
     weight_decay: Annotated[Number, Field(ge=0.0)] = 0.01
+    depth: Annotated[Number, Field(gt=0.0, le=1.0)] = 1.0
 
 
 GLOBAL_RECIPE = Recipe(epochs=2, learning_rate=5e-4)
-GROUP_RECIPE = Recipe(epochs=2, learning_rate=2e-3, pairwise=0.1)
+GROUP_RECIPE = Recipe(epochs=2, learning_rate=2e-3, pairwise=0.1, depth=0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,8 @@ class TrainOptions:
 
     ``base``: a local path or hub id of a causal LM; None trains the embedded decoder.
     ``lm_rows``: how many training rows the language model sees at most, all rows of some users.
+    ``traces``: a file of traces to learn words from; None: the evidence teacher writes about
+    ``trace_share`` of the rows that the language model sees (ThinkRec: 0.2); 0: no words.
     ``like_above``: a rating above it is a like; None: as the data says. ``implicit``: how
     to sample negatives for a log of likes alone; None: as the data says.
     """
@@ -83,6 +90,8 @@ class TrainOptions:
     global_recipe: Recipe = GLOBAL_RECIPE
     group_recipe: Recipe = GROUP_RECIPE
     lm_rows: Annotated[int, Field(strict=True, ge=1, le=MAX_ROWS)] = 50_000
+    traces: str | None = None
+    trace_share: Annotated[Number, Field(ge=0.0, le=1.0)] = 0.2
     seed: Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)] = 0
     like_above: Number | None = None
     implicit: Sampling = None

@@ -23,6 +23,7 @@ REFERENCE_RATES = {
     "collaborative sasrec": 1.7e-3,
     "router": 1e-6,
     "trees": 5.4e-4,
+    "traces": 1e-2,
     "base embedded": 3.5e-3,
     "global embedded": 5.4e-3,
     "groups embedded": 6.3e-3,
