@@ -41,7 +41,9 @@ OTHERS: list[tuple[dict[str, object], set[str]]] = [
     ({"base_epochs": 4}, {"base"}),
     ({"base": "a path"}, {"base", "calibrate"}),
     ({"collaborative": "sasrec"}, {"collaborative", "calibrate"}),
-    ({"lm_rows": 7}, {"base", "global", "groups", "calibrate"}),
+    ({"lm_rows": 7}, {"traces", "base", "global", "groups", "calibrate"}),
+    ({"trace_share": 0.1}, {"traces"}),
+    ({"traces": __file__}, {"traces"}),  # any file: what is in it counts
     ({"protocol": Protocol.P0}, set(DIGESTS) - {"base"}),
     ({"seed": 1}, set(DIGESTS) - {"calibrate"}),
     ({"like_above": 3.0}, set()),  # it is part of what was read
