@@ -39,9 +39,7 @@ def _drawn(dataset: Dataset, protocol: Protocol, number: int) -> list[Request]:
     return [having[index] for index in order[:number]]
 
 
-def _explained(
-    address: str, requests: Sequence[Request], on_step: Step
-) -> Iterator[ExplainedRow]:
+def _explained(address: str, requests: Sequence[Request], on_step: Step) -> Iterator[ExplainedRow]:
     with (
         rankloom.Client(address, timeout_s=TIMEOUT_S) as client,
         ThreadPoolExecutor(IN_FLIGHT) as threads,
@@ -55,7 +53,7 @@ def _explained(
 def _row(client: rankloom.Client, request: Request) -> ExplainedRow:
     """The request's first row."""
     item, log = request.items[0], request.dataset.log
-    history = [rankloom.Event(each.item_id, each.liked, each.time) for each in request.events]
+    history = [rankloom.Event(each.item_id, each.liked) for each in request.events]
     ranking = client.rank([item.item_id], history=history)
     explanation = client.explain(item.item_id, history=history).result()
     user = log.user_ids[log.user[request.rows[0]]]
