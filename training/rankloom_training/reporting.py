@@ -33,9 +33,9 @@ def tables(report: Report) -> list[Table]:
     parts = Table("part", "rows", "served AUC", title=f"served AUC by part{_over(report)}")
     for name, (rows, value) in report.parts.items():
         parts.add_row(name, str(rows), _number(value))
-    found = [scores, parts]
-    found += [all_items_table(report.all_items)] if report.all_items else []
-    return found + ([explanation_table(report.explanations)] if report.explanations else [])
+    further = [all_items_table(report.all_items)] if report.all_items else []
+    further += [explanation_table(report.explanations)] if report.explanations else []
+    return [scores, parts, *further]
 
 
 def explanation_table(report: ExplanationReport) -> Table:
