@@ -48,7 +48,8 @@ class EvidenceTeacher:
 
     Its verdict without the label is the side of the score. Where the label is the other one,
     it writes for the label from the events that speak for it, and names the stronger ones.
-    ``cited_only``: it says nothing that the cited events and the candidate do not prove.
+    ``cited_only``: it says nothing that the cited events and the candidate do not prove, and
+    quotes only the titles of these events.
     """
 
     name = "evidence"
@@ -174,7 +175,8 @@ class _Writer:
     def _this(self) -> str:
         """The candidate: by its title at most once."""
         title = self._case.candidate.title
-        if title and not self._candidate_named and self._random.random() < 0.5:
+        may_name = title and not self._cited_only and not self._candidate_named
+        if may_name and self._random.random() < 0.5:
             self._candidate_named = True
             return quoted(title)
         return self._phrasing.pick(_UNQUOTED)
