@@ -1,4 +1,9 @@
-"""Explanations: text decoded after the verdict, token by token, with the ranking's mixture."""
+"""Explanations: text decoded after the verdict, token by token, with the ranking's mixture.
+
+In tokens: the prompt's prefix, the candidate up to ``PromptFormat.ask``, the verdict (``liked`` or
+``disliked``), then the text as the tokenizer encodes it without special tokens, and a stop: any of
+the tokenizer's added tokens. A model that is trained to explain reads the same.
+"""
 
 from __future__ import annotations
 
