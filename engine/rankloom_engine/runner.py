@@ -169,7 +169,9 @@ class EngineRunner:
         self._check_open()
         key, cached = self._lookup(prompt, weights)
         request = ScoreRequest(prompt, weights, options, cached, key)
-        if request.kind is Kind.RANKING:
+        if request.kind is Kind.EVIDENCE:
+            request.prefix_key = None  # a history without one event is not asked for again
+        else:
             self._request_tokens += _SIZE_WEIGHT * (request.tokens_left - self._request_tokens)
         self.check_room(options or RequestOptions(), request.tokens_left)
         self._enqueue(request)
