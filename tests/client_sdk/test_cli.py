@@ -97,8 +97,8 @@ def test_json(ranked: RecordingServer, capsys: pytest.CaptureFixture[str]) -> No
 EXPLAINED = """
 bb: liked
 You like wars.
-evidence           influence
-x         liked      +0.5000  ████████████████████
+evidence         influence
+x         liked    +0.5000  ████████████████████
 
 a: disliked
 """
