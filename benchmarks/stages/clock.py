@@ -51,15 +51,24 @@ class ComputeCount(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
         named = kwargs or {}
-        out = func(*args, **named)
-        operation = func.overloadpacket
+        if types:  # a model is being exported: there are no numbers, and sizes are symbols
+            return func(*args, **named)
+        with self:  # without gradients, an operation arrives here before it is taken apart
+            out = func.decompose(*args, **named)
+        if out is NotImplemented:
+            out = func(*args, **named)
+            self._count(func.overloadpacket, args, named, out)
+        return out
+
+    def _count(
+        self, operation: object, args: tuple[Any, ...], named: Mapping[str, Any], out: object
+    ) -> None:
         if operation in _ATTENTION:
             self.flops += _ATTENTION[operation](*args)
         elif operation in flop_registry:
             self.flops += flop_registry[operation](*args, **named, out_val=out)
         elif operation is _aten.embedding:
             self.embedded += args[1].numel()
-        return out
 
 
 class ClockedProgress(Progress):

@@ -56,7 +56,7 @@ class Examples:
 
 def fit(
     model: CollaborativeModel,
-    train: Examples,
+    train: Callable[[int], Examples],
     valid: Examples,
     *,
     seed: int,
@@ -64,6 +64,7 @@ def fit(
 ) -> float:
     """Trains in place and keeps the epoch with the lowest validation log-loss; returns that loss.
 
+    ``train``: the examples of an epoch, from 1; sampled negatives differ from epoch to epoch.
     ``on_epoch``: called with each epoch's number, from 1, and its validation log-loss.
     """
     torch.manual_seed(seed)
@@ -72,7 +73,7 @@ def fit(
     )
     best, best_loss, since = copy.deepcopy(model.state_dict()), validation_loss(model, valid), 0
     for epoch in range(1, MAX_EPOCHS + 1):
-        _train_epoch(model, train, optimiser, np.random.default_rng((seed, epoch)))
+        _train_epoch(model, train(epoch), optimiser, np.random.default_rng((seed, epoch)))
         loss = validation_loss(model, valid)
         on_epoch(epoch, loss)
         if loss < best_loss:
@@ -96,6 +97,12 @@ def forget_untrained(model: CollaborativeModel, trained: NDArray[np.int64]) -> N
     with torch.no_grad():
         model.vectors.weight.mul_(keep)
         model.item_bias.weight.mul_(keep)
+
+
+def add_to_biases(model: CollaborativeModel, added: NDArray[np.float64]) -> None:
+    """``added``: (items,), for each catalogue index."""
+    with torch.no_grad():
+        model.item_bias.weight[1:, 0] += torch.from_numpy(added).float()
 
 
 @torch.inference_mode()

@@ -26,7 +26,13 @@ class ItemStatistics:
 
     @property
     def overall_mean(self) -> float:
-        """Share of liked rows; 0.5 without rows."""
+        """Share of liked rows; 0.5 without rows, and exactly 1 where every row is a like.
+
+        Then an item's mean is 1 too, however many rows it has: that it is popular is said by the
+        number of rows alone.
+        """
+        if self.rows.any() and np.array_equal(self.likes, self.rows):
+            return 1.0
         return float((self.likes.sum() + 0.5) / (self.rows.sum() + 1.0))
 
     @property

@@ -105,7 +105,10 @@ def _check_equal(
 ) -> None:
     """Compares both on rows at the splits, beside them, and with NaN."""
     shape = CHECK_ROWS, boosters[0].num_feature()
-    values = np.array([*thresholds, 0.0, np.nan, np.nan], np.float32)
+    largest = float(np.finfo(np.float32).max)
+    # A split between known values and NaN has the largest double as its threshold.
+    finite = np.clip(thresholds, -largest, largest)
+    values = np.array([*finite, 0.0, np.nan, np.nan], np.float32)
     values[np.abs(values) <= _ZERO] = 0.0  # LightGBM reads these as zero
     rows = np.random.default_rng(0).choice(values, shape)
     worst = float(np.abs(TreeRanker(exported).logits(rows) - raw_scores(boosters, rows)).max())

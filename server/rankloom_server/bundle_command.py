@@ -17,21 +17,25 @@ class BundleCommand:
             title="actions", metavar="ACTION", dest="action", required=True
         )
         keygen = _add(actions, "keygen", "make an Ed25519 key; no file is overwritten")
-        keygen.add_argument("--private", metavar="FILE", type=Path, required=True)
-        keygen.add_argument("--public", metavar="FILE", type=Path, required=True)
+        keygen.add_argument(
+            "--private", metavar="FILE", type=Path, required=True, help="new file; keep it secret"
+        )
+        keygen.add_argument(
+            "--public", metavar="FILE", type=Path, required=True, help="new file, for the servers"
+        )
         sign = _add(actions, "sign", "check a bundle's parts and sign its manifest")
-        sign.add_argument("bundle", metavar="BUNDLE", type=Path)
+        sign.add_argument("bundle", metavar="BUNDLE", type=Path, help="folder of the bundle")
         sign.add_argument(
             "--key", metavar="FILE", type=Path, required=True, help="a private key as PEM"
         )
         verify = _add(actions, "verify", "check a bundle's signature and its parts")
-        verify.add_argument("bundle", metavar="BUNDLE", type=Path)
+        verify.add_argument("bundle", metavar="BUNDLE", type=Path, help="folder of the bundle")
         verify.add_argument(
             "--key", metavar="FILE", type=Path, required=True, action="append",
             help="a trusted public key as PEM; may be given again",
         )  # fmt: skip
         convert = _add(actions, "convert", "write a bundle of format 2 as one of format 3")
-        convert.add_argument("bundle", metavar="OLD", type=Path)
+        convert.add_argument("bundle", metavar="OLD", type=Path, help="folder of format 2")
         convert.add_argument("target", metavar="NEW", type=Path, help="a folder that is new")
         convert.add_argument(
             "--drop-signature", action="store_true",

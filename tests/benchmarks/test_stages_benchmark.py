@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from benchmarks.common.results import BenchmarkResult, RunFacts
 from benchmarks.stages.clock import ClockedProgress, ComputeCount, flops_per_cpu_s
 from benchmarks.stages.report import StageCost, figures, summary
 from torch import nn
 from torch.nn import functional
+
+from rankloom_features.export import export
+from rankloom_features.models import MODEL_NAMES, create_model
 
 ROWS, INNER, COLUMNS = 5, 7, 11
 
@@ -32,17 +36,27 @@ def test_attention_is_counted_in_both_directions() -> None:
     assert backward.flops > forward.flops
 
 
-def test_tokens_are_counted_also_without_gradients() -> None:
-    table = nn.Embedding(9, 4)
+def test_all_is_counted_without_gradients_too() -> None:
+    table, layer = nn.Embedding(9, INNER), nn.Linear(INNER, INNER)
     with ComputeCount() as count, torch.inference_mode():
-        table(torch.zeros(3, 8, dtype=torch.long))
-    assert (count.embedded, count.flops) == (24, 0)
+        x = layer(table(torch.zeros(2, ROWS, dtype=torch.long)))
+        functional.scaled_dot_product_attention(x[:, None], x[:, None], x[:, None])
+    assert count.embedded == 2 * ROWS
+    assert count.flops == 2 * 2 * ROWS * INNER * INNER + 2 * 2 * (2 * ROWS * INNER * ROWS)
+
+
+@pytest.mark.parametrize("kind", MODEL_NAMES)
+def test_what_is_exported_is_not_counted_and_not_disturbed(kind: str) -> None:
+    model = create_model(kind, 20, 8)
+    with ComputeCount() as count:
+        assert export(model)
+    assert count.flops < 1e9
 
 
 def test_a_stage_is_clocked_by_name() -> None:
     progress, x = ClockedProgress(), torch.randn(64, 64)
     with progress.stage("base") as shown:
-        x @ x
+        torch.mm(x, x)
         shown.note("loss 1")
     with progress.stage("trees"):
         pass

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rankloom import InvalidRequestError
-from rankloom._cli.main import main
+from rankloom._cli.main import _whole_parser, main
+from rankloom._cli.parser import commands_of
 from rankloom.testing import FakeServer
 
 SERVER = ("--server", "127.0.0.1:1")
@@ -73,6 +76,28 @@ def test_commands_are_listed_where_none_is_given(
     assert caught.value.code == 2
     first_words = {line.split()[0] for line in capsys.readouterr().err.splitlines() if line}
     assert listed <= first_words
+
+
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """A parser, and those of all commands below it."""
+    yield parser
+    commands = commands_of(parser)
+    for below in commands.choices.values() if commands else ():
+        yield from parsers(below)
+
+
+def test_every_command_says_what_it_does_and_explains_its_arguments() -> None:
+    found = {parser.prog: parser for parser in parsers(_whole_parser())}
+    names = {"rank", "serve", "train", "bundle keygen", "rollout canary", "data check"}
+    assert {f"rankloom {name}" for name in names} <= set(found)
+    assert [prog for prog, parser in found.items() if not parser.description] == []
+    unexplained = [
+        (prog, action.dest)
+        for prog, parser in found.items()
+        for action in parser._actions
+        if action is not commands_of(parser) and not action.help
+    ]
+    assert unexplained == []
 
 
 def test_a_long_usage_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:

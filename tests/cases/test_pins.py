@@ -20,7 +20,8 @@ from rankloom_proto.v1.ranking_pb2 import ExplainOptions as WireExplainOptions
 from rankloom_proto.v1.ranking_pb2 import ExplainRequest
 from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceStub
 from rankloom_proto.v1.rollout_pb2 import RetireRequest, RollbackRequest, StartShadowRequest
-from server import explanations
+from server.explanations import explain
+from server.explanations import request as explain_request
 from server.rankings import candidates, item_ids, known_user, rank, ranking_channel, with_options
 from server.rollouts import Running, key, other_bundle, rolling_out, state_name
 from server.served_parts import ServedParts, ranking_server
@@ -97,9 +98,9 @@ async def shadow(server: Running, revision: int) -> None:
 
 async def refusal(server: Running, parts: ServedParts, revision: int) -> str:
     """Why neither a ranking nor an explanation may name the revision."""
-    question = explanations.request(parts)
+    question = explain_request(parts)
     question.options.revision = revision
-    explained = await failure_of(explanations.explain(server.ranking, question))
+    explained = await failure_of(explain(server.ranking, question))
     ranked = await failure_of(server.rank(with_options(parts, revision=revision)))
     assert (ranked.code, ranked.reason) == (grpc.StatusCode.NOT_FOUND, "REVISION_UNKNOWN")
     assert (explained.code, explained.message) == (ranked.code, ranked.message)

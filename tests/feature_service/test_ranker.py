@@ -63,6 +63,17 @@ def test_a_value_at_a_split_goes_where_lightgbm_sends_it() -> None:
     assert found == pytest.approx(raw_scores([model], edge), abs=TOLERANCE)
 
 
+def test_a_column_whose_values_are_alike_may_be_missing() -> None:
+    """The only split is then known against NaN, at the largest double."""
+    random = np.random.default_rng(0)
+    features = np.where(random.random((300, 1)) < 0.5, 1.0, np.nan).astype(np.float32)
+    label = np.isnan(features[:, 0]) ^ (random.random(300) < 0.2)
+    options = {"objective": "binary", "verbose": -1, "num_threads": 1, "extra_trees": True}
+    one = lightgbm.train(options, lightgbm.Dataset(features, label), 5)
+    known, missing = TreeRanker(export_trees([one])).logits(np.array([[1.0], [np.nan]], np.float32))
+    assert known < missing
+
+
 @pytest.mark.parametrize("size", [1, 2, 19, 50, 51, 300])
 def test_a_row_alone_has_the_logit_that_it_has_in_bulk(exported: bytes, size: int) -> None:
     ranker = TreeRanker(exported)

@@ -125,6 +125,23 @@ def test_a_users_own_labels_do_not_move_the_users_out_of_fold_logits() -> None:
     assert after[~own].tolist() != logits[~own].tolist()
 
 
+def test_trees_leave_out_what_sampling_adds_to_the_rows() -> None:
+    """The labels follow the offset alone, and the first column shows it."""
+    random = np.random.default_rng(0)
+    offset = random.choice([-2.0, 2.0], 4000)
+    features = np.stack([offset, random.random(4000)], axis=1).astype(np.float32)
+    label = random.random(4000) < 1 / (1 + np.exp(-offset))
+    user = np.arange(4000)
+    spread = {}
+    for name, start in (("with", offset), ("without", None)):
+        table = FeatureTable(features, label, user, start)
+        boosters = Boosters(table, table, ("one", "two"), lambda done, total: None)
+        logits = boosters.out_of_fold_logits(user % 5)
+        spread[name] = logits[offset > 0].mean() - logits[offset < 0].mean()
+    assert abs(spread["with"]) < 0.2
+    assert spread["without"] > 3.0
+
+
 def test_tables_are_joined_in_order() -> None:
     one, other = table_of(0, 2, 3), table_of(1, 2, 3)
     both = joined([one, other])

@@ -31,7 +31,8 @@ def event_log(dataset: Dataset) -> EventLog:
     """All events of the log. A server starts with them as its users' histories."""
     log, items = dataset.log, dataset.catalogue.items
     events: dict[str, list[Event]] = {user: [] for user in log.user_ids}
-    for user, item, liked, time in zip(log.user, log.item, log.liked, log.time, strict=True):
+    columns = (column[log.happened] for column in (log.user, log.item, log.liked, log.time))
+    for user, item, liked, time in zip(*columns, strict=True):
         event = Event(items[item].item_id, bool(liked), float(time))
         events[log.user_ids[user]].append(event)
     return EventLog(events)

@@ -45,6 +45,7 @@ def fit_on_valid(
     rows = np.concatenate([one.rows for one in prepared])
     label = dataset.log.liked[rows]
     tree_logits = np.concatenate([one.tree_logits for one in prepared])
+    tree_logits += dataset.sampling_offset(rows)
     routers = {
         temperature: dataclasses.replace(scorer.loaded.router, temperature=temperature)
         for temperature in TEMPERATURES

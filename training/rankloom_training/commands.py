@@ -10,8 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rankloom_engine.threads import wait_briefly
+
+if TYPE_CHECKING:
+    from rankloom_training.data.negatives import NegativeSampling
 
 wait_briefly()
 
@@ -115,12 +119,30 @@ def _finite_number(text: str) -> float:
     return number
 
 
-def add_like_above(parser: argparse.ArgumentParser) -> None:
+def _sampling(text: str) -> NegativeSampling:
+    """An argparse type."""
+    from rankloom_training.data.negatives import NegativeSampling
+
+    try:
+        return NegativeSampling.of_text(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """How a log is read where its columns.json does not say it."""
     parser.add_argument(
         "--like-above",
         type=_finite_number,
         metavar="X",
         help="a rating above X is a like (default: 3 of 5 stars; needed on other scales)",
+    )
+    parser.add_argument(
+        "--implicit",
+        type=_sampling,
+        metavar="N[:BY]",
+        help="the log has likes alone, such as clicks or purchases: sample N other items for each "
+        "as negatives, BY uniform (default) or popularity",
     )
 
 
@@ -131,7 +153,7 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help=_DATA_HELP)
     parser.add_argument("--out", type=Path, required=True, help="folder to write the bundle to")
     add_protocol(parser)
-    add_like_above(parser)
+    add_data_options(parser)
     parser.add_argument(
         "--cf", choices=MODEL_NAMES, default="mf", help="collaborative model (default: mf)"
     )
@@ -181,6 +203,7 @@ def _train(args: argparse.Namespace) -> int:
         lm_rows=args.lm_rows,
         seed=args.seed,
         like_above=args.like_above,
+        implicit=args.implicit,
     )
     with _resumable("train", f"{args.out}.work"):
         digest = train_bundle(args.data, args.out, options, Progress())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rankloom_training.commands import TrainingCommand, add_like_above
+from rankloom_training.commands import TrainingCommand, add_data_options
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +13,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     summary = "show what would be read: columns, times, likes, split and sample rows"
     check = actions.add_parser("check", help=summary, description=summary, allow_abbrev=False)
     check.add_argument("data", metavar="PATH", type=Path, help="folder of log and items")
-    add_like_above(check)
+    add_data_options(check)
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -28,7 +28,8 @@ def _check(args: argparse.Namespace) -> int:
         sample_rows,
     )
 
-    dataset = load_dataset(args.data, args.like_above)
+    dataset = load_dataset(args.data, args.like_above, args.implicit)
+    dataset.with_negatives(seed=0)  # refused here if there is nothing to sample
     console = Console(highlight=False, markup=False, soft_wrap=True)
     for label, text in (*report_lines(dataset), *column_lines(dataset)):
         console.print(f"{label:<14} {text}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,15 @@ from rankloom_adapters.bundle import Bundle, open_bundle
 from rankloom_adapters.router import Mixture, Route, Router
 from rankloom_engine.memory import keep_freed_memory
 from rankloom_training import metrics
+from rankloom_training.all_items import AllItemsReport, rank_all_items
 from rankloom_training.data import Dataset, Interactions, Split, load_dataset
+from rankloom_training.data.negatives import NegativeSampling
 from rankloom_training.metrics import Estimate, RankingMetrics
 from rankloom_training.scoring import BundleScorer, PreparedRequest, Request, Step, requests_of
 from rankloom_training.serving import serving
 from rankloom_training.visibility import Protocol, View, sampled_users, scoring_view
 
+SEED = 0  # of the rows that are drawn: users, and negatives
 CALLS_IN_FLIGHT = 8
 CALL_TIMEOUT_S = 60.0
 
@@ -49,7 +53,9 @@ class ScoredRows:
 class Report:
     """What was measured, on which rows and under which protocol.
 
-    ``num_rows``: of the test rows, ``num_test_rows``, how many were scored.
+    ``num_rows``: of the test rows, ``num_test_rows``, how many were scored. ``negatives``: how
+    the dislikes among them were sampled, if they were; ``metrics``, ``parts`` and
+    ``fused_over_global`` are then over sampled negatives, and ``all_items`` is not.
     """
 
     protocol: str
@@ -60,6 +66,8 @@ class Report:
     metrics: Mapping[str, RankingMetrics]
     parts: Mapping[str, tuple[int, float]]
     fused_over_global: Estimate
+    negatives: NegativeSampling | None = None
+    all_items: AllItemsReport | None = None
 
     def to_json(self) -> dict[str, object]:
         """One object per score, each metric as value, low and high; and the rest."""
@@ -72,6 +80,10 @@ class Report:
             for name, found in self.metrics.items()
         }
         difference = self.fused_over_global
+        if self.negatives is not None:
+            fields["sampled_negatives"] = self.negatives.to_json()
+        if self.all_items is not None:
+            fields["all_unseen_items"] = self.all_items.to_json()
         return fields | {
             "protocol": self.protocol,
             "bundle": self.bundle_digest,
@@ -124,7 +136,7 @@ def _test_view(log: Interactions, protocol: Protocol, max_rows: int | None) -> V
     view = scoring_view(log, protocol, Split.TEST)
     if max_rows is None:
         return view
-    chosen = sampled_users(log.user[view.rows], log.num_users, max_rows, seed=0)
+    chosen = sampled_users(log.user[view.rows], log.num_users, max_rows, SEED)
     return View(view.rows[chosen[log.user[view.rows]]], view.cutoff)
 
 
@@ -168,18 +180,31 @@ def evaluate(
     """
     keep_freed_memory()
     opened = open_bundle(bundle)
-    dataset = load_dataset(data, like_above_of(opened))
+    sampling = sampling_of(opened)
+    given = load_dataset(data, like_above_of(opened), sampling)
+    dataset = given.with_negatives(SEED)
     scored = score_test(
         opened, dataset, protocol, through_grpc=through_grpc, on_step=on_step, max_rows=max_rows
     )
     num_test = int((dataset.log.split == Split.TEST).sum())
-    return report(scored, protocol, opened, num_test), scored, dataset
+    found = report(scored, protocol, opened, num_test)
+    if dataset.sampling is not None:
+        users = np.unique(scored.user)
+        all_items = rank_all_items(BundleScorer(opened), given, users, on_step)
+        found = dataclasses.replace(found, negatives=dataset.sampling, all_items=all_items)
+    return found, scored, dataset
 
 
 def like_above_of(bundle: Bundle) -> float | None:
     """The threshold of a like that the bundle was trained with; None for labels."""
     found = bundle.metadata.get("like_above")
     return float(found) if isinstance(found, int | float) else None
+
+
+def sampling_of(bundle: Bundle) -> NegativeSampling | None:
+    """How the bundle's negatives were sampled; None if the log had dislikes of its own."""
+    found = bundle.metadata.get("implicit")
+    return None if found is None else NegativeSampling.of_json(found)
 
 
 def _all_scores(

@@ -43,11 +43,11 @@ def auc(label: NDArray[np.bool_], score: NDArray[np.floating]) -> float:
     return (ranks - num_liked * (num_liked + 1) / 2) / pairs
 
 
-def ndcg(label: NDArray[np.bool_], score: NDArray[np.floating]) -> float:
-    """NDCG@5 with binary gain. 0 without a liked row."""
-    order = np.argsort(-score, kind="stable")[:TOP]
-    discount = 1.0 / np.log2(np.arange(2, TOP + 2))
-    best = discount[: min(int(label.sum()), TOP)].sum()
+def ndcg(label: NDArray[np.bool_], score: NDArray[np.floating], top: int = TOP) -> float:
+    """NDCG@top with binary gain. 0 without a liked row."""
+    order = np.argsort(-score, kind="stable")[:top]
+    discount = 1.0 / np.log2(np.arange(2, top + 2))
+    best = discount[: min(int(label.sum()), top)].sum()
     return float((label[order] * discount[: len(order)]).sum() / best) if best else 0.0
 
 
@@ -98,6 +98,11 @@ def auc_difference(
         _user_samples(len(groups), seed),
         lambda users: first(users) - second(users),
     )
+
+
+def mean_over_users(values: Sequence[float], seed: int = 0) -> Estimate:
+    """The mean of one value per user. That of differences is a paired comparison."""
+    return _mean_estimate(values, _user_samples(len(values), seed))
 
 
 def rows_by_user(user: NDArray[np.int64]) -> list[NDArray[np.int64]]:

@@ -9,11 +9,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from rankloom_training.all_items import AllItemsReport
 from rankloom_training.data import Dataset
 from rankloom_training.evaluate import Report, ScoredRows
 from rankloom_training.metrics import Estimate, auc
 
 SYNTHETIC = ("Bayes optimum", "served", "fused", "global")
+TOP_METRICS = {"ndcg10": "NDCG@10", "hit10": "hit@10", "recall10": "recall@10"}
 METRICS = {"auc": "AUC", "uauc": "UAUC", "ndcg5": "NDCG@5", "map5": "MAP@5"}
 
 
@@ -22,15 +24,29 @@ def tables(report: Report) -> list[Table]:
     title = (
         f"{_rows(report)} of {report.num_users} users, protocol "
         f"{report.protocol}; UAUC over {report.metrics['served'].num_eligible} users with both "
-        f"classes; 95 % intervals by user bootstrap"
+        f"classes; 95 % intervals by user bootstrap{_over(report)}"
     )
     scores = Table("score", *METRICS.values(), title=title)
     for name, found in report.metrics.items():
         scores.add_row(name, *(_cell(getattr(found, metric)) for metric in METRICS))
-    parts = Table("part", "rows", "served AUC", title="served AUC by part")
+    parts = Table("part", "rows", "served AUC", title=f"served AUC by part{_over(report)}")
     for name, (rows, value) in report.parts.items():
         parts.add_row(name, str(rows), _number(value))
-    return [scores, parts]
+    return [scores, parts, *([all_items_table(report.all_items)] if report.all_items else [])]
+
+
+def all_items_table(report: AllItemsReport) -> Table:
+    """Metrics of rankings of all items that a user did not know, and what the served one gains."""
+    title = (
+        f"all unseen items: of {report.num_items:,}, those that each of {report.num_users} users "
+        f"did not know before the test rows, in one list"
+    )
+    table = Table("score", *TOP_METRICS.values(), "served − it, NDCG@10 (paired)", title=title)
+    for name, found in report.metrics.items():
+        gain = report.served_minus.get(name)
+        cells = (_cell(getattr(found, metric)) for metric in TOP_METRICS)
+        table.add_row(name, *cells, _difference(gain) if gain else "")
+    return table
 
 
 def _rows(report: Report) -> str:
@@ -41,11 +57,8 @@ def _rows(report: Report) -> str:
 
 def difference_line(report: Report) -> str:
     """One line that compares the fused mixture with the global expert."""
-    difference = report.fused_over_global
-    return (
-        f"fused − global expert, AUC: {difference.value:+.4f} "
-        f"[{difference.low:+.4f}, {difference.high:+.4f}] (paired bootstrap over users)"
-    )
+    gain = _difference(report.fused_over_global)
+    return f"fused − global expert, AUC{_over(report)}: {gain} (paired bootstrap over users)"
 
 
 def synthetic_aucs(
@@ -112,8 +125,21 @@ def write_plot(report: Report, path: Path) -> None:
         axes.set(title=title, yticks=range(len(names)), yticklabels=names)
         axes.invert_yaxis()
         axes.grid(axis="x", alpha=0.3)
-    figure.suptitle(f"{_rows(report)}, protocol {report.protocol}")
+    figure.suptitle(plot_title(report))
     figure.savefig(path)
+
+
+def plot_title(report: Report) -> str:
+    return f"{_rows(report)}, protocol {report.protocol}{_over(report)}"
+
+
+def _over(report: Report) -> str:
+    """Every metric over sampled negatives says so."""
+    return f"; over sampled negatives, {report.negatives}" if report.negatives else ""
+
+
+def _difference(gain: Estimate) -> str:
+    return f"{gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
 
 
 def _cell(estimate: Estimate) -> str:

@@ -26,7 +26,8 @@ def train_bundle(data: Path, out: Path, options: TrainOptions, progress: Progres
     """
     if out.exists():
         raise OutputError(f"{out} exists; remove it or choose another path")
-    dataset = load_dataset(data, options.like_above)
+    given = load_dataset(data, options.like_above, options.implicit)
+    dataset = given.with_negatives(options.seed)
     check_groups(options.num_groups, dataset.log.num_training_users)
     work = Workspace(out.with_name(out.name + ".work"))
     work.begin()
@@ -37,7 +38,7 @@ def train_bundle(data: Path, out: Path, options: TrainOptions, progress: Progres
     from rankloom_training.stages.sequence import StageRunner, stages_of
 
     check_base(options.base)
-    for label, text in report_lines(dataset):
+    for label, text in report_lines(given):
         progress.tell(label, text)
     keep_freed_memory()
     made = StageRunner(dataset, work, progress).run(stages_of(options))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import lightgbm
 import numpy as np
@@ -52,17 +53,30 @@ PARAMETERS = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureTable:
-    """Rows ready for the trees. ``features``: (n, columns); ``label``, ``user``: (n,)."""
+    """Rows ready for the trees. ``features``: (n, columns); ``label``, ``user``: (n,).
+
+    ``offset``: (n,) log-odds that sampling adds to the rows, and that the trees leave out.
+    """
 
     features: NDArray[np.float32]
     label: NDArray[np.bool_]
     user: NDArray[np.int64]
+    offset: NDArray[np.float64] | None = None
+
+    def rows(self, **options: Any) -> lightgbm.Dataset:  # noqa: ANN401
+        # Given any start, even 0, LightGBM does not start from the mean.
+        start = None if self.offset is None or not self.offset.any() else self.offset
+        return lightgbm.Dataset(self.features, self.label, init_score=start, **options)
 
 
 def item_statistics(
     log: Interactions, catalogue: Catalogue, rows: NDArray[np.bool_]
 ) -> ItemStatistics:
-    """Statistics of the log's rows for which the mask ``rows`` is true."""
+    """Statistics of the log's rows for which the mask ``rows`` is true.
+
+    Sampled negatives are left out: the number of rows says how popular an item is.
+    """
+    rows = rows & log.happened
     user, item, liked = log.user[rows], log.item[rows], log.liked[rows]
     shape = (log.num_users, len(catalogue))
     counts = np.bincount(item, minlength=len(catalogue)).astype(np.float32)
@@ -162,8 +176,8 @@ class Boosters:
         constraints = [int(name in MONOTONE) for name in names]
         self._parameters = PARAMETERS | {"monotone_constraints": constraints}
         self._table = train
-        self._train = lightgbm.Dataset(train.features, train.label, params=dict(self._parameters))
-        self._valid = lightgbm.Dataset(valid.features, valid.label, reference=self._train)
+        self._train = train.rows(params=dict(self._parameters))
+        self._valid = valid.rows(reference=self._train)
         self._on_step, self._fitted = on_step, 0
 
     def ranker(self) -> bytes:

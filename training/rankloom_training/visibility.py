@@ -1,8 +1,8 @@
 """Which earlier events a model may see when it scores a row: the protocols P0 and P1.
 
 P1: all of the user's earlier events. P0: the user's earlier likes, and the dislikes of
-training rows. Hidden events are removed before a sequence is built, so that no gap shows
-where they were.
+training rows. Where dislikes are sampled, both are the user's earlier likes. Hidden events are
+removed before a sequence is built, so that no gap shows where they were.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def training_views(log: Interactions, protocol: Protocol, seed: int) -> tuple[Vi
     dislike is visible.
     """
     rows = np.flatnonzero(log.split == Split.TRAIN)
-    if protocol is Protocol.P1:
+    if protocol is Protocol.P1 or log.sampled:
         return (View(rows, _scoring_cutoff(log, protocol)),)
     last = log.start + np.bincount(log.user[rows], minlength=log.num_users)
     random = np.random.default_rng(seed).integers(log.start, np.maximum(last, log.start + 1))
@@ -88,6 +88,8 @@ def training_views(log: Interactions, protocol: Protocol, seed: int) -> tuple[Vi
 
 
 def _scoring_cutoff(log: Interactions, protocol: Protocol) -> NDArray[np.int64]:
+    if log.sampled:
+        return log.start
     if protocol is Protocol.P1:
         return np.full(log.num_users, len(log), dtype=np.int64)
     train = np.bincount(log.user[log.split == Split.TRAIN], minlength=log.num_users)

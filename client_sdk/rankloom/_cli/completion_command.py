@@ -65,7 +65,7 @@ class CompletionCommand:
             'bash and zsh: eval "$(rankloom completion bash)" in ~/.bashrc, or zsh in ~/.zshrc; '
             "fish: rankloom completion fish > ~/.config/fish/completions/rankloom.fish"
         )
-        parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+        parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell that you use")
 
     def run(self, args: argparse.Namespace) -> int:
         words = list(command_words(self._whole()))

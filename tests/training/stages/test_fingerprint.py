@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rankloom_training.data.negatives import NegativeSampling
 from rankloom_training.options import Recipe, TrainOptions
 from rankloom_training.stages.fingerprint import (
     SHARED_CODE,
@@ -40,10 +41,13 @@ OTHERS: list[tuple[dict[str, object], set[str]]] = [
     ({"base_epochs": 4}, {"base"}),
     ({"base": "a path"}, {"base", "calibrate"}),
     ({"collaborative": "sasrec"}, {"collaborative", "calibrate"}),
-    ({"lm_rows": 7}, {"base", "global", "groups", "calibrate"}),
+    ({"lm_rows": 7}, {"traces", "base", "global", "groups", "calibrate"}),
+    ({"trace_share": 0.1}, {"traces"}),
+    ({"traces": __file__}, {"traces"}),  # any file: what is in it counts
     ({"protocol": Protocol.P0}, set(DIGESTS) - {"base"}),
     ({"seed": 1}, set(DIGESTS) - {"calibrate"}),
     ({"like_above": 3.0}, set()),  # it is part of what was read
+    ({"implicit": NegativeSampling(4)}, set()),
 ]
 
 

@@ -156,7 +156,10 @@ def test_a_sentence_is_well_formed(of: str, line: str) -> None:
     assert line.count("[") == line.count("]")
     expected = {"SHARED": {"shared"}, "TASTE": {"taste"}, "THIN": {"titles", "this"}}
     kind = of.partition("_")[2]
-    if kind.startswith("AGAINST"):
+    if of.startswith("PROFILE"):
+        assert blanks == {"LO": {"labels"}, "AV": {"labels"}}.get(kind[:2], blanks)
+        assert blanks <= {"labels", "titles"}
+    elif kind.startswith("AGAINST"):
         assert blanks == {"titles"}
     elif kind.startswith("FOR"):
         assert blanks == {"titles", "this"}

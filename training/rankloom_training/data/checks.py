@@ -22,15 +22,26 @@ def refuse_unknown(log_name: str, items_name: str, index: NDArray[np.int64]) -> 
         )
 
 
+def refuse_empty(name: str, log: Interactions) -> None:
+    """Refuses a split without rows."""
+    for split in Split:
+        if not (log.split == split).any():
+            raise DataError(
+                f"{name}: the {split.name.lower()} split has no rows; use a larger log, or another "
+                f"split"
+            )
+
+
 def refuse_one_class(name: str, log: Interactions) -> None:
     """Refuses a split without likes or without dislikes, or with hardly any of them."""
+    implicit = "; or sample dislikes with --implicit N" if log.liked.all() else ""
     for split in Split:
         liked = log.liked[log.split == split]
-        which = f"{name}: the {split.name.lower()} split"
-        if not len(liked):
-            raise DataError(f"{which} has no rows; use a larger log, or another split")
         if liked.all() or not liked.any():
-            raise DataError(f"{which} has one class only; give it both likes and dislikes")
+            raise DataError(
+                f"{name}: the {split.name.lower()} split has one class only; give it both likes "
+                f"and dislikes{implicit}"
+            )
     _refuse_rare(name, log.liked[log.split == Split.VALID])
 
 

@@ -15,7 +15,12 @@ from numpy.typing import NDArray
 
 from rankloom_features.catalogue import Catalogue
 from rankloom_features.item_columns import ItemColumns
-from rankloom_training.data.checks import refuse_backwards, refuse_one_class, refuse_unknown
+from rankloom_training.data.checks import (
+    refuse_backwards,
+    refuse_empty,
+    refuse_one_class,
+    refuse_unknown,
+)
 from rankloom_training.data.columns import Column, IdColumn
 from rankloom_training.data.errors import DataError
 from rankloom_training.data.files import ITEM_FILES, LOG_FILES, files_of, find_files
@@ -29,6 +34,7 @@ from rankloom_training.data.interactions import (
 )
 from rankloom_training.data.items import drift_warnings, read_ids, read_items
 from rankloom_training.data.likes import LikeRule, read_likes
+from rankloom_training.data.negatives import Negatives, NegativeSampling
 from rankloom_training.data.settings import (
     ITEM_COLUMNS,
     LOG_COLUMNS,
@@ -55,13 +61,17 @@ class ReadFile:
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """How a folder was read: for the report, the bundle's metadata and the key of a run."""
+    """How a folder was read: for the report, the bundle's metadata and the key of a run.
+
+    ``sampling``: how negatives are sampled, for a log of likes alone.
+    """
 
     log: ReadFile
     items: ReadFile
     files: tuple[Path, ...]
     time_unit: str
     likes: LikeRule
+    sampling: NegativeSampling | None
     split_given: bool
 
 
@@ -70,6 +80,7 @@ class Dataset:
     """A catalogue, the log of its items, and warnings about what was changed on the way.
 
     ``item_columns``: further numbers of the items. ``source``: None for a log made in memory.
+    ``negatives``: draws the negatives of a log that has sampled ones.
     """
 
     catalogue: Catalogue
@@ -77,6 +88,7 @@ class Dataset:
     warnings: tuple[str, ...] = ()
     item_columns: ItemColumns = dataclasses.field(default_factory=ItemColumns)
     source: DataSource | None = None
+    negatives: Negatives | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -88,16 +100,38 @@ class Dataset:
         """The threshold of a like; None if the log has labels."""
         return self.source.likes.like_above if self.source else None
 
+    @property
+    def sampling(self) -> NegativeSampling | None:
+        """How negatives are sampled; None if the log has dislikes of its own."""
+        return self.source.sampling if self.source else None
 
-def load_dataset(folder: Path, like_above: float | None = None) -> Dataset:
+    def sampling_offset(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(n,) what sampling adds to the log-odds of these rows of the log: see ``Negatives``."""
+        if self.negatives is None:
+            return np.zeros(len(rows))
+        return np.asarray(self.negatives.offset[self.log.item[rows]])
+
+    def with_negatives(self, seed: int) -> Dataset:
+        """The data with negatives beside each like, if the log has likes alone.
+
+        Raises DataError if there is nothing to sample.
+        """
+        if self.sampling is None:
+            return self
+        negatives = Negatives(self.log, len(self.catalogue), self.sampling, seed)
+        return dataclasses.replace(self, log=negatives.log(), negatives=negatives)
+
+
+def load_dataset(
+    folder: Path, like_above: float | None = None, implicit: NegativeSampling | None = None
+) -> Dataset:
     """Reads a log and an item table from a folder; docs/data.md says in which forms.
 
-    ``like_above``: a rating above it is a like; it goes before the folder's ``columns.json``.
-    Raises DataError.
+    ``like_above``: a rating above it is a like. ``implicit``: how to sample negatives for a log
+    of likes alone; the returned one has none yet (``with_negatives``). Both go before the
+    folder's ``columns.json``. Raises DataError.
     """
-    settings = read_settings(folder)
-    if like_above is not None:
-        settings = dataclasses.replace(settings, like_above=like_above)
+    settings = read_settings(folder).with_options(like_above, implicit)
     logs, tables = find_files(folder, LOG_FILES), find_files(folder, ITEM_FILES)
     item_table = SourceTable(tables[0], ITEM_COLUMNS, settings.names, with_others=True)
     items, further = read_items(item_table), read_further_columns(item_table, settings)
@@ -115,6 +149,7 @@ def load_dataset(folder: Path, like_above: float | None = None) -> Dataset:
             tuple(path for path in files if path.exists()),
             read.time_unit,
             read.likes,
+            read.sampling,
             log_table.has("split"),
         ),
     )
@@ -125,6 +160,7 @@ class _ReadLog:
     log: Interactions
     time_unit: str
     likes: LikeRule
+    sampling: NegativeSampling | None
     warnings: tuple[str, ...]
 
 
@@ -134,8 +170,6 @@ def _read_log(
     """Everything is checked on the file's rows, so that refusals can number them."""
     users, items = read_ids(table.column("user")), read_ids(table.column("item"))
     times = read_times(table.column("time"))
-    if not table.has("label") and not table.has("rating"):
-        table.theirs("rating")  # refuses
     if not len(table):
         raise DataError(f"{table.name}: no rows; add some interactions")
     likes = read_likes(table, settings)
@@ -149,17 +183,21 @@ def _read_log(
     log = sorted_log(
         codes, user_ids, item[keep], likes.liked[keep], times.seconds[keep], order[keep], split
     )
-    refuse_one_class(table.name, log)
+    refuse_empty(table.name, log)
+    sampling = settings.implicit if log.liked.all() else None
+    if sampling is None:
+        refuse_one_class(table.name, log)
     if given is not None:
         refuse_backwards(f"{table.name}: column {table.theirs('split')}", log)
     warnings = (
         *drift_warnings(table.column("user"), users),
         *drift_warnings(table.column("item"), items),
         *likes.warnings,
+        *_not_sampled(table.name, settings, sampling),
         *_early(table.column("time"), times.seconds),
         *_repeated(table.name, likes.known, keep),
     )
-    return _ReadLog(log, times.unit, likes.rule, warnings)
+    return _ReadLog(log, times.unit, likes.rule, sampling, warnings)
 
 
 def _given_split(table: SourceTable) -> NDArray[np.int8]:
@@ -194,6 +232,14 @@ def _early(column: Column, seconds: NDArray[np.float64]) -> tuple[str, ...]:
         return ()
     first = int(early.argmax()) + 1
     return (f"{column.where}: {int(early.sum()):,} rows are before 1970 (first: row {first})",)
+
+
+def _not_sampled(
+    name: str, settings: DataSettings, sampling: NegativeSampling | None
+) -> tuple[str, ...]:
+    if settings.implicit is None or sampling is not None:
+        return ()
+    return (f"{name}: the log has dislikes of its own, so no negatives are sampled",)
 
 
 def _repeated(name: str, known: NDArray[np.bool_], keep: NDArray[np.bool_]) -> tuple[str, ...]:

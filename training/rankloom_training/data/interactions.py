@@ -29,6 +29,7 @@ class Interactions:
 
     ``user``: codes from 0, without gaps. ``item``: index into the catalogue. ``time``:
     seconds. ``start``: (users,) each user's first row. ``user_ids``: the id of each code.
+    ``sampled``: the dislikes are sampled negatives: they did not happen, so no row sees them.
     """
 
     user: NDArray[np.int64]
@@ -38,6 +39,7 @@ class Interactions:
     split: NDArray[np.int8]
     start: NDArray[np.int64]
     user_ids: tuple[str, ...]
+    sampled: bool = False
 
     def __len__(self) -> int:
         return len(self.user)
@@ -47,12 +49,17 @@ class Interactions:
         return len(self.user_ids)
 
     @property
+    def happened(self) -> NDArray[np.bool_]:
+        """(rows,) False for sampled negatives."""
+        return self.liked if self.sampled else np.ones(len(self), np.bool_)
+
+    @property
     def num_training_users(self) -> int:
         return len(np.unique(self.user[self.split == Split.TRAIN]))
 
     def warm(self) -> NDArray[np.bool_]:
         """(rows,) whether user and item both have training rows."""
-        train = self.split == Split.TRAIN
+        train = self.happened & (self.split == Split.TRAIN)
         known_users, known_items = np.unique(self.user[train]), np.unique(self.item[train])
         return np.isin(self.user, known_users) & np.isin(self.item, known_items)
 

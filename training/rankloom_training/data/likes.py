@@ -23,16 +23,19 @@ _WORDS = {"true": 1.0, "false": 0.0}
 class LikeRule:
     """``like_above``: None for labels and votes. ``low`` and ``high``: the scale's ends.
 
-    ``unknown``: rows with the value 0, which say nothing and are left out.
+    ``column``: None where every row is a like. ``unknown``: rows with the value 0, which say
+    nothing and are left out.
     """
 
-    column: str
+    column: str | None
     like_above: float | None
     low: float
     high: float
     unknown: int = 0
 
     def __str__(self) -> str:
+        if self.column is None:
+            return "every row is a like"
         unknown = f"; {self.unknown:,} rows of 0 are unknown" if self.unknown else ""
         if self.like_above is None:
             return f"{self.column} is {self.high:g} and not {self.low:g}{unknown}"
@@ -52,6 +55,8 @@ class Likes:
 
 def read_likes(table: SourceTable, settings: DataSettings) -> Likes:
     """Raises DataError, which names the column, and the row or the histogram."""
+    if not table.has("label") and not table.has("rating"):
+        return _all_likes(table, settings)
     is_label = table.has("label")
     column = table.column("label" if is_label else "rating")
     name = table.theirs("label" if is_label else "rating")
@@ -75,6 +80,17 @@ def read_likes(table: SourceTable, settings: DataSettings) -> Likes:
         above = _usual_threshold(column, scale)
     rule = LikeRule(name, above, low, high, unknown)
     return Likes(values > above, known, rule, _zeros(column, scale))
+
+
+def _all_likes(table: SourceTable, settings: DataSettings) -> Likes:
+    """Clicks or purchases: there is no column that says what was liked."""
+    if settings.implicit is None:
+        raise DataError(
+            f"{table.name}: no column for rating or label; add one, or name it in columns.json; "
+            f"if every row is a like, such as a click, sample negatives with --implicit N"
+        )
+    every = np.ones(len(table), dtype=np.bool_)
+    return Likes(every, every, LikeRule(None, None, 1.0, 1.0))
 
 
 def _values(column: Column) -> NDArray[np.float64]:

@@ -31,6 +31,8 @@ def report_lines(dataset: Dataset) -> list[Line]:
         ("likes", likes + (f": {source.likes}" if source else "")),
         ("split", _split(log, source)),
     ]
+    if dataset.sampling:
+        lines.append(("negatives", f"{dataset.sampling}; metrics over them say so"))
     if columns := _item_columns(dataset):
         lines.append(("item columns", columns))
     return [*lines, *(("warning", warning) for warning in dataset.warnings)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rankloom_training.data.errors import DataError
+from rankloom_training.data.negatives import NegativeSampling
 
 SETTINGS_FILE = "columns.json"
 # Our name → usual names. Upper and lower case are alike.
@@ -30,22 +32,33 @@ ITEM_COLUMNS: Mapping[str, tuple[str, ...]] = {
 }
 COLUMN_KINDS = ("number", "category", "date", "ignore")
 _NAMES = tuple(dict.fromkeys((*LOG_COLUMNS, *ITEM_COLUMNS)))
-_OPTIONS = ("like_above", "zero_is_unknown", "item_columns")
+_OPTIONS = ("like_above", "zero_is_unknown", "implicit", "item_columns")
 
 
 @dataclass(frozen=True, slots=True)
 class DataSettings:
     """``names``: our name of a column → theirs, None to use none. ``like_above``: a rating above
-    it is a like. ``zero_is_unknown``: a rating of 0 says nothing. ``item_columns``: kinds of the
-    item table's further columns, None where the values say it. ``only_those``: columns that it
-    does not name are left out.
+    it is a like. ``zero_is_unknown``: a rating of 0 says nothing. ``implicit``: the log has likes
+    alone, and negatives are sampled. ``item_columns``: kinds of the item table's further columns,
+    None where the values say it. ``only_those``: columns that it does not name are left out.
     """
 
     names: Mapping[str, str | None] = field(default_factory=dict)
     like_above: float | None = None
     zero_is_unknown: bool = False
+    implicit: NegativeSampling | None = None
     item_columns: Mapping[str, str | None] = field(default_factory=dict)
     only_those: bool = False
+
+    def with_options(
+        self, like_above: float | None, implicit: NegativeSampling | None
+    ) -> DataSettings:
+        """The settings, with the given options of a command in their place."""
+        return dataclasses.replace(
+            self,
+            like_above=self.like_above if like_above is None else like_above,
+            implicit=implicit or self.implicit,
+        )
 
 
 def read_settings(folder: Path) -> DataSettings:
@@ -68,6 +81,7 @@ def read_settings(folder: Path) -> DataSettings:
         names={ours: _name(ours, given[ours]) for ours in _NAMES if ours in given},
         like_above=_threshold(given.get("like_above")),
         zero_is_unknown=_flag(given.get("zero_is_unknown", False)),
+        implicit=_sampling(given.get("implicit")),
         item_columns=kinds,
         only_those=only_those,
     )
@@ -92,6 +106,15 @@ def _flag(given: object) -> bool:
     if not isinstance(given, bool):
         raise _wrong("zero_is_unknown", "give it true or false")
     return given
+
+
+def _sampling(given: object) -> NegativeSampling | None:
+    if given is None:
+        return None
+    try:
+        return NegativeSampling.of_json(given)
+    except ValueError as error:
+        raise _wrong("implicit", str(error)) from error
 
 
 def _item_columns(given: object) -> tuple[dict[str, str | None], bool]:

@@ -6,16 +6,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from rankloom_training.commands import TrainingCommand, add_like_above
+from rankloom_training.commands import TrainingCommand, add_data_options
 from rankloom_training.teachers.arguments import add_teacher, teacher_options
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
     summary = "write keywords and a short description of each item"
-    describe = actions.add_parser("describe", help=summary, allow_abbrev=False)
+    describe = actions.add_parser("describe", help=summary, description=summary, allow_abbrev=False)
     describe.add_argument("--data", type=Path, required=True, help="folder of log and items")
-    add_like_above(describe)
+    add_data_options(describe)
     add_teacher(describe)
 
 
@@ -26,7 +26,7 @@ def _describe(args: argparse.Namespace) -> int:
     from rankloom_training.progress import Progress
 
     options, out = teacher_options(args), args.data / FILE_NAME
-    catalogue = load_dataset(args.data, args.like_above).catalogue
+    catalogue = load_dataset(args.data, args.like_above, args.implicit).catalogue
     check_replaceable(out)
     from rankloom_training.item_texts.describe import describe_items
 

@@ -11,6 +11,7 @@ from rankloom_training.reasons.trace import TraceEvent
 MIN_EVENTS_FOR_LEVEL, RECENT_EVENTS = 5, 5
 GENEROUS, PICKY = 0.7, 0.35  # share of likes from which, and up to which, it is said
 SHIFT = 0.3  # difference between the recent and the earlier share of likes
+Opinion = tuple[Item, bool]  # an item, and whether it was liked
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,8 @@ class TraceCase:
     """A row to explain.
 
     ``row``: its number in the sorted log. ``events``: those of the prompt, oldest first.
-    ``liked``: the label. ``score``: the logit with all events.
+    ``liked``: the label. ``score``: the logit with all events. ``earlier``: items and opinions
+    from before the prompt's events, oldest first.
     """
 
     row: int
@@ -35,6 +37,7 @@ class TraceCase:
     candidate: Item
     liked: bool
     score: float
+    earlier: tuple[Opinion, ...] = ()
 
     def speaking_for(self, verdict: bool) -> tuple[EventInfluence, ...]:
         """Events with a title whose influence has the verdict's sign, the strongest first."""
@@ -48,6 +51,11 @@ class TraceCase:
         return tuple(
             TraceEvent(each.item.item_id, each.liked, each.influence) for each in self.events
         )
+
+    @property
+    def opinions(self) -> tuple[Opinion, ...]:
+        """The events without their influences."""
+        return tuple((each.item, each.liked) for each in self.events)
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -68,8 +76,13 @@ class TraceCase:
 
     def share_liked(self, attribute: str) -> tuple[float, int]:
         """Share of likes among the events with the attribute, and their number."""
-        having = [each for each in self.events if attribute in each.item.attributes]
-        return (_share(having) if having else 0.0), len(having)
+        return share_liked(self.opinions, attribute)
+
+
+def share_liked(opinions: Sequence[Opinion], attribute: str) -> tuple[float, int]:
+    """Share of likes among the items with the attribute, and their number."""
+    having = [liked for item, liked in opinions if attribute in item.attributes]
+    return (sum(having) / len(having) if having else 0.0), len(having)
 
 
 def _share(events: Sequence[EventInfluence]) -> float:

@@ -63,7 +63,7 @@ def _collaborative(
     model = create_model("mf", len(data.catalogue), LATENT_DIM)
     train = Examples.joined([_examples(view, data.log) for view in views])
     with one_thread():
-        fit(model, train, _examples(valid, data.log), seed=seed)
+        fit(model, lambda epoch: train, _examples(valid, data.log), seed=seed)
     forget_untrained(model, np.unique(train.target) - 1)
     return model
 

@@ -63,13 +63,15 @@ class Grounding:
 
 def named_items(text: str, items: Iterable[Item]) -> tuple[Item, ...]:
     """The items whose titles a text names, in the order of the items."""
-    straight = text.translate(_STRAIGHT)
-    return tuple(item for item in items if item.title and _names(straight, item.title))
+    return tuple(item for item in items if item.title and title_positions(text, item.title))
 
 
-def _names(straight: str, title: str) -> bool:
+def title_positions(text: str, title: str) -> list[int]:
+    """Where a text has the title, not inside of a word."""
     name = re.escape(title.translate(_STRAIGHT))
-    return re.search(rf"(?<!\w){name}(?!\w)", straight) is not None
+    return [
+        found.start() for found in re.finditer(rf"(?<!\w){name}(?!\w)", text.translate(_STRAIGHT))
+    ]
 
 
 def _quoted(pattern: str) -> str:

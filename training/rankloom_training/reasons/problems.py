@@ -20,6 +20,8 @@ class TraceProblem(StrEnum):
     INVENTED_TITLE = "names a title that is not in its prompt"
     INVENTED_ATTRIBUTE = "names an attribute that no item of its prompt has"
     INVENTED_YEAR = "names a year that no item of its prompt has"
+    OTHER_FORM = "is not in the two parts that were asked for"
+    WORDY = "has a part with too many words"
     NO_EVENT = "cites no event of its prompt"
     UNFINISHED = "was cut off by the teacher's limit of tokens"
     NO_EVIDENCE = "has no event that moves the score"

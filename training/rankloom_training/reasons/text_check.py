@@ -24,3 +24,7 @@ class TextCheck:
         if problem := self._grounding.problem(text, (*events, candidate)):
             return problem
         return None if named_items(text, events) else TraceProblem.NO_EVENT
+
+    def names_other(self, text: str, items: Sequence[Item]) -> bool:
+        """Whether a text names what none of the items has."""
+        return self._grounding.problem(text, items) is not None

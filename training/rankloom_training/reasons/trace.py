@@ -53,5 +53,5 @@ class Trace:
 
     @property
     def repaired(self) -> bool:
-        """Whether the teacher was given the label before it wrote the text."""
+        """Whether an earlier answer failed, so that the text was written with hints."""
         return self.attempts > 1

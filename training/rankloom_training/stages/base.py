@@ -13,11 +13,12 @@ from torch import nn
 from rankloom_engine.checks import check_architecture
 from rankloom_engine.explain import MAX_EXPLAIN_TOKENS
 from rankloom_engine.prompt import PromptFormat
-from rankloom_training import base
+from rankloom_training import base, embedded
 from rankloom_training.data import Interactions, Split
-from rankloom_training.stages.artefacts import BaseFiles
+from rankloom_training.stages.artefacts import BaseFiles, TracesFiles
 from rankloom_training.stages.rows import chosen_users
 from rankloom_training.stages.stage import Stage, StageInputs
+from rankloom_training.words import words_of
 
 MAX_EVENTS_IN_PROMPT = 20
 
@@ -37,11 +38,14 @@ class BaseStage(Stage):
     lm_rows: int
     seed: int
     makes = BaseFiles
+    needs = (TracesFiles,)
     code = (
         "rankloom_engine.explain",
         "rankloom_engine.prompt",
         "rankloom_training.base",
+        "rankloom_training.embedded",
         "rankloom_training.stages.rows",
+        "rankloom_training.words",
     )
 
     def run(self, given: StageInputs) -> None:
@@ -56,15 +60,17 @@ class BaseStage(Stage):
 
     def _trained(self, given: StageInputs) -> tuple[nn.Module, Tokenizer, PromptFormat]:
         catalogue, log = given.dataset.catalogue, given.dataset.log
-        tokenizer = base.train_tokenizer(catalogue)
-        fmt = base.embedded_format(tokenizer, MAX_EVENTS_IN_PROMPT)
-        model = base.train_decoder(
+        said = given.of(TracesFiles).read()
+        tokenizer = embedded.train_tokenizer(catalogue, (each.text for each in said))
+        fmt = embedded.embedded_format(tokenizer, MAX_EVENTS_IN_PROMPT)
+        model = embedded.train_decoder(
             tokenizer,
             fmt,
             catalogue,
             log,
             self._rows(log),
-            shape=base.DecoderShape(),
+            words_of(said, catalogue, tokenizer, fmt),
+            shape=embedded.DecoderShape(),
             epochs=self.base_epochs,
             seed=self.seed,
             on_step=given.progress.step,
@@ -73,7 +79,7 @@ class BaseStage(Stage):
 
     def _rows(self, log: Interactions) -> NDArray[np.int64]:
         """(rows,) the training rows of the log that the decoder is trained on."""
-        rows = np.flatnonzero(log.split == Split.TRAIN)
+        rows = np.flatnonzero(log.happened & (log.split == Split.TRAIN))
         return rows[chosen_users(log, rows, self.lm_rows, self.seed)[log.user[rows]]]
 
 

@@ -79,4 +79,5 @@ class CalibrateStage(Stage):
             "num_users": data.log.num_users,
             "num_items": len(data.catalogue),
             "like_above": data.like_above,
+            "implicit": data.sampling.to_json() if data.sampling else None,
         }

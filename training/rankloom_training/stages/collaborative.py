@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from rankloom_features.encoder import Encoder
 from rankloom_features.export import export
-from rankloom_features.fit import MAX_EPOCHS, Examples, fit, forget_untrained, one_thread, score
+from rankloom_features.fit import (
+    MAX_EPOCHS,
+    Examples,
+    add_to_biases,
+    fit,
+    forget_untrained,
+    one_thread,
+    score,
+)
 from rankloom_features.models import create_model
 from rankloom_features.models.base import CollaborativeModel
 from rankloom_training.data import Split
@@ -39,16 +47,17 @@ class CollaborativeStage(Stage):
         "rankloom_features.fit",
         "rankloom_features.histories",
         "rankloom_features.models",
+        "rankloom_training.data.negatives",
         "rankloom_training.folds",
         "rankloom_training.stages.rows",
     )
 
     def run(self, given: StageInputs) -> None:
         """Trains the model, and one more for each fold of users."""
-        rows = LogRows.of(given.dataset.log, self.protocol, self.seed)
+        rows = LogRows.of(given.dataset, self.protocol, self.seed)
         train, valid = rows.examples(Split.TRAIN), rows.examples(Split.VALID)
-        fits = _Fits(self, len(given.dataset.catalogue), valid, given.progress)
-        files, model = CollaborativeFiles(given.folder), fits.fit(train)
+        fits = _Fits(self, rows, valid, given.progress)
+        files, model = CollaborativeFiles(given.folder), fits.fit(np.ones(len(train), np.bool_))
         onnx = export(model)
         files.write_model(onnx, model.vectors.weight.detach().numpy()[1:].copy())
         encoder = Encoder(onnx)
@@ -64,17 +73,25 @@ class _Fits:
     """Fits models of one kind, stopped early on the same validation rows, and reports progress."""
 
     def __init__(
-        self, stage: CollaborativeStage, num_items: int, valid: Examples, progress: Progress
+        self, stage: CollaborativeStage, rows: LogRows, valid: Examples, progress: Progress
     ) -> None:
-        self._stage, self._num_items, self._valid = stage, num_items, valid
+        self._stage, self._rows, self._valid = stage, rows, valid
         self._progress, self._done = progress, 0
 
-    def fit(self, train: Examples) -> CollaborativeModel:
-        torch.manual_seed(self._stage.seed)
-        model = create_model(self._stage.collaborative, self._num_items, LATENT_DIM)
+    def fit(self, chosen: NDArray[np.bool_]) -> CollaborativeModel:
+        """A model of the training rows that are ``chosen``, with fresh negatives every epoch."""
+
+        def train(epoch: int) -> Examples:
+            return self._rows.examples(Split.TRAIN, epoch).only(chosen)
+
+        dataset, seed = self._rows.dataset, self._stage.seed
+        torch.manual_seed(seed)
+        model = create_model(self._stage.collaborative, len(dataset.catalogue), LATENT_DIM)
         with one_thread():
-            fit(model, train, self._valid, seed=self._stage.seed, on_epoch=self._on_epoch)
-        forget_untrained(model, np.unique(train.target) - 1)
+            fit(model, train, self._valid, seed=seed, on_epoch=self._on_epoch)
+        forget_untrained(model, np.unique(train(0).target) - 1)
+        if dataset.negatives is not None:
+            add_to_biases(model, -dataset.negatives.offset)
         self._done += 1
         return model
 
@@ -84,7 +101,9 @@ class _Fits:
 
 
 def _out_of_fold(
-    train: Examples, own_fold: NDArray[np.int64], fit: Callable[[Examples], CollaborativeModel]
+    train: Examples,
+    own_fold: NDArray[np.int64],
+    fit: Callable[[NDArray[np.bool_]], CollaborativeModel],
 ) -> NDArray[np.float32]:
     """(rows,) logits of the training rows, from models that never saw the row's user.
 
@@ -93,5 +112,5 @@ def _out_of_fold(
     logits = np.zeros(len(train), dtype=np.float32)
     for held_out in range(NUM_FOLDS):
         own = own_fold == held_out
-        logits[own] = score(fit(train.only(~own)), train.only(own))
+        logits[own] = score(fit(~own), train.only(own))
     return logits

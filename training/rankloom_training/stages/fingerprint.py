@@ -82,4 +82,4 @@ def _pieces(dataset: Dataset) -> Iterator[bytes]:
     yield json.dumps(log.user_ids).encode()
     yield dataset.catalogue.to_bytes()
     yield dataset.item_columns.to_bytes() if len(dataset.item_columns) else b""
-    yield repr(dataset.like_above).encode()
+    yield repr((dataset.like_above, dataset.sampling)).encode()

@@ -27,7 +27,7 @@ class GlobalStage(Stage):
 
     def run(self, given: StageInputs) -> None:
         """Trains both on all training rows that the language model sees."""
-        rows = LogRows.of(given.dataset.log, self.protocol, self.seed)
+        rows = LogRows.of(given.dataset, self.protocol, self.seed)
         learner, files = Learner.of(given, rows, self.lm_rows, None), GlobalFiles(given.folder)
         trainer = ExpertTrainer(learner.decoder, self.seed)
         learn(trainer, learner.train, learner.valid, self.global_recipe, given, with_projector=True)

@@ -49,7 +49,7 @@ class GroupsStage(Stage):
 
     def run(self, given: StageInputs) -> None:
         """Trains each group's expert on the windows of the group."""
-        rows = LogRows.of(given.dataset.log, self.protocol, self.seed)
+        rows = LogRows.of(given.dataset, self.protocol, self.seed)
         projector = given.of(GlobalFiles).projector()
         learner = Learner.of(given, rows, self.lm_rows, projector)
         files, router = GroupsFiles(given.folder), _served_router(given, learner)

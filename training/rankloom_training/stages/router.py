@@ -29,6 +29,6 @@ class RouterStage(Stage):
 
     def run(self, given: StageInputs) -> None:
         """Clusters each training user's vector at the user's last training row."""
-        newest = LogRows.of(given.dataset.log, self.protocol, self.seed).newest_of_users()
+        newest = LogRows.of(given.dataset, self.protocol, self.seed).newest_of_users()
         vectors = given.of(CollaborativeFiles).vectors(Split.TRAIN)[newest]
         RouterFiles(given.folder).write(fit_router(vectors, self.num_groups, self.seed))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankloom_features.fit import Examples
-from rankloom_training.data import Interactions, Split
+from rankloom_training.data import Dataset, Interactions, Split
 from rankloom_training.visibility import (
     Protocol,
     View,
@@ -24,15 +24,19 @@ VALID_SHARE = 4  # the language model sees this many times fewer validation rows
 class LogRows:
     """Views of the training and of the validation rows of a log."""
 
-    log: Interactions
+    dataset: Dataset
     train: tuple[View, ...]
     valid: View
     seed: int
 
     @classmethod
-    def of(cls, log: Interactions, protocol: Protocol, seed: int) -> LogRows:
-        valid = scoring_view(log, protocol, Split.VALID)
-        return cls(log, training_views(log, protocol, seed), valid, seed)
+    def of(cls, dataset: Dataset, protocol: Protocol, seed: int) -> LogRows:
+        valid = scoring_view(dataset.log, protocol, Split.VALID)
+        return cls(dataset, training_views(dataset.log, protocol, seed), valid, seed)
+
+    @property
+    def log(self) -> Interactions:
+        return self.dataset.log
 
     def views(self, split: Split) -> tuple[View, ...]:
         """Of train or valid. Arrays of these rows are in the order of the views."""
@@ -42,13 +46,19 @@ class LogRows:
         """(rows,) index into the log of each row of the views."""
         return np.concatenate([view.rows for view in self.views(split)])
 
-    def examples(self, split: Split) -> Examples:
-        """The rows as the collaborative model sees them."""
-        return Examples.joined([self._examples(view) for view in self.views(split)])
+    def sampling_offset(self, split: Split) -> NDArray[np.float64]:
+        """(rows,) what the sampling of negatives adds to the log-odds of a like."""
+        return self.dataset.sampling_offset(self.indices(split))
 
-    def _examples(self, view: View) -> Examples:
-        log, rows = self.log, view.rows
-        return Examples(view.histories(log), log.item[rows] + 1, log.liked[rows])
+    def examples(self, split: Split, epoch: int = 0) -> Examples:
+        """The rows as the collaborative model sees them, sampled negatives as in ``epoch``."""
+        log, negatives = self.log, self.dataset.negatives
+        items = negatives.items(log, epoch) if negatives else log.item
+        parts = [
+            Examples(view.histories(log), items[view.rows] + 1, log.liked[view.rows])
+            for view in self.views(split)
+        ]
+        return Examples.joined(parts)
 
     def for_language_model(self, split: Split, max_rows: int) -> NDArray[np.bool_]:
         """(users,) the users whose rows the language model sees; ``max_rows``: of training rows."""

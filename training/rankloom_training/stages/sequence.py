@@ -17,6 +17,7 @@ from rankloom_training.stages.global_expert import GlobalStage
 from rankloom_training.stages.group_experts import GroupsStage
 from rankloom_training.stages.router import RouterStage
 from rankloom_training.stages.stage import Stage, StageInputs
+from rankloom_training.stages.traces import TracesStage
 from rankloom_training.stages.trees import TreesStage
 from rankloom_training.stages.workspace import Workspace
 
@@ -24,6 +25,7 @@ STAGES: tuple[type[Stage], ...] = (
     CollaborativeStage,
     RouterStage,
     TreesStage,
+    TracesStage,
     BaseStage,
     GlobalStage,
     GroupsStage,

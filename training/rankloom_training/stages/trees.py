@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +44,7 @@ class TreesStage(Stage):
         """Computes features, fits boosters, and one more for each fold of users."""
         data, files = given.dataset, TreesFiles(given.folder)
         held_out = HeldOutFeatures(data.catalogue, data.log, self.seed, data.item_columns)
-        rows = LogRows.of(data.log, self.protocol, self.seed)
+        rows = LogRows.of(data, self.protocol, self.seed)
         logits = given.of(CollaborativeFiles).logits
         train = _table(held_out, rows, Split.TRAIN, logits(Split.TRAIN))
         valid = _table(held_out, rows, Split.VALID, logits(Split.VALID))
@@ -53,7 +54,8 @@ class TreesStage(Stage):
         files.write_rows(Split.TRAIN, train.features, boosters.out_of_fold_logits(held_out.fold))
         valid_logits = TreeRanker(ranker).logits(valid.features)
         files.write_rows(Split.VALID, valid.features, valid_logits)
-        given.progress.note(f"AUC {auc(valid.label, valid_logits):.4f}")
+        found = auc(valid.label, valid_logits + rows.sampling_offset(Split.VALID))
+        given.progress.note(f"AUC {found:.4f}")
 
 
 def _table(
@@ -61,4 +63,5 @@ def _table(
 ) -> FeatureTable:
     views = rows.views(split)
     ends = np.cumsum([len(view.rows) for view in views])[:-1]
-    return joined(list(map(held_out.table, views, np.split(logits, ends))))
+    table = joined(list(map(held_out.table, views, np.split(logits, ends))))
+    return dataclasses.replace(table, offset=rows.sampling_offset(split))

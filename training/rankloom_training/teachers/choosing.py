@@ -24,7 +24,7 @@ class TeacherOptions:
     """``teacher``: EVIDENCE, the URL of an endpoint, or a causal LM by path or hub id.
 
     ``model``: the name by which an endpoint knows its model. ``max_calls``, ``max_tokens``: of
-    one run; None for no limit. ``concurrency``: calls at a time.
+    one run; None for no limit. ``concurrency``: calls at a time. ``seed``: of EVIDENCE.
     """
 
     teacher: str = EVIDENCE
@@ -32,6 +32,7 @@ class TeacherOptions:
     max_calls: int | None = None
     max_tokens: int | None = None
     concurrency: int = 1
+    seed: int = 0
 
     @property
     def is_endpoint(self) -> bool:

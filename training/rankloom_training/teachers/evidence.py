@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,14 +12,13 @@ import numpy as np
 from rankloom_training.reasons.case import GENEROUS, PICKY, SHIFT, EventInfluence, TraceCase
 from rankloom_training.reasons.problems import TraceProblem
 from rankloom_training.reasons.trace import Trace
-from rankloom_training.teachers.phrases import SENTENCES, Statement
+from rankloom_training.teachers.phrases import Statement
+from rankloom_training.teachers.phrasing import Phrasing, listed, num_words, quoted
 
 MIN_WORDS, MAX_WORDS = 15, 45  # as long as the titles allow it
 MAX_CITED = 3
 WORTH_CITING = 0.3  # share of the strongest event's influence
 MIN_TASTE_EVENTS, CLEAR_TASTE = 3, 0.7
-_CHOICE = re.compile(r"\[([^\[\]]*)\]")
-_BLANK = re.compile(r"\{(\w+)\}")
 _UNQUOTED = ("this one", "this title", "this pick", "it")
 
 
@@ -35,12 +33,14 @@ class EvidenceText:
     against: tuple[EventInfluence, ...]
 
 
-def write_evidence(case: TraceCase, verdict: bool, seed: int) -> EvidenceText | None:
+def write_evidence(
+    case: TraceCase, verdict: bool, seed: int, *, cited_only: bool = False
+) -> EvidenceText | None:
     """Explains the verdict from the case's influences; None if no event moves the score.
 
     The same case, verdict and seed give the same text.
     """
-    return _Writer(case, verdict, seed).write()
+    return _Writer(case, verdict, seed, cited_only=cited_only).write()
 
 
 class EvidenceTeacher:
@@ -48,17 +48,18 @@ class EvidenceTeacher:
 
     Its verdict without the label is the side of the score. Where the label is the other one,
     it writes for the label from the events that speak for it, and names the stronger ones.
+    ``cited_only``: it says nothing that the cited events and the candidate do not prove.
     """
 
     name = "evidence"
 
-    def __init__(self, seed: int = 0) -> None:
-        self._seed = seed
+    def __init__(self, seed: int = 0, *, cited_only: bool = False) -> None:
+        self._seed, self._cited_only = seed, cited_only
 
     def trace(self, case: TraceCase) -> Trace:
         blind = case.score > 0.0
-        blind_written = write_evidence(case, blind, self._seed)
-        written = write_evidence(case, case.liked, self._seed)
+        blind_written = self._written(case, blind)
+        written = self._written(case, case.liked)
         return Trace(
             row=case.row,
             item_id=case.candidate.item_id,
@@ -74,16 +75,19 @@ class EvidenceTeacher:
             problem=None if written else TraceProblem.NO_EVIDENCE,
         )
 
+    def _written(self, case: TraceCase, verdict: bool) -> EvidenceText | None:
+        return write_evidence(case, verdict, self._seed, cited_only=self._cited_only)
+
 
 class _Writer:
     """Writes one text."""
 
-    def __init__(self, case: TraceCase, verdict: bool, seed: int) -> None:
-        self._case, self._verdict = case, verdict
+    def __init__(self, case: TraceCase, verdict: bool, seed: int, *, cited_only: bool) -> None:
+        self._case, self._verdict, self._cited_only = case, verdict, cited_only
         self._random = np.random.default_rng((seed, case.row, int(verdict)))
+        self._phrasing = Phrasing(self._random)
         self._side = "YES" if verdict else "NO"
         self._candidate_named = False
-        self._num_words = 0
 
     def write(self) -> EvidenceText | None:
         case, verdict = self._case, self._verdict
@@ -126,6 +130,8 @@ class _Writer:
         case, facts = self._case, list[str]()
         if self._shared(cited):
             facts.append("SHARED")
+        if self._cited_only:
+            return facts
         if self._taste():
             facts.append("TASTE")
         if case.level is not None and (case.level >= GENEROUS or case.level <= PICKY):
@@ -154,17 +160,15 @@ class _Writer:
         return ""
 
     def _say(self, statement: str, events: Sequence[EventInfluence]) -> str:
-        """One of the statement's sentences, with its blanks filled."""
-        sentences = SENTENCES[Statement[f"{self._side}_{statement}"]]
-        sentence = self._pick(sentences)
-        worded = _CHOICE.sub(lambda found: self._pick(found[1].split("|")), sentence)
-        return _capital(_BLANK.sub(lambda found: self._filled(found[1], events), worded))
+        """A sentence of this verdict's side."""
+        wanted = Statement[f"{self._side}_{statement}"]
+        return self._phrasing.say(wanted, lambda blank: self._filled(blank, events))
 
     def _filled(self, blank: str, events: Sequence[EventInfluence]) -> str:
         if blank == "titles":
-            return _listed([f'"{each.item.title}"' for each in events])
+            return listed([quoted(each.item.title) for each in events])
         if blank == "shared":
-            return _listed(self._shared(events))
+            return listed(self._shared(events))
         return self._taste() if blank == "taste" else self._this()
 
     def _this(self) -> str:
@@ -172,46 +176,31 @@ class _Writer:
         title = self._case.candidate.title
         if title and not self._candidate_named and self._random.random() < 0.5:
             self._candidate_named = True
-            return f'"{title}"'
-        return self._pick(_UNQUOTED)
+            return quoted(title)
+        return self._phrasing.pick(_UNQUOTED)
 
     def _arranged(self, said: list[str], facts: list[str], after: list[str]) -> str:
         """As many facts as there is room for, between the evidence and its counterpart."""
-        room = int(self._random.integers(MIN_WORDS + 5, MAX_WORDS + 1)) - _words([*said, *after])
+        room = int(self._random.integers(MIN_WORDS + 5, MAX_WORDS + 1)) - num_words([*said, *after])
         kept = list(_fitting(facts, room))
         end = self._say("END", ())
         parts = [*said, *kept, *after]
-        short = _words(parts) < MIN_WORDS
-        if short or (_words([*parts, end]) <= MAX_WORDS and self._random.random() < 0.6):
+        short = num_words(parts) < MIN_WORDS
+        if short or (num_words([*parts, end]) <= MAX_WORDS and self._random.random() < 0.6):
             parts.append(end)
         return self._joined(parts)
 
     def _joined(self, parts: list[str]) -> str:
-        while _words(parts) < MIN_WORDS:
+        while num_words(parts) < MIN_WORDS:
             parts = [*parts, self._say("END", ())]
         return " ".join(parts)
-
-    def _pick(self, choices: Sequence[str]) -> str:
-        return choices[int(self._random.integers(len(choices)))]
 
 
 def _fitting(sentences: Sequence[str], room: int) -> Iterator[str]:
     for sentence in sentences:
-        if (room := room - _words([sentence])) >= 0:
+        if (room := room - num_words([sentence])) >= 0:
             yield sentence
 
 
 def _opinion(event: EventInfluence) -> str:
     return "LIKED" if event.liked else "DISLIKED"
-
-
-def _words(parts: Sequence[str]) -> int:
-    return sum(len(part.split()) for part in parts)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _capital(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:]

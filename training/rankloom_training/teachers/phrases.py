@@ -1,8 +1,9 @@
 """What the evidence teacher can say: ``sentences.txt``, sorted by what a sentence states.
 
 ``[a|b]`` stands for one of its parts. ``{titles}`` are the cited events, ``{this}`` is the
-candidate, ``{shared}`` what they have in common, ``{taste}`` an attribute of the candidate. A
-sentence has no number, and claims nothing of other people: the data of one user could not prove it.
+candidate, ``{shared}`` what they have in common, ``{taste}`` an attribute of the candidate; in
+profiles ``{labels}`` are attributes. A sentence has no number, and claims nothing of other
+people: the data of one user could not prove it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from importlib.resources import files
 
 
 class Statement(StrEnum):
-    """What a sentence states. The first word of the name is the verdict that it belongs to."""
+    """What a sentence states. The name begins with the verdict that it is for, or PROFILE."""
 
     YES_FOR_LIKED = auto()  # liked events that raise the score
     YES_FOR_DISLIKED = auto()  # disliked events that raise it
@@ -39,10 +40,17 @@ class Statement(StrEnum):
     NO_FALLING = auto()
     NO_THIN = auto()
     NO_END = auto()
+    PROFILE_GENEROUS = auto()
+    PROFILE_EVEN = auto()
+    PROFILE_PICKY = auto()
+    PROFILE_LOVED = auto()  # attributes that the user mostly likes
+    PROFILE_AVOIDED = auto()
+    PROFILE_LIKES = auto()  # some of the newest likes
+    PROFILE_DISLIKES = auto()
 
 
 def _read() -> Iterator[tuple[Statement, str]]:
-    text = files(__package__).joinpath("sentences.txt").read_text(encoding="utf-8")
+    text = files("rankloom_training.teachers").joinpath("sentences.txt").read_text(encoding="utf-8")
     statement = next(iter(Statement))
     for line in text.splitlines():
         if line.startswith("# "):

@@ -15,16 +15,23 @@ from rankloom_training.reasons.influences import Influences
 from rankloom_training.visibility import Protocol, View, scoring_view
 
 MAX_EVENTS = 20  # as many as a prompt has
+# A profile is of up to so many events before the prompt's (ReasoningRec). It moves on in steps,
+# so that rows near each other share one.
+PROFILE_EVENTS, PROFILE_STEP = 15, 10
 
 
 @dataclass(frozen=True, slots=True)
 class CaseOptions:
-    """Which rows are explained: ``rows`` of the split at most, drawn with ``seed``."""
+    """Which rows are explained: ``rows`` of the split at most, drawn with ``seed``.
+
+    ``newest``: how many events of each case are measured, and may be cited.
+    """
 
     rows: int = 2000
     split: Split = Split.TRAIN
     protocol: Protocol = Protocol.P1
     seed: int = 0
+    newest: int = MAX_EVENTS
 
 
 class CaseMaker:
@@ -32,6 +39,7 @@ class CaseMaker:
 
     def __init__(self, data: Dataset, influences: Influences, options: CaseOptions) -> None:
         self._data, self._influences = data, influences
+        self._newest = options.newest
         self._view = scoring_view(data.log, options.protocol, options.split)
         self.rows = _drawn(self._view, data, options)
 
@@ -45,8 +53,10 @@ class CaseMaker:
         before = self._view.visible_before(log, row)
         candidate = items[log.item[row]]
         events = [Event(items[log.item[at]].item_id, bool(log.liked[at])) for at in before]
-        measured = self._influences.measure(events, candidate, MAX_EVENTS)
-        newest = before[-MAX_EVENTS:].tolist()
+        measured = self._influences.measure(events, candidate, self._newest)
+        newest = before[-self._newest :].tolist()
+        num_earlier = (len(before) - len(newest)) // PROFILE_STEP * PROFILE_STEP
+        earlier = before[:num_earlier][-PROFILE_EVENTS:].tolist()
         return TraceCase(
             row=row,
             events=tuple(
@@ -56,6 +66,7 @@ class CaseMaker:
             candidate=candidate,
             liked=bool(log.liked[row]),
             score=measured.score,
+            earlier=tuple((items[log.item[at]], bool(log.liked[at])) for at in earlier),
         )
 
 

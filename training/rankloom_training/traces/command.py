@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from rankloom_training.commands import (
     MAX_ROWS,
     MAX_SEED,
     TrainingCommand,
-    add_like_above,
+    add_data_options,
     add_protocol,
     whole_number,
 )
+from rankloom_training.reasons.trace import TraceKind
 from rankloom_training.teachers.arguments import add_teacher, teacher_options
 
 SPLITS = ("train", "valid", "test")
@@ -21,9 +23,15 @@ SPLITS = ("train", "valid", "test")
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
-    make = actions.add_parser("make", help="have a teacher write traces", allow_abbrev=False)
+    make = _action(actions, "make", "have a teacher write traces")
     _add_data(make)
     make.add_argument("--out", type=Path, required=True, help="Parquet file to write")
+    make.add_argument(
+        "--kind",
+        choices=[str(kind) for kind in TraceKind],
+        default=str(TraceKind.THINK),
+        help="think: ThinkRec's reasons (default); rationale: ReasoningRec's two parts",
+    )
     make.add_argument(
         "--rows",
         type=whole_number(1, MAX_ROWS),
@@ -39,12 +47,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     )
     add_teacher(make)
     make.set_defaults(act=_make)
-    check = actions.add_parser("check", help="check any table of traces", allow_abbrev=False)
+    check = _action(actions, "check", "check any table of traces")
     check.add_argument("file", metavar="FILE", type=Path, help="Parquet, CSV or JSON lines")
     _add_data(check)
     check.add_argument("--keep", type=Path, metavar="OUT", help="write the sound traces there")
     check.set_defaults(act=_check)
-    show = actions.add_parser("show", help="show some traces of a file", allow_abbrev=False)
+    show = _action(actions, "show", "show some traces of a file")
     show.add_argument("file", metavar="FILE", type=Path, help="what `make` or `--keep` wrote")
     show.add_argument(
         "--rows", type=whole_number(1, MAX_ROWS), default=5, help="how many (default: 5)"
@@ -52,10 +60,16 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     show.set_defaults(act=_show)
 
 
+def _action(
+    actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str
+) -> argparse.ArgumentParser:
+    return actions.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+
+
 def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of log and items")
     add_protocol(parser)
-    add_like_above(parser)
+    add_data_options(parser)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -71,15 +85,15 @@ def _make(args: argparse.Namespace) -> int:
     from rankloom_training.traces.trace_file import check_writable, sound, write_traces
     from rankloom_training.visibility import Protocol
 
-    teacher = teacher_options(args)
-    data = load_dataset(args.data, args.like_above)
+    teacher, kind = replace(teacher_options(args), seed=args.seed), TraceKind(args.kind)
+    data = load_dataset(args.data, args.like_above, args.implicit).with_negatives(args.seed)
     check_writable(args.out)
     options = CaseOptions(args.rows, Split[args.split.upper()], Protocol(args.protocol), args.seed)
     # The models' libraries take seconds to import: what is wrong with the data is said before.
     from rankloom_training.traces.run import open_teacher, run_teacher, with_earlier
 
     texts = read_item_texts(args.data / FILE_NAME)
-    with open_teacher(data.catalogue, texts, teacher, args.seed, args.out) as writer:
+    with open_teacher(data.catalogue, texts, kind, teacher, args.out) as writer:
         made = run_teacher(data, writer, options, teacher.concurrency, Progress())
     write_traces(args.out, with_earlier(made, args.out))
     print(f"{args.out}: {len(sound(made.written)):,} of {len(made.written):,} traces are sound")
@@ -91,23 +105,26 @@ def _make(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     """Exit code 1 if a trace is refused."""
     from rankloom_training.data import load_dataset
+    from rankloom_training.reasons.faithfulness import faithfulness
     from rankloom_training.traces.check import TraceChecker, report_of
     from rankloom_training.traces.foreign import read_foreign
     from rankloom_training.traces.keep import kept_traces
-    from rankloom_training.traces.show import report_lines
+    from rankloom_training.traces.show import faithfulness_line, report_lines
     from rankloom_training.traces.trace_file import check_writable, write_traces
     from rankloom_training.visibility import Protocol
 
-    data = load_dataset(args.data, args.like_above)
+    data = load_dataset(args.data, args.like_above, args.implicit).with_negatives(args.seed)
     if args.keep is not None:
         check_writable(args.keep)
     checker = TraceChecker(data, Protocol(args.protocol))
     checked = list(checker.checked(read_foreign(args.file, data)))
-    report = report_of(checked)
-    for label, text in report_lines(report):
+    report, kept = report_of(checked), kept_traces(args.file, data, checker, checked)
+    measured = faithfulness(kept, data.catalogue)
+    lines = [*report_lines(report), *([faithfulness_line(measured)] if measured else [])]
+    for label, text in lines:
         print(f"{label:<8} {text}")
     if args.keep is not None:
-        write_traces(args.keep, kept_traces(args.file, data, checker, checked))
+        write_traces(args.keep, kept)
     return 1 if report.refused else 0
 
 

@@ -11,11 +11,13 @@ from rankloom_training.data import Dataset
 from rankloom_training.progress import Progress
 from rankloom_training.reasons.fitting import fit_influences
 from rankloom_training.reasons.text_check import TextCheck
-from rankloom_training.reasons.trace import Trace
+from rankloom_training.reasons.trace import Trace, TraceKind
 from rankloom_training.teachers.asking import Finished, ask_all
+from rankloom_training.teachers.chat_rationale import ChatRationales
 from rankloom_training.teachers.chat_teacher import ChatTeacher
 from rankloom_training.teachers.choosing import EVIDENCE, TeacherOptions, open_chat
 from rankloom_training.teachers.evidence import EvidenceTeacher
+from rankloom_training.teachers.evidence_rationale import EvidenceRationales
 from rankloom_training.teachers.teacher import Teacher
 from rankloom_training.teachers.think_prompts import Texts
 from rankloom_training.traces.cases import CaseMaker, CaseOptions
@@ -47,11 +49,13 @@ def with_earlier(made: Finished[Trace], out: Path) -> tuple[Trace, ...]:
 
 @contextmanager
 def open_teacher(
-    catalogue: Catalogue, texts: Texts, options: TeacherOptions, seed: int, out: Path
+    catalogue: Catalogue, texts: Texts, kind: TraceKind, options: TeacherOptions, out: Path
 ) -> Iterator[Teacher]:
     """The teacher that the options name. ``out``: a model's answers are kept beside it."""
+    think = kind is TraceKind.THINK
     if options.teacher == EVIDENCE:
-        yield EvidenceTeacher(seed)
+        yield EvidenceTeacher(options.seed) if think else EvidenceRationales(options.seed)
         return
+    check = TextCheck(catalogue)
     with open_chat(options, out) as chat:
-        yield ChatTeacher(chat, TextCheck(catalogue), texts)
+        yield (ChatTeacher if think else ChatRationales)(chat, check, texts)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from rankloom_training.reasons.faithfulness import STRONGEST, Faithfulness
 from rankloom_training.reasons.trace import Trace
 from rankloom_training.reasons.verdicts import word_of
 from rankloom_training.traces.check import TraceReport
 
 MAX_NUMBERS = 5  # of rows that a line names
-STRONGEST = 3
 
 
 def report_lines(report: TraceReport) -> Iterator[tuple[str, str]]:
@@ -23,6 +23,14 @@ def report_lines(report: TraceReport) -> Iterator[tuple[str, str]]:
         first = ", ".join(map(str, numbers[:MAX_NUMBERS]))
         more = ", …" if len(numbers) > MAX_NUMBERS else ""
         yield "refused", f"{len(numbers):,}: {problem} (rows {first}{more})"
+
+
+def faithfulness_line(found: Faithfulness) -> tuple[str, str]:
+    """Label and text."""
+    return "faithful", (
+        f"{found.agreeing:.1%} name first an event that speaks for the verdict; "
+        f"{found.strongest:.1%} one of the {STRONGEST} that weigh most (of {found.num_texts:,})"
+    )
 
 
 def trace_lines(trace: Trace) -> Iterator[str]:

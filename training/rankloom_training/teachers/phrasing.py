@@ -1,0 +1,47 @@
+"""Puts a sentence into words: one of its wordings, with the blanks filled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from rankloom_training.teachers.phrases import SENTENCES, Statement
+
+_CHOICE = re.compile(r"\[([^\[\]]*)\]")
+_BLANK = re.compile(r"\{(\w+)\}")
+Filler = Callable[[str], str]
+
+
+class Phrasing:
+    """Draws from a seeded generator: the same seed says the same things in the same words."""
+
+    def __init__(self, random: np.random.Generator) -> None:
+        self._random = random
+
+    def say(self, statement: Statement, filled: Filler) -> str:
+        """One of the statement's sentences. ``filled``: from a blank's name to its text."""
+        sentence = self.pick(SENTENCES[statement])
+        worded = _CHOICE.sub(lambda found: self.pick(found[1].split("|")), sentence)
+        return _capital(_BLANK.sub(lambda found: filled(found[1]), worded))
+
+    def pick(self, choices: Sequence[str]) -> str:
+        return choices[int(self._random.integers(len(choices)))]
+
+
+def num_words(parts: Sequence[str]) -> int:
+    return sum(len(part.split()) for part in parts)
+
+
+def listed(names: Sequence[str]) -> str:
+    """A, B and C."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def quoted(title: str) -> str:
+    return f'"{title}"'
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
