@@ -13,7 +13,7 @@ import pytest
 
 from rankloom_adapters.bundle import ROUTER, seal
 from rankloom_engine.loading import Hardware
-from rankloom_engine.model import ForwardInput, ForwardOutput
+from rankloom_engine.model import DecodeInput, DecodeOutput, ForwardInput, ForwardOutput
 from rankloom_engine.pool import EnginePool
 from rankloom_engine.runner import EngineLimits
 from rankloom_features.events import Event
@@ -25,6 +25,8 @@ from rankloom_proto.v1.features_pb2 import (
     GetUserFeaturesResponse,
     History,
 )
+from rankloom_ranker.answers import EventEvidence
+from rankloom_ranker.citing import cited_ids
 from rankloom_ranker.evidence import ScoredQuery, evidence_of
 from rankloom_ranker.query import RankQuery
 from rankloom_ranker.ranker import Ranker
@@ -256,6 +258,31 @@ async def test_evidence_that_is_late_is_left_out_and_the_answer_comes(parts: Ser
     assert 0 < len(told.final.evidence) < MAX_EVENTS
     assert told.final.verdict
     assert told.final.generated_tokens == 4
+
+
+@pytest.mark.parametrize(("max_evidence", "is_given"), [(6, True), (0, False)])
+async def test_words_are_decoded_behind_the_evidence(
+    max_evidence: int, is_given: bool, parts: ServedParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tokens between the verdict and the words are those of the strongest events."""
+    watched, decoder = stubborn(parts)
+    decode, read = decoder.decode, list[list[int]]()
+
+    def reading(inputs: Sequence[DecodeInput]) -> list[DecodeOutput]:
+        read.extend(each.tokens.ids.tolist() for each in inputs)
+        return decode(inputs)
+
+    async with ranking_channel(watched) as channel:
+        monkeypatch.setattr(decoder, "decode", reading)
+        options = ranking_pb2.ExplainOptions(max_tokens=2, max_evidence=max_evidence)
+        message = request(parts, history=wire(events_of(parts, 6)), options=options)
+        final = (await explain(channel, message)).final
+    liked = final.verdict == ranking_pb2.VERDICT_LIKED
+    found = [EventEvidence(each.item_id, each.liked, each.influence) for each in final.evidence]
+    given = cited_ids(parts.loaded, found, liked=liked)
+    assert bool(given) == is_given
+    verdict = decoder.yes if liked else decoder.no
+    assert read[0][-len(given) - 1 :] == [verdict, *given]
 
 
 async def test_evidence_leaves_the_cached_prefixes_alone(parts: ServedParts) -> None:
