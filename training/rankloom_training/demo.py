@@ -72,7 +72,7 @@ def _rank_for_tastes(bundle: Path, address: str, console: Console) -> None:
             events = provider.features(UserQuery(user, None)).events
             items = _candidates(catalogue, events)
             ranking = client.rank(items, user=user, options=rankloom.RankOptions(top_k=TOP_K))
-            _show(console, catalogue, user, events, ranking)
+            _show(console, catalogue, user, events, ranking, len(items))
 
 
 def typical_users(provider: FeatureProvider, router: Router) -> list[str]:
@@ -99,6 +99,7 @@ def _show(
     user: str,
     events: tuple[Event, ...],
     ranking: rankloom.Ranking,
+    num_candidates: int,
 ) -> None:
     console.rule(f"user {user}")
     for liked, word in ((True, "liked"), (False, "disliked")):
@@ -114,7 +115,7 @@ def _show(
     console.print(table)
     times = dataclasses.asdict(ranking.timing)
     spans = ", ".join(f"{name[:-2]} {1000 * value:.1f} ms" for name, value in times.items())
-    console.print(f"{NUM_CANDIDATES} candidates: {spans}", highlight=False)
+    console.print(f"{num_candidates} candidates: {spans}", highlight=False)
 
 
 def _title(catalogue: Catalogue, item_id: str) -> str:

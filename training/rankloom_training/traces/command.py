@@ -42,9 +42,6 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     make.add_argument(
         "--split", choices=SPLITS, default="train", help="which rows (default: train)"
     )
-    make.add_argument(
-        "--seed", type=whole_number(0, MAX_SEED), default=0, help="random seed (default: 0)"
-    )
     add_teacher(make)
     make.set_defaults(act=_make)
     check = _action(actions, "check", "check any table of traces")
@@ -70,6 +67,12 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of log and items")
     add_protocol(parser)
     add_data_options(parser)
+    parser.add_argument(
+        "--seed",
+        type=whole_number(0, MAX_SEED),
+        default=0,
+        help="random seed, of drawn rows and sampled negatives (default: 0)",
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
