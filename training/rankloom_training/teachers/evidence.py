@@ -17,6 +17,7 @@ from rankloom_training.teachers.phrasing import Phrasing, listed, num_words, quo
 
 MIN_WORDS, MAX_WORDS = 15, 45  # as long as the titles allow it
 MAX_CITED = 3
+MAX_SERVED = 2  # a server gives the language model as many events to cite
 WORTH_CITING = 0.3  # share of the strongest event's influence
 MIN_TASTE_EVENTS, CLEAR_TASTE = 3, 0.7
 _UNQUOTED = ("this one", "this title", "this pick", "it")
@@ -114,7 +115,8 @@ class _Writer:
             if each.liked == strongest.liked
             and abs(each.influence) >= WORTH_CITING * abs(strongest.influence)
         ]
-        return tuple(alike[: int(self._random.integers(1, MAX_CITED + 1))])
+        most = MAX_SERVED if self._cited_only else MAX_CITED
+        return tuple(alike[: int(self._random.integers(1, most + 1))])
 
     def _counter(
         self, cited: tuple[EventInfluence, ...], opposing: tuple[EventInfluence, ...]
