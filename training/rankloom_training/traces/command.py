@@ -7,14 +7,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from rankloom_training.commands import (
-    MAX_ROWS,
-    MAX_SEED,
-    TrainingCommand,
-    add_data_options,
-    add_protocol,
-    whole_number,
-)
+from rankloom_training.argument_types import whole_number
+from rankloom_training.commands import TrainingCommand
+from rankloom_training.option_flags import MAX_ROWS, MAX_SEED, add_data_options, add_protocol
 from rankloom_training.reasons.trace import TraceKind
 from rankloom_training.teachers.arguments import add_teacher, teacher_options
 
