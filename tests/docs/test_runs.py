@@ -107,6 +107,7 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("docs/rollout.md", "from rankloom import RolloutClient"): None,
     ("docs/rollout.md", "rankloom bundle keygen"): (run, run, run),
     ("docs/sdk.md", "from rankloom import Client, Event, Item, RankOptions"): None,
+    ("docs/sdk.md", "from rankloom import Client"): None,
     ("docs/sdk.md", "from rankloom import Client, DeadlineExceededError"): None,
     ("docs/sdk.md", "import asyncio"): None,
     ("docs/sdk.md", "from rankloom import FeatureClient"): None,
@@ -118,6 +119,7 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("docs/serving.md", "rankloom bundle convert"): (run,),
     ("docs/serving.md", "from rankloom import Client"): None,
     ("docs/serving.md", "from rankloom import Client, ExplainOptions"): None,
+    ("docs/serving.md", "from rankloom import Client, ExplainOptions, RankOptions"): None,
 }
 
 
