@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from benchmarks.common.results import BenchmarkResult
@@ -36,7 +36,7 @@ def figures(
     best = max(roofline)
     return {
         "stages": {name: _stage(name, cost, rows, best) for name, cost in costs.items()},
-        "roofline_gflops": Spread.of([each / GIGA for each in roofline], digits=1),
+        "roofline_gflops": asdict(Spread.of([each / GIGA for each in roofline], digits=1)),
         "total_s": round(total_s, 1),
         "peak_mib": round(peak_mib),
     }

@@ -30,8 +30,9 @@ def measure(args: argparse.Namespace) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    from rankloom_engine import attention
     from rankloom_engine.memory import keep_freed_memory
-    from rankloom_training.base import next_token_loss
+    from rankloom_training.embedded import lesson, next_token_loss
 
     if not args.return_memory:
         keep_freed_memory()
@@ -46,11 +47,13 @@ def measure(args: argparse.Namespace) -> None:
         tie_word_embeddings=True,
     )
     model = LlamaForCausalLM(config).train()
-    ids = torch.randint(0, VOCABULARY, (ROWS, TOKENS))
-    next_token_loss(model, ids).backward()
+    attention.wire(model)
+    ids = torch.randint(0, VOCABULARY, (ROWS, TOKENS)).tolist()
+    lessons = [lesson(row) for row in ids]
+    next_token_loss(model, lessons).backward()
     cpu, wall = time.process_time(), time.perf_counter()
     for _ in range(args.steps):
-        next_token_loss(model, ids).backward()
+        next_token_loss(model, lessons).backward()
     cpu_s, wall_s = time.process_time() - cpu, time.perf_counter() - wall
     print(json.dumps({"cpu_s": cpu_s / args.steps, "wall_s": wall_s / args.steps}))
 

@@ -116,7 +116,7 @@ class Decoder:
         cached = [one.prefix if isinstance(one.prefix, PrefixKV) else None for one in inputs]
         keep = [one.keep_prefix and not own for one, own in zip(inputs, cached, strict=True)]
         states, prefixes = self._run(rows, [one.weights for one in inputs], cached, keep)
-        margins = self._margins_of(states).cpu().numpy()
+        margins = self.margins_of(states).cpu().numpy()
         # The last part is the padding's.
         parts = np.split(margins, np.cumsum([len(row.verdict_at) for row in rows]))[:-1]
         return [
@@ -184,17 +184,21 @@ class Decoder:
         [first] = self.forward([ForwardInput(_filler(1), candidates, weights, keep_prefix=True)])
         self.forward([ForwardInput(first.prefix or _filler(1), candidates, weights)])
 
-    def margins(self, batch: PackedBatch) -> Tensor:
-        """(verdicts,) margins, in the order of rows and candidates, without a mixture.
+    def states(self, batch: PackedBatch) -> Tensor:
+        """(reads, hidden) last states where a batch is read, without a mixture.
 
         Training calls it: gradients are recorded.
         """
         with Pass(batch).running():
             position = torch.from_numpy(batch.position)
-            return self._margins_of(last_states(self.model, self._embeddings(batch), position))
+            return last_states(self.model, self._embeddings(batch), position)
 
-    def _margins_of(self, states: Tensor) -> Tensor:
-        """(verdicts,) margins, Yes − No."""
+    def margins(self, batch: PackedBatch) -> Tensor:
+        """(verdicts,) margins, in the order of rows and candidates; see ``states``."""
+        return self.margins_of(self.states(batch))
+
+    def margins_of(self, states: Tensor) -> Tensor:
+        """(reads,) margins, Yes − No, of (reads, hidden) states."""
         logits = head_logits(self.model, states, [self.yes, self.no])
         return logits[:, 0] - logits[:, 1]
 

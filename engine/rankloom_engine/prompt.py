@@ -20,6 +20,7 @@ from rankloom_engine.errors import ModelError
 from rankloom_engine.packing import Segment
 
 MAX_TEXT_CHARS = 2_000  # far more than max_item_tokens can hold; bounds the tokeniser's work
+MAX_CITED_EVENTS = 3  # whose evidence stands before the words
 _PIECE_CHARS = 256  # are normalised at once: one character can become 18
 
 
@@ -58,7 +59,10 @@ class PromptCandidate:
 
 @dataclass(frozen=True, slots=True)
 class PromptFormat:
-    """The bundle's prompt: structural token ids, the two verdicts, and the limits."""
+    """The bundle's prompt: structural token ids, the two verdicts, and the limits.
+
+    ``stop``: the token that ends words; None: any special token.
+    """
 
     begin: tuple[int, ...]
     item: tuple[int, ...]
@@ -67,6 +71,7 @@ class PromptFormat:
     disliked: int
     max_item_tokens: int = 16
     max_events: int = 20
+    stop: int | None = None
 
     @property
     def max_tokens(self) -> int:
@@ -74,6 +79,12 @@ class PromptFormat:
         item = len(self.item) + self.max_item_tokens + len(self.ask)
         event, candidate = item + 2, item + 2  # a vector and a verdict, or two vectors
         return len(self.begin) + self.max_events * event + candidate
+
+    @property
+    def max_evidence_tokens(self) -> int:
+        """Tokens of the longest evidence between a verdict and its words."""
+        item = len(self.item) + self.max_item_tokens + len(self.ask)
+        return MAX_CITED_EVENTS * (item + 2)  # an opinion and a side
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -87,6 +98,8 @@ class PromptFormat:
                 fields[name] = tuple(int(token) for token in fields[name])
             for name in fields.keys() & {"liked", "disliked", "max_item_tokens", "max_events"}:
                 fields[name] = int(fields[name])
+            if fields.get("stop") is not None:
+                fields["stop"] = int(fields["stop"])
             read = cls(**fields)
             if read.max_item_tokens < 1 or read.max_events < 0:
                 raise ValueError("max_item_tokens must be at least 1, max_events at least 0")
@@ -149,6 +162,7 @@ class PromptAssembler:
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         self.structural = frozenset(tokenizer.get_added_tokens_decoder())
+        self.stops = stop_tokens(tokenizer, fmt)
         self.dim = item_vectors.shape[1]
         self._item_vectors = item_vectors
         self._no_vector = np.zeros(self.dim, dtype=np.float32)
@@ -241,6 +255,44 @@ class PromptAssembler:
 
     def _vector_of(self, index: int) -> NDArray[np.float32]:
         return self._item_vectors[index] if index >= 0 else self._no_vector
+
+
+def stop_tokens(tokenizer: Tokenizer, fmt: PromptFormat) -> frozenset[int]:
+    """Tokens that end words: all special ones, and the format's own."""
+    structural = frozenset(tokenizer.get_added_tokens_decoder())
+    return structural if fmt.stop is None else structural | {fmt.stop}
+
+
+def word_ids(tokenizer: Tokenizer, fmt: PromptFormat, text: str) -> tuple[int, ...]:
+    """Token ids of words behind a verdict, and the token that ends them if there is one."""
+    stops = stop_tokens(tokenizer, fmt)
+    stop = sorted(stops)[:1] if fmt.stop is None else [fmt.stop]
+    ids: list[int] = tokenizer.encode(clean(text), add_special_tokens=False).ids
+    return (*(token for token in ids if token not in stops), *stop)
+
+
+def item_ids(tokenizer: Tokenizer, fmt: PromptFormat, item: Readable) -> tuple[int, ...]:
+    """Token ids of an item's text, cut to ``max_item_tokens``.
+
+    They are plain: an added token that the tokeniser finds in the text is left out.
+    """
+    ids: list[int] = tokenizer.encode(render(item), add_special_tokens=False).ids
+    structural = tokenizer.get_added_tokens_decoder()
+    return tuple([token for token in ids if token not in structural][: fmt.max_item_tokens])
+
+
+def evidence_ids(
+    fmt: PromptFormat,
+    item: Sequence[int],
+    liked: bool,
+    speaks_for: bool,
+) -> tuple[int, ...]:
+    """Token ids of evidence that words are to cite, between the verdict and the words.
+
+    ``item``: token ids of an event's item. ``speaks_for``: whether it speaks for a like.
+    """
+    opinion, side = (fmt.liked if yes else fmt.disliked for yes in (liked, speaks_for))
+    return (*fmt.item, *item, *fmt.ask, opinion, side)
 
 
 def render(item: Readable) -> str:

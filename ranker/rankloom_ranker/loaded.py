@@ -91,7 +91,7 @@ class LoadedBundle:
             weights=bundle.part(parts.BASE_WEIGHTS),
             projector=bundle.part(parts.PROJECTOR),
             format=self.prompts.format,
-            stops=self.prompts.structural,
+            stops=self.prompts.stops,
             experts=bundled_experts(bundle, self.router.experts),
             decoder_key=" ".join(bundle.part(name).sha256 for name in _DECODER_PARTS),
         )

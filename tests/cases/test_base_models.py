@@ -20,9 +20,9 @@ from rankloom_training.base import (
     check_base,
     fetch_base,
     read_base,
-    train_tokenizer,
     write_base,
 )
+from rankloom_training.embedded import train_tokenizer
 from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
 from rankloom_training.train import train_bundle

@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rankloom_training.base import (
+from rankloom_training.data import Dataset, load_dataset
+from rankloom_training.embedded import (
     ASK,
     BEGIN,
     ITEM,
     NO,
     YES,
-    _sequences,
     embedded_format,
+    lessons_of,
     train_tokenizer,
 )
-from rankloom_training.data import Dataset, load_dataset
 from small_data import write_small_data
 
 TITLE = f"A {YES} film {ITEM} or {NO} or {BEGIN} or {ASK}"
@@ -44,10 +44,10 @@ def test_a_title_is_encoded_as_its_letters(dataset: Dataset) -> None:
 def test_the_base_learns_from_the_verdicts_of_the_log_alone(dataset: Dataset) -> None:
     tokenizer, log = train_tokenizer(dataset.catalogue), dataset.log
     fmt, rows = embedded_format(tokenizer, 5), np.arange(len(log.user))
-    sequences = list(_sequences(tokenizer, fmt, dataset.catalogue, log, rows))
-    found = np.concatenate([np.asarray(ids) for ids in sequences])
+    lessons = list(lessons_of(tokenizer, fmt, dataset.catalogue, log, rows, {}))
+    found = np.concatenate([lesson.packed.tokens.ids for lesson in lessons])
     likes = int(log.liked.sum())
     assert (found == fmt.liked).sum() == likes
     assert (found == fmt.disliked).sum() == len(rows) - likes
     assert (found == fmt.item[0]).sum() == (found == fmt.ask[0]).sum() == len(rows)
-    assert (found == fmt.begin[0]).sum() == len(sequences)
+    assert (found == fmt.begin[0]).sum() == len(lessons)

@@ -19,7 +19,15 @@ from rankloom_engine.prompt import (
     render,
 )
 from rankloom_features.catalogue import Catalogue, Item
-from rankloom_training.base import ASK, BEGIN, ITEM, NO, YES, embedded_format, train_tokenizer
+from rankloom_training.embedded import (
+    ASK,
+    BEGIN,
+    ITEM,
+    NO,
+    YES,
+    embedded_format,
+    train_tokenizer,
+)
 
 DIM, COLUMNS, NUM_ITEMS = 4, 3, 12
 SPECIALS = (BEGIN, ITEM, ASK, YES, NO)

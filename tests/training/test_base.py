@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -19,14 +18,12 @@ from transformers import (
 from rankloom_features.catalogue import Catalogue, Item
 from rankloom_training.base import (
     BaseModelError,
-    _batches,
     check_base,
-    embedded_format,
     fetch_base,
     read_base,
-    train_tokenizer,
     write_base,
 )
+from rankloom_training.embedded import embedded_format, train_tokenizer
 
 CATALOGUE = Catalogue(Item(f"i{n}", f"The Film No {n}", 1990 + n, ("Drama",)) for n in range(30))
 TEXTS = "What the user thought of items so far. Item: Liked: Yes No " * 3
@@ -99,13 +96,3 @@ def test_the_embedded_tokenizer_gives_structure_tokens_of_its_own() -> None:
     structural = {*fmt.begin, *fmt.item, *fmt.ask, fmt.liked, fmt.disliked}
     assert len(structural) == 5
     assert not structural & set(tokenizer.encode("The Film No 3 (1993). Drama").ids)
-
-
-def test_a_batch_of_the_base_has_little_padding_and_each_sequence_once() -> None:
-    random = np.random.default_rng(0)
-    sequences = [[1] * int(length) for length in random.integers(5, 400, 300)]
-    batches = _batches(sequences, np.random.default_rng(1))
-    assert sorted(index for batch in batches for index in batch) == list(range(300))
-    padded = sum(len(batch) * max(len(sequences[i]) for i in batch) for batch in batches)
-    assert padded <= 1.1 * sum(map(len, sequences))
-    assert batches != _batches(sequences, np.random.default_rng(2))

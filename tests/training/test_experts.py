@@ -1,30 +1,35 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from rankloom_engine.model import Decoder
+from rankloom_engine.model import Decoder, head_logits
+from rankloom_engine.packing import collate
 from rankloom_engine.projector import Projector
 from rankloom_engine.prompt import PromptAssembler
-from rankloom_training.base import embedded_format, train_tokenizer
+from rankloom_training.embedded import embedded_format, train_tokenizer
 from rankloom_training.experts import ExpertTrainer
 from rankloom_training.options import Recipe
 from rankloom_training.visibility import Protocol, training_views
 from rankloom_training.windows import Inputs, Window, WindowMaker
+from rankloom_training.words import Words
 from training.logs import random_log
 
 DIM, COLUMNS, HIDDEN = 3, 2, 32
 RECIPE = Recipe(epochs=2, learning_rate=1e-2)
+WORDS = (30, 31, 32)
 
 
 @pytest.fixture(scope="module")
 def made() -> tuple[Callable[[], ExpertTrainer], list[Window]]:
-    """A factory of equal trainers, and windows to train on."""
+    """A factory of equal trainers, and windows to train on; words follow every fourth row."""
     dataset = random_log(3, num_users=12)
     tokenizer = train_tokenizer(dataset.catalogue)
     fmt = embedded_format(tokenizer, 8)
@@ -39,7 +44,8 @@ def made() -> tuple[Callable[[], ExpertTrainer], list[Window]]:
         random.normal(size=(num, COLUMNS)).astype(np.float32),
         np.zeros(num),
     )
-    windows = WindowMaker(dataset.log, dataset.catalogue, builder).windows(inputs)
+    said = {int(row): Words((28, 29), WORDS, frozenset()) for row in view.rows[::4]}
+    windows = WindowMaker(dataset.log, dataset.catalogue, builder, said).windows(inputs)
 
     def trainer() -> ExpertTrainer:
         torch.manual_seed(0)
@@ -58,13 +64,13 @@ def made() -> tuple[Callable[[], ExpertTrainer], list[Window]]:
     return trainer, windows
 
 
-def train(trainer: ExpertTrainer, windows: list[Window]) -> list[float]:
+def train(trainer: ExpertTrainer, windows: list[Window], recipe: Recipe = RECIPE) -> list[float]:
     """Trains and validates on the windows. Returns the AUC of each epoch, the start first."""
     aucs: list[float] = []
     trainer.train(
         windows,
         windows,
-        RECIPE,
+        recipe,
         with_projector=False,
         on_step=lambda step, steps: None,
         on_epoch=lambda epoch, auc: aucs.append(auc),
@@ -105,3 +111,44 @@ def test_a_saved_expert_is_loaded(
     trainer.save(tmp_path, tmp_path / "base")
     other.load_adapter(tmp_path)
     assert np.array_equal(trainer.margins(windows), other.margins(windows))
+
+
+@torch.inference_mode()
+def test_the_token_loss_is_the_mean_over_verdict_and_words_of_each_row(
+    made: tuple[Callable[[], ExpertTrainer], list[Window]],
+) -> None:
+    """In plain forwards of one row each; the tree logit counts for yes."""
+    new, windows = made
+    trainer = new()
+    window = next(w for w in windows if len(w.words) > len(WORDS))
+    window = dataclasses.replace(window, tree_logits=window.tree_logits + 0.7)
+    answers = trainer.answers([window])
+    assert (
+        answers.has_text.tolist() == np.isin(np.arange(len(window.rows)), window.word_of).tolist()
+    )
+    states = trainer.decoder.states(collate([window.packed]))
+    chances = head_logits(trainer.decoder.model, states)
+    num = len(window.rows)
+    chances[:num, trainer.decoder.yes] += 0.7
+    for row, label in enumerate(window.label):
+        verdict = trainer.decoder.yes if label else trainer.decoder.no
+        own = num + np.flatnonzero(window.word_of == row)
+        told = [verdict, *window.words[window.word_of == row].tolist()]
+        expected = functional.cross_entropy(chances[[row, *own]], torch.tensor(told))
+        assert abs(float(answers.token_loss()[row] - expected)) < 1e-5
+
+
+def test_half_the_depth_leaves_the_first_layers_as_they_were(
+    made: tuple[Callable[[], ExpertTrainer], list[Window]],
+) -> None:
+    new, windows = made
+    trainer = new()
+    train(trainer, windows)
+    start = trainer.state()["adapter"]
+    train(trainer, windows, dataclasses.replace(RECIPE, depth=0.5, learning_rate=3e-3))
+    changed = {
+        name for name, tensor in trainer.state()["adapter"].items()
+        if not torch.equal(tensor, start[name])
+    }  # fmt: skip
+    assert changed
+    assert all(".layers.1." in name for name in changed)

@@ -8,10 +8,11 @@ import pytest
 
 from rankloom_engine.packing import PackedRow, Segment
 from rankloom_engine.prompt import PromptAssembler, PromptCandidate, PromptEvent
-from rankloom_training.base import embedded_format, train_tokenizer
 from rankloom_training.data import Dataset, Interactions, Split
+from rankloom_training.embedded import embedded_format, train_tokenizer
 from rankloom_training.visibility import Protocol, View, scoring_view, training_views
 from rankloom_training.windows import MAX_TARGETS, Inputs, Window, WindowMaker, batches
+from rankloom_training.words import Words
 
 MAX_EVENTS, DIM, COLUMNS, MAX_USERS = 10, 3, 2, 30
 SEED = 2
@@ -121,3 +122,31 @@ def test_batches_hold_each_window_once_within_their_budget(
     assert found == Counter(id(window) for window in windows)
     for batch in made:
         assert len(batch) == 1 or sum(len(w.packed) for w in batch) <= max_tokens
+
+
+def test_words_stand_behind_the_verdict_of_their_row_and_are_read_before_each(
+    dataset: Dataset, builder: PromptAssembler
+) -> None:
+    log, view = dataset.log, next(views(dataset.log))
+    inputs = inputs_of(view)
+    said = {int(row): Words((5, 6), (7, 8, 9), frozenset()) for row in view.rows[::3]}
+    plain = WindowMaker(log, dataset.catalogue, builder).windows(inputs)
+    taught = WindowMaker(log, dataset.catalogue, builder, said).windows(inputs)
+    assert sum(len(window.words) for window in taught) == 3 * len(said)
+    for with_words, without in zip(taught, plain, strict=True):
+        num_rows = len(with_words.rows)
+        ids, reads = with_words.packed.tokens.ids, with_words.packed.verdict_at
+        assert len(reads) == num_rows + len(with_words.words)
+        # Verdicts are read at the same tokens and positions as without words.
+        at, plain_at = reads[:num_rows], without.packed.verdict_at
+        assert ids[at].tolist() == without.packed.tokens.ids[plain_at].tolist()
+        verdicts = np.where(with_words.label > 0, builder.format.liked, builder.format.disliked)
+        told = np.unique(with_words.word_of)
+        assert ids[at[told] + 1].tolist() == verdicts[told].tolist()
+        place, plain_place = with_words.packed.position, without.packed.position
+        assert place[at].tolist() == plain_place[plain_at].tolist()
+        for read, word, row in zip(
+            reads[num_rows:], with_words.words, with_words.word_of, strict=True
+        ):
+            before = {7: 6, 8: 7, 9: 8}[int(word)]
+            assert (ids[read], with_words.packed.block[read]) == (before, row + 1)

@@ -1,29 +1,23 @@
-"""The base decoder: trained here on the catalogue and the log, or any causal LM."""
+"""Any causal LM as the base: checked, fetched, written and read."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import safetensors.torch
 import torch
 import transformers
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, OfflineModeIsEnabled
-from numpy.typing import NDArray
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import Tensor, nn
-from torch.nn import functional
+from tokenizers import Tokenizer
+from torch import nn
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedConfig,
 )
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
@@ -33,18 +27,10 @@ from rankloom_adapters import bundle as parts
 from rankloom_engine.checks import check_architecture
 from rankloom_engine.decoder_files import load_decoder_model, read_config
 from rankloom_engine.errors import ModelError
-from rankloom_engine.explain import MAX_EXPLAIN_TOKENS
-from rankloom_engine.prompt import PromptFormat, load_tokenizer, render
+from rankloom_engine.explain import max_explained_tokens
+from rankloom_engine.prompt import PromptFormat, load_tokenizer
 from rankloom_engine.structure import text_part
-from rankloom_features.catalogue import Catalogue
-from rankloom_training.data import Interactions
 
-BEGIN, ITEM, ASK, YES, NO = "<|begin|>", "<|item|>", "<|verdict|>", "<|yes|>", "<|no|>"
-VOCABULARY = 4096
-EVENTS_PER_SEQUENCE = 24
-BATCH_TOKENS = 5120  # with padding
-LEARNING_RATE = 2e-3
-OnStep = Callable[[int, int], None]
 # Neither the hub nor its cache has answered.
 _UNREACHABLE = (LocalEntryNotFoundError, OfflineModeIsEnabled)
 
@@ -53,91 +39,8 @@ class BaseModelError(ValueError):
     """The base model cannot be used. The message names the model and the reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class DecoderShape:
-    """Size of the embedded decoder."""
-
-    hidden: int = 128
-    layers: int = 4
-    heads: int = 4
-    key_value_heads: int = 2
-    intermediate: int = 384
-
-
-def train_tokenizer(catalogue: Catalogue) -> Tokenizer:
-    """A byte-pair tokenizer of the catalogue's texts, with special tokens for the prompt."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.encode_special_tokens = True  # in a title they are plain text, as when it is served
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=[BEGIN, ITEM, ASK, YES, NO],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator((render(item) for item in catalogue.items), trainer)
-    return tokenizer
-
-
-def embedded_format(tokenizer: Tokenizer, max_events: int) -> PromptFormat:
-    """The prompt of the embedded decoder."""
-    token = {name: cast("int", tokenizer.token_to_id(name)) for name in (BEGIN, ITEM, ASK, YES, NO)}
-    return PromptFormat(
-        begin=(token[BEGIN],),
-        item=(token[ITEM],),
-        ask=(token[ASK],),
-        liked=token[YES],
-        disliked=token[NO],
-        max_events=max_events,
-    )
-
-
-def train_decoder(
-    tokenizer: Tokenizer,
-    fmt: PromptFormat,
-    catalogue: Catalogue,
-    log: Interactions,
-    rows: NDArray[np.int64],
-    *,
-    shape: DecoderShape,
-    epochs: int,
-    seed: int,
-    on_step: OnStep,
-) -> LlamaForCausalLM:
-    """Trains a decoder on next-token prediction over sequences of these rows of the log.
-
-    Where dislikes are sampled, ``rows`` are likes, whose verdicts teach nothing.
-    """
-    but = fmt.liked if log.sampled else -1
-    torch.manual_seed(seed)
-    model = LlamaForCausalLM(_config(tokenizer, shape))
-    sequences = list(_sequences(tokenizer, fmt, catalogue, log, rows))
-    random = np.random.default_rng(seed)
-    plan = [batch for _ in range(epochs) for batch in _batches(sequences, random)]
-    steps = len(plan)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps)
-    model.train()
-    for step, batch in enumerate(plan, 1):
-        optimiser.zero_grad()
-        next_token_loss(model, _padded([sequences[index] for index in batch]), but).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        on_step(step, steps)
-    return model.eval()
-
-
 def embeddings_of(model: nn.Module) -> nn.Embedding:
     return cast("nn.Embedding", cast("Any", model).get_input_embeddings())
-
-
-def next_token_loss(model: nn.Module, ids: Tensor, but: int = -1) -> Tensor:
-    """Mean cross-entropy of (batch, length) ids; -1 is padding. ``but``: a token not to learn."""
-    logits = cast("Any", model)(input_ids=ids.clamp_min(0)).logits[:, :-1]
-    target = ids[:, 1:].masked_fill(ids[:, 1:] == but, -1)
-    return functional.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=-1)
 
 
 def write_base(folder: Path, model: nn.Module, tokenizer: Tokenizer) -> None:
@@ -172,9 +75,9 @@ def check_base(name: str, max_events: int) -> None:
     """
     config = _config_of(name)
     _check_weights(name)
-    fmt = _worded_format(_tokenizer_of(name), max_events)
+    fmt = _worded_format(*_tokenizer_of(name), max_events)
     try:
-        check_architecture(config, fmt.max_tokens, fmt.max_tokens + MAX_EXPLAIN_TOKENS)
+        check_architecture(config, fmt.max_tokens, max_explained_tokens(fmt))
     except ModelError as error:
         raise BaseModelError(f"base model {name!r}: {str(error).removeprefix('base: ')}") from error
 
@@ -186,14 +89,14 @@ def fetch_base(name: str, max_events: int) -> tuple[nn.Module, Tokenizer, Prompt
     prompt uses plain words, since such a tokenizer has no tokens for its structure. Raises
     BaseModelError.
     """
-    tokenizer = _tokenizer_of(name)
+    tokenizer, stop = _tokenizer_of(name)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             name, trust_remote_code=False, use_safetensors=True, dtype="auto"
         )
     except Exception as error:  # transformers raises many kinds; all of them mean this
         raise BaseModelError(_not_found(name, error)) from error
-    return _text_model(model).eval(), tokenizer, _worded_format(tokenizer, max_events)
+    return _text_model(model).eval(), tokenizer, _worded_format(tokenizer, stop, max_events)
 
 
 def _config_of(name: str) -> PreTrainedConfig:
@@ -228,10 +131,11 @@ def _check_weights(name: str) -> None:
         raise BaseModelError(_not_found(name))
 
 
-def _tokenizer_of(name: str) -> Tokenizer:
+def _tokenizer_of(name: str) -> tuple[Tokenizer, int | None]:
+    """The fast tokenizer, and the token that ends a text if it has one."""
     try:
         fast = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        return Tokenizer.from_str(fast.backend_tokenizer.to_str())
+        return Tokenizer.from_str(fast.backend_tokenizer.to_str()), fast.eos_token_id
     except Exception as error:  # transformers raises many kinds; all of them mean this
         raise BaseModelError(_not_found(name, error)) from error
 
@@ -273,7 +177,7 @@ def _causes_of(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _worded_format(tokenizer: Tokenizer, max_events: int) -> PromptFormat:
+def _worded_format(tokenizer: Tokenizer, stop: int | None, max_events: int) -> PromptFormat:
     def ids(text: str) -> tuple[int, ...]:
         return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
 
@@ -283,60 +187,7 @@ def _worded_format(tokenizer: Tokenizer, max_events: int) -> PromptFormat:
         ask=ids("\nLiked:"),
         liked=ids(" Yes")[-1],
         disliked=ids(" No")[-1],
+        stop=stop,
         max_item_tokens=32,
         max_events=max_events,
     )
-
-
-def _config(tokenizer: Tokenizer, shape: DecoderShape) -> LlamaConfig:
-    return LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.key_value_heads,
-        intermediate_size=shape.intermediate,
-        max_position_embeddings=4096,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-
-
-def _sequences(
-    tokenizer: Tokenizer,
-    fmt: PromptFormat,
-    catalogue: Catalogue,
-    log: Interactions,
-    rows: NDArray[np.int64],
-) -> Iterator[list[int]]:
-    """Token ids of consecutive rows of one user: each item's text and its verdict."""
-    texts = [
-        tokenizer.encode(render(item), add_special_tokens=False).ids[: fmt.max_item_tokens]
-        for item in catalogue.items
-    ]
-    for own in np.split(rows, np.flatnonzero(np.diff(log.user[rows])) + 1):
-        for at in range(0, len(own), EVENTS_PER_SEQUENCE):
-            ids = list(fmt.begin)
-            for row in own[at : at + EVENTS_PER_SEQUENCE]:
-                verdict = fmt.liked if log.liked[row] else fmt.disliked
-                ids += [*fmt.item, *texts[log.item[row]], *fmt.ask, verdict]
-            yield ids
-
-
-def _batches(sequences: Sequence[list[int]], random: np.random.Generator) -> list[list[int]]:
-    """Each sequence once, beside others of its length, so that little is padding."""
-    lengths = np.array([len(ids) for ids in sequences])
-    order = random.permutation(len(lengths))
-    batches: list[list[int]] = [[]]
-    for index in order[np.argsort(lengths[order], kind="stable")]:
-        if (len(batches[-1]) + 1) * lengths[index] > BATCH_TOKENS and batches[-1]:
-            batches.append([])
-        batches[-1].append(int(index))
-    return [batches[at] for at in random.permutation(len(batches))]
-
-
-def _padded(sequences: Sequence[list[int]]) -> Tensor:
-    """(n, longest) ids, padded with -1."""
-    longest = max(map(len, sequences))
-    return torch.tensor([ids + [-1] * (longest - len(ids)) for ids in sequences])

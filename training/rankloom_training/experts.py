@@ -19,9 +19,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rankloom_adapters.expert import BASE_DIGEST, WEIGHTS_FILE
-from rankloom_engine.model import Decoder
+from rankloom_engine.attention import decoder_layers
+from rankloom_engine.model import Decoder, head_logits
 from rankloom_engine.packing import collate
 from rankloom_training.metrics import auc
+from rankloom_training.objectives import (
+    Answers,
+    MixedLoss,
+    Objective,
+    PairwiseLoss,
+    VerdictLoss,
+    WeightedSum,
+)
 from rankloom_training.options import Recipe
 from rankloom_training.windows import Window, batches
 
@@ -64,7 +73,13 @@ class ExpertTrainer:
         """
         random = np.random.default_rng(self._seed)
         plan = [batches(windows, MAX_BATCH_TOKENS, random) for _ in range(recipe.epochs)]
-        step = self._stepper(recipe, sum(map(len, plan)), on_step, with_projector=with_projector)
+        step = self._stepper(
+            recipe,
+            sum(map(len, plan)),
+            on_step,
+            with_projector=with_projector,
+            has_text=any(len(window.words) for window in windows),
+        )
         best, best_epoch, best_state = self.auc(valid), 0, self.state()
         on_epoch(0, best)
         for epoch, epoch_batches in enumerate(plan, 1):
@@ -81,10 +96,17 @@ class ExpertTrainer:
         return best
 
     def _stepper(
-        self, recipe: Recipe, num_steps: int, on_step: OnStep, *, with_projector: bool
+        self,
+        recipe: Recipe,
+        num_steps: int,
+        on_step: OnStep,
+        *,
+        with_projector: bool,
+        has_text: bool,
     ) -> Callable[[Sequence[Window]], None]:
         """A function that takes one optimiser step on a batch and reports it to ``on_step``."""
-        parameters = self._trainable(with_projector=with_projector)
+        parameters = self._trainable(recipe.depth, with_projector=with_projector)
+        objective = _objective(recipe, has_text=has_text)
         optimiser = torch.optim.AdamW(
             parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
@@ -95,7 +117,7 @@ class ExpertTrainer:
 
         def step(batch: Sequence[Window]) -> None:
             optimiser.zero_grad()
-            self._loss(batch, recipe.pairwise).backward()
+            objective.loss(self.answers(batch)).backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
             schedule.step()
@@ -118,9 +140,9 @@ class ExpertTrainer:
         found: dict[int, NDArray[np.float32]] = {}
         for batch in order:
             margins = self.decoder.margins(collate([window.packed for window in batch])).numpy()
-            ends = np.cumsum([len(window.label) for window in batch])[:-1]
+            ends = np.cumsum([len(window.packed.verdict_at) for window in batch])[:-1]
             for window, part in zip(batch, np.split(margins, ends), strict=True):
-                found[id(window)] = part
+                found[id(window)] = part[: len(window.label)]
         return np.concatenate([found[id(window)] for window in windows])
 
     def state(self) -> dict[str, dict[str, Tensor]]:
@@ -158,28 +180,60 @@ class ExpertTrainer:
         weights = safetensors.torch.load_file(str(folder / WEIGHTS_FILE))
         peft.set_peft_model_state_dict(self._adapted, weights)
 
-    def _trainable(self, *, with_projector: bool) -> list[nn.Parameter]:
+    def _trainable(self, depth: float, *, with_projector: bool) -> list[nn.Parameter]:
+        """Of the last layers, a share ``depth`` of all, what the adapter has there."""
+        layers = decoder_layers(self.decoder.model)
+        first = round((1.0 - depth) * len(layers))
+        for index, layer in enumerate(layers):
+            for name, parameter in layer.named_parameters():
+                parameter.requires_grad_("lora_" in name and index >= first)
         for parameter in self.decoder.projector.parameters():
             parameter.requires_grad_(with_projector)
         modules = (self.decoder.model, self.decoder.projector)
         return [p for module in modules for p in module.parameters() if p.requires_grad]
 
-    def _loss(self, batch: Sequence[Window], pairwise: float) -> Tensor:
-        """Log-loss of margin + tree logit, plus a logistic loss over each window's pairs."""
-        margins = self.decoder.margins(collate([window.packed for window in batch]))
-        logits = margins + torch.from_numpy(np.concatenate([w.tree_logits for w in batch]))
-        label = torch.from_numpy(np.concatenate([w.label for w in batch]))
-        loss = functional.binary_cross_entropy_with_logits(logits, label)
-        sizes = [len(window.label) for window in batch]
-        parts = zip(logits.split(sizes), label.split(sizes), strict=True)
-        pairs = [_pair_loss(*part) for part in parts]
-        return loss + pairwise * torch.stack(pairs).mean()
+    def answers(self, batch: Sequence[Window]) -> Answers:
+        """What the model answers for each row of the windows; gradients are recorded."""
+        states = self.decoder.states(collate([window.packed for window in batch]))
+        verdicts, words = _reads(batch)
+        label = torch.from_numpy(np.concatenate([window.label for window in batch]))
+        tree_logits = torch.from_numpy(np.concatenate([window.tree_logits for window in batch]))
+        num_words = torch.from_numpy(np.concatenate([_num_words(window) for window in batch]))
+
+        def token_loss() -> Tensor:
+            """The tree logit counts for yes, as it does in the score."""
+            logits = head_logits(self.decoder.model, states).float()
+            at_verdicts = logits[verdicts]
+            at_verdicts[:, self.decoder.yes] += tree_logits
+            verdict = torch.where(label > 0, self.decoder.yes, self.decoder.no)
+            first = functional.cross_entropy(at_verdicts, verdict, reduction="none")
+            told = torch.from_numpy(np.concatenate([window.words for window in batch]))
+            others = functional.cross_entropy(logits[words], told, reduction="none")
+            row = torch.repeat_interleave(num_words)
+            return first.index_add(0, row, others) / (1 + num_words)
+
+        return Answers(
+            self.decoder.margins_of(states[verdicts]) + tree_logits,
+            label,
+            [len(window.label) for window in batch],
+            num_words > 0,
+            token_loss,
+        )
 
 
-def _pair_loss(logits: Tensor, label: Tensor) -> Tensor:
-    """Mean softplus(disliked − liked) over all pairs; 0 if the window has one class only."""
-    gaps = logits[label > 0][:, None] - logits[label == 0][None, :]
-    return functional.softplus(-gaps).mean() if gaps.numel() else logits.sum() * 0.0
+def _objective(recipe: Recipe, *, has_text: bool) -> Objective:
+    verdict: Objective = MixedLoss() if has_text else VerdictLoss()
+    return WeightedSum(((1.0, verdict), (recipe.pairwise, PairwiseLoss())))
+
+
+def _num_words(window: Window) -> NDArray[np.int64]:
+    return np.bincount(window.word_of, minlength=len(window.label))
+
+
+def _reads(batch: Sequence[Window]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of the verdicts and of the words among all reads of a batch."""
+    is_word = np.concatenate([np.arange(len(w.packed.verdict_at)) >= len(w.label) for w in batch])
+    return np.flatnonzero(~is_word), np.flatnonzero(is_word)
 
 
 def _targets(model: nn.Module) -> list[str]:

@@ -68,14 +68,14 @@ _NOUNS = (
     "River",
 )
 _SCENES = {
-    "Heist": "a crew plans one final robbery",
-    "Space": "a crew drifts far from any star",
-    "Romance": "two strangers share a summer",
-    "Western": "a rider returns to a dusty town",
-    "Haunting": "an old house will not stay quiet",
-    "Satire": "a small office takes itself very seriously",
-    "Voyage": "a ship sets out with a torn map",
-    "Courtroom": "a young lawyer doubts the evidence",
+    "Heist": "Final robbery",
+    "Space": "Distant stars",
+    "Romance": "Summer strangers",
+    "Western": "Dusty town",
+    "Haunting": "Restless house",
+    "Satire": "Earnest office",
+    "Voyage": "Torn map",
+    "Courtroom": "Young lawyer",
 }  # fmt: skip
 
 
@@ -121,8 +121,9 @@ def _items(genres: NDArray[np.bool_], random: np.random.Generator) -> list[list[
     rows: list[list[object]] = []
     for index, flags in enumerate(genres):
         own = [name for name, flag in zip(GENRES, flags, strict=True) if flag]
-        description = "In this film " + ", while ".join(_SCENES[name] for name in own)
-        rows.append([f"film-{index:03d}", names[index], years[index], "|".join(own), description])
+        rows.append(
+            [f"film-{index:03d}", names[index], years[index], "|".join(own), _SCENES[own[0]]]
+        )
     return rows
 
 

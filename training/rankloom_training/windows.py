@@ -7,7 +7,8 @@ of one prompt per row. Hidden events are not in the window.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from rankloom_engine.prompt import PromptAssembler, PromptCandidate, PromptEvent
 from rankloom_features.catalogue import Catalogue
 from rankloom_training.data import Interactions
 from rankloom_training.visibility import View
+from rankloom_training.words import Words
 
 MAX_TARGETS = 24
 
@@ -40,20 +42,32 @@ class Inputs:
 class Window:
     """One packed sequence to train on. ``label``, ``tree_logits``: (candidates,).
 
-    ``rows``: (candidates,) index of each candidate's row in the inputs.
+    ``rows``: (candidates,) index of each candidate's row in the inputs. ``words``: (words,) the
+    tokens of all texts, ``word_of``: the candidate that each belongs to. The sequence is read
+    where the candidates' verdicts are, and then before each word.
     """
 
     packed: PackedRow
     label: NDArray[np.float32]
     tree_logits: NDArray[np.float32]
     rows: NDArray[np.int64]
+    words: NDArray[np.int64]
+    word_of: NDArray[np.int64]
 
 
 class WindowMaker:
     """Makes windows of one log. The server uses the same ``builder`` to make tokens."""
 
-    def __init__(self, log: Interactions, catalogue: Catalogue, builder: PromptAssembler) -> None:
+    def __init__(
+        self,
+        log: Interactions,
+        catalogue: Catalogue,
+        builder: PromptAssembler,
+        words: Mapping[int, Words] | None = None,
+    ) -> None:
+        """``words``: row of the log → what to say about it, where all it cites stands before it."""
         self._log, self._catalogue, self._builder = log, catalogue, builder
+        self._words = words or {}
         self._begin = Segment.of_ids(builder.format.begin)
         self._events: dict[tuple[int, bool], Segment] = {}
 
@@ -90,17 +104,54 @@ class WindowMaker:
         events = [self._begin, *(self.event(int(row)) for row in context)]
         lengths = np.cumsum([len(segment) for segment in events])
         targets = [self._target(inputs, int(row)) for row in rows]
+        label = self._log.liked[inputs.view.rows[rows]]
+        texts = [
+            self._text(int(row), context[:num])
+            for row, num in zip(inputs.view.rows[rows], seen, strict=True)
+        ]
+        answers = list(map(self._answer, targets, label, texts))
+        num_words = [len(text.ids) if text else 0 for text in texts]
         return Window(
-            packed=pack(Segment.joined(events), targets, lengths[seen].tolist()),
-            label=self._log.liked[inputs.view.rows[rows]].astype(np.float32),
+            packed=_read_before_words(
+                pack(Segment.joined(events), answers, lengths[seen].tolist()),
+                num_words,
+                [len(text.given) if text else 0 for text in texts],
+            ),
+            label=label.astype(np.float32),
             tree_logits=inputs.tree_logits[rows].astype(np.float32),
             rows=rows,
+            words=np.array([token for text in texts if text for token in text.ids], dtype=np.int64),
+            word_of=np.repeat(np.arange(len(texts)), num_words),
         )
+
+    def _text(self, row: int, before: NDArray[np.int64]) -> Words | None:
+        """The words about a row, if they cite only items of the events before it."""
+        words = self._words.get(row)
+        if words is None or not words.known(self._log.item[before].tolist()):
+            return None
+        return words
+
+    def _answer(self, target: Segment, liked: bool, words: Words | None) -> Segment:
+        """The candidate, and where there are words, its verdict, the evidence and the words."""
+        if words is None:
+            return target
+        verdict = self._builder.format.liked if liked else self._builder.format.disliked
+        return Segment.joined([target, Segment.of_ids([verdict, *words.given, *words.ids[:-1]])])
 
     def _target(self, inputs: Inputs, row: int) -> Segment:
         index = int(self._log.item[inputs.view.rows[row]])
         candidate = PromptCandidate(self._catalogue.items[index], index)
         return self._builder.candidate(candidate, inputs.vector[row], inputs.tabular[row])
+
+
+def _read_before_words(
+    packed: PackedRow, num_words: Sequence[int], num_given: Sequence[int]
+) -> PackedRow:
+    """Reads the verdicts, which stand before evidence and words, and the token before each word."""
+    ends = packed.verdict_at
+    words = [np.arange(end - num, end) + 1 for end, num in zip(ends, num_words, strict=True)]
+    verdicts = ends - np.add(num_words, num_given)
+    return dataclasses.replace(packed, verdict_at=np.concatenate([verdicts, *words]))
 
 
 def _chunks(seen: NDArray[np.int64], max_events: int) -> Iterator[tuple[int, NDArray[np.int64]]]:

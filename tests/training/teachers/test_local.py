@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rankloom._cli.main import main
 from rankloom_features.catalogue import Catalogue, Item
-from rankloom_training.base import train_tokenizer
+from rankloom_training.embedded import train_tokenizer
 from rankloom_training.teachers.chat import PromptRefusedError, system, user
 from rankloom_training.teachers.local import LocalChat
 from rankloom_training.teachers.teacher import TeacherError

@@ -3,14 +3,17 @@ becomes a part of the bundle."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 import safetensors.numpy
 from numpy.typing import NDArray
+from pyarrow import parquet
 
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import expert_part
@@ -18,8 +21,23 @@ from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE
 from rankloom_adapters.router import GLOBAL, Router
 from rankloom_features.scorer import read_item_vectors
 from rankloom_training.data import Split
+from rankloom_training.words import Cited, TaughtText
 
 Parts = dict[str, Path]
+_CITED = pa.struct(
+    [
+        pa.field("item", pa.int64()),
+        pa.field("liked", pa.bool_()),
+        pa.field("speaks_for", pa.bool_()),
+    ]
+)
+_SAID = pa.schema(
+    [
+        pa.field("row", pa.int64()),
+        pa.field("text", pa.string()),
+        pa.field("cited", pa.list_(_CITED)),
+    ]
+)
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -38,6 +56,11 @@ class CollaborativeFiles:
         _write(self.folder / parts.ENCODER, onnx)
         data = safetensors.numpy.save({"vectors": item_vectors})
         _write(self.folder / parts.ITEM_VECTORS, data)
+
+    def model(self) -> tuple[bytes, bytes]:
+        """The encoder as ONNX, and the item vectors."""
+        encoder, vectors = (self.folder / part for part in (parts.ENCODER, parts.ITEM_VECTORS))
+        return encoder.read_bytes(), vectors.read_bytes()
 
     def write_rows(
         self, split: Split, vector: NDArray[np.float32], logit: NDArray[np.float32]
@@ -85,6 +108,11 @@ class TreesFiles:
         _write(self.folder / parts.TREES, onnx)
         _write(self.folder / parts.ITEM_STATISTICS, item_statistics)
 
+    def ranker(self) -> tuple[bytes, bytes]:
+        """The trees as ONNX, and the item statistics of their features."""
+        trees, statistics = (self.folder / part for part in (parts.TREES, parts.ITEM_STATISTICS))
+        return trees.read_bytes(), statistics.read_bytes()
+
     def write_rows(
         self, split: Split, tabular: NDArray[np.float32], tree_logits: NDArray[np.float64]
     ) -> None:
@@ -100,6 +128,25 @@ class TreesFiles:
 
     def bundle_parts(self) -> Parts:
         return {part: self.folder / part for part in (parts.TREES, parts.ITEM_STATISTICS)}
+
+
+@dataclass(frozen=True, slots=True)
+class TracesFiles:
+    """What the language model is taught to say about rows of the log."""
+
+    folder: Path
+    stage: ClassVar[str] = "traces"
+
+    def write(self, said: Sequence[TaughtText]) -> None:
+        rows = [dataclasses.asdict(each) for each in said]
+        parquet.write_table(pa.Table.from_pylist(rows, _SAID), self.folder / "texts.parquet")
+
+    def read(self) -> list[TaughtText]:
+        rows = parquet.read_table(self.folder / "texts.parquet").to_pylist()
+        return [
+            TaughtText(row["row"], row["text"], tuple(Cited(**each) for each in row["cited"]))
+            for row in rows
+        ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,14 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from rankloom_engine.checks import check_architecture
-from rankloom_engine.explain import MAX_EXPLAIN_TOKENS
+from rankloom_engine.explain import max_explained_tokens
 from rankloom_engine.prompt import PromptFormat
-from rankloom_training import base
+from rankloom_training import base, embedded
 from rankloom_training.data import Interactions, Split
-from rankloom_training.stages.artefacts import BaseFiles
+from rankloom_training.stages.artefacts import BaseFiles, TracesFiles
 from rankloom_training.stages.rows import chosen_users
 from rankloom_training.stages.stage import Stage, StageInputs
+from rankloom_training.words import words_of
 
 MAX_EVENTS_IN_PROMPT = 20
 
@@ -37,11 +38,14 @@ class BaseStage(Stage):
     lm_rows: int
     seed: int
     makes = BaseFiles
+    needs = (TracesFiles,)
     code = (
         "rankloom_engine.explain",
         "rankloom_engine.prompt",
         "rankloom_training.base",
+        "rankloom_training.embedded",
         "rankloom_training.stages.rows",
+        "rankloom_training.words",
     )
 
     def run(self, given: StageInputs) -> None:
@@ -49,22 +53,24 @@ class BaseStage(Stage):
         model, tokenizer, fmt = self._trained(given) if self.base is None else _fetched(self.base)
         num_tokens = fmt.max_tokens
         config = cast("Any", model).config
-        check_architecture(config, num_tokens, num_tokens + MAX_EXPLAIN_TOKENS)
+        check_architecture(config, num_tokens, max_explained_tokens(fmt))
         files = BaseFiles(given.folder)
         base.write_base(files.weights.parent, model, tokenizer)
         files.write_prompt(fmt.to_bytes())
 
     def _trained(self, given: StageInputs) -> tuple[nn.Module, Tokenizer, PromptFormat]:
         catalogue, log = given.dataset.catalogue, given.dataset.log
-        tokenizer = base.train_tokenizer(catalogue)
-        fmt = base.embedded_format(tokenizer, MAX_EVENTS_IN_PROMPT)
-        model = base.train_decoder(
+        said = given.of(TracesFiles).read()
+        tokenizer = embedded.train_tokenizer(catalogue, (each.text for each in said))
+        fmt = embedded.embedded_format(tokenizer, MAX_EVENTS_IN_PROMPT)
+        model = embedded.train_decoder(
             tokenizer,
             fmt,
             catalogue,
             log,
             self._rows(log),
-            shape=base.DecoderShape(),
+            words_of(said, catalogue, tokenizer, fmt),
+            shape=embedded.DecoderShape(),
             epochs=self.base_epochs,
             seed=self.seed,
             on_step=given.progress.step,

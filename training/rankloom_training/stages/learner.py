@@ -15,14 +15,20 @@ from rankloom_training import base
 from rankloom_training.data import Split
 from rankloom_training.experts import ExpertTrainer
 from rankloom_training.options import Recipe
-from rankloom_training.stages.artefacts import BaseFiles, CollaborativeFiles, TreesFiles
+from rankloom_training.stages.artefacts import (
+    BaseFiles,
+    CollaborativeFiles,
+    TracesFiles,
+    TreesFiles,
+)
 from rankloom_training.stages.rows import LogRows
 from rankloom_training.stages.stage import StageInputs
 from rankloom_training.visibility import View
 from rankloom_training.windows import Inputs, Window, WindowMaker
+from rankloom_training.words import words_of
 
 # Whatever trains experts needs these files, and its result depends on this code.
-LEARNER_NEEDS = (CollaborativeFiles, TreesFiles, BaseFiles)
+LEARNER_NEEDS = (CollaborativeFiles, TreesFiles, TracesFiles, BaseFiles)
 LEARNER_CODE = (
     "rankloom_engine.model",
     "rankloom_engine.packing",
@@ -31,9 +37,11 @@ LEARNER_CODE = (
     "rankloom_training.base",
     "rankloom_training.experts",
     "rankloom_training.metrics",
+    "rankloom_training.objectives",
     "rankloom_training.stages.learner",
     "rankloom_training.stages.rows",
     "rankloom_training.windows",
+    "rankloom_training.words",
 )
 
 
@@ -56,7 +64,8 @@ class Learner:
         hidden = base.embeddings_of(model).embedding_dim
         made = Projector.from_bytes(projector, hidden) if projector else _new(given, rows, hidden)
         builder = PromptAssembler(tokenizer, fmt, given.of(CollaborativeFiles).item_vectors())
-        maker = WindowMaker(given.dataset.log, given.dataset.catalogue, builder)
+        words = words_of(given.of(TracesFiles).read(), given.dataset.catalogue, tokenizer, fmt)
+        maker = WindowMaker(given.dataset.log, given.dataset.catalogue, builder, words)
         decoder = Decoder(model, made, yes=fmt.liked, no=fmt.disliked)
         train, valid = (
             _windows(given, rows, maker, split, lm_rows) for split in (Split.TRAIN, Split.VALID)

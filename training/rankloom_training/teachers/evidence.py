@@ -33,12 +33,14 @@ class EvidenceText:
     against: tuple[EventInfluence, ...]
 
 
-def write_evidence(case: TraceCase, verdict: bool, seed: int) -> EvidenceText | None:
+def write_evidence(
+    case: TraceCase, verdict: bool, seed: int, *, cited_only: bool = False
+) -> EvidenceText | None:
     """Explains the verdict from the case's influences; None if no event moves the score.
 
     The same case, verdict and seed give the same text.
     """
-    return _Writer(case, verdict, seed).write()
+    return _Writer(case, verdict, seed, cited_only=cited_only).write()
 
 
 class EvidenceTeacher:
@@ -46,17 +48,18 @@ class EvidenceTeacher:
 
     Its verdict without the label is the side of the score. Where the label is the other one,
     it writes for the label from the events that speak for it, and names the stronger ones.
+    ``cited_only``: it says nothing that the cited events and the candidate do not prove.
     """
 
     name = "evidence"
 
-    def __init__(self, seed: int = 0) -> None:
-        self._seed = seed
+    def __init__(self, seed: int = 0, *, cited_only: bool = False) -> None:
+        self._seed, self._cited_only = seed, cited_only
 
     def trace(self, case: TraceCase) -> Trace:
         blind = case.score > 0.0
-        blind_written = write_evidence(case, blind, self._seed)
-        written = write_evidence(case, case.liked, self._seed)
+        blind_written = self._written(case, blind)
+        written = self._written(case, case.liked)
         return Trace(
             row=case.row,
             item_id=case.candidate.item_id,
@@ -72,12 +75,15 @@ class EvidenceTeacher:
             problem=None if written else TraceProblem.NO_EVIDENCE,
         )
 
+    def _written(self, case: TraceCase, verdict: bool) -> EvidenceText | None:
+        return write_evidence(case, verdict, self._seed, cited_only=self._cited_only)
+
 
 class _Writer:
     """Writes one text."""
 
-    def __init__(self, case: TraceCase, verdict: bool, seed: int) -> None:
-        self._case, self._verdict = case, verdict
+    def __init__(self, case: TraceCase, verdict: bool, seed: int, *, cited_only: bool) -> None:
+        self._case, self._verdict, self._cited_only = case, verdict, cited_only
         self._random = np.random.default_rng((seed, case.row, int(verdict)))
         self._phrasing = Phrasing(self._random)
         self._side = "YES" if verdict else "NO"
@@ -124,6 +130,8 @@ class _Writer:
         case, facts = self._case, list[str]()
         if self._shared(cited):
             facts.append("SHARED")
+        if self._cited_only:
+            return facts
         if self._taste():
             facts.append("TASTE")
         if case.level is not None and (case.level >= GENEROUS or case.level <= PICKY):

@@ -50,7 +50,7 @@ class Statement(StrEnum):
 
 
 def _read() -> Iterator[tuple[Statement, str]]:
-    text = files(__package__).joinpath("sentences.txt").read_text(encoding="utf-8")
+    text = files("rankloom_training.teachers").joinpath("sentences.txt").read_text(encoding="utf-8")
     statement = next(iter(Statement))
     for line in text.splitlines():
         if line.startswith("# "):

@@ -22,12 +22,16 @@ PROFILE_EVENTS, PROFILE_STEP = 15, 10
 
 @dataclass(frozen=True, slots=True)
 class CaseOptions:
-    """Which rows are explained: ``rows`` of the split at most, drawn with ``seed``."""
+    """Which rows are explained: ``rows`` of the split at most, drawn with ``seed``.
+
+    ``newest``: how many events of each case are measured, and may be cited.
+    """
 
     rows: int = 2000
     split: Split = Split.TRAIN
     protocol: Protocol = Protocol.P1
     seed: int = 0
+    newest: int = MAX_EVENTS
 
 
 class CaseMaker:
@@ -35,6 +39,7 @@ class CaseMaker:
 
     def __init__(self, data: Dataset, influences: Influences, options: CaseOptions) -> None:
         self._data, self._influences = data, influences
+        self._newest = options.newest
         self._view = scoring_view(data.log, options.protocol, options.split)
         self.rows = _drawn(self._view, data, options)
 
@@ -48,8 +53,8 @@ class CaseMaker:
         before = self._view.visible_before(log, row)
         candidate = items[log.item[row]]
         events = [Event(items[log.item[at]].item_id, bool(log.liked[at])) for at in before]
-        measured = self._influences.measure(events, candidate, MAX_EVENTS)
-        newest = before[-MAX_EVENTS:].tolist()
+        measured = self._influences.measure(events, candidate, self._newest)
+        newest = before[-self._newest :].tolist()
         num_earlier = (len(before) - len(newest)) // PROFILE_STEP * PROFILE_STEP
         earlier = before[:num_earlier][-PROFILE_EVENTS:].tolist()
         return TraceCase(

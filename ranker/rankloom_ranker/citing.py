@@ -1,0 +1,48 @@
+"""Which events the words of an explanation cite: the strongest that speak for the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rankloom_engine.prompt import MAX_CITED_EVENTS, evidence_ids
+from rankloom_ranker.answers import EventEvidence
+from rankloom_ranker.loaded import LoadedBundle
+
+MAX_CITED = MAX_CITED_EVENTS - 1  # for the verdict
+WORTH_CITING = 0.3  # share of the strongest event's influence
+
+
+def to_cite(evidence: Iterable[EventEvidence], *, liked: bool) -> tuple[EventEvidence, ...]:
+    """The strongest events for the verdict, of one opinion; then the strongest one against it.
+
+    Events of one opinion, so that one sentence can speak of them. An event against the verdict
+    is cited where it weighs more than any for it.
+    """
+    sign = 1.0 if liked else -1.0
+    ranked = sorted(evidence, key=lambda each: -sign * each.influence)
+    supporting = [each for each in ranked if sign * each.influence > 0.0]
+    opposing = [each for each in reversed(ranked) if sign * each.influence < 0.0][:1]
+    if not supporting:
+        return tuple(opposing)
+    strongest = supporting[0]
+    alike = [each for each in supporting if _goes_with(each, strongest)][:MAX_CITED]
+    stronger = [each for each in opposing if abs(each.influence) >= abs(strongest.influence)]
+    return (*alike, *stronger)
+
+
+def cited_ids(
+    loaded: LoadedBundle, evidence: Iterable[EventEvidence], *, liked: bool
+) -> tuple[int, ...]:
+    """Token ids of the evidence that words are to cite, as in training."""
+    prompts, catalogue, ids = loaded.prompts, loaded.catalogue, tuple[int, ...]()
+    for each in to_cite(evidence, liked=liked):
+        index = catalogue.index(each.item_id)
+        item = prompts.text_ids(catalogue.items[index], index)
+        speaks_for = each.influence > 0.0
+        ids += evidence_ids(prompts.format, item, each.liked, speaks_for)
+    return ids
+
+
+def _goes_with(event: EventEvidence, strongest: EventEvidence) -> bool:
+    alike = event.liked == strongest.liked
+    return alike and abs(event.influence) >= WORTH_CITING * abs(strongest.influence)
