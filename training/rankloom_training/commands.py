@@ -172,8 +172,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             )
         found = report_of(explained, dataset.catalogue)
         report = dataclasses.replace(report, explanations=found)
-    truth = read_truth(args.data)
-    synthetic = reporting.synthetic_aucs(scored, dataset, truth) if truth else {}
+    synthetic = reporting.synthetic_aucs(scored, dataset, read_truth(args.data))
     reporting.show(console, report, synthetic)
     if args.json is not None:
         reporting.write_json(report, synthetic, args.json)
