@@ -156,8 +156,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             on_step=progress.step,
             max_rows=args.rows,
         )
-    truth = read_truth(args.data)
-    synthetic = reporting.synthetic_aucs(scored, dataset, truth) if truth else {}
+    synthetic = reporting.synthetic_aucs(scored, dataset, read_truth(args.data))
     reporting.show(console, report, synthetic)
     if args.json is not None:
         reporting.write_json(report, synthetic, args.json)

@@ -154,8 +154,7 @@ def _evaluation(bundle: Path, data: Path, protocol: Protocol, json_path: Path) -
             on_step=progress.step,
             max_rows=MAX_TEST_ROWS,
         )
-    truth = read_truth(data)
-    synthetic = reporting.synthetic_aucs(scored, dataset, truth) if truth else {}
+    synthetic = reporting.synthetic_aucs(scored, dataset, read_truth(data))
     reporting.write_json(report, synthetic, json_path)
     reporting.show(page, report, synthetic)
     return page.export_text()
