@@ -21,6 +21,7 @@ from benchmarks.canary import report as canary
 from benchmarks.common.results import RESULTS, BenchmarkResult, newest, read
 from benchmarks.engine import padding
 from benchmarks.engine import report as engine
+from benchmarks.explain import report as explain
 from benchmarks.kills import report as kills
 from benchmarks.overload import report as overload
 from benchmarks.serve import report as serve
@@ -36,6 +37,7 @@ SUMMARIES: Mapping[str, Callable[[BenchmarkResult], str]] = {
     "engine-padding": padding.summary,
     "serve": serve.summary,
     "overload": overload.summary,
+    "explain": explain.summary,
     "swap": swap.summary,
     "kills": kills.summary,
     "canary": canary.summary,

@@ -27,15 +27,21 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bundle_folder(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle_folder(
+    small_data: Path, finished_stages: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A real bundle, trained on the small log; tests must not write into it."""
-    from rankloom_engine.memory import keep_freed_memory
     from small_data import train_small
 
-    keep_freed_memory()
     out = tmp_path_factory.mktemp("bundles") / "small"
-    train_small(small_data, out)
+    train_small(small_data, out, finished_stages)
     return out
+
+
+@pytest.fixture(scope="session")
+def finished_stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the stages of that bundle, filled with it; tests must not write into it."""
+    return tmp_path_factory.mktemp("stages")
 
 
 @pytest.fixture(scope="session")

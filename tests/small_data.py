@@ -9,8 +9,12 @@ import csv
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from rankloom_training.options import TrainOptions
 
 NUM_USERS, NUM_ITEMS, NUM_EVENTS = 60, 40, 24
 GENRES = ("Comedy", "Drama")
@@ -39,19 +43,24 @@ def write_small_data(folder: Path, *, seed: int = 3) -> Path:
     return folder
 
 
-def train_small(data: Path, out: Path) -> str:
-    """Trains a bundle on a small log, with recipes as short as they can be."""
+def small_options() -> TrainOptions:
+    """Recipes as short as they can be."""
     from rankloom_training.options import Recipe, TrainOptions
-    from rankloom_training.progress import Progress
-    from rankloom_training.train import train_bundle
 
-    options = TrainOptions(
+    return TrainOptions(
         num_groups=2,
         base_epochs=1,
         global_recipe=Recipe(epochs=1, learning_rate=1e-3),
         group_recipe=Recipe(epochs=1, learning_rate=5e-4),
     )
-    return train_bundle(data, out, options, Progress())
+
+
+def train_small(data: Path, out: Path, work: Path | None = None) -> str:
+    """Trains a bundle on a small log. ``work``: keeps the stages."""
+    from rankloom_training.progress import Progress
+    from rankloom_training.train import TrainingJob
+
+    return TrainingJob.checked(data, out, small_options(), work).run(Progress())
 
 
 def with_distinct_experts(trained: Path, out: Path) -> Path:

@@ -46,6 +46,7 @@ ITEM_VECTORS = "features/item_vectors.safetensors"
 ROUTER = "router.json"
 PROJECTOR = "projector.safetensors"
 PROMPT = "prompt.json"
+RECIPE = "train.yaml"  # how it was trained; absent in bundles of other origin
 TREES = "ranker/trees.onnx"
 
 

@@ -59,12 +59,17 @@ def make_bundle(folder: Path, shape: ModelShape, num_users: int | None = None) -
 
     ``num_users``: train on the first users alone.
     """
+    with_random_decoder(train_embedded(folder, num_users), folder / "bundle", shape)
+    return folder / "bundle"
+
+
+def train_embedded(folder: Path, num_users: int | None = None) -> Path:
+    """Trains features and trees on the embedded data under ``folder``; see ``make_bundle``."""
     write_synthetic(folder / "data")
     if num_users is not None:
         keep_users(folder / "data" / "interactions.csv", num_users)
     train_bundle(folder / "data", folder / "trained", OPTIONS, Progress())
-    with_random_decoder(folder / "trained", folder / "bundle", shape)
-    return folder / "bundle"
+    return folder / "trained"
 
 
 def with_random_decoder(trained: Path, out: Path, shape: ModelShape) -> None:

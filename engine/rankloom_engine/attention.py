@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -21,9 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
 
-from rankloom_engine.packing import Ints, PackedBatch, PackedRow
+from rankloom_engine.packing import PREFIX, Ints, PackedBatch, PackedRow
 
 NAME = "rankloom"
+GROUP_TOKENS = 256  # of candidates that attend in one call: scores between them are thrown away
+_NONE: Ints = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +66,8 @@ class _RowPass:
     def __init__(self, row: PackedRow, cached: PrefixKV | None, *, keep: bool) -> None:
         self.num_prefix = row.num_prefix
         self._row, self._cached = row, cached
-        self._masks: dict[tuple[int | None, bool], Tensor] = {}
+        self._groups = _groups(row)
+        self._masks: dict[tuple[int | None, int], Tensor] = {}
         self._kept: dict[int, tuple[Tensor, Tensor]] | None = {} if keep else None
 
     def keys(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,21 +88,32 @@ class _RowPass:
     ) -> list[Tensor]:
         """Attends for the whole row: the prefix, then the candidates."""
         found = []
-        prefix, behind = query.split([self.num_prefix, query.shape[2] - self.num_prefix], dim=2)
+        before = self._row.cached + self.num_prefix
         if self.num_prefix:
-            seen = slice(0, self._row.cached + self.num_prefix)
+            seen = slice(0, before)
             mask = self._prefix_mask(rule.window, query)
-            found.append(attend(prefix, key[:, :, seen], value[:, :, seen], mask, rule))
-        if behind.shape[2]:
-            mask = self._candidate_mask(rule.window, query)
-            found.append(attend(behind, key, value, mask, rule))
+            own = query[:, :, : self.num_prefix]
+            found.append(attend(own, key[:, :, seen], value[:, :, seen], mask, rule))
+        for group in self._groups:
+            mask = self._candidate_mask(group, rule.window, query)
+            keys, values = (self._seen_by(group, each) for each in (key, value))
+            found.append(attend(query[:, :, group], keys, values, mask, rule))
         return found
+
+    def _seen_by(self, group: slice, of_row: Tensor) -> Tensor:
+        """What candidates of the group may see: the prefix and each other."""
+        if len(self._groups) == 1:
+            return of_row
+        cached = self._row.cached
+        own = of_row[:, :, cached + group.start : cached + group.stop]
+        return torch.cat([of_row[:, :, : cached + self.num_prefix], own], dim=2)
 
     def attend_verdicts(
         self, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule
     ) -> Tensor:
         """Attends for the last token of each candidate; ``query`` has only those."""
-        mask = self._additive(self._allowed(self._row.verdict_at, rule.window), query)
+        behind = np.arange(self.num_prefix, len(self._row))
+        mask = self._additive(self._allowed(self._row.verdict_at, rule.window, behind), query)
         return attend(query, key, value, mask, rule)
 
     def cached(self) -> PrefixKV | None:
@@ -112,23 +127,29 @@ class _RowPass:
         """None for plain causal attention, which needs no mask."""
         if not self._row.cached and (window is None or window >= self.num_prefix):
             return None
-        name = (window, True)
+        name = (window, 0)
         if name not in self._masks:
-            own = self._allowed(np.arange(self.num_prefix), window)
-            self._masks[name] = self._additive(own[:, : self._row.cached + self.num_prefix], like)
+            own = self._allowed(np.arange(self.num_prefix), window, _NONE)
+            self._masks[name] = self._additive(own, like)
         return self._masks[name]
 
-    def _candidate_mask(self, window: int | None, like: Tensor) -> Tensor:
-        """(1, 1, candidate tokens, all tokens): a candidate sees its prefix and itself."""
-        name = (window, False)
+    def _candidate_mask(self, group: slice, window: int | None, like: Tensor) -> Tensor:
+        """(1, 1, the group's tokens, those of the prefix and of the group).
+
+        A candidate sees its prefix and itself.
+        """
+        name = (window, group.stop)
         if name not in self._masks:
-            behind = np.arange(self.num_prefix, len(self._row))
-            self._masks[name] = self._additive(self._allowed(behind, window), like)
+            own = np.arange(group.start, group.stop)
+            self._masks[name] = self._additive(self._allowed(own, window, own), like)
         return self._masks[name]
 
-    def _allowed(self, at: Ints, window: int | None) -> Tensor:
-        """(at, cached and own tokens) bool: what the row's tokens at these indices may see."""
-        row, behind = self._row, np.arange(self.num_prefix, len(self._row))
+    def _allowed(self, at: Ints, window: int | None, behind: Ints) -> Tensor:
+        """(at, prefix and ``behind``) bool: what the row's tokens at these indices may see.
+
+        ``behind``: the row's indices of candidates' tokens.
+        """
+        row = self._row
         before = np.arange(row.cached + self.num_prefix)
         position = row.position[at, None]
         seen = before[None, :] < row.visible[at, None]
@@ -143,6 +164,16 @@ class _RowPass:
         mask = torch.zeros(allowed.shape, dtype=like.dtype)
         mask.masked_fill_(~allowed, torch.finfo(like.dtype).min)
         return mask[None, None].to(like.device)
+
+
+def _groups(row: PackedRow) -> list[slice]:
+    """The row's candidates in runs of about GROUP_TOKENS: they do not see each other anyway."""
+    starts = row.num_prefix + np.flatnonzero(np.diff(row.block[row.num_prefix :], prepend=PREFIX))
+    bounds: list[int] = []
+    for start in [*starts.tolist(), len(row)]:
+        if not bounds or start - bounds[-1] >= GROUP_TOKENS or start == len(row):
+            bounds.append(start)
+    return [slice(*bound) for bound in pairwise(bounds)]
 
 
 class RunningPass(ABC):

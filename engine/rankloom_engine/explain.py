@@ -1,10 +1,15 @@
-"""Explanations: text decoded after the verdict, token by token, with the ranking's mixture."""
+"""Explanations: text decoded after the verdict, token by token, with the ranking's mixture.
+
+In tokens: the prompt's prefix, the candidate up to ``PromptFormat.ask``, the verdict (``liked`` or
+``disliked``), the evidence that the text is to cite (``prompt.evidence_ids``), then the text and a
+stop (``prompt.word_ids``). A model that is trained to explain reads the same.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from enum import Enum, auto
 from math import inf
@@ -19,12 +24,17 @@ from rankloom_engine.errors import EngineFailedError
 from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_engine.model import DecodeInput, DecodeOutput
 from rankloom_engine.packing import Segment
-from rankloom_engine.prompt import Prompt
+from rankloom_engine.prompt import Prompt, PromptFormat
 from rankloom_engine.scheduler import Kind, Sequence
 from rankloom_engine.sequence import RequestOptions
 
 MAX_EXPLAIN_TOKENS = 256
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what a tokenizer makes of a part of a character
+
+
+def max_explained_tokens(fmt: PromptFormat) -> int:
+    """Tokens of the longest prompt with its verdict's evidence and words."""
+    return fmt.max_tokens + fmt.max_evidence_tokens + MAX_EXPLAIN_TOKENS
 
 
 class StopReason(Enum):
@@ -67,16 +77,16 @@ class TokenGuide(Protocol):
 class DecodeRequest(Sequence):
     """An explanation that is being decoded. Each step is scheduled as one candidate.
 
-    ``prompt`` has one candidate; ``verdict`` is the token that stands behind it;
-    ``stop_tokens`` end the text. ``guide``: chooses the tokens; None: any may come. ``is_open``:
-    there are further steps to take.
+    ``prompt`` has one candidate; ``behind`` are the tokens that stand behind it, the verdict and
+    evidence; ``stop_tokens`` end the text. ``guide``: chooses the tokens; None: any may come.
+    ``is_open``: there are further steps to take.
     """
 
     def __init__(
         self,
         prompt: Prompt,
         weights: MixtureWeights,
-        verdict: int,
+        behind: Iterable[int],
         stop_tokens: Set[int],
         sampling: SamplingParams,
         options: RequestOptions | None = None,
@@ -84,8 +94,8 @@ class DecodeRequest(Sequence):
         guide: TokenGuide | None = None,
     ) -> None:
         options = options or RequestOptions()
-        behind = Segment.joined([*prompt.candidates, Segment.of_ids([verdict])])
-        self._unread = behind if cached is not None else Segment.joined([prompt.prefix, behind])
+        unread = Segment.joined([*prompt.candidates, Segment.of_ids([*behind])])
+        self._unread = unread if cached is not None else Segment.joined([prompt.prefix, unread])
         super().__init__(
             prefix_tokens=0,
             candidate_tokens=(len(self._unread),),

@@ -17,7 +17,7 @@ from rankloom_engine.compiling import compile_regions
 from rankloom_engine.decoder_files import load_decoder_model, read_config
 from rankloom_engine.errors import ModelError
 from rankloom_engine.expert_bank import install
-from rankloom_engine.explain import MAX_EXPLAIN_TOKENS
+from rankloom_engine.explain import max_explained_tokens
 from rankloom_engine.graphs import CudaGraphs
 from rankloom_engine.kernels import speed_up
 from rankloom_engine.model import Decoder
@@ -71,8 +71,7 @@ def load_decoder(
     hardware = hardware or Hardware()
     experts = [expert.load(cache) for expert in parts.experts]
     config = read_config(parts.config.read())
-    longest = parts.format.max_tokens
-    check_architecture(config, longest, longest + MAX_EXPLAIN_TOKENS)
+    check_architecture(config, parts.format.max_tokens, max_explained_tokens(parts.format))
     model = load_decoder_model(config, parts.weights.pieces(), DTYPES[hardware.dtype])
     table = cast("Any", model).get_input_embeddings()
     projector = Projector.from_bytes(parts.projector.read(), table.embedding_dim)

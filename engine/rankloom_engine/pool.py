@@ -100,11 +100,18 @@ class EngineHandle:
         sampling: SamplingParams,
         options: RequestOptions | None = None,
         guide: TokenGuide | None = None,
+        evidence: Sequence[int] = (),
     ) -> AsyncGenerator[TokenChunk, None]:
         """Tokens after a verdict; see EngineRunner.explain."""
         over = self._over_slots(weights)
         return self.runner.explain(
-            prompt, over, liked=liked, sampling=sampling, options=options, guide=guide
+            prompt,
+            over,
+            liked=liked,
+            sampling=sampling,
+            options=options,
+            guide=guide,
+            evidence=evidence,
         )
 
     def _over_slots(self, weights: MixtureWeights) -> MixtureWeights:

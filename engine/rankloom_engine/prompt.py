@@ -20,6 +20,7 @@ from rankloom_engine.errors import ModelError
 from rankloom_engine.packing import Segment
 
 MAX_TEXT_CHARS = 2_000  # far more than max_item_tokens can hold; bounds the tokeniser's work
+MAX_CITED_EVENTS = 3  # whose evidence stands before the words
 _PIECE_CHARS = 256  # are normalised at once: one character can become 18
 
 
@@ -78,6 +79,12 @@ class PromptFormat:
         item = len(self.item) + self.max_item_tokens + len(self.ask)
         event, candidate = item + 2, item + 2  # a vector and a verdict, or two vectors
         return len(self.begin) + self.max_events * event + candidate
+
+    @property
+    def max_evidence_tokens(self) -> int:
+        """Tokens of the longest evidence between a verdict and its words."""
+        item = len(self.item) + self.max_item_tokens + len(self.ask)
+        return MAX_CITED_EVENTS * (item + 2)  # an opinion and a side
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self)).encode()

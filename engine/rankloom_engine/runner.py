@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator, Set
+from collections.abc import AsyncGenerator, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
@@ -169,7 +169,9 @@ class EngineRunner:
         self._check_open()
         key, cached = self._lookup(prompt, weights)
         request = ScoreRequest(prompt, weights, options, cached, key)
-        if request.kind is Kind.RANKING:
+        if request.kind is Kind.EVIDENCE:
+            request.prefix_key = None  # a history without one event is not asked for again
+        else:
             self._request_tokens += _SIZE_WEIGHT * (request.tokens_left - self._request_tokens)
         self.check_room(options or RequestOptions(), request.tokens_left)
         self._enqueue(request)
@@ -193,18 +195,21 @@ class EngineRunner:
         sampling: SamplingParams,
         options: RequestOptions | None = None,
         guide: TokenGuide | None = None,
+        evidence: Sequence[int] = (),
     ) -> AsyncGenerator[TokenChunk, None]:
         """Tokens after the verdict on a prompt's one candidate, as they are decoded.
 
         They end at the deadline. Rankings go first: a step runs when no ranking waits. Closing
         the generator stops the work. ``guide``: see DecodeRequest; it is used on the event loop.
-        Raises EngineFailedError or EngineClosedError.
+        ``evidence``: tokens that stand between the verdict and the words. Raises
+        EngineFailedError or EngineClosedError.
         """
         self._check_open()
         verdict = self._decoder.yes if liked else self._decoder.no
         _, cached = self._lookup(prompt, weights)
+        behind = (verdict, *evidence)
         request = DecodeRequest(
-            prompt, weights, verdict, self._stops, sampling, options, cached, guide
+            prompt, weights, behind, self._stops, sampling, options, cached, guide
         )
         self._enqueue(request)
         try:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rankloom_engine.prompt import MAX_CITED_EVENTS, evidence_ids
 from rankloom_ranker.answers import EventEvidence
+from rankloom_ranker.loaded import LoadedBundle
 
-MAX_CITED = 2
+MAX_CITED = MAX_CITED_EVENTS - 1  # for the verdict
 WORTH_CITING = 0.3  # share of the strongest event's influence
 
 
@@ -26,6 +28,19 @@ def to_cite(evidence: Iterable[EventEvidence], *, liked: bool) -> tuple[EventEvi
     alike = [each for each in supporting if _goes_with(each, strongest)][:MAX_CITED]
     stronger = [each for each in opposing if abs(each.influence) >= abs(strongest.influence)]
     return (*alike, *stronger)
+
+
+def cited_ids(
+    loaded: LoadedBundle, evidence: Iterable[EventEvidence], *, liked: bool
+) -> tuple[int, ...]:
+    """Token ids of the evidence that words are to cite, as in training."""
+    prompts, catalogue, ids = loaded.prompts, loaded.catalogue, tuple[int, ...]()
+    for each in to_cite(evidence, liked=liked):
+        index = catalogue.index(each.item_id)
+        item = prompts.text_ids(catalogue.items[index], index)
+        speaks_for = each.influence > 0.0
+        ids += evidence_ids(prompts.format, item, each.liked, speaks_for)
+    return ids
 
 
 def _goes_with(event: EventEvidence, strongest: EventEvidence) -> bool:

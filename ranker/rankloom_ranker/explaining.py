@@ -11,7 +11,8 @@ from rankloom_engine.explain import Detokenizer, StopReason
 from rankloom_engine.pool import EngineHandle
 from rankloom_engine.sequence import RequestOptions
 from rankloom_features.provider import UserFeatures
-from rankloom_ranker.answers import Explanation, ItemExplanation, Ranking, Scores
+from rankloom_ranker.answers import EventEvidence, Explanation, ItemExplanation, Ranking, Scores
+from rankloom_ranker.citing import cited_ids
 from rankloom_ranker.evidence import Ablations, ScoredQuery, evidence_of
 from rankloom_ranker.fallback import FallbackReason, fallback_after
 from rankloom_ranker.query import ExplainParams, ExplainQuery, RankQuery
@@ -64,7 +65,7 @@ class ExplanationWriter:
         [evidence] = await evidence_of(
             self._ranker, self._engine, scored, self._ablations, params.max_evidence, until
         )
-        writer = TextWriter(self._ranker, self._engine, scored, 0, params, until)
+        writer = TextWriter(self._ranker, self._engine, scored, 0, evidence, params, until)
         async with aclosing(writer.texts()) as texts:
             async for text in texts:
                 yield text
@@ -90,12 +91,14 @@ class TextWriter:
         engine: EngineHandle,
         scored: ScoredQuery,
         index: int,
+        evidence: tuple[EventEvidence, ...],
         params: ExplainParams,
         deadline: float,
     ) -> None:
         self._engine, self._scored, self._index = engine, scored, index
         self._params, self._deadline = params, deadline
-        loaded = ranker.loaded
+        loaded, self._liked = ranker.loaded, scored.scores.verdict(index).liked
+        self._evidence = cited_ids(loaded, evidence, liked=self._liked)
         items = scored.prompt_items(loaded.catalogue, index)
         self._guide = loaded.grounder.guide(items) if params.grounded else None
         self._text = self._guide or Detokenizer(loaded.prompts.tokenizer)
@@ -110,10 +113,11 @@ class TextWriter:
         chunks = self._engine.explain(
             job.prompt.of_candidate(self._index),
             job.weights,
-            liked=scored.scores.verdict(self._index).liked,
+            liked=self._liked,
             sampling=self._params.sampling,
             options=RequestOptions(self._deadline, scored.query.caller),
             guide=self._guide,
+            evidence=self._evidence,
         )
         async with aclosing(chunks):
             async for chunk in chunks:
@@ -146,7 +150,8 @@ async def explain_best(
     params, until = query.explaining, deadline - EXPLAIN_RESERVE_S
     evidence = await evidence_of(ranker, engine, scored, ablations, params.max_evidence, until)
     writers = [
-        TextWriter(ranker, engine, scored, index, params, until) for index in range(len(best))
+        TextWriter(ranker, engine, scored, index, events, params, until)
+        for index, events in enumerate(evidence)
     ]
     texts = await asyncio.gather(*map(_whole, writers))
     return tuple(

@@ -200,6 +200,7 @@ def _note(answer: RankAnswer) -> None:
         fallback_level=ranking.fallback.level.name,
         fallback_reason=ranking.fallback.reason.name if ranking.fallback.reason else None,
         **_routing_facts(ranking.routing),
+        num_explained=len(ranking.explanations) or None,
         features_ms=_ms(timing.features_s),
         prompt_ms=_ms(timing.prompt_s),
         queue_ms=_ms(timing.queue_s),
@@ -214,6 +215,7 @@ def _note_explanation(answer: ExplainAnswer) -> None:
         prompt_tokens=explanation.num_prompt_tokens,
         generated_tokens=explanation.num_tokens,
         stop_reason=explanation.stop.name,
+        num_evidence=len(explanation.evidence),
         **_routing_facts(explanation.routing),
     )
 

@@ -18,7 +18,7 @@ from benchmarks.common.timing import Spread
 from benchmarks import render
 
 ROOMS = (
-    *("engine", "engine.padding", "serve", "overload", "swap", "kills", "canary"),
+    *("engine", "engine.padding", "serve", "overload", "explain", "swap", "kills", "canary"),
     *("training", "stages"),
 )
 

@@ -94,6 +94,35 @@ def test_json(ranked: RecordingServer, capsys: pytest.CaptureFixture[str]) -> No
     assert [item["item_id"] for item in printed["items"]] == ["bb", "a"]
 
 
+EXPLAINED = """
+bb: liked
+You like wars.
+evidence         influence
+x         liked    +0.5000  ████████████████████
+
+a: disliked
+"""
+
+
+def test_explanations_follow_the_table(
+    server: RecordingServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evidence = [wire.Evidence(item_id="x", liked=True, influence=0.5)]
+    explanations = [
+        wire.ItemExplanation(
+            item_id="bb", verdict=wire.VERDICT_LIKED, text=" You like wars.\n", evidence=evidence
+        ),
+        wire.ItemExplanation(item_id="a", verdict=wire.VERDICT_DISLIKED),
+    ]
+    server.will(answer(explanations=explanations))
+    assert rank(server, "--user", "u", "--items", "a,bb", "--explain-top-k", "2") == 0
+    assert capsys.readouterr().out.endswith(EXPLAINED)
+    assert server.received[0].request.options.explain_top_k == 2
+    assert rank(server, "--user", "u", "--items", "a,bb", "--explain-top-k", "2", "--json") == 0
+    [first, _] = json.loads(capsys.readouterr().out)["explanations"]
+    assert (first["text"], first["evidence"][0]["influence"]) == (" You like wars.\n", 0.5)
+
+
 def test_history_candidates_and_options(ranked: RecordingServer, tmp_path: Path) -> None:
     history = write(
         tmp_path / "history.json",

@@ -85,7 +85,6 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("README.md", "pip install -e ."): (install, install, parse, parse, run, run, run),
     ("README.md", "import lightgbm"): None,
     ("docs/data.md", "rankloom data check PATH"): (run,),
-    ("docs/data.md", "rankloom train --data PATH --out my-bundle"): (parse, run),
     ("docs/data.md", "rankloom items describe --data PATH"): (run,),
     ("docs/operate.md", "rankloom health"): (run,),
     ("docs/data.md", "rankloom train --data PATH --out my-bundle --like-above 6"): (parse,),
@@ -108,14 +107,19 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("docs/rollout.md", "from rankloom import RolloutClient"): None,
     ("docs/rollout.md", "rankloom bundle keygen"): (run, run, run),
     ("docs/sdk.md", "from rankloom import Client, Event, Item, RankOptions"): None,
+    ("docs/sdk.md", "from rankloom import Client"): None,
     ("docs/sdk.md", "from rankloom import Client, DeadlineExceededError"): None,
     ("docs/sdk.md", "import asyncio"): None,
     ("docs/sdk.md", "from rankloom import FeatureClient"): None,
     ("docs/sdk.md", "from rankloom import Client, OverloadedError"): None,
     ("docs/serving.md", "rankloom serve --bundle my-bundle"): (parse, parse, parse),
+    ("docs/training.md", "rankloom train --data PATH --out my-bundle"): (parse, run),
+    ("docs/training.md", "rankloom train --data PATH --out second-bundle"): (parse,),
+    ("docs/training.md", "rankloom train --data PATH --out third-bundle"): (run,),
     ("docs/serving.md", "rankloom bundle convert"): (run,),
     ("docs/serving.md", "from rankloom import Client"): None,
     ("docs/serving.md", "from rankloom import Client, ExplainOptions"): None,
+    ("docs/serving.md", "from rankloom import Client, ExplainOptions, RankOptions"): None,
 }
 
 

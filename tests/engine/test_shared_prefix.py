@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from engine.tiny import random_segment, tiny_decoder, weights_of
+from rankloom_engine import attention
 from rankloom_engine.model import ForwardInput
 from rankloom_engine.packing import Segment
 from rankloom_engine.passes import AllAtOnce, Passes, RowByRow
@@ -66,3 +67,20 @@ def test_a_common_beginning_ends_at_another_vector() -> None:
     assert common_length(one, Segment.joined([text, Segment.of_ids([0]), text])) == 2
     assert common_length(one, text) == 2
     assert common_length(one, Segment.of_ids([7, 9, 9])) == 1
+
+
+@pytest.mark.parametrize("group_tokens", [1, 7, 40])
+def test_candidates_attend_in_groups(group_tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Candidates do not see each other, so how many attend at once changes nothing."""
+    weights = weights_of(np.random.default_rng(0), 3)
+    whole, prompts = variants(7, 2)
+    shared = shared_prompt(prompts, whole)
+    row = ForwardInput(whole, shared.candidates, weights, True, shared.visible)
+    [at_once] = tiny_decoder()[0].forward([row])
+    monkeypatch.setattr(attention, "GROUP_TOKENS", group_tokens)
+    [in_groups] = tiny_decoder()[0].forward([row])
+    assert in_groups.margins == pytest.approx(at_once.margins, abs=TOLERANCE)
+    assert in_groups.prefix is not None
+    behind = ForwardInput(in_groups.prefix, shared.candidates, weights, False, shared.visible)
+    [cached] = tiny_decoder()[0].forward([behind])
+    assert cached.margins == pytest.approx(at_once.margins, abs=TOLERANCE)

@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 
 from rankloom_ranker.answers import EventEvidence
-from rankloom_ranker.citing import to_cite
+from rankloom_ranker.citing import cited_ids, to_cite
+from rankloom_ranker.loaded import LoadedBundle
+from rankloom_training.words import Cited, TaughtText, words_of
 
 
 def evidence(**influences: float) -> list[EventEvidence]:
@@ -33,3 +35,24 @@ def test_the_strongest_events_for_the_verdict_are_cited_first(
     influences: dict[str, float], liked: bool, cited: list[str]
 ) -> None:
     assert [each.item_id for each in to_cite(evidence(**influences), liked=liked)] == cited
+
+
+@pytest.mark.parametrize("liked", [True, False])
+def test_words_are_given_the_evidence_that_they_were_taught_with(
+    liked: bool, loaded: LoadedBundle
+) -> None:
+    items, prompts = loaded.catalogue.items, loaded.prompts
+    found = [
+        EventEvidence(items[3].item_id, False, -0.5),
+        EventEvidence(items[1].item_id, True, 0.6),
+        EventEvidence(items[2].item_id, True, 0.4),
+    ]
+    cited = (Cited(1, True, True), Cited(2, True, True)) if liked else (Cited(3, False, False),)
+    cited = cited if liked else (*cited, Cited(1, True, True))
+    taught = words_of(
+        [TaughtText(0, "Words.", cited)], loaded.catalogue, prompts.tokenizer, prompts.format
+    )
+    given = cited_ids(loaded, found, liked=liked)
+    assert given == taught[0].given
+    assert 0 < len(given) <= prompts.format.max_evidence_tokens
+    assert cited_ids(loaded, (), liked=liked) == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -11,9 +12,12 @@ import grpc
 import pytest
 
 from rankloom_adapters.bundle import ROUTER, seal
-from rankloom_engine.model import ForwardInput, ForwardOutput
+from rankloom_engine.loading import Hardware
+from rankloom_engine.model import DecodeInput, DecodeOutput, ForwardInput, ForwardOutput
+from rankloom_engine.pool import EnginePool
+from rankloom_engine.runner import EngineLimits
 from rankloom_features.events import Event
-from rankloom_features.provider import UserQuery
+from rankloom_features.provider import UserFeatures, UserQuery
 from rankloom_features.wire import features_to_wire, parse_users, query_to_wire
 from rankloom_proto.v1 import ranking_pb2
 from rankloom_proto.v1.features_pb2 import (
@@ -21,6 +25,12 @@ from rankloom_proto.v1.features_pb2 import (
     GetUserFeaturesResponse,
     History,
 )
+from rankloom_ranker.answers import EventEvidence
+from rankloom_ranker.citing import cited_ids
+from rankloom_ranker.evidence import ScoredQuery, evidence_of
+from rankloom_ranker.query import RankQuery
+from rankloom_ranker.ranker import Ranker
+from rankloom_ranker.ranking import prepare, score
 from rankloom_server.rpc.lifecycle import RpcServer
 from server.explanations import explain, request, stubborn
 from server.rankings import candidates, item_ids, known_user, rank, ranking_channel, scores
@@ -222,9 +232,13 @@ def failing(answer: GetUserFeaturesResponse) -> None:
     "change", [without_ablations, of_a_longer_history, with_short_vectors, failing]
 )
 async def test_no_evidence_rather_than_a_false_one(
-    change: Callable[[GetUserFeaturesResponse], object], parts: ServedParts
+    change: Callable[[GetUserFeaturesResponse], object],
+    parts: ServedParts,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert await remote_evidence(parts, change) == []
+    log = capsys.readouterr().err
+    assert ('"evidence_failure": ' in log) == (change in (with_short_vectors, failing))
 
 
 async def test_evidence_that_is_late_is_left_out_and_the_answer_comes(parts: ServedParts) -> None:
@@ -244,3 +258,49 @@ async def test_evidence_that_is_late_is_left_out_and_the_answer_comes(parts: Ser
     assert 0 < len(told.final.evidence) < MAX_EVENTS
     assert told.final.verdict
     assert told.final.generated_tokens == 4
+
+
+@pytest.mark.parametrize(("max_evidence", "is_given"), [(6, True), (0, False)])
+async def test_words_are_decoded_behind_the_evidence(
+    max_evidence: int, is_given: bool, parts: ServedParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tokens between the verdict and the words are those of the strongest events."""
+    watched, decoder = stubborn(parts)
+    decode, read = decoder.decode, list[list[int]]()
+
+    def reading(inputs: Sequence[DecodeInput]) -> list[DecodeOutput]:
+        read.extend(each.tokens.ids.tolist() for each in inputs)
+        return decode(inputs)
+
+    async with ranking_channel(watched) as channel:
+        monkeypatch.setattr(decoder, "decode", reading)
+        options = ranking_pb2.ExplainOptions(max_tokens=2, max_evidence=max_evidence)
+        message = request(parts, history=wire(events_of(parts, 6)), options=options)
+        final = (await explain(channel, message)).final
+    liked = final.verdict == ranking_pb2.VERDICT_LIKED
+    found = [EventEvidence(each.item_id, each.liked, each.influence) for each in final.evidence]
+    given = cited_ids(parts.loaded, found, liked=liked)
+    assert bool(given) == is_given
+    verdict = decoder.yes if liked else decoder.no
+    assert read[0][-len(given) - 1 :] == [verdict, *given]
+
+
+async def test_evidence_leaves_the_cached_prefixes_alone(parts: ServedParts) -> None:
+    """Histories without an event are not asked for again, and would push others out."""
+    pool = EnginePool(Hardware(), EngineLimits(), 0, load=lambda *_: parts.decoder)
+    engine = await pool.admit(parts.loaded.engine_parts())
+    ranker, provider = Ranker(parts.loaded), parts.loaded.provider
+    user = UserQuery(None, events_of(parts, 6), parts.loaded.catalogue.items[:1])
+
+    async def ablations(query: UserQuery) -> tuple[UserFeatures, ...]:
+        return provider.features(query).ablated
+
+    query, features = RankQuery("", user), provider.features(user)
+    job = await prepare(ranker, query, features, None)
+    found = await score(ranker, engine, query, job, math.inf)
+    num_cached = len(engine.runner.prefixes)
+    scored = ScoredQuery(query, features, job, found.scores)
+    [evidence] = await evidence_of(ranker, engine, scored, ablations, None, math.inf)
+    assert len(evidence) == 6
+    assert len(engine.runner.prefixes) == num_cached == 1
+    await pool.close()

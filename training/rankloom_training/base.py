@@ -27,7 +27,7 @@ from rankloom_adapters import bundle as parts
 from rankloom_engine.checks import check_architecture
 from rankloom_engine.decoder_files import load_decoder_model, read_config
 from rankloom_engine.errors import ModelError
-from rankloom_engine.explain import MAX_EXPLAIN_TOKENS
+from rankloom_engine.explain import max_explained_tokens
 from rankloom_engine.prompt import PromptFormat, load_tokenizer
 from rankloom_engine.structure import text_part
 
@@ -77,7 +77,7 @@ def check_base(name: str, max_events: int) -> None:
     _check_weights(name)
     fmt = _worded_format(*_tokenizer_of(name), max_events)
     try:
-        check_architecture(config, fmt.max_tokens, fmt.max_tokens + MAX_EXPLAIN_TOKENS)
+        check_architecture(config, fmt.max_tokens, max_explained_tokens(fmt))
     except ModelError as error:
         raise BaseModelError(f"base model {name!r}: {str(error).removeprefix('base: ')}") from error
 

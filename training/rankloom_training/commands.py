@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import math
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rankloom_engine.threads import wait_briefly
-
-if TYPE_CHECKING:
-    from rankloom_training.data.negatives import NegativeSampling
+from rankloom_training.argument_types import new_file, whole_number
+from rankloom_training.option_flags import MAX_ROWS, add_option_flags, add_protocol, options_of
 
 wait_briefly()
 
 _DATA_HELP = "folder with an interaction log and an item table"
-MAX_SEED = 2**32 - 1  # the largest seed that NumPy takes
-MAX_ROWS = 10**12
 
 Configure = Callable[[argparse.ArgumentParser], None]
 Run = Callable[[argparse.Namespace], int]
@@ -81,132 +75,36 @@ def _resumable(name: str, folder: str) -> Iterator[None]:
         raise SystemExit(130) from None
 
 
-def whole_number(least: int, most: int) -> Callable[[str], int]:
-    """An argparse type. argparse puts the option's name before the error message."""
-
-    def parse(text: str) -> int:
-        if not text.isdecimal() or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{text}: not a whole number from {least} to {most}")
-        return int(text)
-
-    return parse
-
-
-def _new_file(*endings: str) -> Callable[[str], Path]:
-    """An argparse type: a file that can be written later, once the work for it is done."""
-
-    def parse(text: str) -> Path:
-        path = Path(text)
-        if not path.parent.is_dir():
-            raise argparse.ArgumentTypeError(f"{path.parent}: no such folder; create it first")
-        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise argparse.ArgumentTypeError(f"{text}: cannot be written; choose another file")
-        if endings and path.suffix not in endings:
-            raise argparse.ArgumentTypeError(f"{text}: must end with {', '.join(endings)}")
-        return path
-
-    return parse
-
-
-def _finite_number(text: str) -> float:
-    """An argparse type."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"{text}: not a number")
-    return number
-
-
-def _sampling(text: str) -> NegativeSampling:
-    """An argparse type."""
-    from rankloom_training.data.negatives import NegativeSampling
-
-    try:
-        return NegativeSampling.of_text(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """How a log is read where its columns.json does not say it."""
-    parser.add_argument(
-        "--like-above",
-        type=_finite_number,
-        metavar="X",
-        help="a rating above X is a like (default: 3 of 5 stars; needed on other scales)",
-    )
-    parser.add_argument(
-        "--implicit",
-        type=_sampling,
-        metavar="N[:BY]",
-        help="the log has likes alone, such as clicks or purchases: sample N other items for each "
-        "as negatives, BY uniform (default) or popularity",
-    )
-
-
 def _configure_train(parser: argparse.ArgumentParser) -> None:
-    from rankloom_features.models import MODEL_NAMES
-    from rankloom_training.group_counts import MAX_GROUPS, MIN_GROUPS
-
     parser.add_argument("--data", type=Path, required=True, help=_DATA_HELP)
     parser.add_argument("--out", type=Path, required=True, help="folder to write the bundle to")
-    add_protocol(parser)
-    add_data_options(parser)
+    add_option_flags(parser)
     parser.add_argument(
-        "--cf", choices=MODEL_NAMES, default="mf", help="collaborative model (default: mf)"
+        "--work",
+        type=Path,
+        metavar="FOLDER",
+        help="keep finished stages in FOLDER, which other trainings may reuse "
+        "(default: OUT.work until the bundle is complete)",
     )
     parser.add_argument(
-        "--base", help="causal LM, by path or hub id (default: a small one is trained)"
-    )
-    parser.add_argument(
-        "--groups",
-        type=whole_number(MIN_GROUPS, MAX_GROUPS),
-        default=3,
-        help="number of user groups (default: 3)",
-    )
-    parser.add_argument(
-        "--lm-rows",
-        type=whole_number(1, MAX_ROWS),
-        default=50_000,
-        metavar="N",
-        help="training rows that the language model sees at most, all rows of some users; "
-        "the other models see every row (default: 50000)",
-    )
-    parser.add_argument(
-        "--seed", type=whole_number(0, MAX_SEED), default=0, help="random seed (default: 0)"
-    )
-
-
-def add_protocol(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--protocol",
-        choices=("p0", "p1"),
-        default="p1",
-        help="which earlier events the model sees; p1 (default): all, as in production; "
-        "p0: likes, and dislikes of training rows only, as in the published tables",
+        "--plan",
+        action="store_true",
+        help="show which stages would be reused or made, why, and the time; train nothing",
     )
 
 
 def _train(args: argparse.Namespace) -> int:
-    from rankloom_training.options import TrainOptions
+    options = options_of(args)
     from rankloom_training.progress import Progress
-    from rankloom_training.train import train_bundle
-    from rankloom_training.visibility import Protocol
+    from rankloom_training.train import TrainingJob
 
-    options = TrainOptions(
-        protocol=Protocol(args.protocol),
-        collaborative=args.cf,
-        base=args.base,
-        num_groups=args.groups,
-        lm_rows=args.lm_rows,
-        seed=args.seed,
-        like_above=args.like_above,
-        implicit=args.implicit,
-    )
-    with _resumable("train", f"{args.out}.work"):
-        digest = train_bundle(args.data, args.out, options, Progress())
+    job = TrainingJob.checked(args.data, args.out, options, args.work)
+    if args.plan:
+        for label, text in job.plan():
+            print(f"{label:<14} {text}")
+        return 0
+    with _resumable("train", str(job.work.folder)):
+        digest = job.run(Progress())
     print(f"{args.out}: bundle {digest[:12]}")
     return 0
 
@@ -230,10 +128,10 @@ def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="score at most N test rows, all rows of some users (default: all test rows)",
     )
-    parser.add_argument("--json", type=_new_file(), metavar="FILE", help="write the report as JSON")
+    parser.add_argument("--json", type=new_file(), metavar="FILE", help="write the report as JSON")
     parser.add_argument(
         "--plot",
-        type=_new_file(".png", ".svg", ".pdf"),
+        type=new_file(".png", ".svg", ".pdf"),
         metavar="FILE",
         help="plot the report as png, svg or pdf",
     )
@@ -258,8 +156,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             on_step=progress.step,
             max_rows=args.rows,
         )
-    truth = read_truth(args.data)
-    synthetic = reporting.synthetic_aucs(scored, dataset, truth) if truth else {}
+    synthetic = reporting.synthetic_aucs(scored, dataset, read_truth(args.data))
     reporting.show(console, report, synthetic)
     if args.json is not None:
         reporting.write_json(report, synthetic, args.json)
@@ -281,19 +178,22 @@ def _configure_demo(parser: argparse.ArgumentParser) -> None:
         default=Path(".demo"),
         help="where data, bundle and report are kept (default: .demo)",
     )
+    add_option_flags(parser)
 
 
 def _demo(args: argparse.Namespace) -> int:
+    options = options_of(args)
     from rich.console import Console
 
     from rankloom_training.data import load_dataset
 
     if args.data is not None:
-        load_dataset(args.data)  # refused before the models' libraries are imported
+        # Refused before the models' libraries are imported.
+        load_dataset(args.data, options.like_above, options.implicit)
     from rankloom_training.demo import run_demo
 
     with _resumable("demo", str(args.folder)):
-        run_demo(args.data, args.folder, Console())
+        run_demo(args.data, args.folder, options, Console())
     return 0
 
 

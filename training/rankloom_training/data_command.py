@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rankloom_training.commands import TrainingCommand, add_data_options
+from rankloom_training.commands import TrainingCommand
+from rankloom_training.option_flags import add_data_options
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -27,11 +28,14 @@ def _check(args: argparse.Namespace) -> int:
         report_lines,
         sample_rows,
     )
+    from rankloom_training.estimate import STAGES, estimate
+    from rankloom_training.options import TrainOptions
 
     dataset = load_dataset(args.data, args.like_above, args.implicit)
-    dataset.with_negatives(seed=0)  # refused here if there is nothing to sample
+    rows = dataset.with_negatives(seed=0)  # refused here if there is nothing to sample
+    time = f"{estimate(rows, TrainOptions()).text(STAGES)}, with the default options"
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    for label, text in (*report_lines(dataset), *column_lines(dataset)):
+    for label, text in (*report_lines(dataset), ("training", time), *column_lines(dataset)):
         console.print(f"{label:<14} {text}")
     table = Table(*SAMPLE_COLUMNS)
     for row in sample_rows(dataset):

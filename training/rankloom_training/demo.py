@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from rankloom_ranker.loaded import load_bundle
 from rankloom_training import reporting
 from rankloom_training.data import DataError
 from rankloom_training.evaluate import evaluate
+from rankloom_training.option_file import to_yaml
 from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
 from rankloom_training.rollout_demo import roll_out
@@ -34,7 +36,7 @@ TIMEOUT_S = 10.0
 MAX_TEST_ROWS = 1200  # someone waits for it
 
 
-def run_demo(data: Path | None, folder: Path, console: Console) -> None:
+def run_demo(data: Path | None, folder: Path, options: TrainOptions, console: Console) -> None:
     """Builds or reuses a bundle under ``folder``, serves it, ranks, and judges it.
 
     ``data``: an interaction log of one's own; None: the embedded one. Raises ValueErrors
@@ -43,16 +45,22 @@ def run_demo(data: Path | None, folder: Path, console: Console) -> None:
     data = _embedded(folder) if data is None else data
     if not data.is_dir():
         raise DataError(f"{data}: no such folder; pass the folder that holds the log")
-    bundle = folder / f"bundle-{data.resolve().name}"
+    bundle = folder / _bundle_name(data, options)
     if not bundle.exists():
         console.print(f"Training a bundle on {data.name} (kept for the next run) …")
-        options = TrainOptions()
         digest = train_bundle(data, bundle, options, Progress())
         console.print(f"bundle {digest[:12]}")
     with console.status("Starting the server …"), serving(bundle) as address:
         _rank_for_tastes(bundle, address, console)
-    _judge(bundle, data, console)
+    _judge(bundle, data, options.protocol, console)
     roll_out(bundle, console)
+
+
+def _bundle_name(data: Path, options: TrainOptions) -> str:
+    """Each choice of options has its own bundle beside the default one."""
+    name = f"bundle-{data.resolve().name}"
+    chosen = hashlib.sha256(to_yaml(options)).hexdigest()[:8]
+    return name if options == TrainOptions() else f"{name}-{chosen}"
 
 
 def _embedded(folder: Path) -> Path:
@@ -125,29 +133,28 @@ def _title(catalogue: Catalogue, item_id: str) -> str:
     return f"{item.title} ({', '.join(item.attributes)})"
 
 
-def _judge(bundle: Path, data: Path, console: Console) -> None:
+def _judge(bundle: Path, data: Path, protocol: Protocol, console: Console) -> None:
     """Evaluates on the test rows; what was found is kept beside the bundle."""
     console.rule("how good is it?")
     kept = bundle.with_name(f"{bundle.name}-{open_bundle(bundle).digest[:12]}")
     page = kept.with_suffix(".txt")
     if not page.exists():
-        _write_whole(page, _evaluation(bundle, data, kept.with_suffix(".json")))
+        _write_whole(page, _evaluation(bundle, data, protocol, kept.with_suffix(".json")))
     console.print(page.read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True)
 
 
-def _evaluation(bundle: Path, data: Path, json_path: Path) -> str:
+def _evaluation(bundle: Path, data: Path, protocol: Protocol, json_path: Path) -> str:
     progress, page = Progress(), Console(record=True, file=io.StringIO(), width=110)
     with progress.stage("evaluate"):
         report, scored, dataset = evaluate(
             bundle,
             data,
-            Protocol.P1,
+            protocol,
             through_grpc=False,
             on_step=progress.step,
             max_rows=MAX_TEST_ROWS,
         )
-    truth = read_truth(data)
-    synthetic = reporting.synthetic_aucs(scored, dataset, truth) if truth else {}
+    synthetic = reporting.synthetic_aucs(scored, dataset, read_truth(data))
     reporting.write_json(report, synthetic, json_path)
     reporting.show(page, report, synthetic)
     return page.export_text()

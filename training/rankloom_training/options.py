@@ -1,11 +1,54 @@
-"""How to train: what the commands and the callers of ``train_bundle`` choose."""
+"""How to train: what the commands and the callers of ``train_bundle`` choose.
+
+The annotations bound what ``option_file`` accepts.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+
+from rankloom_features.models import MODEL_NAMES
 from rankloom_training.data.negatives import NegativeSampling
+from rankloom_training.group_counts import MAX_GROUPS, MIN_GROUPS
 from rankloom_training.visibility import Protocol
+
+MAX_SEED = 2**32 - 1  # the largest seed that NumPy takes
+MAX_ROWS = 10**12
+MAX_EPOCHS = 1000
+
+
+def _as_number(value: object) -> object:
+    """YAML takes 5e-4 for a text."""
+    return float(value) if isinstance(value, str) else value
+
+
+def _as_sampling(value: object) -> object:
+    if value is None or isinstance(value, NegativeSampling):
+        return value
+    try:
+        return NegativeSampling.of_text(str(value))
+    except ValueError as error:
+        raise ValueError("must be N or N:BY, such as 4 or 4:popularity") from error
+
+
+def _as_text(sampling: NegativeSampling | None) -> str | None:
+    return f"{sampling.per_like}:{sampling.by}" if sampling else None
+
+
+def _known_model(name: str) -> str:
+    if name not in MODEL_NAMES:
+        raise ValueError(f"must be one of {', '.join(MODEL_NAMES)}")
+    return name
+
+
+Number = Annotated[float, BeforeValidator(_as_number), Field(strict=True, allow_inf_nan=False)]
+Sampling = Annotated[
+    NegativeSampling | None, BeforeValidator(_as_sampling), PlainSerializer(_as_text)
+]
+Epochs = Annotated[int, Field(strict=True, ge=1, le=MAX_EPOCHS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +59,11 @@ class Recipe:
     last ones, that are trained.
     """
 
-    epochs: int
-    learning_rate: float
-    pairwise: float = 0.3
-    weight_decay: float = 0.01
-    depth: float = 1.0
+    epochs: Epochs
+    learning_rate: Annotated[Number, Field(gt=0.0)]
+    pairwise: Annotated[Number, Field(ge=0.0)] = 0.3
+    weight_decay: Annotated[Number, Field(ge=0.0)] = 0.01
+    depth: Annotated[Number, Field(gt=0.0, le=1.0)] = 1.0
 
 
 GLOBAL_RECIPE = Recipe(epochs=2, learning_rate=5e-4)
@@ -40,15 +83,20 @@ class TrainOptions:
     """
 
     protocol: Protocol = Protocol.P1
-    collaborative: str = "mf"
+    collaborative: Annotated[str, AfterValidator(_known_model)] = "mf"
     base: str | None = None
-    num_groups: int = 3
-    base_epochs: int = 3
+    num_groups: Annotated[int, Field(strict=True, ge=MIN_GROUPS, le=MAX_GROUPS)] = 3
+    base_epochs: Epochs = 3
     global_recipe: Recipe = GLOBAL_RECIPE
     group_recipe: Recipe = GROUP_RECIPE
-    lm_rows: int = 50_000
+    lm_rows: Annotated[int, Field(strict=True, ge=1, le=MAX_ROWS)] = 50_000
     traces: str | None = None
-    trace_share: float = 0.2
-    seed: int = 0
-    like_above: float | None = None
-    implicit: NegativeSampling | None = None
+    trace_share: Annotated[Number, Field(ge=0.0, le=1.0)] = 0.2
+    seed: Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)] = 0
+    like_above: Number | None = None
+    implicit: Sampling = None
+
+    @property
+    def recipe(self) -> TrainOptions:
+        """All of them, for the stage that writes them into the bundle."""
+        return self

@@ -67,8 +67,10 @@ def synthetic_aucs(
     """Per synthetic group, and for "all": the number of rows and the AUC of each score.
 
     "Bayes optimum" is the AUC of the probabilities that the labels were drawn from: no model
-    can expect more.
+    can expect more. Empty without a truth, and for sampled negatives, which have none.
     """
+    if not truth or dataset.log.sampled:
+        return {}
     log = dataset.log
     keys = [
         (log.user_ids[user], int(row - log.start[user]))

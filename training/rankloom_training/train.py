@@ -1,49 +1,125 @@
-"""Checks what is asked for, then trains a bundle from an interaction log."""
+"""Checks what is asked for, then plans or runs a training from an interaction log to a bundle."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rankloom_training.data import load_dataset
-from rankloom_training.data.report import report_lines
+from rankloom_training.data import Dataset, load_dataset
+from rankloom_training.data.report import Line, report_lines
+from rankloom_training.estimate import duration, estimate, workloads
 from rankloom_training.group_counts import check_groups
 from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
 from rankloom_training.stages.workspace import Workspace
+from rankloom_training.traces.trace_file import traces_of
+
+if TYPE_CHECKING:
+    from rankloom_training.stages.plan import PlannedStage
 
 
 class OutputError(ValueError):
     """The bundle cannot be written to that path."""
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingJob:
+    """A training whose data and options were checked.
+
+    ``report``: of the data as they were read. ``keeps_work``: also after the end.
+    """
+
+    dataset: Dataset
+    report: tuple[Line, ...]
+    options: TrainOptions
+    out: Path
+    work: Workspace
+    keeps_work: bool
+
+    @classmethod
+    def checked(
+        cls, data: Path, out: Path, options: TrainOptions, work: Path | None = None
+    ) -> TrainingJob:
+        """``work``: a folder of finished stages, kept for other trainings; None: ``<out>.work``.
+
+        Changes nothing on disk. Raises DataError, BaseModelError, GroupError, WorkspaceError or
+        OutputError; all are ValueErrors.
+        """
+        if out.exists():
+            raise OutputError(f"{out} exists; remove it or choose another path")
+        given = load_dataset(data, options.like_above, options.implicit)
+        dataset = given.with_negatives(options.seed)
+        check_groups(options.num_groups, dataset.log.num_training_users)
+        if options.traces is not None:
+            traces_of(Path(options.traces), dataset)
+        workspace = Workspace(work or out.with_name(out.name + ".work"))
+        report = tuple(report_lines(given))
+        return cls(dataset, report, options, out, workspace, work is not None)
+
+    def plan(self) -> list[Line]:
+        """Name, fate and time of each stage, and the time of all. Raises BaseModelError."""
+        stages, expected = self._planned(), estimate(self.dataset, self.options)
+        made = [stage.name for stage in stages if not stage.is_reused]
+        lines = []
+        for stage in stages:
+            seconds = expected.seconds.get(stage.name)
+            time = "time unknown" if seconds is None else duration(seconds)
+            fate = f"made, {time}: {stage.why}" if stage.name in made else "reused"
+            lines.append((stage.name, fate))
+        return [*lines, ("time", expected.text(made))]
+
+    def run(self, progress: Progress) -> str:
+        """Trains, and writes the bundle to ``out``. Returns the bundle's digest.
+
+        The next run with the same data and options goes on where this one was ended. Raises
+        BaseModelError, GroupError and others; all are ValueErrors.
+        """
+        self.work.begin()
+        from rankloom_adapters.bundle import open_bundle
+        from rankloom_engine.memory import keep_freed_memory
+        from rankloom_training.stages.sequence import StageRunner, stages_of
+
+        made = [stage.name for stage in self._planned() if not stage.is_reused]
+        took = estimate(self.dataset, self.options).text(made)
+        for label, text in (*self.report, ("time", took)):
+            progress.tell(label, text)
+        keep_freed_memory()
+        amounts = workloads(self.dataset, self.options)
+        runner = StageRunner(self.dataset, self.work, progress, amounts)
+        bundle = runner.run(stages_of(self.options))
+        digest = open_bundle(bundle).digest
+        self._deliver(bundle)
+        return digest
+
+    def _planned(self) -> list[PlannedStage]:
+        # The models' libraries take ten seconds to import: what is wrong with the data is said
+        # before.
+        from rankloom_training.stages.base import check_base
+        from rankloom_training.stages.fingerprint import data_digest
+        from rankloom_training.stages.plan import planned
+        from rankloom_training.stages.sequence import stages_of
+
+        check_base(self.options.base)
+        return planned(stages_of(self.options), data_digest(self.dataset), self.work)
+
+    def _deliver(self, bundle: Path) -> None:
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        if not self.keeps_work:
+            os.replace(bundle, self.out)
+            self.work.remove()
+            return
+        begun = self.out.with_name(f"{self.out.name}.begun")
+        shutil.rmtree(begun, ignore_errors=True)
+        shutil.copytree(bundle, begun)
+        begun.rename(self.out)
+
+
 def train_bundle(data: Path, out: Path, options: TrainOptions, progress: Progress) -> str:
     """Trains all stages and writes the bundle to ``out``. Returns the bundle's digest.
 
-    Unfinished work is kept in ``<out>.work``. The next run on the same data with the same
-    options resumes it. Raises DataError, BaseModelError, GroupError, WorkspaceError or
-    OutputError; all are ValueErrors.
+    Raises what ``TrainingJob`` does.
     """
-    if out.exists():
-        raise OutputError(f"{out} exists; remove it or choose another path")
-    given = load_dataset(data, options.like_above, options.implicit)
-    dataset = given.with_negatives(options.seed)
-    check_groups(options.num_groups, dataset.log.num_training_users)
-    work = Workspace(out.with_name(out.name + ".work"))
-    work.begin()
-    # The models' libraries take ten seconds to import: what is wrong with the data is said before.
-    from rankloom_adapters.bundle import open_bundle
-    from rankloom_engine.memory import keep_freed_memory
-    from rankloom_training.stages.base import check_base
-    from rankloom_training.stages.sequence import StageRunner, stages_of
-
-    check_base(options.base)
-    for label, text in report_lines(given):
-        progress.tell(label, text)
-    keep_freed_memory()
-    made = StageRunner(dataset, work, progress).run(stages_of(options))
-    digest = open_bundle(made).digest
-    out.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(made, out)
-    work.remove()
-    return digest
+    return TrainingJob.checked(data, out, options).run(progress)

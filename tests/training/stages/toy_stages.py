@@ -66,5 +66,5 @@ def ran(folder: Path, options: TrainOptions, *, log_seed: int = 0) -> list[str]:
     stages = [FirstStage.configured(options), SecondStage.configured(options)]
     work = Workspace(folder)
     work.begin()
-    StageRunner(random_log(log_seed), work, Progress()).run(stages)
+    StageRunner(random_log(log_seed), work, Progress(), {}).run(stages)
     return list(RUNS)

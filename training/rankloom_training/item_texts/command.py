@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from rankloom_training.commands import TrainingCommand, add_data_options
+from rankloom_training.commands import TrainingCommand
+from rankloom_training.option_flags import add_data_options
 from rankloom_training.teachers.arguments import add_teacher, teacher_options
 
 

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from rankloom_engine.checks import check_architecture
-from rankloom_engine.explain import MAX_EXPLAIN_TOKENS
+from rankloom_engine.explain import max_explained_tokens
 from rankloom_engine.prompt import PromptFormat
 from rankloom_training import base, embedded
 from rankloom_training.data import Interactions, Split
@@ -53,7 +53,7 @@ class BaseStage(Stage):
         model, tokenizer, fmt = self._trained(given) if self.base is None else _fetched(self.base)
         num_tokens = fmt.max_tokens
         config = cast("Any", model).config
-        check_architecture(config, num_tokens, num_tokens + MAX_EXPLAIN_TOKENS)
+        check_architecture(config, num_tokens, max_explained_tokens(fmt))
         files = BaseFiles(given.folder)
         base.write_base(files.weights.parent, model, tokenizer)
         files.write_prompt(fmt.to_bytes())

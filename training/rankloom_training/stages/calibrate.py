@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from rankloom_features.encoder import Encoder
 from rankloom_training.assemble import assemble
 from rankloom_training.calibrate import fit_on_valid
 from rankloom_training.data import Dataset, Split
+from rankloom_training.option_file import to_yaml
+from rankloom_training.options import TrainOptions
 from rankloom_training.stages.artefacts import (
     BaseFiles,
     BundleFiles,
@@ -21,7 +24,7 @@ from rankloom_training.stages.artefacts import (
     TreesFiles,
 )
 from rankloom_training.stages.stage import BundleArtefact, Stage, StageInputs
-from rankloom_training.visibility import Protocol, scoring_view
+from rankloom_training.visibility import scoring_view
 
 _IN_BUNDLE: tuple[type[BundleArtefact], ...] = (
     CollaborativeFiles,
@@ -36,10 +39,7 @@ _IN_BUNDLE: tuple[type[BundleArtefact], ...] = (
 class CalibrateStage(Stage):
     """The bundle, calibrated on the valid split as it is served, and sealed."""
 
-    protocol: Protocol
-    collaborative: str
-    base: str | None
-    lm_rows: int
+    recipe: TrainOptions
     makes = BundleFiles
     needs = _IN_BUNDLE
     code = (
@@ -51,17 +51,24 @@ class CalibrateStage(Stage):
         "rankloom_training.assemble",
         "rankloom_training.calibrate",
         "rankloom_training.metrics",
+        "rankloom_training.option_file",
         "rankloom_training.scoring",
     )
+
+    @property
+    def options(self) -> dict[str, object]:
+        """All, since the bundle says how it was made."""
+        return dataclasses.asdict(self.recipe)
 
     def run(self, given: StageInputs) -> None:
         """Scores with the assembled bundle, then writes what was fitted into it."""
         data, files = given.dataset, BundleFiles(given.folder)
         made = [given.of(kind).bundle_parts() for kind in _IN_BUNDLE]
         assemble(given.folder, made, data)
+        files.write({parts.RECIPE: to_yaml(self.recipe)})
         metadata = self._metadata(given.folder, data)
         seal(given.folder, metadata)
-        view = scoring_view(data.log, self.protocol, Split.VALID)
+        view = scoring_view(data.log, self.recipe.protocol, Split.VALID)
         fitted = fit_on_valid(open_bundle(given.folder), data, view, given.progress.step)
         router, calibration = fitted.router.to_bytes(), fitted.calibration.to_bytes()
         files.write({parts.ROUTER: router, parts.CALIBRATION: calibration})
@@ -71,11 +78,11 @@ class CalibrateStage(Stage):
     def _metadata(self, folder: Path, data: Dataset) -> dict[str, object]:
         return {
             "version": rankloom.__version__,
-            "protocol": str(self.protocol),
-            "collaborative": self.collaborative,
-            "base": self.base or "embedded",
+            "protocol": str(self.recipe.protocol),
+            "collaborative": self.recipe.collaborative,
+            "base": self.recipe.base or "embedded",
             "feature_version": Encoder((folder / parts.ENCODER).read_bytes()).feature_version,
-            "lm_rows": self.lm_rows,
+            "lm_rows": self.recipe.lm_rows,
             "num_users": data.log.num_users,
             "num_items": len(data.catalogue),
             "like_above": data.like_above,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rankloom_training.data import Dataset
+from rankloom_training.estimate import Workload
 from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
+from rankloom_training.rates import remember
 from rankloom_training.stages.base import BaseStage
 from rankloom_training.stages.calibrate import CalibrateStage
 from rankloom_training.stages.collaborative import CollaborativeStage
@@ -40,20 +43,23 @@ def stages_of(options: TrainOptions) -> list[Stage]:
 
 @dataclass(frozen=True, slots=True)
 class StageRunner:
-    """Runs stages on one log, or reuses what an earlier run made from the same."""
+    """Runs stages on one log, or reuses what an earlier run made from the same.
+
+    ``workloads``: of the stages whose speed is kept for later estimates.
+    """
 
     dataset: Dataset
     work: Workspace
     progress: Progress
+    workloads: Mapping[str, Workload]
 
     def run(self, stages: list[Stage]) -> Path:
         """Returns the folder of the last stage, the sealed bundle."""
         data, digests = data_digest(self.dataset), dict[str, str]()
         for stage in stages:
-            name = stage.name
-            with self.progress.stage(name):
-                digests[name] = self._run(stage, data, digests)
-        return self.work.folder_of(name)
+            with self.progress.stage(stage.name):
+                digests[stage.name] = self._run(stage, data, digests)
+        return self.work.folder_of(stages[-1].name)
 
     def _run(self, stage: Stage, data: str, digests: Mapping[str, str]) -> str:
         """Returns the digest of the stage's files."""
@@ -61,9 +67,12 @@ class StageRunner:
         if self.work.made_from(name) == fingerprint.to_json() and (kept := self.work.digest(name)):
             self.progress.note("kept from an earlier run")
             return kept
+        started = time.monotonic()
+        digest = self.work.make(name, fingerprint, lambda folder: self._fill(stage, folder))
+        if amount := self.workloads.get(name):
+            remember(amount.kind, amount.rows, time.monotonic() - started)
+        return digest
+
+    def _fill(self, stage: Stage, folder: Path) -> None:
         made = {kind.stage: self.work.folder_of(kind.stage) for kind in stage.needs}
-        return self.work.make(
-            name,
-            fingerprint,
-            lambda folder: stage.run(StageInputs(self.dataset, folder, made, self.progress)),
-        )
+        stage.run(StageInputs(self.dataset, folder, made, self.progress))

@@ -29,6 +29,7 @@ class BundleArtefact(Artefact, Protocol):
 
     def bundle_parts(self) -> dict[str, Path]:
         """Part of the bundle → file."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from rankloom_training.stages.rows import LogRows
 from rankloom_training.stages.stage import Stage, StageInputs
 from rankloom_training.teachers.evidence import EvidenceTeacher
 from rankloom_training.traces.cases import CaseMaker, CaseOptions
-from rankloom_training.traces.trace_file import read_traces, sound
+from rankloom_training.traces.trace_file import sound, traces_of
 from rankloom_training.visibility import Protocol
 from rankloom_training.words import Cited, TaughtText
 
@@ -59,8 +59,9 @@ class TracesStage(Stage):
         """Keeps the traces that may be learned from, and what they cite."""
         rows = self._rows(given.dataset)
         if self.traces:
+            own = set(rows.tolist())
             found = [
-                each for each in sound(read_traces(Path(self.traces))) if each.row in set(rows)
+                each for each in traces_of(Path(self.traces), given.dataset) if each.row in own
             ]
         else:
             found = sound(list(self._written(given, rows)))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from rankloom_training.commands import MAX_ROWS, whole_number
+from rankloom_training.argument_types import whole_number
+from rankloom_training.option_flags import MAX_ROWS
 from rankloom_training.teachers.choosing import EVIDENCE, KEY_VARIABLE, TeacherOptions
 
 

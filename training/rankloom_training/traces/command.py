@@ -7,14 +7,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from rankloom_training.commands import (
-    MAX_ROWS,
-    MAX_SEED,
-    TrainingCommand,
-    add_data_options,
-    add_protocol,
-    whole_number,
-)
+from rankloom_training.argument_types import whole_number
+from rankloom_training.commands import TrainingCommand
+from rankloom_training.option_flags import MAX_ROWS, MAX_SEED, add_data_options, add_protocol
 from rankloom_training.reasons.trace import TraceKind
 from rankloom_training.teachers.arguments import add_teacher, teacher_options
 
@@ -42,9 +37,6 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     make.add_argument(
         "--split", choices=SPLITS, default="train", help="which rows (default: train)"
     )
-    make.add_argument(
-        "--seed", type=whole_number(0, MAX_SEED), default=0, help="random seed (default: 0)"
-    )
     add_teacher(make)
     make.set_defaults(act=_make)
     check = _action(actions, "check", "check any table of traces")
@@ -70,6 +62,12 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of log and items")
     add_protocol(parser)
     add_data_options(parser)
+    parser.add_argument(
+        "--seed",
+        type=whole_number(0, MAX_SEED),
+        default=0,
+        help="random seed, of drawn rows and sampled negatives (default: 0)",
+    )
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from rankloom_training.data import DataError
+from rankloom_training.data import DataError, Dataset
 from rankloom_training.reasons.problems import TraceProblem
 from rankloom_training.reasons.trace import Trace, TraceEvent, TraceKind
 from rankloom_training.reasons.verdicts import verdict_of, word_of
@@ -73,6 +73,25 @@ def read_traces(path: Path) -> list[Trace]:
 def sound(traces: Sequence[Trace]) -> list[Trace]:
     """Those without a problem: what may be learned from."""
     return [trace for trace in traces if trace.problem is None]
+
+
+def traces_of(path: Path, data: Dataset) -> list[Trace]:
+    """The sound traces of a file. Raises DataError if one is of another log or other labels."""
+    traces = sound(read_traces(path))
+    wrong = [trace.row for trace in traces if not _is_of(trace, data)]
+    if wrong:
+        raise DataError(
+            f"{path}: {len(wrong):,} traces are not of this log (first: row {wrong[0]}); make them "
+            f"anew, or keep the right ones with `rankloom traces check --keep`"
+        )
+    return traces
+
+
+def _is_of(trace: Trace, data: Dataset) -> bool:
+    log = data.log
+    if not 0 <= trace.row < len(log) or log.liked[trace.row] != trace.verdict:
+        return False
+    return bool(data.catalogue.items[log.item[trace.row]].item_id == trace.item_id)
 
 
 def is_trace_file(path: Path) -> bool:

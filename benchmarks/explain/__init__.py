@@ -1,0 +1,1 @@
+"""What explanations cost: evidence beside a ranking, grounding beside a step of words."""
