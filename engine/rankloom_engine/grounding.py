@@ -51,6 +51,7 @@ class GroundedText:
         self._decoded = self._text = ""  # what the tokens give; and without an unfinished character
         self._state = TextState()
         self._titles: dict[str, list[int]] = {}  # that may follow an opening quote; rest of ids
+        self._quoted: set[str] = set()  # titles that stand in the text: each once, between quotes
         self._num_settled = self._num_read = 0  # characters
 
     def choose(self, scores: NDArray[np.floating], stops: Set[int]) -> int | None:
@@ -121,7 +122,7 @@ class GroundedText:
         found = {
             title: _title_ids(self._tokenizer, title)
             for title in self._rules.titles
-            if self._rules.behind_title(state, title) is not None
+            if title not in self._quoted and self._rules.behind_title(state, title) is not None
         }
         return {title: ids for title, ids in found.items() if ids}
 
@@ -143,6 +144,7 @@ class GroundedText:
         if state is None or written != whole + QUOTE:
             return False
         self._text, self._state, self._titles = text, state, {}
+        self._quoted.add(whole)
         self._settle()
         return True
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from rankloom_engine.prompt import MAX_CITED_EVENTS, evidence_ids
+from rankloom_features.catalogue import Item
 from rankloom_ranker.answers import EventEvidence
 from rankloom_ranker.loaded import LoadedBundle
 
@@ -30,17 +32,29 @@ def to_cite(evidence: Iterable[EventEvidence], *, liked: bool) -> tuple[EventEvi
     return (*alike, *stronger)
 
 
-def cited_ids(
-    loaded: LoadedBundle, evidence: Iterable[EventEvidence], *, liked: bool
-) -> tuple[int, ...]:
-    """Token ids of the evidence that words are to cite, as in training."""
+def cited_ids(loaded: LoadedBundle, cited: Sequence[EventEvidence]) -> tuple[int, ...]:
+    """Token ids of the evidence that words are to cite, as in training: the strongest last."""
     prompts, catalogue, ids = loaded.prompts, loaded.catalogue, tuple[int, ...]()
-    for each in to_cite(evidence, liked=liked):
+    for each in reversed(cited):
         index = catalogue.index(each.item_id)
         item = prompts.text_ids(catalogue.items[index], index)
         speaks_for = each.influence > 0.0
         ids += evidence_ids(prompts.format, item, each.liked, speaks_for)
     return ids
+
+
+def nameable(
+    loaded: LoadedBundle, cited: Sequence[EventEvidence], items: Sequence[Item]
+) -> Sequence[Item]:
+    """What the words may name of the prompt's ``items``, the candidate's last.
+
+    With evidence to cite, these are the titles of its events alone, so that a named event is one
+    that moved the score; attributes and years also of the candidate.
+    """
+    if not cited:
+        return items
+    events = [loaded.catalogue.get(each.item_id) for each in cited]
+    return [*(event for event in events if event is not None), replace(items[-1], title="")]
 
 
 def _goes_with(event: EventEvidence, strongest: EventEvidence) -> bool:

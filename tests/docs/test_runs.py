@@ -86,6 +86,7 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("README.md", "import lightgbm"): None,
     ("docs/data.md", "rankloom data check PATH"): (run,),
     ("docs/data.md", "rankloom items describe --data PATH"): (run,),
+    ("docs/data.md", "rankloom train --data PATH --out my-bundle --implicit 4"): (parse,),
     ("docs/operate.md", "rankloom health"): (run,),
     ("docs/data.md", "rankloom train --data PATH --out my-bundle --like-above 6"): (parse,),
     ("docs/reasons.md", "rankloom traces make --data PATH --out traces.parquet"): (run,),

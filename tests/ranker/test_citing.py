@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from rankloom_ranker.answers import EventEvidence
-from rankloom_ranker.citing import cited_ids, to_cite
+from rankloom_ranker.citing import cited_ids, nameable, to_cite
 from rankloom_ranker.loaded import LoadedBundle
 from rankloom_training.words import Cited, TaughtText, words_of
 
@@ -52,7 +52,17 @@ def test_words_are_given_the_evidence_that_they_were_taught_with(
     taught = words_of(
         [TaughtText(0, "Words.", cited)], loaded.catalogue, prompts.tokenizer, prompts.format
     )
-    given = cited_ids(loaded, found, liked=liked)
+    given = cited_ids(loaded, to_cite(found, liked=liked))
     assert given == taught[0].given
     assert 0 < len(given) <= prompts.format.max_evidence_tokens
-    assert cited_ids(loaded, (), liked=liked) == ()
+    assert cited_ids(loaded, ()) == ()
+
+
+def test_words_may_name_the_events_that_they_cite_and_what_the_candidate_is(
+    loaded: LoadedBundle,
+) -> None:
+    items = loaded.catalogue.items[:4]
+    assert nameable(loaded, (), items) == items
+    found = nameable(loaded, [EventEvidence(items[1].item_id, True, 0.5)], items)
+    assert [item.title for item in found] == [items[1].title, ""]
+    assert found[-1].attributes == items[-1].attributes

@@ -26,7 +26,7 @@ from rankloom_proto.v1.features_pb2 import (
     History,
 )
 from rankloom_ranker.answers import EventEvidence
-from rankloom_ranker.citing import cited_ids
+from rankloom_ranker.citing import cited_ids, to_cite
 from rankloom_ranker.evidence import ScoredQuery, evidence_of
 from rankloom_ranker.query import RankQuery
 from rankloom_ranker.ranker import Ranker
@@ -279,7 +279,7 @@ async def test_words_are_decoded_behind_the_evidence(
         final = (await explain(channel, message)).final
     liked = final.verdict == ranking_pb2.VERDICT_LIKED
     found = [EventEvidence(each.item_id, each.liked, each.influence) for each in final.evidence]
-    given = cited_ids(parts.loaded, found, liked=liked)
+    given = cited_ids(parts.loaded, to_cite(found, liked=liked))
     assert bool(given) == is_given
     verdict = decoder.yes if liked else decoder.no
     assert read[0][-len(given) - 1 :] == [verdict, *given]

@@ -11,7 +11,10 @@ from rankloom._cli.main import main
 from rankloom_features.export import ExportError
 from rankloom_training.commands import TrainingCommand
 from rankloom_training.serving import ServerStartError
+from rankloom_training.teachers.evidence import EvidenceTeacher
+from rankloom_training.traces.trace_file import write_traces
 from training.logs import write_csv
+from training.reasons.random_cases import random_case
 
 Refusal = Callable[..., str]
 
@@ -134,3 +137,14 @@ def raising(error: Exception) -> TrainingCommand:
         raise error
 
     return TrainingCommand("it", "", lambda _: None, run)
+
+
+def test_train_refuses_traces_of_another_log_before_it_trains(
+    refusal: Refusal, small_data: Path, tmp_path: Path
+) -> None:
+    write_traces(tmp_path / "t.parquet", [EvidenceTeacher().trace(random_case(1))])
+    options = ("--data", small_data, "--out", tmp_path / "out", "--set")
+    printed = refusal("train", *options, f"traces={tmp_path / 't.parquet'}")
+    assert "1 traces are not of this log" in printed
+    assert "is not a file of traces" in refusal("train", *options, f"traces={tmp_path / 'none'}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t.parquet"]

@@ -17,7 +17,7 @@ from rankloom_training import reporting
 from rankloom_training.all_items import unseen_items
 from rankloom_training.data import Dataset, Split, load_dataset
 from rankloom_training.data.negatives import NegativeSampling
-from rankloom_training.evaluate import Report, evaluate
+from rankloom_training.evaluate import Report, ScoredRows, evaluate
 from rankloom_training.stages.rows import LogRows
 from rankloom_training.visibility import Protocol
 from small_data import train_small
@@ -52,9 +52,13 @@ def trained(likes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(likes: Path, trained: Path) -> Report:
-    report, _, _ = evaluate(trained, likes, Protocol.P1, through_grpc=False, on_step=quiet)
-    return report
+def judged(likes: Path, trained: Path) -> tuple[Report, ScoredRows, Dataset]:
+    return evaluate(trained, likes, Protocol.P1, through_grpc=False, on_step=quiet)
+
+
+@pytest.fixture(scope="module")
+def found(judged: tuple[Report, ScoredRows, Dataset]) -> Report:
+    return judged[0]
 
 
 def test_the_bundle_says_how_it_was_trained_and_serves_likes_alone(
@@ -95,6 +99,13 @@ def test_metrics_over_sampled_negatives_say_so(found: Report, tmp_path: Path) ->
     assert fields["all_unseen_items"]["metrics"]["served"]["ndcg10"]["value"] > 0.0
     reporting.write_plot(found, tmp_path / "report.svg")
     assert "over sampled negatives" in reporting.plot_title(found)
+
+
+def test_sampled_negatives_have_no_true_probability(
+    judged: tuple[Report, ScoredRows, Dataset],
+) -> None:
+    _, scored, dataset = judged
+    assert reporting.synthetic_aucs(scored, dataset, {("u0", 0): ("group", 0.5)}) == {}
 
 
 def test_what_a_user_knows_is_not_ranked(likes: Path) -> None:

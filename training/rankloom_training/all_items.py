@@ -82,15 +82,18 @@ def unseen_items(dataset: Dataset, users: NDArray[np.int64]) -> Iterator[Unseen]
 
 def rank_all_items(
     scorer: BundleScorer, dataset: Dataset, users: NDArray[np.int64], on_step: Step
-) -> AllItemsReport:
-    """Ranks for each of ``users`` all items that the user does not know, in one list."""
+) -> AllItemsReport | None:
+    """Ranks for each of ``users`` all items that the user does not know, in one list.
+
+    None if none of them likes such an item in the test rows.
+    """
     cases = list(unseen_items(dataset, users))
     found: list[dict[str, tuple[float, float, float]]] = []
     for case in cases:
         scores = _scores(scorer, case)
         found.append({name: _top_metrics(case.liked, score) for name, score in scores.items()})
         on_step(len(found), len(cases))
-    return _report(found, len(dataset.catalogue))
+    return _report(found, len(dataset.catalogue)) if found else None
 
 
 def _scores(scorer: BundleScorer, case: Unseen) -> Scores:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -128,6 +129,12 @@ def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="score at most N test rows, all rows of some users (default: all test rows)",
     )
+    parser.add_argument(
+        "--explanations",
+        type=whole_number(1, MAX_ROWS),
+        metavar="N",
+        help="also have a server explain N test rows, and measure the words (default: none)",
+    )
     parser.add_argument("--json", type=new_file(), metavar="FILE", help="write the report as JSON")
     parser.add_argument(
         "--plot",
@@ -142,6 +149,8 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     from rankloom_training import reporting
     from rankloom_training.evaluate import evaluate as judge
+    from rankloom_training.explained import report_of
+    from rankloom_training.explaining import explain_rows
     from rankloom_training.progress import Progress
     from rankloom_training.synthetic import read_truth
     from rankloom_training.visibility import Protocol
@@ -156,8 +165,14 @@ def _evaluate(args: argparse.Namespace) -> int:
             on_step=progress.step,
             max_rows=args.rows,
         )
-    truth = read_truth(args.data)
-    synthetic = reporting.synthetic_aucs(scored, dataset, truth) if truth else {}
+    if args.explanations is not None:
+        with progress.stage("explain"):
+            explained = explain_rows(
+                args.bundle, dataset, Protocol(args.protocol), args.explanations, progress.step
+            )
+        found = report_of(explained, dataset.catalogue)
+        report = dataclasses.replace(report, explanations=found)
+    synthetic = reporting.synthetic_aucs(scored, dataset, read_truth(args.data))
     reporting.show(console, report, synthetic)
     if args.json is not None:
         reporting.write_json(report, synthetic, args.json)

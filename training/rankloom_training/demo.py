@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from rankloom_ranker.loaded import load_bundle
 from rankloom_training import reporting
 from rankloom_training.data import DataError
 from rankloom_training.evaluate import evaluate
+from rankloom_training.explain_demo import explain
 from rankloom_training.option_file import to_yaml
 from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
@@ -51,9 +53,10 @@ def run_demo(data: Path | None, folder: Path, options: TrainOptions, console: Co
         digest = train_bundle(data, bundle, options, Progress())
         console.print(f"bundle {digest[:12]}")
     with console.status("Starting the server …"), serving(bundle) as address:
-        _rank_for_tastes(bundle, address, console)
+        best = _rank_for_tastes(bundle, address, console)
     _judge(bundle, data, options.protocol, console)
     roll_out(bundle, console)
+    _explain(bundle, best, console)
 
 
 def _bundle_name(data: Path, options: TrainOptions) -> str:
@@ -72,8 +75,9 @@ def _embedded(folder: Path) -> Path:
     return data
 
 
-def _rank_for_tastes(bundle: Path, address: str, console: Console) -> None:
-    loaded = load_bundle(open_bundle(bundle))
+def _rank_for_tastes(bundle: Path, address: str, console: Console) -> list[tuple[str, str]]:
+    """Returns each user and the best item."""
+    loaded, best = load_bundle(open_bundle(bundle)), list[tuple[str, str]]()
     catalogue, provider = loaded.catalogue, loaded.provider
     with rankloom.Client(address, timeout_s=TIMEOUT_S) as client:
         for user in typical_users(provider, loaded.router):
@@ -81,6 +85,18 @@ def _rank_for_tastes(bundle: Path, address: str, console: Console) -> None:
             items = _candidates(catalogue, events)
             ranking = client.rank(items, user=user, options=rankloom.RankOptions(top_k=TOP_K))
             _show(console, catalogue, user, events, ranking, len(items))
+            best.append((user, ranking.items[0].item_id))
+    return best
+
+
+def _explain(bundle: Path, best: Sequence[tuple[str, str]], console: Console) -> None:
+    catalogue = load_bundle(open_bundle(bundle)).catalogue
+    with (
+        console.status("Starting the server …"),
+        serving(bundle) as address,
+        rankloom.Client(address, timeout_s=TIMEOUT_S) as client,
+    ):
+        explain(client, catalogue, best, console)
 
 
 def typical_users(provider: FeatureProvider, router: Router) -> list[str]:
@@ -154,8 +170,7 @@ def _evaluation(bundle: Path, data: Path, protocol: Protocol, json_path: Path) -
             on_step=progress.step,
             max_rows=MAX_TEST_ROWS,
         )
-    truth = read_truth(data)
-    synthetic = reporting.synthetic_aucs(scored, dataset, truth) if truth else {}
+    synthetic = reporting.synthetic_aucs(scored, dataset, read_truth(data))
     reporting.write_json(report, synthetic, json_path)
     reporting.show(page, report, synthetic)
     return page.export_text()

@@ -28,7 +28,7 @@ from rankloom_training.words import Words
 BEGIN, ITEM, ASK, YES, NO = "<|begin|>", "<|item|>", "<|verdict|>", "<|yes|>", "<|no|>"
 VOCABULARY = 4096
 EVENTS_PER_SEQUENCE = 24
-BATCH_TOKENS = 5120
+BATCH_TOKENS = 1536
 LEARNING_RATE = 2e-3
 NO_TOKEN = -1
 OnStep = Callable[[int, int], None]
@@ -49,11 +49,13 @@ class DecoderShape:
 class Lesson:
     """A stretch of a user's log to read, with words behind some events.
 
-    ``next_token``: the token behind each position that is read.
+    ``next_token``: the token behind each position that is read. ``is_word``: whether it is said,
+    not read in the log.
     """
 
     packed: PackedRow
     next_token: NDArray[np.int64]
+    is_word: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -135,7 +137,7 @@ def train_decoder(
 def next_token_loss(
     model: LlamaForCausalLM, lessons: Sequence[Lesson], but: int = NO_TOKEN
 ) -> Tensor:
-    """Mean cross-entropy at the positions that the lessons read. The model is wired.
+    """Mean cross-entropy of the log's tokens, plus that of the words. The model is wired.
 
     ``but``: a token not to learn.
     """
@@ -143,8 +145,15 @@ def next_token_loss(
     with Pass(batch).running():
         embeddings = model.get_input_embeddings()(torch.from_numpy(batch.ids))[None]
         states = last_states(model, embeddings, torch.from_numpy(batch.position))
-    told = torch.from_numpy(np.concatenate([lesson.next_token for lesson in lessons]))
-    return functional.cross_entropy(head_logits(model, states), told, ignore_index=but)
+    told = np.concatenate([lesson.next_token for lesson in lessons])
+    is_word = torch.from_numpy(np.concatenate([lesson.is_word for lesson in lessons]))
+    losses = functional.cross_entropy(
+        head_logits(model, states), torch.from_numpy(told), reduction="none"
+    )
+    in_log = ~is_word & torch.from_numpy(told != but)
+    return sum(
+        (losses[part].mean() for part in (in_log, is_word) if part.any()), losses.new_zeros(())
+    )
 
 
 def _config(tokenizer: Tokenizer, shape: DecoderShape) -> LlamaConfig:
@@ -200,19 +209,20 @@ def lesson(ids: Sequence[int], said: Sequence[tuple[int, Words]] = ()) -> Lesson
     events = Segment.of_ids(ids)
     read, told = list(range(len(ids) - 1)), list(ids[1:])
     if not said:
-        return _reading(pack_more(0, events), read, told)
+        return _reading(pack_more(0, events), read, told, 0)
     behind = [Segment.of_ids([*words.given, *words.ids[:-1]]) for _, words in said]
     packed = pack(events, behind, [end for end, _ in said])
     for last, (end, words) in zip(packed.verdict_at.tolist(), said, strict=True):
         at = list(range(last - len(words.ids) + 1, last + 1))
         read += at if words.given else [end - 1, *at[1:]]
         told += words.ids
-    return _reading(packed, read, told)
+    return _reading(packed, read, told, len(told) - len(ids) + 1)
 
 
-def _reading(packed: PackedRow, read: Sequence[int], told: Sequence[int]) -> Lesson:
-    at = np.array(read, dtype=np.int64)
-    return Lesson(dataclasses.replace(packed, verdict_at=at), np.array(told, dtype=np.int64))
+def _reading(packed: PackedRow, read: Sequence[int], told: Sequence[int], num_words: int) -> Lesson:
+    at, is_word = np.array(read, dtype=np.int64), np.arange(len(told)) >= len(told) - num_words
+    packed = dataclasses.replace(packed, verdict_at=at)
+    return Lesson(packed, np.array(told, dtype=np.int64), is_word)
 
 
 def batches(lessons: Sequence[Sized], random: np.random.Generator) -> list[list[int]]:

@@ -19,6 +19,7 @@ from rankloom_training import metrics
 from rankloom_training.all_items import AllItemsReport, rank_all_items
 from rankloom_training.data import Dataset, Interactions, Split, load_dataset
 from rankloom_training.data.negatives import NegativeSampling
+from rankloom_training.explained import ExplanationReport
 from rankloom_training.metrics import Estimate, RankingMetrics
 from rankloom_training.scoring import BundleScorer, PreparedRequest, Request, Step, requests_of
 from rankloom_training.serving import serving
@@ -56,6 +57,7 @@ class Report:
     ``num_rows``: of the test rows, ``num_test_rows``, how many were scored. ``negatives``: how
     the dislikes among them were sampled, if they were; ``metrics``, ``parts`` and
     ``fused_over_global`` are then over sampled negatives, and ``all_items`` is not.
+    ``explanations``: None if none were asked for.
     """
 
     protocol: str
@@ -68,6 +70,7 @@ class Report:
     fused_over_global: Estimate
     negatives: NegativeSampling | None = None
     all_items: AllItemsReport | None = None
+    explanations: ExplanationReport | None = None
 
     def to_json(self) -> dict[str, object]:
         """One object per score, each metric as value, low and high; and the rest."""
@@ -84,6 +87,8 @@ class Report:
             fields["sampled_negatives"] = self.negatives.to_json()
         if self.all_items is not None:
             fields["all_unseen_items"] = self.all_items.to_json()
+        if self.explanations is not None:
+            fields["explanations"] = dataclasses.asdict(self.explanations)
         return fields | {
             "protocol": self.protocol,
             "bundle": self.bundle_digest,

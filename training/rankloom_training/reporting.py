@@ -12,6 +12,7 @@ from rich.table import Table
 from rankloom_training.all_items import AllItemsReport
 from rankloom_training.data import Dataset
 from rankloom_training.evaluate import Report, ScoredRows
+from rankloom_training.explained import ExplanationReport
 from rankloom_training.metrics import Estimate, auc
 
 SYNTHETIC = ("Bayes optimum", "served", "fused", "global")
@@ -32,7 +33,27 @@ def tables(report: Report) -> list[Table]:
     parts = Table("part", "rows", "served AUC", title=f"served AUC by part{_over(report)}")
     for name, (rows, value) in report.parts.items():
         parts.add_row(name, str(rows), _number(value))
-    return [scores, parts, *([all_items_table(report.all_items)] if report.all_items else [])]
+    further = [all_items_table(report.all_items)] if report.all_items else []
+    further += [explanation_table(report.explanations)] if report.explanations else []
+    return [scores, parts, *further]
+
+
+def explanation_table(report: ExplanationReport) -> Table:
+    """What was measured of served explanations."""
+    table = Table("explanations", "", title=f"{report.num_rows} test rows, explained by a server")
+    shares = {
+        "have words": report.written,
+        "verdict is the side of the ranked probability": report.agreement,
+        "words name only what the prompt has": report.grounded,
+        "events cited for the verdict that speak for it": report.faithful,
+        "cite one of the three most influential events": report.largest,
+        "two users, one item, one text": report.repeated,
+    }
+    for name, share in shares.items():
+        table.add_row(name, f"{100 * share:.1f} %" if np.isfinite(share) else "-")
+    table.add_row("distinct pairs of words ÷ pairs", _number(report.distinct_2))
+    table.add_row("words", f"{report.words:.1f}" if np.isfinite(report.words) else "-")
+    return table
 
 
 def all_items_table(report: AllItemsReport) -> Table:
@@ -67,8 +88,10 @@ def synthetic_aucs(
     """Per synthetic group, and for "all": the number of rows and the AUC of each score.
 
     "Bayes optimum" is the AUC of the probabilities that the labels were drawn from: no model
-    can expect more.
+    can expect more. Empty without a truth, and for sampled negatives, which have none.
     """
+    if not truth or dataset.log.sampled:
+        return {}
     log = dataset.log
     keys = [
         (log.user_ids[user], int(row - log.start[user]))

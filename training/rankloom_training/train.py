@@ -15,6 +15,7 @@ from rankloom_training.group_counts import check_groups
 from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
 from rankloom_training.stages.workspace import Workspace
+from rankloom_training.traces.trace_file import traces_of
 
 if TYPE_CHECKING:
     from rankloom_training.stages.plan import PlannedStage
@@ -52,6 +53,8 @@ class TrainingJob:
         given = load_dataset(data, options.like_above, options.implicit)
         dataset = given.with_negatives(options.seed)
         check_groups(options.num_groups, dataset.log.num_training_users)
+        if options.traces is not None:
+            traces_of(Path(options.traces), dataset)
         workspace = Workspace(work or out.with_name(out.name + ".work"))
         report = tuple(report_lines(given))
         return cls(dataset, report, options, out, workspace, work is not None)

@@ -23,7 +23,7 @@ class Cited:
 
 @dataclass(frozen=True, slots=True)
 class TaughtText:
-    """A text about a row of the log, and the events that it cites."""
+    """A text about a row of the log, and the events that it cites, the strongest first."""
 
     row: int
     text: str
@@ -61,7 +61,7 @@ def _words(
         evidence_ids(
             fmt, item_ids(tokenizer, fmt, catalogue.items[each.item]), each.liked, each.speaks_for
         )
-        for each in said.cited
+        for each in reversed(said.cited)  # the strongest stands next to the words
     )
     return Words(
         tuple(token for ids in given for token in ids),

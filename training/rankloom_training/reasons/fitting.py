@@ -17,6 +17,7 @@ from rankloom_features.models.base import CollaborativeModel
 from rankloom_features.provider import FeatureProvider
 from rankloom_features.ranker import TreeRanker
 from rankloom_features.scorer import Scorer
+from rankloom_features.tabular import TabularFeatures
 from rankloom_training.data import Dataset, Interactions, Split
 from rankloom_training.reasons.influences import TreeInfluences
 from rankloom_training.trees import Boosters, FeatureTable, HeldOutFeatures, joined
@@ -44,16 +45,17 @@ def fit_influences(
 
     train = joined([table(_of_users(view, log, ~half)) for view in views])
     trees = Boosters(train, table(valid), held_out.names, on_step).ranker()
+    return TreeInfluences(_provider(data, model, held_out.served), TreeRanker(trees))
+
+
+def _provider(
+    data: Dataset, model: CollaborativeModel, tabular: TabularFeatures
+) -> FeatureProvider:
+    """Features of histories that are given; it knows no user."""
     vectors = model.vectors.weight.detach().numpy()[1:]
     biases = model.item_bias.weight.detach().numpy()[1:, 0]
-    provider = FeatureProvider(
-        data.catalogue,
-        EventLog({}),
-        Encoder(export(model)),
-        Scorer(vectors, biases),
-        held_out.served,
-    )
-    return TreeInfluences(provider, TreeRanker(trees))
+    scorer = Scorer(vectors, biases)
+    return FeatureProvider(data.catalogue, EventLog({}), Encoder(export(model)), scorer, tabular)
 
 
 def _collaborative(

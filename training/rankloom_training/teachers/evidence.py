@@ -17,6 +17,7 @@ from rankloom_training.teachers.phrasing import Phrasing, listed, num_words, quo
 
 MIN_WORDS, MAX_WORDS = 15, 45  # as long as the titles allow it
 MAX_CITED = 3
+MAX_SERVED = 2  # a server gives the language model as many events to cite
 WORTH_CITING = 0.3  # share of the strongest event's influence
 MIN_TASTE_EVENTS, CLEAR_TASTE = 3, 0.7
 _UNQUOTED = ("this one", "this title", "this pick", "it")
@@ -48,7 +49,8 @@ class EvidenceTeacher:
 
     Its verdict without the label is the side of the score. Where the label is the other one,
     it writes for the label from the events that speak for it, and names the stronger ones.
-    ``cited_only``: it says nothing that the cited events and the candidate do not prove.
+    ``cited_only``: it says nothing that the cited events and the candidate do not prove, and
+    quotes only the titles of these events.
     """
 
     name = "evidence"
@@ -113,7 +115,8 @@ class _Writer:
             if each.liked == strongest.liked
             and abs(each.influence) >= WORTH_CITING * abs(strongest.influence)
         ]
-        return tuple(alike[: int(self._random.integers(1, MAX_CITED + 1))])
+        most = MAX_SERVED if self._cited_only else MAX_CITED
+        return tuple(alike[: int(self._random.integers(1, most + 1))])
 
     def _counter(
         self, cited: tuple[EventInfluence, ...], opposing: tuple[EventInfluence, ...]
@@ -174,7 +177,8 @@ class _Writer:
     def _this(self) -> str:
         """The candidate: by its title at most once."""
         title = self._case.candidate.title
-        if title and not self._candidate_named and self._random.random() < 0.5:
+        may_name = title and not self._cited_only and not self._candidate_named
+        if may_name and self._random.random() < 0.5:
             self._candidate_named = True
             return quoted(title)
         return self._phrasing.pick(_UNQUOTED)

@@ -6,6 +6,7 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 from rankloom_training.argument_types import whole_number
 from rankloom_training.commands import TrainingCommand
@@ -13,11 +14,17 @@ from rankloom_training.option_flags import MAX_ROWS, MAX_SEED, add_data_options,
 from rankloom_training.reasons.trace import TraceKind
 from rankloom_training.teachers.arguments import add_teacher, teacher_options
 
+Actions: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 SPLITS = ("train", "valid", "test")
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
+    for configure in (_configure_make, _configure_check, _configure_show):
+        configure(actions)
+
+
+def _configure_make(actions: Actions) -> None:
     make = _action(actions, "make", "have a teacher write traces")
     _add_data(make)
     make.add_argument("--out", type=Path, required=True, help="Parquet file to write")
@@ -39,11 +46,17 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     )
     add_teacher(make)
     make.set_defaults(act=_make)
+
+
+def _configure_check(actions: Actions) -> None:
     check = _action(actions, "check", "check any table of traces")
     check.add_argument("file", metavar="FILE", type=Path, help="Parquet, CSV or JSON lines")
     _add_data(check)
     check.add_argument("--keep", type=Path, metavar="OUT", help="write the sound traces there")
     check.set_defaults(act=_check)
+
+
+def _configure_show(actions: Actions) -> None:
     show = _action(actions, "show", "show some traces of a file")
     show.add_argument("file", metavar="FILE", type=Path, help="what `make` or `--keep` wrote")
     show.add_argument(
@@ -52,9 +65,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     show.set_defaults(act=_show)
 
 
-def _action(
-    actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str
-) -> argparse.ArgumentParser:
+def _action(actions: Actions, name: str, summary: str) -> argparse.ArgumentParser:
     return actions.add_parser(name, help=summary, description=summary, allow_abbrev=False)
 
 
