@@ -41,7 +41,7 @@ def test_an_expert_is_saved_in_equal_bytes(tmp_path: Path) -> None:
         )
         for folder in folders
     ]
-    assert [run.wait(120) for run in runs] == [0, 0]
+    assert [run.wait(280) for run in runs] == [0, 0]
     first, second = ({p.name: p.read_bytes() for p in each.iterdir()} for each in folders)
     assert first == second
 

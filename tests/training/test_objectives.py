@@ -35,7 +35,7 @@ def answers(*, has_text: np.ndarray = HAS_TEXT) -> Answers:
 
 def log_loss() -> np.ndarray:
     chance = 1.0 / (1.0 + np.exp(-LOGIT))
-    return -(LABEL * np.log(chance) + (1.0 - LABEL) * np.log(1.0 - chance))
+    return np.asarray(-(LABEL * np.log(chance) + (1.0 - LABEL) * np.log(1.0 - chance)))
 
 
 def pairs() -> float:
