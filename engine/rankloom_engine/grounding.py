@@ -68,9 +68,8 @@ class GroundedText:
                 return token
         return None
 
-    def add(self, token_ids: tuple[int, ...]) -> str:
+    def add(self, _token_ids: tuple[int, ...]) -> str:
         """The new text that later tokens cannot forbid; ``choose`` has the tokens already."""
-        del token_ids
         return self._read_to(self._num_settled)
 
     def end(self) -> str:
@@ -100,15 +99,14 @@ class GroundedText:
         says_nothing = decoded == self._decoded and decoded == text
         if says_nothing or not text.startswith(self._text):
             return False
-        taken = self._quote if self._state.is_quoted else self._write
-        if not taken(token, text):
+        if not (self._quote(token, text) if self._state.is_quoted else self._write(text)):
             return False
         self._ids.append(token)
         self._decoded = decoded
         return True
 
-    def _write(self, token: int, text: str) -> bool:
-        del token
+    def _write(self, text: str) -> bool:
+        """Goes on outside of quotes, perhaps up to an opening one."""
         state = self._rules.read(self._state, text[len(self._text) :])
         if state is None:
             return False

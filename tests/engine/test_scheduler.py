@@ -327,6 +327,20 @@ def test_explanations_wait_until_no_ranking_does() -> None:
     assert not len(scheduler)
 
 
+def test_evidence_goes_between_rankings_and_words() -> None:
+    """And in chunks, as a ranking does."""
+    words, ranking = explanation(), Sequence(0, (9,))
+    evidence = Sequence(0, (CHUNK, CHUNK), kind=Kind.EVIDENCE)
+    scheduler = scheduler_of(words, evidence, ranking)
+    taken = [scheduler.schedule(0.0) for _ in range(4)]
+    assert [(batch.kind, [chunk.sequence for chunk in batch.chunks]) for batch in taken] == [
+        (Kind.RANKING, [ranking]),
+        (Kind.EVIDENCE, [evidence]),
+        (Kind.EVIDENCE, [evidence]),
+        (Kind.EXPLANATION, [words]),
+    ]
+
+
 def test_an_explanations_step_is_not_cut_into_chunks() -> None:
     steps = [explanation(CHUNK + 1), explanation(BUDGET - CHUNK - 1)]
     assert scheduled(scheduler_of(*steps)) == steps

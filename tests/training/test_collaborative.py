@@ -23,7 +23,7 @@ def logits_of(dataset: Dataset, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Logits of the training and of the validation rows."""
     folder.mkdir()
     stage = CollaborativeStage.configured(OPTIONS)
-    stage.run(StageInputs(dataset, folder, {}, Progress()))
+    stage.run(StageInputs(dataset, folder, {}, Progress(), folder))
     made = CollaborativeFiles(folder)
     return made.logits(Split.TRAIN), made.logits(Split.VALID)
 

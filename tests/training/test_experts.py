@@ -14,6 +14,8 @@ from rankloom_engine.model import Decoder, head_logits
 from rankloom_engine.packing import collate
 from rankloom_engine.projector import Projector
 from rankloom_engine.prompt import PromptAssembler
+from rankloom_training import checkpoints, experts
+from rankloom_training.checkpoints import NO_CHECKPOINT, Checkpoint
 from rankloom_training.embedded import embedded_format, train_tokenizer
 from rankloom_training.experts import ExpertTrainer
 from rankloom_training.options import Recipe
@@ -152,3 +154,54 @@ def test_half_the_depth_leaves_the_first_layers_as_they_were(
     }  # fmt: skip
     assert changed
     assert all(".layers.1." in name for name in changed)
+
+
+class EndedError(Exception):
+    """A training ends in the middle."""
+
+
+@pytest.mark.parametrize("last", [1, 2, 3])
+@pytest.mark.parametrize("with_projector", [False, True])
+def test_an_ended_training_goes_on_to_the_same_weights(
+    made: tuple[Callable[[], ExpertTrainer], list[Window]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    last: int,
+    with_projector: bool,
+) -> None:
+    monkeypatch.setattr(checkpoints, "EVERY_S", 0.0)
+    monkeypatch.setattr(experts, "MAX_BATCH_TOKENS", 1500)
+    new, windows = made
+    steps: list[int] = []
+
+    def train_until(trainer: ExpertTrainer, stop: int, checkpoint: Checkpoint) -> float:
+        def on_step(step: int, _: int) -> None:
+            steps.append(step)
+            if step > stop:
+                raise EndedError
+
+        return trainer.train(
+            windows,
+            windows,
+            RECIPE,
+            with_projector=with_projector,
+            on_step=on_step,
+            on_epoch=lambda epoch, auc: None,
+            checkpoint=checkpoint,
+        )
+
+    undisturbed, resumed = new(), new()
+    best = train_until(undisturbed, 10**6, NO_CHECKPOINT)
+    total = steps[-1]
+    assert total > last
+    with pytest.raises(EndedError):
+        train_until(new(), last, Checkpoint(tmp_path / "loop.pt"))
+    steps.clear()
+    assert train_until(resumed, 10**6, Checkpoint(tmp_path / "loop.pt")) == best
+    assert steps == list(range(last + 1, total + 1))
+    steps.clear()
+    assert train_until(new(), 0, Checkpoint(tmp_path / "loop.pt")) == best
+    assert steps == []
+    for part, weights in undisturbed.state().items():
+        for name, value in weights.items():
+            assert torch.equal(value, resumed.state()[part][name])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from rankloom_engine.packing import PackedRow, Segment, collate, pack, pack_more
 from rankloom_engine.passes import last_states
 from rankloom_engine.prompt import PromptFormat, clean, render
 from rankloom_features.catalogue import Catalogue
+from rankloom_training.checkpoints import NO_CHECKPOINT, Checkpoint, State
 from rankloom_training.data import Interactions
 from rankloom_training.words import Words
 
@@ -104,8 +106,11 @@ def train_decoder(
     epochs: int,
     seed: int,
     on_step: OnStep,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
 ) -> LlamaForCausalLM:
     """Trains a decoder on next-token prediction over sequences of these rows of the log.
+
+    Goes on from ``checkpoint`` if an earlier run saved one.
 
     ``words``: row of the log → what to say about it, where all it cites stands before it. It hangs
     behind the row's verdict, and no later event sees it. Where dislikes are sampled, ``rows`` are
@@ -121,17 +126,34 @@ def train_decoder(
     steps = len(plan)
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps)
+    loop = {"model": model, "optimiser": optimiser, "schedule": schedule}
+    done = _restore(loop, checkpoint)
     model.train()
-    for step, batch in enumerate(plan, 1):
+    for step, batch in enumerate(plan[done:], done + 1):
         optimiser.zero_grad()
         next_token_loss(model, [lessons[index] for index in batch], but).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
         on_step(step, steps)
+        checkpoint.save_if_due(partial(_state, loop, step))
     plain = LlamaForCausalLM(_config(tokenizer, shape))
     plain.load_state_dict(model.state_dict())
     return plain.eval()
+
+
+def _state(loop: Mapping[str, Any], step: int) -> State:
+    return {"step": step} | {name: part.state_dict() for name, part in loop.items()}
+
+
+def _restore(loop: Mapping[str, Any], checkpoint: Checkpoint) -> int:
+    """Restores what ``_state`` returned in an earlier run; returns the steps that it took."""
+    saved = checkpoint.load()
+    if saved is None:
+        return 0
+    for name, part in loop.items():
+        part.load_state_dict(saved[name])
+    return int(saved["step"])
 
 
 def next_token_loss(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import itertools
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from rankloom_adapters.expert import BASE_DIGEST, WEIGHTS_FILE
 from rankloom_engine.attention import decoder_layers
 from rankloom_engine.model import Decoder, head_logits
 from rankloom_engine.packing import collate
+from rankloom_training.checkpoints import NO_CHECKPOINT, Checkpoint, State
 from rankloom_training.metrics import auc
 from rankloom_training.objectives import (
     Answers,
@@ -36,10 +37,49 @@ from rankloom_training.windows import Window, batches
 
 RANK, ALPHA = 8, 16
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-MAX_BATCH_TOKENS = 4096
+MAX_BATCH_TOKENS = 4096  # of a pass without gradients
 STEP_TOKENS = 1536  # a small model learns more from many steps than from large ones
 PATIENCE = 2  # epochs without a better validation AUC before training ends
 OnStep = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Judged:
+    """Weights after an epoch, and their validation AUC."""
+
+    epoch: int
+    auc: float
+    weights: dict[str, dict[str, Tensor]]
+
+
+class _Steps:
+    """Optimiser steps on some parameters. ``done``: how many were taken, of ``total``."""
+
+    def __init__(self, parameters: list[nn.Parameter], recipe: Recipe, total: int) -> None:
+        rate = recipe.learning_rate
+        self._parameters, self.total, self.done = parameters, total, 0
+        self._optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=recipe.weight_decay)
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self._optimiser, rate, total_steps=max(total, 1)
+        )
+
+    def take(self, loss: Tensor) -> None:
+        self._optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._parameters, 1.0)
+        self._optimiser.step()
+        self._schedule.step()
+        self.done += 1
+
+    def state(self) -> dict[str, Any]:
+        optimiser, schedule = self._optimiser.state_dict(), self._schedule.state_dict()
+        return {"done": self.done, "optimiser": optimiser, "schedule": schedule}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Restores what ``state`` returned."""
+        self.done = state["done"]
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._schedule.load_state_dict(state["schedule"])
 
 
 class ExpertTrainer:
@@ -66,65 +106,53 @@ class ExpertTrainer:
         with_projector: bool,
         on_step: OnStep,
         on_epoch: Callable[[int, float], None],
+        checkpoint: Checkpoint = NO_CHECKPOINT,
     ) -> float:
         """Trains the adapter in place and keeps the epoch with the best validation AUC.
 
-        The start counts as epoch 0, so training never makes the adapter worse on ``valid``.
-        Returns the best AUC.
+        The start counts as epoch 0, so training never makes the adapter worse on ``valid``. Goes on
+        from ``checkpoint`` if an earlier run saved one. Returns the best AUC.
         """
         random = np.random.default_rng(self._seed)
         plan = [batches(windows, STEP_TOKENS, random) for _ in range(recipe.epochs)]
-        step = self._stepper(
-            recipe,
-            sum(map(len, plan)),
-            on_step,
-            with_projector=with_projector,
-            has_text=any(len(window.words) for window in windows),
-        )
-        best, best_epoch, best_state = self.auc(valid), 0, self.state()
-        on_epoch(0, best)
-        for epoch, epoch_batches in enumerate(plan, 1):
-            self.decoder.projector.train(with_projector)
-            for batch in epoch_batches:
-                step(batch)
-            found = self.auc(valid)
-            on_epoch(epoch, found)
-            if found > best:
-                best, best_epoch, best_state = found, epoch, self.state()
-            if epoch - best_epoch == PATIENCE:
-                break
-        self.load(best_state)
-        return best
-
-    def _stepper(
-        self,
-        recipe: Recipe,
-        num_steps: int,
-        on_step: OnStep,
-        *,
-        with_projector: bool,
-        has_text: bool,
-    ) -> Callable[[Sequence[Window]], None]:
-        """A function that takes one optimiser step on a batch and reports it to ``on_step``."""
+        has_text = any(len(window.words) for window in windows)
         parameters = self._trainable(recipe.depth, with_projector=with_projector)
         objective = _objective(recipe, has_text=has_text)
-        optimiser = torch.optim.AdamW(
-            parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, recipe.learning_rate, total_steps=max(num_steps, 1)
-        )
-        done = itertools.count(1)
+        steps = _Steps(parameters, recipe, sum(map(len, plan)))
+        best, judged = self._restored(steps, checkpoint) or (self._judged(0, valid), 0)
 
-        def step(batch: Sequence[Window]) -> None:
-            optimiser.zero_grad()
-            objective.loss(self.answers(batch)).backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
-            schedule.step()
-            on_step(next(done), num_steps)
+        def state() -> State:
+            now = {"weights": self.state(), "steps": steps.state(), "judged": judged}
+            return now | {"best": (best.epoch, best.auc, best.weights)}
 
-        return step
+        on_epoch(best.epoch, best.auc)
+        for epoch in range(judged + 1, len(plan) + 1):
+            if epoch > best.epoch + PATIENCE:
+                break
+            self.decoder.projector.train(with_projector)
+            done_before = sum(map(len, plan[: epoch - 1]))
+            for batch in plan[epoch - 1][steps.done - done_before :]:
+                steps.take(objective.loss(self.answers(batch)))
+                on_step(steps.done, steps.total)
+                checkpoint.save_if_due(state)
+            found, judged = self._judged(epoch, valid), epoch
+            on_epoch(epoch, found.auc)
+            best = found if found.auc > best.auc else best
+        checkpoint.save(state)
+        self.load(best.weights)
+        return best.auc
+
+    def _judged(self, epoch: int, valid: Sequence[Window]) -> _Judged:
+        return _Judged(epoch, self.auc(valid), self.state())
+
+    def _restored(self, steps: _Steps, checkpoint: Checkpoint) -> tuple[_Judged, int] | None:
+        """The best epoch and the last judged one of an earlier run, whose weights are loaded."""
+        saved = checkpoint.load()
+        if saved is None:
+            return None
+        self.load(saved["weights"])
+        steps.load(saved["steps"])
+        return _Judged(*saved["best"]), saved["judged"]
 
     def auc(self, windows: Sequence[Window]) -> float:
         """AUC of margin plus tree logit over the windows' rows."""

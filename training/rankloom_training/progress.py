@@ -24,7 +24,7 @@ class StageProgress:
     """The progress bar of one stage; without a terminal, a line every LINE_EVERY_S seconds."""
 
     def __init__(self, name: str, bars: Bars, task: TaskID) -> None:
-        self._name, self._bars, self._task = name, bars, task
+        self.name, self._bars, self._task = name, bars, task
         self._started = self._shown = time.monotonic()
         self._first = (self._started, 0)  # of this part of the stage: when, and how far it got
         self._last = (0, 0)  # done and total
@@ -54,7 +54,7 @@ class StageProgress:
             self._print(f"{time.monotonic() - self._started:6.1f} s  {self.last_note}")
 
     def _print(self, text: str) -> None:
-        self._bars.console.print(f"{self._name:<14} {text}", highlight=False, markup=False)
+        self._bars.console.print(f"{self.name:<14} {text}", highlight=False, markup=False)
 
 
 class Progress:

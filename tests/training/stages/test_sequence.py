@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rankloom_training.checkpoints import Checkpoint
 from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
 from rankloom_training.stages import fingerprint
@@ -17,7 +18,7 @@ from rankloom_training.stages.sequence import stages_of
 from rankloom_training.stages.stage import StageInputs
 from rankloom_training.stages.workspace import MARK, Workspace, WorkspaceError
 from training.logs import random_log
-from training.stages.toy_stages import FILE, FirstFiles, SecondStage, ran
+from training.stages.toy_stages import FILE, FirstFiles, FirstStage, SecondStage, ran
 
 OPTIONS = TrainOptions()
 KILLED = """
@@ -116,9 +117,30 @@ def test_a_killed_run_leaves_its_finished_stage(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "work" / "second").iterdir()] == [FILE]
 
 
+def test_checkpoints_are_for_the_same_stage_of_another_run_alone(tmp_path: Path) -> None:
+    work = Workspace(tmp_path)
+    work.begin()
+    first, second = (fingerprint.fingerprint_of(FirstStage(seed), "data", {}) for seed in (0, 1))
+
+    def interrupted(_: Path, unfinished: Path) -> None:
+        Checkpoint(unfinished / "loop.pt").save(lambda: {"step": 3})
+        raise KeyboardInterrupt
+
+    for made_from in (first, second):
+        with pytest.raises(KeyboardInterrupt):
+            work.make("first", made_from, interrupted)
+    assert not work.unfinished("first", first).exists()
+    found: list[object] = []
+    work.make("first", second, lambda _, unfinished: found.append(
+        Checkpoint(unfinished / "loop.pt").load()
+    ))  # fmt: skip
+    assert found == [{"step": 3}]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "first.json", MARK]
+
+
 def test_a_stage_cannot_read_files_that_it_does_not_need(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
-        StageInputs(random_log(0), tmp_path, {}, Progress()).of(FirstFiles)
+        StageInputs(random_log(0), tmp_path, {}, Progress(), tmp_path).of(FirstFiles)
 
 
 def test_every_stage_comes_after_those_that_it_needs() -> None:

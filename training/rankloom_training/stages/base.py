@@ -43,6 +43,7 @@ class BaseStage(Stage):
         "rankloom_engine.explain",
         "rankloom_engine.prompt",
         "rankloom_training.base",
+        "rankloom_training.checkpoints",
         "rankloom_training.embedded",
         "rankloom_training.stages.rows",
         "rankloom_training.words",
@@ -74,6 +75,7 @@ class BaseStage(Stage):
             epochs=self.base_epochs,
             seed=self.seed,
             on_step=given.progress.step,
+            checkpoint=given.checkpoint("decoder"),
         )
         return model, tokenizer, fmt
 

@@ -30,6 +30,7 @@ class GlobalStage(Stage):
         rows = LogRows.of(given.dataset, self.protocol, self.seed)
         learner, files = Learner.of(given, rows, self.lm_rows, None), GlobalFiles(given.folder)
         trainer = ExpertTrainer(learner.decoder, self.seed)
-        learn(trainer, learner.train, learner.valid, self.global_recipe, given, with_projector=True)
+        train, valid, recipe = learner.train, learner.valid, self.global_recipe
+        learn(trainer, train, valid, recipe, given, files.expert.name, with_projector=True)
         trainer.save(files.expert, given.of(BaseFiles).weights)
         files.write_projector(learner.decoder.projector.to_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,22 +58,32 @@ class GroupsStage(Stage):
         trainer = ExpertTrainer(learner.decoder, self.seed)
         trainer.load_adapter(given.of(GlobalFiles).expert)
         start = trainer.state()
-        for name, group in _groups(given, learner, router).items():
+        for group in _groups(given, learner, router):
             trainer.load(start)
             gain = self._train(trainer, group, rows, given)
-            given.progress.note(f"{name}: {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]")
+            given.progress.note(
+                f"{group.name}: {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
+            )
             if gain.low <= 0.0:
                 # The best of several epochs looks better than it is. An expert that is not
                 # clearly better than the global one would add noise to the mixture.
                 trainer.load(start)
-            trainer.save(files.expert(name), given.of(BaseFiles).weights)
+            trainer.save(files.expert(group.name), given.of(BaseFiles).weights)
 
     def _train(
         self, trainer: ExpertTrainer, group: _GroupWindows, rows: LogRows, given: StageInputs
     ) -> Estimate:
         """Trains in place; returns the gain in AUC over the global expert."""
         before = trainer.margins(group.valid)
-        learn(trainer, group.train, group.valid, self.group_recipe, given, with_projector=False)
+        learn(
+            trainer,
+            group.train,
+            group.valid,
+            self.group_recipe,
+            given,
+            group.name,
+            with_projector=False,
+        )
         users = _users_of(rows, group.valid)
         return gain_of(users, group.valid, before, trainer.margins(group.valid))
 
@@ -81,20 +92,19 @@ class GroupsStage(Stage):
 class _GroupWindows:
     """The windows of one group, or those of all groups to validate on if its own say nothing."""
 
+    name: str
     train: list[Window]
     valid: list[Window]
 
 
-def _groups(given: StageInputs, learner: Learner, router: Router) -> dict[str, _GroupWindows]:
+def _groups(given: StageInputs, learner: Learner, router: Router) -> Iterator[_GroupWindows]:
     vectors = given.of(CollaborativeFiles).vectors
     train_group = window_groups(learner.train, vectors(Split.TRAIN), router)
     valid_group = window_groups(learner.valid, vectors(Split.VALID), router)
-    groups = {}
     for index, name in enumerate(router.groups):
         valid = _only(learner.valid, valid_group == index)
         valid = valid if have_both_classes(valid) else learner.valid
-        groups[name] = _GroupWindows(_only(learner.train, train_group == index), valid)
-    return groups
+        yield _GroupWindows(name, _only(learner.train, train_group == index), valid)
 
 
 def _only(windows: list[Window], mask: NDArray[np.bool_]) -> list[Window]:

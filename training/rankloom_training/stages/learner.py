@@ -35,6 +35,7 @@ LEARNER_CODE = (
     "rankloom_engine.projector",
     "rankloom_engine.prompt",
     "rankloom_training.base",
+    "rankloom_training.checkpoints",
     "rankloom_training.experts",
     "rankloom_training.metrics",
     "rankloom_training.objectives",
@@ -79,10 +80,11 @@ def learn(
     valid: list[Window],
     recipe: Recipe,
     given: StageInputs,
+    name: str,
     *,
     with_projector: bool,
 ) -> None:
-    """Trains the expert in place and reports its progress."""
+    """Trains the expert of that name in place, reports its progress and keeps checkpoints."""
     trainer.train(
         train,
         valid,
@@ -90,6 +92,7 @@ def learn(
         with_projector=with_projector,
         on_step=given.progress.step,
         on_epoch=lambda epoch, auc: given.progress.note(f"epoch {epoch}: AUC {auc:.4f}"),
+        checkpoint=given.checkpoint(name),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rankloom_training.data import Dataset
@@ -67,12 +68,12 @@ class StageRunner:
         if self.work.made_from(name) == fingerprint.to_json() and (kept := self.work.digest(name)):
             self.progress.note("kept from an earlier run")
             return kept
-        started = time.monotonic()
-        digest = self.work.make(name, fingerprint, lambda folder: self._fill(stage, folder))
-        if amount := self.workloads.get(name):
+        resumes, started = self.work.unfinished(name, fingerprint).exists(), time.monotonic()
+        digest = self.work.make(name, fingerprint, partial(self._fill, stage))
+        if (amount := self.workloads.get(name)) and not resumes:
             remember(amount.kind, amount.rows, time.monotonic() - started)
         return digest
 
-    def _fill(self, stage: Stage, folder: Path) -> None:
+    def _fill(self, stage: Stage, folder: Path, unfinished: Path) -> None:
         made = {kind.stage: self.work.folder_of(kind.stage) for kind in stage.needs}
-        stage.run(StageInputs(self.dataset, folder, made, self.progress))
+        stage.run(StageInputs(self.dataset, folder, made, self.progress, unfinished))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol, Self, TypeVar
 
+from rankloom_training.checkpoints import Checkpoint
 from rankloom_training.data import Dataset
 from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
@@ -34,12 +35,21 @@ class BundleArtefact(Artefact, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StageInputs:
-    """What a stage is given. ``folder``: to be filled. ``made``: folders of the stages it needs."""
+    """What a stage is given.
+
+    ``folder``: to be filled. ``made``: folders of the stages that it needs. ``unfinished``: the
+    folder of checkpoints, which a killed run leaves to the next.
+    """
 
     dataset: Dataset
     folder: Path
     made: Mapping[str, Path]
     progress: Progress
+    unfinished: Path
+
+    def checkpoint(self, loop: str) -> Checkpoint:
+        """Of a loop that takes minutes."""
+        return Checkpoint(self.unfinished / f"{loop}.pt")
 
     def of(self, kind: type[A]) -> A:
         """The files of a stage that this one needs. Raises KeyError for any other."""

@@ -23,7 +23,8 @@ class Workspace:
     """A folder of finished stages.
 
     A stage is written to a temporary folder and renamed when it is complete, so a killed run
-    loses only the stage that it was in. Beside it lies what it was made from, and the digest of
+    loses only the stage that it was in, or
+    the minutes since its last checkpoint. Beside it lies what it was made from, and the digest of
     its files: a stage whose files have changed is made again.
     """
 
@@ -60,21 +61,38 @@ class Workspace:
         kept = self._record(stage).get("made_from")
         return kept if isinstance(kept, dict) else None
 
-    def make(self, stage: str, made_from: Fingerprint, fill: Callable[[Path], None]) -> str:
-        """Calls ``fill`` with an empty folder, keeps what it wrote and returns its digest."""
+    def make(self, stage: str, made_from: Fingerprint, fill: Callable[[Path, Path], None]) -> str:
+        """Calls ``fill`` with an empty folder, keeps what it wrote and returns its digest.
+
+        The second folder is for checkpoints. It may hold those of a killed run that made the
+        stage from the same.
+        """
         done, begun = self.folder_of(stage), self.folder / f"{stage}.begun"
         for folder in (begun, done):
             shutil.rmtree(folder, ignore_errors=True)
         begun.mkdir()
+        unfinished = self.unfinished(stage, made_from)
+        self._remove_unfinished(stage, but=unfinished)
         try:
-            fill(begun)
+            fill(begun, unfinished)
             record = {"files": files_digest(begun), "made_from": made_from.to_json()}
             _write_whole(self._record_file(stage), json.dumps(record, sort_keys=True, indent=1))
             begun.rename(done)
         except BaseException:  # also on Ctrl-C: leave nothing half-written
             shutil.rmtree(begun, ignore_errors=True)
             raise
+        self._remove_unfinished(stage, but=None)
         return str(record["files"])
+
+    def unfinished(self, stage: str, made_from: Fingerprint) -> Path:
+        """The folder of checkpoints of a stage that is made from these."""
+        text = json.dumps(made_from.to_json(), sort_keys=True)
+        return self.folder / f"{stage}.unfinished-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    def _remove_unfinished(self, stage: str, *, but: Path | None) -> None:
+        for folder in self.folder.glob(f"{stage}.unfinished-*"):
+            if folder != but:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def remove(self) -> None:
         """Deletes the folder. Move the result away first."""
