@@ -145,9 +145,8 @@ def test_half_the_depth_leaves_the_first_layers_as_they_were(
 ) -> None:
     new, windows = made
     trainer = new()
-    train(trainer, windows)
     start = trainer.state()["adapter"]
-    train(trainer, windows, dataclasses.replace(RECIPE, depth=0.5, learning_rate=3e-3))
+    train(trainer, windows, dataclasses.replace(RECIPE, depth=0.5))
     changed = {
         name for name, tensor in trainer.state()["adapter"].items()
         if not torch.equal(tensor, start[name])
