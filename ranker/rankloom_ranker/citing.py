@@ -15,21 +15,16 @@ WORTH_CITING = 0.3  # share of the strongest event's influence
 
 
 def to_cite(evidence: Iterable[EventEvidence], *, liked: bool) -> tuple[EventEvidence, ...]:
-    """The strongest events for the verdict, of one opinion; then the strongest one against it.
+    """The strongest events for the verdict, of one opinion; else the strongest one against it.
 
-    Events of one opinion, so that one sentence can speak of them. An event against the verdict
-    is cited where it weighs more than any for it.
+    Events of one opinion, so that one sentence can speak of them.
     """
     sign = 1.0 if liked else -1.0
     ranked = sorted(evidence, key=lambda each: -sign * each.influence)
     supporting = [each for each in ranked if sign * each.influence > 0.0]
-    opposing = [each for each in reversed(ranked) if sign * each.influence < 0.0][:1]
     if not supporting:
-        return tuple(opposing)
-    strongest = supporting[0]
-    alike = [each for each in supporting if _goes_with(each, strongest)][:MAX_CITED]
-    stronger = [each for each in opposing if abs(each.influence) >= abs(strongest.influence)]
-    return (*alike, *stronger)
+        return tuple(each for each in ranked[-1:] if each.influence)
+    return tuple(each for each in supporting if _goes_with(each, supporting[0]))[:MAX_CITED]
 
 
 def cited_ids(loaded: LoadedBundle, cited: Sequence[EventEvidence]) -> tuple[int, ...]:
