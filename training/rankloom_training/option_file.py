@@ -119,17 +119,18 @@ def _problem(error: ErrorDetails, given: Mapping[str, str]) -> str:
 
 
 def _requirement(error: ErrorDetails) -> str:
+    context = error.get("ctx", {})
     match error["type"]:
         case "int_type" | "int_from_float":
             return "must be a whole number"
         case "string_type":
             return "must be a text"
         case "value_error" if "must be" in error["msg"]:
-            return str(error["ctx"]["error"])
+            return str(context["error"])
         case "float_type" | "finite_number" | "value_error":
             return "must be a number"
         case "enum":
-            return f"must be {error['ctx']['expected']}"
+            return f"must be {context['expected']}"
         case _:
             return error["msg"].replace("Input should be", "must be")
 

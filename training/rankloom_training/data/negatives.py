@@ -158,7 +158,8 @@ class Negatives:
 def _weights(likes: Interactions, num_items: int, by: str) -> NDArray[np.float64]:
     """(items,) in proportion to the probability that a draw is the item."""
     counts = np.bincount(likes.item[likes.split == Split.TRAIN], minlength=num_items)
-    return np.asarray((counts + 1.0) ** (POPULARITY_POWER if by == "popularity" else 0.0))
+    power = POPULARITY_POWER if by == "popularity" else 0.0
+    return np.asarray((counts + 1.0) ** power, dtype=np.float64)
 
 
 def _pairs(likes: Interactions, num_items: int, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
