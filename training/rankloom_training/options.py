@@ -67,7 +67,7 @@ class Recipe:
 
 
 GLOBAL_RECIPE = Recipe(epochs=2, learning_rate=5e-4)
-GROUP_RECIPE = Recipe(epochs=2, learning_rate=2e-3, pairwise=0.1, depth=0.5)
+GROUP_RECIPE = Recipe(epochs=2, learning_rate=2e-3, pairwise=0.1)
 
 
 @dataclass(frozen=True, slots=True)
