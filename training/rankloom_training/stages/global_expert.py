@@ -28,7 +28,8 @@ class GlobalStage(Stage):
     def run(self, given: StageInputs) -> None:
         """Trains both on all training rows that the language model sees."""
         rows = LogRows.of(given.dataset, self.protocol, self.seed)
-        learner, files = Learner.of(given, rows, self.lm_rows, None), GlobalFiles(given.folder)
+        learner = Learner.of(given, rows, self.lm_rows, None, with_words=True)
+        files = GlobalFiles(given.folder)
         trainer = ExpertTrainer(learner.decoder, self.seed)
         train, valid, recipe = learner.train, learner.valid, self.global_recipe
         learn(trainer, train, valid, recipe, given, files.expert.name, with_projector=True)
