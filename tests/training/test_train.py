@@ -33,13 +33,13 @@ def test_another_learning_rate_of_the_groups_trains_the_groups_alone(
     job = TrainingJob.checked(small_data, tmp_path / "other", options, work)
     plan = plan_of(job)
     assert [name for name, fate in plan.items() if fate == "reused"] == [
-        "collaborative", "router", "trees", "base", "global"
+        "collaborative", "router", "trees", "traces", "base", "global"
     ]  # fmt: skip
     assert plan["groups"].endswith("group_recipe.learning_rate: 0.0005 → 0.001")
     capfd.readouterr()
     digest = job.run(Progress())
     shown = capfd.readouterr().err
-    assert shown.count("kept from an earlier run") == 5
+    assert shown.count("kept from an earlier run") == 6
     assert "time           about" in shown
     assert digest == open_bundle(tmp_path / "other").digest != open_bundle(bundle_folder).digest
 

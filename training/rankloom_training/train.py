@@ -77,12 +77,12 @@ class TrainingJob:
         The next run with the same data and options goes on where this one was ended. Raises
         BaseModelError, GroupError and others; all are ValueErrors.
         """
-        self.work.begin()
         from rankloom_adapters.bundle import open_bundle
         from rankloom_engine.memory import keep_freed_memory
         from rankloom_training.stages.sequence import StageRunner, stages_of
 
         made = [stage.name for stage in self._planned() if not stage.is_reused]
+        self.work.begin()
         took = estimate(self.dataset, self.options).text(made)
         for label, text in (*self.report, ("time", took)):
             progress.tell(label, text)

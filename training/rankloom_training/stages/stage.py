@@ -7,12 +7,14 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self, TypeVar
 
-from rankloom_training.checkpoints import Checkpoint
 from rankloom_training.data import Dataset
 from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
+
+if TYPE_CHECKING:
+    from rankloom_training.checkpoints import Checkpoint
 
 A = TypeVar("A", bound="Artefact")
 
@@ -49,6 +51,9 @@ class StageInputs:
 
     def checkpoint(self, loop: str) -> Checkpoint:
         """Of a loop that takes minutes."""
+        # It imports torch, and wrong data is refused before that.
+        from rankloom_training.checkpoints import Checkpoint
+
         return Checkpoint(self.unfinished / f"{loop}.pt")
 
     def of(self, kind: type[A]) -> A:
