@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -241,17 +241,11 @@ class PromptAssembler:
     def text_ids(self, item: Readable, index: int) -> tuple[int, ...]:
         """Token ids of the item's text, cut to ``max_item_tokens``; cached for catalogue items."""
         if index not in self._ids:
-            ids = self._tokenise(render(item))
+            ids = item_ids(self.tokenizer, self.format, self.structural, item)
             if index < 0:
                 return ids
             self._ids[index] = ids
         return self._ids[index]
-
-    def _tokenise(self, text: str) -> tuple[int, ...]:
-        """Plain ids: an added token that the tokeniser finds in the text is left out."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
-        plain = [token for token in ids if token not in self.structural]
-        return tuple(plain[: self.format.max_item_tokens])
 
     def _vector_of(self, index: int) -> NDArray[np.float32]:
         return self._item_vectors[index] if index >= 0 else self._no_vector
@@ -271,13 +265,14 @@ def word_ids(tokenizer: Tokenizer, fmt: PromptFormat, text: str) -> tuple[int, .
     return (*(token for token in ids if token not in stops), *stop)
 
 
-def item_ids(tokenizer: Tokenizer, fmt: PromptFormat, item: Readable) -> tuple[int, ...]:
+def item_ids(
+    tokenizer: Tokenizer, fmt: PromptFormat, structural: Set[int], item: Readable
+) -> tuple[int, ...]:
     """Token ids of an item's text, cut to ``max_item_tokens``.
 
-    They are plain: an added token that the tokeniser finds in the text is left out.
+    They are plain: an added token (``structural``) that the tokeniser finds in it is left out.
     """
     ids: list[int] = tokenizer.encode(render(item), add_special_tokens=False).ids
-    structural = tokenizer.get_added_tokens_decoder()
     return tuple([token for token in ids if token not in structural][: fmt.max_item_tokens])
 
 

@@ -21,7 +21,7 @@ from rankloom_engine.attention import Pass
 from rankloom_engine.model import head_logits
 from rankloom_engine.packing import PackedRow, Segment, collate, pack, pack_more
 from rankloom_engine.passes import last_states
-from rankloom_engine.prompt import PromptFormat, clean, render
+from rankloom_engine.prompt import PromptFormat, clean, item_ids, render
 from rankloom_features.catalogue import Catalogue
 from rankloom_training.checkpoints import NO_CHECKPOINT, Checkpoint, State
 from rankloom_training.data import Interactions
@@ -202,10 +202,8 @@ def lessons_of(
     words: Mapping[int, Words],
 ) -> Iterator[Lesson]:
     """Consecutive rows of one user: each item's text and its verdict."""
-    items = [
-        tokenizer.encode(render(item), add_special_tokens=False).ids[: fmt.max_item_tokens]
-        for item in catalogue.items
-    ]
+    structural = tokenizer.get_added_tokens_decoder().keys()
+    items = [item_ids(tokenizer, fmt, structural, item) for item in catalogue.items]
     for own in np.split(rows, np.flatnonzero(np.diff(log.user[rows])) + 1):
         for at in range(0, len(own), EVENTS_PER_SEQUENCE):
             ids, ends = list(fmt.begin), []

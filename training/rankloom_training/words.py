@@ -57,9 +57,13 @@ def words_of(
 def _words(
     said: TaughtText, catalogue: Catalogue, tokenizer: Tokenizer, fmt: PromptFormat
 ) -> Words:
+    structural = tokenizer.get_added_tokens_decoder().keys()
     given = (
         evidence_ids(
-            fmt, item_ids(tokenizer, fmt, catalogue.items[each.item]), each.liked, each.speaks_for
+            fmt,
+            item_ids(tokenizer, fmt, structural, catalogue.items[each.item]),
+            each.liked,
+            each.speaks_for,
         )
         for each in reversed(said.cited)  # the strongest stands next to the words
     )
