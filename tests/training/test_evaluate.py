@@ -12,7 +12,17 @@ from rich.console import Console
 from rankloom_adapters.bundle import open_bundle
 from rankloom_training import reporting
 from rankloom_training.data import Dataset, load_dataset
-from rankloom_training.evaluate import ProtocolError, ScoredRows, report, score_test
+from rankloom_training.evaluate import (
+    OTHER_BUNDLE,
+    Comparison,
+    ProtocolError,
+    ScoredRows,
+    evaluate,
+    report,
+    score_test,
+)
+from rankloom_training.metrics import auc
+from rankloom_training.variants import Variant
 from rankloom_training.visibility import Protocol
 
 KEYS = ["served", "cf", "lightgbm", "global", "fused"]
@@ -93,3 +103,88 @@ def test_another_protocol_is_refused(served_folder: Path, dataset: Dataset) -> N
         score_test(
             open_bundle(served_folder), dataset, Protocol.P0, through_grpc=False, on_step=quiet
         )
+
+
+VARIANTS = ("no-experts", "single", "peft-linear", "temperature=0.5", "max-experts=1")
+
+
+@pytest.fixture(scope="module")
+def varied(served_folder: Path, dataset: Dataset) -> ScoredRows:
+    return score_test(
+        open_bundle(served_folder),
+        dataset,
+        Protocol.P1,
+        through_grpc=False,
+        on_step=quiet,
+        max_rows=60,
+        variants=[Variant.of_text(text) for text in VARIANTS],
+    )
+
+
+def test_variants_are_scored_beside_the_served_mixture(varied: ScoredRows) -> None:
+    """Experts differ in this bundle, so mixtures do."""
+    assert list(varied.scores) == [*KEYS, *VARIANTS]
+    scores, single = varied.scores, varied.route == "single"
+    for name in VARIANTS:
+        assert np.isfinite(scores[name]).all()
+    assert np.abs(scores["no-experts"] - scores["served"]).max() > 1e-3
+    assert np.abs(scores["single"] - scores["served"])[single].max() <= 1e-5
+    assert np.abs(scores["peft-linear"] - scores["served"])[single].max() <= 1e-4
+    assert np.abs(scores["temperature=0.5"] - scores["served"]).max() > 1e-4
+
+
+def test_comparisons_are_paired_and_reported(
+    served_folder: Path, varied: ScoredRows, tmp_path: Path
+) -> None:
+    found = report(varied, Protocol.P1, open_bundle(served_folder), len(varied.rows))
+    assert list(found.served_minus) == [*VARIANTS]
+    gain = found.served_minus["no-experts"].auc
+    served, other = (auc(varied.label, varied.scores[name]) for name in ("served", "no-experts"))
+    assert gain.value == pytest.approx(served - other)
+    assert gain.low <= gain.value <= gain.high
+    reporting.write_json(found, {}, tmp_path / "report.json")
+    fields = json.loads((tmp_path / "report.json").read_text())
+    assert fields["served_minus"]["single"]["uauc"].keys() == {"value", "low", "high"}
+    shares = [part["share"] for name, part in fields["parts"].items() if "route" in name]
+    assert sum(shares) == pytest.approx(1.0)
+    console = Console(record=True, width=160)
+    reporting.show(console, found, {})
+    text = console.export_text()
+    assert "served − it" in text
+    assert "peft-linear" in text
+
+
+def test_two_bundles_are_compared_on_the_same_rows(
+    served_folder: Path, bundle_folder: Path, small_data: Path
+) -> None:
+    def judged(against: Path) -> Comparison:
+        found, _, _ = evaluate(
+            served_folder,
+            small_data,
+            Protocol.P1,
+            through_grpc=False,
+            on_step=quiet,
+            max_rows=60,
+            against=against,
+        )
+        return found.served_minus[OTHER_BUNDLE]
+
+    same, other = judged(served_folder), judged(bundle_folder)
+    assert (same.auc.value, same.auc.low, same.auc.high) == (0.0, 0.0, 0.0)
+    assert other.auc.low < other.auc.high
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("singel", "did you mean single?"),
+        ("zzz", "use no-experts, single, peft-linear, temperature=T, max-experts=N"),
+        ("temperature=0", "must be a number above 0"),
+        ("temperature", "must be a number above 0"),
+        ("max-experts=0", "must be a whole number from 1 on"),
+    ],
+)
+def test_an_unknown_variant_is_refused(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=text) as refused:
+        Variant.of_text(text)
+    assert said in str(refused.value)

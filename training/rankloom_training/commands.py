@@ -135,6 +135,17 @@ def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="also have a server explain N test rows, and measure the words (default: none)",
     )
+    parser.add_argument(
+        "--variant",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="score another mixture too, and compare: no-experts, single, peft-linear, "
+        "temperature=T or max-experts=N; may be repeated",
+    )
+    parser.add_argument(
+        "--against", type=Path, metavar="BUNDLE", help="compare with another bundle's served score"
+    )
     parser.add_argument("--json", type=new_file(), metavar="FILE", help="write the report as JSON")
     parser.add_argument(
         "--plot",
@@ -153,8 +164,10 @@ def _evaluate(args: argparse.Namespace) -> int:
     from rankloom_training.explaining import explain_rows
     from rankloom_training.progress import Progress
     from rankloom_training.synthetic import read_truth
+    from rankloom_training.variants import Variant
     from rankloom_training.visibility import Protocol
 
+    variants = [Variant.of_text(text) for text in args.variant]
     progress, console = Progress(), Console()
     with progress.stage("evaluate"):
         report, scored, dataset = judge(
@@ -164,6 +177,8 @@ def _evaluate(args: argparse.Namespace) -> int:
             through_grpc=args.through == "grpc",
             on_step=progress.step,
             max_rows=args.rows,
+            variants=variants,
+            against=args.against,
         )
     if args.explanations is not None:
         with progress.stage("explain"):

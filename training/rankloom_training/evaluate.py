@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 import rankloom
 from rankloom_adapters.bundle import Bundle, open_bundle
-from rankloom_adapters.router import Mixture, Route, Router
+from rankloom_adapters.router import Fusion, Mixture, Route, Router
 from rankloom_engine.memory import keep_freed_memory
 from rankloom_training import metrics
 from rankloom_training.all_items import AllItemsReport, rank_all_items
@@ -23,9 +24,12 @@ from rankloom_training.explained import ExplanationReport
 from rankloom_training.metrics import Estimate, RankingMetrics
 from rankloom_training.scoring import BundleScorer, PreparedRequest, Request, Step, requests_of
 from rankloom_training.serving import serving
+from rankloom_training.variants import Variant
 from rankloom_training.visibility import Protocol, View, sampled_users, scoring_view
 
 SEED = 0  # of the rows that are drawn: users, and negatives
+OWN_SCORES = ("served", "cf", "lightgbm", "global", "fused")
+OTHER_BUNDLE = "other bundle"
 CALLS_IN_FLIGHT = 8
 CALL_TIMEOUT_S = 60.0
 
@@ -38,8 +42,8 @@ class ProtocolError(ValueError):
 class ScoredRows:
     """Scores of the test rows; arrays of one entry a row, in the log's order.
 
-    ``scores`` has the keys served, cf, lightgbm, global and fused. ``warm``: user and
-    item both have training rows. ``route``: the router's route of each row.
+    ``scores`` has the keys served, cf, lightgbm, global and fused, and those of variants.
+    ``warm``: user and item both have training rows. ``route``: the router's route of each row.
     """
 
     rows: NDArray[np.int64]
@@ -51,6 +55,14 @@ class ScoredRows:
 
 
 @dataclass(frozen=True, slots=True)
+class Comparison:
+    """What the served score gains over another one, by a paired bootstrap over users."""
+
+    auc: Estimate
+    uauc: Estimate
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What was measured, on which rows and under which protocol.
 
@@ -58,6 +70,7 @@ class Report:
     the dislikes among them were sampled, if they were; ``metrics``, ``parts`` and
     ``fused_over_global`` are then over sampled negatives, and ``all_items`` is not.
     ``explanations``: None if none were asked for.
+    ``served_minus``: what the served score gains over each other score that was asked for.
     """
 
     protocol: str
@@ -71,6 +84,11 @@ class Report:
     negatives: NegativeSampling | None = None
     all_items: AllItemsReport | None = None
     explanations: ExplanationReport | None = None
+    served_minus: Mapping[str, Comparison] = dataclasses.field(default_factory=dict)
+
+    def share(self, rows: int) -> float:
+        """Of the scored rows."""
+        return rows / self.num_rows
 
     def to_json(self) -> dict[str, object]:
         """One object per score, each metric as value, low and high; and the rest."""
@@ -97,13 +115,20 @@ class Report:
             "users": self.num_users,
             "eligible_users": self.metrics["served"].num_eligible,
             "parts": {
-                name: {"rows": rows, "auc": auc if np.isfinite(auc) else None}
+                name: {
+                    "rows": rows,
+                    "share": self.share(rows),
+                    "auc": auc if np.isfinite(auc) else None,
+                }
                 for name, (rows, auc) in self.parts.items()
             },
             "fused_minus_global_auc": {
                 "value": difference.value,
                 "low": difference.low,
                 "high": difference.high,
+            },
+            "served_minus": {
+                name: dataclasses.asdict(found) for name, found in self.served_minus.items()
             },
         }
 
@@ -116,10 +141,12 @@ def score_test(
     through_grpc: bool,
     on_step: Step,
     max_rows: int | None = None,
+    variants: Sequence[Variant] = (),
 ) -> ScoredRows:
     """Scores the test rows; ``through_grpc``: the served score comes from a server.
 
-    ``max_rows``: score all rows of some users, at most so many; None: every row.
+    ``max_rows``: score all rows of some users, at most so many; None: every row. ``variants``:
+    other mixtures to score.
 
     Raises ProtocolError, or what loading the bundle raises.
     """
@@ -129,7 +156,7 @@ def score_test(
     requests = requests_of(dataset, _test_view(dataset.log, protocol, max_rows))
     scorer = BundleScorer(bundle)
     prepared = [scorer.prepare(one.query(), one.rows) for one in requests]
-    scores, mixtures = _all_scores(scorer, prepared, on_step)
+    scores, mixtures = _all_scores(scorer, prepared, variants, on_step)
     if through_grpc:
         # The other scores are float32, so this one is, on every machine.
         with serving(bundle.folder, "--dtype", "float32") as address:
@@ -167,6 +194,7 @@ def report(scored: ScoredRows, protocol: Protocol, bundle: Bundle, num_test: int
         fused_over_global=metrics.auc_difference(
             scored.user, scored.label, scored.scores["fused"], scored.scores["global"]
         ),
+        served_minus=_compared(scored),
     )
 
 
@@ -178,19 +206,24 @@ def evaluate(
     through_grpc: bool,
     on_step: Step,
     max_rows: int | None = None,
+    variants: Sequence[Variant] = (),
+    against: Path | None = None,
 ) -> tuple[Report, ScoredRows, Dataset]:
     """Opens both, scores the test rows and reports. Raises ValueErrors that say what to do.
 
-    ``max_rows``: see ``score_test``.
+    ``max_rows``, ``variants``: see ``score_test``. ``against``: another bundle, whose served score
+    of the same rows is compared.
     """
     keep_freed_memory()
     opened = open_bundle(bundle)
     sampling = sampling_of(opened)
     given = load_dataset(data, like_above_of(opened), sampling)
     dataset = given.with_negatives(SEED)
-    scored = score_test(
-        opened, dataset, protocol, through_grpc=through_grpc, on_step=on_step, max_rows=max_rows
-    )
+    score = partial(score_test, on_step=on_step, max_rows=max_rows)
+    scored = score(opened, dataset, protocol, through_grpc=through_grpc, variants=variants)
+    if against is not None:
+        other = score(open_bundle(against), dataset, protocol, through_grpc=False)
+        scored = _beside(scored, other)
     num_test = int((dataset.log.split == Split.TEST).sum())
     found = report(scored, protocol, opened, num_test)
     if dataset.sampling is not None:
@@ -198,6 +231,25 @@ def evaluate(
         all_items = rank_all_items(BundleScorer(opened), given, users, on_step)
         found = dataclasses.replace(found, negatives=dataset.sampling, all_items=all_items)
     return found, scored, dataset
+
+
+def _beside(scored: ScoredRows, other: ScoredRows) -> ScoredRows:
+    """With the served score of another bundle. Both have the rows in the log's order."""
+    scores = {**scored.scores, OTHER_BUNDLE: other.scores["served"]}
+    return dataclasses.replace(scored, scores=scores)
+
+
+def _compared(scored: ScoredRows) -> dict[str, Comparison]:
+    """The served score beside those of variants and of the other bundle."""
+    rows, served = (scored.user, scored.label), scored.scores["served"]
+    return {
+        name: Comparison(
+            metrics.auc_difference(*rows, served, score),
+            metrics.uauc_difference(*rows, served, score),
+        )
+        for name, score in scored.scores.items()
+        if name not in OWN_SCORES
+    }
 
 
 def like_above_of(bundle: Bundle) -> float | None:
@@ -213,7 +265,10 @@ def sampling_of(bundle: Bundle) -> NegativeSampling | None:
 
 
 def _all_scores(
-    scorer: BundleScorer, prepared: Sequence[PreparedRequest], on_step: Step
+    scorer: BundleScorer,
+    prepared: Sequence[PreparedRequest],
+    variants: Sequence[Variant],
+    on_step: Step,
 ) -> tuple[dict[str, NDArray[np.float64]], list[Mixture]]:
     router = scorer.loaded.router
     served = [router.route(one.features.vector) for one in prepared]
@@ -224,10 +279,17 @@ def _all_scores(
     }
     tree_logits = np.concatenate([one.tree_logits for one in prepared])
     margins = scorer.margins(prepared, weights, on_step)
+    for fusion in Fusion:
+        rows = {
+            each.name: np.stack([each.weights(router, one.features.vector) for one in prepared])
+            for each in variants
+            if each.fusion is fusion
+        }
+        margins |= scorer.margins(prepared, rows, on_step, fusion) if rows else {}
     scores = {name: tree_logits + found.astype(np.float64) for name, found in margins.items()}
     scores["cf"] = np.concatenate([one.collaborative for one in prepared]).astype(np.float64)
     scores["lightgbm"] = tree_logits
-    names = ("served", "cf", "lightgbm", "global", "fused")
+    names = (*OWN_SCORES, *(each.name for each in variants))
     return {name: scores[name] for name in names}, served
 
 

@@ -100,6 +100,19 @@ def auc_difference(
     )
 
 
+def uauc_difference(
+    user: NDArray[np.int64],
+    label: NDArray[np.bool_],
+    one: NDArray[np.floating],
+    other: NDArray[np.floating],
+    seed: int = 0,
+) -> Estimate:
+    """UAUC of ``one`` minus UAUC of ``other``, with a paired bootstrap over users."""
+    groups = rows_by_user(user)
+    differences = [auc(label[rows], one[rows]) - auc(label[rows], other[rows]) for rows in groups]
+    return mean_over_users(differences, seed)
+
+
 def mean_over_users(values: Sequence[float], seed: int = 0) -> Estimate:
     """The mean of one value per user. That of differences is a paired comparison."""
     return _mean_estimate(values, _user_samples(len(values), seed))

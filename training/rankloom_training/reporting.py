@@ -30,10 +30,11 @@ def tables(report: Report) -> list[Table]:
     scores = Table("score", *METRICS.values(), title=title)
     for name, found in report.metrics.items():
         scores.add_row(name, *(_cell(getattr(found, metric)) for metric in METRICS))
-    parts = Table("part", "rows", "served AUC", title=f"served AUC by part{_over(report)}")
+    parts = Table("part", "rows", "share", "served AUC", title=f"served AUC by part{_over(report)}")
     for name, (rows, value) in report.parts.items():
-        parts.add_row(name, str(rows), _number(value))
-    further = [all_items_table(report.all_items)] if report.all_items else []
+        parts.add_row(name, str(rows), f"{100 * report.share(rows):.1f} %", _number(value))
+    further = [comparison_table(report)] if report.served_minus else []
+    further += [all_items_table(report.all_items)] if report.all_items else []
     further += [explanation_table(report.explanations)] if report.explanations else []
     return [scores, parts, *further]
 
@@ -53,6 +54,15 @@ def explanation_table(report: ExplanationReport) -> Table:
         table.add_row(name, f"{100 * share:.1f} %" if np.isfinite(share) else "-")
     table.add_row("distinct pairs of words ÷ pairs", _number(report.distinct_2))
     table.add_row("words", f"{report.words:.1f}" if np.isfinite(report.words) else "-")
+    return table
+
+
+def comparison_table(report: Report) -> Table:
+    """What the served score gains over variants and over another bundle."""
+    title = f"served − it, paired bootstrap over users{_over(report)}"
+    table = Table("score", "AUC", "UAUC", title=title)
+    for name, found in report.served_minus.items():
+        table.add_row(name, _difference(found.auc), _difference(found.uauc))
     return table
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankloom_adapters.bundle import Bundle
+from rankloom_adapters.router import Fusion
 from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_engine.loading import load_decoder
 from rankloom_engine.offline import score_all
@@ -119,14 +120,18 @@ class BundleScorer:
         return PreparedRequest(rows, features, job.prompt, job.tree_logits(), collaborative)
 
     def margins(
-        self, prepared: Sequence[PreparedRequest], weights: Mapping[K, Rows], on_step: Step
+        self,
+        prepared: Sequence[PreparedRequest],
+        weights: Mapping[K, Rows],
+        on_step: Step,
+        fusion: Fusion = Fusion.EXACT_SUM,
     ) -> dict[K, NDArray[np.float32]]:
         """(rows,) margins for each set of weights (requests, experts), rows in order.
 
         A request that has the same weights in several sets goes through the model once.
         """
         distinct = {
-            (request, row.tobytes()): (prepared[request].prompt, MixtureWeights(row))
+            (request, row.tobytes()): (prepared[request].prompt, MixtureWeights(row, fusion))
             for rows in weights.values()
             for request, row in enumerate(rows)
         }
