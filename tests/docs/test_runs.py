@@ -115,6 +115,7 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("docs/sdk.md", "from rankloom import Client, OverloadedError"): None,
     ("docs/serving.md", "rankloom serve --bundle my-bundle"): (parse, parse, parse),
     ("docs/training.md", "rankloom evaluate --bundle my-bundle"): (run,),
+    ("docs/training.md", "rankloom groups my-bundle"): (run,),
     ("docs/training.md", "rankloom train --data PATH --out my-bundle"): (parse, run),
     ("docs/training.md", "rankloom train --data PATH --out second-bundle"): (parse,),
     ("docs/training.md", "rankloom train --data PATH --out third-bundle"): (run,),

@@ -74,6 +74,8 @@ def test_flags_go_before_set_and_set_before_the_file(tmp_path: Path) -> None:
         ("seed: -1", "seed: must be greater than or equal to 0, not -1"),
         ("seed: 4294967296", "seed: must be less than or equal to 4294967295"),
         ("num_groups: 1", "num_groups: must be greater than or equal to 2"),
+        ("num_groups: few", "num_groups: must be a whole number, not 'few'"),
+        ("clustering: dbscan", "clustering: must be 'kmeans' or 'ward', not 'dbscan'"),
         ("global_recipe: {epochs: 0}", "global_recipe.epochs: must be greater than or equal to 1"),
         ("global_recipe: {learning_rate: 0}", "learning_rate: must be greater than 0, not 0"),
         ("global_recipe: {learning_rate: much}", "learning_rate: must be a number, not 'much'"),

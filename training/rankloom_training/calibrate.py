@@ -1,9 +1,9 @@
-"""Fits the router's temperature and the probabilities on validation rows, as served."""
+"""Fits the router's parameters and the probabilities on validation rows, as served."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,26 +12,50 @@ from sklearn.linear_model import LogisticRegression
 
 from rankloom_adapters.bundle import Bundle
 from rankloom_adapters.calibration import Calibration
-from rankloom_adapters.router import DEFAULT_TEMPERATURE, Router
+from rankloom_adapters.router import Mixture, Router
+from rankloom_engine.expert_bank import MixtureWeights
+from rankloom_ranker.loaded import LoadedBundle
 from rankloom_training.data import Dataset
 from rankloom_training.data.checks import CALIBRATION_ROWS
+from rankloom_training.grouping.routing import FittedRouting, ValidRows, candidates, choose
 from rankloom_training.metrics import auc
 from rankloom_training.scoring import BundleScorer, PreparedRequest, requests_of
 from rankloom_training.visibility import View
 
-TEMPERATURES = (0.05, DEFAULT_TEMPERATURE, 0.3, 1.0)
-# Another temperature than the paper's must be this much better in AUC to be taken.
-WORTHWHILE = 0.001
 MIN_SLOPE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What was fitted, and the numbers that say how well."""
+    """What was fitted on ``num_rows`` rows, and how well: ``auc`` of the served scores."""
 
     router: Router
     calibration: Calibration
-    report: dict[str, float]
+    routing: FittedRouting
+    num_rows: int
+    auc: float
+
+    def to_json(self) -> dict[str, object]:
+        """What the bundle's manifest keeps."""
+        return {
+            "rows": self.num_rows,
+            "auc": self.auc,
+            "temperature": self.router.temperature,
+            "thresholds": dataclasses.asdict(self.router.thresholds),
+            "routes": dict(self.routing.shares),
+            "over_paper": dataclasses.asdict(self.routing.over_paper),
+        }
+
+    def text(self) -> str:
+        """The router in one line."""
+        gain = self.routing.over_paper
+        shares = ", ".join(
+            f"{route} {100 * share:.0f} %" for route, share in self.routing.shares.items()
+        )
+        return (
+            f"temperature {self.router.temperature}; rows: {shares}; over ThinkRec's thresholds "
+            f"{gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
+        )
 
 
 def fit_on_valid(
@@ -42,34 +66,44 @@ def fit_on_valid(
     requests = requests_of(dataset, view)
     every = max(1, round(len(view.rows) / CALIBRATION_ROWS))
     prepared = [scorer.prepare(one.query(), one.rows) for one in requests[::every]]
-    rows = np.concatenate([one.rows for one in prepared])
-    label = dataset.log.liked[rows]
-    tree_logits = np.concatenate([one.tree_logits for one in prepared])
-    tree_logits += dataset.sampling_offset(rows)
-    routers = {
-        temperature: dataclasses.replace(scorer.loaded.router, temperature=temperature)
-        for temperature in TEMPERATURES
-    }
-    weights = {temperature: mixtures(router, prepared) for temperature, router in routers.items()}
-    margins = scorer.margins(prepared, weights, on_step)
-    aucs = {temperature: auc(label, found + tree_logits) for temperature, found in margins.items()}
-    chosen = choose(aucs)
+    routers = _routers(scorer.loaded)
+    routed = [_mixtures(router, prepared) for router in routers]
+    weights = [[MixtureWeights(mixture.weights) for mixture in each] for each in routed]
+    margins = scorer.margins(prepared, dict(enumerate(weights)), on_step)
+    rows, tree_logits = _valid_rows(dataset, prepared)
+    scores = [margins[index] + tree_logits for index in range(len(routers))]
+    found = choose(rows, scores, [[mixture.route for mixture in each] for each in routed])
+    served = scores[found.index]
     return Fitted(
-        routers[chosen],
-        fit_calibration(margins[chosen] + tree_logits, label),
-        {"rows": float(len(rows)), "auc": aucs[chosen], "temperature": chosen},
+        routers[found.index],
+        fit_calibration(served, rows.label),
+        found,
+        len(served),
+        auc(rows.label, served),
     )
 
 
-def choose(aucs: Mapping[float, float]) -> float:
-    """The temperature of the best AUC, or the paper's where none is clearly better."""
-    best = max(aucs, key=lambda temperature: aucs[temperature])
-    return best if aucs[best] > aucs[DEFAULT_TEMPERATURE] + WORTHWHILE else DEFAULT_TEMPERATURE
+def _routers(loaded: LoadedBundle) -> list[Router]:
+    """Where no group has an expert of its own, all routers give the same scores."""
+    if len(set(loaded.expert_digests)) == 1:
+        return [loaded.router]
+    return candidates(loaded.router)
 
 
-def mixtures(router: Router, prepared: Sequence[PreparedRequest]) -> NDArray[np.float32]:
-    """(requests, K): each user's row of weights."""
-    return np.stack([router.route(one.features.vector).weights for one in prepared])
+def _mixtures(router: Router, prepared: Sequence[PreparedRequest]) -> list[Mixture]:
+    return [router.route(one.features.vector) for one in prepared]
+
+
+def _valid_rows(
+    dataset: Dataset, prepared: Sequence[PreparedRequest]
+) -> tuple[ValidRows, NDArray[np.float64]]:
+    """With (rows,) tree logits in which sampled negatives count for as many as they stand for."""
+    rows = np.concatenate([one.rows for one in prepared])
+    tree_logits = np.concatenate([one.tree_logits for one in prepared])
+    request = np.repeat(np.arange(len(prepared)), [len(one.rows) for one in prepared])
+    log = dataset.log
+    valid = ValidRows(log.user[rows], log.liked[rows], request)
+    return valid, tree_logits + dataset.sampling_offset(rows)
 
 
 def fit_calibration(score: NDArray[np.float64], label: NDArray[np.bool_]) -> Calibration:

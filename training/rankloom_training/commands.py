@@ -169,17 +169,16 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     variants = [Variant.of_text(text) for text in args.variant]
     progress, console = Progress(), Console()
-    with progress.stage("evaluate"):
-        report, scored, dataset = judge(
-            args.bundle,
-            args.data,
-            Protocol(args.protocol),
-            through_grpc=args.through == "grpc",
-            on_step=progress.step,
-            max_rows=args.rows,
-            variants=variants,
-            against=args.against,
-        )
+    report, scored, dataset = judge(
+        args.bundle,
+        args.data,
+        Protocol(args.protocol),
+        through_grpc=args.through == "grpc",
+        progress=progress,
+        max_rows=args.rows,
+        variants=variants,
+        against=args.against,
+    )
     if args.explanations is not None:
         with progress.stage("explain"):
             explained = explain_rows(

@@ -12,7 +12,7 @@ from rankloom_training.rates import Rates
 
 EMBEDDED = "embedded"
 STAGES = (
-    *("collaborative", "router", "trees", "traces"),
+    *("collaborative", "trees", "router", "traces"),
     *("base", "global", "groups", "calibrate"),
 )
 
@@ -55,8 +55,8 @@ def workloads(dataset: Dataset, options: TrainOptions) -> dict[str, Workload]:
     seen = min(train, options.lm_rows)
     return {
         "collaborative": Workload(f"collaborative {options.collaborative}", train),
-        "router": Workload("router", train),
         "trees": Workload("trees", train + valid),
+        "router": Workload("router", train),
         "traces": Workload("traces", 0 if options.traces else round(seen * options.trace_share)),
         "base": Workload(f"base {base}", 1 if options.base else seen * options.base_epochs),
         "global": Workload(f"global {base}", seen * options.global_recipe.epochs),

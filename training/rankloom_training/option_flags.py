@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankloom_training.argument_types import finite_number, whole_number
-from rankloom_training.group_counts import MAX_GROUPS, MIN_GROUPS
+from rankloom_training.group_counts import AUTO, MAX_GROUPS, MIN_GROUPS, NumGroups
 
 if TYPE_CHECKING:
     from rankloom_training.data.negatives import NegativeSampling
@@ -40,8 +40,8 @@ def add_option_flags(parser: argparse.ArgumentParser) -> None:
     add_data_options(parser)
     add("--cf", choices=MODEL_NAMES, help="collaborative model (default: mf)")
     add("--base", help="causal LM, by path or hub id (default: a small one is trained)")
-    add("--groups", type=whole_number(MIN_GROUPS, MAX_GROUPS), metavar="N",
-        help="number of user groups (default: 3)")  # fmt: skip
+    add("--groups", type=_group_count, metavar="N",
+        help="number of user groups, or auto: chosen on validation rows (default: 3)")  # fmt: skip
     add("--lm-rows", type=whole_number(1, MAX_ROWS), metavar="N",
         help="training rows that the language model sees at most, all rows of some users; "
         "the other models see every row (default: 50000)")  # fmt: skip
@@ -73,6 +73,11 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         help="the log has likes alone, such as clicks or purchases: sample N other items for each "
         "as negatives, BY uniform (default) or popularity",
     )
+
+
+def _group_count(text: str) -> NumGroups:
+    """An argparse type."""
+    return AUTO if text == AUTO else whole_number(MIN_GROUPS, MAX_GROUPS)(text)
 
 
 def _sampling(text: str) -> NegativeSampling:

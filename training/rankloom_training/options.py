@@ -6,13 +6,13 @@ The annotations bound what ``option_file`` accepts.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 from rankloom_features.models import MODEL_NAMES
 from rankloom_training.data.negatives import NegativeSampling
-from rankloom_training.group_counts import MAX_GROUPS, MIN_GROUPS
+from rankloom_training.group_counts import MAX_GROUPS, MIN_GROUPS, Clustering
 from rankloom_training.visibility import Protocol
 
 MAX_SEED = 2**32 - 1  # the largest seed that NumPy takes
@@ -48,6 +48,7 @@ Number = Annotated[float, BeforeValidator(_as_number), Field(strict=True, allow_
 Sampling = Annotated[
     NegativeSampling | None, BeforeValidator(_as_sampling), PlainSerializer(_as_text)
 ]
+GroupCount = Annotated[int, Field(strict=True, ge=MIN_GROUPS, le=MAX_GROUPS)]
 Epochs = Annotated[int, Field(strict=True, ge=1, le=MAX_EPOCHS)]
 
 
@@ -75,6 +76,7 @@ class TrainOptions:
     """How to train.
 
     ``base``: a local path or hub id of a causal LM; None trains the embedded decoder.
+    ``num_groups``: of users; "auto": chosen on validation rows, see ``grouping.choice``.
     ``lm_rows``: how many training rows the language model sees at most, all rows of some users.
     ``traces``: a file of traces to learn words from; None: the evidence teacher writes about
     ``trace_share`` of the rows that the language model sees (ThinkRec: 0.2); 0: no words.
@@ -85,7 +87,8 @@ class TrainOptions:
     protocol: Protocol = Protocol.P1
     collaborative: Annotated[str, AfterValidator(_known_model)] = "mf"
     base: str | None = None
-    num_groups: Annotated[int, Field(strict=True, ge=MIN_GROUPS, le=MAX_GROUPS)] = 3
+    num_groups: GroupCount | Literal["auto"] = 3
+    clustering: Clustering = Clustering.KMEANS
     base_epochs: Epochs = 3
     global_recipe: Recipe = GLOBAL_RECIPE
     group_recipe: Recipe = GROUP_RECIPE

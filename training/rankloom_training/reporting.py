@@ -11,9 +11,10 @@ from rich.table import Table
 
 from rankloom_training.all_items import AllItemsReport
 from rankloom_training.data import Dataset
-from rankloom_training.evaluate import Report, ScoredRows
+from rankloom_training.evaluate import Report
 from rankloom_training.explained import ExplanationReport
 from rankloom_training.metrics import Estimate, auc
+from rankloom_training.scored_rows import ScoredRows
 
 SYNTHETIC = ("Bayes optimum", "served", "fused", "global")
 TOP_METRICS = {"ndcg10": "NDCG@10", "hit10": "hit@10", "recall10": "recall@10"}
@@ -70,7 +71,7 @@ def all_items_table(report: AllItemsReport) -> Table:
     """Metrics of rankings of all items that a user did not know, and what the served one gains."""
     title = (
         f"all unseen items: of {report.num_items:,}, those that each of {report.num_users} users "
-        f"did not know before the test rows, in one list"
+        f"did not know before the test rows, in one list, scored in this process"
     )
     table = Table("score", *TOP_METRICS.values(), "served − it, NDCG@10 (paired)", title=title)
     for name, found in report.metrics.items():

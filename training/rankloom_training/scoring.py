@@ -27,7 +27,6 @@ from rankloom_training.visibility import View, runs
 
 K = TypeVar("K", bound=Hashable)
 Step = Callable[[int, int], None]
-Rows = NDArray[np.float32]
 
 MAX_BATCH_TOKENS = 4096
 
@@ -122,24 +121,27 @@ class BundleScorer:
     def margins(
         self,
         prepared: Sequence[PreparedRequest],
-        weights: Mapping[K, Rows],
+        mixtures: Mapping[K, Sequence[MixtureWeights]],
         on_step: Step,
-        fusion: Fusion = Fusion.EXACT_SUM,
     ) -> dict[K, NDArray[np.float32]]:
-        """(rows,) margins for each set of weights (requests, experts), rows in order.
+        """(rows,) margins for each set of mixtures, one a request; rows in order.
 
-        A request that has the same weights in several sets goes through the model once.
+        A request that has the same mixture in several sets goes through the model once.
         """
         distinct = {
-            (request, row.tobytes()): (prepared[request].prompt, MixtureWeights(row, fusion))
-            for rows in weights.values()
-            for request, row in enumerate(rows)
+            _key(request, mixture): (prepared[request].prompt, mixture)
+            for each in mixtures.values()
+            for request, mixture in enumerate(each)
         }
         scored = score_all(self.decoder, list(distinct.values()), MAX_BATCH_TOKENS, on_step)
         margins = dict(zip(distinct, scored, strict=True))
         return {
             name: np.concatenate(
-                [margins[request, row.tobytes()] for request, row in enumerate(rows)]
+                [margins[_key(request, mixture)] for request, mixture in enumerate(each)]
             )
-            for name, rows in weights.items()
+            for name, each in mixtures.items()
         }
+
+
+def _key(request: int, mixture: MixtureWeights) -> tuple[int, Fusion, bytes]:
+    return request, mixture.fusion, mixture.values.tobytes()

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankloom_adapters.router import Fusion, Router
+from rankloom_engine.expert_bank import MixtureWeights
 
 Row = NDArray[np.float32]
 VARIANTS = ("no-experts", "single", "peft-linear", "temperature=T", "max-experts=N")
@@ -24,6 +25,10 @@ class Variant:
     name: str
     weights: Callable[[Router, NDArray[np.floating]], Row]
     fusion: Fusion = Fusion.EXACT_SUM
+
+    def mixture(self, router: Router, vector: NDArray[np.floating]) -> MixtureWeights:
+        """What this variant makes of a user's vector."""
+        return MixtureWeights(self.weights(router, vector), self.fusion)
 
     @classmethod
     def of_text(cls, text: str) -> Variant:
