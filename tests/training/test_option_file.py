@@ -11,6 +11,7 @@ import yaml
 
 from rankloom._cli.main import main
 from rankloom_training.data.negatives import NegativeSampling
+from rankloom_training.group_counts import Clustering
 from rankloom_training.option_file import OptionError, leaves_of, read_options, to_yaml
 from rankloom_training.option_flags import FLAGS
 from rankloom_training.options import Recipe, TrainOptions
@@ -28,7 +29,8 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
         Protocol.P0,
         "sasrec",
         "a/base",
-        5,
+        "auto",
+        Clustering.WARD,
         1,
         Recipe(1, 1e-3),
         Recipe(4, 2.5e-6, 0.0, depth=0.25),

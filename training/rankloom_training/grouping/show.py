@@ -21,40 +21,50 @@ Planar = NDArray[np.float64]  # (points, 2)
 
 
 def show(console: Console, report: GroupsReport) -> None:
-    """One row for each group; then the routes, and what sends users there."""
+    """One row for each group and what is typical of it; then the routes, and what decides them."""
     table = Table(
-        *("group", "users", "likes", "expert", "silhouette", "apart (d)", "typical (d)"),
+        *("group", "users", "share", "likes", "expert", "silhouette", "apart (d)"),
         title=f"groups of {report.num_users:,} of {report.num_histories:,} users",
     )
     for group in report.groups:
         table.add_row(*_cells(group, report.num_users))
     console.print(table)
-    print_line = console.print
-    print_line(f"silhouette of all: {_number(report.silhouette)}", highlight=False)
-    for route, share in report.routes.items():
-        print_line(
-            f"route {route}: {100 * share.users:.1f} % of the users, {100 * share.events:.1f} % of "
-            f"the events",
-            highlight=False,
-        )
-    print_line(
-        f"single above a weight of {report.single_above:.2f}, global from an entropy of "
-        f"{report.global_from:.2f} ln N, temperature {report.temperature}; users without a vector, "
-        f"who go to the global expert: {report.num_cold:,}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    silhouette = f"silhouette of all: {_number(report.silhouette)}"
+    for line in (*_typical_lines(report), silhouette, *_route_lines(report)):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def _cells(group: GroupSummary, num_users: int) -> list[str]:
     return [
         group.name,
-        f"{group.users:,} ({100 * group.users / num_users:.0f} %)",
+        f"{group.users:,}",
+        f"{100 * group.users / num_users:.0f} %",
         "-" if group.likes is None else f"{100 * group.likes:.0f} %",
         "its own" if group.own_expert else "as global",
         _number(group.silhouette),
         _number(group.separation),
-        ", ".join(f"{trait.name} {trait.d:+.1f}" for trait in group.typical) or "-",
+    ]
+
+
+def _typical_lines(report: GroupsReport) -> list[str]:
+    return [
+        f"{group.name} differs in (d): "
+        + (", ".join(f"{trait.name} {trait.d:+.1f}" for trait in group.typical) or "nothing")
+        for group in report.groups
+    ]
+
+
+def _route_lines(report: GroupsReport) -> list[str]:
+    shares = [
+        f"route {route}: {100 * share.users:.1f} % of the users, {100 * share.events:.1f} % of "
+        f"the events"
+        for route, share in report.routes.items()
+    ]
+    return [
+        *shares,
+        f"single above a weight of {report.single_above:.2f}, global from an entropy of "
+        f"{report.global_from:.2f} ln N, temperature {report.temperature}; users without a vector, "
+        f"who go to the global expert: {report.num_cold:,}",
     ]
 
 
