@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from rankloom_adapters.bundle import Bundle
 from rankloom_adapters.calibration import Calibration
-from rankloom_adapters.router import Mixture, Router
+from rankloom_adapters.router import Router
 from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_ranker.loaded import LoadedBundle
 from rankloom_training.data import Dataset
@@ -61,26 +61,25 @@ class Fitted:
 def fit_on_valid(
     bundle: Bundle, dataset: Dataset, view: View, on_step: Callable[[int, int], None]
 ) -> Fitted:
-    """Fits on at most about CALIBRATION_ROWS rows of ``view``, taken evenly over its requests."""
+    """Fits on at most about CALIBRATION_ROWS rows of ``view``, taken evenly over its requests.
+
+    Half of them choose the router, since each router is scored apart; all fit the probabilities.
+    """
     scorer = BundleScorer(bundle)
     requests = requests_of(dataset, view)
     every = max(1, round(len(view.rows) / CALIBRATION_ROWS))
     prepared = [scorer.prepare(one.query(), one.rows) for one in requests[::every]]
+    some, rest = prepared[::2], prepared[1::2]
     routers = _routers(scorer.loaded)
-    routed = [_mixtures(router, prepared) for router in routers]
-    weights = [[MixtureWeights(mixture.weights) for mixture in each] for each in routed]
-    margins = scorer.margins(prepared, dict(enumerate(weights)), on_step)
-    rows, tree_logits = _valid_rows(dataset, prepared)
-    scores = [margins[index] + tree_logits for index in range(len(routers))]
-    found = choose(rows, scores, [[mixture.route for mixture in each] for each in routed])
-    served = scores[found.index]
-    return Fitted(
-        routers[found.index],
-        fit_calibration(served, rows.label),
-        found,
-        len(served),
-        auc(rows.label, served),
-    )
+    scores = _scores(scorer, routers, some, dataset, on_step)
+    routes = [[router.route(one.features.vector).route for one in some] for router in routers]
+    found = choose(_valid_rows(dataset, some), scores, routes)
+    router = routers[found.index]
+    others = _scores(scorer, [router], rest, dataset, on_step)
+    served = np.concatenate([scores[found.index], *others])
+    label = dataset.log.liked[np.concatenate([one.rows for one in (*some, *rest)])]
+    calibration = fit_calibration(served, label)
+    return Fitted(router, calibration, found, len(served), auc(label, served))
 
 
 def _routers(loaded: LoadedBundle) -> list[Router]:
@@ -90,20 +89,30 @@ def _routers(loaded: LoadedBundle) -> list[Router]:
     return candidates(loaded.router)
 
 
-def _mixtures(router: Router, prepared: Sequence[PreparedRequest]) -> list[Mixture]:
-    return [router.route(one.features.vector) for one in prepared]
-
-
-def _valid_rows(
-    dataset: Dataset, prepared: Sequence[PreparedRequest]
-) -> tuple[ValidRows, NDArray[np.float64]]:
-    """With (rows,) tree logits in which sampled negatives count for as many as they stand for."""
-    rows = np.concatenate([one.rows for one in prepared])
+def _scores(
+    scorer: BundleScorer,
+    routers: Sequence[Router],
+    prepared: Sequence[PreparedRequest],
+    dataset: Dataset,
+    on_step: Callable[[int, int], None],
+) -> list[NDArray[np.float64]]:
+    """(rows,) by each router; a sampled negative counts for as many as it stands for."""
+    if not prepared:
+        return [np.zeros(0)] * len(routers)
+    mixtures = {
+        index: [MixtureWeights(router.route(one.features.vector).weights) for one in prepared]
+        for index, router in enumerate(routers)
+    }
+    margins = scorer.margins(prepared, mixtures, on_step)
     tree_logits = np.concatenate([one.tree_logits for one in prepared])
+    offset = dataset.sampling_offset(np.concatenate([one.rows for one in prepared]))
+    return [margins[index] + tree_logits + offset for index in range(len(routers))]
+
+
+def _valid_rows(dataset: Dataset, prepared: Sequence[PreparedRequest]) -> ValidRows:
+    rows = np.concatenate([one.rows for one in prepared])
     request = np.repeat(np.arange(len(prepared)), [len(one.rows) for one in prepared])
-    log = dataset.log
-    valid = ValidRows(log.user[rows], log.liked[rows], request)
-    return valid, tree_logits + dataset.sampling_offset(rows)
+    return ValidRows(dataset.log.user[rows], dataset.log.liked[rows], request)
 
 
 def fit_calibration(score: NDArray[np.float64], label: NDArray[np.bool_]) -> Calibration:

@@ -122,7 +122,8 @@ def _head(rows: RankedRows, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """
     item, p = rows.item[mask], 1.0 / (1.0 + np.exp(-rows.logit[mask]))
     information = item.T @ (item * (p * (1.0 - p))[:, None]) + RIDGE * np.eye(item.shape[1])
-    return np.linalg.solve(information, item.T @ (rows.liked[mask] - p))
+    head: NDArray[np.float64] = np.linalg.solve(information, item.T @ (rows.liked[mask] - p))
+    return head
 
 
 def _losses(rows: RankedRows, scores: Scores) -> NDArray[np.float64]:

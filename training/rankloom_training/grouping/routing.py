@@ -9,22 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rankloom_adapters.router import (
-    AVERAGED_SHARE,
-    DEFAULT_TEMPERATURE,
-    Route,
-    Router,
-    RouteThresholds,
-)
+from rankloom_adapters.router import Route, Router, RouteThresholds
 from rankloom_training.metrics import Estimate, balance, balance_difference
 
-TEMPERATURES = (DEFAULT_TEMPERATURE, 0.3, 1.0)
-MORE_FUSED = (
-    RouteThresholds(single_above=0.9, global_from=AVERAGED_SHARE),
-    RouteThresholds(single_above=1.0, global_from=AVERAGED_SHARE),
-    RouteThresholds(single_above=1.0, global_from=1.0),
-)
-ALL_GLOBAL = RouteThresholds(single_above=1.0, global_from=0.0)
+# At ThinkRec's temperature, 0.1, the largest weight is near 1 for most users, fused or not.
+WARMER = (0.3, 1.0)
+FUSE_ALL = RouteThresholds(single_above=1.0, global_from=1.0)
 AS_GOOD = 0.0005  # a smaller difference of the mean of AUC and UAUC is noise
 
 
@@ -52,13 +42,16 @@ class FittedRouting:
 
 
 def candidates(router: Router) -> list[Router]:
-    """The router with ThinkRec's parameters first, then those with others."""
-    of_paper = RouteThresholds.of_paper(len(router.groups))
-    return [
+    """The router with ThinkRec's parameters first, then those that fuse more.
+
+    They differ in few mixtures, since each is a pass of the language model.
+    """
+    warmer = [
         dataclasses.replace(router, temperature=temperature, fitted_thresholds=thresholds)
-        for temperature in TEMPERATURES
-        for thresholds in (of_paper, *MORE_FUSED)
-    ] + [dataclasses.replace(router, fitted_thresholds=ALL_GLOBAL)]
+        for temperature in WARMER
+        for thresholds in (None, FUSE_ALL)
+    ]
+    return [router, *warmer]
 
 
 def choose(

@@ -86,19 +86,21 @@ def write_plot(users: GroupedUsers, router: Router, path: Path) -> None:
     by_route = {str(route): taken for route, taken in routes(users).items()}
     for axes, title, parts in ((left, "groups", by_group), (right, "routes", by_route)):
         _scatter(axes, points, parts)
-        axes.scatter(*stars.T, marker="*", s=220, c="black", edgecolors="white", zorder=3)
+        axes.scatter(stars[:, 0], stars[:, 1], s=220, marker="*", c="black", edgecolors="white")
         axes.set(title=title, xlabel="first component", xticks=[], yticks=[])
         axes.legend(loc="best", markerscale=2)
     left.set(ylabel="second component")
     for name, star in zip(router.groups, stars, strict=True):
-        left.annotate(name, tuple(star), textcoords="offset points", xytext=(9, 6), weight="bold")
+        left.annotate(
+            name, tuple(star), textcoords="offset points", xytext=(0, 9), ha="center", weight="bold"
+        )
     figure.savefig(path, dpi=120)
 
 
 def _scatter(axes: Axes, points: Planar, parts: dict[str, NDArray[np.bool_]]) -> None:
     for name, mask in parts.items():
         share = f"{name} ({100 * mask.mean():.0f} %)"
-        axes.scatter(*points[mask].T, s=10, alpha=0.6, label=share, linewidths=0)
+        axes.scatter(points[mask, 0], points[mask, 1], s=10, alpha=0.6, label=share, linewidths=0)
 
 
 def _planar(users: NDArray[np.float64], stars: NDArray[np.float64]) -> tuple[Planar, Planar]:
