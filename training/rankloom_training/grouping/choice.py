@@ -122,8 +122,8 @@ def _head(rows: RankedRows, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """
     item, p = rows.item[mask], 1.0 / (1.0 + np.exp(-rows.logit[mask]))
     information = item.T @ (item * (p * (1.0 - p))[:, None]) + RIDGE * np.eye(item.shape[1])
-    head: NDArray[np.float64] = np.linalg.solve(information, item.T @ (rows.liked[mask] - p))
-    return head
+    residual = item.T @ (rows.liked[mask] - p)
+    return np.asarray(np.linalg.solve(information, residual), np.float64)
 
 
 def _losses(rows: RankedRows, scores: Scores) -> NDArray[np.float64]:
