@@ -1,0 +1,58 @@
+"""Measures what experts by domain are worth, and what a domain that comes later needs.
+
+    python -m benchmarks.domains [--users N] [--seed N] [--lm-rows N]
+
+Trains a bundle on synthetic films and books with an expert for each domain, then adds games as one
+more expert without training anything else again (ThinkRec's incremental experiment). All test rows
+are scored as served, by other mixtures and by the trees, before and after games have an expert:
+before, the bundle is asked about a domain on which nothing of it was trained. The domains' habits
+are opposite by construction (``rankloom_training.synthetic_domains``): this proves mechanics, never
+accuracy. It takes some minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmarks.common.arguments import command_line, count, run_command
+
+
+def main() -> None:
+    """Prints the table and writes the result."""
+    parser = command_line("domains", __doc__)
+    parser.add_argument("--users", type=count, metavar="N", help="of each domain; default: 200")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    parser.add_argument(
+        "--lm-rows", type=count, default=6000, metavar="N", help="default: 6000 of each training"
+    )
+    args = parser.parse_args()
+    run_command(lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Trains, scores, prints and writes."""
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    from benchmarks.common.results import BenchmarkResult, RunFacts, write
+    from benchmarks.domains.report import figures, summary
+    from benchmarks.domains.study import run_domains_study
+    from rankloom_training.options import TrainOptions
+    from rankloom_training.progress import Progress
+
+    facts = RunFacts.now()
+    options = TrainOptions(lm_rows=args.lm_rows, trace_share=0.0, seed=args.seed)
+    with TemporaryDirectory() as name:
+        found = run_domains_study(Path(name), args.users, options, Progress())
+    result = BenchmarkResult(
+        room="domains",
+        facts=facts,
+        dtype="float32",
+        settings={"users": args.users, "seed": args.seed, "lm_rows": args.lm_rows},
+        figures=figures(found),
+    )
+    print(result.headline(), summary(result), f"written: {write(result, args.results)}", sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()

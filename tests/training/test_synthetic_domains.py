@@ -1,0 +1,105 @@
+"""Domains have nothing in common but the way in which they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rankloom_training.data import Dataset, load_dataset
+from rankloom_training.synthetic import read_truth
+from rankloom_training.synthetic_domains import (
+    DOMAINS,
+    FILMS,
+    GAMES,
+    MIXED_SHARE,
+    Domain,
+    write_domains,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("domains")
+    write_domains(path, DOMAINS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(folder: Path) -> Dataset:
+    return load_dataset(folder)
+
+
+def domain_of(data: Dataset) -> list[str]:
+    """The domain of each item."""
+    return [item.item_id.partition("-")[0] for item in data.catalogue.items]
+
+
+def test_equal_arguments_give_equal_bytes(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        write_domains(tmp_path / name, (FILMS, GAMES), num_users=5)
+    for file in sorted((tmp_path / "one").iterdir()):
+        assert file.read_bytes() == (tmp_path / "other" / file.name).read_bytes()
+
+
+def test_the_log_reads_without_a_warning_and_its_domain_is_a_category(data: Dataset) -> None:
+    assert data.warnings == ()
+    assert data.item_columns.names == ("domain=books", "domain=films", "domain=games")
+
+
+def test_attributes_and_titles_are_of_one_domain(data: Dataset) -> None:
+    own: dict[str, set[str]] = {}
+    titles: dict[str, set[str]] = {}
+    for item, domain in zip(data.catalogue.items, domain_of(data), strict=True):
+        own.setdefault(domain, set()).update(item.attributes)
+        titles.setdefault(domain, set()).add(item.title)
+    assert own == {domain.name: set(domain.attributes) for domain in DOMAINS}
+    assert len(set.union(*titles.values())) == len(data.catalogue)
+
+
+def test_items_are_the_same_alone_and_beside_other_domains(data: Dataset, tmp_path: Path) -> None:
+    write_domains(tmp_path, (GAMES,), num_users=20)
+    alone = load_dataset(tmp_path)
+    assert list(alone.catalogue.items) == [
+        data.catalogue.get(i.item_id) for i in alone.catalogue.items
+    ]
+
+
+def test_most_users_have_one_domain(data: Dataset) -> None:
+    domains = np.array(domain_of(data))[data.log.item]
+    num = [len(set(domains[data.log.user == user])) for user in range(data.log.num_users)]
+    assert 0.5 * MIXED_SHARE < np.mean(np.array(num) > 1) < 1.5 * MIXED_SHARE
+
+
+def test_labels_are_drawn_from_their_probabilities(data: Dataset, folder: Path) -> None:
+    truth, log = read_truth(folder), data.log
+    position = (np.arange(len(log)) - log.start[log.user]).tolist()
+    names = [log.user_ids[user] for user in log.user]
+    chance = np.array([truth[key][1] for key in zip(names, position, strict=True)])
+    for rows in np.array_split(np.argsort(chance), 10):
+        noise = np.sqrt((chance[rows] * (1 - chance[rows])).sum()) / len(rows)
+        assert abs(log.liked[rows].mean() - chance[rows].mean()) < 4 * noise
+
+
+def followed(data: Dataset, domain: Domain, liked: bool) -> Iterator[tuple[bool, bool]]:
+    """For items after a liked or disliked one of the domain: shares an attribute, is liked."""
+    items, log, before = data.catalogue.items, data.log, dict[int, int]()
+    for row, (user, item) in enumerate(zip(log.user.tolist(), log.item.tolist(), strict=True)):
+        if not items[item].item_id.startswith(domain.name):
+            continue
+        last = before.get(user)
+        before[user] = row
+        if last is not None and bool(log.liked[last]) is liked:
+            shared = set(items[item].attributes) & set(items[log.item[last]].attributes)
+            yield bool(shared), bool(log.liked[row])
+
+
+@pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: domain.name)
+@pytest.mark.parametrize("liked", [True, False])
+def test_each_domain_has_its_habit(data: Dataset, domain: Domain, liked: bool) -> None:
+    pairs = np.array(list(followed(data, domain, liked)))
+    lift = pairs[pairs[:, 0], 1].mean() - pairs[~pairs[:, 0], 1].mean()
+    habit = domain.after_like if liked else domain.after_dislike
+    assert np.sign(round(lift / 0.2)) == np.sign(habit)
