@@ -4,10 +4,10 @@
 
 Trains a bundle on synthetic films and books with an expert for each domain, then adds games as one
 more expert without training anything else again (ThinkRec's incremental experiment). All test rows
-are scored as served, by other mixtures and by the trees, before and after games have an expert:
-before, the bundle is asked about a domain on which nothing of it was trained. The domains' habits
-are opposite by construction (``rankloom_training.synthetic_domains``): this proves mechanics, never
-accuracy. It takes some minutes.
+are scored as served, by other mixtures and by the trees. Before games have an expert, the global
+one answers: a bundle is asked about a domain on which nothing of it was trained. That words mean
+other things in each domain is so by construction (``rankloom_training.synthetic_domains``): this proves
+mechanics, never accuracy. It takes some minutes.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from benchmarks.common.arguments import command_line, count, run_command
 def main() -> None:
     """Prints the table and writes the result."""
     parser = command_line("domains", __doc__)
-    parser.add_argument("--users", type=count, metavar="N", help="of each domain; default: 200")
+    parser.add_argument(
+        "--users", type=count, default=160, metavar="N", help="of each domain; default: 160"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument(
-        "--lm-rows", type=count, default=6000, metavar="N", help="default: 6000 of each training"
+        "--lm-rows", type=count, default=8000, metavar="N", help="default: 8000 of each training"
     )
     args = parser.parse_args()
     run_command(lambda: run(args))

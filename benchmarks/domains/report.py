@@ -23,11 +23,7 @@ def summary(result: BenchmarkResult) -> str:
 
 
 def _summary(found: Mapping[str, Any]) -> Iterator[str]:
-    tables = {
-        **found["two"],
-        **{f"{name}, no expert of its own": table for name, table in found["unadapted"].items()},
-        **{f"{name}, added": table for name, table in found["added"].items()},
-    }
+    tables = {**found["two"], **{f"{name}, added": t for name, t in found["added"].items()}}
     scores = list(next(iter(tables.values()))["auc"])
     yield f"| AUC of test rows | rows | {' | '.join(scores)} | served − global |"
     yield "|---" * (len(scores) + 3) + "|"
@@ -36,9 +32,8 @@ def _summary(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {name} | {table['rows']} | {aucs} | {_interval(table['served_less_global'])} |"
     yield ""
     yield (
-        f"The third domain with its expert − without {_interval(found['added_less_unadapted'])}. "
-        f"Adding it changed no served score of the others by more than "
-        f"{found['largest_change']:.0e}."
+        "*Global* is also what games are answered with before they have an expert. Adding them "
+        f"changed no served score of the others by more than {found['largest_change']:.0e}."
     )
 
 

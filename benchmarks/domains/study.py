@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rankloom_adapters.bundle import Bundle, open_bundle
 from rankloom_adapters.router import Router
-from rankloom_training.added_group import AddedGroup, add_group
+from rankloom_training.added_group import add_group
 from rankloom_training.data import Dataset, Split, load_dataset
 from rankloom_training.metrics import Estimate, auc, auc_difference
 from rankloom_training.options import TrainOptions
@@ -23,7 +23,7 @@ from rankloom_training.train import train_bundle
 from rankloom_training.visibility import Protocol, scoring_view
 
 MIXED = "users of both"
-SCORES = ("served", "fused", "single", "global", "no experts", "trees")
+MIXTURES = ("served", "fused", "single", "global", "no experts")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,56 +48,44 @@ class DomainTable:
 
 @dataclass(frozen=True, slots=True)
 class DomainsStudy:
-    """Tables by domain. ``two``: of the first two domains. ``unadapted``, ``added``: of the third
-    one with the global expert in its group, and with one of its own. ``largest_change``: of a
-    served score in the first two domains when the third is added.
+    """Tables by domain: of the first two, and of the third one when it was added.
+
+    ``largest_change``: of a served score of the first two when the third was added.
     """
 
     two: Mapping[str, DomainTable]
-    unadapted: Mapping[str, DomainTable]
     added: Mapping[str, DomainTable]
-    added_less_unadapted: Estimate
     largest_change: float
 
 
 def run_domains_study(
-    folder: Path, num_users: int | None, options: TrainOptions, progress: Progress
+    folder: Path, num_users: int, options: TrainOptions, progress: Progress
 ) -> DomainsStudy:
-    """Trains under ``folder``. ``num_users``: of each domain; None: as many as usual."""
-    users = {} if num_users is None else {"num_users": num_users}
-    write_domains(folder / "two", (FILMS, BOOKS), **users)
-    write_domains(folder / "third", (GAMES,), **users)
+    """Trains under ``folder``. ``num_users``: of each domain."""
+    write_domains(folder / "two", (FILMS, BOOKS), num_users)
+    write_domains(folder / "third", (GAMES,), num_users)
     options = dataclasses.replace(options, group_by=COLUMN)
     train_bundle(folder / "two", folder / "bundle", options, progress)
-    bundle, two, third = (
-        open_bundle(folder / "bundle"),
-        load_dataset(folder / "two"),
-        load_dataset(folder / "third"),
-    )
-    AddedGroup.checked(bundle, GAMES.name, third).write_untrained(folder / "unadapted")
+    bundle = open_bundle(folder / "bundle")
     add_group(bundle, GAMES.name, folder / "third", folder / "added", options, progress)
-    unadapted, added = open_bundle(folder / "unadapted"), open_bundle(folder / "added")
-    before, after = scores_of(bundle, two), scores_of(added, two)
-    cold, own = scores_of(unadapted, third), scores_of(added, third)
+    two, added = load_dataset(folder / "two"), open_bundle(folder / "added")
+    before, after = scores_of(bundle, two, MIXTURES), scores_of(added, two, ("served",))
     return DomainsStudy(
         tables_of(before),
-        tables_of(cold),
-        tables_of(own),
-        auc_difference(own.user, own.label, own.scores["served"], cold.scores["served"]),
+        tables_of(scores_of(added, load_dataset(folder / "third"), MIXTURES)),
         float(np.abs(after.scores["served"] - before.scores["served"]).max()),
     )
 
 
-def scores_of(bundle: Bundle, data: Dataset) -> DomainScores:
-    """Scores all test rows with every mixture, by the code that a server runs."""
-    scorer, router = BundleScorer(bundle), BundleScorer(bundle).loaded.router
+def scores_of(bundle: Bundle, data: Dataset, mixtures: Sequence[str]) -> DomainScores:
+    """Scores all test rows with each of the mixtures, by the code that a server runs."""
+    scorer = BundleScorer(bundle)
     requests = requests_of(data, scoring_view(data.log, Protocol.P1, Split.TEST))
     prepared = [scorer.prepare(each.query(), each.rows) for each in requests]
-    weights = {
-        name: np.stack([_weights(router, each)[name] for each in prepared]) for name in SCORES[:-1]
-    }
-    trees = np.concatenate([each.tree_logits for each in prepared])
+    made = [_weights(scorer.loaded.router, each) for each in prepared]
+    weights = {name: np.stack([each[name] for each in made]) for name in mixtures}
     margins = scorer.margins(prepared, weights, lambda num_scored, num_prompts: None)
+    trees = np.concatenate([each.tree_logits for each in prepared])
     rows = np.concatenate([each.rows for each in prepared])
     scores = {name: trees + found for name, found in margins.items()} | {"trees": trees}
     return DomainScores(_domains(data, rows), data.log.user[rows], data.log.liked[rows], scores)

@@ -140,7 +140,9 @@ def test_more_items_change_no_vector_and_no_logit(exported: Exported) -> None:
 
 def test_an_added_item_says_nothing(exported: Exported) -> None:
     grown = Encoder(with_items(exported[1], 3))
-    vector, logits = grown.encode_and_score(histories(), np.full((len(histories()), 1), NUM_ITEMS + 2))
+    vector, logits = grown.encode_and_score(
+        histories(), np.full((len(histories()), 1), NUM_ITEMS + 2)
+    )
     assert vector.any()
     assert not logits.any()
 
