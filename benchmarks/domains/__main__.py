@@ -1,18 +1,19 @@
 """Measures what experts by domain are worth, and what a domain that comes later needs.
 
-    python -m benchmarks.domains [--users N] [--seed N] [--lm-rows N]
+    python -m benchmarks.domains [--users N] [--seed N] [--lm-rows N] [--work FOLDER]
 
 Trains a bundle on synthetic films and books with an expert for each domain, then adds games as one
 more expert without training anything else again (ThinkRec's incremental experiment). All test rows
 are scored as served, by other mixtures and by the trees. Before games have an expert, the global
 one answers: a bundle is asked about a domain on which nothing of it was trained. That words mean
-other things in each domain is so by construction (``rankloom_training.synthetic_domains``): this proves
-mechanics, never accuracy. It takes some minutes.
+other things in each domain is so by construction (``rankloom_training.synthetic_domains``): this
+proves mechanics, never accuracy. It takes some minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from benchmarks.common.arguments import command_line, count, run_command
 
@@ -27,13 +28,15 @@ def main() -> None:
     parser.add_argument(
         "--lm-rows", type=count, default=8000, metavar="N", help="default: 8000 of each training"
     )
+    parser.add_argument(
+        "--work", type=Path, metavar="FOLDER", help="keep finished stages there for the next run"
+    )
     args = parser.parse_args()
     run_command(lambda: run(args))
 
 
 def run(args: argparse.Namespace) -> None:
     """Trains, scores, prints and writes."""
-    from pathlib import Path
     from tempfile import TemporaryDirectory
 
     from benchmarks.common.results import BenchmarkResult, RunFacts, write
@@ -45,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     facts = RunFacts.now()
     options = TrainOptions(lm_rows=args.lm_rows, trace_share=0.0, seed=args.seed)
     with TemporaryDirectory() as name:
-        found = run_domains_study(Path(name), args.users, options, Progress())
+        found = run_domains_study(Path(name), args.work, args.users, options, Progress())
     result = BenchmarkResult(
         room="domains",
         facts=facts,

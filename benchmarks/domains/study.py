@@ -19,7 +19,7 @@ from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
 from rankloom_training.scoring import BundleScorer, PreparedRequest, requests_of
 from rankloom_training.synthetic_domains import BOOKS, COLUMN, FILMS, GAMES, write_domains
-from rankloom_training.train import train_bundle
+from rankloom_training.train import TrainingJob
 from rankloom_training.visibility import Protocol, scoring_view
 
 MIXED = "users of both"
@@ -59,13 +59,13 @@ class DomainsStudy:
 
 
 def run_domains_study(
-    folder: Path, num_users: int, options: TrainOptions, progress: Progress
+    folder: Path, work: Path | None, num_users: int, options: TrainOptions, progress: Progress
 ) -> DomainsStudy:
-    """Trains under ``folder``. ``num_users``: of each domain."""
+    """Trains under ``folder``. ``work``: of finished stages. ``num_users``: of each domain."""
     write_domains(folder / "two", (FILMS, BOOKS), num_users)
     write_domains(folder / "third", (GAMES,), num_users)
     options = dataclasses.replace(options, group_by=COLUMN)
-    train_bundle(folder / "two", folder / "bundle", options, progress)
+    TrainingJob.checked(folder / "two", folder / "bundle", options, work).run(progress)
     bundle = open_bundle(folder / "bundle")
     add_group(bundle, GAMES.name, folder / "third", folder / "added", options, progress)
     two, added = load_dataset(folder / "two"), open_bundle(folder / "added")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle, expert_part, open_bundle, seal
@@ -26,16 +27,16 @@ from rankloom_ranker.item_groups import NO_GROUP, ItemGroups
 from rankloom_ranker.loaded import LoadedBundle, load_bundle
 from rankloom_training.added_items import AddedItems
 from rankloom_training.assemble import event_log
-from rankloom_training.data import Dataset, Split, load_dataset
+from rankloom_training.data import Dataset, Interactions, Split, load_dataset
 from rankloom_training.evaluate import like_above_of
 from rankloom_training.experts import ExpertTrainer
 from rankloom_training.group_counts import MAX_GROUPS, GroupError
 from rankloom_training.grouped_items import check_group_name
-from rankloom_training.groups import gain_of, have_both_classes
+from rankloom_training.groups import gain_of
 from rankloom_training.metrics import Estimate
 from rankloom_training.on_bundle import decoder_of, windows_of
 from rankloom_training.options import TrainOptions
-from rankloom_training.progress import Progress
+from rankloom_training.progress import Progress, StageProgress
 from rankloom_training.train import OutputError
 from rankloom_training.visibility import (
     Protocol,
@@ -44,7 +45,6 @@ from rankloom_training.visibility import (
     scoring_view,
     training_views,
 )
-from rankloom_training.windows import Window
 
 ADDED = "added_groups"  # in the metadata: names, in the order in which they came
 
@@ -74,6 +74,7 @@ class AddedGroup:
             )
         place = np.array([items.catalogue.index(i.item_id) for i in given.catalogue.items])
         log = dataclasses.replace(given.log, item=place[given.log.item])
+        _check_rows(name, log, items.is_new[log.item])
         return cls(bundle, name, items, Dataset(items.catalogue, log))
 
     def write_untrained(self, folder: Path) -> str:
@@ -97,10 +98,7 @@ class AddedGroup:
         return with_parts(self.bundle, made, folder, metadata)
 
     def train(self, out: Path, options: TrainOptions, progress: Progress) -> str:
-        """Trains the expert and writes the bundle to ``out``; returns its digest.
-
-        Raises GroupError if the new items have too few rows.
-        """
+        """Trains the expert and writes the bundle to ``out``; returns its digest."""
         begun = out.with_name(f"{out.name}.begun")
         shutil.rmtree(begun, ignore_errors=True)
         self.write_untrained(begun)
@@ -112,7 +110,7 @@ class AddedGroup:
         os.replace(begun, out)
         return digest
 
-    def _train(self, draft: Bundle, options: TrainOptions, progress: Progress) -> Estimate:
+    def _train(self, draft: Bundle, options: TrainOptions, progress: StageProgress) -> Estimate:
         """Replaces the draft's expert if the trained one is better; returns the gain in AUC."""
         loaded, log = load_bundle(draft), self.data.log
         train = [
@@ -122,7 +120,6 @@ class AddedGroup:
         ]
         view = self._about_new(scoring_view(log, options.protocol, Split.VALID), options)
         valid = windows_of(loaded, self.data, view)
-        _check_windows(self.name, train, valid)
         trainer = ExpertTrainer(decoder_of(draft), options.seed)
         trainer.load_adapter(draft.folder / "experts" / GLOBAL)
         before = trainer.margins(valid)
@@ -218,9 +215,12 @@ def _check(loaded: LoadedBundle, name: str, given: Dataset) -> None:
         raise GroupError("the log has likes alone; a group is added from likes and dislikes")
 
 
-def _check_windows(name: str, train: list[Window], valid: list[Window]) -> None:
-    if not (train and valid and have_both_classes(train) and have_both_classes(valid)):
-        raise GroupError(
-            f"group {name} needs likes and dislikes of its items among the training rows and "
-            f"among the validation rows; give a longer log"
-        )
+def _check_rows(name: str, log: Interactions, about_new: NDArray[np.bool_]) -> None:
+    """``about_new``: (rows,) whether a row is about a new item."""
+    for split in (Split.TRAIN, Split.VALID):
+        liked = log.liked[about_new & (log.split == split)]
+        if not len(liked) or liked.all() or not liked.any():
+            raise GroupError(
+                f"group {name} needs likes and dislikes of its items among the "
+                f"{split.name.lower()} rows; give a longer log"
+            )

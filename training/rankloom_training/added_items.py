@@ -64,20 +64,22 @@ class AddedItems:
             parts.ITEM_STATISTICS: statistics_to_bytes(_unrated(statistics, num)),
         }
         if parts.ITEM_COLUMNS in bundle.parts:
-            made[parts.ITEM_COLUMNS] = self._columns().to_bytes()
+            before = ItemColumns.from_bytes(
+                bundle.read(parts.ITEM_COLUMNS), len(self.loaded.catalogue)
+            )
+            grown = grown_columns(before, self.data.item_columns, self.rows)
+            made[parts.ITEM_COLUMNS] = grown.to_bytes()
         return made
 
-    def _columns(self) -> ItemColumns:
-        """The bundle's columns; NaN, unknown, where the data set has no column of that name."""
-        before = ItemColumns.from_bytes(
-            self.loaded.bundle.read(parts.ITEM_COLUMNS), len(self.loaded.catalogue)
-        )
-        given = dict(
-            zip(self.data.item_columns.names, self.data.item_columns.values.T, strict=True)
-        )
-        unknown = np.full(len(self.data.catalogue), np.nan, np.float32)
-        new = [given.get(name, unknown)[self.rows] for name in before.names]
-        return ItemColumns(before.names, np.concatenate([before.values, np.stack(new, axis=1)]))
+
+def grown_columns(before: ItemColumns, given: ItemColumns, rows: NDArray[np.int64]) -> ItemColumns:
+    """The columns of ``before``, with the rows of ``given`` behind: NaN where it lacks a column."""
+    unknown = np.full(len(rows), np.nan, np.float32)
+    new = [
+        given.values[rows, given.names.index(name)] if name in given.names else unknown
+        for name in before.names
+    ]
+    return ItemColumns(before.names, np.concatenate([before.values, np.stack(new, axis=1)]))
 
 
 def _grown(rows: NDArray[np.float32], num: int) -> NDArray[np.float32]:

@@ -34,11 +34,10 @@ def windows_of(loaded: LoadedBundle, data: Dataset, view: View) -> list[Window]:
 
     The items of ``data`` must be the bundle's, in its order.
     """
-    vectors, tabular, tree_logits = [], [], []
-    for request in requests_of(data, view):
-        found = loaded.provider.features(request.query())
-        vectors.append(np.repeat(found.vector[None], len(request.rows), axis=0))
-        tabular.append(found.tabular)
-        tree_logits.append(loaded.trees.logits(found.tabular))
-    inputs = Inputs(view, *map(np.concatenate, (vectors, tabular, tree_logits)))
+    requests = requests_of(data, view)
+    found = [loaded.provider.features(each.query()) for each in requests]
+    num = [len(each.rows) for each in requests]
+    tabular = np.concatenate([each.tabular for each in found])
+    vector = np.repeat([each.vector for each in found], num, axis=0)
+    inputs = Inputs(view, vector, tabular, loaded.trees.logits(tabular))
     return WindowMaker(data.log, data.catalogue, loaded.prompts).windows(inputs)
