@@ -45,6 +45,7 @@ from rankloom_training.visibility import (
     scoring_view,
     training_views,
 )
+from rankloom_training.windows import Window
 
 ADDED = "added_groups"  # in the metadata: names, in the order in which they came
 
@@ -113,18 +114,13 @@ class AddedGroup:
     def _train(self, draft: Bundle, options: TrainOptions, progress: StageProgress) -> Estimate:
         """Replaces the draft's expert if the trained one is better; returns the gain in AUC."""
         loaded, log = load_bundle(draft), self.data.log
-        train = [
-            window
-            for view in training_views(log, options.protocol, options.seed)
-            for window in windows_of(loaded, self.data, self._about_new(view, options))
-        ]
         view = self._about_new(scoring_view(log, options.protocol, Split.VALID), options)
         valid = windows_of(loaded, self.data, view)
         trainer = ExpertTrainer(decoder_of(draft), options.seed)
         trainer.load_adapter(draft.folder / "experts" / GLOBAL)
         before = trainer.margins(valid)
         trainer.train(
-            train,
+            self._training_windows(loaded, options),
             valid,
             options.group_recipe,
             with_projector=False,
@@ -136,6 +132,14 @@ class AddedGroup:
         if gain.low > 0.0:
             trainer.save(draft.folder / "experts" / self.name, draft.folder / parts.BASE_WEIGHTS)
         return gain
+
+    def _training_windows(self, loaded: LoadedBundle, options: TrainOptions) -> list[Window]:
+        views = training_views(self.data.log, options.protocol, options.seed)
+        return [
+            window
+            for view in views
+            for window in windows_of(loaded, self.data, self._about_new(view, options))
+        ]
 
     def _about_new(self, view: View, options: TrainOptions) -> View:
         """The rows about the new items, of as many users as the language model may see."""

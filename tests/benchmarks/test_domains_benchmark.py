@@ -1,0 +1,34 @@
+"""Two domains are trained, a third one is added, and every mixture is scored on each."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from benchmarks.common.results import BenchmarkResult, RunFacts
+from benchmarks.domains.report import figures, summary
+from benchmarks.domains.study import MIXTURES, run_domains_study
+
+from rankloom_training.progress import Progress
+from small_data import small_options
+
+OPTIONS = dataclasses.replace(small_options(), lm_rows=300, trace_share=0.0)
+
+
+def test_each_domain_has_a_table(tmp_path: Path) -> None:
+    found = run_domains_study(tmp_path, None, 12, OPTIONS, Progress())
+    assert {"books", "films"} <= found.two.keys()
+    assert found.added.keys() == {"games"}
+    for table in (*found.two.values(), *found.added.values()):
+        assert list(table.auc) == [*MIXTURES, "trees"]
+        assert table.rows > 0
+    assert found.largest_change < 1e-4
+    result = BenchmarkResult(
+        room="domains",
+        facts=RunFacts.now(),
+        dtype="float32",
+        settings={},
+        figures=json.loads(json.dumps(figures(found))),
+    )
+    assert "| games, added |" in summary(result)
