@@ -96,14 +96,11 @@ def test_all_but_the_parts_of_items_and_the_new_expert_keep_their_bytes(
     assert after.metadata[ADDED] == ["games"]
 
 
-@pytest.mark.parametrize("group", [0, 1])
+@pytest.mark.parametrize(("group", "liked"), enumerate(HISTORIES))
 def test_users_of_the_other_groups_keep_vectors_routes_and_scores(
-    before: Bundle, after: Bundle, group: int
+    before: Bundle, after: Bundle, group: int, liked: tuple[str, ...]
 ) -> None:
-    scorers, liked = (
-        [BundleScorer(each) for each in (before, after)],
-        list(HISTORIES.values())[group],
-    )
+    scorers = [BundleScorer(each) for each in (before, after)]
     user = query(scorers[0].loaded, *liked)
     one, other = (each.prepare(user, np.arange(9)) for each in scorers)
     assert one.features.vector.tobytes() == other.features.vector.tobytes()
