@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -10,10 +9,16 @@ from benchmarks.common.results import BenchmarkResult, RunFacts
 from benchmarks.domains.report import figures, summary
 from benchmarks.domains.study import MIXTURES, run_domains_study
 
+from rankloom_training.options import Recipe, TrainOptions
 from rankloom_training.progress import Progress
-from small_data import small_options
 
-OPTIONS = dataclasses.replace(small_options(), lm_rows=300, trace_share=0.0)
+OPTIONS = TrainOptions(
+    base_epochs=1,
+    global_recipe=Recipe(epochs=1, learning_rate=1e-3),
+    group_recipe=Recipe(epochs=1, learning_rate=5e-4),
+    lm_rows=300,
+    trace_share=0.0,
+)
 
 
 def test_each_domain_has_a_table(tmp_path: Path) -> None:

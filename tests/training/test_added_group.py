@@ -96,7 +96,7 @@ def test_all_but_the_parts_of_items_and_the_new_expert_keep_their_bytes(
     assert after.metadata[ADDED] == ["games"]
 
 
-@pytest.mark.parametrize(("group", "liked"), enumerate(HISTORIES))
+@pytest.mark.parametrize(("group", "liked"), list(enumerate(HISTORIES)))
 def test_users_of_the_other_groups_keep_vectors_routes_and_scores(
     before: Bundle, after: Bundle, group: int, liked: tuple[str, ...]
 ) -> None:
