@@ -13,20 +13,23 @@ proves mechanics, never accuracy. It takes some minutes.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 from benchmarks.common.arguments import command_line, count, run_command
+
+GROUP_EPOCHS = 4  # of small groups
 
 
 def main() -> None:
     """Prints the table and writes the result."""
     parser = command_line("domains", __doc__)
     parser.add_argument(
-        "--users", type=count, default=160, metavar="N", help="of each domain; default: 160"
+        "--users", type=count, default=100, metavar="N", help="of each domain; default: 100"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument(
-        "--lm-rows", type=count, default=8000, metavar="N", help="default: 8000 of each training"
+        "--lm-rows", type=count, default=5000, metavar="N", help="default: 5000 of each training"
     )
     parser.add_argument(
         "--work", type=Path, metavar="FOLDER", help="keep finished stages there for the next run"
@@ -42,11 +45,14 @@ def run(args: argparse.Namespace) -> None:
     from benchmarks.common.results import BenchmarkResult, RunFacts, write
     from benchmarks.domains.report import figures, summary
     from benchmarks.domains.study import run_domains_study
-    from rankloom_training.options import TrainOptions
+    from rankloom_training.options import GROUP_RECIPE, TrainOptions
     from rankloom_training.progress import Progress
 
     facts = RunFacts.now()
-    options = TrainOptions(lm_rows=args.lm_rows, trace_share=0.0, seed=args.seed)
+    recipe = dataclasses.replace(GROUP_RECIPE, epochs=GROUP_EPOCHS)
+    options = TrainOptions(
+        lm_rows=args.lm_rows, group_recipe=recipe, trace_share=0.0, seed=args.seed
+    )
     with TemporaryDirectory() as name:
         found = run_domains_study(Path(name), args.work, args.users, options, Progress())
     result = BenchmarkResult(

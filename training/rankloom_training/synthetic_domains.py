@@ -1,13 +1,12 @@
 """Synthetic logs of several domains, in which the same words mean different things.
 
 Films, books and games have items, attributes and a style of titles of their own, but one
-vocabulary: a word in the title that makes a film liked makes a book disliked, and means something
-else in games. The log-odds of a like are the sum of LIKES, the user's level, the user's taste for
-the item's attributes (± TASTE per attribute), and what the two words of its title mean there. Items
-are many and rows of each are few, so that the words say what counts of likes do not. Each label is
-drawn from its probability, and ``truth.csv`` has the domain and the probability of each row. An
-expert for all domains has to compromise, by construction: such a log proves mechanics, never
-accuracy.
+vocabulary: a mood that makes a film liked makes a book disliked, and means something else in games.
+The log-odds of a like are the sum of LIKES, the user's level, the user's taste for the item's
+attributes (± TASTE per attribute), and what the mood in its title means there. Items are many and
+rows of each are few, so that the words say what counts of likes do not. Each label is drawn from
+its probability, and ``truth.csv`` has the domain and the probability of each row. An expert for all
+domains has to compromise, by construction: such a log proves mechanics, never accuracy.
 """
 
 from __future__ import annotations
@@ -22,18 +21,19 @@ from numpy.typing import NDArray
 from rankloom_training.synthetic import write_table
 
 SEED = 11
-NUM_USERS, NUM_ITEMS = 160, 400  # of each domain
+NUM_USERS, NUM_ITEMS = 100, 300  # of each domain
 MIN_EVENTS, MAX_EVENTS = 24, 40
 NUM_DAYS, LAST_JOIN_DAY = 300, 240
 MIXED_SHARE = 0.15  # of the users, who take half of their items from the other domains
 LIKES = 0.1  # log-odds that an average user likes an average item
 TASTE = 0.7  # log-odds that a user adds for an attribute, or subtracts
-MEANING_SPREAD, LEVEL_SPREAD = 0.9, 0.3  # standard deviation over words and users, log-odds
+LEVEL_SPREAD = 0.3  # standard deviation over users, log-odds
 COLUMN = "domain"  # of the item table
 
+MOODS = ("Dark", "Gentle", "Grand", "Odd", "Quiet", "Wild")
 _FIRST = (
     *("Amber", "Bright", "Crooked", "Drowsy", "Empty", "Frozen", "Gilded", "Humble", "Iron"),
-    *("Jolly", "Lonely", "Narrow", "Orange", "Polite", "Quiet", "Rusty", "Silver", "Tiny"),
+    *("Jolly", "Lonely", "Narrow", "Orange", "Polite", "Royal", "Rusty", "Silver", "Tiny"),
     *("Upper", "Violet", "Wicked", "Young"),
 )
 _SECOND = (
@@ -45,28 +45,40 @@ _SECOND = (
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """``title``: how two words become a title. ``meanings``, ``sign``: domains with the same
-    number share what words mean, up to the sign.
-    """
+    """``title``: how a mood and two words become a title. ``meaning``: log-odds of each mood."""
 
     name: str
     title: str
     attributes: tuple[str, ...]
-    meanings: int
-    sign: int = 1
+    meaning: tuple[float, ...]
 
 
-FILMS = Domain("films", "The {} {}", ("Heist", "Space", "Romance", "Western", "Satire"), 0)
-BOOKS = Domain("books", "A {1} for the {0}", ("Essay", "Saga", "Verse", "Memoir", "Fable"), 0, -1)
-GAMES = Domain("games", "{} {} II", ("Puzzle", "Racing", "Tactics", "Builder", "Arcade"), 1)
+FILMS = Domain(
+    "films",
+    "The {} {} {}",
+    ("Heist", "Space", "Romance", "Western", "Satire"),
+    (1.6, -1.6, 1.2, -1.2, 0.8, -0.8),
+)
+BOOKS = Domain(
+    "books",
+    "A {0} {2} in {1}",
+    ("Essay", "Saga", "Verse", "Memoir", "Fable"),
+    (-1.6, 1.6, -1.2, 1.2, -0.8, 0.8),
+)
+GAMES = Domain(
+    "games",
+    "{0} {2} {1} II",
+    ("Puzzle", "Racing", "Tactics", "Builder", "Arcade"),
+    (-1.2, -0.8, 1.6, 0.8, -1.6, 1.2),
+)
 DOMAINS = (FILMS, BOOKS, GAMES)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Items:
-    """``has``: (items, attributes) flags. ``words``: (items, 2) of both lists of words.
+    """``has``: (items, attributes) flags. ``words``: (items, 3) mood and two other words.
 
-    ``appeal``: (items,) log-odds that the title adds.
+    ``appeal``: (items,) log-odds that the mood adds.
     """
 
     domain: Domain
@@ -81,14 +93,10 @@ class _Items:
         has = np.zeros((NUM_ITEMS, num), dtype=np.bool_)
         for row in has:
             row[random.choice(num, size=random.integers(1, 3), replace=False)] = True
-        pairs = random.permutation(len(_FIRST) * len(_SECOND))[:NUM_ITEMS]
-        words = np.stack(np.divmod(pairs, len(_SECOND)), axis=1)
-        meanings = np.random.default_rng((SEED, domain.meanings))
-        first, second = (
-            domain.sign * meanings.normal(0.0, MEANING_SPREAD, len(each))
-            for each in (_FIRST, _SECOND)
-        )
-        return cls(domain, has, words, first[words[:, 0]] + second[words[:, 1]])
+        sizes = (len(MOODS), len(_FIRST), len(_SECOND))
+        drawn = random.permutation(np.prod(sizes))[:NUM_ITEMS]
+        words = np.stack(np.unravel_index(drawn, sizes), axis=1)
+        return cls(domain, has, words, np.array(domain.meaning)[words[:, 0]])
 
     def id(self, index: int) -> str:
         return f"{self.domain.name}-{index:03d}"
@@ -96,9 +104,10 @@ class _Items:
     def rows(self) -> Iterator[list[object]]:
         """Id, title, year, attributes and domain of each item."""
         random = np.random.default_rng(SEED)
-        for index, (flags, (first, second)) in enumerate(zip(self.has, self.words, strict=True)):
+        for index, (flags, words) in enumerate(zip(self.has, self.words, strict=True)):
             own = [name for name, flag in zip(self.domain.attributes, flags, strict=True) if flag]
-            title = self.domain.title.format(_FIRST[first], _SECOND[second])
+            mood, first, second = words.tolist()
+            title = self.domain.title.format(MOODS[mood], _FIRST[first], _SECOND[second])
             year = int(random.integers(1980, 2021))
             yield [self.id(index), title, year, "|".join(own), self.domain.name]
 
