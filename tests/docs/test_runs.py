@@ -117,6 +117,8 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("docs/training.md", "rankloom evaluate --bundle my-bundle"): (run,),
     ("docs/training.md", "rankloom groups my-bundle"): (run,),
     ("docs/training.md", "rankloom train --data PATH --out my-bundle"): (parse, run),
+    ("docs/training.md", "rankloom train --data PATH --out by-domain"): (parse,),
+    ("docs/training.md", "rankloom train --add-group games"): (parse,),
     ("docs/training.md", "rankloom train --data PATH --out second-bundle"): (parse,),
     ("docs/training.md", "rankloom train --data PATH --out third-bundle"): (run,),
     ("docs/serving.md", "rankloom bundle convert"): (run,),

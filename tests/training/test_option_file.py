@@ -31,6 +31,7 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
         "a/base",
         "auto",
         Clustering.WARD,
+        "domain",
         1,
         Recipe(1, 1e-3),
         Recipe(4, 2.5e-6, 0.0, depth=0.25),

@@ -100,7 +100,7 @@ def rank_all_items(
 def _scores(scorer: BundleScorer, case: Unseen) -> Scores:
     """(n,) of each score for the case's items."""
     prepared = [scorer.prepare(query, case.history.rows) for query in case.queries()]
-    weights = scorer.loaded.router.route(prepared[0].features.vector).weights
+    weights = scorer.loaded.router.route(prepared[0].routing_vector).weights
     mixtures = {SERVED: [MixtureWeights(weights)] * len(prepared)}
     margins = scorer.margins(prepared, mixtures, lambda num_scored, num_prompts: None)[SERVED]
     tree_logits = np.concatenate([one.tree_logits for one in prepared])

@@ -72,7 +72,7 @@ def fit_on_valid(
     some, rest = prepared[::2], prepared[1::2]
     routers = _routers(scorer.loaded)
     scores = _scores(scorer, routers, some, dataset, on_step)
-    routes = [[router.route(one.features.vector).route for one in some] for router in routers]
+    routes = [[router.route(one.routing_vector).route for one in some] for router in routers]
     found = choose(_valid_rows(dataset, some), scores, routes)
     router = routers[found.index]
     others = _scores(scorer, [router], rest, dataset, on_step)
@@ -83,8 +83,11 @@ def fit_on_valid(
 
 
 def _routers(loaded: LoadedBundle) -> list[Router]:
-    """Where no group has an expert of its own, all routers give the same scores."""
-    if len(set(loaded.expert_digests)) == 1:
+    """Where no group has an expert of its own, all routers give the same scores.
+
+    Where groups are of items, who has events of one group alone goes to its expert.
+    """
+    if len(set(loaded.expert_digests)) == 1 or loaded.item_groups is not None:
         return [loaded.router]
     return candidates(loaded.router)
 
@@ -100,7 +103,7 @@ def _scores(
     if not prepared:
         return [np.zeros(0)] * len(routers)
     mixtures = {
-        index: [MixtureWeights(router.route(one.features.vector).weights) for one in prepared]
+        index: [MixtureWeights(router.route(one.routing_vector).weights) for one in prepared]
         for index, router in enumerate(routers)
     }
     margins = scorer.margins(prepared, mixtures, on_step)

@@ -59,7 +59,7 @@ def _clusters(
 
 
 def window_groups(
-    windows: list[Window], vectors: NDArray[np.float32], router: Router
+    windows: list[Window], vectors: NDArray[np.floating], router: Router
 ) -> NDArray[np.int64]:
     """(windows,) the index of the group whose centroid is nearest to the newest row's vector."""
     newest = vectors[[window.rows[-1] for window in windows]]

@@ -88,7 +88,7 @@ def score_rows(
     scores["cf"] = np.concatenate([one.collaborative for one in prepared]).astype(np.float64)
     scores["lightgbm"] = tree_logits
     ordered = {name: scores[name] for name in (*OWN_SCORES, *(each.name for each in variants))}
-    routes = [router.route(one.features.vector).route for one in prepared]
+    routes = [router.route(one.routing_vector).route for one in prepared]
     return _scored(requests[0].dataset.log, prepared, ordered, routes)
 
 
@@ -96,7 +96,7 @@ def _mixtures(
     router: Router, prepared: Sequence[PreparedRequest], variants: Sequence[Variant]
 ) -> dict[str, list[MixtureWeights]]:
     """Score → each request's mixture."""
-    vectors = [one.features.vector for one in prepared]
+    vectors = [one.routing_vector for one in prepared]
     mixtures = {
         SERVED: [MixtureWeights(router.route(vector).weights) for vector in vectors],
         "global": [MixtureWeights(router.global_mixture().weights)] * len(prepared),

@@ -42,6 +42,7 @@ OTHERS: list[tuple[dict[str, object], set[str]]] = [
     ({"num_groups": 4}, {"router"}),
     ({"num_groups": "auto"}, {"router"}),
     ({"clustering": Clustering.WARD}, {"router"}),
+    ({"group_by": "domain"}, {"router"}),
     ({"base_epochs": 4}, {"base"}),
     ({"base": "a path"}, {"base"}),
     ({"collaborative": "sasrec"}, {"collaborative"}),

@@ -25,7 +25,7 @@ Histories = Sequence[tuple[Event, ...]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GroupedUsers:
-    """Users whose vector says something, in any order; arrays of one entry a user.
+    """Users whose vector says something; arrays of one entry a user.
 
     ``directions``: (users, dim) of length 1. ``group``: index of the nearest centroid.
     ``traits``: (users, columns) of ``trait_names``, NaN where unknown. ``num_cold``: users beside
@@ -59,15 +59,16 @@ def group_users(loaded: LoadedBundle, histories: Histories) -> GroupedUsers:
     """``histories``: of each user, oldest event first. Raises GroupError if none has a vector."""
     router, catalogue = loaded.router, loaded.catalogue
     every = [loaded.provider.features(UserQuery(None, events)) for events in histories]
-    warm = [each for each in every if router.weights(each.vector) is not None]
+    routed = [(each, loaded.routing_vector(each)) for each in every]
+    warm = [(user, vector) for user, vector in routed if router.weights(vector) is not None]
     if not warm:
         raise GroupError("no user has an event of an item that the bundle knows; pass another log")
-    vectors = np.stack([user.vector for user in warm])
+    vectors = np.stack([vector for _, vector in warm])
     return GroupedUsers(
         directions=directions(vectors, router.centre),
         group=group_of(vectors, router.centre, router.centroids),
         route=np.array([str(router.route(vector).route) for vector in vectors]),
-        traits=np.array([_traits(user.events, catalogue) for user in warm]),
+        traits=np.array([_traits(user.events, catalogue) for user, _ in warm]),
         trait_names=(*catalogue.attribute_names, YEAR, SHARE_OF_LIKES, NUM_EVENTS),
         num_cold=len(every) - len(warm),
     )
