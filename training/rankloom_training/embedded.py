@@ -25,9 +25,16 @@ from rankloom_engine.prompt import PromptFormat, clean, item_ids, render
 from rankloom_features.catalogue import Catalogue
 from rankloom_training.checkpoints import NO_CHECKPOINT, Checkpoint, State
 from rankloom_training.data import Interactions
-from rankloom_training.words import Words
+from rankloom_training.words import Exercise, Words, words_about
 
 BEGIN, ITEM, ASK, YES, NO = "<|begin|>", "<|item|>", "<|verdict|>", "<|yes|>", "<|no|>"
+MARKS = (
+    "<|disliked, against|>",
+    "<|disliked, for|>",
+    "<|liked, against|>",
+    "<|liked, for|>",
+)
+SPECIAL_TOKENS = (BEGIN, ITEM, ASK, YES, NO, *MARKS)
 VOCABULARY = 4096
 EVENTS_PER_SEQUENCE = 24
 BATCH_TOKENS = 1536
@@ -71,7 +78,7 @@ def train_tokenizer(catalogue: Catalogue, texts: Iterable[str] = ()) -> Tokenize
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=[BEGIN, ITEM, ASK, YES, NO],
+        special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -82,13 +89,14 @@ def train_tokenizer(catalogue: Catalogue, texts: Iterable[str] = ()) -> Tokenize
 
 def embedded_format(tokenizer: Tokenizer, max_events: int) -> PromptFormat:
     """The prompt of the embedded decoder; the mark of the next item ends words."""
-    token = {name: cast("int", tokenizer.token_to_id(name)) for name in (BEGIN, ITEM, ASK, YES, NO)}
+    token = {name: cast("int", tokenizer.token_to_id(name)) for name in SPECIAL_TOKENS}
     return PromptFormat(
         begin=(token[BEGIN],),
         item=(token[ITEM],),
         ask=(token[ASK],),
         liked=token[YES],
         disliked=token[NO],
+        marks=tuple((token[mark],) for mark in MARKS),
         max_events=max_events,
         stop=token[ITEM],
     )
@@ -101,6 +109,7 @@ def train_decoder(
     log: Interactions,
     rows: NDArray[np.int64],
     words: Mapping[int, Words],
+    exercises: Iterable[Exercise] = (),
     *,
     shape: DecoderShape,
     epochs: int,
@@ -114,13 +123,14 @@ def train_decoder(
 
     ``words``: row of the log → what to say about it, where all it cites stands before it. It hangs
     behind the row's verdict, and no later event sees it. Where dislikes are sampled, ``rows`` are
-    likes, whose verdicts teach nothing.
+    likes, whose verdicts teach nothing. ``exercises``: texts to learn beside the log.
     """
     but = fmt.liked if log.sampled else NO_TOKEN
     torch.manual_seed(seed)
     model = LlamaForCausalLM(_config(tokenizer, shape))
     attention.wire(model)
     lessons = list(lessons_of(tokenizer, fmt, catalogue, log, rows, words))
+    lessons += exercise_lessons(tokenizer, fmt, catalogue, exercises)
     random = np.random.default_rng(seed)
     plan = [batch for _ in range(epochs) for batch in batches(lessons, random)]
     steps = len(plan)
@@ -219,6 +229,26 @@ def lessons_of(
                 if told is not None and told.known(log.item[stretch[: at + 1]].tolist())
             ]
             yield lesson(ids, said)
+
+
+def exercise_lessons(
+    tokenizer: Tokenizer, fmt: PromptFormat, catalogue: Catalogue, exercises: Iterable[Exercise]
+) -> Iterator[Lesson]:
+    """The candidate, the verdict and the evidence are given; only the words are learnt."""
+    structural = tokenizer.get_added_tokens_decoder().keys()
+    for each in exercises:
+        item = item_ids(tokenizer, fmt, structural, catalogue.items[each.candidate])
+        verdict = fmt.liked if each.liked else fmt.disliked
+        ids = [*fmt.begin, *fmt.item, *item, *fmt.ask, verdict]
+        words = words_about(each, catalogue, tokenizer, fmt)
+        if words.fit:
+            yield _words_alone(lesson(ids, [(len(ids), words)]))
+
+
+def _words_alone(whole: Lesson) -> Lesson:
+    read = whole.is_word
+    packed = dataclasses.replace(whole.packed, verdict_at=whole.packed.verdict_at[read])
+    return Lesson(packed, whole.next_token[read], whole.is_word[read])
 
 
 def lesson(ids: Sequence[int], said: Sequence[tuple[int, Words]] = ()) -> Lesson:

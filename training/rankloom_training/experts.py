@@ -22,14 +22,15 @@ from rankloom_adapters.expert import BASE_DIGEST, WEIGHTS_FILE
 from rankloom_engine.attention import decoder_layers
 from rankloom_engine.model import Decoder, head_logits
 from rankloom_engine.packing import collate
-from rankloom_training.lora import train_in_low_rank
 from rankloom_training.checkpoints import NO_CHECKPOINT, Checkpoint, State
+from rankloom_training.lora import train_in_low_rank
 from rankloom_training.metrics import auc
 from rankloom_training.objectives import (
     Answers,
     MixedLoss,
     Objective,
     PairwiseLoss,
+    TraceLoss,
     VerdictLoss,
     WeightedSum,
 )
@@ -255,8 +256,12 @@ class ExpertTrainer:
 
 
 def _objective(recipe: Recipe, *, has_text: bool) -> Objective:
-    verdict: Objective = MixedLoss() if has_text else VerdictLoss()
-    return WeightedSum(((1.0, verdict), (recipe.pairwise, PairwiseLoss())))
+    pairs = (recipe.pairwise, PairwiseLoss())
+    if not has_text:
+        return WeightedSum(((1.0, VerdictLoss()), pairs))
+    if recipe.words is None:
+        return WeightedSum(((1.0, MixedLoss()), pairs))
+    return WeightedSum(((1.0, VerdictLoss()), (recipe.words, TraceLoss()), pairs))
 
 
 def _num_words(window: Window) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ gradient of W.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -60,7 +61,7 @@ def train_in_low_rank(adapted: nn.Module) -> None:
     """
     for module in adapted.modules():
         if isinstance(module, LoraLinear) and _fits(module):
-            module.forward = partial(_forward, module)  # type: ignore[method-assign]
+            module.forward = partial(_forward, module)
 
 
 def _fits(module: LoraLinear) -> bool:
@@ -71,5 +72,6 @@ def _fits(module: LoraLinear) -> bool:
 def _forward(module: LoraLinear, x: Tensor) -> Tensor:
     layer = cast("nn.Linear", module.get_base_layer())
     a, b = module.lora_A[ADAPTER].weight, module.lora_B[ADAPTER].weight
-    product = _LowRankProduct.apply(x.flatten(0, -2), a, b, layer, module.scaling[ADAPTER])
-    return cast("Tensor", product).unflatten(0, x.shape[:-1])
+    apply = cast("Callable[..., Tensor]", _LowRankProduct.apply)
+    product = apply(x.flatten(0, -2), a, b, layer, module.scaling[ADAPTER])
+    return cast("Tensor", cast("Any", product).unflatten(0, x.shape[:-1]))

@@ -52,8 +52,7 @@ class GroupsStage(Stage):
         """Trains each group's expert on the windows of the group."""
         rows = LogRows.of(given.dataset, self.protocol, self.seed)
         projector = given.of(GlobalFiles).projector()
-        # Words come from the base and the global expert: groups that learnt them too gained half.
-        learner = Learner.of(given, rows, self.lm_rows, projector, with_words=False)
+        learner = Learner.of(given, rows, self.lm_rows, projector)
         files, router = GroupsFiles(given.folder), _served_router(given, learner)
         files.write_router(router)
         trainer = ExpertTrainer(learner.decoder, self.seed)
