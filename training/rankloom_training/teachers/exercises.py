@@ -19,9 +19,9 @@ MAX_EVENTS = 4
 
 
 def exercises(catalogue: Catalogue, number: int, seed: int) -> Iterator[Exercise]:
-    """The same catalogue, number and seed give the same exercises."""
+    """About ``number``, with an event each; the same arguments give the same exercises."""
     random = np.random.default_rng(seed)
-    for row in range(number):
+    for row in range(number if len(catalogue.items) > 1 else 0):
         case = _case(catalogue, row, random)
         written = write_evidence(case, case.liked, seed, cited_only=True)
         if written is not None:
