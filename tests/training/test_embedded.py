@@ -13,12 +13,11 @@ from rankloom_training.embedded import (
     BATCH_TOKENS,
     batches,
     embedded_format,
-    exercise_lessons,
     lesson,
     next_token_loss,
     train_tokenizer,
 )
-from rankloom_training.words import Cited, Exercise, Words, words_about
+from rankloom_training.words import Words
 
 CATALOGUE = Catalogue(Item(f"i{n}", f"The Film No {n}", 1990 + n, ("Drama",)) for n in range(30))
 IDS = [3, 9, 4, 1, 7, 5, 2, 8, 6, 11]
@@ -86,21 +85,6 @@ def test_the_tokenizer_knows_the_words_that_are_said() -> None:
     text = "because of the moonlight"
     with_words = train_tokenizer(CATALOGUE, [text] * 20)
     assert len(with_words.encode(text).ids) < len(train_tokenizer(CATALOGUE).encode(text).ids)
-
-
-def test_of_an_exercise_only_the_words_are_learnt() -> None:
-    text = 'You liked "The Film No 3".'
-    tokenizer = train_tokenizer(CATALOGUE, [text] * 20)
-    fmt = embedded_format(tokenizer, 8)
-    exercise = Exercise(candidate=5, liked=True, text=text, cited=(Cited(3, True, True),))
-    [found] = exercise_lessons(tokenizer, fmt, CATALOGUE, [exercise])
-    words = words_about(exercise, CATALOGUE, tokenizer, fmt)
-    assert found.next_token.tolist() == list(words.ids)
-    assert found.is_word.all()
-    ids = found.packed.tokens.ids
-    read = [int(ids[at]) for at in found.packed.verdict_at]
-    assert read == [words.given[-1], *words.ids[:-1]]
-    assert words.given[-1:] == fmt.mark(liked=True, speaks_for=True)
 
 
 def test_a_token_that_teaches_nothing_is_left_out() -> None:

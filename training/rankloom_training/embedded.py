@@ -25,7 +25,7 @@ from rankloom_engine.prompt import PromptFormat, clean, item_ids, render
 from rankloom_features.catalogue import Catalogue
 from rankloom_training.checkpoints import NO_CHECKPOINT, Checkpoint, State
 from rankloom_training.data import Interactions
-from rankloom_training.words import Exercise, Words, words_about
+from rankloom_training.words import Words
 
 BEGIN, ITEM, ASK, YES, NO = "<|begin|>", "<|item|>", "<|verdict|>", "<|yes|>", "<|no|>"
 MARKS = (
@@ -109,7 +109,6 @@ def train_decoder(
     log: Interactions,
     rows: NDArray[np.int64],
     words: Mapping[int, Words],
-    exercises: Iterable[Exercise] = (),
     *,
     shape: DecoderShape,
     epochs: int,
@@ -123,14 +122,13 @@ def train_decoder(
 
     ``words``: row of the log → what to say about it, where all it cites stands before it. It hangs
     behind the row's verdict, and no later event sees it. Where dislikes are sampled, ``rows`` are
-    likes, whose verdicts teach nothing. ``exercises``: texts to learn beside the log.
+    likes, whose verdicts teach nothing.
     """
     but = fmt.liked if log.sampled else NO_TOKEN
     torch.manual_seed(seed)
     model = LlamaForCausalLM(_config(tokenizer, shape))
     attention.wire(model)
     lessons = list(lessons_of(tokenizer, fmt, catalogue, log, rows, words))
-    lessons += exercise_lessons(tokenizer, fmt, catalogue, exercises)
     random = np.random.default_rng(seed)
     plan = [batch for _ in range(epochs) for batch in batches(lessons, random)]
     steps = len(plan)
@@ -229,26 +227,6 @@ def lessons_of(
                 if told is not None and told.known(log.item[stretch[: at + 1]].tolist())
             ]
             yield lesson(ids, said)
-
-
-def exercise_lessons(
-    tokenizer: Tokenizer, fmt: PromptFormat, catalogue: Catalogue, exercises: Iterable[Exercise]
-) -> Iterator[Lesson]:
-    """The candidate, the verdict and the evidence are given; only the words are learnt."""
-    structural = tokenizer.get_added_tokens_decoder().keys()
-    for each in exercises:
-        item = item_ids(tokenizer, fmt, structural, catalogue.items[each.candidate])
-        verdict = fmt.liked if each.liked else fmt.disliked
-        ids = [*fmt.begin, *fmt.item, *item, *fmt.ask, verdict]
-        words = words_about(each, catalogue, tokenizer, fmt)
-        if words.fit:
-            yield _words_alone(lesson(ids, [(len(ids), words)]))
-
-
-def _words_alone(whole: Lesson) -> Lesson:
-    read = whole.is_word
-    packed = dataclasses.replace(whole.packed, verdict_at=whole.packed.verdict_at[read])
-    return Lesson(packed, whole.next_token[read], whole.is_word[read])
 
 
 def lesson(ids: Sequence[int], said: Sequence[tuple[int, Words]] = ()) -> Lesson:

@@ -30,7 +30,6 @@ from rankloom_training.objectives import (
     MixedLoss,
     Objective,
     PairwiseLoss,
-    TraceLoss,
     VerdictLoss,
     WeightedSum,
 )
@@ -256,12 +255,8 @@ class ExpertTrainer:
 
 
 def _objective(recipe: Recipe, *, has_text: bool) -> Objective:
-    pairs = (recipe.pairwise, PairwiseLoss())
-    if not has_text:
-        return WeightedSum(((1.0, VerdictLoss()), pairs))
-    if recipe.words is None:
-        return WeightedSum(((1.0, MixedLoss()), pairs))
-    return WeightedSum(((1.0, VerdictLoss()), (recipe.words, TraceLoss()), pairs))
+    verdict: Objective = MixedLoss() if has_text else VerdictLoss()
+    return WeightedSum(((1.0, verdict), (recipe.pairwise, PairwiseLoss())))
 
 
 def _num_words(window: Window) -> NDArray[np.int64]:

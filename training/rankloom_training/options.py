@@ -55,9 +55,8 @@ Epochs = Annotated[int, Field(strict=True, ge=1, le=MAX_EPOCHS)]
 class Recipe:
     """Hyperparameters of one training.
 
-    ``pairwise``: weight of the loss over a window's pairs. ``words``: weight of the words' loss
-    beside the verdicts'; None: ThinkRec's mixture (equation 7). ``depth``: the share of the
-    layers, the last ones, that are trained.
+    ``pairwise``: weight of the loss over a window's pairs. ``depth``: the share of the layers, the
+    last ones, that are trained.
     """
 
     epochs: Epochs
@@ -65,11 +64,10 @@ class Recipe:
     pairwise: Annotated[Number, Field(ge=0.0)] = 0.3
     weight_decay: Annotated[Number, Field(ge=0.0)] = 0.01
     depth: Annotated[Number, Field(gt=0.0, le=1.0)] = 1.0
-    words: Annotated[Number, Field(ge=0.0)] | None = None
 
 
 GLOBAL_RECIPE = Recipe(epochs=2, learning_rate=5e-4)
-GROUP_RECIPE = Recipe(epochs=2, learning_rate=2e-3, pairwise=0.1, words=0.1)
+GROUP_RECIPE = Recipe(epochs=2, learning_rate=2e-3, pairwise=0.1)
 
 
 @dataclass(frozen=True, slots=True)

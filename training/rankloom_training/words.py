@@ -31,16 +31,6 @@ class TaughtText:
 
 
 @dataclass(frozen=True, slots=True)
-class Exercise:
-    """A text about invented events. ``candidate``: its catalogue index. ``liked``: the verdict."""
-
-    candidate: int
-    liked: bool
-    text: str
-    cited: tuple[Cited, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Words:
     """``given``: tokens of the evidence. ``ids``: those of the text to learn, the stop token last.
 
@@ -51,11 +41,6 @@ class Words:
     ids: tuple[int, ...]
     cites: frozenset[int]
 
-    @property
-    def fit(self) -> bool:
-        """Whether there is at least one token, and no more than are served."""
-        return 1 < len(self.ids) <= MAX_EXPLAIN_TOKENS
-
     def known(self, items: Iterable[int]) -> bool:
         """Whether all that is cited is among these items: nothing else may be learnt."""
         return self.cites <= set(items)
@@ -65,14 +50,13 @@ def words_of(
     said: Iterable[TaughtText], catalogue: Catalogue, tokenizer: Tokenizer, fmt: PromptFormat
 ) -> dict[int, Words]:
     """Row → words, for texts of at least one token and of no more than are served."""
-    made = {each.row: words_about(each, catalogue, tokenizer, fmt) for each in said}
-    return {row: words for row, words in made.items() if words.fit}
+    made = {each.row: _words(each, catalogue, tokenizer, fmt) for each in said}
+    return {row: words for row, words in made.items() if 1 < len(words.ids) <= MAX_EXPLAIN_TOKENS}
 
 
-def words_about(
-    said: TaughtText | Exercise, catalogue: Catalogue, tokenizer: Tokenizer, fmt: PromptFormat
+def _words(
+    said: TaughtText, catalogue: Catalogue, tokenizer: Tokenizer, fmt: PromptFormat
 ) -> Words:
-    """The evidence and the text as tokens."""
     structural = tokenizer.get_added_tokens_decoder().keys()
     given = (
         evidence_ids(

@@ -21,7 +21,7 @@ from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE
 from rankloom_adapters.router import GLOBAL, Router
 from rankloom_features.scorer import read_item_vectors
 from rankloom_training.data import Split
-from rankloom_training.words import Cited, Exercise, TaughtText
+from rankloom_training.words import Cited, TaughtText
 
 Parts = dict[str, Path]
 _CITED = pa.struct(
@@ -38,18 +38,6 @@ _SAID = pa.schema(
         pa.field("cited", pa.list_(_CITED)),
     ]
 )
-_EXERCISES = pa.schema(
-    [
-        pa.field("candidate", pa.int64()),
-        pa.field("liked", pa.bool_()),
-        pa.field("text", pa.string()),
-        pa.field("cited", pa.list_(_CITED)),
-    ]
-)
-
-
-def _cited(row: Mapping[str, Any]) -> tuple[Cited, ...]:
-    return tuple(Cited(**each) for each in row["cited"])
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -155,16 +143,10 @@ class TracesFiles:
 
     def read(self) -> list[TaughtText]:
         rows = parquet.read_table(self.folder / "texts.parquet").to_pylist()
-        return [TaughtText(**{**row, "cited": _cited(row)}) for row in rows]
-
-    def write_exercises(self, made: Sequence[Exercise]) -> None:
-        rows = [dataclasses.asdict(each) for each in made]
-        table = pa.Table.from_pylist(rows, _EXERCISES)
-        parquet.write_table(table, self.folder / "exercises.parquet")
-
-    def read_exercises(self) -> list[Exercise]:
-        rows = parquet.read_table(self.folder / "exercises.parquet").to_pylist()
-        return [Exercise(**{**row, "cited": _cited(row)}) for row in rows]
+        return [
+            TaughtText(row["row"], row["text"], tuple(Cited(**each) for each in row["cited"]))
+            for row in rows
+        ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,9 +61,8 @@ class BaseStage(Stage):
 
     def _trained(self, given: StageInputs) -> tuple[nn.Module, Tokenizer, PromptFormat]:
         catalogue, log = given.dataset.catalogue, given.dataset.log
-        said, exercises = given.of(TracesFiles).read(), given.of(TracesFiles).read_exercises()
-        texts = [*(each.text for each in said), *(each.text for each in exercises)]
-        tokenizer = embedded.train_tokenizer(catalogue, texts)
+        said = given.of(TracesFiles).read()
+        tokenizer = embedded.train_tokenizer(catalogue, (each.text for each in said))
         fmt = embedded.embedded_format(tokenizer, MAX_EVENTS_IN_PROMPT)
         model = embedded.train_decoder(
             tokenizer,
@@ -72,7 +71,6 @@ class BaseStage(Stage):
             log,
             self._rows(log),
             words_of(said, catalogue, tokenizer, fmt),
-            exercises,
             shape=embedded.DecoderShape(),
             epochs=self.base_epochs,
             seed=self.seed,

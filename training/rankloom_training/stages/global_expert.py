@@ -28,7 +28,7 @@ class GlobalStage(Stage):
     def run(self, given: StageInputs) -> None:
         """Trains both on all training rows that the language model sees."""
         rows = LogRows.of(given.dataset, self.protocol, self.seed)
-        learner = Learner.of(given, rows, self.lm_rows, None)
+        learner = Learner.of(given, rows, self.lm_rows, None, with_words=True)
         files = GlobalFiles(given.folder)
         trainer = ExpertTrainer(learner.decoder, self.seed)
         train, valid, recipe = learner.train, learner.valid, self.global_recipe

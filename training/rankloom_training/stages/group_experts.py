@@ -52,7 +52,8 @@ class GroupsStage(Stage):
         """Trains each group's expert on the windows of the group."""
         rows = LogRows.of(given.dataset, self.protocol, self.seed)
         projector = given.of(GlobalFiles).projector()
-        learner = Learner.of(given, rows, self.lm_rows, projector)
+        # Words come from the base and the global expert: groups that learnt them too gained half.
+        learner = Learner.of(given, rows, self.lm_rows, projector, with_words=False)
         files, router = GroupsFiles(given.folder), _served_router(given, learner)
         files.write_router(router)
         trainer = ExpertTrainer(learner.decoder, self.seed)

@@ -62,15 +62,17 @@ class Learner:
         rows: LogRows,
         lm_rows: int,
         projector: bytes | None,
+        *,
+        with_words: bool,
     ) -> Learner:
-        """``projector``: of an earlier stage; None: a new one."""
+        """``projector``: of an earlier stage; None: a new one. ``with_words``: behind verdicts."""
         files = given.of(BaseFiles)
         model, tokenizer = base.read_base(files.folder)
         fmt = PromptFormat.from_bytes(files.prompt())
         hidden = base.embeddings_of(model).embedding_dim
         made = Projector.from_bytes(projector, hidden) if projector else _new(given, rows, hidden)
         builder = PromptAssembler(tokenizer, fmt, given.of(CollaborativeFiles).item_vectors())
-        said = given.of(TracesFiles).read()
+        said = given.of(TracesFiles).read() if with_words else []
         words = words_of(said, given.dataset.catalogue, tokenizer, fmt)
         maker = WindowMaker(given.dataset.log, given.dataset.catalogue, builder, words)
         decoder = Decoder(model, made, yes=fmt.liked, no=fmt.disliked)

@@ -21,13 +21,11 @@ from rankloom_training.stages.artefacts import CollaborativeFiles, TracesFiles, 
 from rankloom_training.stages.rows import LogRows
 from rankloom_training.stages.stage import Stage, StageInputs
 from rankloom_training.teachers.evidence import EvidenceTeacher
-from rankloom_training.teachers.exercises import exercises
 from rankloom_training.traces.cases import CaseMaker, CaseOptions
 from rankloom_training.traces.trace_file import sound, traces_of
 from rankloom_training.visibility import Protocol
 from rankloom_training.words import Cited, TaughtText
 
-NUM_EXERCISES = 4000
 IN_EVERY_WINDOW = 10  # events that the prompt of every training row has, if there are as many
 
 
@@ -68,11 +66,7 @@ class TracesStage(Stage):
         else:
             found = sound(list(self._written(given, rows)))
         given.progress.note(f"{len(found)} texts")
-        files, catalogue = TracesFiles(given.folder), given.dataset.catalogue
-        files.write(_said(found, catalogue))
-        # A file of traces has a style of its own.
-        number = 0 if self.traces or not found else NUM_EXERCISES
-        files.write_exercises(list(exercises(catalogue, number, self.seed)))
+        TracesFiles(given.folder).write(_said(found, given.dataset.catalogue))
 
     def _rows(self, data: Dataset) -> NDArray[np.int64]:
         """Rows that the language model is trained on and that have an earlier event."""
