@@ -64,7 +64,8 @@ class PromptFormat:
 
     ``stop``: the token that ends words; None: any special token. ``marks``: what stands behind a
     cited event, for each opinion (disliked, liked) and side (against a like, for it): disliked and
-    against, disliked and for, liked and against, liked and for.
+    against, disliked and for, liked and against, liked and for. ``is_phrased``: words are whole
+    sentences about the evidence, since the decoder is too small for words of its own.
     """
 
     begin: tuple[int, ...]
@@ -76,6 +77,7 @@ class PromptFormat:
     max_item_tokens: int = 16
     max_events: int = 20
     stop: int | None = None
+    is_phrased: bool = False
 
     @property
     def max_tokens(self) -> int:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from rankloom_engine.grounding import GroundedText
+from rankloom_engine.phrased import PhrasedText
 from rankloom_engine.prompt import MAX_CITED_EVENTS, evidence_ids
 from rankloom_features.catalogue import Item
 from rankloom_ranker.answers import EventEvidence
 from rankloom_ranker.loaded import LoadedBundle
+from rankloom_ranker.phrasing.places import CitedItem, sentence_places
 
 MAX_CITED = MAX_CITED_EVENTS - 1  # for the verdict
 WORTH_CITING = 0.3  # share of the strongest event's influence
@@ -36,6 +39,20 @@ def cited_ids(loaded: LoadedBundle, cited: Sequence[EventEvidence]) -> tuple[int
         speaks_for = each.influence > 0.0
         ids += evidence_ids(prompts.format, item, each.liked, speaks_for)
     return ids
+
+
+def guide_of(
+    loaded: LoadedBundle, cited: Sequence[EventEvidence], items: Sequence[Item], liked: bool
+) -> GroundedText | PhrasedText:
+    """What keeps words to the truth. ``items``: of the prompt, the candidate's last."""
+    if loaded.phraser is None:
+        return loaded.grounder.guide(nameable(loaded, cited, items))
+    events = (
+        CitedItem(item, each.liked, each.influence > 0.0)
+        for each in cited
+        if (item := loaded.catalogue.get(each.item_id)) is not None
+    )
+    return loaded.phraser.guide(sentence_places(items[-1], tuple(events), liked=liked))
 
 
 def nameable(

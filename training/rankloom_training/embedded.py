@@ -87,8 +87,13 @@ def train_tokenizer(catalogue: Catalogue, texts: Iterable[str] = ()) -> Tokenize
     return tokenizer
 
 
-def embedded_format(tokenizer: Tokenizer, max_events: int) -> PromptFormat:
-    """The prompt of the embedded decoder; the mark of the next item ends words."""
+def embedded_format(
+    tokenizer: Tokenizer, max_events: int, *, is_phrased: bool = False
+) -> PromptFormat:
+    """The prompt of the embedded decoder; the mark of the next item ends words.
+
+    ``is_phrased``: it is taught the sentences that the server offers it.
+    """
     token = {name: cast("int", tokenizer.token_to_id(name)) for name in SPECIAL_TOKENS}
     return PromptFormat(
         begin=(token[BEGIN],),
@@ -99,6 +104,7 @@ def embedded_format(tokenizer: Tokenizer, max_events: int) -> PromptFormat:
         marks=tuple((token[mark],) for mark in MARKS),
         max_events=max_events,
         stop=token[ITEM],
+        is_phrased=is_phrased,
     )
 
 
