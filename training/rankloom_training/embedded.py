@@ -47,11 +47,11 @@ OnStep = Callable[[int, int], None]
 class DecoderShape:
     """Size of the embedded decoder."""
 
-    hidden: int = 128
-    layers: int = 4
+    hidden: int = 96
+    layers: int = 3
     heads: int = 4
     key_value_heads: int = 2
-    intermediate: int = 384
+    intermediate: int = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
