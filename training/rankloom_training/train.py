@@ -12,6 +12,7 @@ from rankloom_training.data import Dataset, load_dataset
 from rankloom_training.data.report import Line, report_lines
 from rankloom_training.estimate import duration, estimate, workloads
 from rankloom_training.group_counts import check_groups
+from rankloom_training.grouped_items import names_of_groups
 from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
 from rankloom_training.stages.workspace import Workspace
@@ -52,7 +53,10 @@ class TrainingJob:
             raise OutputError(f"{out} exists; remove it or choose another path")
         given = load_dataset(data, options.like_above, options.implicit)
         dataset = given.with_negatives(options.seed)
-        check_groups(options.num_groups, dataset.log.num_training_users)
+        if options.group_by is None:
+            check_groups(options.num_groups, dataset.log.num_training_users)
+        else:
+            names_of_groups(dataset.item_columns, options.group_by)
         if options.traces is not None:
             traces_of(Path(options.traces), dataset)
         workspace = Workspace(work or out.with_name(out.name + ".work"))
