@@ -11,11 +11,13 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from rankloom_training.options import TrainOptions
+from rankloom_training.options import DEFAULTS, TrainOptions
 
 _OPTIONS: TypeAdapter[TrainOptions] = TypeAdapter(TrainOptions)
 _HEAD = "# rankloom train --config train.yaml --data DATA --out BUNDLE\n"
 SET = "--set"
+
+RECIPE = "recipe"  # the option that decides on the defaults of the others
 
 # Option, with a dot before the part of a recipe → value.
 Leaves = dict[str, object]
@@ -28,7 +30,7 @@ class OptionError(ValueError):
 def read_options(
     file: Path | None, assignments: Sequence[str], flags: Mapping[str, tuple[str, object]]
 ) -> TrainOptions:
-    """The defaults, overridden by a file, then by ``key=value`` texts, then by flags.
+    """The recipe's defaults, overridden by a file, then by ``key=value`` texts, then by flags.
 
     ``flags``: option → flag and value. Raises OptionError.
     """
@@ -37,7 +39,7 @@ def read_options(
         *((f"{SET} {key}", key, value) for key, value in map(_assignment, assignments)),
         *((flag, key, value) for key, (flag, value) in flags.items()),
     ]
-    given, leaves = dict[str, str](), leaves_of(TrainOptions())
+    given, leaves = dict[str, str](), leaves_of(_defaults(sources))
     for origin, key, value in sources:
         _refuse_unknown(origin, key, leaves)
         given[key], leaves[key] = origin, value
@@ -56,6 +58,14 @@ def to_yaml(options: TrainOptions) -> bytes:
     """A file that repeats the training."""
     plain = _OPTIONS.dump_python(options, mode="json")
     return (_HEAD + yaml.safe_dump(plain, sort_keys=False)).encode()
+
+
+def _defaults(sources: Sequence[tuple[str, str, object]]) -> TrainOptions:
+    """Those of the recipe that is asked for; a wrong name is refused with the other values."""
+    named = {str(value): origin for origin, key, value in sources if key == RECIPE}
+    if len(named) > 1:
+        raise OptionError(f"{' and '.join(named.values())}: are two recipes; leave one out")
+    return DEFAULTS.get("".join(named), TrainOptions())
 
 
 def _content(file: Path | None) -> dict[str, object]:

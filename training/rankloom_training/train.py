@@ -12,6 +12,7 @@ from rankloom_training.data import Dataset, load_dataset
 from rankloom_training.data.report import Line, report_lines
 from rankloom_training.estimate import duration, estimate, workloads
 from rankloom_training.group_counts import check_groups
+from rankloom_training.option_file import OptionError
 from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
 from rankloom_training.stages.workspace import Workspace
@@ -45,11 +46,16 @@ class TrainingJob:
     ) -> TrainingJob:
         """``work``: a folder of finished stages, kept for other trainings; None: ``<out>.work``.
 
-        Changes nothing on disk. Raises DataError, BaseModelError, GroupError, WorkspaceError or
-        OutputError; all are ValueErrors.
+        Changes nothing on disk. Raises DataError, BaseModelError, GroupError, OptionError,
+        WorkspaceError or OutputError; all are ValueErrors.
         """
         if out.exists():
             raise OutputError(f"{out} exists; remove it or choose another path")
+        if options.learns_texts_alone and not options.has_texts:
+            raise OptionError(
+                f"trace_share: is 0, but {options.recipe} learns from texts alone; set it above 0, "
+                f"or give a file of traces"
+            )
         given = load_dataset(data, options.like_above, options.implicit)
         dataset = given.with_negatives(options.seed)
         check_groups(options.num_groups, dataset.log.num_training_users)

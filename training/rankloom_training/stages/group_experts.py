@@ -16,7 +16,7 @@ from rankloom_training.data import Split
 from rankloom_training.experts import RANK, ExpertTrainer
 from rankloom_training.groups import gain_of, have_both_classes, window_groups
 from rankloom_training.metrics import Estimate
-from rankloom_training.options import Recipe
+from rankloom_training.options import ObjectiveName, Recipe
 from rankloom_training.stages.artefacts import (
     BaseFiles,
     CollaborativeFiles,
@@ -24,6 +24,7 @@ from rankloom_training.stages.artefacts import (
     GroupsFiles,
     RouterFiles,
 )
+from rankloom_training.stages.curriculum import Curriculum
 from rankloom_training.stages.learner import LEARNER_CODE, LEARNER_NEEDS, Learner, learn
 from rankloom_training.stages.rows import LogRows
 from rankloom_training.stages.stage import Stage, StageInputs
@@ -38,6 +39,7 @@ class GroupsStage(Stage):
     protocol: Protocol
     lm_rows: int
     group_recipe: Recipe
+    shots: int | None
     seed: int
     makes = GroupsFiles
     needs = (*LEARNER_NEEDS, RouterFiles, GlobalFiles)
@@ -49,11 +51,10 @@ class GroupsStage(Stage):
     )
 
     def run(self, given: StageInputs) -> None:
-        """Trains each group's expert on the windows of the group."""
+        """Trains each group's expert on the windows of the group. Raises CurriculumError."""
         rows = LogRows.of(given.dataset, self.protocol, self.seed)
         projector = given.of(GlobalFiles).projector()
-        # Words come from the base and the global expert: groups that learnt them too gained half.
-        learner = Learner.of(given, rows, self.lm_rows, projector, with_words=False)
+        learner = Learner.of(given, rows, self.lm_rows, projector, self._curriculum(given))
         files, router = GroupsFiles(given.folder), _served_router(given, learner)
         files.write_router(router)
         trainer = ExpertTrainer(learner.decoder, self.seed)
@@ -70,6 +71,12 @@ class GroupsStage(Stage):
                 # clearly better than the global one would add noise to the mixture.
                 trainer.load(start)
             trainer.save(files.expert(group.name), given.of(BaseFiles).weights)
+
+    def _curriculum(self, given: StageInputs) -> Curriculum:
+        # With the mixed objective words come from the base and the global expert: groups that
+        # learnt them too gained half.
+        with_words = self.group_recipe.objective is ObjectiveName.COMPLETION
+        return Curriculum(with_words, self.shots, given.of(RouterFiles).router())
 
     def _train(
         self, trainer: ExpertTrainer, group: _GroupWindows, rows: LogRows, given: StageInputs
