@@ -11,6 +11,7 @@ import yaml
 
 from rankloom._cli.main import main
 from rankloom_training.data.negatives import NegativeSampling
+from rankloom_training.item_texts.in_prompts import ItemTexts
 from rankloom_training.option_file import OptionError, leaves_of, read_options, to_yaml
 from rankloom_training.option_flags import FLAGS
 from rankloom_training.options import (
@@ -42,6 +43,8 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
         Recipe(4, 2.5e-6, 0.0, depth=0.25, objective=ObjectiveName.COMPLETION),
         trace_kind=TraceKind.RATIONALE,
         shots=64,
+        item_texts=ItemTexts.KEYWORDS,
+        profiles=True,
         lm_rows=9,
         traces="traces.parquet",
         trace_share=0.5,
@@ -90,6 +93,8 @@ def test_two_recipes_are_refused(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("recipe: think", "recipe: must be 'thinkrec' or 'reasoningrec', not 'think'"),
+        ("item_texts: all", "item_texts: must be 'none', 'keywords' or 'description', not 'all'"),
+        ("profiles: 1", "profiles: must be true or false, not 1"),
         ("shots: 1", "shots: must be greater than or equal to 2, not 1"),
         ("trace_kind: x", "trace_kind: must be 'think' or 'rationale', not 'x'"),
         ("sed: 1", "sed: no such option; did you mean seed?"),

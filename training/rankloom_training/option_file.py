@@ -133,6 +133,8 @@ def _requirement(error: ErrorDetails) -> str:
     match error["type"]:
         case "int_type" | "int_from_float":
             return "must be a whole number"
+        case "bool_type":
+            return "must be true or false"
         case "string_type":
             return "must be a text"
         case "value_error" if "must be" in error["msg"]:

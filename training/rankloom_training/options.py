@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 from rankloom_features.models import MODEL_NAMES
 from rankloom_training.data.negatives import NegativeSampling
 from rankloom_training.group_counts import MAX_GROUPS, MIN_GROUPS
+from rankloom_training.item_texts.in_prompts import ItemTexts
 from rankloom_training.reasons.trace import TraceKind
 from rankloom_training.visibility import Protocol
 
@@ -99,7 +100,9 @@ class TrainOptions:
     ``traces``: a file of traces to learn words from; None: the evidence teacher writes about
     ``trace_share`` of the rows that the language model sees (ThinkRec: 0.2); 0: no words.
     ``trace_kind``: what it writes. ``shots``: each expert learns from so many rows with a text,
-    as many likes as dislikes (ReasoningRec's K); None: from all rows.
+    as many likes as dislikes (ReasoningRec's K); None: from all rows. ``item_texts``: which
+    short texts of the items prompts have. ``profiles``: prompts say what the user thought of
+    things before the prompt's events.
     ``like_above``: a rating above it is a like; None: as the data says. ``implicit``: how
     to sample negatives for a log of likes alone; None: as the data says.
     """
@@ -117,6 +120,8 @@ class TrainOptions:
     trace_share: Annotated[Number, Field(ge=0.0, le=1.0)] = 0.2
     trace_kind: TraceKind = TraceKind.THINK
     shots: Annotated[int, Field(strict=True, ge=2, le=MAX_ROWS)] | None = None
+    item_texts: ItemTexts = ItemTexts.NONE
+    profiles: Annotated[bool, Field(strict=True)] = False
     seed: Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)] = 0
     like_above: Number | None = None
     implicit: Sampling = None
@@ -148,5 +153,7 @@ DEFAULTS: Mapping[str, TrainOptions] = {
         group_recipe=_COMPLETION,
         trace_kind=TraceKind.RATIONALE,
         shots=256,
+        item_texts=ItemTexts.DESCRIPTION,
+        profiles=True,
     ),
 }

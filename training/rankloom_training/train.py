@@ -12,6 +12,7 @@ from rankloom_training.data import Dataset, load_dataset
 from rankloom_training.data.report import Line, report_lines
 from rankloom_training.estimate import duration, estimate, workloads
 from rankloom_training.group_counts import check_groups
+from rankloom_training.item_texts.in_prompts import with_item_texts
 from rankloom_training.option_file import OptionError
 from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
@@ -57,7 +58,8 @@ class TrainingJob:
                 f"or give a file of traces"
             )
         given = load_dataset(data, options.like_above, options.implicit)
-        dataset = given.with_negatives(options.seed)
+        described = with_item_texts(given, data, options.item_texts)
+        dataset = described.with_negatives(options.seed)
         check_groups(options.num_groups, dataset.log.num_training_users)
         if options.traces is not None:
             traces_of(Path(options.traces), dataset)
@@ -108,7 +110,7 @@ class TrainingJob:
         from rankloom_training.stages.plan import planned
         from rankloom_training.stages.sequence import stages_of
 
-        check_base(self.options.base)
+        check_base(self.options)
         return planned(stages_of(self.options), data_digest(self.dataset), self.work)
 
     def _deliver(self, bundle: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rankloom_training.data.negatives import NegativeSampling
+from rankloom_training.item_texts.in_prompts import ItemTexts
 from rankloom_training.options import Recipe, RecipeName, TrainOptions
 from rankloom_training.reasons.trace import TraceKind
 from rankloom_training.stages.fingerprint import (
@@ -46,6 +47,8 @@ OTHERS: list[tuple[dict[str, object], set[str]]] = [
     ({"lm_rows": 7}, {"traces", "base", "global", "groups"}),
     ({"trace_share": 0.1}, {"traces"}),
     ({"trace_kind": TraceKind.RATIONALE}, {"traces"}),
+    ({"item_texts": ItemTexts.KEYWORDS}, {"base"}),
+    ({"profiles": True}, {"base"}),
     ({"shots": 64}, {"global", "groups"}),
     ({"recipe": RecipeName.REASONINGREC}, set()),  # it sets the others' defaults
     ({"traces": __file__}, {"traces"}),  # any file: what is in it counts

@@ -35,6 +35,7 @@ LEARNER_CODE = (
     "rankloom_engine.model",
     "rankloom_engine.packing",
     "rankloom_engine.projector",
+    "rankloom_engine.profile",
     "rankloom_engine.prompt",
     "rankloom_training.base",
     "rankloom_training.checkpoints",

@@ -6,17 +6,11 @@ from collections.abc import Container, Iterator, Sequence
 
 import numpy as np
 
-from rankloom_training.reasons.case import (
-    GENEROUS,
-    MIN_EVENTS_FOR_LEVEL,
-    PICKY,
-    Opinion,
-    share_liked,
-)
+from rankloom_engine.profile import clear_labels
+from rankloom_training.reasons.case import GENEROUS, MIN_EVENTS_FOR_LEVEL, PICKY, Opinion
 from rankloom_training.teachers.phrases import Statement
 from rankloom_training.teachers.phrasing import Filler, Phrasing, listed, quoted
 
-MIN_LABEL_EVENTS, CLEAR_SHARE = 3, 0.7
 MAX_NAMED = 2  # labels or titles in a sentence
 
 
@@ -47,7 +41,8 @@ def _taste(
     if len(opinions) >= MIN_EVENTS_FOR_LEVEL:
         yield phrasing.say(_level(opinions), _filler(""))
     for liked, statement in ((True, Statement.PROFILE_LOVED), (False, Statement.PROFILE_AVOIDED)):
-        if clear := [label for label in _clear_labels(opinions, liked) if label in labels]:
+        judged = [(item.attributes, own) for item, own in opinions]
+        if clear := [label for label in clear_labels(judged, liked=liked) if label in labels]:
             yield phrasing.say(statement, _filler(listed(clear[:MAX_NAMED])))
 
 
@@ -66,16 +61,3 @@ def _level(opinions: Sequence[Opinion]) -> Statement:
     if share >= GENEROUS:
         return Statement.PROFILE_GENEROUS
     return Statement.PROFILE_PICKY if share <= PICKY else Statement.PROFILE_EVEN
-
-
-def _clear_labels(opinions: Sequence[Opinion], liked: bool) -> list[str]:
-    """Labels on which the opinion is clear, the clearest first."""
-    labels = dict.fromkeys(label for item, _ in opinions for label in item.attributes)
-    shares = {label: share_liked(opinions, label) for label in labels}
-    agreeing = {
-        label: share if liked else 1.0 - share
-        for label, (share, num_events) in shares.items()
-        if num_events >= MIN_LABEL_EVENTS
-    }
-    clear = [label for label, share in agreeing.items() if share >= CLEAR_SHARE]
-    return sorted(clear, key=lambda label: -agreeing[label])
