@@ -4,7 +4,8 @@ import pytest
 
 from rankloom_engine.profile import MAX_PROFILE_EVENTS, JudgedLabels, clear_labels, profile_text
 
-DRAMA, NOIR = ("Drama",), ("Noir", "Drama")
+DRAMA: tuple[str, ...] = ("Drama",)
+NOIR: tuple[str, ...] = ("Noir", "Drama")
 
 
 @pytest.mark.parametrize(
@@ -26,11 +27,11 @@ def test_a_profile_says_what_the_opinions_prove(opinions: list[JudgedLabels], te
 
 
 def test_it_is_of_the_newest_opinions() -> None:
-    newest = [(DRAMA, False)] * MAX_PROFILE_EVENTS
+    newest: list[JudgedLabels] = [(DRAMA, False)] * MAX_PROFILE_EVENTS
     assert profile_text([(NOIR, True)] * 40 + newest) == profile_text(newest)
 
 
 def test_the_clearest_label_comes_first() -> None:
-    opinions = [(NOIR, True)] * 3 + [(DRAMA, False)]
+    opinions: list[JudgedLabels] = [(NOIR, True)] * 3 + [(DRAMA, False)]
     assert clear_labels(opinions, liked=True) == ["Noir", "Drama"]
     assert clear_labels(opinions, liked=False) == []

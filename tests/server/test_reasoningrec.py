@@ -21,11 +21,17 @@ from server.served_parts import ServedParts
 
 
 def options() -> TrainOptions:
-    """As short as they can be, but for the texts of all rows."""
+    """As short as they can be."""
     default = DEFAULTS[RecipeName.REASONINGREC]
     short = dataclasses.replace(default.global_recipe, epochs=1)
     return dataclasses.replace(
-        default, num_groups=2, base_epochs=1, shots=64, global_recipe=short, group_recipe=short
+        default,
+        num_groups=2,
+        base_epochs=1,
+        lm_rows=300,
+        shots=16,
+        global_recipe=short,
+        group_recipe=short,
     )
 
 
