@@ -11,11 +11,11 @@ import yaml
 
 from rankloom._cli.main import main
 from rankloom_training.data.negatives import NegativeSampling
-from rankloom_training.item_texts.in_prompts import ItemTexts
 from rankloom_training.option_file import OptionError, leaves_of, read_options, to_yaml
 from rankloom_training.option_flags import FLAGS
 from rankloom_training.options import (
     DEFAULTS,
+    ItemTexts,
     ObjectiveName,
     Recipe,
     RecipeName,

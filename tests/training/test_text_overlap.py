@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankloom_training.text_overlap import meteor, rouge_l
+from rankloom_training.text_overlap import Overlap, meteor, overlap_of, rouge_l
 
 texts = st.lists(st.sampled_from(["the", "cat", "sat", "on", "mat"]), max_size=9).map(" ".join)
 WORDS = "the cat sat on the mat"
@@ -61,3 +61,17 @@ def test_both_are_shares_and_whole_only_for_the_same_words(text: str, reference:
 def test_meteor_matches_each_word_as_often_as_both_have_it(text: str, reference: str) -> None:
     found = meteor(text, reference)
     assert bool(found) == bool(set(text.split()) & set(reference.split()))
+
+
+def test_texts_are_held_against_their_own_reference_and_against_another() -> None:
+    texts = ["the cat sat", "on the mat"]
+    whole = 1 - 0.5 * (1 / 3) ** 3
+    found = overlap_of(texts, texts)
+    # "the" is one of three words of both.
+    assert found == Overlap(
+        2,
+        pytest.approx(whole),
+        1.0,
+        pytest.approx(10 / 9 / (1 / 3 + 3) * 0.5),
+        pytest.approx(1 / 3),
+    )

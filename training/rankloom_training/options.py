@@ -15,7 +15,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 from rankloom_features.models import MODEL_NAMES
 from rankloom_training.data.negatives import NegativeSampling
 from rankloom_training.group_counts import MAX_GROUPS, MIN_GROUPS
-from rankloom_training.item_texts.in_prompts import ItemTexts
 from rankloom_training.reasons.trace import TraceKind
 from rankloom_training.visibility import Protocol
 
@@ -69,6 +68,14 @@ class ObjectiveName(StrEnum):
 
     MIXED = "mixed"
     COMPLETION = "completion"
+
+
+class ItemTexts(StrEnum):
+    """Which of an item's short texts a prompt has behind its title and labels."""
+
+    NONE = "none"
+    KEYWORDS = "keywords"
+    DESCRIPTION = "description"
 
 
 @dataclass(frozen=True, slots=True)

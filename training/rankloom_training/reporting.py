@@ -53,6 +53,10 @@ def explanation_table(report: ExplanationReport) -> Table:
         table.add_row(name, f"{100 * share:.1f} %" if np.isfinite(share) else "-")
     table.add_row("distinct pairs of words ÷ pairs", _number(report.distinct_2))
     table.add_row("words", f"{report.words:.1f}" if np.isfinite(report.words) else "-")
+    if (overlap := report.overlap) is not None:
+        rows = f"teacher's words, {overlap.num_rows} rows (those of another row)"
+        table.add_row(f"METEOR, {rows}", f"{overlap.meteor:.4f} ({overlap.meteor_other:.4f})")
+        table.add_row(f"ROUGE-L, {rows}", f"{overlap.rouge_l:.4f} ({overlap.rouge_l_other:.4f})")
     return table
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import starmap
+from statistics import mean
 
 _WORD = re.compile(r"\w+")
 _USED = ("<", ">")  # in place of matched words: no words, and not equal
@@ -60,3 +63,29 @@ def _longest_common(words: Sequence[str], wanted: Sequence[str]) -> int:
             longer = before[at] + 1 if word == other else max(before[at + 1], lengths[at])
             lengths.append(longer)
     return lengths[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Means over ``num_rows`` texts beside their references, from 0 to 1.
+
+    ``meteor_other``, ``rouge_l_other``: beside the reference of another row, which texts of one
+    style reach without saying anything about their row.
+    """
+
+    num_rows: int
+    meteor: float
+    rouge_l: float
+    meteor_other: float
+    rouge_l_other: float
+
+
+def overlap_of(texts: Sequence[str], references: Sequence[str]) -> Overlap:
+    """Each text beside its reference, and beside that of the next row. At least one of each."""
+    others = [*references[1:], references[0]]
+    own, other = list(zip(texts, references, strict=True)), list(zip(texts, others, strict=True))
+    return Overlap(
+        len(texts),
+        *(mean(starmap(measure, own)) for measure in (meteor, rouge_l)),
+        *(mean(starmap(measure, other)) for measure in (meteor, rouge_l)),
+    )

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from rankloom_training.data import DataError, load_dataset
-from rankloom_training.item_texts.in_prompts import ItemTexts, with_item_texts
+from rankloom_training.item_texts.in_prompts import with_item_texts
 from rankloom_training.item_texts.item_text import ItemText
 from rankloom_training.item_texts.item_text_file import FILE_NAME, write_item_texts
+from rankloom_training.options import ItemTexts
 from training.small_log import folder_of, good_items, good_rows
 
 TEXT = ItemText("i1", ("slow", "blue"), "A slow blue film.", "a", "b", datetime.now(UTC))

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from rankloom_training.data.negatives import NegativeSampling
-from rankloom_training.item_texts.in_prompts import ItemTexts
-from rankloom_training.options import Recipe, RecipeName, TrainOptions
+from rankloom_training.options import ItemTexts, Recipe, RecipeName, TrainOptions
 from rankloom_training.reasons.trace import TraceKind
 from rankloom_training.stages.fingerprint import (
     SHARED_CODE,

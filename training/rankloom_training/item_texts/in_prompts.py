@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from enum import StrEnum
 from pathlib import Path
 
 from rankloom_features.catalogue import Catalogue, Item
 from rankloom_training.data import Dataset
 from rankloom_training.item_texts.item_text import ItemText
 from rankloom_training.item_texts.item_text_file import FILE_NAME, read_item_texts
-
-
-class ItemTexts(StrEnum):
-    """Which of an item's short texts a prompt has behind its title and labels."""
-
-    NONE = "none"
-    KEYWORDS = "keywords"
-    DESCRIPTION = "description"
+from rankloom_training.options import ItemTexts
 
 
 def with_item_texts(data: Dataset, folder: Path, kind: ItemTexts) -> Dataset:

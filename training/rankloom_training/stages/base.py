@@ -15,8 +15,7 @@ from rankloom_engine.explain import max_explained_tokens
 from rankloom_engine.prompt import PromptFormat
 from rankloom_training import base, embedded
 from rankloom_training.data import Interactions, Split
-from rankloom_training.item_texts.in_prompts import ItemTexts
-from rankloom_training.options import TrainOptions
+from rankloom_training.options import ItemTexts, TrainOptions
 from rankloom_training.prompt_room import PromptRoom
 from rankloom_training.stages.artefacts import BaseFiles, TracesFiles
 from rankloom_training.stages.rows import chosen_users
