@@ -32,6 +32,6 @@ def test_it_is_of_the_newest_opinions() -> None:
 
 
 def test_the_clearest_label_comes_first() -> None:
-    opinions: list[JudgedLabels] = [(NOIR, True)] * 3 + [(DRAMA, False)]
+    opinions: list[JudgedLabels] = [*[(NOIR, True)] * 3, (DRAMA, False)]
     assert clear_labels(opinions, liked=True) == ["Noir", "Drama"]
     assert clear_labels(opinions, liked=False) == []

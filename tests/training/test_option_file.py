@@ -15,7 +15,7 @@ from rankloom_training.option_file import OptionError, leaves_of, read_options, 
 from rankloom_training.option_flags import FLAGS
 from rankloom_training.options import (
     DEFAULTS,
-    ItemTexts,
+    ItemTextKind,
     ObjectiveName,
     Recipe,
     RecipeName,
@@ -43,7 +43,7 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
         Recipe(4, 2.5e-6, 0.0, depth=0.25, objective=ObjectiveName.COMPLETION),
         trace_kind=TraceKind.RATIONALE,
         shots=64,
-        item_texts=ItemTexts.KEYWORDS,
+        item_texts=ItemTextKind.KEYWORDS,
         profiles=True,
         lm_rows=9,
         traces="traces.parquet",

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 import rankloom
-from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle, open_bundle
 from rankloom_adapters.calibration import Calibration
 from rankloom_adapters.router import Mixture, Route, Router
@@ -42,7 +41,8 @@ class ScoredRows:
     """Scores of the test rows; arrays of one entry a row, in the log's order.
 
     ``scores`` has the keys served, cf, lightgbm, global and fused. ``warm``: user and
-    item both have training rows. ``route``: the router's route of each row.
+    item both have training rows. ``route``: the router's route of each row. ``calibration``: the
+    bundle's.
     """
 
     rows: NDArray[np.int64]
@@ -51,6 +51,7 @@ class ScoredRows:
     warm: NDArray[np.bool_]
     route: NDArray[np.str_]
     scores: Mapping[str, NDArray[np.float64]]
+    calibration: Calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ def score_test(
         # The other scores are float32, so this one is, on every machine.
         with serving(bundle.folder, "--dtype", "float32") as address:
             scores["served"] = asyncio.run(_served_scores(address, requests, on_step))
-    return _scored(dataset.log, prepared, scores, mixtures)
+    return _scored(dataset.log, prepared, scores, mixtures, scorer.loaded.calibration)
 
 
 def _test_view(log: Interactions, protocol: Protocol, max_rows: int | None) -> View:
@@ -226,8 +227,7 @@ def sampling_of(bundle: Bundle) -> NegativeSampling | None:
 def _calibration(bundle: Bundle, scored: ScoredRows) -> dict[str, float]:
     if bundle.metadata.get("implicit"):
         return {}
-    fitted = Calibration.from_bytes(bundle.read(parts.CALIBRATION))
-    return calibration_errors(fitted, scored.scores["served"], scored.label)
+    return calibration_errors(scored.calibration, scored.scores["served"], scored.label)
 
 
 def _all_scores(
@@ -262,12 +262,12 @@ def _scored(
     prepared: Sequence[PreparedRequest],
     scores: Mapping[str, NDArray[np.float64]],
     mixtures: Sequence[Mixture],
+    calibration: Calibration,
 ) -> ScoredRows:
     rows = np.concatenate([one.rows for one in prepared])
     route = [str(m.route) for m, one in zip(mixtures, prepared, strict=True) for _ in one.rows]
-    return ScoredRows(
-        rows, log.user[rows], log.liked[rows], log.warm()[rows], np.array(route), scores
-    )
+    user, label, warm = log.user[rows], log.liked[rows], log.warm()[rows]
+    return ScoredRows(rows, user, label, warm, np.array(route), scores, calibration)
 
 
 async def _served_scores(

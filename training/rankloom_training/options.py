@@ -70,7 +70,7 @@ class ObjectiveName(StrEnum):
     COMPLETION = "completion"
 
 
-class ItemTexts(StrEnum):
+class ItemTextKind(StrEnum):
     """Which of an item's short texts a prompt has behind its title and labels."""
 
     NONE = "none"
@@ -127,7 +127,7 @@ class TrainOptions:
     trace_share: Annotated[Number, Field(ge=0.0, le=1.0)] = 0.2
     trace_kind: TraceKind = TraceKind.THINK
     shots: Annotated[int, Field(strict=True, ge=2, le=MAX_ROWS)] | None = None
-    item_texts: ItemTexts = ItemTexts.NONE
+    item_texts: ItemTextKind = ItemTextKind.NONE
     profiles: Annotated[bool, Field(strict=True)] = False
     seed: Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)] = 0
     like_above: Number | None = None
@@ -160,7 +160,7 @@ DEFAULTS: Mapping[str, TrainOptions] = {
         group_recipe=_COMPLETION,
         trace_kind=TraceKind.RATIONALE,
         shots=256,
-        item_texts=ItemTexts.DESCRIPTION,
+        item_texts=ItemTextKind.DESCRIPTION,
         profiles=True,
     ),
 }

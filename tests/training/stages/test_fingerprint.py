@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rankloom_training.data.negatives import NegativeSampling
-from rankloom_training.options import ItemTexts, Recipe, RecipeName, TrainOptions
+from rankloom_training.options import ItemTextKind, Recipe, RecipeName, TrainOptions
 from rankloom_training.reasons.trace import TraceKind
 from rankloom_training.stages.fingerprint import (
     SHARED_CODE,
@@ -46,7 +46,7 @@ OTHERS: list[tuple[dict[str, object], set[str]]] = [
     ({"lm_rows": 7}, {"traces", "base", "global", "groups"}),
     ({"trace_share": 0.1}, {"traces"}),
     ({"trace_kind": TraceKind.RATIONALE}, {"traces"}),
-    ({"item_texts": ItemTexts.KEYWORDS}, {"base"}),
+    ({"item_texts": ItemTextKind.KEYWORDS}, {"base"}),
     ({"profiles": True}, {"base"}),
     ({"shots": 64}, {"global", "groups"}),
     ({"recipe": RecipeName.REASONINGREC}, set()),  # it sets the others' defaults

@@ -15,7 +15,7 @@ from rankloom_engine.explain import max_explained_tokens
 from rankloom_engine.prompt import PromptFormat
 from rankloom_training import base, embedded
 from rankloom_training.data import Interactions, Split
-from rankloom_training.options import ItemTexts, TrainOptions
+from rankloom_training.options import ItemTextKind, TrainOptions
 from rankloom_training.prompt_room import PromptRoom
 from rankloom_training.stages.artefacts import BaseFiles, TracesFiles
 from rankloom_training.stages.rows import chosen_users
@@ -39,7 +39,7 @@ class BaseStage(Stage):
     base: str | None
     base_epochs: int
     lm_rows: int
-    item_texts: ItemTexts
+    item_texts: ItemTextKind
     profiles: bool
     seed: int
     makes = BaseFiles
@@ -59,7 +59,7 @@ class BaseStage(Stage):
     @property
     def room(self) -> PromptRoom:
         """What the prompt has beside titles, labels and opinions."""
-        return PromptRoom(self.item_texts is not ItemTexts.NONE, self.profiles)
+        return PromptRoom(self.item_texts is not ItemTextKind.NONE, self.profiles)
 
     def run(self, given: StageInputs) -> None:
         """Trains or fetches the decoder, and checks that it can be served."""
