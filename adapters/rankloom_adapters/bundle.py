@@ -33,6 +33,7 @@ _NOT_PARTS = frozenset({MANIFEST, MANIFEST + _UNFINISHED, SIGNATURE, SIGNATURE +
 # No links, which may lead anywhere; no blocking, since opening a pipe waits for its writer.
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
+ATTRIBUTE_COLUMNS = "features/attribute_columns.json"  # absent where the catalogue says it
 BASE_CONFIG = "base/config.json"
 BASE_WEIGHTS = "base/model.safetensors"
 BASE_TOKENIZER = "base/tokenizer.json"
@@ -41,6 +42,7 @@ CATALOGUE = "catalogue.jsonl"
 ENCODER = "features/encoder.onnx"
 EVENTS = "features/events.jsonl"
 ITEM_COLUMNS = "features/item_columns.safetensors"  # absent where the items have none
+ITEM_GROUPS = "item_groups.json"  # absent where groups are clusters of users
 ITEM_STATISTICS = "features/item_statistics.safetensors"
 ITEM_VECTORS = "features/item_vectors.safetensors"
 ROUTER = "router.json"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 
@@ -14,19 +13,16 @@ from rankloom_adapters.bundle import Bundle, open_bundle
 from rankloom_adapters.derive import with_expert
 from rankloom_adapters.expert_files import read_expert
 from rankloom_adapters.router import GLOBAL
-from rankloom_engine.decoder_files import load_decoder_model, read_config
-from rankloom_engine.model import Decoder
-from rankloom_engine.projector import Projector
-from rankloom_engine.prompt import PromptFormat
+from rankloom_ranker.loaded import load_bundle
 from rankloom_training.data import Dataset, load_dataset
 from rankloom_training.experts import ExpertTrainer
+from rankloom_training.on_bundle import decoder_of, windows_of
 from rankloom_training.options import GROUP_RECIPE, Recipe, TrainOptions
 from rankloom_training.progress import Progress
-from rankloom_training.scoring import BundleScorer, requests_of
 from rankloom_training.synthetic import write_synthetic
 from rankloom_training.train import train_bundle
 from rankloom_training.visibility import training_views
-from rankloom_training.windows import Inputs, Window, WindowMaker
+from rankloom_training.windows import Window
 
 OPTIONS = TrainOptions()
 RECIPE = dataclasses.replace(GROUP_RECIPE, epochs=3)
@@ -44,7 +40,7 @@ def train_demo(folder: Path, num_users: int | None) -> tuple[Bundle, Dataset]:
 def with_shuffled_labels(bundle: Bundle, data: Dataset, expert: str, folder: Path) -> Path:
     """Writes a copy whose group expert ``expert`` learned its group's rows with shuffled labels."""
     windows = _shuffled(_windows(bundle, data, expert), np.random.default_rng(1))
-    trainer = ExpertTrainer(_decoder(bundle), seed=1)
+    trainer = ExpertTrainer(decoder_of(bundle), seed=1)
     trainer.load_adapter(bundle.folder / "experts" / GLOBAL)
     # Validated on the shuffled labels as well: on true labels, training would keep no step.
     _train(trainer, windows, RECIPE)
@@ -68,31 +64,15 @@ def _train(trainer: ExpertTrainer, windows: list[Window], recipe: Recipe) -> Non
 
 def _windows(bundle: Bundle, data: Dataset, expert: str) -> list[Window]:
     """Training rows of users whose largest weight is that of ``expert``."""
-    scorer, [view] = BundleScorer(bundle), training_views(data.log, OPTIONS.protocol, OPTIONS.seed)
-    prepared = [scorer.prepare(one.query(), one.rows) for one in requests_of(data, view)]
-    vectors = [np.repeat(each.features.vector[None], len(each.rows), axis=0) for each in prepared]
-    inputs = Inputs(
-        view,
-        np.concatenate(vectors),
-        np.concatenate([each.features.tabular for each in prepared]),
-        np.concatenate([each.tree_logits for each in prepared]),
-    )
-    maker = WindowMaker(data.log, data.catalogue, scorer.loaded.prompts)
-    router, windows = scorer.loaded.router, maker.windows(inputs)
-    return [each for each in windows if router.largest(inputs.vector[each.rows[-1]]) == expert]
+    loaded, [view] = load_bundle(bundle), training_views(data.log, OPTIONS.protocol, OPTIONS.seed)
+    windows = windows_of(loaded, data, view)
+    newest = [view.history_before(data.log, int(view.rows[each.rows[-1]])) for each in windows]
+    vectors = loaded.provider.encoder.encode(newest)
+    largest = [loaded.router.largest(vector) for vector in vectors]
+    return [each for each, name in zip(windows, largest, strict=True) if name == expert]
 
 
 def _shuffled(windows: list[Window], random: np.random.Generator) -> list[Window]:
     label = random.permutation(np.concatenate([each.label for each in windows]))
     own = np.split(label, np.cumsum([len(each.label) for each in windows])[:-1])
     return [dataclasses.replace(w, label=each) for w, each in zip(windows, own, strict=True)]
-
-
-def _decoder(bundle: Bundle) -> Decoder:
-    """The bundle's base model and projector, without experts."""
-    config = read_config(bundle.read(parts.BASE_CONFIG))
-    model = load_decoder_model(config, bundle.pieces(parts.BASE_WEIGHTS))
-    hidden = cast("Any", model).get_input_embeddings().embedding_dim
-    projector = Projector.from_bytes(bundle.read(parts.PROJECTOR), hidden)
-    fmt = PromptFormat.from_bytes(bundle.read(parts.PROMPT))
-    return Decoder(model, projector, yes=fmt.liked, no=fmt.disliked)

@@ -34,7 +34,7 @@ def rankings_of(bundle: Bundle, requests: Sequence[tuple[str, UserQuery]]) -> li
     router = scorer.loaded.router
     rows = np.zeros(NUM_CANDIDATES, np.int64)
     prepared = [scorer.prepare(query, rows) for _, query in requests]
-    mixtures = [router.route(each.features.vector).weights for each in prepared]
+    mixtures = [router.route(each.routing_vector).weights for each in prepared]
     margins = scorer.margins(prepared, {0: np.stack(mixtures)}, lambda *_: None)[0]
     user_ids = {user: index for index, (user, _) in enumerate(requests)}
     found = []

@@ -46,14 +46,16 @@ class ItemTraits:
 class Catalogue:
     """Items in a fixed order, found by id. Immutable."""
 
-    def __init__(self, items: Iterable[Item]) -> None:
+    def __init__(self, items: Iterable[Item], columns: Sequence[str] | None = None) -> None:
+        """``columns``: the attributes that are features; None: the most frequent ones.
+
+        Raises CatalogueError.
+        """
         self.items = tuple(items)
         self._index = {item.item_id: index for index, item in enumerate(self.items)}
         if len(self._index) != len(self.items):
             raise CatalogueError("the catalogue has a duplicate item id")
-        counts = Counter(name for item in self.items for name in item.attributes)
-        ranked = sorted(counts, key=lambda name: (-counts[name], name))
-        self.attribute_names = tuple(sorted(ranked[:MAX_ATTRIBUTE_COLUMNS]))
+        self.attribute_names = _most_frequent(self.items) if columns is None else tuple(columns)
         self._column = {name: column for column, name in enumerate(self.attribute_names)}
         self.traits = self._traits_of(self.items)
 
@@ -102,9 +104,32 @@ class Catalogue:
         return "".join(line + "\n" for line in lines).encode()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Catalogue:
-        """Raises CatalogueError, which names the line."""
-        return cls(_item_of(line, number) for number, line in enumerate(data.splitlines(), 1))
+    def from_bytes(cls, data: bytes, columns: bytes | None = None) -> Catalogue:
+        """``columns``: of ``columns_to_bytes``. Raises CatalogueError, which names the line."""
+        items = (_item_of(line, number) for number, line in enumerate(data.splitlines(), 1))
+        return cls(items, None if columns is None else _columns_of(columns))
+
+    def columns_to_bytes(self) -> bytes:
+        """JSON: the attributes that are features."""
+        return json.dumps(self.attribute_names).encode()
+
+
+def _most_frequent(items: Sequence[Item]) -> tuple[str, ...]:
+    counts = Counter(name for item in items for name in item.attributes)
+    ranked = sorted(counts, key=lambda name: (-counts[name], name))
+    return tuple(sorted(ranked[:MAX_ATTRIBUTE_COLUMNS]))
+
+
+def _columns_of(data: bytes) -> list[str]:
+    try:
+        names = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise CatalogueError("attribute columns: not valid JSON") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CatalogueError("attribute columns: not a list of attributes")
+    if len(set(names)) != len(names) or len(names) > MAX_ATTRIBUTE_COLUMNS:
+        raise CatalogueError(f"attribute columns: more than {MAX_ATTRIBUTE_COLUMNS}, or repeated")
+    return names
 
 
 def _item_of(line: bytes, number: int) -> Item:

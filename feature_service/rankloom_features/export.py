@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import onnx
 import torch
+from onnx import numpy_helper
 
 from rankloom_features.encoder import MAX_EVENTS, Encoder, pad_events
 from rankloom_features.events import History
@@ -16,6 +18,7 @@ from rankloom_features.models.base import CollaborativeModel
 
 TOLERANCE = 1e-4
 CHECK_BATCHES = (1, 3, 64)
+_ITEM_TABLES = ("vectors.weight", "item_bias.weight")
 
 
 class ExportError(RuntimeError):
@@ -98,3 +101,20 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def with_items(exported: bytes, num: int) -> bytes:
+    """The exported model for ``num`` more items at the end, as if they had no training row.
+
+    Their vectors and biases are zero (``fit.forget_untrained``). Users without such events keep
+    their vectors. Raises ExportError.
+    """
+    program = onnx.load_from_string(exported)
+    tables = [each for each in program.graph.initializer if each.name in _ITEM_TABLES]
+    if len(tables) != len(_ITEM_TABLES):
+        raise ExportError("the feature model has no table of item vectors that can grow")
+    for table in tables:
+        rows = numpy_helper.to_array(table)
+        grown = np.concatenate([rows, np.zeros((num, rows.shape[1]), rows.dtype)])
+        table.CopyFrom(numpy_helper.from_array(grown, table.name))
+    return bytes(program.SerializeToString())

@@ -27,13 +27,16 @@ def provider_from_bytes(
     item_vectors: bytes,
     item_statistics: bytes,
     item_columns: bytes | None = None,
+    attribute_columns: bytes | None = None,
 ) -> FeatureProvider:
     """A provider from its parts. ``item_columns``: None for a bundle without them.
+
+    ``attribute_columns``: None where the catalogue says it.
 
     Raises CatalogueError, EventLogError, EncoderError, StatisticsError or ItemColumnsError, all
     ValueErrors.
     """
-    items = Catalogue.from_bytes(catalogue)
+    items = Catalogue.from_bytes(catalogue, attribute_columns)
     model = Encoder(encoder)
     model.check_num_items(len(items))
     scorer = scorer_from_bytes(model, item_vectors, len(items))

@@ -75,14 +75,14 @@ class Scores:
 class ScoringRecord:
     """What a rollout's gates need of a ranking, in the order of the request.
 
-    ``tree_logits``: (candidates,). ``vector``: the user's, in the space of
+    ``tree_logits``: (candidates,). ``vector``: what the user was routed by, of
     ``feature_version``, None where it could not be used. ``failure``: what the engine failed
     with. ``cached``: the user's history was in the prefix cache.
     """
 
     tree_logits: NDArray[np.float64]
     scores: Scores
-    vector: NDArray[np.float32] | None
+    vector: NDArray[np.floating] | None
     feature_version: str
     failure: Exception | None = None
     cached: bool = False

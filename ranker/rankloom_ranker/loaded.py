@@ -19,10 +19,13 @@ from rankloom_engine.grounding import Grounder
 from rankloom_engine.parts import EngineParts
 from rankloom_engine.prompt import PromptAssembler, PromptFormat, load_tokenizer
 from rankloom_features.catalogue import Catalogue
+from rankloom_features.events import history_of, known_events
+from rankloom_features.histories import Histories
 from rankloom_features.loading import provider_from_bytes, statistics_from_bytes
-from rankloom_features.provider import FeatureProvider
+from rankloom_features.provider import FeatureProvider, UserFeatures
 from rankloom_features.ranker import TreeRanker
 from rankloom_ranker.features import FeatureSpace, space_of
+from rankloom_ranker.item_groups import ItemGroups
 
 _FEATURE_PARTS = (
     parts.CATALOGUE,
@@ -31,6 +34,7 @@ _FEATURE_PARTS = (
     parts.ITEM_VECTORS,
     parts.ITEM_STATISTICS,
     parts.ITEM_COLUMNS,
+    parts.ATTRIBUTE_COLUMNS,
 )
 _PROMPT_PARTS = (parts.CATALOGUE, parts.BASE_TOKENIZER, parts.PROMPT, parts.ITEM_VECTORS)
 _DECODER_PARTS = (
@@ -55,6 +59,7 @@ class LoadedBundle:
     """All of a bundle but the language model. Immutable; safe from several threads.
 
     ``expert_digests``: SHA-256 of the weight files, in the order of ``router.experts``.
+    ``item_groups``: None where groups are clusters of users.
     """
 
     bundle: Bundle
@@ -65,6 +70,7 @@ class LoadedBundle:
     calibration: Calibration
     prompts: PromptAssembler
     grounder: Grounder
+    item_groups: ItemGroups | None = None
 
     @property
     def digest(self) -> str:
@@ -82,6 +88,14 @@ class LoadedBundle:
     def space(self) -> FeatureSpace:
         """What features must look like to be used with this bundle."""
         return space_of(self.provider)
+
+    def routing_vector(self, features: UserFeatures) -> NDArray[np.floating]:
+        """What the router compares with its centroids: the user's vector or shares of groups."""
+        if self.item_groups is None:
+            return features.vector
+        history = history_of(known_events(features.events, self.catalogue), self.catalogue)
+        shares: NDArray[np.floating] = self.item_groups.shares(Histories.of([history]))[0]
+        return shares
 
     def engine_parts(self) -> EngineParts:
         """What the engine loads the language model and its experts from."""
@@ -102,7 +116,7 @@ def load_bundle(bundle: Bundle, like: Iterable[LoadedBundle] = ()) -> LoadedBund
 
     ``like``: loaded bundles; what the new one has in common with them is shared. Raises
     ValueErrors that name the part: BundleError, RouterError, CalibrationError, ModelError,
-    RankerError or those of load_features.
+    RankerError, ItemGroupsError or those of load_features.
     """
     like = tuple(like)
     router = Router.from_bytes(bundle.read(parts.ROUTER))
@@ -123,6 +137,7 @@ def load_bundle(bundle: Bundle, like: Iterable[LoadedBundle] = ()) -> LoadedBund
         calibration=calibration,
         prompts=assembler,
         grounder=prompts.grounder if prompts else Grounder(assembler.tokenizer, items),
+        item_groups=_item_groups(bundle, len(items), len(router.groups)),
     )
     _check_fit(loaded)
     return loaded
@@ -135,14 +150,18 @@ def load_features(bundle: Bundle) -> BundleFeatures:
     ItemColumnsError, all ValueErrors.
     """
     statistics = bundle.read(parts.ITEM_STATISTICS)
-    has_columns = parts.ITEM_COLUMNS in bundle.parts
+
+    def given(part: str) -> bytes | None:
+        return bundle.read(part) if part in bundle.parts else None
+
     provider = provider_from_bytes(
         catalogue=bundle.read(parts.CATALOGUE),
         events=bundle.read(parts.EVENTS),
         encoder=bundle.read(parts.ENCODER),
         item_vectors=bundle.read(parts.ITEM_VECTORS),
         item_statistics=statistics,
-        item_columns=bundle.read(parts.ITEM_COLUMNS) if has_columns else None,
+        item_columns=given(parts.ITEM_COLUMNS),
+        attribute_columns=given(parts.ATTRIBUTE_COLUMNS),
     )
     if not len(provider.catalogue):
         raise BundleError(parts.CATALOGUE, "holds no item")
@@ -184,9 +203,17 @@ def _prompts(bundle: Bundle, item_vectors: NDArray[np.float32]) -> PromptAssembl
     )
 
 
+def _item_groups(bundle: Bundle, num_items: int, num_groups: int) -> ItemGroups | None:
+    if parts.ITEM_GROUPS not in bundle.parts:
+        return None
+    return ItemGroups.from_bytes(bundle.read(parts.ITEM_GROUPS), num_items, num_groups)
+
+
 def _check_fit(loaded: LoadedBundle) -> None:
     """Raises BundleError where one part was made for another than those beside it."""
-    if loaded.router.dim != loaded.provider.encoder.dim:
-        raise BundleError(parts.ROUTER, "not of the feature model's latent space")
+    groups, dim = loaded.item_groups, loaded.provider.encoder.dim
+    if loaded.router.dim != (groups.num_groups if groups else dim):
+        space = "items' groups" if groups else "feature model's latent space"
+        raise BundleError(parts.ROUTER, f"not of the {space}")
     if loaded.trees.num_columns != loaded.provider.num_columns:
         raise BundleError(parts.TREES, "not of the features' columns")

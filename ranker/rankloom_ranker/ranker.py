@@ -73,13 +73,13 @@ class Ranker:
     ) -> RankingJob:
         """The engine's job for one query. ``fault``: why the user's vector cannot be used."""
         started = time.perf_counter()
-        router = self.loaded.router
         context = self._context(features, fault)
         if query.fusion is Fusion.TOP1:
-            top = router.top1(context.mixture)
+            top = self.loaded.router.top1(context.mixture)
             context = self._new_context(top, context.prefix, features)
         fusion = Fusion.EXACT_SUM if query.fusion is Fusion.TOP1 else query.fusion
-        vector = np.zeros(router.dim, dtype=np.float32) if fault else features.vector
+        dim = self.loaded.space.dim
+        vector = np.zeros(dim, dtype=np.float32) if fault else features.vector
         tree_logits = cache(partial(self.loaded.trees.logits, features.tabular))
         order = _order(query, tree_logits)
         return RankingJob(
@@ -117,7 +117,11 @@ class Ranker:
             return self._contexts[features.history_version]
         router, catalogue = self.loaded.router, self.loaded.catalogue
         is_global = fault is not None or features.cold_start
-        mixture = router.global_mixture() if is_global else router.route(features.vector)
+        mixture = (
+            router.global_mixture()
+            if is_global
+            else router.route(self.loaded.routing_vector(features))
+        )
         events = [
             PromptEvent(catalogue.items[index], index, event.liked)
             for event in features.events

@@ -56,12 +56,12 @@ async def rank_with_features(
     try:
         scored = await score(ranker, engine, query, job, deadline)
     except EngineFailedError as error:
-        return _rank_by_trees(query, features, fault, job, error)
+        return _rank_by_trees(ranker.loaded, query, features, fault, job, error)
     timing = Timing(prompt_s=job.prompt_s, queue_s=scored.queue_s, model_s=scored.model_s)
     record = ScoringRecord(
         job.tree_logits(),
         scored.scores,
-        _usable_vector(features, fault),
+        _usable_vector(ranker.loaded, features, fault),
         features.feature_version,
         cached=scored.cached,
     )
@@ -128,6 +128,7 @@ def _prepare_whole(
 
 
 def _rank_by_trees(
+    loaded: LoadedBundle,
     query: RankQuery,
     features: UserFeatures,
     fault: FallbackReason | None,
@@ -145,7 +146,7 @@ def _rank_by_trees(
     record = ScoringRecord(
         tree_logits,
         Scores(missing, missing),
-        _usable_vector(features, fault),
+        _usable_vector(loaded, features, fault),
         features.feature_version,
         failure,
     )
@@ -154,9 +155,9 @@ def _rank_by_trees(
 
 
 def _usable_vector(
-    features: UserFeatures, fault: FallbackReason | None
-) -> NDArray[np.float32] | None:
-    return None if fault or features.cold_start else features.vector
+    loaded: LoadedBundle, features: UserFeatures, fault: FallbackReason | None
+) -> NDArray[np.floating] | None:
+    return None if fault or features.cold_start else loaded.routing_vector(features)
 
 
 def _ranked(

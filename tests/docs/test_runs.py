@@ -119,6 +119,8 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("docs/sdk.md", "from rankloom import Client, OverloadedError"): None,
     ("docs/serving.md", "rankloom serve --bundle my-bundle"): (parse, parse, parse),
     ("docs/training.md", "rankloom train --data PATH --out my-bundle"): (parse, run),
+    ("docs/training.md", "rankloom train --data PATH --out by-domain"): (parse,),
+    ("docs/training.md", "rankloom train --add-group games"): (parse,),
     ("docs/training.md", "rankloom train --data PATH --out second-bundle"): (parse,),
     ("docs/training.md", "rankloom train --data PATH --out no-profile"): (parse, parse, parse),
     ("docs/training.md", "rankloom train --data PATH --out third-bundle"): (run,),

@@ -5,11 +5,12 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from onnx import helper
 
 from feature_service.small_catalogue import NUM_ITEMS, random_history
 from rankloom_features.encoder import MAX_EVENTS, Encoder, EncoderError, pad_events
 from rankloom_features.events import History
-from rankloom_features.export import TOLERANCE, ExportError, check_equal, export
+from rankloom_features.export import TOLERANCE, ExportError, check_equal, export, with_items
 from rankloom_features.models import MODEL_NAMES, create_model
 from rankloom_features.models.base import CollaborativeModel
 
@@ -124,3 +125,29 @@ def test_a_truncated_model_is_refused(exported: Exported) -> None:
 def test_an_unknown_model_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"'als'.*sasrec, mf"):
         create_model("als", 3, 4)
+
+
+def test_more_items_change_no_vector_and_no_logit(exported: Exported) -> None:
+    before, after = Encoder(exported[1]), Encoder(with_items(exported[1], 3))
+    after.check_num_items(NUM_ITEMS + 3)
+    assert after.feature_version != before.feature_version
+    made, items = histories(), np.tile(np.arange(1, NUM_ITEMS + 1), (len(histories()), 1))
+    for one, other in zip(
+        before.encode_and_score(made, items), after.encode_and_score(made, items), strict=True
+    ):
+        assert one.tobytes() == other.tobytes()
+
+
+def test_an_added_item_says_nothing(exported: Exported) -> None:
+    grown = Encoder(with_items(exported[1], 3))
+    vector, logits = grown.encode_and_score(
+        histories(), np.full((len(histories()), 1), NUM_ITEMS + 2)
+    )
+    assert vector.any()
+    assert not logits.any()
+
+
+def test_a_model_without_item_tables_cannot_grow() -> None:
+    other = helper.make_model(helper.make_graph([], "empty", [], []))
+    with pytest.raises(ExportError, match="no table"):
+        with_items(other.SerializeToString(), 1)

@@ -74,6 +74,9 @@ def test_reasoningrec_learns_from_tokens_alone() -> None:
     assert objective_of(recipe, has_text=True).loss(answers()).item() == pytest.approx(
         (1.2 + 2.0) / 2
     )
+    assert objective_of(recipe, has_text=False).loss(answers()).item() == pytest.approx(
+        log_loss().mean()
+    )
 
 
 def test_mixed_weighs_the_two_cases_as_thinkrec_does() -> None:

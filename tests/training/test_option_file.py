@@ -38,6 +38,7 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
         "sasrec",
         "a/base",
         5,
+        "domain",
         1,
         Recipe(1, 1e-3),
         Recipe(4, 2.5e-6, 0.0, depth=0.25, objective=ObjectiveName.COMPLETION),

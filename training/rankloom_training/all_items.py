@@ -99,7 +99,7 @@ def rank_all_items(
 def _scores(scorer: BundleScorer, case: Unseen) -> Scores:
     """(n,) of each score for the case's items."""
     prepared = [scorer.prepare(query, case.history.rows) for query in case.queries()]
-    mixture = scorer.loaded.router.route(prepared[0].features.vector)
+    mixture = scorer.loaded.router.route(prepared[0].routing_vector)
     weights = {SERVED: np.stack([mixture.weights] * len(prepared))}
     margins = scorer.margins(prepared, weights, lambda num_scored, num_prompts: None)[SERVED]
     tree_logits = np.concatenate([one.tree_logits for one in prepared])

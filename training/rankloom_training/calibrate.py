@@ -85,7 +85,7 @@ def choose(aucs: Mapping[float, float]) -> float:
 
 def mixtures(router: Router, prepared: Sequence[PreparedRequest]) -> NDArray[np.float32]:
     """(requests, K): each user's row of weights."""
-    return np.stack([router.route(one.features.vector).weights for one in prepared])
+    return np.stack([router.route(one.routing_vector).weights for one in prepared])
 
 
 def fit_calibration(score: NDArray[np.float64], label: NDArray[np.bool_]) -> Calibration:

@@ -92,9 +92,23 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="show which stages would be reused or made, why, and the time; train nothing",
     )
+    parser.add_argument(
+        "--add-group",
+        metavar="NAME",
+        help="train one expert alone, for the items of --data that the bundle --from does not know",
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="BUNDLE",
+        help="the bundle that --add-group adds to; it stays as it is",
+    )
 
 
 def _train(args: argparse.Namespace) -> int:
+    if args.add_group is not None or args.source is not None:
+        return _add_group(args)
     options = options_of(args)
     from rankloom_training.progress import Progress
     from rankloom_training.train import TrainingJob
@@ -106,6 +120,23 @@ def _train(args: argparse.Namespace) -> int:
         return 0
     with _resumable("train", str(job.work.folder)):
         digest = job.run(Progress())
+    print(f"{args.out}: bundle {digest[:12]}")
+    return 0
+
+
+def _add_group(args: argparse.Namespace) -> int:
+    if args.add_group is None or args.source is None:
+        raise ValueError("--add-group NAME and --from BUNDLE go together; give both")
+    if args.plan or args.work is not None:
+        raise ValueError("--plan and --work are of whole trainings; leave them out")
+    from rankloom_adapters.bundle import RECIPE, open_bundle
+    from rankloom_training.added_group import add_group
+    from rankloom_training.progress import Progress
+
+    bundle = open_bundle(args.source)
+    if args.config is None and RECIPE in bundle.parts:
+        args.config = bundle.folder / RECIPE
+    digest = add_group(bundle, args.add_group, args.data, args.out, options_of(args), Progress())
     print(f"{args.out}: bundle {digest[:12]}")
     return 0
 

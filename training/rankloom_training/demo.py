@@ -14,11 +14,10 @@ from rich.table import Table
 
 import rankloom
 from rankloom_adapters.bundle import open_bundle
-from rankloom_adapters.router import Router
 from rankloom_features.catalogue import Catalogue
 from rankloom_features.events import Event
-from rankloom_features.provider import FeatureProvider, UserQuery
-from rankloom_ranker.loaded import load_bundle
+from rankloom_features.provider import UserQuery
+from rankloom_ranker.loaded import LoadedBundle, load_bundle
 from rankloom_training import reporting
 from rankloom_training.data import DataError
 from rankloom_training.evaluate import evaluate
@@ -80,7 +79,7 @@ def _rank_for_tastes(bundle: Path, address: str, console: Console) -> list[tuple
     loaded, best = load_bundle(open_bundle(bundle)), list[tuple[str, str]]()
     catalogue, provider = loaded.catalogue, loaded.provider
     with rankloom.Client(address, timeout_s=TIMEOUT_S) as client:
-        for user in typical_users(provider, loaded.router):
+        for user in typical_users(loaded):
             events = provider.features(UserQuery(user, None)).events
             items = _candidates(catalogue, events)
             ranking = client.rank(items, user=user, options=rankloom.RankOptions(top_k=TOP_K))
@@ -99,11 +98,13 @@ def _explain(bundle: Path, best: Sequence[tuple[str, str]], console: Console) ->
         explain(client, catalogue, best, console)
 
 
-def typical_users(provider: FeatureProvider, router: Router) -> list[str]:
+def typical_users(loaded: LoadedBundle) -> list[str]:
     """One user per group: the nearest to its centroid among users with enough events."""
+    provider, router = loaded.provider, loaded.router
     users = [u for u in provider.log.users if len(provider.log.events_of(u)) >= MIN_EVENTS]
     queries = [UserQuery(user, None) for user in users or provider.log.users]
-    vectors = np.stack([f.vector for f in provider.features_of_many(queries)]).astype(np.float64)
+    found = provider.features_of_many(queries)
+    vectors = np.stack([loaded.routing_vector(each) for each in found]).astype(np.float64)
     centred, centroids = vectors - router.centre, router.centroids - router.centre
     centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
     nearest = (centred @ centroids.T).argmax(axis=0)

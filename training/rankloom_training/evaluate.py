@@ -234,7 +234,7 @@ def _all_scores(
     scorer: BundleScorer, prepared: Sequence[PreparedRequest], on_step: Step
 ) -> tuple[dict[str, NDArray[np.float64]], list[Mixture]]:
     router = scorer.loaded.router
-    served = [router.route(one.features.vector) for one in prepared]
+    served = [router.route(one.routing_vector) for one in prepared]
     weights = {
         "served": np.stack([mixture.weights for mixture in served]),
         "global": np.stack([router.global_mixture().weights for _ in prepared]),
@@ -251,7 +251,7 @@ def _all_scores(
 
 def _fused_weights(router: Router, one: PreparedRequest) -> NDArray[np.float32]:
     """The fused weights of every user who has a vector, without the router's thresholds."""
-    weights = router.weights(one.features.vector)
+    weights = router.weights(one.routing_vector)
     if weights is None:
         return router.global_mixture(cold_start=True).weights
     return np.append(weights, 0.0).astype(np.float32)

@@ -37,7 +37,7 @@ def fit_router(vectors: NDArray[np.float32], num_groups: int, seed: int) -> Rout
 
 
 def window_groups(
-    windows: list[Window], vectors: NDArray[np.float32], router: Router
+    windows: list[Window], vectors: NDArray[np.floating], router: Router
 ) -> NDArray[np.int64]:
     """(windows,) the index of the group whose centroid is nearest to the newest row's vector."""
     newest = vectors[[window.rows[-1] for window in windows]]

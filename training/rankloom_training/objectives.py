@@ -103,10 +103,10 @@ class WeightedSum:
 
 
 def objective_of(recipe: Recipe, *, has_text: bool) -> Objective:
-    """What a recipe asks for. ``has_text``: some row of the training has words."""
-    answer: Objective = MixedLoss() if has_text else VerdictLoss()
-    if recipe.objective is ObjectiveName.COMPLETION:
-        answer = TraceLoss()
+    """What a recipe asks for. ``has_text``: some row has words; else verdicts are all there is."""
+    answer: Objective = VerdictLoss()
+    if has_text:
+        answer = MixedLoss() if recipe.objective is ObjectiveName.MIXED else TraceLoss()
     return WeightedSum(((1.0, answer), (recipe.pairwise, PairwiseLoss())))
 
 

@@ -22,6 +22,7 @@ FLAGS = {
     "collaborative": "--cf",
     "base": "--base",
     "num_groups": "--groups",
+    "group_by": "--group-by",
     "lm_rows": "--lm-rows",
     "seed": "--seed",
     "like_above": "--like-above",
@@ -45,6 +46,9 @@ def add_option_flags(parser: argparse.ArgumentParser) -> None:
     add("--base", help="causal LM, by path or hub id (default: a small one is trained)")
     add("--groups", type=whole_number(MIN_GROUPS, MAX_GROUPS), metavar="N",
         help="number of user groups (default: 3)")  # fmt: skip
+    add("--group-by", metavar="COLUMN",
+        help="one group for each value of a category of the item table, such as a domain or a "
+        "language, in place of clusters of users")  # fmt: skip
     add("--lm-rows", type=whole_number(1, MAX_ROWS), metavar="N",
         help="training rows that the language model sees at most, all rows of some users; "
         "the other models see every row (default: 50000)")  # fmt: skip

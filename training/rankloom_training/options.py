@@ -103,7 +103,9 @@ class TrainOptions:
     """How to train.
 
     ``base``: a local path or hub id of a causal LM; None trains the embedded decoder.
-    ``lm_rows``: how many training rows the language model sees at most, all rows of some users.
+    ``group_by``: a category of the item table whose values are the groups; None: ``num_groups``
+    clusters of users. ``lm_rows``: how many training rows the language model sees at most, all
+    rows of some users.
     ``traces``: a file of traces to learn words from; None: the evidence teacher writes about
     ``trace_share`` of the rows that the language model sees (ThinkRec: 0.2); 0: no words.
     ``trace_kind``: what it writes. ``shots``: each expert learns from so many rows with a text,
@@ -119,6 +121,7 @@ class TrainOptions:
     collaborative: Annotated[str, AfterValidator(_known_model)] = "mf"
     base: str | None = None
     num_groups: Annotated[int, Field(strict=True, ge=MIN_GROUPS, le=MAX_GROUPS)] = 3
+    group_by: Annotated[str, Field(min_length=1)] | None = None
     base_epochs: Epochs = 3
     global_recipe: Recipe = GLOBAL_RECIPE
     group_recipe: Recipe = GROUP_RECIPE

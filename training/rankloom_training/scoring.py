@@ -65,13 +65,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedRequest:
-    """A request with its features and prompt. ``tree_logits``, ``collaborative``: (rows,)."""
+    """A request with its features and prompt. ``tree_logits``, ``collaborative``: (rows,).
+
+    ``routing_vector``: what the router compares with its centroids.
+    """
 
     rows: NDArray[np.int64]
     features: UserFeatures
     prompt: Prompt
     tree_logits: NDArray[np.float64]
     collaborative: NDArray[np.float32]
+    routing_vector: NDArray[np.floating]
 
 
 def requests_of(dataset: Dataset, view: View) -> list[Request]:
@@ -116,7 +120,14 @@ class BundleScorer:
         job = self.ranker.prepare(RankQuery("", user), features)
         indices = np.array([provider.catalogue.index(item.item_id) for item in user.candidates])
         collaborative = provider.scorer.logits(features.vector, indices)
-        return PreparedRequest(rows, features, job.prompt, job.tree_logits(), collaborative)
+        return PreparedRequest(
+            rows,
+            features,
+            job.prompt,
+            job.tree_logits(),
+            collaborative,
+            self.loaded.routing_vector(features),
+        )
 
     def margins(
         self, prepared: Sequence[PreparedRequest], weights: Mapping[K, Rows], on_step: Step

@@ -85,13 +85,13 @@ def write_synthetic(folder: Path) -> None:
     genres = _draw_genres(random)
     quality = random.normal(0.0, QUALITY_SPREAD, NUM_ITEMS)
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "items.csv", ["item_id", "title", "year", "genres", "description"],
+    write_table(folder / "items.csv", ["item_id", "title", "year", "genres", "description"],
            _items(genres, random))  # fmt: skip
     rows = list(_interactions(genres, quality, random))
     header = ["user_id", "item_id", "label", "timestamp", "position"]
-    _write(folder / "interactions.csv", header, [row[:5] for row in rows])
+    write_table(folder / "interactions.csv", header, [row[:5] for row in rows])
     header = ["user_id", "position", "group", "probability"]
-    _write(folder / "truth.csv", header, [[row[0], row[4], *row[5:]] for row in rows])
+    write_table(folder / "truth.csv", header, [[row[0], row[4], *row[5:]] for row in rows])
 
 
 def read_truth(folder: Path) -> dict[tuple[str, int], tuple[str, float]]:
@@ -161,7 +161,8 @@ def _taste(group: str) -> NDArray[np.float64]:
     return np.array([TASTE * ((g in loved) - (g in avoided)) for g in GENRES])
 
 
-def _write(path: Path, header: list[str], rows: list[list[object]]) -> None:
+def write_table(path: Path, header: list[str], rows: list[list[object]]) -> None:
+    """Writes a CSV file with plain line ends."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)

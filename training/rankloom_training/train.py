@@ -12,6 +12,7 @@ from rankloom_training.data import Dataset, load_dataset
 from rankloom_training.data.report import Line, report_lines
 from rankloom_training.estimate import duration, estimate, workloads
 from rankloom_training.group_counts import check_groups
+from rankloom_training.grouped_items import names_of_groups
 from rankloom_training.item_texts.in_prompts import with_item_texts
 from rankloom_training.option_file import OptionError
 from rankloom_training.options import TrainOptions
@@ -60,7 +61,10 @@ class TrainingJob:
         given = load_dataset(data, options.like_above, options.implicit)
         described = with_item_texts(given, data, options.item_texts)
         dataset = described.with_negatives(options.seed)
-        check_groups(options.num_groups, dataset.log.num_training_users)
+        if options.group_by is None:
+            check_groups(options.num_groups, dataset.log.num_training_users)
+        else:
+            names_of_groups(dataset.item_columns, options.group_by)
         if options.traces is not None:
             traces_of(Path(options.traces), dataset)
         workspace = Workspace(work or out.with_name(out.name + ".work"))

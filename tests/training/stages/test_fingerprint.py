@@ -40,6 +40,7 @@ OTHERS: list[tuple[dict[str, object], set[str]]] = [
     ({"group_recipe": Recipe(2, 1e-3)}, {"groups"}),
     ({"global_recipe": Recipe(2, 1e-3)}, {"global"}),
     ({"num_groups": 4}, {"router"}),
+    ({"group_by": "domain"}, {"router"}),
     ({"base_epochs": 4}, {"base"}),
     ({"base": "a path"}, {"base"}),
     ({"collaborative": "sasrec"}, {"collaborative"}),

@@ -20,6 +20,7 @@ from rankloom_adapters.bundle import expert_part
 from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE
 from rankloom_adapters.router import GLOBAL, Router
 from rankloom_features.scorer import read_item_vectors
+from rankloom_ranker.item_groups import ItemGroups
 from rankloom_training.data import Split
 from rankloom_training.words import Cited, TaughtText
 
@@ -90,11 +91,19 @@ class RouterFiles:
     folder: Path
     stage: ClassVar[str] = "router"
 
-    def write(self, router: Router) -> None:
-        _write(self.folder / parts.ROUTER, router.to_bytes())
+    def write(self, router: Router, groups: ItemGroups | None) -> None:
+        """``groups``: of the items, None where groups are clusters of users."""
+        _write_router(self.folder, router, groups)
 
     def router(self) -> Router:
         return Router.from_bytes((self.folder / parts.ROUTER).read_bytes())
+
+    def item_groups(self, num_items: int) -> ItemGroups | None:
+        """None where groups are clusters of users."""
+        file = self.folder / parts.ITEM_GROUPS
+        if not file.exists():
+            return None
+        return ItemGroups.from_bytes(file.read_bytes(), num_items, len(self.router().groups))
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,14 +213,16 @@ class GroupsFiles:
         """The folder of a group's expert."""
         return self.folder / name
 
-    def write_router(self, router: Router) -> None:
-        _write(self.folder / parts.ROUTER, router.to_bytes())
+    def write_router(self, router: Router, groups: ItemGroups | None) -> None:
+        """``groups``: of the items, None where groups are clusters of users."""
+        _write_router(self.folder, router, groups)
 
     def router(self) -> Router:
         return Router.from_bytes((self.folder / parts.ROUTER).read_bytes())
 
     def bundle_parts(self) -> Parts:
-        made = {parts.ROUTER: self.folder / parts.ROUTER}
+        routing = (parts.ROUTER, parts.ITEM_GROUPS)
+        made = {part: file for part in routing if (file := self.folder / part).exists()}
         for name in self.router().groups:
             made |= _expert_parts(name, self.expert(name))
         return made
@@ -228,6 +239,12 @@ class BundleFiles:
         """Writes parts of the bundle."""
         for part, data in contents.items():
             _write(self.folder / part, data)
+
+
+def _write_router(folder: Path, router: Router, groups: ItemGroups | None) -> None:
+    _write(folder / parts.ROUTER, router.to_bytes())
+    if groups is not None:
+        _write(folder / parts.ITEM_GROUPS, groups.to_bytes())
 
 
 def _expert_parts(name: str, folder: Path) -> Parts:

@@ -8,32 +8,28 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rankloom_adapters.router import Router, group_of
 from rankloom_training.data import Split
-from rankloom_training.stages.artefacts import CollaborativeFiles
 from rankloom_training.stages.rows import LogRows
-from rankloom_training.stages.stage import StageInputs
 
 
 class CurriculumError(ValueError):
     """There is nothing to train an expert on. The message says what to do."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Curriculum:
     """What an expert learns from, of the rows that the language model sees.
 
     ``with_words``: also what is said about them. ``shots``: so many rows that have a text, as
-    many likes as dislikes, of each group of ``router``, or of all users; None: all rows.
+    many likes as dislikes, of each group; None: all rows. ``group``: (log rows,) the group of
+    each training row; None: there is one.
     """
 
     with_words: bool
     shots: int | None
-    router: Router | None = None
+    group: NDArray[np.int64] | None = None
 
-    def train_rows(
-        self, given: StageInputs, rows: LogRows, lm_rows: int, texts: Collection[int]
-    ) -> NDArray[np.bool_]:
+    def train_rows(self, rows: LogRows, lm_rows: int, texts: Collection[int]) -> NDArray[np.bool_]:
         """(log rows,) the rows to learn from. ``texts``: rows with a text.
 
         Raises CurriculumError.
@@ -42,7 +38,7 @@ class Curriculum:
         if self.shots is None:
             return np.asarray(seen)
         having = np.array(sorted(row for row in texts if seen[row]), dtype=np.int64)
-        group = _groups(given, rows, self.router)[having]
+        group = np.zeros(len(having)) if self.group is None else self.group[having]
         samples = [
             balanced_rows(part, rows.log.liked[part], self.shots, rows.seed)
             for part in (having[group == index] for index in np.unique(group))
@@ -68,13 +64,3 @@ def balanced_rows(
     sides = [order[liked[order]], order[~liked[order]]]
     size = min(num // 2, *map(len, sides))
     return np.sort(rows[np.concatenate([side[:size] for side in sides])])
-
-
-def _groups(given: StageInputs, rows: LogRows, router: Router | None) -> NDArray[np.int64]:
-    """(log rows,) the group of each training row; of a row in two views that of the first."""
-    group = np.zeros(len(rows.log), dtype=np.int64)
-    if router is not None:
-        vectors = given.of(CollaborativeFiles).vectors(Split.TRAIN)
-        found = group_of(vectors, router.centre, router.centroids)
-        group[rows.indices(Split.TRAIN)[::-1]] = found[::-1]
-    return group

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rankloom_adapters.router import Router
+from rankloom_adapters.router import Router, group_of
 from rankloom_engine.expert_bank import max_stacked
+from rankloom_ranker.item_groups import ItemGroups
 from rankloom_training import base
 from rankloom_training.data import Split
 from rankloom_training.experts import RANK, ExpertTrainer
@@ -47,6 +48,7 @@ class GroupsStage(Stage):
         *LEARNER_CODE,
         "rankloom_adapters.router",
         "rankloom_engine.expert_bank",
+        "rankloom_ranker.item_groups",
         "rankloom_training.groups",
     )
 
@@ -54,13 +56,13 @@ class GroupsStage(Stage):
         """Trains each group's expert on the windows of the group. Raises CurriculumError."""
         rows = LogRows.of(given.dataset, self.protocol, self.seed)
         projector = given.of(GlobalFiles).projector()
-        learner = Learner.of(given, rows, self.lm_rows, projector, self._curriculum(given))
+        learner = Learner.of(given, rows, self.lm_rows, projector, self._curriculum(given, rows))
         files, router = GroupsFiles(given.folder), _served_router(given, learner)
-        files.write_router(router)
+        files.write_router(router, _item_groups(given))
         trainer = ExpertTrainer(learner.decoder, self.seed)
         trainer.load_adapter(given.of(GlobalFiles).expert)
         start = trainer.state()
-        for group in _groups(given, learner, router):
+        for group in _groups(given, learner, rows, router):
             trainer.load(start)
             gain = self._train(trainer, group, rows, given)
             given.progress.note(
@@ -72,11 +74,12 @@ class GroupsStage(Stage):
                 trainer.load(start)
             trainer.save(files.expert(group.name), given.of(BaseFiles).weights)
 
-    def _curriculum(self, given: StageInputs) -> Curriculum:
+    def _curriculum(self, given: StageInputs, rows: LogRows) -> Curriculum:
         # With the mixed objective words come from the base and the global expert: groups that
         # learnt them too gained half.
         with_words = self.group_recipe.objective is ObjectiveName.COMPLETION
-        return Curriculum(with_words, self.shots, given.of(RouterFiles).router())
+        group = None if self.shots is None else _row_groups(given, rows)
+        return Curriculum(with_words, self.shots, group)
 
     def _train(
         self, trainer: ExpertTrainer, group: _GroupWindows, rows: LogRows, given: StageInputs
@@ -105,14 +108,37 @@ class _GroupWindows:
     valid: list[Window]
 
 
-def _groups(given: StageInputs, learner: Learner, router: Router) -> Iterator[_GroupWindows]:
-    vectors = given.of(CollaborativeFiles).vectors
-    train_group = window_groups(learner.train, vectors(Split.TRAIN), router)
-    valid_group = window_groups(learner.valid, vectors(Split.VALID), router)
+def _groups(
+    given: StageInputs, learner: Learner, rows: LogRows, router: Router
+) -> Iterator[_GroupWindows]:
+    vectors = {split: _routing_vectors(given, rows, split) for split in (Split.TRAIN, Split.VALID)}
+    train_group = window_groups(learner.train, vectors[Split.TRAIN], router)
+    valid_group = window_groups(learner.valid, vectors[Split.VALID], router)
     for index, name in enumerate(router.groups):
         valid = _only(learner.valid, valid_group == index)
         valid = valid if have_both_classes(valid) else learner.valid
         yield _GroupWindows(name, _only(learner.train, train_group == index), valid)
+
+
+def _row_groups(given: StageInputs, rows: LogRows) -> NDArray[np.int64]:
+    """(log rows,) the group of each training row; of a row in two views that of the first."""
+    router, group = given.of(RouterFiles).router(), np.zeros(len(rows.log), dtype=np.int64)
+    vectors = _routing_vectors(given, rows, Split.TRAIN)
+    found = group_of(vectors, router.centre, router.centroids)
+    group[rows.indices(Split.TRAIN)[::-1]] = found[::-1]
+    return group
+
+
+def _routing_vectors(given: StageInputs, rows: LogRows, split: Split) -> NDArray[np.floating]:
+    """(rows, dim): what the router compares with its centroids."""
+    groups = _item_groups(given)
+    if groups is None:
+        return given.of(CollaborativeFiles).vectors(split)
+    return groups.shares(rows.histories(split))
+
+
+def _item_groups(given: StageInputs) -> ItemGroups | None:
+    return given.of(RouterFiles).item_groups(len(given.dataset.catalogue))
 
 
 def _only(windows: list[Window], mask: NDArray[np.bool_]) -> list[Window]:

@@ -80,7 +80,7 @@ class Learner:
         maker = WindowMaker(given.dataset.log, given.dataset.catalogue, builder, spoken)
         decoder = Decoder(model, made, yes=fmt.liked, no=fmt.disliked)
         chosen = {
-            Split.TRAIN: curriculum.train_rows(given, rows, lm_rows, words),
+            Split.TRAIN: curriculum.train_rows(rows, lm_rows, words),
             Split.VALID: rows.for_language_model(Split.VALID, lm_rows)[rows.log.user],
         }
         train, valid = (_windows(given, rows, maker, *each) for each in chosen.items())

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankloom_features.fit import Examples
+from rankloom_features.histories import Histories
 from rankloom_training.data import Dataset, Interactions, Split
 from rankloom_training.visibility import (
     Protocol,
@@ -59,6 +60,10 @@ class LogRows:
             for view in self.views(split)
         ]
         return Examples.joined(parts)
+
+    def histories(self, split: Split) -> Histories:
+        """What each of the rows may see."""
+        return Histories.joined([view.histories(self.log) for view in self.views(split)])
 
     def for_language_model(self, split: Split, max_rows: int) -> NDArray[np.bool_]:
         """(users,) the users whose rows the language model sees; ``max_rows``: of training rows."""

@@ -1,0 +1,1 @@
+"""Experts by domain: what they are worth, and what a domain that comes later needs."""
