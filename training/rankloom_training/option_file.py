@@ -16,6 +16,7 @@ from rankloom_training.options import DEFAULTS, TrainOptions
 _OPTIONS: TypeAdapter[TrainOptions] = TypeAdapter(TrainOptions)
 _HEAD = "# rankloom train --config train.yaml --data DATA --out BUNDLE\n"
 SET = "--set"
+_DEFAULTS = TrainOptions()
 
 RECIPE = "recipe"  # the option that decides on the defaults of the others
 
@@ -28,7 +29,10 @@ class OptionError(ValueError):
 
 
 def read_options(
-    file: Path | None, assignments: Sequence[str], flags: Mapping[str, tuple[str, object]]
+    file: Path | None,
+    assignments: Sequence[str],
+    flags: Mapping[str, tuple[str, object]],
+    defaults: TrainOptions = _DEFAULTS,
 ) -> TrainOptions:
     """The recipe's defaults, overridden by a file, then by ``key=value`` texts, then by flags.
 
@@ -39,7 +43,7 @@ def read_options(
         *((f"{SET} {key}", key, value) for key, value in map(_assignment, assignments)),
         *((flag, key, value) for key, (flag, value) in flags.items()),
     ]
-    given, leaves = dict[str, str](), leaves_of(_defaults(sources))
+    given, leaves = dict[str, str](), leaves_of(_defaults(sources, defaults))
     for origin, key, value in sources:
         _refuse_unknown(origin, key, leaves)
         given[key], leaves[key] = origin, value
@@ -60,12 +64,16 @@ def to_yaml(options: TrainOptions) -> bytes:
     return (_HEAD + yaml.safe_dump(plain, sort_keys=False)).encode()
 
 
-def _defaults(sources: Sequence[tuple[str, str, object]]) -> TrainOptions:
-    """Those of the recipe that is asked for; a wrong name is refused with the other values."""
+def _defaults(sources: Sequence[tuple[str, str, object]], otherwise: TrainOptions) -> TrainOptions:
+    """Those of the recipe that is asked for; a wrong name is refused with the other values.
+
+    ``otherwise``: if none is, or the one that they are of.
+    """
     named = {str(value): origin for origin, key, value in sources if key == RECIPE}
     if len(named) > 1:
         raise OptionError(f"{' and '.join(named.values())}: are two recipes; leave one out")
-    return DEFAULTS.get("".join(named), TrainOptions())
+    others = {name: each for name, each in DEFAULTS.items() if name != otherwise.recipe}
+    return others.get("".join(named), otherwise)
 
 
 def _content(file: Path | None) -> dict[str, object]:

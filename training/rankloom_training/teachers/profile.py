@@ -7,9 +7,9 @@ from collections.abc import Container, Iterator, Sequence
 import numpy as np
 
 from rankloom_engine.profile import clear_labels
+from rankloom_ranker.phrasing.statements import Statement
+from rankloom_ranker.phrasing.wording import Filler, Phrasing, listed, quoted
 from rankloom_training.reasons.case import GENEROUS, MIN_EVENTS_FOR_LEVEL, PICKY, Opinion
-from rankloom_training.teachers.phrases import Statement
-from rankloom_training.teachers.phrasing import Filler, Phrasing, listed, quoted
 
 MAX_NAMED = 2  # labels or titles in a sentence
 
