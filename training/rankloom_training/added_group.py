@@ -33,6 +33,7 @@ from rankloom_training.experts import ExpertTrainer
 from rankloom_training.group_counts import MAX_GROUPS, GroupError
 from rankloom_training.grouped_items import check_group_name
 from rankloom_training.groups import gain_of
+from rankloom_training.item_texts.in_prompts import with_item_texts
 from rankloom_training.metrics import Estimate
 from rankloom_training.on_bundle import decoder_of, windows_of
 from rankloom_training.options import TrainOptions
@@ -180,7 +181,7 @@ def add_group(
     """
     if out.exists():
         raise OutputError(f"{out} exists; remove it or choose another path")
-    given = load_dataset(data, like_above_of(bundle))
+    given = with_item_texts(load_dataset(data, like_above_of(bundle)), data, options.item_texts)
     protocol = Protocol(bundle.metadata["protocol"])
     chosen = dataclasses.replace(options, protocol=protocol)
     return AddedGroup.checked(bundle, name, given).train(out, chosen, progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from rankloom_ranker.loaded import LoadedBundle
 from rankloom_training.data import Dataset
 from rankloom_training.data.checks import CALIBRATION_ROWS
 from rankloom_training.grouping.routing import FittedRouting, ValidRows, candidates, choose
-from rankloom_training.metrics import auc
+from rankloom_training.metrics import auc, expected_calibration_error
 from rankloom_training.scoring import BundleScorer, PreparedRequest, requests_of
 from rankloom_training.visibility import View
 
@@ -27,19 +27,24 @@ MIN_SLOPE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What was fitted on ``num_rows`` rows, and how well: ``auc`` of the served scores."""
+    """What was fitted on ``num_rows`` rows, and how well: ``auc`` of the served scores.
+
+    ``errors``: of ``calibration_errors``, over the rows that the calibration was fitted on.
+    """
 
     router: Router
     calibration: Calibration
     routing: FittedRouting
     num_rows: int
     auc: float
+    errors: Mapping[str, float]
 
     def to_json(self) -> dict[str, object]:
         """What the bundle's manifest keeps."""
         return {
             "rows": self.num_rows,
             "auc": self.auc,
+            **self.errors,
             "temperature": self.router.temperature,
             "thresholds": dataclasses.asdict(self.router.thresholds),
             "routes": dict(self.routing.shares),
@@ -47,14 +52,15 @@ class Fitted:
         }
 
     def text(self) -> str:
-        """The router in one line."""
-        gain = self.routing.over_paper
+        """The router and the calibration in one line."""
+        gain, (before, after) = self.routing.over_paper, self.errors.values()
         shares = ", ".join(
             f"{route} {100 * share:.0f} %" for route, share in self.routing.shares.items()
         )
         return (
             f"temperature {self.router.temperature}; rows: {shares}; over ThinkRec's thresholds "
-            f"{gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
+            f"{gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]; ECE "
+            f"{before:.4f} before calibration, {after:.4f} after"
         )
 
 
@@ -79,7 +85,8 @@ def fit_on_valid(
     served = np.concatenate([scores[found.index], *others])
     label = dataset.log.liked[np.concatenate([one.rows for one in (*some, *rest)])]
     calibration = fit_calibration(served, label)
-    return Fitted(router, calibration, found, len(served), auc(label, served))
+    errors = calibration_errors(calibration, served, label)
+    return Fitted(router, calibration, found, len(served), auc(label, served), errors)
 
 
 def _routers(loaded: LoadedBundle) -> list[Router]:
@@ -116,6 +123,17 @@ def _valid_rows(dataset: Dataset, prepared: Sequence[PreparedRequest]) -> ValidR
     rows = np.concatenate([one.rows for one in prepared])
     request = np.repeat(np.arange(len(prepared)), [len(one.rows) for one in prepared])
     return ValidRows(dataset.log.user[rows], dataset.log.liked[rows], request)
+
+
+def calibration_errors(
+    calibration: Calibration, score: NDArray[np.float64], label: NDArray[np.bool_]
+) -> dict[str, float]:
+    """ECE of the raw scores, taken for logits, and of the calibrated ones; (n,) rows."""
+    named = {"ece_before": Calibration(), "ece_after": calibration}
+    return {
+        name: expected_calibration_error(label, each.probability(score))
+        for name, each in named.items()
+    }
 
 
 def fit_calibration(score: NDArray[np.float64], label: NDArray[np.bool_]) -> Calibration:

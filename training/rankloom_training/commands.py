@@ -177,6 +177,13 @@ def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against", type=Path, metavar="BUNDLE", help="compare with another bundle's served score"
     )
+    parser.add_argument(
+        "--references",
+        type=Path,
+        metavar="FILE",
+        help="traces of test rows: explain such rows alone, all of them unless --explanations "
+        "says otherwise, and measure how close the words come to the teacher's",
+    )
     parser.add_argument("--json", type=new_file(), metavar="FILE", help="write the report as JSON")
     parser.add_argument(
         "--plot",
@@ -192,13 +199,16 @@ def _evaluate(args: argparse.Namespace) -> int:
     from rankloom_training import reporting
     from rankloom_training.evaluate import evaluate as judge
     from rankloom_training.explained import report_of
-    from rankloom_training.explaining import explain_rows
+    from rankloom_training.explaining import explain_rows, read_references
     from rankloom_training.progress import Progress
     from rankloom_training.synthetic import read_truth
+    from rankloom_training.traces.trace_file import read_traces
     from rankloom_training.variants import Variant
     from rankloom_training.visibility import Protocol
 
     variants = [Variant.of_text(text) for text in args.variant]
+    if args.references is not None:
+        read_traces(args.references)  # refused before the rows are scored, which takes minutes
     progress, console = Progress(), Console()
     report, scored, dataset = judge(
         args.bundle,
@@ -210,10 +220,12 @@ def _evaluate(args: argparse.Namespace) -> int:
         variants=variants,
         against=args.against,
     )
-    if args.explanations is not None:
+    references = read_references(args.references, dataset) if args.references else None
+    number = args.explanations or len(references or ())
+    if number:
         with progress.stage("explain"):
             explained = explain_rows(
-                args.bundle, dataset, Protocol(args.protocol), args.explanations, progress.step
+                args.bundle, dataset, Protocol(args.protocol), number, progress.step, references
             )
         found = report_of(explained, dataset.catalogue)
         report = dataclasses.replace(report, explanations=found)

@@ -14,6 +14,7 @@ from rankloom_adapters.router import Route
 from rankloom_engine.memory import keep_freed_memory
 from rankloom_training import metrics
 from rankloom_training.all_items import AllItemsReport, rank_all_items
+from rankloom_training.calibrate import calibration_errors
 from rankloom_training.data import Dataset, Split, load_dataset
 from rankloom_training.data.negatives import NegativeSampling
 from rankloom_training.explained import ExplanationReport
@@ -51,7 +52,9 @@ class Report:
     ``num_rows``: of the test rows, ``num_test_rows``, how many were scored. ``negatives``: how
     the dislikes among them were sampled, if they were; ``metrics``, ``parts`` and
     ``fused_over_global`` are then over sampled negatives, and ``all_items`` is not.
-    ``explanations``: None if none were asked for.
+    ``explanations``: None if none were asked for. ``share_liked``: of the scored rows.
+    ``calibration``: expected errors of the served probability on these rows, before and after the
+    bundle's calibration; empty over sampled negatives, whose share is no one's.
     ``served_minus``: what the served score gains over each other score that was asked for.
     """
 
@@ -60,6 +63,8 @@ class Report:
     num_rows: int
     num_test_rows: int
     num_users: int
+    share_liked: float
+    calibration: Mapping[str, float]
     metrics: Mapping[str, RankingMetrics]
     parts: Mapping[str, tuple[int, float]]
     fused_over_global: Estimate
@@ -95,6 +100,8 @@ class Report:
             "rows": self.num_rows,
             "test_rows": self.num_test_rows,
             "users": self.num_users,
+            "share_liked": self.share_liked,
+            "calibration": dict(self.calibration),
             "eligible_users": self.metrics["served"].num_eligible,
             "parts": {
                 name: {
@@ -126,6 +133,8 @@ def report_of(scored: ScoredRows, protocol: Protocol, bundle: Bundle, num_test: 
         num_rows=len(scored.rows),
         num_test_rows=num_test,
         num_users=len(np.unique(scored.user)),
+        share_liked=float(scored.label.mean()),
+        calibration=_calibration(bundle, scored),
         metrics={
             name: metrics.evaluate(scored.user, scored.label, score)
             for name, score in scored.scores.items()
@@ -207,3 +216,9 @@ def sampling_of(bundle: Bundle) -> NegativeSampling | None:
     """How the bundle's negatives were sampled; None if the log had dislikes of its own."""
     found = bundle.metadata.get("implicit")
     return None if found is None else NegativeSampling.of_json(found)
+
+
+def _calibration(bundle: Bundle, scored: ScoredRows) -> dict[str, float]:
+    if bundle.metadata.get("implicit"):
+        return {}
+    return calibration_errors(scored.calibration, scored.scores[SERVED], scored.label)

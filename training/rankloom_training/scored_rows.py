@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import rankloom
 from rankloom_adapters.bundle import Bundle
+from rankloom_adapters.calibration import Calibration
 from rankloom_adapters.router import Route, Router
 from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_training.data import Dataset, Interactions, Split
@@ -37,7 +38,8 @@ class ScoredRows:
     """Scores of the test rows; arrays of one entry a row, in the log's order.
 
     ``scores`` has the keys OWN_SCORES, and those of variants and of other bundles. ``warm``: user
-    and item both have training rows. ``route``: the router's route of each row.
+    and item both have training rows. ``route``: the router's route of each row. ``calibration``:
+    the bundle's.
     """
 
     rows: NDArray[np.int64]
@@ -46,6 +48,7 @@ class ScoredRows:
     warm: NDArray[np.bool_]
     route: NDArray[np.str_]
     scores: Mapping[str, NDArray[np.float64]]
+    calibration: Calibration
 
     def having(self, name: str, scores: NDArray[np.float64]) -> ScoredRows:
         """A copy with that score of each row."""
@@ -89,7 +92,8 @@ def score_rows(
     scores["lightgbm"] = tree_logits
     ordered = {name: scores[name] for name in (*OWN_SCORES, *(each.name for each in variants))}
     routes = [router.route(one.routing_vector).route for one in prepared]
-    return _scored(requests[0].dataset.log, prepared, ordered, routes)
+    calibration = scorer.loaded.calibration
+    return _scored(requests[0].dataset.log, prepared, ordered, routes, calibration)
 
 
 def _mixtures(
@@ -120,11 +124,18 @@ def _scored(
     prepared: Sequence[PreparedRequest],
     scores: Mapping[str, NDArray[np.float64]],
     routes: Sequence[Route],
+    calibration: Calibration,
 ) -> ScoredRows:
     rows = np.concatenate([one.rows for one in prepared])
     route = [str(route) for route, one in zip(routes, prepared, strict=True) for _ in one.rows]
     return ScoredRows(
-        rows, log.user[rows], log.liked[rows], log.warm()[rows], np.array(route), scores
+        rows=rows,
+        user=log.user[rows],
+        label=log.liked[rows],
+        warm=log.warm()[rows],
+        route=np.array(route),
+        scores=scores,
+        calibration=calibration,
     )
 
 
