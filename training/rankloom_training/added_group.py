@@ -117,7 +117,7 @@ class AddedGroup:
         loaded, log = load_bundle(draft), self.data.log
         view = self._about_new(scoring_view(log, options.protocol, Split.VALID), options)
         valid = windows_of(loaded, self.data, view)
-        trainer = ExpertTrainer(decoder_of(draft), options.seed)
+        trainer = ExpertTrainer(decoder_of(loaded), options.seed)
         trainer.load_adapter(draft.folder / "experts" / GLOBAL)
         before = trainer.margins(valid)
         trainer.train(
@@ -169,6 +169,11 @@ class AddedGroup:
         return EventLog(
             {user: _joined(before.events_of(user), new.events_of(user)) for user in users}
         )
+
+
+def recipe_of(bundle: Bundle) -> Path | None:
+    """The file of the options that the bundle was trained with, if it has one."""
+    return bundle.folder / parts.RECIPE if parts.RECIPE in bundle.parts else None
 
 
 def add_group(

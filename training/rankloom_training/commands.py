@@ -129,13 +129,12 @@ def _add_group(args: argparse.Namespace) -> int:
         raise ValueError("--add-group NAME and --from BUNDLE go together; give both")
     if args.plan or args.work is not None:
         raise ValueError("--plan and --work are of whole trainings; leave them out")
-    from rankloom_adapters.bundle import RECIPE, open_bundle
-    from rankloom_training.added_group import add_group
+    from rankloom_adapters.bundle import open_bundle
+    from rankloom_training.added_group import add_group, recipe_of
     from rankloom_training.progress import Progress
 
     bundle = open_bundle(args.source)
-    if args.config is None and RECIPE in bundle.parts:
-        args.config = bundle.folder / RECIPE
+    args.config = args.config or recipe_of(bundle)
     digest = add_group(bundle, args.add_group, args.data, args.out, options_of(args), Progress())
     print(f"{args.out}: bundle {digest[:12]}")
     return 0
