@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rankloom_training.data import Dataset, Split
 from rankloom_training.data.checks import CALIBRATION_ROWS
+from rankloom_training.group_counts import AUTO, MAX_TRIED
 from rankloom_training.options import TrainOptions
 from rankloom_training.rates import Rates
 
@@ -54,6 +55,7 @@ def workloads(dataset: Dataset, options: TrainOptions) -> dict[str, Workload]:
     split, base = dataset.log.split, options.base or EMBEDDED
     train, valid = int((split == Split.TRAIN).sum()), int((split == Split.VALID).sum())
     seen = min(train, options.lm_rows)
+    num_groups = MAX_TRIED if options.num_groups == AUTO else options.num_groups
     return {
         "collaborative": Workload(f"collaborative {options.collaborative}", train),
         "trees": Workload("trees", train + valid),
@@ -65,7 +67,7 @@ def workloads(dataset: Dataset, options: TrainOptions) -> dict[str, Workload]:
         ),
         "groups": Workload(
             f"groups {base}",
-            _taught(seen, options, options.num_groups) * options.group_recipe.epochs,
+            _taught(seen, options, num_groups) * options.group_recipe.epochs,
         ),
         "calibrate": Workload(f"calibrate {base}", min(valid, CALIBRATION_ROWS)),
     }

@@ -8,7 +8,8 @@ from typing import Final, Literal
 MIN_GROUPS = 2
 MIN_GROUP_SHARE = 0.02
 MAX_GROUPS = int(1 / MIN_GROUP_SHARE)  # of more groups, one must have a smaller share
-AUTO: Final = "auto"  # the number is chosen on validation rows
+AUTO: Final = "auto"  # the number is chosen on validation rows, up to MAX_TRIED
+MAX_TRIED = 8
 
 NumGroups = int | Literal["auto"]
 

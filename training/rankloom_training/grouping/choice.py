@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankloom_adapters.router import Router, group_of
-from rankloom_training.group_counts import MIN_GROUPS, Clustering, GroupError
+from rankloom_training.group_counts import MAX_TRIED, MIN_GROUPS, Clustering, GroupError
 from rankloom_training.groups import fit_router
 
-MAX_TRIED = 8
 RIDGE = 100.0  # a head is as strong a belief as so many rows
 
 Scores = NDArray[np.float64]
