@@ -6,6 +6,7 @@ Run as a program, it trains on a log: ``python small_data.py DATA OUT``.
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -64,16 +65,19 @@ def train_small(data: Path, out: Path, work: Path | None = None) -> str:
 
 
 def with_distinct_experts(trained: Path, out: Path) -> Path:
-    """A copy of a bundle whose experts are all moved, each its way.
+    """A copy of a bundle whose experts are all moved, each its way, and that finds its own words.
 
-    So short a log teaches little, and mixtures of equal experts would hide errors. The global
-    expert is moved less: tests scale it, and a server refuses outliers.
+    So short a log teaches little, and mixtures of equal experts would hide errors, as would
+    sentences that are offered. The global expert is moved less: tests scale it, and a server
+    refuses outliers.
     """
     from safetensors.numpy import load_file, save_file
 
     from rankloom_adapters.bundle import open_bundle, seal
 
     shutil.copytree(trained, out)
+    prompt = out / "prompt.json"
+    prompt.write_text(json.dumps(json.loads(prompt.read_text()) | {"is_phrased": False}))
     for number, file in enumerate(sorted((out / "experts").glob("*/*.safetensors"))):
         random, spread = np.random.default_rng(number), SPREAD[file.parent.name == "global"]
         moved = {

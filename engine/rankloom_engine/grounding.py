@@ -16,9 +16,9 @@ from tokenizers import Tokenizer
 
 from rankloom_engine.lexicon import Lexicon, Named, plain
 from rankloom_engine.text_rules import QUOTE, TextRules, TextState
+from rankloom_engine.token_texts import UNFINISHED, token_texts
 
 MAX_TRIES = 256  # tokens at one step; then the text ends
-_UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what a tokenizer makes of a part of a character
 Ids = NDArray[np.int64]
 
 
@@ -28,7 +28,7 @@ class Grounder:
     def __init__(self, tokenizer: Tokenizer, items: Iterable[Named]) -> None:
         self._tokenizer = tokenizer
         self._lexicon = Lexicon(items)
-        texts = _token_texts(tokenizer)
+        texts = token_texts(tokenizer)
         first = [plain(text[:1]) for text in texts]
         self._word_ids = np.flatnonzero([each.isalnum() for each in first])
         self._digit_ids = np.flatnonzero([each.isdecimal() for each in first])
@@ -95,7 +95,7 @@ class GroundedText:
     def _take(self, token: int) -> bool:
         """Adds a token unless the rules forbid it."""
         decoded = self._tokenizer.decode([*self._ids, token])
-        text = decoded.rstrip(_UNFINISHED)
+        text = decoded.rstrip(UNFINISHED)
         says_nothing = decoded == self._decoded and decoded == text
         if says_nothing or not text.startswith(self._text):
             return False
@@ -170,15 +170,6 @@ def _best_first(scores: NDArray[np.floating], candidates: Ids | None) -> Iterato
         top = np.argpartition(-own, MAX_TRIES)[:MAX_TRIES]
         candidates, own = candidates[top], own[top]
     yield from candidates[np.argsort(-own, kind="stable")].tolist()
-
-
-def _token_texts(tokenizer: Tokenizer) -> list[str]:
-    """What each token adds to a text."""
-    [*_, anchor] = tokenizer.encode("a", add_special_tokens=False).ids
-    start = len(tokenizer.decode([anchor]))
-    num_tokens = tokenizer.get_vocab_size()
-    texts = tokenizer.decode_batch([[anchor, token] for token in range(num_tokens)])
-    return [text[start:] for text in texts]
 
 
 def _title_ids(tokenizer: Tokenizer, title: str) -> list[int]:

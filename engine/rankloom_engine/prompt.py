@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from rankloom_engine.packing import Segment
 
 MAX_TEXT_CHARS = 2_000  # far more than max_item_tokens can hold; bounds the tokeniser's work
 MAX_CITED_EVENTS = 3  # whose evidence stands before the words
+NUM_MARKS = 4  # two opinions, two sides
 _PIECE_CHARS = 256  # are normalised at once: one character can become 18
 
 
@@ -61,7 +62,10 @@ class PromptCandidate:
 class PromptFormat:
     """The bundle's prompt: structural token ids, the two verdicts, and the limits.
 
-    ``stop``: the token that ends words; None: any special token.
+    ``stop``: the token that ends words; None: any special token. ``marks``: what stands behind a
+    cited event, for each opinion (disliked, liked) and side (against a like, for it): disliked and
+    against, disliked and for, liked and against, liked and for. ``is_phrased``: words are whole
+    sentences about the evidence, since the decoder is too small for words of its own.
     """
 
     begin: tuple[int, ...]
@@ -69,9 +73,11 @@ class PromptFormat:
     ask: tuple[int, ...]
     liked: int
     disliked: int
+    marks: tuple[tuple[int, ...], ...]
     max_item_tokens: int = 16
     max_events: int = 20
     stop: int | None = None
+    is_phrased: bool = False
 
     @property
     def max_tokens(self) -> int:
@@ -83,8 +89,12 @@ class PromptFormat:
     @property
     def max_evidence_tokens(self) -> int:
         """Tokens of the longest evidence between a verdict and its words."""
-        item = len(self.item) + self.max_item_tokens + len(self.ask)
-        return MAX_CITED_EVENTS * (item + 2)  # an opinion and a side
+        item = len(self.item) + self.max_item_tokens
+        return MAX_CITED_EVENTS * (item + max(map(len, self.marks)))
+
+    def mark(self, liked: bool, speaks_for: bool) -> tuple[int, ...]:
+        """What stands behind a cited event of this opinion and side."""
+        return self.marks[2 * liked + speaks_for]
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -95,7 +105,8 @@ class PromptFormat:
         try:
             fields: dict[str, Any] = json.loads(data)
             for name in ("begin", "item", "ask"):
-                fields[name] = tuple(int(token) for token in fields[name])
+                fields[name] = _ids(fields[name])
+            fields["marks"] = tuple(map(_ids, fields["marks"]))
             for name in fields.keys() & {"liked", "disliked", "max_item_tokens", "max_events"}:
                 fields[name] = int(fields[name])
             if fields.get("stop") is not None:
@@ -103,6 +114,8 @@ class PromptFormat:
             read = cls(**fields)
             if read.max_item_tokens < 1 or read.max_events < 0:
                 raise ValueError("max_item_tokens must be at least 1, max_events at least 0")
+            if len(read.marks) != NUM_MARKS:
+                raise ValueError(f"marks must be {NUM_MARKS}")
             return read
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError("prompt: unreadable") from error
@@ -286,8 +299,11 @@ def evidence_ids(
 
     ``item``: token ids of an event's item. ``speaks_for``: whether it speaks for a like.
     """
-    opinion, side = (fmt.liked if yes else fmt.disliked for yes in (liked, speaks_for))
-    return (*fmt.item, *item, *fmt.ask, opinion, side)
+    return (*fmt.item, *item, *fmt.mark(liked, speaks_for))
+
+
+def _ids(tokens: Iterable[int]) -> tuple[int, ...]:
+    return tuple(map(int, tokens))
 
 
 def render(item: Readable) -> str:

@@ -12,7 +12,7 @@ from rankloom_engine.pool import EngineHandle
 from rankloom_engine.sequence import RequestOptions
 from rankloom_features.provider import UserFeatures
 from rankloom_ranker.answers import EventEvidence, Explanation, ItemExplanation, Ranking, Scores
-from rankloom_ranker.citing import cited_ids, nameable, to_cite
+from rankloom_ranker.citing import cited_ids, guide_of, to_cite
 from rankloom_ranker.evidence import Ablations, ScoredQuery, evidence_of
 from rankloom_ranker.fallback import FallbackReason, fallback_after
 from rankloom_ranker.query import ExplainParams, ExplainQuery, RankQuery
@@ -100,8 +100,8 @@ class TextWriter:
         loaded, self._liked = ranker.loaded, scored.scores.verdict(index).liked
         cited = to_cite(evidence, liked=self._liked)
         self._evidence = cited_ids(loaded, cited)
-        items = nameable(loaded, cited, scored.prompt_items(loaded.catalogue, index))
-        self._guide = loaded.grounder.guide(items) if params.grounded else None
+        items = scored.prompt_items(loaded.catalogue, index)
+        self._guide = guide_of(loaded, cited, items, self._liked) if params.grounded else None
         self._text = self._guide or Detokenizer(loaded.prompts.tokenizer)
         self.num_tokens, self.stop = 0, StopReason.DEADLINE
 

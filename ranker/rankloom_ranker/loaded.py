@@ -17,6 +17,7 @@ from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE
 from rankloom_adapters.router import Router
 from rankloom_engine.grounding import Grounder
 from rankloom_engine.parts import EngineParts
+from rankloom_engine.phrased import Phraser
 from rankloom_engine.prompt import PromptAssembler, PromptFormat, load_tokenizer
 from rankloom_features.catalogue import Catalogue
 from rankloom_features.events import history_of, known_events
@@ -58,6 +59,7 @@ class BundleFeatures:
 class LoadedBundle:
     """All of a bundle but the language model. Immutable; safe from several threads.
 
+    ``phraser``: None where the decoder finds its own words.
     ``expert_digests``: SHA-256 of the weight files, in the order of ``router.experts``.
     ``item_groups``: None where groups are clusters of users.
     """
@@ -70,6 +72,7 @@ class LoadedBundle:
     calibration: Calibration
     prompts: PromptAssembler
     grounder: Grounder
+    phraser: Phraser | None
     item_groups: ItemGroups | None = None
 
     @property
@@ -137,10 +140,15 @@ def load_bundle(bundle: Bundle, like: Iterable[LoadedBundle] = ()) -> LoadedBund
         calibration=calibration,
         prompts=assembler,
         grounder=prompts.grounder if prompts else Grounder(assembler.tokenizer, items),
+        phraser=prompts.phraser if prompts else _phraser(assembler),
         item_groups=_item_groups(bundle, len(items), len(router.groups)),
     )
     _check_fit(loaded)
     return loaded
+
+
+def _phraser(prompts: PromptAssembler) -> Phraser | None:
+    return Phraser(prompts.tokenizer) if prompts.format.is_phrased else None
 
 
 def load_features(bundle: Bundle) -> BundleFeatures:

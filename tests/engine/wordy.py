@@ -151,5 +151,8 @@ def _format(tokenizer: Tokenizer) -> PromptFormat:
         ask=ids(" so"),
         liked=ids(" liked")[-1],
         disliked=ids(" no")[-1],
+        marks=tuple(
+            ids(f" {opinion} {side}") for opinion in ("no", "liked") for side in ("so", "It")
+        ),
         max_events=MAX_EVENTS,
     )

@@ -26,12 +26,15 @@ def evidence(**influences: float) -> list[EventEvidence]:
         ({"a": 0.9, "no_b": 0.8}, True, ["a"]),
         ({"no_a": 0.9, "b": 0.8, "no_c": 0.7}, True, ["no_a", "no_c"]),
         ({"a": 0.5, "b": -0.4}, True, ["a"]),
-        ({"a": 0.5, "b": -0.5, "c": -0.6}, True, ["a"]),
+        ({"a": 0.5, "b": -0.5, "c": -0.5}, True, ["a"]),
+        ({"a": 0.5, "b": -0.5, "no_c": -0.6}, True, ["a", "no_c"]),
+        ({"a": 0.7, "b": 0.6, "c": 0.5, "d": -0.6, "no_e": -0.9}, True, ["a", "b", "no_e"]),
+        ({"a": 0.7, "b": -0.6}, False, ["b", "a"]),
         ({"a": -0.5, "b": -0.7, "c": 0.0}, True, ["b"]),
         ({"a": 0.0}, True, []),
     ],
 )
-def test_the_strongest_events_for_the_verdict_are_cited_first(
+def test_the_strongest_events_for_the_verdict_are_cited_and_what_outweighs_them(
     influences: dict[str, float], liked: bool, cited: list[str]
 ) -> None:
     assert [each.item_id for each in to_cite(evidence(**influences), liked=liked)] == cited
@@ -47,7 +50,8 @@ def test_words_are_given_the_evidence_that_they_were_taught_with(
         EventEvidence(items[1].item_id, True, 0.6),
         EventEvidence(items[2].item_id, True, 0.4),
     ]
-    cited = (Cited(1, True, True), Cited(2, True, True)) if liked else (Cited(3, False, False),)
+    against = Cited(1, True, True)
+    cited = (against, Cited(2, True, True)) if liked else (Cited(3, False, False), against)
     taught = words_of(
         [TaughtText(0, "Words.", cited)], loaded.catalogue, prompts.tokenizer, prompts.format
     )

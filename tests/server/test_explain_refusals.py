@@ -25,6 +25,7 @@ from rankloom_proto.v1.features_pb2 import (
     UserFeatures,
 )
 from rankloom_proto.v1.ranking_pb2 import ExplainOptions, ExplainRequest
+from rankloom_server.parse import DEFAULT_EXPLAIN_TOKENS
 from rankloom_server.rpc.lifecycle import CROSSING_S
 from server.explanations import Hold, call, explain, request, stubborn, with_options
 from server.rankings import candidates, ranking_channel
@@ -249,7 +250,7 @@ async def test_draining_lets_a_text_end_and_begins_none(parts: ServedParts) -> N
         assert (await failure_of(explain(channel, request(parts)))).code is Code.UNAVAILABLE
         hold.open.set()
         *_, last = [part async for part in stream]
-        assert last.final.generated_tokens == 64
+        assert last.final.generated_tokens == DEFAULT_EXPLAIN_TOKENS
         await draining
 
 

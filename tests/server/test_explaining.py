@@ -26,6 +26,7 @@ from rankloom_ranker.loaded import LoadedBundle
 from rankloom_ranker.query import ExplainParams, ExplainQuery, RankQuery
 from rankloom_ranker.ranker import Ranker
 from rankloom_server.features import EmbeddedFeatures
+from rankloom_server.parse import DEFAULT_EXPLAIN_TOKENS
 from rankloom_server.pipeline import RankPipeline
 from rankloom_server.revision_loader import ServedRevision
 from server import rankings
@@ -63,7 +64,7 @@ async def test_the_answer_is_whole(talkative: grpc.aio.Channel, parts: ServedPar
     assert told.final.revision == ranked.revision
     assert told.final.routing == ranked.routing
     assert told.final.prompt_tokens > ranked.routing.history_events
-    assert told.final.generated_tokens == 64
+    assert told.final.generated_tokens == DEFAULT_EXPLAIN_TOKENS
     assert told.final.stop_reason == ranking_pb2.STOP_REASON_MAX_TOKENS
 
 

@@ -217,7 +217,7 @@ def test_refuses_a_wrong_field_of_an_explanation_by_its_path(name: str) -> None:
 
 def test_a_bare_explanation_takes_the_defaults() -> None:
     ranking = RankQuery("", UserQuery("u", None, (Item("a"),)), allow_fallback=False)
-    sampling = SamplingParams(max_tokens=64, temperature=0.0, seed=0)
+    sampling = SamplingParams(max_tokens=96, temperature=0.0, seed=0)
     assert parse_explain(explain_request()) == ExplainQuery(ranking, ExplainParams(sampling))
     assert parse_explain(explain_options(max_tokens=0)).params.sampling == sampling
 

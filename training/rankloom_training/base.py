@@ -187,6 +187,11 @@ def _worded_format(tokenizer: Tokenizer, stop: int | None, max_events: int) -> P
         ask=ids("\nLiked:"),
         liked=ids(" Yes")[-1],
         disliked=ids(" No")[-1],
+        marks=tuple(
+            ids(f"\nLiked: {opinion}, which speaks {side}.")
+            for opinion in ("No", "Yes")
+            for side in ("against", "for")
+        ),
         stop=stop,
         max_item_tokens=32,
         max_events=max_events,

@@ -229,7 +229,9 @@ def _configure_demo(parser: argparse.ArgumentParser) -> None:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    options = options_of(args)
+    from rankloom_training.options import DEMO_OPTIONS
+
+    options = options_of(args, DEMO_OPTIONS)
     from rich.console import Console
 
     from rankloom_training.data import load_dataset

@@ -23,7 +23,7 @@ from rankloom_training.data import DataError
 from rankloom_training.evaluate import evaluate
 from rankloom_training.explain_demo import explain
 from rankloom_training.option_file import to_yaml
-from rankloom_training.options import TrainOptions
+from rankloom_training.options import DEMO_OPTIONS, TrainOptions
 from rankloom_training.progress import Progress
 from rankloom_training.rollout_demo import roll_out
 from rankloom_training.serving import serving
@@ -62,7 +62,7 @@ def _bundle_name(data: Path, options: TrainOptions) -> str:
     """Each choice of options has its own bundle beside the default one."""
     name = f"bundle-{data.resolve().name}"
     chosen = hashlib.sha256(to_yaml(options)).hexdigest()[:8]
-    return name if options == TrainOptions() else f"{name}-{chosen}"
+    return name if options == DEMO_OPTIONS else f"{name}-{chosen}"
 
 
 def _embedded(folder: Path) -> Path:

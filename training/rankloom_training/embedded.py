@@ -28,6 +28,13 @@ from rankloom_training.data import Interactions
 from rankloom_training.words import Words
 
 BEGIN, ITEM, ASK, YES, NO = "<|begin|>", "<|item|>", "<|verdict|>", "<|yes|>", "<|no|>"
+MARKS = (
+    "<|disliked, against|>",
+    "<|disliked, for|>",
+    "<|liked, against|>",
+    "<|liked, for|>",
+)
+SPECIAL_TOKENS = (BEGIN, ITEM, ASK, YES, NO, *MARKS)
 VOCABULARY = 4096
 EVENTS_PER_SEQUENCE = 24
 BATCH_TOKENS = 1536
@@ -40,11 +47,11 @@ OnStep = Callable[[int, int], None]
 class DecoderShape:
     """Size of the embedded decoder."""
 
-    hidden: int = 128
-    layers: int = 4
+    hidden: int = 96
+    layers: int = 3
     heads: int = 4
     key_value_heads: int = 2
-    intermediate: int = 384
+    intermediate: int = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +78,7 @@ def train_tokenizer(catalogue: Catalogue, texts: Iterable[str] = ()) -> Tokenize
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=[BEGIN, ITEM, ASK, YES, NO],
+        special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -80,17 +87,24 @@ def train_tokenizer(catalogue: Catalogue, texts: Iterable[str] = ()) -> Tokenize
     return tokenizer
 
 
-def embedded_format(tokenizer: Tokenizer, max_events: int) -> PromptFormat:
-    """The prompt of the embedded decoder; the mark of the next item ends words."""
-    token = {name: cast("int", tokenizer.token_to_id(name)) for name in (BEGIN, ITEM, ASK, YES, NO)}
+def embedded_format(
+    tokenizer: Tokenizer, max_events: int, *, is_phrased: bool = False
+) -> PromptFormat:
+    """The prompt of the embedded decoder; the mark of the next item ends words.
+
+    ``is_phrased``: it is taught the sentences that the server offers it.
+    """
+    token = {name: cast("int", tokenizer.token_to_id(name)) for name in SPECIAL_TOKENS}
     return PromptFormat(
         begin=(token[BEGIN],),
         item=(token[ITEM],),
         ask=(token[ASK],),
         liked=token[YES],
         disliked=token[NO],
+        marks=tuple((token[mark],) for mark in MARKS),
         max_events=max_events,
         stop=token[ITEM],
+        is_phrased=is_phrased,
     )
 
 

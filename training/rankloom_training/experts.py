@@ -23,6 +23,7 @@ from rankloom_engine.attention import decoder_layers
 from rankloom_engine.model import Decoder, head_logits
 from rankloom_engine.packing import collate
 from rankloom_training.checkpoints import NO_CHECKPOINT, Checkpoint, State
+from rankloom_training.lora import train_in_low_rank
 from rankloom_training.metrics import auc
 from rankloom_training.objectives import (
     Answers,
@@ -58,7 +59,9 @@ class _Steps:
     def __init__(self, parameters: list[nn.Parameter], recipe: Recipe, total: int) -> None:
         rate = recipe.learning_rate
         self._parameters, self.total, self.done = parameters, total, 0
-        self._optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=recipe.weight_decay)
+        self._optimiser = torch.optim.AdamW(
+            parameters, lr=rate, weight_decay=recipe.weight_decay, fused=True
+        )
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(
             self._optimiser, rate, total_steps=max(total, 1)
         )
@@ -96,6 +99,7 @@ class ExpertTrainer:
             # peft reads an attribute that transformers has renamed.
             warnings.simplefilter("ignore", FutureWarning)
             self._adapted: Any = peft.get_peft_model(cast("Any", decoder.model), config)
+        train_in_low_rank(self._adapted)
 
     def train(
         self,

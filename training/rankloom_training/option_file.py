@@ -16,6 +16,7 @@ from rankloom_training.options import TrainOptions
 _OPTIONS: TypeAdapter[TrainOptions] = TypeAdapter(TrainOptions)
 _HEAD = "# rankloom train --config train.yaml --data DATA --out BUNDLE\n"
 SET = "--set"
+_DEFAULTS = TrainOptions()
 
 # Option, with a dot before the part of a recipe → value.
 Leaves = dict[str, object]
@@ -26,7 +27,10 @@ class OptionError(ValueError):
 
 
 def read_options(
-    file: Path | None, assignments: Sequence[str], flags: Mapping[str, tuple[str, object]]
+    file: Path | None,
+    assignments: Sequence[str],
+    flags: Mapping[str, tuple[str, object]],
+    defaults: TrainOptions = _DEFAULTS,
 ) -> TrainOptions:
     """The defaults, overridden by a file, then by ``key=value`` texts, then by flags.
 
@@ -37,7 +41,7 @@ def read_options(
         *((f"{SET} {key}", key, value) for key, value in map(_assignment, assignments)),
         *((flag, key, value) for key, (flag, value) in flags.items()),
     ]
-    given, leaves = dict[str, str](), leaves_of(TrainOptions())
+    given, leaves = dict[str, str](), leaves_of(defaults)
     for origin, key, value in sources:
         _refuse_unknown(origin, key, leaves)
         given[key], leaves[key] = origin, value

@@ -89,13 +89,14 @@ def _sampling(text: str) -> NegativeSampling:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def options_of(args: argparse.Namespace) -> TrainOptions:
-    """The options that the flags stand for. Raises OptionError."""
+def options_of(args: argparse.Namespace, defaults: TrainOptions | None = None) -> TrainOptions:
+    """The options that the flags stand for; None: the defaults of train. Raises OptionError."""
     from rankloom_training.option_file import read_options
+    from rankloom_training.options import TrainOptions
 
     given = {
         option: (flag, getattr(args, flag.strip("-").replace("-", "_")))
         for option, flag in FLAGS.items()
     }
     flags = {option: (flag, value) for option, (flag, value) in given.items() if value is not None}
-    return read_options(args.config, args.set, flags)
+    return read_options(args.config, args.set, flags, defaults or TrainOptions())

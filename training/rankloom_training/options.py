@@ -66,7 +66,7 @@ class Recipe:
     depth: Annotated[Number, Field(gt=0.0, le=1.0)] = 1.0
 
 
-GLOBAL_RECIPE = Recipe(epochs=2, learning_rate=5e-4)
+GLOBAL_RECIPE = Recipe(epochs=1, learning_rate=5e-4)
 GROUP_RECIPE = Recipe(epochs=2, learning_rate=2e-3, pairwise=0.1)
 
 
@@ -89,7 +89,7 @@ class TrainOptions:
     base: str | None = None
     num_groups: Annotated[int, Field(strict=True, ge=MIN_GROUPS, le=MAX_GROUPS)] = 3
     group_by: Annotated[str, Field(min_length=1)] | None = None
-    base_epochs: Epochs = 3
+    base_epochs: Epochs = 2
     global_recipe: Recipe = GLOBAL_RECIPE
     group_recipe: Recipe = GROUP_RECIPE
     lm_rows: Annotated[int, Field(strict=True, ge=1, le=MAX_ROWS)] = 50_000
@@ -103,3 +103,6 @@ class TrainOptions:
     def recipe(self) -> TrainOptions:
         """All of them, for the stage that writes them into the bundle."""
         return self
+
+
+DEMO_OPTIONS = TrainOptions(trace_share=0.05)  # someone waits for it

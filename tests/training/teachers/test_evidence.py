@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 
+from rankloom_ranker.phrasing.statements import SENTENCES
 from rankloom_training.reasons.case import TraceCase
 from rankloom_training.reasons.grounding import Grounding
 from rankloom_training.reasons.problems import TraceProblem
@@ -18,7 +19,6 @@ from rankloom_training.teachers.evidence import (
     EvidenceText,
     write_evidence,
 )
-from rankloom_training.teachers.phrases import SENTENCES
 from training.reasons.random_cases import CATALOGUE, case_of, random_case
 
 CASES = [random_case(seed) for seed in range(500)]

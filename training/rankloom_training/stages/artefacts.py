@@ -32,6 +32,7 @@ _CITED = pa.struct(
         pa.field("speaks_for", pa.bool_()),
     ]
 )
+_PHRASED = b"rankloom.phrased"
 _SAID = pa.schema(
     [
         pa.field("row", pa.int64()),
@@ -146,9 +147,16 @@ class TracesFiles:
     folder: Path
     stage: ClassVar[str] = "traces"
 
-    def write(self, said: Sequence[TaughtText]) -> None:
+    def write(self, said: Sequence[TaughtText], *, are_phrased: bool) -> None:
+        """``are_phrased``: their sentences are those that a server offers a small decoder."""
         rows = [dataclasses.asdict(each) for each in said]
-        parquet.write_table(pa.Table.from_pylist(rows, _SAID), self.folder / "texts.parquet")
+        schema = _SAID.with_metadata({_PHRASED: b"1"} if are_phrased else {})
+        parquet.write_table(pa.Table.from_pylist(rows, schema), self.folder / "texts.parquet")
+
+    @property
+    def are_phrased(self) -> bool:
+        metadata = parquet.read_schema(self.folder / "texts.parquet").metadata or {}
+        return _PHRASED in metadata
 
     def read(self) -> list[TaughtText]:
         rows = parquet.read_table(self.folder / "texts.parquet").to_pylist()

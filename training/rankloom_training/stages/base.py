@@ -61,9 +61,10 @@ class BaseStage(Stage):
 
     def _trained(self, given: StageInputs) -> tuple[nn.Module, Tokenizer, PromptFormat]:
         catalogue, log = given.dataset.catalogue, given.dataset.log
-        said = given.of(TracesFiles).read()
+        traces = given.of(TracesFiles)
+        said, is_phrased = traces.read(), traces.are_phrased
         tokenizer = embedded.train_tokenizer(catalogue, (each.text for each in said))
-        fmt = embedded.embedded_format(tokenizer, MAX_EVENTS_IN_PROMPT)
+        fmt = embedded.embedded_format(tokenizer, MAX_EVENTS_IN_PROMPT, is_phrased=is_phrased)
         model = embedded.train_decoder(
             tokenizer,
             fmt,

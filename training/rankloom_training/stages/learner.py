@@ -37,6 +37,7 @@ LEARNER_CODE = (
     "rankloom_training.base",
     "rankloom_training.checkpoints",
     "rankloom_training.experts",
+    "rankloom_training.lora",
     "rankloom_training.metrics",
     "rankloom_training.objectives",
     "rankloom_training.stages.learner",

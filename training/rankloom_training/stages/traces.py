@@ -66,7 +66,8 @@ class TracesStage(Stage):
         else:
             found = sound(list(self._written(given, rows)))
         given.progress.note(f"{len(found)} texts")
-        TracesFiles(given.folder).write(_said(found, given.dataset.catalogue))
+        said = _said(found, given.dataset.catalogue)
+        TracesFiles(given.folder).write(said, are_phrased=bool(said) and not self.traces)
 
     def _rows(self, data: Dataset) -> NDArray[np.int64]:
         """Rows that the language model is trained on and that have an earlier event."""

@@ -9,18 +9,24 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from rankloom_ranker.phrasing.places import CANDIDATE
+from rankloom_ranker.phrasing.statements import Statement
+from rankloom_ranker.phrasing.wording import (
+    Phrasing,
+    listed,
+    num_words,
+    quoted,
+    shared_attributes,
+)
 from rankloom_training.reasons.case import GENEROUS, PICKY, SHIFT, EventInfluence, TraceCase
 from rankloom_training.reasons.problems import TraceProblem
 from rankloom_training.reasons.trace import Trace
-from rankloom_training.teachers.phrases import Statement
-from rankloom_training.teachers.phrasing import Phrasing, listed, num_words, quoted
 
 MIN_WORDS, MAX_WORDS = 15, 45  # as long as the titles allow it
 MAX_CITED = 3
 MAX_SERVED = 2  # a server gives the language model as many events to cite
 WORTH_CITING = 0.3  # share of the strongest event's influence
 MIN_TASTE_EVENTS, CLEAR_TASTE = 3, 0.7
-_UNQUOTED = ("this one", "this title", "this pick", "it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +153,7 @@ class _Writer:
         """Attributes of the candidate that all cited events have, if they were judged alike."""
         if cited[0].liked != self._verdict:
             return []
-        return [
-            name
-            for name in self._case.candidate.attributes
-            if all(name in each.item.attributes for each in cited)
-        ]
+        return shared_attributes(self._case.candidate, [each.item for each in cited])
 
     def _taste(self) -> str:
         """An attribute of the candidate on which the user's opinion is clear and as the verdict."""
@@ -181,7 +183,7 @@ class _Writer:
         if may_name and self._random.random() < 0.5:
             self._candidate_named = True
             return quoted(title)
-        return self._phrasing.pick(_UNQUOTED)
+        return self._phrasing.pick(CANDIDATE)
 
     def _arranged(self, said: list[str], facts: list[str], after: list[str]) -> str:
         """As many facts as there is room for, between the evidence and its counterpart."""

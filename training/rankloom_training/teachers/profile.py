@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from rankloom_ranker.phrasing.statements import Statement
+from rankloom_ranker.phrasing.wording import Filler, Phrasing, listed, quoted
 from rankloom_training.reasons.case import (
     GENEROUS,
     MIN_EVENTS_FOR_LEVEL,
@@ -13,8 +15,6 @@ from rankloom_training.reasons.case import (
     Opinion,
     share_liked,
 )
-from rankloom_training.teachers.phrases import Statement
-from rankloom_training.teachers.phrasing import Filler, Phrasing, listed, quoted
 
 MIN_LABEL_EVENTS, CLEAR_SHARE = 3, 0.7
 MAX_NAMED = 2  # labels or titles in a sentence

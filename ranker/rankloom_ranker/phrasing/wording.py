@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from rankloom_training.teachers.phrases import SENTENCES, Statement
+from rankloom_engine.prompt import Readable
+from rankloom_ranker.phrasing.statements import SENTENCES, Statement
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _BLANK = re.compile(r"\{(\w+)\}")
@@ -39,8 +40,14 @@ def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def shared_attributes(candidate: Readable, items: Sequence[Readable]) -> list[str]:
+    """Attributes of the candidate that all of the items have."""
+    return [name for name in candidate.attributes if all(name in i.attributes for i in items)]
+
+
 def quoted(title: str) -> str:
-    return f'"{title}"'
+    """Between double quotes; inside of them a title's own become single ones."""
+    return '"{}"'.format(title.replace('"', "'"))
 
 
 def _capital(sentence: str) -> str:

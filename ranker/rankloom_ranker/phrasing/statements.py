@@ -1,4 +1,4 @@
-"""What the evidence teacher can say: ``sentences.txt``, sorted by what a sentence states.
+"""What can be said of evidence: ``sentences.txt``, sorted by what a sentence states.
 
 ``[a|b]`` stands for one of its parts. ``{titles}`` are the cited events, ``{this}`` is the
 candidate, ``{shared}`` what they have in common, ``{taste}`` an attribute of the candidate; in
@@ -50,7 +50,7 @@ class Statement(StrEnum):
 
 
 def _read() -> Iterator[tuple[Statement, str]]:
-    text = files("rankloom_training.teachers").joinpath("sentences.txt").read_text(encoding="utf-8")
+    text = files("rankloom_ranker.phrasing").joinpath("sentences.txt").read_text(encoding="utf-8")
     statement = next(iter(Statement))
     for line in text.splitlines():
         if line.startswith("# "):

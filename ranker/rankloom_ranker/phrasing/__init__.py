@@ -1,0 +1,1 @@
+"""Sentences about evidence: what each states, and which hold of an explanation."""
