@@ -40,7 +40,7 @@ def train_demo(folder: Path, num_users: int | None) -> tuple[Bundle, Dataset]:
 def with_shuffled_labels(bundle: Bundle, data: Dataset, expert: str, folder: Path) -> Path:
     """Writes a copy whose group expert ``expert`` learned its group's rows with shuffled labels."""
     windows = _shuffled(_windows(bundle, data, expert), np.random.default_rng(1))
-    trainer = ExpertTrainer(decoder_of(bundle), seed=1)
+    trainer = ExpertTrainer(decoder_of(load_bundle(bundle)), seed=1)
     trainer.load_adapter(bundle.folder / "experts" / GLOBAL)
     # Validated on the shuffled labels as well: on true labels, training would keep no step.
     _train(trainer, windows, RECIPE)

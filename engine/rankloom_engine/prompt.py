@@ -18,10 +18,12 @@ from tokenizers import Tokenizer
 
 from rankloom_engine.errors import ModelError
 from rankloom_engine.packing import Segment
+from rankloom_engine.profile import JudgedLabels, profile_text
 
 MAX_TEXT_CHARS = 2_000  # far more than max_item_tokens can hold; bounds the tokeniser's work
 MAX_CITED_EVENTS = 3  # whose evidence stands before the words
 NUM_MARKS = 4  # two opinions, two sides
+_NUMBERS = {"liked", "disliked", "max_item_tokens", "max_events", "max_profile_tokens"}
 _PIECE_CHARS = 256  # are normalised at once: one character can become 18
 
 
@@ -66,6 +68,7 @@ class PromptFormat:
     cited event, for each opinion (disliked, liked) and side (against a like, for it): disliked and
     against, disliked and for, liked and against, liked and for. ``is_phrased``: words are whole
     sentences about the evidence, since the decoder is too small for words of its own.
+    ``max_profile_tokens``: of the profile that stands before the events; 0: there is none.
     """
 
     begin: tuple[int, ...]
@@ -77,6 +80,7 @@ class PromptFormat:
     max_item_tokens: int = 16
     max_events: int = 20
     stop: int | None = None
+    max_profile_tokens: int = 0
     is_phrased: bool = False
 
     @property
@@ -84,7 +88,8 @@ class PromptFormat:
         """Tokens of the longest prompt of one candidate."""
         item = len(self.item) + self.max_item_tokens + len(self.ask)
         event, candidate = item + 2, item + 2  # a vector and a verdict, or two vectors
-        return len(self.begin) + self.max_events * event + candidate
+        start = len(self.begin) + self.max_profile_tokens
+        return start + self.max_events * event + candidate
 
     @property
     def max_evidence_tokens(self) -> int:
@@ -107,13 +112,13 @@ class PromptFormat:
             for name in ("begin", "item", "ask"):
                 fields[name] = _ids(fields[name])
             fields["marks"] = tuple(map(_ids, fields["marks"]))
-            for name in fields.keys() & {"liked", "disliked", "max_item_tokens", "max_events"}:
+            for name in fields.keys() & _NUMBERS:
                 fields[name] = int(fields[name])
             if fields.get("stop") is not None:
                 fields["stop"] = int(fields["stop"])
             read = cls(**fields)
-            if read.max_item_tokens < 1 or read.max_events < 0:
-                raise ValueError("max_item_tokens must be at least 1, max_events at least 0")
+            if read.max_item_tokens < 1 or min(read.max_events, read.max_profile_tokens) < 0:
+                raise ValueError("max_item_tokens must be at least 1, the others at least 0")
             if len(read.marks) != NUM_MARKS:
                 raise ValueError(f"marks must be {NUM_MARKS}")
             return read
@@ -184,9 +189,9 @@ class PromptAssembler:
         self._frames: dict[int, Segment] = {}
 
     def history_prefix(self, events: Sequence[PromptEvent]) -> HistoryPrefix:
-        """As many of the events as the format has room for, the newest."""
-        recent = events[-self.format.max_events :] if self.format.max_events else ()
-        return HistoryPrefix(self.prefix(recent), len(recent))
+        """As many of the events as the format has room for, the newest; the rest as a profile."""
+        first = max(len(events) - self.format.max_events, 0)
+        return HistoryPrefix(self.prefix(events[first:], events[:first]), len(events) - first)
 
     def prompt(
         self,
@@ -202,9 +207,14 @@ class PromptAssembler:
         )
         return Prompt(history.prefix, segments, history.num_events)
 
-    def prefix(self, events: Sequence[PromptEvent]) -> Segment:
-        """The begin tokens and the events, oldest first."""
-        return Segment.joined([Segment.of_ids(self.format.begin), *map(self.event, events)])
+    def prefix(self, events: Sequence[PromptEvent], earlier: Sequence[PromptEvent] = ()) -> Segment:
+        """The begin tokens, the profile of ``earlier`` events, and the events, oldest first."""
+        opinions = [(each.item.attributes, each.liked) for each in earlier]
+        return Segment.joined([self.opening(opinions), *map(self.event, events)])
+
+    def opening(self, opinions: Sequence[JudgedLabels]) -> Segment:
+        """The begin tokens, and the profile of the opinions from before the prompt's events."""
+        return Segment.of_ids(opening_ids(self.tokenizer, self.format, self.structural, opinions))
 
     def event(self, event: PromptEvent) -> Segment:
         """One event with its verdict; segments of catalogue items are cached."""
@@ -276,6 +286,17 @@ def word_ids(tokenizer: Tokenizer, fmt: PromptFormat, text: str) -> tuple[int, .
     stop = sorted(stops)[:1] if fmt.stop is None else [fmt.stop]
     ids: list[int] = tokenizer.encode(clean(text), add_special_tokens=False).ids
     return (*(token for token in ids if token not in stops), *stop)
+
+
+def opening_ids(
+    tokenizer: Tokenizer, fmt: PromptFormat, structural: Set[int], opinions: Sequence[JudgedLabels]
+) -> tuple[int, ...]:
+    """Token ids before the events: the begin tokens, and a profile if the format has one."""
+    if not fmt.max_profile_tokens:
+        return fmt.begin
+    ids: list[int] = tokenizer.encode(clean(profile_text(opinions)), add_special_tokens=False).ids
+    plain = [token for token in ids if token not in structural]
+    return (*fmt.begin, *plain[: fmt.max_profile_tokens])
 
 
 def item_ids(

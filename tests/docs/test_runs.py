@@ -94,6 +94,10 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
         parse,
         parse,
     ),
+    ("docs/reasons.md", "rankloom traces make --data PATH --out references.parquet"): (
+        parse,
+        parse,
+    ),
     ("docs/reasons.md", "rankloom traces check"): (run,),
     ("docs/reasons.md", "rankloom traces show"): (run,),
     ("docs/results.md", "rankloom train --data DATA --out BUNDLE --protocol p0"): (parse, parse),
@@ -118,6 +122,7 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("docs/training.md", "rankloom train --data PATH --out by-domain"): (parse,),
     ("docs/training.md", "rankloom train --add-group games"): (parse,),
     ("docs/training.md", "rankloom train --data PATH --out second-bundle"): (parse,),
+    ("docs/training.md", "rankloom train --data PATH --out no-profile"): (parse, parse, parse),
     ("docs/training.md", "rankloom train --data PATH --out third-bundle"): (run,),
     ("docs/serving.md", "rankloom bundle convert"): (run,),
     ("docs/serving.md", "from rankloom import Client"): None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -117,13 +118,53 @@ def test_rendering(item: Item, text: str) -> None:
     assert render(item) == text
 
 
+def test_the_profile_is_of_the_events_before_those_of_the_prompt() -> None:
+    fmt = replace(FORMAT, max_profile_tokens=40)
+    builder = PromptAssembler(TOKENIZER, fmt, VECTORS)
+    events = [PromptEvent(CATALOGUE.items[n], n, n < 4) for n in range(10)]
+    profile = TOKENIZER.encode("Liked 4 of 5. Likes Drama.", add_special_tokens=False).ids
+    later = [*events[:5], *(replace(each, liked=True) for each in events[5:])]
+    for history in (events, later):
+        prefix = builder.history_prefix(history)
+        assert prefix.num_events == 5
+        own = [*fmt.begin, *profile]
+        assert prefix.prefix.ids[: len(own) + 1].tolist() == [*own, fmt.item[0]]
+
+
+def test_a_user_of_few_events_has_no_profile() -> None:
+    builder = PromptAssembler(TOKENIZER, replace(FORMAT, max_profile_tokens=40), VECTORS)
+    events = [PromptEvent(CATALOGUE.items[n], n, True) for n in range(5)]
+    assert builder.history_prefix(events).prefix.ids.tolist() == (
+        BUILDER.history_prefix(events).prefix.ids.tolist()
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(labels=st.lists(titles, max_size=4), room=st.integers(1, 60))
+def test_a_profile_stays_in_its_room_and_never_yields_a_structural_token(
+    labels: list[str], room: int
+) -> None:
+    builder = PromptAssembler(TOKENIZER, replace(FORMAT, max_profile_tokens=room), VECTORS)
+    ids = builder.opening([(labels, True)] * 5).ids.tolist()
+    assert ids[0] == FORMAT.begin[0]
+    assert len(ids) <= 1 + room
+    assert not {TOKENIZER.token_to_id(name) for name in SPECIALS} & set(ids[1:])
+
+
 def test_format_round_trip() -> None:
     assert PromptFormat.from_bytes(FORMAT.to_bytes()) == FORMAT
 
 
 @pytest.mark.parametrize(
     "fields",
-    [{"max_events": "many"}, {"max_events": -1}, {"max_item_tokens": 0}, {"liked": None}, {"x": 1}],
+    [
+        {"max_events": "many"},
+        {"max_events": -1},
+        {"max_profile_tokens": -1},
+        {"max_item_tokens": 0},
+        {"liked": None},
+        {"x": 1},
+    ],
 )
 def test_a_format_that_is_none_is_refused(fields: dict[str, object]) -> None:
     data = json.dumps({**json.loads(FORMAT.to_bytes()), **fields}).encode()

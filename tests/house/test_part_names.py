@@ -13,6 +13,8 @@ WRITERS = {
     "adapters/rankloom_adapters/bundle.py",
     "adapters/rankloom_adapters/convert.py",
     "adapters/rankloom_adapters/derive.py",
+    "training/rankloom_training/added_group.py",
+    "training/rankloom_training/added_items.py",
     "training/rankloom_training/assemble.py",
     "training/rankloom_training/base.py",
     "training/rankloom_training/stages/artefacts.py",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rankloom_adapters.calibration import Calibration
-from rankloom_training.calibrate import fit_calibration
+from rankloom_training.calibrate import calibration_errors, fit_calibration
 
 
 @pytest.mark.parametrize(("slope", "intercept"), [(1.0, 0.0), (2.0, -1.0), (0.3, 0.5)])
@@ -21,3 +21,14 @@ def test_scores_that_rank_backwards_keep_their_order() -> None:
     found = fit_calibration(score, score < 0)
     assert found.slope > 0
     assert (np.diff(found.probability(score)) > 0).all()
+
+
+def test_balanced_training_shifts_probabilities_and_calibration_mends_them() -> None:
+    """Of the rows 80 % are likes; scores as after training on as many likes as dislikes."""
+    random = np.random.default_rng(1)
+    natural = np.log(4.0) + random.normal(size=20_000)
+    label = random.random(len(natural)) < Calibration().probability(natural)
+    balanced = natural - np.log(4.0)
+    errors = calibration_errors(fit_calibration(balanced, label), balanced, label)
+    assert errors["ece_before"] > 0.2
+    assert errors["ece_after"] < 0.02

@@ -13,6 +13,7 @@ from rankloom_adapters.bundle import open_bundle
 from rankloom_training import reporting
 from rankloom_training.data import Dataset, load_dataset
 from rankloom_training.evaluate import ProtocolError, ScoredRows, report, score_test
+from rankloom_training.metrics import expected_calibration_error
 from rankloom_training.visibility import Protocol
 
 KEYS = ["served", "cf", "lightgbm", "global", "fused"]
@@ -74,6 +75,9 @@ def test_the_report_has_its_keys_as_json_and_as_a_plot(
             assert estimate["low"] <= estimate["value"] <= estimate["high"]
     assert fields["protocol"] == "p1"
     assert fields["rows"] == len(scored.rows)
+    raw = 1.0 / (1.0 + np.exp(-scored.scores["served"]))
+    ece = expected_calibration_error(scored.label, raw)
+    assert fields["calibration"]["ece_before"] == pytest.approx(ece)
     reporting.write_plot(found, tmp_path / "report.png")
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
 
@@ -84,7 +88,8 @@ def test_the_tables_name_the_rows_and_the_protocol(served_folder: Path, scored: 
     reporting.show(console, found, {})
     text = console.export_text()
     assert f"{len(scored.rows)} test rows" in text
-    assert "protocol p1" in text
+    assert f"{100 * scored.label.mean():.1f} % likes, protocol p1" in text
+    assert f"served probability {found.calibration['ece_after']:.4f}" in text
     assert "cold rows" in text
 
 

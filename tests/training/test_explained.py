@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -103,3 +104,14 @@ def test_variety_counts_pairs_of_words_and_equal_texts_of_one_item() -> None:
     assert measured(*same).distinct_2 == 0.5
     assert measured(*same, other).repeated == pytest.approx(1 / 3)
     assert math.isnan(measured(row("one", item="d"), row("one", user="v")).repeated)
+
+
+def test_words_are_held_against_what_a_teacher_wrote_where_there_is_such_a_text() -> None:
+    assert measured(row("It is good.")).overlap is None
+    told = [
+        dataclasses.replace(row(text), reference=reference)
+        for text, reference in (("It is good.", "it is good"), ("", "It is bad."))
+    ]
+    overlap = measured(*told, row("No reference.")).overlap
+    assert overlap is not None
+    assert (overlap.num_rows, overlap.rouge_l) == (2, 0.5)

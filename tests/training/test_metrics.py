@@ -14,6 +14,7 @@ from rankloom_training.metrics import (
     auc_difference,
     average_precision,
     evaluate,
+    expected_calibration_error,
     ndcg,
     rows_by_user,
 )
@@ -161,3 +162,11 @@ def test_the_paired_difference() -> None:
     assert auc_difference(user, label, score, score) == Estimate(0.0, 0.0, 0.0)
     back = auc_difference(user, label, noise, score)
     assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
+
+
+def test_calibration_error_is_the_mean_gap_of_the_bins() -> None:
+    probability = np.array([0.1, 0.2, 0.7, 0.8, 1.0])
+    label = np.array([False, True, True, False, True])
+    # Two bins: |1 − 0.3| and |2 − 2.5|, over five rows.
+    found = expected_calibration_error(label, probability, bins=2)
+    assert found == pytest.approx((0.7 + 0.5) / 5)

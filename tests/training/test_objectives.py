@@ -14,7 +14,9 @@ from rankloom_training.objectives import (
     TraceLoss,
     VerdictLoss,
     WeightedSum,
+    objective_of,
 )
+from rankloom_training.options import DEFAULTS, Recipe, RecipeName
 
 LOGIT = np.array([2.0, -1.0, 0.5, 0.25])
 LABEL = np.array([1.0, 0.0, 0.0, 1.0])
@@ -54,6 +56,27 @@ def test_pairwise_compares_likes_and_dislikes_of_one_window() -> None:
 def test_trace_is_the_mean_over_answers_with_words() -> None:
     assert TraceLoss().loss(answers()).item() == pytest.approx((1.2 + 2.0) / 2)
     assert TraceLoss().loss(answers(has_text=HAS_TEXT & False)).item() == 0.0
+
+
+def test_a_recipe_chooses_its_objective() -> None:
+    thinkrec, pairwise = Recipe(1, 1e-3, pairwise=0.0), Recipe(1, 1e-3, pairwise=0.5)
+    assert objective_of(thinkrec, has_text=False).loss(answers()).item() == pytest.approx(
+        log_loss().mean()
+    )
+    assert objective_of(thinkrec, has_text=True).loss(answers()) == MixedLoss().loss(answers())
+    assert objective_of(pairwise, has_text=False).loss(answers()).item() == pytest.approx(
+        log_loss().mean() + 0.5 * pairs()
+    )
+
+
+def test_reasoningrec_learns_from_tokens_alone() -> None:
+    recipe = DEFAULTS[RecipeName.REASONINGREC].global_recipe
+    assert objective_of(recipe, has_text=True).loss(answers()).item() == pytest.approx(
+        (1.2 + 2.0) / 2
+    )
+    assert objective_of(recipe, has_text=False).loss(answers()).item() == pytest.approx(
+        log_loss().mean()
+    )
 
 
 def test_mixed_weighs_the_two_cases_as_thinkrec_does() -> None:

@@ -13,7 +13,15 @@ from rankloom._cli.main import main
 from rankloom_training.data.negatives import NegativeSampling
 from rankloom_training.option_file import OptionError, leaves_of, read_options, to_yaml
 from rankloom_training.option_flags import FLAGS
-from rankloom_training.options import Recipe, TrainOptions
+from rankloom_training.options import (
+    DEFAULTS,
+    ItemTextKind,
+    ObjectiveName,
+    Recipe,
+    RecipeName,
+    TrainOptions,
+)
+from rankloom_training.reasons.trace import TraceKind
 from rankloom_training.visibility import Protocol
 
 
@@ -25,6 +33,7 @@ def written(folder: Path, text: str) -> Path:
 
 def test_what_is_written_reads_back(tmp_path: Path) -> None:
     options = TrainOptions(
+        RecipeName.REASONINGREC,
         Protocol.P0,
         "sasrec",
         "a/base",
@@ -32,7 +41,11 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
         "domain",
         1,
         Recipe(1, 1e-3),
-        Recipe(4, 2.5e-6, 0.0, depth=0.25),
+        Recipe(4, 2.5e-6, 0.0, depth=0.25, objective=ObjectiveName.COMPLETION),
+        trace_kind=TraceKind.RATIONALE,
+        shots=64,
+        item_texts=ItemTextKind.KEYWORDS,
+        profiles=True,
         lm_rows=9,
         traces="traces.parquet",
         trace_share=0.5,
@@ -60,12 +73,34 @@ def test_flags_go_before_set_and_set_before_the_file(tmp_path: Path) -> None:
     assert (options.seed, options.lm_rows, options.num_groups) == (1, 20, 6)
 
 
+def test_a_recipe_sets_the_defaults_of_the_rest(tmp_path: Path) -> None:
+    reasoningrec = DEFAULTS[RecipeName.REASONINGREC]
+    flag: dict[str, tuple[str, object]] = {"recipe": ("--recipe", "reasoningrec")}
+    assert read_options(None, [], flag) == reasoningrec
+    file = written(tmp_path, "recipe: reasoningrec\nshots: 64\n")
+    assert read_options(file, [], {}) == dataclasses.replace(reasoningrec, shots=64)
+    assert read_options(file, ["shots=null"], flag).shots is None
+
+
+def test_two_recipes_are_refused(tmp_path: Path) -> None:
+    file = written(tmp_path, "recipe: thinkrec\n")
+    flag: dict[str, tuple[str, object]] = {"recipe": ("--recipe", "reasoningrec")}
+    said = r"train.yaml: recipe and --recipe: are two recipes; leave one out"
+    with pytest.raises(OptionError, match=said):
+        read_options(file, [], flag)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("recipe: think", "recipe: must be 'thinkrec' or 'reasoningrec', not 'think'"),
+        ("item_texts: all", "item_texts: must be 'none', 'keywords' or 'description', not 'all'"),
+        ("profiles: 1", "profiles: must be true or false, not 1"),
+        ("shots: 1", "shots: must be greater than or equal to 2, not 1"),
+        ("trace_kind: x", "trace_kind: must be 'think' or 'rationale', not 'x'"),
         ("sed: 1", "sed: no such option; did you mean seed?"),
         ("group_recipe: {learning_rat: 1}", "did you mean group_recipe.learning_rate?"),
-        ("zzz: 1", "zzz: no such option; known are protocol, "),
+        ("zzz: 1", "zzz: no such option; known are recipe, "),
         ("group_recipe: 3", "group_recipe: has parts; set group_recipe.epochs, "),
         ("seed: {a: 1}", "seed.a: no such option"),
         ("seed: true", "seed: must be a whole number, not True"),

@@ -10,6 +10,7 @@ from rankloom_engine.packing import PackedRow, Segment
 from rankloom_engine.prompt import PromptAssembler, PromptCandidate, PromptEvent
 from rankloom_training.data import Dataset, Interactions, Split
 from rankloom_training.embedded import embedded_format, train_tokenizer
+from rankloom_training.prompt_room import PromptRoom
 from rankloom_training.visibility import Protocol, View, scoring_view, training_views
 from rankloom_training.windows import MAX_TARGETS, Inputs, Window, WindowMaker, batches
 from rankloom_training.words import Words
@@ -18,13 +19,12 @@ MAX_EVENTS, DIM, COLUMNS, MAX_USERS = 10, 3, 2, 30
 SEED = 2
 
 
-@pytest.fixture(scope="session")
-def builder(dataset: Dataset) -> PromptAssembler:
+@pytest.fixture(scope="session", params=[False, True], ids=["plain", "profiles"])
+def builder(dataset: Dataset, request: pytest.FixtureRequest) -> PromptAssembler:
     tokenizer = train_tokenizer(dataset.catalogue)
     vectors = np.random.default_rng(0).normal(size=(len(dataset.catalogue), DIM))
-    return PromptAssembler(
-        tokenizer, embedded_format(tokenizer, MAX_EVENTS), vectors.astype(np.float32)
-    )
+    fmt = PromptRoom(profiles=request.param).of(embedded_format(tokenizer, MAX_EVENTS))
+    return PromptAssembler(tokenizer, fmt, vectors.astype(np.float32))
 
 
 def views(log: Interactions) -> Iterator[View]:
@@ -78,8 +78,12 @@ def check_candidate(
     num_seen, visible = len(prefix[1]), inputs.view.visible_before(log, row)
     assert num_seen == len(visible) or MAX_EVENTS // 2 <= num_seen <= MAX_EVENTS
     recent = [int(other) for other in visible[len(visible) - num_seen :]]
-    events = [PromptEvent(items[log.item[o]], int(log.item[o]), bool(log.liked[o])) for o in recent]
-    assert prefix == whole(builder.prefix(events))
+    earlier = [int(other) for other in visible[: len(visible) - num_seen]]
+    before, events = (
+        [PromptEvent(items[log.item[o]], int(log.item[o]), bool(log.liked[o])) for o in rows]
+        for rows in (earlier, recent)
+    )
+    assert prefix == whole(builder.prefix(events, before))
     candidate = PromptCandidate(items[log.item[row]], int(log.item[row]))
     alone = builder.candidate(candidate, inputs.vector[index], inputs.tabular[index])
     assert part(packed, own) == whole(alone)

@@ -33,6 +33,7 @@ from rankloom_training.experts import ExpertTrainer
 from rankloom_training.group_counts import MAX_GROUPS, GroupError
 from rankloom_training.grouped_items import check_group_name
 from rankloom_training.groups import gain_of
+from rankloom_training.item_texts.in_prompts import with_item_texts
 from rankloom_training.metrics import Estimate
 from rankloom_training.on_bundle import decoder_of, windows_of
 from rankloom_training.options import TrainOptions
@@ -116,7 +117,7 @@ class AddedGroup:
         loaded, log = load_bundle(draft), self.data.log
         view = self._about_new(scoring_view(log, options.protocol, Split.VALID), options)
         valid = windows_of(loaded, self.data, view)
-        trainer = ExpertTrainer(decoder_of(draft), options.seed)
+        trainer = ExpertTrainer(decoder_of(loaded), options.seed)
         trainer.load_adapter(draft.folder / "experts" / GLOBAL)
         before = trainer.margins(valid)
         trainer.train(
@@ -170,6 +171,11 @@ class AddedGroup:
         )
 
 
+def recipe_of(bundle: Bundle) -> Path | None:
+    """The file of the options that the bundle was trained with, if it has one."""
+    return bundle.folder / parts.RECIPE if parts.RECIPE in bundle.parts else None
+
+
 def add_group(
     bundle: Bundle, name: str, data: Path, out: Path, options: TrainOptions, progress: Progress
 ) -> str:
@@ -180,7 +186,7 @@ def add_group(
     """
     if out.exists():
         raise OutputError(f"{out} exists; remove it or choose another path")
-    given = load_dataset(data, like_above_of(bundle))
+    given = with_item_texts(load_dataset(data, like_above_of(bundle)), data, options.item_texts)
     protocol = Protocol(bundle.metadata["protocol"])
     chosen = dataclasses.replace(options, protocol=protocol)
     return AddedGroup.checked(bundle, name, given).train(out, chosen, progress)

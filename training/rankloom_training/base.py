@@ -30,7 +30,9 @@ from rankloom_engine.errors import ModelError
 from rankloom_engine.explain import max_explained_tokens
 from rankloom_engine.prompt import PromptFormat, load_tokenizer
 from rankloom_engine.structure import text_part
+from rankloom_training.prompt_room import PromptRoom
 
+NO_ROOM = PromptRoom()
 # Neither the hub nor its cache has answered.
 _UNREACHABLE = (LocalEntryNotFoundError, OfflineModeIsEnabled)
 
@@ -68,14 +70,15 @@ def _pieces(path: Path) -> Iterator[bytes]:
             yield piece
 
 
-def check_base(name: str, max_events: int) -> None:
+def check_base(name: str, max_events: int, room: PromptRoom = NO_ROOM) -> None:
     """Refuses a base that cannot be served, before anything is trained. Raises BaseModelError.
 
     ``name``: a local path or hub id. Its weights are looked for (and downloaded), not read.
+    ``room``: what the prompt must hold.
     """
     config = _config_of(name)
     _check_weights(name)
-    fmt = _worded_format(*_tokenizer_of(name), max_events)
+    fmt = room.of(_worded_format(*_tokenizer_of(name), max_events))
     try:
         check_architecture(config, fmt.max_tokens, max_explained_tokens(fmt))
     except ModelError as error:

@@ -15,7 +15,7 @@ from rankloom_adapters.calibration import Calibration
 from rankloom_adapters.router import DEFAULT_TEMPERATURE, Router
 from rankloom_training.data import Dataset
 from rankloom_training.data.checks import CALIBRATION_ROWS
-from rankloom_training.metrics import auc
+from rankloom_training.metrics import auc, expected_calibration_error
 from rankloom_training.scoring import BundleScorer, PreparedRequest, requests_of
 from rankloom_training.visibility import View
 
@@ -27,7 +27,11 @@ MIN_SLOPE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What was fitted, and the numbers that say how well."""
+    """What was fitted, and the numbers that say how well.
+
+    ``report``: ``ece_before`` and ``ece_after`` are the expected calibration errors of the score
+    as a logit, and of the fitted probability, over the rows that both were fitted on.
+    """
 
     router: Router
     calibration: Calibration
@@ -54,11 +58,23 @@ def fit_on_valid(
     margins = scorer.margins(prepared, weights, on_step)
     aucs = {temperature: auc(label, found + tree_logits) for temperature, found in margins.items()}
     chosen = choose(aucs)
+    score = margins[chosen] + tree_logits
+    calibration = fit_calibration(score, label)
+    fitted = {"rows": float(len(rows)), "auc": aucs[chosen], "temperature": chosen}
     return Fitted(
-        routers[chosen],
-        fit_calibration(margins[chosen] + tree_logits, label),
-        {"rows": float(len(rows)), "auc": aucs[chosen], "temperature": chosen},
+        routers[chosen], calibration, fitted | calibration_errors(calibration, score, label)
     )
+
+
+def calibration_errors(
+    calibration: Calibration, score: NDArray[np.float64], label: NDArray[np.bool_]
+) -> dict[str, float]:
+    """ECE of the raw scores, taken for logits, and of the calibrated ones; (n,) rows."""
+    named = {"ece_before": Calibration(), "ece_after": calibration}
+    return {
+        name: expected_calibration_error(label, each.probability(score))
+        for name, each in named.items()
+    }
 
 
 def choose(aucs: Mapping[float, float]) -> float:

@@ -129,13 +129,12 @@ def _add_group(args: argparse.Namespace) -> int:
         raise ValueError("--add-group NAME and --from BUNDLE go together; give both")
     if args.plan or args.work is not None:
         raise ValueError("--plan and --work are of whole trainings; leave them out")
-    from rankloom_adapters.bundle import RECIPE, open_bundle
-    from rankloom_training.added_group import add_group
+    from rankloom_adapters.bundle import open_bundle
+    from rankloom_training.added_group import add_group, recipe_of
     from rankloom_training.progress import Progress
 
     bundle = open_bundle(args.source)
-    if args.config is None and RECIPE in bundle.parts:
-        args.config = bundle.folder / RECIPE
+    args.config = args.config or recipe_of(bundle)
     digest = add_group(bundle, args.add_group, args.data, args.out, options_of(args), Progress())
     print(f"{args.out}: bundle {digest[:12]}")
     return 0
@@ -166,6 +165,13 @@ def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="also have a server explain N test rows, and measure the words (default: none)",
     )
+    parser.add_argument(
+        "--references",
+        type=Path,
+        metavar="FILE",
+        help="traces of test rows: explain such rows alone, all of them unless --explanations "
+        "says otherwise, and measure how close the words come to the teacher's",
+    )
     parser.add_argument("--json", type=new_file(), metavar="FILE", help="write the report as JSON")
     parser.add_argument(
         "--plot",
@@ -181,11 +187,14 @@ def _evaluate(args: argparse.Namespace) -> int:
     from rankloom_training import reporting
     from rankloom_training.evaluate import evaluate as judge
     from rankloom_training.explained import report_of
-    from rankloom_training.explaining import explain_rows
+    from rankloom_training.explaining import explain_rows, read_references
     from rankloom_training.progress import Progress
     from rankloom_training.synthetic import read_truth
+    from rankloom_training.traces.trace_file import read_traces
     from rankloom_training.visibility import Protocol
 
+    if args.references is not None:
+        read_traces(args.references)  # refused before the rows are scored, which takes minutes
     progress, console = Progress(), Console()
     with progress.stage("evaluate"):
         report, scored, dataset = judge(
@@ -196,10 +205,12 @@ def _evaluate(args: argparse.Namespace) -> int:
             on_step=progress.step,
             max_rows=args.rows,
         )
-    if args.explanations is not None:
+    references = read_references(args.references, dataset) if args.references else None
+    number = args.explanations or len(references or ())
+    if number:
         with progress.stage("explain"):
             explained = explain_rows(
-                args.bundle, dataset, Protocol(args.protocol), args.explanations, progress.step
+                args.bundle, dataset, Protocol(args.protocol), number, progress.step, references
             )
         found = report_of(explained, dataset.catalogue)
         report = dataclasses.replace(report, explanations=found)

@@ -21,7 +21,8 @@ from rankloom_engine.attention import Pass
 from rankloom_engine.model import head_logits
 from rankloom_engine.packing import PackedRow, Segment, collate, pack, pack_more
 from rankloom_engine.passes import last_states
-from rankloom_engine.prompt import PromptFormat, clean, item_ids, render
+from rankloom_engine.profile import MAX_PROFILE_EVENTS
+from rankloom_engine.prompt import PromptFormat, clean, item_ids, opening_ids, render
 from rankloom_features.catalogue import Catalogue
 from rankloom_training.checkpoints import NO_CHECKPOINT, Checkpoint, State
 from rankloom_training.data import Interactions
@@ -220,7 +221,11 @@ def lessons_of(
     items = [item_ids(tokenizer, fmt, structural, item) for item in catalogue.items]
     for own in np.split(rows, np.flatnonzero(np.diff(log.user[rows])) + 1):
         for at in range(0, len(own), EVENTS_PER_SEQUENCE):
-            ids, ends = list(fmt.begin), []
+            opinions = [
+                (catalogue.items[log.item[row]].attributes, bool(log.liked[row]))
+                for row in own[:at][-MAX_PROFILE_EVENTS:]
+            ]
+            ids, ends = list(opening_ids(tokenizer, fmt, structural, opinions)), []
             stretch = own[at : at + EVENTS_PER_SEQUENCE]
             for row in stretch:
                 verdict = fmt.liked if log.liked[row] else fmt.disliked

@@ -11,6 +11,7 @@ from rankloom_training.options import TrainOptions
 from rankloom_training.rates import Rates
 
 EMBEDDED = "embedded"
+ROWS_PER_SHOT = 10  # a row alone in its window costs as much as so many that share one
 STAGES = (
     *("collaborative", "router", "trees", "traces"),
     *("base", "global", "groups", "calibrate"),
@@ -59,10 +60,22 @@ def workloads(dataset: Dataset, options: TrainOptions) -> dict[str, Workload]:
         "trees": Workload("trees", train + valid),
         "traces": Workload("traces", 0 if options.traces else round(seen * options.trace_share)),
         "base": Workload(f"base {base}", 1 if options.base else seen * options.base_epochs),
-        "global": Workload(f"global {base}", seen * options.global_recipe.epochs),
-        "groups": Workload(f"groups {base}", seen * options.group_recipe.epochs),
+        "global": Workload(
+            f"global {base}", _taught(seen, options, 1) * options.global_recipe.epochs
+        ),
+        "groups": Workload(
+            f"groups {base}",
+            _taught(seen, options, options.num_groups) * options.group_recipe.epochs,
+        ),
         "calibrate": Workload(f"calibrate {base}", min(valid, CALIBRATION_ROWS)),
     }
+
+
+def _taught(seen: int, options: TrainOptions, num_experts: int) -> int:
+    """Rows that experts learn from, of those that are ``seen``."""
+    if options.shots is None:
+        return seen
+    return min(seen, options.shots * ROWS_PER_SHOT * num_experts)
 
 
 def estimate(dataset: Dataset, options: TrainOptions) -> TimeEstimate:

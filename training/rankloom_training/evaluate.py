@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 import rankloom
 from rankloom_adapters.bundle import Bundle, open_bundle
+from rankloom_adapters.calibration import Calibration
 from rankloom_adapters.router import Mixture, Route, Router
 from rankloom_engine.memory import keep_freed_memory
 from rankloom_training import metrics
 from rankloom_training.all_items import AllItemsReport, rank_all_items
+from rankloom_training.calibrate import calibration_errors
 from rankloom_training.data import Dataset, Interactions, Split, load_dataset
 from rankloom_training.data.negatives import NegativeSampling
 from rankloom_training.explained import ExplanationReport
@@ -39,7 +41,8 @@ class ScoredRows:
     """Scores of the test rows; arrays of one entry a row, in the log's order.
 
     ``scores`` has the keys served, cf, lightgbm, global and fused. ``warm``: user and
-    item both have training rows. ``route``: the router's route of each row.
+    item both have training rows. ``route``: the router's route of each row. ``calibration``: the
+    bundle's.
     """
 
     rows: NDArray[np.int64]
@@ -48,6 +51,7 @@ class ScoredRows:
     warm: NDArray[np.bool_]
     route: NDArray[np.str_]
     scores: Mapping[str, NDArray[np.float64]]
+    calibration: Calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,9 @@ class Report:
     ``num_rows``: of the test rows, ``num_test_rows``, how many were scored. ``negatives``: how
     the dislikes among them were sampled, if they were; ``metrics``, ``parts`` and
     ``fused_over_global`` are then over sampled negatives, and ``all_items`` is not.
-    ``explanations``: None if none were asked for.
+    ``explanations``: None if none were asked for. ``share_liked``: of the scored rows.
+    ``calibration``: expected errors of the served probability on these rows, before and after the
+    bundle's calibration; empty over sampled negatives, whose share is no one's.
     """
 
     protocol: str
@@ -65,6 +71,8 @@ class Report:
     num_rows: int
     num_test_rows: int
     num_users: int
+    share_liked: float
+    calibration: Mapping[str, float]
     metrics: Mapping[str, RankingMetrics]
     parts: Mapping[str, tuple[int, float]]
     fused_over_global: Estimate
@@ -95,6 +103,8 @@ class Report:
             "rows": self.num_rows,
             "test_rows": self.num_test_rows,
             "users": self.num_users,
+            "share_liked": self.share_liked,
+            "calibration": dict(self.calibration),
             "eligible_users": self.metrics["served"].num_eligible,
             "parts": {
                 name: {"rows": rows, "auc": auc if np.isfinite(auc) else None}
@@ -134,7 +144,7 @@ def score_test(
         # The other scores are float32, so this one is, on every machine.
         with serving(bundle.folder, "--dtype", "float32") as address:
             scores["served"] = asyncio.run(_served_scores(address, requests, on_step))
-    return _scored(dataset.log, prepared, scores, mixtures)
+    return _scored(dataset.log, prepared, scores, mixtures, scorer.loaded.calibration)
 
 
 def _test_view(log: Interactions, protocol: Protocol, max_rows: int | None) -> View:
@@ -156,6 +166,8 @@ def report(scored: ScoredRows, protocol: Protocol, bundle: Bundle, num_test: int
         num_rows=len(scored.rows),
         num_test_rows=num_test,
         num_users=len(np.unique(scored.user)),
+        share_liked=float(scored.label.mean()),
+        calibration=_calibration(bundle, scored),
         metrics={
             name: metrics.evaluate(scored.user, scored.label, score)
             for name, score in scored.scores.items()
@@ -212,6 +224,12 @@ def sampling_of(bundle: Bundle) -> NegativeSampling | None:
     return None if found is None else NegativeSampling.of_json(found)
 
 
+def _calibration(bundle: Bundle, scored: ScoredRows) -> dict[str, float]:
+    if bundle.metadata.get("implicit"):
+        return {}
+    return calibration_errors(scored.calibration, scored.scores["served"], scored.label)
+
+
 def _all_scores(
     scorer: BundleScorer, prepared: Sequence[PreparedRequest], on_step: Step
 ) -> tuple[dict[str, NDArray[np.float64]], list[Mixture]]:
@@ -244,12 +262,12 @@ def _scored(
     prepared: Sequence[PreparedRequest],
     scores: Mapping[str, NDArray[np.float64]],
     mixtures: Sequence[Mixture],
+    calibration: Calibration,
 ) -> ScoredRows:
     rows = np.concatenate([one.rows for one in prepared])
     route = [str(m.route) for m, one in zip(mixtures, prepared, strict=True) for _ in one.rows]
-    return ScoredRows(
-        rows, log.user[rows], log.liked[rows], log.warm()[rows], np.array(route), scores
-    )
+    user, label, warm = log.user[rows], log.liked[rows], log.warm()[rows]
+    return ScoredRows(rows, user, label, warm, np.array(route), scores, calibration)
 
 
 async def _served_scores(

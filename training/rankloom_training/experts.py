@@ -27,11 +27,7 @@ from rankloom_training.lora import train_in_low_rank
 from rankloom_training.metrics import auc
 from rankloom_training.objectives import (
     Answers,
-    MixedLoss,
-    Objective,
-    PairwiseLoss,
-    VerdictLoss,
-    WeightedSum,
+    objective_of,
 )
 from rankloom_training.options import Recipe
 from rankloom_training.windows import Window, batches
@@ -121,7 +117,7 @@ class ExpertTrainer:
         plan = [batches(windows, STEP_TOKENS, random) for _ in range(recipe.epochs)]
         has_text = any(len(window.words) for window in windows)
         parameters = self._trainable(recipe.depth, with_projector=with_projector)
-        objective = _objective(recipe, has_text=has_text)
+        objective = objective_of(recipe, has_text=has_text)
         steps = _Steps(parameters, recipe, sum(map(len, plan)))
         best, judged = self._restored(steps, checkpoint) or (self._judged(0, valid), 0)
 
@@ -252,11 +248,6 @@ class ExpertTrainer:
             num_words > 0,
             token_loss,
         )
-
-
-def _objective(recipe: Recipe, *, has_text: bool) -> Objective:
-    verdict: Objective = MixedLoss() if has_text else VerdictLoss()
-    return WeightedSum(((1.0, verdict), (recipe.pairwise, PairwiseLoss())))
 
 
 def _num_words(window: Window) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ import numpy as np
 import rankloom
 from rankloom_features.catalogue import Catalogue, Item
 from rankloom_training.reasons.grounding import Grounding, named_items
+from rankloom_training.text_overlap import Overlap, overlap_of
 
 NUM_LARGEST = 3
 _SENTENCE = re.compile(r"[.!?]\s")
@@ -22,13 +23,15 @@ _WORD = re.compile(r"\w+")
 class ExplainedRow:
     """A served explanation, and what it was asked about.
 
-    ``ranked``: the probability of the same item in a ranking of the same history.
+    ``ranked``: the probability of the same item in a ranking of the same history. ``reference``:
+    what a teacher wrote about the row, without the verdict; empty if it wrote nothing.
     """
 
     user: str
     candidate: Item
     explanation: rankloom.Explanation
     ranked: float
+    reference: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,8 @@ class ExplanationReport:
     of the events that texts cite for their verdict, share whose influence has its sign.
     ``largest``: share of texts with evidence that cite one of the three events of largest
     influence. ``distinct_2``: distinct pairs of words ÷ pairs. ``repeated``: of pairs of users who
-    were explained one item, share with one text. ``words``: mean number.
+    were explained one item, share with one text. ``words``: mean number. ``overlap``: with what
+    a teacher wrote about the same rows; None without references.
     """
 
     num_rows: int
@@ -52,6 +56,7 @@ class ExplanationReport:
     distinct_2: float
     repeated: float
     words: float
+    overlap: Overlap | None = None
 
 
 def report_of(rows: Sequence[ExplainedRow], catalogue: Catalogue) -> ExplanationReport:
@@ -78,6 +83,7 @@ def report_of(rows: Sequence[ExplainedRow], catalogue: Catalogue) -> Explanation
         distinct_2=_distinct_pairs(texts),
         repeated=_repeated(told),
         words=float(np.mean([len(text.split()) for text in texts])) if texts else float("nan"),
+        overlap=_overlap(rows),
     )
 
 
@@ -91,6 +97,14 @@ def cited_for(explanation: rankloom.Explanation, catalogue: Catalogue) -> list[f
         if found := _cited(sentence, explanation, catalogue):
             return [each.influence for each in found]
     return []
+
+
+def _overlap(rows: Sequence[ExplainedRow]) -> Overlap | None:
+    """Of all rows with a reference: a missing text overlaps with nothing."""
+    having = [row for row in rows if row.reference]
+    if not having:
+        return None
+    return overlap_of([row.explanation.text for row in having], [row.reference for row in having])
 
 
 def _cites_largest(explanation: rankloom.Explanation, catalogue: Catalogue) -> bool:

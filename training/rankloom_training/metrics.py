@@ -43,6 +43,15 @@ def auc(label: NDArray[np.bool_], score: NDArray[np.floating]) -> float:
     return (ranks - num_liked * (num_liked + 1) / 2) / pairs
 
 
+def expected_calibration_error(
+    label: NDArray[np.bool_], probability: NDArray[np.floating], bins: int = 15
+) -> float:
+    """ECE over equally wide bins of the probability (Guo et al., 2017, equation 3); (n,) rows."""
+    index = np.minimum((probability * bins).astype(np.int64), bins - 1)
+    gaps = np.bincount(index, weights=label - probability, minlength=bins)
+    return float(np.abs(gaps).sum() / len(label))
+
+
 def ndcg(label: NDArray[np.bool_], score: NDArray[np.floating], top: int = TOP) -> float:
     """NDCG@top with binary gain. 0 without a liked row."""
     order = np.argsort(-score, kind="stable")[:top]

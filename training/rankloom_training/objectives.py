@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rankloom_training.options import ObjectiveName, Recipe
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answers:
@@ -62,7 +64,10 @@ class PairwiseLoss:
 
 @dataclass(frozen=True, slots=True)
 class TraceLoss:
-    """Mean token cross-entropy of the answers that have words; 0 if none has."""
+    """Mean token cross-entropy of the answers that have words; 0 if none has.
+
+    The verdict stands first among the tokens (ReasoningRec trains on such completions alone).
+    """
 
     def loss(self, answers: Answers) -> Tensor:
         if not answers.has_text.any():
@@ -95,6 +100,14 @@ class WeightedSum:
 
     def loss(self, answers: Answers) -> Tensor:
         return torch.stack([weight * term.loss(answers) for weight, term in self.terms]).sum()
+
+
+def objective_of(recipe: Recipe, *, has_text: bool) -> Objective:
+    """What a recipe asks for. ``has_text``: some row has words; else verdicts are all there is."""
+    answer: Objective = VerdictLoss()
+    if has_text:
+        answer = MixedLoss() if recipe.objective is ObjectiveName.MIXED else TraceLoss()
+    return WeightedSum(((1.0, answer), (recipe.pairwise, PairwiseLoss())))
 
 
 def _pair_loss(logit: Tensor, label: Tensor) -> Tensor:

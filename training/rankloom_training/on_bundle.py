@@ -6,12 +6,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from rankloom_adapters import bundle as parts
-from rankloom_adapters.bundle import Bundle
 from rankloom_engine.decoder_files import load_decoder_model, read_config
 from rankloom_engine.model import Decoder
 from rankloom_engine.projector import Projector
-from rankloom_engine.prompt import PromptFormat
 from rankloom_ranker.loaded import LoadedBundle
 from rankloom_training.data import Dataset
 from rankloom_training.scoring import requests_of
@@ -19,14 +16,13 @@ from rankloom_training.visibility import View
 from rankloom_training.windows import Inputs, Window, WindowMaker
 
 
-def decoder_of(bundle: Bundle) -> Decoder:
+def decoder_of(loaded: LoadedBundle) -> Decoder:
     """The bundle's base model and projector, without experts."""
-    config = read_config(bundle.read(parts.BASE_CONFIG))
-    model = load_decoder_model(config, bundle.pieces(parts.BASE_WEIGHTS))
+    parts = loaded.engine_parts()
+    model = load_decoder_model(read_config(parts.config.read()), parts.weights.pieces())
     hidden = cast("Any", model).get_input_embeddings().embedding_dim
-    projector = Projector.from_bytes(bundle.read(parts.PROJECTOR), hidden)
-    fmt = PromptFormat.from_bytes(bundle.read(parts.PROMPT))
-    return Decoder(model, projector, yes=fmt.liked, no=fmt.disliked)
+    projector = Projector.from_bytes(parts.projector.read(), hidden)
+    return Decoder(model, projector, yes=parts.format.liked, no=parts.format.disliked)
 
 
 def windows_of(loaded: LoadedBundle, data: Dataset, view: View) -> list[Window]:

@@ -11,12 +11,14 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from rankloom_training.options import TrainOptions
+from rankloom_training.options import DEFAULTS, TrainOptions
 
 _OPTIONS: TypeAdapter[TrainOptions] = TypeAdapter(TrainOptions)
 _HEAD = "# rankloom train --config train.yaml --data DATA --out BUNDLE\n"
 SET = "--set"
 _DEFAULTS = TrainOptions()
+
+RECIPE = "recipe"  # the option that decides on the defaults of the others
 
 # Option, with a dot before the part of a recipe → value.
 Leaves = dict[str, object]
@@ -32,7 +34,7 @@ def read_options(
     flags: Mapping[str, tuple[str, object]],
     defaults: TrainOptions = _DEFAULTS,
 ) -> TrainOptions:
-    """The defaults, overridden by a file, then by ``key=value`` texts, then by flags.
+    """The recipe's defaults, overridden by a file, then by ``key=value`` texts, then by flags.
 
     ``flags``: option → flag and value. Raises OptionError.
     """
@@ -41,7 +43,7 @@ def read_options(
         *((f"{SET} {key}", key, value) for key, value in map(_assignment, assignments)),
         *((flag, key, value) for key, (flag, value) in flags.items()),
     ]
-    given, leaves = dict[str, str](), leaves_of(defaults)
+    given, leaves = dict[str, str](), leaves_of(_defaults(sources, defaults))
     for origin, key, value in sources:
         _refuse_unknown(origin, key, leaves)
         given[key], leaves[key] = origin, value
@@ -60,6 +62,18 @@ def to_yaml(options: TrainOptions) -> bytes:
     """A file that repeats the training."""
     plain = _OPTIONS.dump_python(options, mode="json")
     return (_HEAD + yaml.safe_dump(plain, sort_keys=False)).encode()
+
+
+def _defaults(sources: Sequence[tuple[str, str, object]], otherwise: TrainOptions) -> TrainOptions:
+    """Those of the recipe that is asked for; a wrong name is refused with the other values.
+
+    ``otherwise``: if none is, or the one that they are of.
+    """
+    named = {str(value): origin for origin, key, value in sources if key == RECIPE}
+    if len(named) > 1:
+        raise OptionError(f"{' and '.join(named.values())}: are two recipes; leave one out")
+    others = {name: each for name, each in DEFAULTS.items() if name != otherwise.recipe}
+    return others.get("".join(named), otherwise)
 
 
 def _content(file: Path | None) -> dict[str, object]:
@@ -127,6 +141,8 @@ def _requirement(error: ErrorDetails) -> str:
     match error["type"]:
         case "int_type" | "int_from_float":
             return "must be a whole number"
+        case "bool_type":
+            return "must be true or false"
         case "string_type":
             return "must be a text"
         case "value_error" if "must be" in error["msg"]:

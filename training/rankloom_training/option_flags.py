@@ -17,6 +17,7 @@ MAX_SEED = 2**32 - 1  # the largest seed that NumPy takes
 MAX_ROWS = 10**12
 # Option → its flag.
 FLAGS = {
+    "recipe": "--recipe",
     "protocol": "--protocol",
     "collaborative": "--cf",
     "base": "--base",
@@ -37,6 +38,8 @@ def add_option_flags(parser: argparse.ArgumentParser) -> None:
     add("--config", type=Path, metavar="FILE", help="options in a file, as train.yaml in a bundle")
     add("--set", action="append", default=[], metavar="KEY=VALUE",
         help="set any option, such as seed=1 or group_recipe.learning_rate=1e-3")  # fmt: skip
+    add("--recipe", choices=("thinkrec", "reasoningrec"),
+        help="paper to follow, which sets the other defaults (default: thinkrec)")  # fmt: skip
     add_protocol(parser, default=None)
     add_data_options(parser)
     add("--cf", choices=MODEL_NAMES, help="collaborative model (default: mf)")

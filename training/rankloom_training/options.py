@@ -5,7 +5,9 @@ The annotations bound what ``option_file`` accepts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
@@ -13,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 from rankloom_features.models import MODEL_NAMES
 from rankloom_training.data.negatives import NegativeSampling
 from rankloom_training.group_counts import MAX_GROUPS, MIN_GROUPS
+from rankloom_training.reasons.trace import TraceKind
 from rankloom_training.visibility import Protocol
 
 MAX_SEED = 2**32 - 1  # the largest seed that NumPy takes
@@ -51,6 +54,30 @@ Sampling = Annotated[
 Epochs = Annotated[int, Field(strict=True, ge=1, le=MAX_EPOCHS)]
 
 
+class RecipeName(StrEnum):
+    """A set of defaults, after the paper that it follows."""
+
+    THINKREC = "thinkrec"
+    REASONINGREC = "reasoningrec"
+
+
+class ObjectiveName(StrEnum):
+    """MIXED: log-loss of the verdict and, where there are words, tokens (ThinkRec, equation 7).
+    COMPLETION: tokens of verdict and words alone, of rows that have words (ReasoningRec).
+    """
+
+    MIXED = "mixed"
+    COMPLETION = "completion"
+
+
+class ItemTextKind(StrEnum):
+    """Which of an item's short texts a prompt has behind its title and labels."""
+
+    NONE = "none"
+    KEYWORDS = "keywords"
+    DESCRIPTION = "description"
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """Hyperparameters of one training.
@@ -64,6 +91,7 @@ class Recipe:
     pairwise: Annotated[Number, Field(ge=0.0)] = 0.3
     weight_decay: Annotated[Number, Field(ge=0.0)] = 0.01
     depth: Annotated[Number, Field(gt=0.0, le=1.0)] = 1.0
+    objective: ObjectiveName = ObjectiveName.MIXED
 
 
 GLOBAL_RECIPE = Recipe(epochs=1, learning_rate=5e-4)
@@ -80,10 +108,15 @@ class TrainOptions:
     rows of some users.
     ``traces``: a file of traces to learn words from; None: the evidence teacher writes about
     ``trace_share`` of the rows that the language model sees (ThinkRec: 0.2); 0: no words.
+    ``trace_kind``: what it writes. ``shots``: each expert learns from so many rows with a text,
+    as many likes as dislikes (ReasoningRec's K); None: from all rows. ``item_texts``: which
+    short texts of the items prompts have. ``profiles``: prompts say what the user thought of
+    things before the prompt's events.
     ``like_above``: a rating above it is a like; None: as the data says. ``implicit``: how
     to sample negatives for a log of likes alone; None: as the data says.
     """
 
+    recipe: RecipeName = RecipeName.THINKREC
     protocol: Protocol = Protocol.P1
     collaborative: Annotated[str, AfterValidator(_known_model)] = "mf"
     base: str | None = None
@@ -95,14 +128,43 @@ class TrainOptions:
     lm_rows: Annotated[int, Field(strict=True, ge=1, le=MAX_ROWS)] = 50_000
     traces: str | None = None
     trace_share: Annotated[Number, Field(ge=0.0, le=1.0)] = 0.2
+    trace_kind: TraceKind = TraceKind.THINK
+    shots: Annotated[int, Field(strict=True, ge=2, le=MAX_ROWS)] | None = None
+    item_texts: ItemTextKind = ItemTextKind.NONE
+    profiles: Annotated[bool, Field(strict=True)] = False
     seed: Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)] = 0
     like_above: Number | None = None
     implicit: Sampling = None
 
     @property
-    def recipe(self) -> TrainOptions:
+    def has_texts(self) -> bool:
+        """Whether there is something to learn words from."""
+        return self.traces is not None or self.trace_share > 0.0
+
+    @property
+    def learns_texts_alone(self) -> bool:
+        """Whether rows without a text teach nothing."""
+        objectives = {self.global_recipe.objective, self.group_recipe.objective}
+        return self.shots is not None or ObjectiveName.COMPLETION in objectives
+
+    @property
+    def whole(self) -> TrainOptions:
         """All of them, for the stage that writes them into the bundle."""
         return self
 
 
+_COMPLETION = Recipe(10, 5e-4, pairwise=0.0, objective=ObjectiveName.COMPLETION)
+# Recipe → its options, before anything else is asked for.
+DEFAULTS: Mapping[str, TrainOptions] = {
+    RecipeName.THINKREC: TrainOptions(),
+    RecipeName.REASONINGREC: TrainOptions(
+        RecipeName.REASONINGREC,
+        global_recipe=_COMPLETION,
+        group_recipe=_COMPLETION,
+        trace_kind=TraceKind.RATIONALE,
+        shots=256,
+        item_texts=ItemTextKind.DESCRIPTION,
+        profiles=True,
+    ),
+}
 DEMO_OPTIONS = TrainOptions(trace_share=0.05)  # someone waits for it

@@ -23,7 +23,7 @@ METRICS = {"auc": "AUC", "uauc": "UAUC", "ndcg5": "NDCG@5", "map5": "MAP@5"}
 def tables(report: Report) -> list[Table]:
     """The metrics of each score, and the served AUC of each part of the rows."""
     title = (
-        f"{_rows(report)} of {report.num_users} users, protocol "
+        f"{_rows(report)} of {report.num_users} users, {_likes(report)}, protocol "
         f"{report.protocol}; UAUC over {report.metrics['served'].num_eligible} users with both "
         f"classes; 95 % intervals by user bootstrap{_over(report)}"
     )
@@ -53,6 +53,10 @@ def explanation_table(report: ExplanationReport) -> Table:
         table.add_row(name, f"{100 * share:.1f} %" if np.isfinite(share) else "-")
     table.add_row("distinct pairs of words ÷ pairs", _number(report.distinct_2))
     table.add_row("words", f"{report.words:.1f}" if np.isfinite(report.words) else "-")
+    if (overlap := report.overlap) is not None:
+        rows = f"teacher's words, {overlap.num_rows} rows (those of another row)"
+        table.add_row(f"METEOR, {rows}", f"{overlap.meteor:.4f} ({overlap.meteor_other:.4f})")
+        table.add_row(f"ROUGE-L, {rows}", f"{overlap.rouge_l:.4f} ({overlap.rouge_l_other:.4f})")
     return table
 
 
@@ -68,6 +72,19 @@ def all_items_table(report: AllItemsReport) -> Table:
         cells = (_cell(getattr(found, metric)) for metric in TOP_METRICS)
         table.add_row(name, *cells, _difference(gain) if gain else "")
     return table
+
+
+def calibration_line(report: Report) -> str:
+    """One line about the served probability; empty where it was not measured."""
+    found = report.calibration
+    ece = (
+        "ECE of the served probability {ece_after:.4f}, of the raw score {ece_before:.4f} (15 bins)"
+    )
+    return ece.format_map(found) if found else ""
+
+
+def _likes(report: Report) -> str:
+    return f"{100 * report.share_liked:.1f} % likes"
 
 
 def _rows(report: Report) -> str:
@@ -124,6 +141,8 @@ def show(console: Console, report: Report, synthetic: dict[str, dict[str, float]
     if synthetic:
         console.print(synthetic_table(synthetic))
     console.print(difference_line(report), highlight=False)
+    if line := calibration_line(report):
+        console.print(line, highlight=False)
 
 
 def write_json(report: Report, synthetic: dict[str, dict[str, float]], path: Path) -> None:

@@ -13,6 +13,8 @@ from rankloom_training.data.report import Line, report_lines
 from rankloom_training.estimate import duration, estimate, workloads
 from rankloom_training.group_counts import check_groups
 from rankloom_training.grouped_items import names_of_groups
+from rankloom_training.item_texts.in_prompts import with_item_texts
+from rankloom_training.option_file import OptionError
 from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
 from rankloom_training.stages.workspace import Workspace
@@ -46,13 +48,19 @@ class TrainingJob:
     ) -> TrainingJob:
         """``work``: a folder of finished stages, kept for other trainings; None: ``<out>.work``.
 
-        Changes nothing on disk. Raises DataError, BaseModelError, GroupError, WorkspaceError or
-        OutputError; all are ValueErrors.
+        Changes nothing on disk. Raises DataError, BaseModelError, GroupError, OptionError,
+        WorkspaceError or OutputError; all are ValueErrors.
         """
         if out.exists():
             raise OutputError(f"{out} exists; remove it or choose another path")
+        if options.learns_texts_alone and not options.has_texts:
+            raise OptionError(
+                f"trace_share: is 0, but {options.recipe} learns from texts alone; set it above 0, "
+                f"or give a file of traces"
+            )
         given = load_dataset(data, options.like_above, options.implicit)
-        dataset = given.with_negatives(options.seed)
+        described = with_item_texts(given, data, options.item_texts)
+        dataset = described.with_negatives(options.seed)
         if options.group_by is None:
             check_groups(options.num_groups, dataset.log.num_training_users)
         else:
@@ -106,7 +114,7 @@ class TrainingJob:
         from rankloom_training.stages.plan import planned
         from rankloom_training.stages.sequence import stages_of
 
-        check_base(self.options.base)
+        check_base(self.options)
         return planned(stages_of(self.options), data_digest(self.dataset), self.work)
 
     def _deliver(self, bundle: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankloom_engine.packing import PackedRow, Segment, pack
+from rankloom_engine.profile import MAX_PROFILE_EVENTS
 from rankloom_engine.prompt import PromptAssembler, PromptCandidate, PromptEvent
 from rankloom_features.catalogue import Catalogue
 from rankloom_training.data import Interactions
@@ -68,7 +69,6 @@ class WindowMaker:
         """``words``: row of the log → what to say about it, where all it cites stands before it."""
         self._log, self._catalogue, self._builder = log, catalogue, builder
         self._words = words or {}
-        self._begin = Segment.of_ids(builder.format.begin)
         self._events: dict[tuple[int, bool], Segment] = {}
 
     def windows(self, inputs: Inputs) -> list[Window]:
@@ -92,16 +92,28 @@ class WindowMaker:
         seen = np.searchsorted(context, inputs.view.rows[rows])
         for start, chosen in _chunks(seen, self._builder.format.max_events):
             stop = int(seen[chosen[-1]])
-            yield self._window(inputs, rows[chosen], context[start:stop], seen[chosen] - start)
+            opening = self._opening(context[:start])
+            yield self._window(
+                inputs, rows[chosen], opening, context[start:stop], seen[chosen] - start
+            )
+
+    def _opening(self, earlier: NDArray[np.int64]) -> Segment:
+        """What stands before a window's events. ``earlier``: rows of the events before them."""
+        items, log = self._catalogue.items, self._log
+        rows = earlier[-MAX_PROFILE_EVENTS:]
+        return self._builder.opening(
+            [(items[log.item[row]].attributes, bool(log.liked[row])) for row in rows]
+        )
 
     def _window(
         self,
         inputs: Inputs,
         rows: NDArray[np.int64],
+        opening: Segment,
         context: NDArray[np.int64],
         seen: NDArray[np.int64],
     ) -> Window:
-        events = [self._begin, *(self.event(int(row)) for row in context)]
+        events = [opening, *(self.event(int(row)) for row in context)]
         lengths = np.cumsum([len(segment) for segment in events])
         targets = [self._target(inputs, int(row)) for row in rows]
         label = self._log.liked[inputs.view.rows[rows]]

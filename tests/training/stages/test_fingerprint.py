@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from rankloom_training.data.negatives import NegativeSampling
-from rankloom_training.options import Recipe, TrainOptions
+from rankloom_training.options import ItemTextKind, Recipe, RecipeName, TrainOptions
+from rankloom_training.reasons.trace import TraceKind
 from rankloom_training.stages.fingerprint import (
     SHARED_CODE,
     code_digest,
@@ -45,6 +46,11 @@ OTHERS: list[tuple[dict[str, object], set[str]]] = [
     ({"collaborative": "sasrec"}, {"collaborative"}),
     ({"lm_rows": 7}, {"traces", "base", "global", "groups"}),
     ({"trace_share": 0.1}, {"traces"}),
+    ({"trace_kind": TraceKind.RATIONALE}, {"traces"}),
+    ({"item_texts": ItemTextKind.KEYWORDS}, {"base"}),
+    ({"profiles": True}, {"base"}),
+    ({"shots": 64}, {"global", "groups"}),
+    ({"recipe": RecipeName.REASONINGREC}, set()),  # it sets the others' defaults
     ({"traces": __file__}, {"traces"}),  # any file: what is in it counts
     ({"protocol": Protocol.P0}, set(DIGESTS) - {"base"}),
     ({"seed": 1}, set(DIGESTS)),

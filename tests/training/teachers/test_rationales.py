@@ -9,15 +9,16 @@ import pytest
 
 from rankloom_training.data import Dataset
 from rankloom_training.reasons.case import TraceCase
+from rankloom_training.reasons.grounding import named_items
 from rankloom_training.reasons.problems import TraceProblem
 from rankloom_training.reasons.rationale import MAX_WORDS, read_rationale
 from rankloom_training.reasons.text_check import TextCheck
 from rankloom_training.reasons.trace import TraceKind
 from rankloom_training.teachers.chat import Message
 from rankloom_training.teachers.chat_rationale import MAX_REPAIRS, ChatRationales
+from rankloom_training.teachers.evidence import EvidenceTeacher
 from rankloom_training.teachers.evidence_rationale import EvidenceRationales
 from rankloom_training.teachers.profile import write_profile
-from rankloom_training.traces.balanced import balanced
 from rankloom_training.traces.cases import MAX_EVENTS, PROFILE_EVENTS, CaseMaker, CaseOptions
 from training.logs import random_log
 from training.reasons.random_cases import CATALOGUE, random_case
@@ -105,6 +106,24 @@ def test_the_evidence_teacher_writes_rationales_too() -> None:
         assert not CHECK.names_other(trace.profile, [item for item, _ in EARLIER])
 
 
+def test_what_is_served_names_cited_events_and_labels_that_a_server_allows() -> None:
+    labelled = 0
+    for seed in range(200):
+        case = random_case(seed)
+        text = EvidenceRationales(cited_only=True).trace(case).text
+        reasons = EvidenceTeacher(cited_only=True).trace(case).text
+        if not text:
+            continue
+        summary = text.removesuffix(reasons)
+        cited = named_items(reasons, [each.item for each in case.events])
+        assert '"' not in summary
+        allowed = {label for item in (*cited, case.candidate) for label in item.attributes}
+        named = {label for item in CATALOGUE.items for label in item.attributes if label in summary}
+        assert named <= allowed
+        labelled += bool(named)
+    assert labelled > 20
+
+
 def test_a_profile_says_what_the_opinions_prove() -> None:
     space = [item for item in CATALOGUE.items if set(item.attributes) == {"Space"}][:3]
     heist = [item for item in CATALOGUE.items if set(item.attributes) == {"Heist"}][:3]
@@ -139,20 +158,3 @@ def _opinions(log: Dataset, case: TraceCase, num: int) -> list[bool]:
     start = int(log.log.start[log.log.user[case.row]])
     end = start + max(case.row - MAX_EVENTS - start, 0) // 10 * 10
     return [bool(liked) for liked in log.log.liked[end - num : end]]
-
-
-def test_samples_are_balanced_and_seeded() -> None:
-    traces = [EvidenceRationales().trace(_numbered(row)) for row in range(60)]
-    traces[0] = dataclasses.replace(traces[0], problem=TraceProblem.WORDY)
-    sample = balanced(traces, 16, seed=1)
-    assert sum(trace.verdict for trace in sample) == 8 == len(sample) - 8
-    assert sample == balanced(traces, 16, seed=1)
-    assert sample != balanced(traces, 16, seed=2)
-    assert traces[0] not in balanced(traces, 1000, seed=1)
-    assert len(balanced(traces, 1000, seed=1)) == 2 * min(
-        sum(trace.verdict for trace in traces[1:]), sum(not trace.verdict for trace in traces[1:])
-    )
-
-
-def _numbered(row: int) -> TraceCase:
-    return dataclasses.replace(random_case(row), row=row, liked=row % 3 == 0)

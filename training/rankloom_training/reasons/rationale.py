@@ -24,8 +24,8 @@ class Rationale:
 
     @property
     def text(self) -> str:
-        """As a trace keeps it."""
-        return f"{self.summary}\n{self.reasons}"
+        """As a trace keeps it; about few events there may be nothing to sum up."""
+        return f"{self.summary}\n{self.reasons}".lstrip()
 
     @property
     def problem(self) -> TraceProblem | None:

@@ -15,6 +15,8 @@ from rankloom_engine.explain import max_explained_tokens
 from rankloom_engine.prompt import PromptFormat
 from rankloom_training import base, embedded
 from rankloom_training.data import Interactions, Split
+from rankloom_training.options import ItemTextKind, TrainOptions
+from rankloom_training.prompt_room import PromptRoom
 from rankloom_training.stages.artefacts import BaseFiles, TracesFiles
 from rankloom_training.stages.rows import chosen_users
 from rankloom_training.stages.stage import Stage, StageInputs
@@ -23,10 +25,11 @@ from rankloom_training.words import words_of
 MAX_EVENTS_IN_PROMPT = 20
 
 
-def check_base(name: str | None) -> None:
+def check_base(options: TrainOptions) -> None:
     """Fails early on a base model that cannot be served. Raises BaseModelError."""
-    if name is not None:
-        base.check_base(name, MAX_EVENTS_IN_PROMPT)
+    if options.base is not None:
+        room = BaseStage.configured(options).room
+        base.check_base(options.base, MAX_EVENTS_IN_PROMPT, room)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +39,32 @@ class BaseStage(Stage):
     base: str | None
     base_epochs: int
     lm_rows: int
+    item_texts: ItemTextKind
+    profiles: bool
     seed: int
     makes = BaseFiles
     needs = (TracesFiles,)
     code = (
         "rankloom_engine.explain",
+        "rankloom_engine.profile",
         "rankloom_engine.prompt",
         "rankloom_training.base",
         "rankloom_training.checkpoints",
         "rankloom_training.embedded",
+        "rankloom_training.prompt_room",
         "rankloom_training.stages.rows",
         "rankloom_training.words",
     )
 
+    @property
+    def room(self) -> PromptRoom:
+        """What the prompt has beside titles, labels and opinions."""
+        return PromptRoom(self.item_texts is not ItemTextKind.NONE, self.profiles)
+
     def run(self, given: StageInputs) -> None:
         """Trains or fetches the decoder, and checks that it can be served."""
-        model, tokenizer, fmt = self._trained(given) if self.base is None else _fetched(self.base)
+        made = self._trained(given) if self.base is None else self._fetched(self.base)
+        model, tokenizer, fmt = made
         num_tokens = fmt.max_tokens
         config = cast("Any", model).config
         check_architecture(config, num_tokens, max_explained_tokens(fmt))
@@ -64,7 +77,8 @@ class BaseStage(Stage):
         traces = given.of(TracesFiles)
         said, is_phrased = traces.read(), traces.are_phrased
         tokenizer = embedded.train_tokenizer(catalogue, (each.text for each in said))
-        fmt = embedded.embedded_format(tokenizer, MAX_EVENTS_IN_PROMPT, is_phrased=is_phrased)
+        plain = embedded.embedded_format(tokenizer, MAX_EVENTS_IN_PROMPT, is_phrased=is_phrased)
+        fmt = self.room.of(plain)
         model = embedded.train_decoder(
             tokenizer,
             fmt,
@@ -80,11 +94,11 @@ class BaseStage(Stage):
         )
         return model, tokenizer, fmt
 
+    def _fetched(self, name: str) -> tuple[nn.Module, Tokenizer, PromptFormat]:
+        model, tokenizer, fmt = base.fetch_base(name, MAX_EVENTS_IN_PROMPT)
+        return model, tokenizer, self.room.of(fmt)
+
     def _rows(self, log: Interactions) -> NDArray[np.int64]:
         """(rows,) the training rows of the log that the decoder is trained on."""
         rows = np.flatnonzero(log.happened & (log.split == Split.TRAIN))
         return rows[chosen_users(log, rows, self.lm_rows, self.seed)[log.user[rows]]]
-
-
-def _fetched(name: str) -> tuple[nn.Module, Tokenizer, PromptFormat]:
-    return base.fetch_base(name, MAX_EVENTS_IN_PROMPT)

@@ -39,7 +39,7 @@ _IN_BUNDLE: tuple[type[BundleArtefact], ...] = (
 class CalibrateStage(Stage):
     """The bundle, calibrated on the valid split as it is served, and sealed."""
 
-    recipe: TrainOptions
+    whole: TrainOptions
     makes = BundleFiles
     needs = _IN_BUNDLE
     code = (
@@ -58,31 +58,36 @@ class CalibrateStage(Stage):
     @property
     def options(self) -> dict[str, object]:
         """All, since the bundle says how it was made."""
-        return dataclasses.asdict(self.recipe)
+        return dataclasses.asdict(self.whole)
 
     def run(self, given: StageInputs) -> None:
         """Scores with the assembled bundle, then writes what was fitted into it."""
         data, files = given.dataset, BundleFiles(given.folder)
         made = [given.of(kind).bundle_parts() for kind in _IN_BUNDLE]
         assemble(given.folder, made, data)
-        files.write({parts.RECIPE: to_yaml(self.recipe)})
+        files.write({parts.RECIPE: to_yaml(self.whole)})
         metadata = self._metadata(given.folder, data)
         seal(given.folder, metadata)
-        view = scoring_view(data.log, self.recipe.protocol, Split.VALID)
+        view = scoring_view(data.log, self.whole.protocol, Split.VALID)
         fitted = fit_on_valid(open_bundle(given.folder), data, view, given.progress.step)
         router, calibration = fitted.router.to_bytes(), fitted.calibration.to_bytes()
         files.write({parts.ROUTER: router, parts.CALIBRATION: calibration})
         given.progress.note(f"temperature {fitted.router.temperature}")
+        ece = "ECE {ece_before:.4f} before calibration, {ece_after:.4f} after".format_map(
+            fitted.report
+        )
+        given.progress.note(ece)
         seal(given.folder, metadata | {"validation": fitted.report})
 
     def _metadata(self, folder: Path, data: Dataset) -> dict[str, object]:
         return {
             "version": rankloom.__version__,
-            "protocol": str(self.recipe.protocol),
-            "collaborative": self.recipe.collaborative,
-            "base": self.recipe.base or "embedded",
+            "recipe": str(self.whole.recipe),
+            "protocol": str(self.whole.protocol),
+            "collaborative": self.whole.collaborative,
+            "base": self.whole.base or "embedded",
             "feature_version": Encoder((folder / parts.ENCODER).read_bytes()).feature_version,
-            "lm_rows": self.recipe.lm_rows,
+            "lm_rows": self.whole.lm_rows,
             "num_users": data.log.num_users,
             "num_items": len(data.catalogue),
             "like_above": data.like_above,

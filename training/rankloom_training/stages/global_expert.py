@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rankloom_training.experts import ExpertTrainer
 from rankloom_training.options import Recipe
 from rankloom_training.stages.artefacts import BaseFiles, GlobalFiles
+from rankloom_training.stages.curriculum import Curriculum
 from rankloom_training.stages.learner import LEARNER_CODE, LEARNER_NEEDS, Learner, learn
 from rankloom_training.stages.rows import LogRows
 from rankloom_training.stages.stage import Stage, StageInputs
@@ -20,15 +21,17 @@ class GlobalStage(Stage):
     protocol: Protocol
     lm_rows: int
     global_recipe: Recipe
+    shots: int | None
     seed: int
     makes = GlobalFiles
     needs = LEARNER_NEEDS
     code = LEARNER_CODE
 
     def run(self, given: StageInputs) -> None:
-        """Trains both on all training rows that the language model sees."""
+        """Trains both for all users. Raises CurriculumError."""
         rows = LogRows.of(given.dataset, self.protocol, self.seed)
-        learner = Learner.of(given, rows, self.lm_rows, None, with_words=True)
+        curriculum = Curriculum(with_words=True, shots=self.shots)
+        learner = Learner.of(given, rows, self.lm_rows, None, curriculum)
         files = GlobalFiles(given.folder)
         trainer = ExpertTrainer(learner.decoder, self.seed)
         train, valid, recipe = learner.train, learner.valid, self.global_recipe

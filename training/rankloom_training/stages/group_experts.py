@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rankloom_adapters.router import Router
+from rankloom_adapters.router import Router, group_of
 from rankloom_engine.expert_bank import max_stacked
 from rankloom_ranker.item_groups import ItemGroups
 from rankloom_training import base
@@ -17,7 +17,7 @@ from rankloom_training.data import Split
 from rankloom_training.experts import RANK, ExpertTrainer
 from rankloom_training.groups import gain_of, have_both_classes, window_groups
 from rankloom_training.metrics import Estimate
-from rankloom_training.options import Recipe
+from rankloom_training.options import ObjectiveName, Recipe
 from rankloom_training.stages.artefacts import (
     BaseFiles,
     CollaborativeFiles,
@@ -25,6 +25,7 @@ from rankloom_training.stages.artefacts import (
     GroupsFiles,
     RouterFiles,
 )
+from rankloom_training.stages.curriculum import Curriculum
 from rankloom_training.stages.learner import LEARNER_CODE, LEARNER_NEEDS, Learner, learn
 from rankloom_training.stages.rows import LogRows
 from rankloom_training.stages.stage import Stage, StageInputs
@@ -39,6 +40,7 @@ class GroupsStage(Stage):
     protocol: Protocol
     lm_rows: int
     group_recipe: Recipe
+    shots: int | None
     seed: int
     makes = GroupsFiles
     needs = (*LEARNER_NEEDS, RouterFiles, GlobalFiles)
@@ -51,11 +53,10 @@ class GroupsStage(Stage):
     )
 
     def run(self, given: StageInputs) -> None:
-        """Trains each group's expert on the windows of the group."""
+        """Trains each group's expert on the windows of the group. Raises CurriculumError."""
         rows = LogRows.of(given.dataset, self.protocol, self.seed)
         projector = given.of(GlobalFiles).projector()
-        # Words come from the base and the global expert: groups that learnt them too gained half.
-        learner = Learner.of(given, rows, self.lm_rows, projector, with_words=False)
+        learner = Learner.of(given, rows, self.lm_rows, projector, self._curriculum(given, rows))
         files, router = GroupsFiles(given.folder), _served_router(given, learner)
         files.write_router(router, _item_groups(given))
         trainer = ExpertTrainer(learner.decoder, self.seed)
@@ -72,6 +73,13 @@ class GroupsStage(Stage):
                 # clearly better than the global one would add noise to the mixture.
                 trainer.load(start)
             trainer.save(files.expert(group.name), given.of(BaseFiles).weights)
+
+    def _curriculum(self, given: StageInputs, rows: LogRows) -> Curriculum:
+        # With the mixed objective words come from the base and the global expert: groups that
+        # learnt them too gained half.
+        with_words = self.group_recipe.objective is ObjectiveName.COMPLETION
+        group = None if self.shots is None else _row_groups(given, rows)
+        return Curriculum(with_words, self.shots, group)
 
     def _train(
         self, trainer: ExpertTrainer, group: _GroupWindows, rows: LogRows, given: StageInputs
@@ -110,6 +118,15 @@ def _groups(
         valid = _only(learner.valid, valid_group == index)
         valid = valid if have_both_classes(valid) else learner.valid
         yield _GroupWindows(name, _only(learner.train, train_group == index), valid)
+
+
+def _row_groups(given: StageInputs, rows: LogRows) -> NDArray[np.int64]:
+    """(log rows,) the group of each training row; of a row in two views that of the first."""
+    router, group = given.of(RouterFiles).router(), np.zeros(len(rows.log), dtype=np.int64)
+    vectors = _routing_vectors(given, rows, Split.TRAIN)
+    found = group_of(vectors, router.centre, router.centroids)
+    group[rows.indices(Split.TRAIN)[::-1]] = found[::-1]
+    return group
 
 
 def _routing_vectors(given: StageInputs, rows: LogRows, split: Split) -> NDArray[np.floating]:

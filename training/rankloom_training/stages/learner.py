@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from rankloom_engine.model import Decoder
 from rankloom_engine.projector import Projector
@@ -21,6 +22,7 @@ from rankloom_training.stages.artefacts import (
     TracesFiles,
     TreesFiles,
 )
+from rankloom_training.stages.curriculum import Curriculum
 from rankloom_training.stages.rows import LogRows
 from rankloom_training.stages.stage import StageInputs
 from rankloom_training.visibility import View
@@ -33,6 +35,7 @@ LEARNER_CODE = (
     "rankloom_engine.model",
     "rankloom_engine.packing",
     "rankloom_engine.projector",
+    "rankloom_engine.profile",
     "rankloom_engine.prompt",
     "rankloom_training.base",
     "rankloom_training.checkpoints",
@@ -42,6 +45,7 @@ LEARNER_CODE = (
     "rankloom_training.objectives",
     "rankloom_training.stages.learner",
     "rankloom_training.stages.rows",
+    "rankloom_training.stages.curriculum",
     "rankloom_training.windows",
     "rankloom_training.words",
 )
@@ -62,23 +66,25 @@ class Learner:
         rows: LogRows,
         lm_rows: int,
         projector: bytes | None,
-        *,
-        with_words: bool,
+        curriculum: Curriculum,
     ) -> Learner:
-        """``projector``: of an earlier stage; None: a new one. ``with_words``: behind verdicts."""
+        """``projector``: of an earlier stage; None: a new one. Raises CurriculumError."""
         files = given.of(BaseFiles)
         model, tokenizer = base.read_base(files.folder)
         fmt = PromptFormat.from_bytes(files.prompt())
         hidden = base.embeddings_of(model).embedding_dim
         made = Projector.from_bytes(projector, hidden) if projector else _new(given, rows, hidden)
         builder = PromptAssembler(tokenizer, fmt, given.of(CollaborativeFiles).item_vectors())
-        said = given.of(TracesFiles).read() if with_words else []
+        said = given.of(TracesFiles).read()
         words = words_of(said, given.dataset.catalogue, tokenizer, fmt)
-        maker = WindowMaker(given.dataset.log, given.dataset.catalogue, builder, words)
+        spoken = words if curriculum.with_words else {}
+        maker = WindowMaker(given.dataset.log, given.dataset.catalogue, builder, spoken)
         decoder = Decoder(model, made, yes=fmt.liked, no=fmt.disliked)
-        train, valid = (
-            _windows(given, rows, maker, split, lm_rows) for split in (Split.TRAIN, Split.VALID)
-        )
+        chosen = {
+            Split.TRAIN: curriculum.train_rows(rows, lm_rows, words),
+            Split.VALID: rows.for_language_model(Split.VALID, lm_rows)[rows.log.user],
+        }
+        train, valid = (_windows(given, rows, maker, *each) for each in chosen.items())
         return cls(decoder, train, valid)
 
 
@@ -114,16 +120,19 @@ def _new(given: StageInputs, rows: LogRows, hidden: int) -> Projector:
 
 
 def _windows(
-    given: StageInputs, rows: LogRows, maker: WindowMaker, split: Split, lm_rows: int
+    given: StageInputs,
+    rows: LogRows,
+    maker: WindowMaker,
+    split: Split,
+    chosen: NDArray[np.bool_],
 ) -> list[Window]:
-    """The rows that the language model sees. A window's rows are those of the views, in order."""
+    """``chosen``: (log rows,). A window's rows are those of the views, in order."""
     vectors, trees = given.of(CollaborativeFiles).vectors(split), given.of(TreesFiles)
     tabular = trees.tabular(split)
     tree_logits = trees.tree_logits(split) + rows.sampling_offset(split)
     windows, first = list[Window](), 0
-    chosen = rows.for_language_model(split, lm_rows)
     for view in rows.views(split):
-        kept = np.flatnonzero(chosen[rows.log.user[view.rows]])
+        kept = np.flatnonzero(chosen[view.rows])
         seen, at = View(view.rows[kept], view.cutoff), first + kept
         made = maker.windows(Inputs(seen, vectors[at], tabular[at], tree_logits[at]))
         windows += [dataclasses.replace(window, rows=at[window.rows]) for window in made]

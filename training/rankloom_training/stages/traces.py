@@ -16,11 +16,13 @@ from rankloom_features.ranker import TreeRanker
 from rankloom_training.data import Dataset, Split
 from rankloom_training.reasons.grounding import named_items
 from rankloom_training.reasons.influences import TreeInfluences
-from rankloom_training.reasons.trace import Trace
+from rankloom_training.reasons.trace import Trace, TraceKind
 from rankloom_training.stages.artefacts import CollaborativeFiles, TracesFiles, TreesFiles
 from rankloom_training.stages.rows import LogRows
 from rankloom_training.stages.stage import Stage, StageInputs
 from rankloom_training.teachers.evidence import EvidenceTeacher
+from rankloom_training.teachers.evidence_rationale import EvidenceRationales
+from rankloom_training.teachers.teacher import Teacher
 from rankloom_training.traces.cases import CaseMaker, CaseOptions
 from rankloom_training.traces.trace_file import sound, traces_of
 from rankloom_training.visibility import Protocol
@@ -37,6 +39,7 @@ class TracesStage(Stage):
     lm_rows: int
     traces: str | None
     trace_share: float
+    trace_kind: TraceKind
     seed: int
     makes = TracesFiles
     needs = (CollaborativeFiles, TreesFiles)
@@ -82,10 +85,15 @@ class TracesStage(Stage):
         drawn = np.random.default_rng(self.seed).permutation(rows)[:number]
         options = CaseOptions(protocol=self.protocol, seed=self.seed, newest=IN_EVERY_WINDOW)
         maker = CaseMaker(given.dataset, _influences(given), options)
-        teacher = EvidenceTeacher(self.seed, cited_only=True)
+        teacher = self._teacher()
         for done, row in enumerate(sorted(drawn.tolist()), 1):
             yield teacher.trace(maker.case(row))
             given.progress.step(done, number)
+
+    def _teacher(self) -> Teacher:
+        if self.trace_kind is TraceKind.RATIONALE:
+            return EvidenceRationales(self.seed, cited_only=True)
+        return EvidenceTeacher(self.seed, cited_only=True)
 
 
 def _influences(given: StageInputs) -> TreeInfluences:

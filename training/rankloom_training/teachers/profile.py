@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 import numpy as np
 
+from rankloom_engine.profile import clear_labels
 from rankloom_ranker.phrasing.statements import Statement
 from rankloom_ranker.phrasing.wording import Filler, Phrasing, listed, quoted
-from rankloom_training.reasons.case import (
-    GENEROUS,
-    MIN_EVENTS_FOR_LEVEL,
-    PICKY,
-    Opinion,
-    share_liked,
-)
+from rankloom_training.reasons.case import GENEROUS, MIN_EVENTS_FOR_LEVEL, PICKY, Opinion
 
-MIN_LABEL_EVENTS, CLEAR_SHARE = 3, 0.7
 MAX_NAMED = 2  # labels or titles in a sentence
 
 
@@ -27,16 +21,32 @@ def write_profile(opinions: Sequence[Opinion], seed: int) -> str:
     """
     if not opinions:
         return ""
-    phrasing = Phrasing(np.random.default_rng((seed, len(opinions))))
-    return " ".join(_sentences(opinions, phrasing))
+    phrasing = _phrasing(opinions, seed)
+    labels = {label for item, _ in opinions for label in item.attributes}
+    return " ".join([*_taste(opinions, labels, phrasing), *_newest(opinions, phrasing)])
 
 
-def _sentences(opinions: Sequence[Opinion], phrasing: Phrasing) -> Iterator[str]:
+def write_summary(opinions: Sequence[Opinion], labels: Container[str], seed: int) -> str:
+    """Level, and those of the ``labels`` that are loved or avoided; no title."""
+    return " ".join(_taste(opinions, labels, _phrasing(opinions, seed)))
+
+
+def _phrasing(opinions: Sequence[Opinion], seed: int) -> Phrasing:
+    return Phrasing(np.random.default_rng((seed, len(opinions))))
+
+
+def _taste(
+    opinions: Sequence[Opinion], labels: Container[str], phrasing: Phrasing
+) -> Iterator[str]:
     if len(opinions) >= MIN_EVENTS_FOR_LEVEL:
         yield phrasing.say(_level(opinions), _filler(""))
     for liked, statement in ((True, Statement.PROFILE_LOVED), (False, Statement.PROFILE_AVOIDED)):
-        if labels := _clear_labels(opinions, liked):
-            yield phrasing.say(statement, _filler(listed(labels)))
+        judged = [(item.attributes, own) for item, own in opinions]
+        if clear := [label for label in clear_labels(judged, liked=liked) if label in labels]:
+            yield phrasing.say(statement, _filler(listed(clear[:MAX_NAMED])))
+
+
+def _newest(opinions: Sequence[Opinion], phrasing: Phrasing) -> Iterator[str]:
     for liked, statement in ((True, Statement.PROFILE_LIKES), (False, Statement.PROFILE_DISLIKES)):
         if titles := [quoted(item.title) for item, own in opinions if own == liked and item.title]:
             yield phrasing.say(statement, _filler(listed(titles[-MAX_NAMED:])))
@@ -51,16 +61,3 @@ def _level(opinions: Sequence[Opinion]) -> Statement:
     if share >= GENEROUS:
         return Statement.PROFILE_GENEROUS
     return Statement.PROFILE_PICKY if share <= PICKY else Statement.PROFILE_EVEN
-
-
-def _clear_labels(opinions: Sequence[Opinion], liked: bool) -> list[str]:
-    """Labels on which the opinion is clear, the clearest first."""
-    labels = dict.fromkeys(label for item, _ in opinions for label in item.attributes)
-    shares = {label: share_liked(opinions, label) for label in labels}
-    agreeing = {
-        label: share if liked else 1.0 - share
-        for label, (share, num_events) in shares.items()
-        if num_events >= MIN_LABEL_EVENTS
-    }
-    clear = [label for label, share in agreeing.items() if share >= CLEAR_SHARE]
-    return sorted(clear, key=lambda label: -agreeing[label])[:MAX_NAMED]
