@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from enum import Enum, StrEnum
 from functools import cached_property
 from typing import Any
@@ -67,10 +68,37 @@ class Mixture:
     cold_start: bool
 
 
+@dataclass(frozen=True, slots=True)
+class RouteThresholds:
+    """When the weights w of N groups are not fused.
+
+    One expert alone if max w > ``single_above``; else the global expert if H(w) ≥
+    ``global_from`` · ln N. Both are from 0 to 1: 1 and 1 fuse whenever that can make a difference.
+    """
+
+    single_above: float
+    global_from: float
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("single_above", self.single_above),
+            ("global_from", self.global_from),
+        ):
+            if not 0.0 <= value <= 1.0:
+                raise RouterError(f"router: {name} is {value}; it must be from 0 to 1")
+
+    @classmethod
+    def of_paper(cls, num_groups: int) -> RouteThresholds:
+        """ThinkRec's: 0.5 + 0.6 / N, which no weight exceeds for one group, and 0.95."""
+        single_above = min(CONCENTRATED_BASE + CONCENTRATED_SHARE / num_groups, 1.0)
+        return cls(single_above, AVERAGED_SHARE)
+
+
 @dataclass(frozen=True, eq=False)
 class Router:
     """``groups``: N expert names. ``centre``: (dim,), ``centroids``: (N, dim) float64.
 
+    ``fitted_thresholds``: None: ThinkRec's for this number of groups.
     ``max_experts``: a fused mixture keeps this many of the largest weights, scaled to sum to 1;
     None: all. When the stacked ranks exceed a quarter of the model's width, experts cost more
     than the layers that they adapt.
@@ -81,6 +109,7 @@ class Router:
     centroids: NDArray[np.float64]
     temperature: float = DEFAULT_TEMPERATURE
     max_experts: int | None = None
+    fitted_thresholds: RouteThresholds | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.groups), *self.centre.shape)
@@ -107,6 +136,11 @@ class Router:
         """Expert names in the order of a mixture's weights."""
         return (*self.groups, GLOBAL)
 
+    @cached_property
+    def thresholds(self) -> RouteThresholds:
+        """Those that decide the route."""
+        return self.fitted_thresholds or RouteThresholds.of_paper(len(self.groups))
+
     def route(self, vector: NDArray[np.floating]) -> Mixture:
         """Returns a user's mixture; for a zero, non-finite or misshapen vector the global one."""
         weights = self.weights(vector)
@@ -126,12 +160,11 @@ class Router:
             return None
         if not SMALLEST_NORM <= math.sqrt(float(own @ own)) < math.inf:
             return None  # the norm is not finite where a value is not
-        return np.asarray(self._directions @ _units(own - self.centre))
+        return np.asarray(self._directions @ directions(own, self.centre))
 
     @cached_property
     def _directions(self) -> NDArray[np.float64]:
-        """(N, dim) centred centroids of length 1."""
-        return _units(self.centroids - self.centre)
+        return directions(self.centroids, self.centre)
 
     def global_mixture(self, *, cold_start: bool = False) -> Mixture:
         """All weight on the global expert."""
@@ -150,11 +183,11 @@ class Router:
         return Mixture(route, self._one_hot(index), mixture.entropy, mixture.cold_start)
 
     def _mixture_of(self, weights: NDArray[np.float64]) -> Mixture:
-        num = len(self.groups)
+        num, thresholds = len(self.groups), self.thresholds
         entropy = float(-(weights @ np.log(np.maximum(weights, 1e-300))))
-        if weights.max() > CONCENTRATED_BASE + CONCENTRATED_SHARE / num:
+        if weights.max() > thresholds.single_above:
             return Mixture(Route.SINGLE, self._one_hot(int(weights.argmax())), entropy, False)
-        if entropy >= AVERAGED_SHARE * math.log(num):
+        if entropy >= thresholds.global_from * math.log(num):
             return Mixture(Route.GLOBAL, self._one_hot(num), entropy, False)
         kept = self._largest(weights)
         return Mixture(Route.FUSED, np.append(kept, 0.0).astype(np.float32), entropy, False)
@@ -179,6 +212,7 @@ class Router:
             "groups": self.groups,
             "temperature": self.temperature,
             "max_experts": self.max_experts,
+            "thresholds": self.fitted_thresholds and asdict(self.fitted_thresholds),
             "centre": self.centre.tolist(),
             "centroids": self.centroids.tolist(),
         }
@@ -195,6 +229,7 @@ class Router:
                 np.array(fields["centroids"], dtype=np.float64),
                 float(fields["temperature"]),
                 _max_experts(fields.get("max_experts")),
+                _thresholds(fields.get("thresholds")),
             )
         except RouterError:
             raise
@@ -215,6 +250,13 @@ def _max_experts(value: object) -> int | None:
     return value
 
 
+def _thresholds(fields: Mapping[str, float] | None) -> RouteThresholds | None:
+    """Older routers do not have the field."""
+    if fields is None:
+        return None
+    return RouteThresholds(float(fields["single_above"]), float(fields["global_from"]))
+
+
 def softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n,) weights that sum to 1."""
     weights = np.exp(values - values.max())
@@ -224,6 +266,11 @@ def softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def cosines(vector: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n,) cosines of a (dim,) vector with (n, dim) others; 0 for a zero vector."""
     return np.asarray(_units(others) @ _units(vector))
+
+
+def directions(vectors: NDArray[np.floating], centre: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(…, dim) vectors without the mean user, of length 1: they are grouped and routed by these."""
+    return _units(np.asarray(vectors, dtype=np.float64) - centre)
 
 
 def _units(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from benchmarks.common.rank_calls import NUM_CANDIDATES
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle
 from rankloom_adapters.rollout.evidence import observe
+from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_features.catalogue import Catalogue, Item
 from rankloom_features.events import EventLog
 from rankloom_features.provider import UserQuery
@@ -35,7 +36,8 @@ def rankings_of(bundle: Bundle, requests: Sequence[tuple[str, UserQuery]]) -> li
     rows = np.zeros(NUM_CANDIDATES, np.int64)
     prepared = [scorer.prepare(query, rows) for _, query in requests]
     mixtures = [router.route(each.routing_vector).weights for each in prepared]
-    margins = scorer.margins(prepared, {0: np.stack(mixtures)}, lambda *_: None)[0]
+    weights = [MixtureWeights(mixture) for mixture in mixtures]
+    margins = scorer.margins(prepared, {0: weights}, lambda *_: None)[0]
     user_ids = {user: index for index, (user, _) in enumerate(requests)}
     found = []
     for (user, _), each, mixture, margin in zip(

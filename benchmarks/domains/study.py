@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rankloom_adapters.bundle import Bundle, open_bundle
 from rankloom_adapters.router import Router
+from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_training.added_group import add_group
 from rankloom_training.data import Dataset, Split, load_dataset
 from rankloom_training.metrics import Estimate, auc, auc_difference
@@ -83,8 +84,8 @@ def scores_of(bundle: Bundle, data: Dataset, mixtures: Sequence[str]) -> DomainS
     requests = requests_of(data, scoring_view(data.log, Protocol.P1, Split.TEST))
     prepared = [scorer.prepare(each.query(), each.rows) for each in requests]
     made = [_weights(scorer.loaded.router, each) for each in prepared]
-    weights = {name: np.stack([each[name] for each in made]) for name in mixtures}
-    margins = scorer.margins(prepared, weights, lambda num_scored, num_prompts: None)
+    asked = {name: [MixtureWeights(each[name]) for each in made] for name in mixtures}
+    margins = scorer.margins(prepared, asked, lambda num_scored, num_prompts: None)
     trees = np.concatenate([each.tree_logits for each in prepared])
     rows = np.concatenate([each.rows for each in prepared])
     scores = {name: trees + found for name, found in margins.items()} | {"trees": trees}

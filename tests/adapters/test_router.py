@@ -11,7 +11,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rankloom_adapters.router import GLOBAL, Mixture, Route, Router, RouterError, cosines, group_of
+from rankloom_adapters.router import (
+    GLOBAL,
+    Mixture,
+    Route,
+    Router,
+    RouterError,
+    RouteThresholds,
+    cosines,
+    group_of,
+)
 
 Vector = NDArray[np.float64]
 TEMPERATURE = 0.05
@@ -114,6 +123,42 @@ def test_global_only_from_the_entropy_threshold(num: int) -> None:
     router = axis_router(num)
     assert router.route(user_with(with_entropy(num, threshold + 1e-7))).route is Route.GLOBAL
     assert router.route(user_with(with_entropy(num, threshold - 1e-7))).route is Route.FUSED
+
+
+@pytest.mark.parametrize("num", [2, 3, 8])
+@pytest.mark.parametrize("single_above", [0.6, 0.9])
+def test_fitted_thresholds_replace_the_papers(num: int, single_above: float) -> None:
+    router = with_thresholds(axis_router(num), single_above, 0.8)
+    below, above = (one_above(num, single_above + step) for step in (-1e-7, 1e-7))
+    assert router.route(user_with(above)).route is Route.SINGLE
+    assert router.route(user_with(below)).route is not Route.SINGLE
+    averaged = 0.8 * math.log(num)
+    mixed, flat = (user_with(with_entropy(num, averaged + step)) for step in (-1e-7, 1e-7))
+    router = with_thresholds(axis_router(num), 1.0, 0.8)
+    assert (router.route(mixed).route, router.route(flat).route) == (Route.FUSED, Route.GLOBAL)
+
+
+@settings(deadline=None)
+@given(st.integers(2, 8), seeds)
+def test_thresholds_at_their_ends_take_one_route(num: int, seed: int) -> None:
+    router, vector = random_router(num, seed)
+    routes = {(1.0, 1.0): Route.FUSED, (0.0, 1.0): Route.SINGLE, (1.0, 0.0): Route.GLOBAL}
+    for ends, expected in routes.items():
+        assert with_thresholds(router, *ends).route(vector).route is expected
+    assert with_thresholds(router, 1.0, 1.0).route(np.zeros(router.dim)).cold_start
+
+
+def with_thresholds(router: Router, single_above: float, global_from: float) -> Router:
+    thresholds = RouteThresholds(single_above, global_from)
+    return dataclasses.replace(router, fitted_thresholds=thresholds)
+
+
+def test_fitted_thresholds_are_kept() -> None:
+    router = with_thresholds(axis_router(3), 0.75, 0.9)
+    assert Router.from_bytes(router.to_bytes()).thresholds == RouteThresholds(0.75, 0.9)
+    paper = Router.from_bytes(axis_router(3).to_bytes()).thresholds
+    assert paper.single_above == pytest.approx(0.7)
+    assert paper.global_from == 0.95
 
 
 @pytest.mark.parametrize("num", SIZES)
@@ -259,6 +304,13 @@ MISSHAPEN: list[dict[str, Any]] = [
     {"max_experts": "two"},
     {"max_experts": 1.5},
     {"max_experts": True},
+    {"thresholds": 0.7},
+    {"thresholds": {}},
+    {"thresholds": {"single_above": 0.7}},
+    {"thresholds": {"single_above": 1.1, "global_from": 0.9}},
+    {"thresholds": {"single_above": 0.7, "global_from": -0.1}},
+    {"thresholds": {"single_above": math.nan, "global_from": 0.9}},
+    {"thresholds": {"single_above": "high", "global_from": 0.9}},
 ]
 
 
@@ -314,5 +366,5 @@ def test_a_gate_of_no_experts_is_refused() -> None:
 
 
 def test_a_gate_written_before_there_was_a_bound_has_none() -> None:
-    assert "max_experts" not in GOOD
+    assert not {"max_experts", "thresholds"} & GOOD.keys()
     assert Router.from_bytes(json.dumps(GOOD).encode()).max_experts is None

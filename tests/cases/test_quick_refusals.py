@@ -32,6 +32,8 @@ sys.exit(code)
         (["traces", "check", "nowhere.csv", "--data", "/nowhere"], 2),
         (["traces", "show", "/nowhere"], 2),
         (["traces", "--help"], 0),
+        (["groups", "/nowhere"], 2),
+        (["groups", "--help"], 0),
         (["train", "--help"], 0),
         (["evaluate", "--help"], 0),
     ],

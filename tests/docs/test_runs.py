@@ -118,6 +118,8 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("docs/sdk.md", "from rankloom import FeatureClient"): None,
     ("docs/sdk.md", "from rankloom import Client, OverloadedError"): None,
     ("docs/serving.md", "rankloom serve --bundle my-bundle"): (parse, parse, parse),
+    ("docs/training.md", "rankloom evaluate --bundle my-bundle"): (run,),
+    ("docs/training.md", "rankloom groups my-bundle"): (run,),
     ("docs/training.md", "rankloom train --data PATH --out my-bundle"): (parse, run),
     ("docs/training.md", "rankloom train --data PATH --out by-domain"): (parse,),
     ("docs/training.md", "rankloom train --add-group games"): (parse,),

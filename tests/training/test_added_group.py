@@ -15,6 +15,7 @@ from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle, open_bundle
 from rankloom_adapters.derive import DERIVED_FROM, with_parts
 from rankloom_adapters.router import GLOBAL, Route, Router
+from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_features.events import Event
 from rankloom_features.provider import UserQuery
 from rankloom_ranker.item_groups import ItemGroups, router_of_shares
@@ -80,8 +81,8 @@ def routed(loaded: LoadedBundle, *item_ids: str) -> tuple[Route, str]:
 
 
 def scored(scorer: BundleScorer, prepared: PreparedRequest) -> NDArray[np.float64]:
-    weights = scorer.loaded.router.route(prepared.routing_vector).weights[None]
-    margins = scorer.margins([prepared], {0: weights}, lambda num_scored, num_prompts: None)[0]
+    weights = MixtureWeights(scorer.loaded.router.route(prepared.routing_vector).weights)
+    margins = scorer.margins([prepared], {0: [weights]}, lambda num_scored, num_prompts: None)[0]
     return margins + prepared.tree_logits
 
 

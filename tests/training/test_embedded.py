@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rankloom_engine import attention
 from rankloom_features.catalogue import Catalogue, Item
+from rankloom_training import checkpoints
+from rankloom_training.checkpoints import NO_CHECKPOINT, Checkpoint
+from rankloom_training.data import Split
 from rankloom_training.embedded import (
     BATCH_TOKENS,
+    DecoderShape,
     batches,
     embedded_format,
     lesson,
     next_token_loss,
+    train_decoder,
     train_tokenizer,
 )
 from rankloom_training.words import Words
+from training.logs import random_log
 
 CATALOGUE = Catalogue(Item(f"i{n}", f"The Film No {n}", 1990 + n, ("Drama",)) for n in range(30))
 IDS = [3, 9, 4, 1, 7, 5, 2, 8, 6, 11]
@@ -94,3 +103,44 @@ def test_a_token_that_teaches_nothing_is_left_out() -> None:
         found = next_token_loss(model, [lesson(IDS)], but=7).item()
     losses = [loss for loss, token in zip(plain_losses(IDS, 1), IDS[1:], strict=True) if token != 7]
     assert abs(found - np.mean(losses)) < 1e-5
+
+
+class CutError(Exception):
+    """A training ends in the middle."""
+
+
+def test_a_cut_training_goes_on_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "EVERY_S", 0.0)
+    data, steps = random_log(3, num_users=12), list[int]()
+    tokenizer = train_tokenizer(data.catalogue)
+
+    def trained(last: int, checkpoint: Checkpoint) -> LlamaForCausalLM:
+        def on_step(step: int, _: int) -> None:
+            steps.append(step)
+            if step > last:
+                raise CutError
+
+        return train_decoder(
+            tokenizer,
+            embedded_format(tokenizer, 8),
+            data.catalogue,
+            data.log,
+            np.flatnonzero(data.log.split == Split.TRAIN),
+            {},
+            shape=DecoderShape(16, 1, 2, 1, 32),
+            epochs=6,
+            seed=0,
+            on_step=on_step,
+            checkpoint=checkpoint,
+        )
+
+    undisturbed = trained(10**6, NO_CHECKPOINT).state_dict()
+    total = steps[-1]
+    with pytest.raises(CutError):
+        trained(2, Checkpoint(tmp_path / "loop.pt"))
+    steps.clear()
+    resumed = trained(10**6, Checkpoint(tmp_path / "loop.pt")).state_dict()
+    assert steps == list(range(3, total + 1))
+    assert all(torch.equal(value, resumed[name]) for name, value in undisturbed.items())

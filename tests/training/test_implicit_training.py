@@ -17,16 +17,14 @@ from rankloom_training import reporting
 from rankloom_training.all_items import unseen_items
 from rankloom_training.data import Dataset, Split, load_dataset
 from rankloom_training.data.negatives import NegativeSampling
-from rankloom_training.evaluate import Report, ScoredRows, evaluate
+from rankloom_training.evaluate import Report, evaluate
+from rankloom_training.progress import Progress
+from rankloom_training.scored_rows import ScoredRows
 from rankloom_training.stages.rows import LogRows
 from rankloom_training.visibility import Protocol
 from small_data import train_small
 
 SAMPLING = NegativeSampling(3, "popularity")
-
-
-def quiet(done: int, total: int) -> None:
-    assert 0 <= done <= total
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +51,7 @@ def trained(likes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def judged(likes: Path, trained: Path) -> tuple[Report, ScoredRows, Dataset]:
-    return evaluate(trained, likes, Protocol.P1, through_grpc=False, on_step=quiet)
+    return evaluate(trained, likes, Protocol.P1, through_grpc=False, progress=Progress())
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import yaml
 
 from rankloom._cli.main import main
 from rankloom_training.data.negatives import NegativeSampling
+from rankloom_training.group_counts import Clustering
 from rankloom_training.option_file import OptionError, leaves_of, read_options, to_yaml
 from rankloom_training.option_flags import FLAGS
 from rankloom_training.options import (
@@ -37,7 +38,8 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
         Protocol.P0,
         "sasrec",
         "a/base",
-        5,
+        "auto",
+        Clustering.WARD,
         "domain",
         1,
         Recipe(1, 1e-3),
@@ -110,6 +112,8 @@ def test_two_recipes_are_refused(tmp_path: Path) -> None:
         ("seed: -1", "seed: must be greater than or equal to 0, not -1"),
         ("seed: 4294967296", "seed: must be less than or equal to 4294967295"),
         ("num_groups: 1", "num_groups: must be greater than or equal to 2"),
+        ("num_groups: few", "num_groups: must be a whole number, not 'few'"),
+        ("clustering: dbscan", "clustering: must be 'kmeans' or 'ward', not 'dbscan'"),
         ("global_recipe: {epochs: 0}", "global_recipe.epochs: must be greater than or equal to 1"),
         ("global_recipe: {learning_rate: 0}", "learning_rate: must be greater than 0, not 0"),
         ("global_recipe: {learning_rate: much}", "learning_rate: must be a number, not 'much'"),

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_features.catalogue import Item
 from rankloom_features.provider import UserQuery
 from rankloom_features.wire import MAX_CANDIDATES
@@ -99,9 +100,9 @@ def rank_all_items(
 def _scores(scorer: BundleScorer, case: Unseen) -> Scores:
     """(n,) of each score for the case's items."""
     prepared = [scorer.prepare(query, case.history.rows) for query in case.queries()]
-    mixture = scorer.loaded.router.route(prepared[0].routing_vector)
-    weights = {SERVED: np.stack([mixture.weights] * len(prepared))}
-    margins = scorer.margins(prepared, weights, lambda num_scored, num_prompts: None)[SERVED]
+    weights = scorer.loaded.router.route(prepared[0].routing_vector).weights
+    mixtures = {SERVED: [MixtureWeights(weights)] * len(prepared)}
+    margins = scorer.margins(prepared, mixtures, lambda num_scored, num_prompts: None)[SERVED]
     tree_logits = np.concatenate([one.tree_logits for one in prepared])
     return {
         SERVED: tree_logits + margins,

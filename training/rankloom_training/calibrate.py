@@ -1,4 +1,4 @@
-"""Fits the router's temperature and the probabilities on validation rows, as served."""
+"""Fits the router's parameters and the probabilities on validation rows, as served."""
 
 from __future__ import annotations
 
@@ -12,58 +12,117 @@ from sklearn.linear_model import LogisticRegression
 
 from rankloom_adapters.bundle import Bundle
 from rankloom_adapters.calibration import Calibration
-from rankloom_adapters.router import DEFAULT_TEMPERATURE, Router
+from rankloom_adapters.router import Router
+from rankloom_engine.expert_bank import MixtureWeights
+from rankloom_ranker.loaded import LoadedBundle
 from rankloom_training.data import Dataset
 from rankloom_training.data.checks import CALIBRATION_ROWS
+from rankloom_training.grouping.routing import FittedRouting, ValidRows, candidates, choose
 from rankloom_training.metrics import auc, expected_calibration_error
 from rankloom_training.scoring import BundleScorer, PreparedRequest, requests_of
 from rankloom_training.visibility import View
 
-TEMPERATURES = (0.05, DEFAULT_TEMPERATURE, 0.3, 1.0)
-# Another temperature than the paper's must be this much better in AUC to be taken.
-WORTHWHILE = 0.001
 MIN_SLOPE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What was fitted, and the numbers that say how well.
+    """What was fitted on ``num_rows`` rows, and how well: ``auc`` of the served scores.
 
-    ``report``: ``ece_before`` and ``ece_after`` are the expected calibration errors of the score
-    as a logit, and of the fitted probability, over the rows that both were fitted on.
+    ``errors``: of ``calibration_errors``, over the rows that the calibration was fitted on.
     """
 
     router: Router
     calibration: Calibration
-    report: dict[str, float]
+    routing: FittedRouting
+    num_rows: int
+    auc: float
+    errors: Mapping[str, float]
+
+    def to_json(self) -> dict[str, object]:
+        """What the bundle's manifest keeps."""
+        return {
+            "rows": self.num_rows,
+            "auc": self.auc,
+            **self.errors,
+            "temperature": self.router.temperature,
+            "thresholds": dataclasses.asdict(self.router.thresholds),
+            "routes": dict(self.routing.shares),
+            "over_paper": dataclasses.asdict(self.routing.over_paper),
+        }
+
+    def text(self) -> str:
+        """The router and the calibration in one line."""
+        gain, (before, after) = self.routing.over_paper, self.errors.values()
+        shares = ", ".join(
+            f"{route} {100 * share:.0f} %" for route, share in self.routing.shares.items()
+        )
+        return (
+            f"temperature {self.router.temperature}; rows: {shares}; over ThinkRec's thresholds "
+            f"{gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]; ECE "
+            f"{before:.4f} before calibration, {after:.4f} after"
+        )
 
 
 def fit_on_valid(
     bundle: Bundle, dataset: Dataset, view: View, on_step: Callable[[int, int], None]
 ) -> Fitted:
-    """Fits on at most about CALIBRATION_ROWS rows of ``view``, taken evenly over its requests."""
+    """Fits on at most about CALIBRATION_ROWS rows of ``view``, taken evenly over its requests.
+
+    Half of them choose the router, since each router is scored apart; all fit the probabilities.
+    """
     scorer = BundleScorer(bundle)
     requests = requests_of(dataset, view)
     every = max(1, round(len(view.rows) / CALIBRATION_ROWS))
     prepared = [scorer.prepare(one.query(), one.rows) for one in requests[::every]]
-    rows = np.concatenate([one.rows for one in prepared])
-    label = dataset.log.liked[rows]
-    tree_logits = np.concatenate([one.tree_logits for one in prepared])
-    tree_logits += dataset.sampling_offset(rows)
-    routers = {
-        temperature: dataclasses.replace(scorer.loaded.router, temperature=temperature)
-        for temperature in TEMPERATURES
+    some, rest = prepared[::2], prepared[1::2]
+    routers = _routers(scorer.loaded)
+    scores = _scores(scorer, routers, some, dataset, on_step)
+    routes = [[router.route(one.routing_vector).route for one in some] for router in routers]
+    found = choose(_valid_rows(dataset, some), scores, routes)
+    router = routers[found.index]
+    others = _scores(scorer, [router], rest, dataset, on_step)
+    served = np.concatenate([scores[found.index], *others])
+    label = dataset.log.liked[np.concatenate([one.rows for one in (*some, *rest)])]
+    calibration = fit_calibration(served, label)
+    errors = calibration_errors(calibration, served, label)
+    return Fitted(router, calibration, found, len(served), auc(label, served), errors)
+
+
+def _routers(loaded: LoadedBundle) -> list[Router]:
+    """Where no group has an expert of its own, all routers give the same scores.
+
+    Where groups are of items, who has events of one group alone goes to its expert.
+    """
+    if len(set(loaded.expert_digests)) == 1 or loaded.item_groups is not None:
+        return [loaded.router]
+    return candidates(loaded.router)
+
+
+def _scores(
+    scorer: BundleScorer,
+    routers: Sequence[Router],
+    prepared: Sequence[PreparedRequest],
+    dataset: Dataset,
+    on_step: Callable[[int, int], None],
+) -> list[NDArray[np.float64]]:
+    """(rows,) by each router; a sampled negative counts for as many as it stands for."""
+    if not prepared:
+        return [np.zeros(0)] * len(routers)
+    mixtures = {
+        index: [MixtureWeights(router.route(one.routing_vector).weights) for one in prepared]
+        for index, router in enumerate(routers)
     }
-    weights = {temperature: mixtures(router, prepared) for temperature, router in routers.items()}
-    margins = scorer.margins(prepared, weights, on_step)
-    aucs = {temperature: auc(label, found + tree_logits) for temperature, found in margins.items()}
-    chosen = choose(aucs)
-    score = margins[chosen] + tree_logits
-    calibration = fit_calibration(score, label)
-    fitted = {"rows": float(len(rows)), "auc": aucs[chosen], "temperature": chosen}
-    return Fitted(
-        routers[chosen], calibration, fitted | calibration_errors(calibration, score, label)
-    )
+    margins = scorer.margins(prepared, mixtures, on_step)
+    tree_logits = np.concatenate([one.tree_logits for one in prepared])
+    offset = dataset.sampling_offset(np.concatenate([one.rows for one in prepared]))
+    return [margins[index] + tree_logits + offset for index in range(len(routers))]
+
+
+def _valid_rows(dataset: Dataset, prepared: Sequence[PreparedRequest]) -> ValidRows:
+    rows = np.concatenate([one.rows for one in prepared])
+    request = np.repeat(np.arange(len(prepared)), [len(one.rows) for one in prepared])
+    return ValidRows(dataset.log.user[rows], dataset.log.liked[rows], request)
 
 
 def calibration_errors(
@@ -75,17 +134,6 @@ def calibration_errors(
         name: expected_calibration_error(label, each.probability(score))
         for name, each in named.items()
     }
-
-
-def choose(aucs: Mapping[float, float]) -> float:
-    """The temperature of the best AUC, or the paper's where none is clearly better."""
-    best = max(aucs, key=lambda temperature: aucs[temperature])
-    return best if aucs[best] > aucs[DEFAULT_TEMPERATURE] + WORTHWHILE else DEFAULT_TEMPERATURE
-
-
-def mixtures(router: Router, prepared: Sequence[PreparedRequest]) -> NDArray[np.float32]:
-    """(requests, K): each user's row of weights."""
-    return np.stack([router.route(one.routing_vector).weights for one in prepared])
 
 
 def fit_calibration(score: NDArray[np.float64], label: NDArray[np.bool_]) -> Calibration:

@@ -166,6 +166,17 @@ def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
         help="also have a server explain N test rows, and measure the words (default: none)",
     )
     parser.add_argument(
+        "--variant",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="score another mixture too, and compare: no-experts, single, peft-linear, "
+        "temperature=T or max-experts=N; may be repeated",
+    )
+    parser.add_argument(
+        "--against", type=Path, metavar="BUNDLE", help="compare with another bundle's served score"
+    )
+    parser.add_argument(
         "--references",
         type=Path,
         metavar="FILE",
@@ -191,20 +202,23 @@ def _evaluate(args: argparse.Namespace) -> int:
     from rankloom_training.progress import Progress
     from rankloom_training.synthetic import read_truth
     from rankloom_training.traces.trace_file import read_traces
+    from rankloom_training.variants import Variant
     from rankloom_training.visibility import Protocol
 
+    variants = [Variant.of_text(text) for text in args.variant]
     if args.references is not None:
         read_traces(args.references)  # refused before the rows are scored, which takes minutes
     progress, console = Progress(), Console()
-    with progress.stage("evaluate"):
-        report, scored, dataset = judge(
-            args.bundle,
-            args.data,
-            Protocol(args.protocol),
-            through_grpc=args.through == "grpc",
-            on_step=progress.step,
-            max_rows=args.rows,
-        )
+    report, scored, dataset = judge(
+        args.bundle,
+        args.data,
+        Protocol(args.protocol),
+        through_grpc=args.through == "grpc",
+        progress=progress,
+        max_rows=args.rows,
+        variants=variants,
+        against=args.against,
+    )
     references = read_references(args.references, dataset) if args.references else None
     number = args.explanations or len(references or ())
     if number:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 import rankloom
 from rankloom_adapters.bundle import open_bundle
+from rankloom_adapters.router import directions
 from rankloom_features.catalogue import Catalogue
 from rankloom_features.events import Event
 from rankloom_features.provider import UserQuery
@@ -103,11 +104,9 @@ def typical_users(loaded: LoadedBundle) -> list[str]:
     provider, router = loaded.provider, loaded.router
     users = [u for u in provider.log.users if len(provider.log.events_of(u)) >= MIN_EVENTS]
     queries = [UserQuery(user, None) for user in users or provider.log.users]
-    found = provider.features_of_many(queries)
-    vectors = np.stack([loaded.routing_vector(each) for each in found]).astype(np.float64)
-    centred, centroids = vectors - router.centre, router.centroids - router.centre
-    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
-    nearest = (centred @ centroids.T).argmax(axis=0)
+    vectors = np.stack([loaded.routing_vector(each) for each in provider.features_of_many(queries)])
+    towards = directions(router.centroids, router.centre)
+    nearest = (directions(vectors, router.centre) @ towards.T).argmax(axis=0)
     return [queries[int(index)].user_id or "" for index in nearest]
 
 
@@ -161,16 +160,15 @@ def _judge(bundle: Path, data: Path, protocol: Protocol, console: Console) -> No
 
 
 def _evaluation(bundle: Path, data: Path, protocol: Protocol, json_path: Path) -> str:
-    progress, page = Progress(), Console(record=True, file=io.StringIO(), width=110)
-    with progress.stage("evaluate"):
-        report, scored, dataset = evaluate(
-            bundle,
-            data,
-            protocol,
-            through_grpc=False,
-            on_step=progress.step,
-            max_rows=MAX_TEST_ROWS,
-        )
+    page = Console(record=True, file=io.StringIO(), width=110)
+    report, scored, dataset = evaluate(
+        bundle,
+        data,
+        protocol,
+        through_grpc=False,
+        progress=Progress(),
+        max_rows=MAX_TEST_ROWS,
+    )
     synthetic = reporting.synthetic_aucs(scored, dataset, read_truth(data))
     reporting.write_json(report, synthetic, json_path)
     reporting.show(page, report, synthetic)

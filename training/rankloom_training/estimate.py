@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from rankloom_training.data import Dataset, Split
 from rankloom_training.data.checks import CALIBRATION_ROWS
+from rankloom_training.group_counts import AUTO, MAX_TRIED
 from rankloom_training.options import TrainOptions
 from rankloom_training.rates import Rates
 
 EMBEDDED = "embedded"
 ROWS_PER_SHOT = 10  # a row alone in its window costs as much as so many that share one
 STAGES = (
-    *("collaborative", "router", "trees", "traces"),
+    *("collaborative", "trees", "router", "traces"),
     *("base", "global", "groups", "calibrate"),
 )
 
@@ -54,10 +55,11 @@ def workloads(dataset: Dataset, options: TrainOptions) -> dict[str, Workload]:
     split, base = dataset.log.split, options.base or EMBEDDED
     train, valid = int((split == Split.TRAIN).sum()), int((split == Split.VALID).sum())
     seen = min(train, options.lm_rows)
+    num_groups = MAX_TRIED if options.num_groups == AUTO else options.num_groups
     return {
         "collaborative": Workload(f"collaborative {options.collaborative}", train),
-        "router": Workload("router", train),
         "trees": Workload("trees", train + valid),
+        "router": Workload("router", train),
         "traces": Workload("traces", 0 if options.traces else round(seen * options.trace_share)),
         "base": Workload(f"base {base}", 1 if options.base else seen * options.base_epochs),
         "global": Workload(
@@ -65,7 +67,7 @@ def workloads(dataset: Dataset, options: TrainOptions) -> dict[str, Workload]:
         ),
         "groups": Workload(
             f"groups {base}",
-            _taught(seen, options, options.num_groups) * options.group_recipe.epochs,
+            _taught(seen, options, num_groups) * options.group_recipe.epochs,
         ),
         "calibrate": Workload(f"calibrate {base}", min(valid, CALIBRATION_ROWS)),
     }

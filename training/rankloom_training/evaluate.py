@@ -2,56 +2,47 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-import rankloom
 from rankloom_adapters.bundle import Bundle, open_bundle
-from rankloom_adapters.calibration import Calibration
-from rankloom_adapters.router import Mixture, Route, Router
+from rankloom_adapters.router import Route
 from rankloom_engine.memory import keep_freed_memory
 from rankloom_training import metrics
 from rankloom_training.all_items import AllItemsReport, rank_all_items
 from rankloom_training.calibrate import calibration_errors
-from rankloom_training.data import Dataset, Interactions, Split, load_dataset
+from rankloom_training.data import Dataset, Split, load_dataset
 from rankloom_training.data.negatives import NegativeSampling
 from rankloom_training.explained import ExplanationReport
 from rankloom_training.metrics import Estimate, RankingMetrics
-from rankloom_training.scoring import BundleScorer, PreparedRequest, Request, Step, requests_of
-from rankloom_training.serving import serving
-from rankloom_training.visibility import Protocol, View, sampled_users, scoring_view
+from rankloom_training.progress import Progress
+from rankloom_training.scored_rows import (
+    OWN_SCORES,
+    SEED,
+    SERVED,
+    ScoredRows,
+    check_protocol,
+    requests_of_test,
+    score_rows,
+    scores_of_server,
+)
+from rankloom_training.scoring import BundleScorer
+from rankloom_training.variants import Variant
+from rankloom_training.visibility import Protocol
 
-SEED = 0  # of the rows that are drawn: users, and negatives
-CALLS_IN_FLIGHT = 8
-CALL_TIMEOUT_S = 60.0
+OTHER_BUNDLE = "other bundle"
 
 
-class ProtocolError(ValueError):
-    """The bundle was trained under another protocol than the requested one."""
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What the served score gains over another one, by a paired bootstrap over users."""
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ScoredRows:
-    """Scores of the test rows; arrays of one entry a row, in the log's order.
-
-    ``scores`` has the keys served, cf, lightgbm, global and fused. ``warm``: user and
-    item both have training rows. ``route``: the router's route of each row. ``calibration``: the
-    bundle's.
-    """
-
-    rows: NDArray[np.int64]
-    user: NDArray[np.int64]
-    label: NDArray[np.bool_]
-    warm: NDArray[np.bool_]
-    route: NDArray[np.str_]
-    scores: Mapping[str, NDArray[np.float64]]
-    calibration: Calibration
+    auc: Estimate
+    uauc: Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +55,7 @@ class Report:
     ``explanations``: None if none were asked for. ``share_liked``: of the scored rows.
     ``calibration``: expected errors of the served probability on these rows, before and after the
     bundle's calibration; empty over sampled negatives, whose share is no one's.
+    ``served_minus``: what the served score gains over each other score that was asked for.
     """
 
     protocol: str
@@ -79,6 +71,11 @@ class Report:
     negatives: NegativeSampling | None = None
     all_items: AllItemsReport | None = None
     explanations: ExplanationReport | None = None
+    served_minus: Mapping[str, Comparison] = dataclasses.field(default_factory=dict)
+
+    def share(self, rows: int) -> float:
+        """Of the scored rows."""
+        return rows / self.num_rows
 
     def to_json(self) -> dict[str, object]:
         """One object per score, each metric as value, low and high; and the rest."""
@@ -107,7 +104,11 @@ class Report:
             "calibration": dict(self.calibration),
             "eligible_users": self.metrics["served"].num_eligible,
             "parts": {
-                name: {"rows": rows, "auc": auc if np.isfinite(auc) else None}
+                name: {
+                    "rows": rows,
+                    "share": self.share(rows),
+                    "auc": auc if np.isfinite(auc) else None,
+                }
                 for name, (rows, auc) in self.parts.items()
             },
             "fused_minus_global_auc": {
@@ -115,49 +116,15 @@ class Report:
                 "low": difference.low,
                 "high": difference.high,
             },
+            "served_minus": {
+                name: dataclasses.asdict(found) for name, found in self.served_minus.items()
+            },
         }
 
 
-def score_test(
-    bundle: Bundle,
-    dataset: Dataset,
-    protocol: Protocol,
-    *,
-    through_grpc: bool,
-    on_step: Step,
-    max_rows: int | None = None,
-) -> ScoredRows:
-    """Scores the test rows; ``through_grpc``: the served score comes from a server.
-
-    ``max_rows``: score all rows of some users, at most so many; None: every row.
-
-    Raises ProtocolError, or what loading the bundle raises.
-    """
-    trained = bundle.metadata.get("protocol")
-    if trained != str(protocol):
-        raise ProtocolError(f"the bundle was trained under {trained}; pass --protocol {trained}")
-    requests = requests_of(dataset, _test_view(dataset.log, protocol, max_rows))
-    scorer = BundleScorer(bundle)
-    prepared = [scorer.prepare(one.query(), one.rows) for one in requests]
-    scores, mixtures = _all_scores(scorer, prepared, on_step)
-    if through_grpc:
-        # The other scores are float32, so this one is, on every machine.
-        with serving(bundle.folder, "--dtype", "float32") as address:
-            scores["served"] = asyncio.run(_served_scores(address, requests, on_step))
-    return _scored(dataset.log, prepared, scores, mixtures, scorer.loaded.calibration)
-
-
-def _test_view(log: Interactions, protocol: Protocol, max_rows: int | None) -> View:
-    view = scoring_view(log, protocol, Split.TEST)
-    if max_rows is None:
-        return view
-    chosen = sampled_users(log.user[view.rows], log.num_users, max_rows, SEED)
-    return View(view.rows[chosen[log.user[view.rows]]], view.cutoff)
-
-
-def report(scored: ScoredRows, protocol: Protocol, bundle: Bundle, num_test: int) -> Report:
+def report_of(scored: ScoredRows, protocol: Protocol, bundle: Bundle, num_test: int) -> Report:
     """Metrics of every score, of cold and warm rows, and of the router's routes."""
-    served = scored.scores["served"]
+    served = scored.scores[SERVED]
     masks = {"warm rows": scored.warm, "cold rows": ~scored.warm}
     masks |= {f"route {route}": scored.route == route for route in Route}
     return Report(
@@ -179,6 +146,7 @@ def report(scored: ScoredRows, protocol: Protocol, bundle: Bundle, num_test: int
         fused_over_global=metrics.auc_difference(
             scored.user, scored.label, scored.scores["fused"], scored.scores["global"]
         ),
+        served_minus=_compared(scored),
     )
 
 
@@ -188,28 +156,54 @@ def evaluate(
     protocol: Protocol,
     *,
     through_grpc: bool,
-    on_step: Step,
+    progress: Progress,
     max_rows: int | None = None,
+    variants: Sequence[Variant] = (),
+    against: Path | None = None,
 ) -> tuple[Report, ScoredRows, Dataset]:
-    """Opens both, scores the test rows and reports. Raises ValueErrors that say what to do.
+    """Scores the test rows and reports. Raises ValueErrors that say what to do.
 
-    ``max_rows``: see ``score_test``.
+    ``through_grpc``: the served score comes from a server. ``max_rows``: score all rows of some
+    users, at most so many; None: every row. ``variants``: other mixtures to score. ``against``:
+    another bundle, whose served score of the same rows is compared.
     """
     keep_freed_memory()
-    opened = open_bundle(bundle)
-    sampling = sampling_of(opened)
-    given = load_dataset(data, like_above_of(opened), sampling)
+    opened, other = open_bundle(bundle), None if against is None else open_bundle(against)
+    for each in (opened, other):
+        if each is not None:
+            check_protocol(each, protocol)
+    given = load_dataset(data, like_above_of(opened), sampling_of(opened))
     dataset = given.with_negatives(SEED)
-    scored = score_test(
-        opened, dataset, protocol, through_grpc=through_grpc, on_step=on_step, max_rows=max_rows
-    )
+    requests, scorer = requests_of_test(dataset, protocol, max_rows), BundleScorer(opened)
+    with progress.stage("evaluate") as stage:
+        scored = score_rows(scorer, requests, stage.step, variants)
+    if through_grpc:
+        with progress.stage("through gRPC") as stage:
+            scored = scored.having(SERVED, scores_of_server(bundle, requests, stage.step))
+    if other is not None:
+        with progress.stage("other bundle") as stage:
+            found = score_rows(BundleScorer(other), requests, stage.step)
+        scored = scored.having(OTHER_BUNDLE, found.scores[SERVED])
     num_test = int((dataset.log.split == Split.TEST).sum())
-    found = report(scored, protocol, opened, num_test)
+    report = report_of(scored, protocol, opened, num_test)
     if dataset.sampling is not None:
-        users = np.unique(scored.user)
-        all_items = rank_all_items(BundleScorer(opened), given, users, on_step)
-        found = dataclasses.replace(found, negatives=dataset.sampling, all_items=all_items)
-    return found, scored, dataset
+        with progress.stage("all items") as stage:
+            all_items = rank_all_items(scorer, given, np.unique(scored.user), stage.step)
+        report = dataclasses.replace(report, negatives=dataset.sampling, all_items=all_items)
+    return report, scored, dataset
+
+
+def _compared(scored: ScoredRows) -> dict[str, Comparison]:
+    """The served score beside those of variants and of the other bundle."""
+    rows, served = (scored.user, scored.label), scored.scores["served"]
+    return {
+        name: Comparison(
+            metrics.auc_difference(*rows, served, score),
+            metrics.uauc_difference(*rows, served, score),
+        )
+        for name, score in scored.scores.items()
+        if name not in OWN_SCORES
+    }
 
 
 def like_above_of(bundle: Bundle) -> float | None:
@@ -227,68 +221,4 @@ def sampling_of(bundle: Bundle) -> NegativeSampling | None:
 def _calibration(bundle: Bundle, scored: ScoredRows) -> dict[str, float]:
     if bundle.metadata.get("implicit"):
         return {}
-    return calibration_errors(scored.calibration, scored.scores["served"], scored.label)
-
-
-def _all_scores(
-    scorer: BundleScorer, prepared: Sequence[PreparedRequest], on_step: Step
-) -> tuple[dict[str, NDArray[np.float64]], list[Mixture]]:
-    router = scorer.loaded.router
-    served = [router.route(one.routing_vector) for one in prepared]
-    weights = {
-        "served": np.stack([mixture.weights for mixture in served]),
-        "global": np.stack([router.global_mixture().weights for _ in prepared]),
-        "fused": np.stack([_fused_weights(router, one) for one in prepared]),
-    }
-    tree_logits = np.concatenate([one.tree_logits for one in prepared])
-    margins = scorer.margins(prepared, weights, on_step)
-    scores = {name: tree_logits + found.astype(np.float64) for name, found in margins.items()}
-    scores["cf"] = np.concatenate([one.collaborative for one in prepared]).astype(np.float64)
-    scores["lightgbm"] = tree_logits
-    names = ("served", "cf", "lightgbm", "global", "fused")
-    return {name: scores[name] for name in names}, served
-
-
-def _fused_weights(router: Router, one: PreparedRequest) -> NDArray[np.float32]:
-    """The fused weights of every user who has a vector, without the router's thresholds."""
-    weights = router.weights(one.routing_vector)
-    if weights is None:
-        return router.global_mixture(cold_start=True).weights
-    return np.append(weights, 0.0).astype(np.float32)
-
-
-def _scored(
-    log: Interactions,
-    prepared: Sequence[PreparedRequest],
-    scores: Mapping[str, NDArray[np.float64]],
-    mixtures: Sequence[Mixture],
-    calibration: Calibration,
-) -> ScoredRows:
-    rows = np.concatenate([one.rows for one in prepared])
-    route = [str(m.route) for m, one in zip(mixtures, prepared, strict=True) for _ in one.rows]
-    user, label, warm = log.user[rows], log.liked[rows], log.warm()[rows]
-    return ScoredRows(rows, user, label, warm, np.array(route), scores, calibration)
-
-
-async def _served_scores(
-    address: str, requests: Sequence[Request], on_step: Step
-) -> NDArray[np.float64]:
-    """Scores from a server, a few calls at a time, in the requests' order of rows."""
-    limit = asyncio.Semaphore(CALLS_IN_FLIGHT)
-    async with rankloom.AsyncClient(address, timeout_s=CALL_TIMEOUT_S) as client:
-
-        async def ask(request: Request) -> list[float]:
-            async with limit:
-                ranking = await client.rank(
-                    [item.item_id for item in request.items],
-                    history=[rankloom.Event(e.item_id, e.liked) for e in request.events],
-                    options=rankloom.RankOptions(allow_fallback=False),
-                )
-            found = ranking.scores()
-            return [found[item.item_id] for item in request.items]
-
-        scores: list[list[float]] = []
-        for at in range(0, len(requests), 64):
-            scores += await asyncio.gather(*(ask(one) for one in requests[at : at + 64]))
-            on_step(len(scores), len(requests))
-    return np.concatenate([np.array(one) for one in scores])
+    return calibration_errors(scored.calibration, scored.scores[SERVED], scored.label)

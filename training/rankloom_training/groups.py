@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
+from sklearn.cluster import AgglomerativeClustering, KMeans
 
-from rankloom_adapters.router import Router, group_of
-from rankloom_training.group_counts import MIN_GROUP_SHARE, GroupError, check_groups
+from rankloom_adapters.router import Router, directions, group_of
+from rankloom_training.group_counts import (
+    MIN_GROUP_SHARE,
+    Clustering,
+    GroupError,
+    check_groups,
+)
 from rankloom_training.metrics import Estimate, auc_difference
 from rankloom_training.windows import Window
 
+MAX_WARD_USERS = 10_000  # Ward's method keeps the distances of all pairs: of more, some are drawn
 
-def fit_router(vectors: NDArray[np.float32], num_groups: int, seed: int) -> Router:
+
+def fit_router(
+    vectors: NDArray[np.float32],
+    num_groups: int,
+    seed: int,
+    clustering: Clustering = Clustering.KMEANS,
+) -> Router:
     """A router over ``num_groups`` clusters of users' vectors (users, dim).
 
-    Vectors are centred and scaled to length 1, so that Euclidean k-means clusters by
-    cosine, as the router routes. Each centroid is the mean of its users' raw vectors
-    (ThinkRec, equation 8). Users with a zero vector are left out. Raises GroupError.
+    Vectors are centred and scaled to length 1, so that Euclidean clusters are clusters by cosine,
+    as the router routes. Each centroid is the mean of its users' raw vectors (ThinkRec,
+    equation 8). Users with a zero vector are left out. Raises GroupError.
     """
     users = np.asarray(vectors[np.linalg.norm(vectors, axis=1) > 0], dtype=np.float64)
     check_groups(num_groups, len(users))
     centre = users.mean(axis=0)
-    directions = users - centre
-    directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12)
-    clusters = KMeans(num_groups, n_init=10, random_state=seed)  # pyright: ignore[reportArgumentType]
-    found = clusters.fit_predict(directions)
+    if clustering is Clustering.WARD and len(users) > MAX_WARD_USERS:
+        users = users[np.random.default_rng(seed).permutation(len(users))[:MAX_WARD_USERS]]
+    found = _clusters(directions(users, centre), num_groups, seed, clustering)
     sizes = np.bincount(found, minlength=num_groups)
     if sizes.min() < MIN_GROUP_SHARE * len(users):
         raise GroupError(
@@ -34,6 +45,17 @@ def fit_router(vectors: NDArray[np.float32], num_groups: int, seed: int) -> Rout
     names = tuple(f"group-{index}" for index in range(num_groups))
     centroids = np.stack([users[found == index].mean(axis=0) for index in range(num_groups)])
     return Router(names, centre, centroids)
+
+
+def _clusters(
+    users: NDArray[np.float64], num_groups: int, seed: int, clustering: Clustering
+) -> NDArray[np.int64]:
+    """(users,) the cluster of each."""
+    if clustering is Clustering.WARD:
+        made = AgglomerativeClustering(num_groups, linkage="ward")
+    else:
+        made = KMeans(num_groups, n_init=10, random_state=seed)  # pyright: ignore[reportArgumentType]
+    return np.asarray(made.fit_predict(users), np.int64)
 
 
 def window_groups(

@@ -109,6 +109,49 @@ def auc_difference(
     )
 
 
+def uauc_difference(
+    user: NDArray[np.int64],
+    label: NDArray[np.bool_],
+    one: NDArray[np.floating],
+    other: NDArray[np.floating],
+    seed: int = 0,
+) -> Estimate:
+    """UAUC of ``one`` minus UAUC of ``other``, with a paired bootstrap over users."""
+    groups = rows_by_user(user)
+    differences = [auc(label[rows], one[rows]) - auc(label[rows], other[rows]) for rows in groups]
+    return mean_over_users(differences, seed)
+
+
+def balance(
+    user: NDArray[np.int64], label: NDArray[np.bool_], score: NDArray[np.floating]
+) -> float:
+    """The mean of AUC and UAUC: a score must order rows across users and within each."""
+    uaucs = [auc(label[rows], score[rows]) for rows in rows_by_user(user)]
+    known = [auc(label, score), _nanmean(np.array(uaucs))]
+    return _nanmean(np.array(known))
+
+
+def balance_difference(
+    user: NDArray[np.int64],
+    label: NDArray[np.bool_],
+    one: NDArray[np.floating],
+    other: NDArray[np.floating],
+    seed: int = 0,
+) -> Estimate:
+    """``balance`` of ``one`` minus that of ``other``, with a paired bootstrap over users."""
+    groups = rows_by_user(user)
+    first, second = (_auc_of_sample(groups, label, score) for score in (one, other))
+    within = np.array(
+        [auc(label[rows], one[rows]) - auc(label[rows], other[rows]) for rows in groups]
+    )
+
+    def difference(users: NDArray[np.int64]) -> float:
+        return _nanmean(np.array([first(users) - second(users), _nanmean(within[users])]))
+
+    every = np.arange(len(groups))
+    return _estimate(difference(every), _user_samples(len(groups), seed), difference)
+
+
 def mean_over_users(values: Sequence[float], seed: int = 0) -> Estimate:
     """The mean of one value per user. That of differences is a paired comparison."""
     return _mean_estimate(values, _user_samples(len(values), seed))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankloom_training.argument_types import finite_number, whole_number
-from rankloom_training.group_counts import MAX_GROUPS, MIN_GROUPS
+from rankloom_training.group_counts import AUTO, MAX_GROUPS, MIN_GROUPS, NumGroups
 
 if TYPE_CHECKING:
     from rankloom_training.data.negatives import NegativeSampling
@@ -44,8 +44,8 @@ def add_option_flags(parser: argparse.ArgumentParser) -> None:
     add_data_options(parser)
     add("--cf", choices=MODEL_NAMES, help="collaborative model (default: mf)")
     add("--base", help="causal LM, by path or hub id (default: a small one is trained)")
-    add("--groups", type=whole_number(MIN_GROUPS, MAX_GROUPS), metavar="N",
-        help="number of user groups (default: 3)")  # fmt: skip
+    add("--groups", type=_group_count, metavar="N",
+        help="number of user groups, or auto: chosen on validation rows (default: 3)")  # fmt: skip
     add("--group-by", metavar="COLUMN",
         help="one group for each value of a category of the item table, such as a domain or a "
         "language, in place of clusters of users")  # fmt: skip
@@ -80,6 +80,11 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         help="the log has likes alone, such as clicks or purchases: sample N other items for each "
         "as negatives, BY uniform (default) or popularity",
     )
+
+
+def _group_count(text: str) -> NumGroups:
+    """An argparse type."""
+    return AUTO if text == AUTO else whole_number(MIN_GROUPS, MAX_GROUPS)(text)
 
 
 def _sampling(text: str) -> NegativeSampling:

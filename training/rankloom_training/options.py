@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 from rankloom_features.models import MODEL_NAMES
 from rankloom_training.data.negatives import NegativeSampling
-from rankloom_training.group_counts import MAX_GROUPS, MIN_GROUPS
+from rankloom_training.group_counts import MAX_GROUPS, MIN_GROUPS, Clustering
 from rankloom_training.reasons.trace import TraceKind
 from rankloom_training.visibility import Protocol
 
@@ -51,6 +51,7 @@ Number = Annotated[float, BeforeValidator(_as_number), Field(strict=True, allow_
 Sampling = Annotated[
     NegativeSampling | None, BeforeValidator(_as_sampling), PlainSerializer(_as_text)
 ]
+GroupCount = Annotated[int, Field(strict=True, ge=MIN_GROUPS, le=MAX_GROUPS)]
 Epochs = Annotated[int, Field(strict=True, ge=1, le=MAX_EPOCHS)]
 
 
@@ -103,6 +104,7 @@ class TrainOptions:
     """How to train.
 
     ``base``: a local path or hub id of a causal LM; None trains the embedded decoder.
+    ``num_groups``: of users; "auto": chosen on validation rows, see ``grouping.choice``.
     ``group_by``: a category of the item table whose values are the groups; None: ``num_groups``
     clusters of users. ``lm_rows``: how many training rows the language model sees at most, all
     rows of some users.
@@ -120,7 +122,8 @@ class TrainOptions:
     protocol: Protocol = Protocol.P1
     collaborative: Annotated[str, AfterValidator(_known_model)] = "mf"
     base: str | None = None
-    num_groups: Annotated[int, Field(strict=True, ge=MIN_GROUPS, le=MAX_GROUPS)] = 3
+    num_groups: GroupCount | Literal["auto"] = 3
+    clustering: Clustering = Clustering.KMEANS
     group_by: Annotated[str, Field(min_length=1)] | None = None
     base_epochs: Epochs = 2
     global_recipe: Recipe = GLOBAL_RECIPE

@@ -11,9 +11,10 @@ from rich.table import Table
 
 from rankloom_training.all_items import AllItemsReport
 from rankloom_training.data import Dataset
-from rankloom_training.evaluate import Report, ScoredRows
+from rankloom_training.evaluate import Report
 from rankloom_training.explained import ExplanationReport
 from rankloom_training.metrics import Estimate, auc
+from rankloom_training.scored_rows import ScoredRows
 
 SYNTHETIC = ("Bayes optimum", "served", "fused", "global")
 TOP_METRICS = {"ndcg10": "NDCG@10", "hit10": "hit@10", "recall10": "recall@10"}
@@ -30,10 +31,11 @@ def tables(report: Report) -> list[Table]:
     scores = Table("score", *METRICS.values(), title=title)
     for name, found in report.metrics.items():
         scores.add_row(name, *(_cell(getattr(found, metric)) for metric in METRICS))
-    parts = Table("part", "rows", "served AUC", title=f"served AUC by part{_over(report)}")
+    parts = Table("part", "rows", "share", "served AUC", title=f"served AUC by part{_over(report)}")
     for name, (rows, value) in report.parts.items():
-        parts.add_row(name, str(rows), _number(value))
-    further = [all_items_table(report.all_items)] if report.all_items else []
+        parts.add_row(name, str(rows), f"{100 * report.share(rows):.1f} %", _number(value))
+    further = [comparison_table(report)] if report.served_minus else []
+    further += [all_items_table(report.all_items)] if report.all_items else []
     further += [explanation_table(report.explanations)] if report.explanations else []
     return [scores, parts, *further]
 
@@ -60,11 +62,20 @@ def explanation_table(report: ExplanationReport) -> Table:
     return table
 
 
+def comparison_table(report: Report) -> Table:
+    """What the served score gains over variants and over another bundle."""
+    title = f"served − it, paired bootstrap over users{_over(report)}"
+    table = Table("score", "AUC", "UAUC", title=title)
+    for name, found in report.served_minus.items():
+        table.add_row(name, _difference(found.auc), _difference(found.uauc))
+    return table
+
+
 def all_items_table(report: AllItemsReport) -> Table:
     """Metrics of rankings of all items that a user did not know, and what the served one gains."""
     title = (
         f"all unseen items: of {report.num_items:,}, those that each of {report.num_users} users "
-        f"did not know before the test rows, in one list"
+        f"did not know before the test rows, in one list, scored in this process"
     )
     table = Table("score", *TOP_METRICS.values(), "served − it, NDCG@10 (paired)", title=title)
     for name, found in report.metrics.items():

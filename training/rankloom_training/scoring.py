@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankloom_adapters.bundle import Bundle
+from rankloom_adapters.router import Fusion
 from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_engine.loading import load_decoder
 from rankloom_engine.offline import score_all
@@ -26,7 +27,6 @@ from rankloom_training.visibility import View, runs
 
 K = TypeVar("K", bound=Hashable)
 Step = Callable[[int, int], None]
-Rows = NDArray[np.float32]
 
 MAX_BATCH_TOKENS = 4096
 
@@ -130,22 +130,29 @@ class BundleScorer:
         )
 
     def margins(
-        self, prepared: Sequence[PreparedRequest], weights: Mapping[K, Rows], on_step: Step
+        self,
+        prepared: Sequence[PreparedRequest],
+        mixtures: Mapping[K, Sequence[MixtureWeights]],
+        on_step: Step,
     ) -> dict[K, NDArray[np.float32]]:
-        """(rows,) margins for each set of weights (requests, experts), rows in order.
+        """(rows,) margins for each set of mixtures, one a request; rows in order.
 
-        A request that has the same weights in several sets goes through the model once.
+        A request that has the same mixture in several sets goes through the model once.
         """
         distinct = {
-            (request, row.tobytes()): (prepared[request].prompt, MixtureWeights(row))
-            for rows in weights.values()
-            for request, row in enumerate(rows)
+            _key(request, mixture): (prepared[request].prompt, mixture)
+            for each in mixtures.values()
+            for request, mixture in enumerate(each)
         }
         scored = score_all(self.decoder, list(distinct.values()), MAX_BATCH_TOKENS, on_step)
         margins = dict(zip(distinct, scored, strict=True))
         return {
             name: np.concatenate(
-                [margins[request, row.tobytes()] for request, row in enumerate(rows)]
+                [margins[_key(request, mixture)] for request, mixture in enumerate(each)]
             )
-            for name, rows in weights.items()
+            for name, each in mixtures.items()
         }
+
+
+def _key(request: int, mixture: MixtureWeights) -> tuple[int, Fusion, bytes]:
+    return request, mixture.fusion, mixture.values.tobytes()

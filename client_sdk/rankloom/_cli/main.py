@@ -52,6 +52,7 @@ _HELP: Final = {
     "items": "write keywords and descriptions of items",
     "traces": "make, check and show what the language model learns to say",
     "train": "make a bundle from an interaction log",
+    "groups": "show the user groups of a bundle, and their routes",
     "evaluate": "measure how well a bundle ranks",
     "demo": "train a small bundle, serve it and rank with it",
 }
@@ -62,6 +63,7 @@ _EXTRAS: Final = {
     "items": "train",
     "traces": "train",
     "train": "train",
+    "groups": "train",
     "evaluate": "train",
     "demo": "train",
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rankloom_training.data.negatives import NegativeSampling
+from rankloom_training.group_counts import Clustering
 from rankloom_training.options import ItemTextKind, Recipe, RecipeName, TrainOptions
 from rankloom_training.reasons.trace import TraceKind
 from rankloom_training.stages.fingerprint import (
@@ -40,6 +41,8 @@ OTHERS: list[tuple[dict[str, object], set[str]]] = [
     ({"group_recipe": Recipe(2, 1e-3)}, {"groups"}),
     ({"global_recipe": Recipe(2, 1e-3)}, {"global"}),
     ({"num_groups": 4}, {"router"}),
+    ({"num_groups": "auto"}, {"router"}),
+    ({"clustering": Clustering.WARD}, {"router"}),
     ({"group_by": "domain"}, {"router"}),
     ({"base_epochs": 4}, {"base"}),
     ({"base": "a path"}, {"base"}),

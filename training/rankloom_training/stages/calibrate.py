@@ -1,4 +1,4 @@
-"""The last stage: assembles the bundle, fits temperature and probabilities, and seals it."""
+"""The last stage: assembles the bundle, fits router and probabilities, and seals it."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ class CalibrateStage(Stage):
         "rankloom_ranker",
         "rankloom_training.assemble",
         "rankloom_training.calibrate",
+        "rankloom_training.grouping.routing",
         "rankloom_training.metrics",
         "rankloom_training.option_file",
         "rankloom_training.scoring",
@@ -72,12 +73,8 @@ class CalibrateStage(Stage):
         fitted = fit_on_valid(open_bundle(given.folder), data, view, given.progress.step)
         router, calibration = fitted.router.to_bytes(), fitted.calibration.to_bytes()
         files.write({parts.ROUTER: router, parts.CALIBRATION: calibration})
-        given.progress.note(f"temperature {fitted.router.temperature}")
-        ece = "ECE {ece_before:.4f} before calibration, {ece_after:.4f} after".format_map(
-            fitted.report
-        )
-        given.progress.note(ece)
-        seal(given.folder, metadata | {"validation": fitted.report})
+        given.progress.note(fitted.text())
+        seal(given.folder, metadata | {"validation": fitted.to_json()})
 
     def _metadata(self, folder: Path, data: Dataset) -> dict[str, object]:
         return {

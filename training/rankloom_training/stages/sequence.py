@@ -27,8 +27,8 @@ from rankloom_training.stages.workspace import Workspace
 
 STAGES: tuple[type[Stage], ...] = (
     CollaborativeStage,
-    RouterStage,
     TreesStage,
+    RouterStage,
     TracesStage,
     BaseStage,
     GlobalStage,

@@ -1,0 +1,70 @@
+"""Routers are chosen by how they rank validation rows; equals are decided for the mixture."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankloom_adapters.router import Route, Router
+from rankloom_training.grouping.routing import FUSE_ALL, ValidRows, candidates, choose
+from rankloom_training.metrics import balance, balance_difference
+
+NUM_USERS, ROWS_EACH = 60, 12
+
+
+def rows(seed: int = 0) -> ValidRows:
+    random = np.random.default_rng(seed)
+    user = np.repeat(np.arange(NUM_USERS), ROWS_EACH)
+    return ValidRows(user, random.random(len(user)) < 0.5, user)
+
+
+def scores(given: ValidRows, signal: float, seed: int = 1) -> NDArray[np.float64]:
+    """The same noise with more or less of the truth."""
+    noise = np.random.default_rng(seed).normal(size=len(given.label))
+    return signal * given.label + noise
+
+
+def routes(fused: float) -> list[Route]:
+    num = round(fused * NUM_USERS)
+    return [Route.FUSED] * num + [Route.SINGLE] * (NUM_USERS - num)
+
+
+def test_the_better_ranking_wins_whatever_its_route() -> None:
+    given = rows()
+    few, many = routes(0.1), routes(0.9)
+    found = choose(given, [scores(given, 0.5), scores(given, 1.0)], [many, few])
+    assert found.index == 1
+    assert found.over_paper.low > 0.0
+    assert found.shares[Route.FUSED] == 0.1
+    assert choose(given, [scores(given, 1.0), scores(given, 0.5)], [few, many]).index == 0
+
+
+def test_of_equal_rankings_the_one_that_fuses_most_wins() -> None:
+    given = rows()
+    same = scores(given, 1.0)
+    found = choose(given, [same, same + 1e-9, same], [routes(0.1), routes(0.8), routes(0.5)])
+    assert found.index == 1
+    assert found.over_paper.low <= 0.0 <= found.over_paper.high
+    assert sum(found.shares.values()) == 1.0
+
+
+def test_the_paper_comes_first_and_the_others_fuse_more() -> None:
+    router = Router(("a", "b", "c"), np.zeros(4), np.eye(3, 4))
+    first, *others = candidates(router)
+    assert first is router
+    vector = np.array([0.9, 0.6, 0.0, 0.3])
+    assert router.route(vector).route is Route.SINGLE
+    assert {each.route(vector).route for each in others} >= {Route.FUSED, Route.GLOBAL}
+    for each in others:
+        fuses = each.thresholds == FUSE_ALL
+        assert not fuses or each.route(vector).route is Route.FUSED
+
+
+def test_the_balance_is_the_mean_of_both_metrics_and_its_difference_is_paired() -> None:
+    given = rows()
+    one, other = scores(given, 1.0), scores(given, 0.5)
+    paired = balance_difference(given.user, given.label, one, other)
+    expected = balance(given.user, given.label, one) - balance(given.user, given.label, other)
+    assert abs(paired.value - expected) < 1e-12
+    assert paired.low < paired.value < paired.high
+    assert balance_difference(given.user, given.label, one, one).high == 0.0
