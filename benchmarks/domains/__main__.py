@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.common.arguments import command_line, count, run_command
 
-GROUP_EPOCHS = 4  # of small groups
+BASE_EPOCHS, GROUP_EPOCHS = 8, 6  # the log is a small one
 
 
 def main() -> None:
@@ -51,7 +51,11 @@ def run(args: argparse.Namespace) -> None:
     facts = RunFacts.now()
     recipe = dataclasses.replace(GROUP_RECIPE, epochs=GROUP_EPOCHS)
     options = TrainOptions(
-        lm_rows=args.lm_rows, group_recipe=recipe, trace_share=0.0, seed=args.seed
+        base_epochs=BASE_EPOCHS,
+        group_recipe=recipe,
+        lm_rows=args.lm_rows,
+        trace_share=0.0,
+        seed=args.seed,
     )
     with TemporaryDirectory() as name:
         found = run_domains_study(Path(name), args.work, args.users, options, Progress())

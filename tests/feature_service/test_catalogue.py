@@ -27,6 +27,7 @@ items = st.lists(
     max_size=6,
     unique_by=lambda item: item.item_id,
 )
+TOO_MANY = json.dumps([f"n{number}" for number in range(MAX_ATTRIBUTE_COLUMNS + 1)]).encode()
 GOOD = b'{"item_id": "a", "title": "A", "year": null, "attributes": [], "description": ""}'
 
 
@@ -131,3 +132,26 @@ def test_text_in_any_script_and_with_line_ends_is_kept() -> None:
     assert data.count(b"\n") == 1
     assert json.loads(data)["title"] == item.title
     assert Catalogue.from_bytes(data).items == (item,)
+
+
+def test_given_columns_stay_when_items_with_other_attributes_join() -> None:
+    before = Catalogue([Item("a", attributes=("x", "y"))])
+    items = (*before.items, Item("b", attributes=("z", "x")), Item("c", attributes=("z",)))
+    after = Catalogue.from_bytes(Catalogue(items).to_bytes(), before.columns_to_bytes())
+    assert after.attribute_names == before.attribute_names == ("x", "y")
+    assert after.traits.attributes.tolist() == [[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (b"[", "not valid JSON"),
+        (b'{"x": 1}', "not a list"),
+        (b'["x", 1]', "not a list"),
+        (b'["x", "x"]', "or repeated"),
+        (TOO_MANY, "more than"),
+    ],
+)
+def test_damaged_columns_are_refused(columns: bytes, said: str) -> None:
+    with pytest.raises(CatalogueError, match=f"attribute columns: .*{said}"):
+        Catalogue.from_bytes(b"", columns)
