@@ -19,6 +19,7 @@ from typing import Final
 
 from benchmarks.canary import report as canary
 from benchmarks.common.results import RESULTS, BenchmarkResult, newest, read
+from benchmarks.domains import report as domains
 from benchmarks.engine import padding
 from benchmarks.engine import report as engine
 from benchmarks.explain import report as explain
@@ -38,6 +39,7 @@ SUMMARIES: Mapping[str, Callable[[BenchmarkResult], str]] = {
     "serve": serve.summary,
     "overload": overload.summary,
     "explain": explain.summary,
+    "domains": domains.summary,
     "swap": swap.summary,
     "kills": kills.summary,
     "canary": canary.summary,
