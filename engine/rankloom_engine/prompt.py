@@ -123,7 +123,7 @@ class PromptFormat:
                 raise ValueError(f"marks must be {NUM_MARKS}")
             return read
         except (KeyError, TypeError, ValueError) as error:
-            raise ModelError("prompt: unreadable") from error
+            raise ModelError("prompt: unreadable; train the bundle anew") from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)

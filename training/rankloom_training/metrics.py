@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 
 TOP = 5
 BOOTSTRAP_SAMPLES = 1000
+NORMAL_95 = 1.96  # standard deviations on each side of a 95 % interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,11 @@ class Estimate:
     value: float
     low: float
     high: float
+
+    @property
+    def standard_error(self) -> float:
+        """Of a normal distribution with this interval."""
+        return (self.high - self.low) / (2 * NORMAL_95)
 
 
 @dataclass(frozen=True, slots=True)

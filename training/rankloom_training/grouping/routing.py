@@ -15,7 +15,6 @@ from rankloom_training.metrics import Estimate, balance, balance_difference
 # At ThinkRec's temperature, 0.1, the largest weight is near 1 for most users, fused or not.
 WARMER = (0.3, 1.0)
 FUSE_ALL = RouteThresholds(single_above=1.0, global_from=1.0)
-AS_GOOD = 0.0005  # a smaller difference of the mean of AUC and UAUC is noise
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,18 +58,17 @@ def choose(
     scores: Sequence[NDArray[np.float64]],
     routes: Sequence[Sequence[Route]],
 ) -> FittedRouting:
-    """The best mean of AUC and UAUC; of those as good, the router that fuses the most rows.
+    """The best mean of AUC and UAUC if it is a standard error above that of the first router.
 
-    A mixture changes gradually as a user's events come in, and one expert changes at once, so
-    equals are decided for the mixture. ``scores``: (rows,) of each candidate. ``routes``: of each
-    candidate, for each request.
+    The first, ThinkRec's, is also the cheapest: one expert is one pass for all of a user's
+    evidence. ``scores``: (rows,) of each candidate. ``routes``: of each, for each request.
     """
     found = [balance(rows.user, rows.label, score) for score in scores]
-    shares = [_shares(each, rows.request) for each in routes]
-    as_good = [index for index, value in enumerate(found) if value >= max(found) - AS_GOOD]
-    index = max(as_good, key=lambda each: (shares[each][Route.FUSED], found[each]))
-    gain = balance_difference(rows.user, rows.label, scores[index], scores[0])
-    return FittedRouting(index, gain, shares[index])
+    best = int(np.argmax(found))
+    gain = balance_difference(rows.user, rows.label, scores[best], scores[0])
+    if gain.value < gain.standard_error:
+        best, gain = 0, Estimate(0.0, 0.0, 0.0)
+    return FittedRouting(best, gain, _shares(routes[best], rows.request))
 
 
 def _shares(routes: Sequence[Route], request: NDArray[np.int64]) -> dict[Route, float]:
