@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -52,11 +52,15 @@ def run_demo(data: Path | None, folder: Path, options: TrainOptions, console: Co
         console.print(f"Training a bundle on {data.name} (kept for the next run) …")
         digest = train_bundle(data, bundle, options, Progress())
         console.print(f"bundle {digest[:12]}")
-    with console.status("Starting the server …"), serving(bundle) as address:
-        best = _rank_for_tastes(bundle, address, console)
-    _judge(bundle, data, options.protocol, console)
-    roll_out(bundle, console)
-    _explain(bundle, best, console)
+    loaded = load_bundle(open_bundle(bundle))
+    with ExitStack() as running:
+        with console.status("Starting the server …"):
+            address = running.enter_context(serving(bundle))
+        client = running.enter_context(rankloom.Client(address, timeout_s=TIMEOUT_S))
+        best = _rank_for_tastes(client, loaded, console)
+        _judge(bundle, data, options.protocol, console)
+        roll_out(bundle, console)
+        explain(client, loaded.catalogue, best, console)
 
 
 def _bundle_name(data: Path, options: TrainOptions) -> str:
@@ -75,28 +79,18 @@ def _embedded(folder: Path) -> Path:
     return data
 
 
-def _rank_for_tastes(bundle: Path, address: str, console: Console) -> list[tuple[str, str]]:
+def _rank_for_tastes(
+    client: rankloom.Client, loaded: LoadedBundle, console: Console
+) -> list[tuple[str, str]]:
     """Returns each user and the best item."""
-    loaded, best = load_bundle(open_bundle(bundle)), list[tuple[str, str]]()
-    catalogue, provider = loaded.catalogue, loaded.provider
-    with rankloom.Client(address, timeout_s=TIMEOUT_S) as client:
-        for user in typical_users(loaded):
-            events = provider.features(UserQuery(user, None)).events
-            items = _candidates(catalogue, events)
-            ranking = client.rank(items, user=user, options=rankloom.RankOptions(top_k=TOP_K))
-            _show(console, catalogue, user, events, ranking, len(items))
-            best.append((user, ranking.items[0].item_id))
+    catalogue, best = loaded.catalogue, list[tuple[str, str]]()
+    for user in typical_users(loaded):
+        events = loaded.provider.features(UserQuery(user, None)).events
+        items = _candidates(catalogue, events)
+        ranking = client.rank(items, user=user, options=rankloom.RankOptions(top_k=TOP_K))
+        _show(console, catalogue, user, events, ranking, len(items))
+        best.append((user, ranking.items[0].item_id))
     return best
-
-
-def _explain(bundle: Path, best: Sequence[tuple[str, str]], console: Console) -> None:
-    catalogue = load_bundle(open_bundle(bundle)).catalogue
-    with (
-        console.status("Starting the server …"),
-        serving(bundle) as address,
-        rankloom.Client(address, timeout_s=TIMEOUT_S) as client,
-    ):
-        explain(client, catalogue, best, console)
 
 
 def typical_users(loaded: LoadedBundle) -> list[str]:
