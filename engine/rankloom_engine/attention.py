@@ -3,7 +3,7 @@
 transformers lets any registered function be a model's attention, so no model is
 rewritten: this function knows the rows of the running pass. A row sees only itself, a
 candidate its prefix and itself, and the keys and values of a prefix may come from an
-earlier pass. The last layer computes the verdicts' states only.
+earlier pass. The last layer computes only the states that are read.
 """
 
 from __future__ import annotations
@@ -108,12 +108,12 @@ class _RowPass:
         own = of_row[:, :, cached + group.start : cached + group.stop]
         return torch.cat([of_row[:, :, : cached + self.num_prefix], own], dim=2)
 
-    def attend_verdicts(
+    def attend_reads(
         self, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule
     ) -> Tensor:
         """Attends for the last token of each candidate; ``query`` has only those."""
         behind = np.arange(self.num_prefix, len(self._row))
-        mask = self._additive(self._allowed(self._row.verdict_at, rule.window, behind), query)
+        mask = self._additive(self._allowed(self._row.read_at, rule.window, behind), query)
         return attend(query, key, value, mask, rule)
 
     def cached(self) -> PrefixKV | None:
@@ -193,8 +193,8 @@ class RunningPass(ABC):
 
     @property
     @abstractmethod
-    def verdict_at(self) -> Tensor:
-        """(verdicts,) indices of the tokens that leave the last layer."""
+    def read_at(self) -> Tensor:
+        """(reads,) indices of the tokens that leave the last layer."""
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -244,7 +244,7 @@ class Pass(RunningPass):
     ) -> Tensor:
         """(1, heads, tokens, size) of each → (1, tokens, heads, size)."""
         if self._last is not None:
-            return self._attend_verdicts(query, rule)
+            return self._attend_reads(query, rule)
         # One split, not a slice per row: in training, the gradient of each slice would fill a
         # whole batch with zeros.
         queries, keys, values = (t.split(self._lengths, dim=2) for t in (query, key, value))
@@ -259,39 +259,39 @@ class Pass(RunningPass):
         ]
         return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
 
-    def _attend_verdicts(self, query: Tensor, rule: AttentionRule) -> Tensor:
-        queries = query.split(self._batch.num_verdicts, dim=2)
+    def _attend_reads(self, query: Tensor, rule: AttentionRule) -> Tensor:
+        queries = query.split(self._batch.num_reads, dim=2)
         parts = [
-            row.attend_verdicts(own, *seen, rule)
+            row.attend_reads(own, *seen, rule)
             for row, own, seen in zip(self._rows, queries, self._last or (), strict=True)
         ]
         return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
 
     @property
-    def verdict_at(self) -> Tensor:
-        """(verdicts,) indices of the tokens that leave the last layer."""
-        return torch.from_numpy(self._batch.verdict_at)
+    def read_at(self) -> Tensor:
+        """(reads,) indices of the tokens that leave the last layer."""
+        return torch.from_numpy(self._batch.read_at)
 
 
 _running: ContextVar[RunningPass | None] = ContextVar("rankloom_pass", default=None)
 
 
 class _LastLayer(nn.Module):
-    """Mixed into a decoder's last layer: only the verdicts' states leave it."""
+    """Mixed into a decoder's last layer: only the states that are read leave it."""
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         whole, running = cast("Any", super()).forward, _running.get()
         if running is None:
             return whole(hidden_states, *args, **kwargs)
         running.take_last_keys(whole, hidden_states, *args, **kwargs)
-        at, length = running.verdict_at.to(hidden_states.device), hidden_states.shape[1]
+        at, length = running.read_at.to(hidden_states.device), hidden_states.shape[1]
         args = tuple(_picked(value, at, length) for value in args)
         kwargs = {name: _picked(value, at, length) for name, value in kwargs.items()}
         return whole(hidden_states[:, at], *args, **kwargs)
 
 
 def wire(model: nn.Module) -> None:
-    """Gives a decoder this attention and a last layer for verdicts only, in place.
+    """Gives a decoder this attention and a last layer for read positions only, in place.
 
     Raises ValueError or AttributeError if the model's attention cannot be replaced.
     """
@@ -339,7 +339,7 @@ def first_layer_alone(model: nn.Module) -> Iterator[None]:
 
 
 def _picked(value: Any, at: Tensor, length: int) -> Any:  # noqa: ANN401
-    """The verdicts' part of an argument that has a value per token."""
+    """The read positions' part of an argument that has a value per token."""
     if isinstance(value, tuple):
         return tuple(_picked(part, at, length) for part in value)
     if not isinstance(value, Tensor) or value.ndim < 2:

@@ -18,7 +18,7 @@ from torch import Tensor
 from rankloom_engine.expert_bank import Gathered
 from rankloom_engine.whole import Layout
 
-MIN_TOKENS, MIN_VERDICTS, MIN_CACHED = 64, 16, 256
+MIN_TOKENS, MIN_READS, MIN_CACHED = 64, 16, 256
 MAX_TOKENS, MAX_CACHED = 2048, 4096  # beyond these, the kernels take longer than launching them
 MAX_RECORDINGS = 256
 

@@ -118,7 +118,7 @@ class Decoder:
         states, prefixes = self._run(rows, [one.weights for one in inputs], cached, keep)
         margins = self.margins_of(states).cpu().numpy()
         # The last part is the padding's.
-        parts = np.split(margins, np.cumsum([len(row.verdict_at) for row in rows]))[:-1]
+        parts = np.split(margins, np.cumsum([len(row.read_at) for row in rows]))[:-1]
         return [
             ForwardOutput(own, prefix if one.keep_prefix else None)
             for own, prefix, one in zip(parts, prefixes, inputs, strict=True)
@@ -143,7 +143,7 @@ class Decoder:
         cached: Sequence[PrefixKV | None],
         keep: Sequence[bool],
     ) -> tuple[Tensor, list[PrefixKV | None]]:
-        """(verdicts, hidden) last states, those of the padding last, and the rows' prefixes."""
+        """(reads, hidden) last states, those of the padding last, and the rows' prefixes."""
         batch = self.passes.batch(rows, weights, cached, keep)
         embeddings = self._embeddings(batch.packed)
         return self.passes.run(self.model, self.bank, embeddings, batch)
@@ -164,8 +164,8 @@ class Decoder:
             yield partial(self._run_first_layer, size, weights)
         # A recorded pass always has room for the same number of experts: one warms it up.
         alone = MixtureWeights((used & (np.cumsum(used) == 1)).astype(np.float32))
-        for num_tokens, num_verdicts in self.passes.sizes(max_tokens):
-            yield partial(self._run_of_size, num_tokens, num_verdicts, alone)
+        for num_tokens, num_reads in self.passes.sizes(max_tokens):
+            yield partial(self._run_of_size, num_tokens, num_reads, alone)
 
     def _run_first_layer(self, size: int, weights: MixtureWeights) -> None:
         """In short rows: some models have learned few positions."""
@@ -174,13 +174,13 @@ class Decoder:
         with attention.first_layer_alone(self.model):
             self.forward(inputs)
 
-    def _run_of_size(self, num_tokens: int, num_verdicts: int, weights: MixtureWeights) -> None:
+    def _run_of_size(self, num_tokens: int, num_reads: int, weights: MixtureWeights) -> None:
         """Behind a new prefix, and behind the one that this pass keeps.
 
         A little more than half of the size is filled: less would be run in a smaller one.
         """
-        length, rest = divmod(num_tokens // 2 + 1, num_verdicts)
-        candidates = [_filler(length)] * (num_verdicts - 1) + [_filler(length + rest)]
+        length, rest = divmod(num_tokens // 2 + 1, num_reads)
+        candidates = [_filler(length)] * (num_reads - 1) + [_filler(length + rest)]
         [first] = self.forward([ForwardInput(_filler(1), candidates, weights, keep_prefix=True)])
         self.forward([ForwardInput(first.prefix or _filler(1), candidates, weights)])
 
@@ -194,7 +194,7 @@ class Decoder:
             return last_states(self.model, self._embeddings(batch), position)
 
     def margins(self, batch: PackedBatch) -> Tensor:
-        """(verdicts,) margins, in the order of rows and candidates; see ``states``."""
+        """(reads,) margins, in the order of rows and candidates; see ``states``."""
         return self.margins_of(self.states(batch))
 
     def margins_of(self, states: Tensor) -> Tensor:

@@ -86,15 +86,16 @@ class PackedRow:
 
     ``cached``: tokens of the prefix that are not in the row because an earlier pass kept their
     keys and values. ``block``: PREFIX, or 1, 2, … for the candidate. ``visible``: how many
-    prefix tokens the token may see. ``position``: its logical position. ``verdict_at``:
-    (candidates,) index of the last token of each.
+    prefix tokens the token may see. ``position``: its logical position. ``read_at``:
+    (reads,) indices of the tokens whose last states are read: of each candidate the last one,
+    where it is not said otherwise.
     """
 
     tokens: Segment
     block: Ints
     visible: Ints
     position: Ints
-    verdict_at: Ints
+    read_at: Ints
     cached: int = 0
 
     def __len__(self) -> int:
@@ -118,7 +119,7 @@ def pack(
         block=np.concatenate([own * 0, behind.block]),
         visible=np.concatenate([own + 1, behind.visible]),
         position=np.concatenate([own, behind.position]),
-        verdict_at=behind.verdict_at + len(prefix),
+        read_at=behind.read_at + len(prefix),
     )
 
 
@@ -134,25 +135,25 @@ def pack_behind(
         block=np.repeat(np.arange(1, len(lengths) + 1), lengths),
         visible=np.repeat(sees, lengths),
         position=np.concatenate([w + s for w, s in zip(within, sees, strict=True)]),
-        verdict_at=np.cumsum(lengths, dtype=np.int64) - 1,
+        read_at=np.cumsum(lengths, dtype=np.int64) - 1,
         cached=cached,
     )
 
 
 def pack_more(cached: int, more: Segment) -> PackedRow:
-    """More tokens of a text behind its first ``cached`` ones; the verdict is at the last."""
+    """More tokens of a text behind its first ``cached`` ones; it is read at the last."""
     order = np.arange(len(more), dtype=np.int64)
     return PackedRow(
         tokens=more,
         block=order * 0,
         visible=order + cached + 1,
         position=order + cached,
-        verdict_at=order[-1:],
+        read_at=order[-1:],
         cached=cached,
     )
 
 
-def padding(num_tokens: int, num_verdicts: int) -> PackedRow:
+def padding(num_tokens: int, num_reads: int) -> PackedRow:
     """A row without content that fills a batch up to a size; it may be empty.
 
     All tokens have the first position: some models have learned few.
@@ -163,7 +164,7 @@ def padding(num_tokens: int, num_verdicts: int) -> PackedRow:
         block=order * 0,
         visible=order + 1,
         position=order * 0,
-        verdict_at=np.zeros(num_verdicts, dtype=np.int64),
+        read_at=np.zeros(num_reads, dtype=np.int64),
     )
 
 
@@ -172,7 +173,7 @@ class PackedBatch:
     """Rows of one pass end to end; indices count over the whole batch.
 
     ``ids``, ``position``: (tokens,) int64. ``latent_at``, ``tabular_at``: indices of soft
-    tokens. ``verdict_at``: (verdicts,) indices, in the order of rows and candidates.
+    tokens. ``read_at``: (reads,) indices, in the order of rows and candidates.
     """
 
     rows: tuple[PackedRow, ...]
@@ -182,12 +183,12 @@ class PackedBatch:
     latent: Floats
     tabular_at: Ints
     tabular: Floats
-    verdict_at: Ints
+    read_at: Ints
 
     @property
-    def num_verdicts(self) -> list[int]:
+    def num_reads(self) -> list[int]:
         """Candidates of each row."""
-        return [len(row.verdict_at) for row in self.rows]
+        return [len(row.read_at) for row in self.rows]
 
 
 def collate(rows: Sequence[PackedRow]) -> PackedBatch:
@@ -201,7 +202,7 @@ def collate(rows: Sequence[PackedRow]) -> PackedBatch:
         latent=_vectors([vector for row in rows for vector in row.tokens.latent]),
         tabular_at=_shifted([row.tokens.tabular_at for row in rows], starts),
         tabular=_vectors([vector for row in rows for vector in row.tokens.tabular]),
-        verdict_at=_shifted([row.verdict_at for row in rows], starts),
+        read_at=_shifted([row.read_at for row in rows], starts),
     )
 
 

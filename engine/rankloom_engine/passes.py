@@ -19,8 +19,8 @@ from rankloom_engine.graphs import (
     MAX_CACHED,
     MAX_TOKENS,
     MIN_CACHED,
+    MIN_READS,
     MIN_TOKENS,
-    MIN_VERDICTS,
     PassInputs,
     Recorder,
     Recordings,
@@ -65,18 +65,18 @@ class Passes(ABC):
     def run(
         self, model: nn.Module, bank: ExpertBank | None, embeddings: Tensor, batch: Batch
     ) -> tuple[Tensor, list[PrefixKV | None]]:
-        """(verdicts, hidden) last states, and each row's prefix if it was given or is kept.
+        """(reads, hidden) last states, and each row's prefix if it was given or is kept.
 
         ``embeddings``: (1, tokens, hidden).
         """
 
     def padding(self, rows: Sequence[PackedRow]) -> PackedRow:
         """The row that fills a pass of these rows up to a size that is run."""
-        num_verdicts = bucket(_num_verdicts(rows))
-        return _padding(rows, num_verdicts, bucket(_min_tokens(rows, num_verdicts)))
+        num_reads = bucket(_num_reads(rows))
+        return _padding(rows, num_reads, bucket(_min_tokens(rows, num_reads)))
 
     def sizes(self, max_tokens: int) -> Iterator[tuple[int, int]]:
-        """Numbers of tokens and verdicts of the passes to warm up; none by default."""
+        """Numbers of tokens and reads of the passes to warm up; none by default."""
         yield from ()
 
 
@@ -122,20 +122,20 @@ class Recorded(AllAtOnce):
 
     def padding(self, rows: Sequence[PackedRow]) -> PackedRow:
         """Fills a pass that is recorded up to one of few sizes."""
-        num_verdicts = coarse(_num_verdicts(rows), MIN_VERDICTS)
-        num_tokens = coarse(_min_tokens(rows, num_verdicts), MIN_TOKENS)
+        num_reads = coarse(_num_reads(rows), MIN_READS)
+        num_tokens = coarse(_min_tokens(rows, num_reads), MIN_TOKENS)
         if num_tokens > MAX_TOKENS:
             return super().padding(rows)
-        return _padding(rows, num_verdicts, num_tokens)
+        return _padding(rows, num_reads, num_tokens)
 
     def sizes(self, max_tokens: int) -> Iterator[tuple[int, int]]:
         """All sizes that are recorded, with at least four tokens per candidate."""
         num_tokens = MIN_TOKENS
         while num_tokens <= min(coarse(max_tokens, MIN_TOKENS), MAX_TOKENS):
-            num_verdicts = MIN_VERDICTS
-            while num_verdicts <= num_tokens // 4:
-                yield num_tokens, num_verdicts
-                num_verdicts *= 2
+            num_reads = MIN_READS
+            while num_reads <= num_tokens // 4:
+                yield num_tokens, num_reads
+                num_reads *= 2
             num_tokens *= 2
 
     def run(
@@ -149,7 +149,7 @@ class Recorded(AllAtOnce):
 
 
 def last_states(model: nn.Module, embeddings: Tensor, position: Tensor) -> Tensor:
-    """(verdicts, hidden) last states, inside a running pass. ``position``: (tokens,)."""
+    """(reads, hidden) last states, inside a running pass. ``position``: (tokens,)."""
     position = position[None].to(embeddings.device)
     output = body_of(model)(inputs_embeds=embeddings, position_ids=position, use_cache=False)
     return cast("Tensor", output.last_hidden_state[0])
@@ -174,19 +174,19 @@ def _prefixes(batch: Batch, seen: Seen) -> list[PrefixKV | None]:
     return cached_after(batch.packed, batch.cached, batch.keep, seen)[: len(batch.weights)]
 
 
-def _num_verdicts(rows: Sequence[PackedRow]) -> int:
-    return sum(len(row.verdict_at) for row in rows)
+def _num_reads(rows: Sequence[PackedRow]) -> int:
+    return sum(len(row.read_at) for row in rows)
 
 
-def _min_tokens(rows: Sequence[PackedRow], num_verdicts: int) -> int:
-    # Padded verdicts need one padded token. And there must be more tokens than verdicts: a
+def _min_tokens(rows: Sequence[PackedRow], num_reads: int) -> int:
+    # Padded reads need one padded token. And there must be more tokens than reads: a
     # layer tells the two layouts of the rows apart by their length.
-    padded = int(num_verdicts > _num_verdicts(rows))
-    return max(sum(map(len, rows)) + padded, num_verdicts + 1)
+    padded = int(num_reads > _num_reads(rows))
+    return max(sum(map(len, rows)) + padded, num_reads + 1)
 
 
-def _padding(rows: Sequence[PackedRow], num_verdicts: int, num_tokens: int) -> PackedRow:
-    return padding(num_tokens - sum(map(len, rows)), num_verdicts - _num_verdicts(rows))
+def _padding(rows: Sequence[PackedRow], num_reads: int, num_tokens: int) -> PackedRow:
+    return padding(num_tokens - sum(map(len, rows)), num_reads - _num_reads(rows))
 
 
 def _with_padding(bank: ExpertBank, batch: Batch) -> list[MixtureWeights]:
@@ -195,7 +195,7 @@ def _with_padding(bank: ExpertBank, batch: Batch) -> list[MixtureWeights]:
 
 
 def _lengths(batch: Batch) -> tuple[list[int], list[int]]:
-    return [len(row) for row in batch.packed.rows], batch.packed.num_verdicts
+    return [len(row) for row in batch.packed.rows], batch.packed.num_reads
 
 
 @contextmanager

@@ -27,8 +27,8 @@ class Layout:
     """Which row and position each token of a pass has, and the cached prefixes.
 
     ``row``, ``block``, ``visible``, ``position``: (tokens,); ``row`` is an index, the others
-    are as in PackedRow. ``cached_row``, ``cached_position``: (cached,). ``verdict_at``:
-    (verdicts,). ``keys``, ``values``: of each layer (1, key-value heads, cached, head size);
+    are as in PackedRow. ``cached_row``, ``cached_position``: (cached,). ``read_at``:
+    (reads,). ``keys``, ``values``: of each layer (1, key-value heads, cached, head size);
     empty if nothing is cached.
     """
 
@@ -38,7 +38,7 @@ class Layout:
     position: Tensor
     cached_row: Tensor
     cached_position: Tensor
-    verdict_at: Tensor
+    read_at: Tensor
     keys: tuple[Tensor, ...] = ()
     values: tuple[Tensor, ...] = ()
 
@@ -51,7 +51,7 @@ class Layout:
             position=change(self.position),
             cached_row=change(self.cached_row),
             cached_position=change(self.cached_position),
-            verdict_at=change(self.verdict_at),
+            read_at=change(self.read_at),
             keys=tuple(map(change, self.keys)),
             values=tuple(map(change, self.values)),
         )
@@ -96,7 +96,7 @@ def layout_of(
         position=moved(batch.position),
         cached_row=moved(cached_row),
         cached_position=moved(np.concatenate(cached_position)),
-        verdict_at=moved(batch.verdict_at),
+        read_at=moved(batch.read_at),
         keys=keys,
         values=values,
     )
@@ -130,9 +130,9 @@ class WholePass(RunningPass):
         self._masks: dict[tuple[int | None, bool], Tensor] = {}
 
     @property
-    def verdict_at(self) -> Tensor:
-        """(verdicts,) on the layout's device."""
-        return self._layout.verdict_at
+    def read_at(self) -> Tensor:
+        """(reads,) on the layout's device."""
+        return self._layout.read_at
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: AttentionRule
@@ -161,7 +161,7 @@ class WholePass(RunningPass):
         if name not in self._masks:
             allowed = self._layout.allowed(window)
             if self._last is not None:
-                allowed = allowed[self.verdict_at]
+                allowed = allowed[self.read_at]
             mask = torch.zeros_like(allowed, dtype=like.dtype)
             mask.masked_fill_(~allowed, torch.finfo(like.dtype).min)
             self._masks[name] = mask[None, None]

@@ -73,7 +73,7 @@ def check_candidate(
     seen = int(packed.visible[own[0]])
     assert set(packed.visible[own].tolist()) == {seen}
     assert packed.position[own].tolist() == list(range(seen, seen + len(own)))
-    assert packed.verdict_at[number] == own[-1]
+    assert packed.read_at[number] == own[-1]
     prefix = part(packed, np.arange(seen))
     num_seen, visible = len(prefix[1]), inputs.view.visible_before(log, row)
     assert num_seen == len(visible) or MAX_EVENTS // 2 <= num_seen <= MAX_EVENTS
@@ -139,10 +139,10 @@ def test_words_stand_behind_the_verdict_of_their_row_and_are_read_before_each(
     assert sum(len(window.words) for window in taught) == 3 * len(said)
     for with_words, without in zip(taught, plain, strict=True):
         num_rows = len(with_words.rows)
-        ids, reads = with_words.packed.tokens.ids, with_words.packed.verdict_at
+        ids, reads = with_words.packed.tokens.ids, with_words.packed.read_at
         assert len(reads) == num_rows + len(with_words.words)
         # Verdicts are read at the same tokens and positions as without words.
-        at, plain_at = reads[:num_rows], without.packed.verdict_at
+        at, plain_at = reads[:num_rows], without.packed.read_at
         assert ids[at].tolist() == without.packed.tokens.ids[plain_at].tolist()
         verdicts = np.where(with_words.label > 0, builder.format.liked, builder.format.disliked)
         told = np.unique(with_words.word_of)

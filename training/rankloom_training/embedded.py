@@ -251,7 +251,7 @@ def lesson(ids: Sequence[int], said: Sequence[tuple[int, Words]] = ()) -> Lesson
         return _reading(pack_more(0, events), read, told, 0)
     behind = [Segment.of_ids([*words.given, *words.ids[:-1]]) for _, words in said]
     packed = pack(events, behind, [end for end, _ in said])
-    for last, (end, words) in zip(packed.verdict_at.tolist(), said, strict=True):
+    for last, (end, words) in zip(packed.read_at.tolist(), said, strict=True):
         at = list(range(last - len(words.ids) + 1, last + 1))
         read += at if words.given else [end - 1, *at[1:]]
         told += words.ids
@@ -260,7 +260,7 @@ def lesson(ids: Sequence[int], said: Sequence[tuple[int, Words]] = ()) -> Lesson
 
 def _reading(packed: PackedRow, read: Sequence[int], told: Sequence[int], num_words: int) -> Lesson:
     at, is_word = np.array(read, dtype=np.int64), np.arange(len(told)) >= len(told) - num_words
-    packed = dataclasses.replace(packed, verdict_at=at)
+    packed = dataclasses.replace(packed, read_at=at)
     return Lesson(packed, np.array(told, dtype=np.int64), is_word)
 
 

@@ -169,7 +169,7 @@ class ExpertTrainer:
         found: dict[int, NDArray[np.float32]] = {}
         for batch in order:
             margins = self.decoder.margins(collate([window.packed for window in batch])).numpy()
-            ends = np.cumsum([len(window.packed.verdict_at) for window in batch])[:-1]
+            ends = np.cumsum([len(window.packed.read_at) for window in batch])[:-1]
             for window, part in zip(batch, np.split(margins, ends), strict=True):
                 found[id(window)] = part[: len(window.label)]
         return np.concatenate([found[id(window)] for window in windows])
@@ -256,7 +256,7 @@ def _num_words(window: Window) -> NDArray[np.int64]:
 
 def _reads(batch: Sequence[Window]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Indices of the verdicts and of the words among all reads of a batch."""
-    is_word = np.concatenate([np.arange(len(w.packed.verdict_at)) >= len(w.label) for w in batch])
+    is_word = np.concatenate([np.arange(len(w.packed.read_at)) >= len(w.label) for w in batch])
     return np.flatnonzero(~is_word), np.flatnonzero(is_word)
 
 

@@ -160,10 +160,10 @@ def _read_before_words(
     packed: PackedRow, num_words: Sequence[int], num_given: Sequence[int]
 ) -> PackedRow:
     """Reads the verdicts, which stand before evidence and words, and the token before each word."""
-    ends = packed.verdict_at
+    ends = packed.read_at
     words = [np.arange(end - num, end) + 1 for end, num in zip(ends, num_words, strict=True)]
     verdicts = ends - np.add(num_words, num_given)
-    return dataclasses.replace(packed, verdict_at=np.concatenate([verdicts, *words]))
+    return dataclasses.replace(packed, read_at=np.concatenate([verdicts, *words]))
 
 
 def _chunks(seen: NDArray[np.int64], max_events: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
