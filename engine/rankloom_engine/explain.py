@@ -29,6 +29,7 @@ from rankloom_engine.scheduler import Kind, Sequence
 from rankloom_engine.sequence import RequestOptions
 
 MAX_EXPLAIN_TOKENS = 256
+DEFAULT_EXPLAIN_TOKENS = 96  # two sentences with three titles
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what a tokenizer makes of a part of a character
 
 
@@ -50,7 +51,7 @@ class StopReason(Enum):
 class SamplingParams:
     """How to decode. ``temperature``: 0 takes the likeliest token, else ``seed`` draws one."""
 
-    max_tokens: int = 64
+    max_tokens: int = DEFAULT_EXPLAIN_TOKENS
     temperature: float = 0.0
     seed: int = 0
 

@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from rankloom_adapters.router import Fusion
-from rankloom_engine.explain import MAX_EXPLAIN_TOKENS, SamplingParams
+from rankloom_engine.explain import (
+    DEFAULT_EXPLAIN_TOKENS,
+    MAX_EXPLAIN_TOKENS,
+    SamplingParams,
+)
 from rankloom_features.catalogue import Catalogue, Item
 from rankloom_features.wire import (
     MAX_CANDIDATES,
@@ -24,7 +28,6 @@ MAX_REQUEST_ID_CHARS = 128
 MAX_DIGEST_CHARS = 128
 MAX_TOP_K = MAX_CANDIDATES
 MAX_EXPLAINED = 10  # items of one ranking
-DEFAULT_EXPLAIN_TOKENS = 96
 MAX_TEMPERATURE = 2.0
 
 

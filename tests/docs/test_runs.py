@@ -101,6 +101,10 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("docs/reasons.md", "rankloom traces check"): (run,),
     ("docs/reasons.md", "rankloom traces show"): (run,),
     ("docs/results.md", "rankloom train --data DATA --out BUNDLE --protocol p0"): (parse, parse),
+    (
+        "docs/results.md",
+        "rankloom train --data LIKES --out BUNDLE --implicit 4 --lm-rows 12000 --set trace_share=0",
+    ): (parse, parse),
     ("docs/rollout.md", "rankloom serve --bundle my-bundle --state my-state"): (parse,),
     ("docs/rollout.md", "rankloom rollout stage new-expert --expert global"): (run, shows_warmed),
     ("docs/rollout.md", "rankloom rollout canary 2 --percent 50"): (

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from rankloom_engine.explain import DEFAULT_EXPLAIN_TOKENS
 from rankloom_features.wire import features_to_wire, parse_users
 from rankloom_proto.v1.features_pb2 import (
     Candidate,
@@ -25,7 +26,6 @@ from rankloom_proto.v1.features_pb2 import (
     UserFeatures,
 )
 from rankloom_proto.v1.ranking_pb2 import ExplainOptions, ExplainRequest
-from rankloom_server.parse import DEFAULT_EXPLAIN_TOKENS
 from rankloom_server.rpc.lifecycle import CROSSING_S
 from server.explanations import Hold, call, explain, request, stubborn, with_options
 from server.rankings import candidates, ranking_channel
@@ -36,6 +36,8 @@ SYNTHETIC = "synthetic-secret"
 METHOD = "/rankloom.v1.RankingService/Explain"
 NOBODY_LISTENS = "127.0.0.1:1"
 Code = grpc.StatusCode
+
+FREE_STEPS = 16  # of words, after which some of them are whole
 
 
 @pytest.fixture
@@ -198,11 +200,11 @@ async def test_a_failure_between_words_is_a_status(
 ) -> None:
     broken, decoder = stubborn(parts)
 
-    def fail_at_the_third_step() -> None:
-        if decoder.num_decoded == 2:
+    def fail_between_words() -> None:
+        if decoder.num_decoded == FREE_STEPS:
             raise MemoryError(SYNTHETIC)
 
-    decoder.before_decode = fail_at_the_third_step
+    decoder.before_decode = fail_between_words
     async with ranking_channel(broken) as channel:
         stream = aiter(call(channel, request(parts)))
         assert (await anext(stream)).chunk.text
@@ -223,7 +225,7 @@ async def read_on(stream: AsyncIterator[object]) -> list[object]:
 
 async def test_a_text_in_the_making_holds_its_place(parts: ServedParts) -> None:
     held, decoder = stubborn(parts)
-    decoder.before_decode = hold = Hold(2)
+    decoder.before_decode = hold = Hold(FREE_STEPS)
     async with ranking_channel(held, max_in_flight=1) as channel:
         stream = aiter(call(channel, request(parts)))
         await anext(stream)
@@ -237,7 +239,7 @@ async def test_a_text_in_the_making_holds_its_place(parts: ServedParts) -> None:
 
 async def test_draining_lets_a_text_end_and_begins_none(parts: ServedParts) -> None:
     held, decoder = stubborn(parts)
-    decoder.before_decode = hold = Hold(2)
+    decoder.before_decode = hold = Hold(FREE_STEPS)
     async with (
         ranking_server(held) as server,
         opened(server) as target,
@@ -258,7 +260,7 @@ async def test_a_caller_that_leaves_stops_the_words(
     parts: ServedParts, capsys: pytest.CaptureFixture[str]
 ) -> None:
     held, decoder = stubborn(parts)
-    decoder.before_decode = hold = Hold(2)
+    decoder.before_decode = hold = Hold(FREE_STEPS)
     async with ranking_channel(held, max_in_flight=1) as channel:
         left = call(channel, with_options(parts, max_tokens=256))
         await anext(aiter(left))
@@ -267,8 +269,8 @@ async def test_a_caller_that_leaves_stops_the_words(
         line = await call_line(capsys)
         hold.open.set()
         assert line["code"] == "CANCELLED"
-        assert (await explain(channel, with_options(parts, max_tokens=5))).text
-    assert decoder.num_decoded <= 3 + 5
+        assert (await explain(channel, with_options(parts, max_tokens=FREE_STEPS))).text
+    assert decoder.num_decoded <= 1 + 2 * FREE_STEPS
 
 
 async def call_line(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:

@@ -13,7 +13,7 @@ import pytest
 
 from rankloom import AsyncClient, ExplainOptions, Verdict
 from rankloom_adapters.revision import Revisions, Traffic
-from rankloom_engine.explain import SamplingParams
+from rankloom_engine.explain import DEFAULT_EXPLAIN_TOKENS, SamplingParams
 from rankloom_engine.loading import Hardware
 from rankloom_engine.pool import EnginePool
 from rankloom_engine.runner import EngineLimits
@@ -26,7 +26,6 @@ from rankloom_ranker.loaded import LoadedBundle
 from rankloom_ranker.query import ExplainParams, ExplainQuery, RankQuery
 from rankloom_ranker.ranker import Ranker
 from rankloom_server.features import EmbeddedFeatures
-from rankloom_server.parse import DEFAULT_EXPLAIN_TOKENS
 from rankloom_server.pipeline import RankPipeline
 from rankloom_server.revision_loader import ServedRevision
 from server import rankings

@@ -33,7 +33,7 @@ def test_another_learning_rate_of_the_groups_trains_the_groups_alone(
     job = TrainingJob.checked(small_data, tmp_path / "other", options, work)
     plan = plan_of(job)
     assert [name for name, fate in plan.items() if fate == "reused"] == [
-        "collaborative", "router", "trees", "traces", "base", "global"
+        "collaborative", "trees", "router", "traces", "base", "global"
     ]  # fmt: skip
     assert plan["groups"].endswith("group_recipe.learning_rate: 0.0005 → 0.001")
     capfd.readouterr()
