@@ -18,7 +18,7 @@ from rankloom_features.catalogue import Item
 from rankloom_ranker.phrasing.statements import Statement
 from rankloom_ranker.phrasing.wording import Phrasing, listed, quoted, shared_attributes
 
-WORDINGS = 8  # offered at a place: the fewer, the more texts differ
+WORDINGS = 3  # offered at a place: the fewer, the more texts differ
 CANDIDATE = ("this one", "this title", "this pick")
 
 
