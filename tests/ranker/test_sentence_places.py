@@ -105,3 +105,21 @@ def test_a_quote_in_a_title_does_not_end_the_quotation() -> None:
     odd = Item("o", 'The "Odd" One', None, ())
     first, *_ = sentence_places(CANDIDATE, [CitedItem(odd, True, True)], liked=True)
     assert all(QUOTED.findall(each) == ["The 'Odd' One"] for each in first.sentences)
+
+
+def test_no_sentence_claims_what_one_explanation_cannot_know() -> None:
+    """Of other items, of all evidence, of how sure or how strong: scores of a side differ in it."""
+    beyond = re.compile(
+        r"\b(only|just|best|strongest|clearest|most|every|everything|no other|the one|few|many"
+        r"|suggestions|choices|confiden\w+|certain\w*|sure|small|slight\w*|a little|a bit"
+        r"|narrow)\b",
+        re.IGNORECASE,
+    )
+    told = [
+        (statement, sentence)
+        for statement, sentences in SENTENCES.items()
+        if re.search(r"_(for|against)_|_thin$|_end$|_shared$", statement)
+        for sentence in sentences
+    ]
+    assert len(told) > 150
+    assert [(of, each) for of, each in told if beyond.search(each)] == []

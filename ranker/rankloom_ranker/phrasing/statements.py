@@ -3,7 +3,7 @@
 ``[a|b]`` stands for one of its parts. ``{titles}`` are the cited events, ``{this}`` is the
 candidate, ``{shared}`` what they have in common, ``{taste}`` an attribute of the candidate; in
 profiles ``{labels}`` are attributes. A sentence has no number, and claims nothing of other
-people: the data of one user could not prove it.
+people or other items, nor how sure or how strong it is: one explanation could not prove it.
 """
 
 from __future__ import annotations

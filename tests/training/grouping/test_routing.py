@@ -49,6 +49,14 @@ def test_where_no_ranking_is_better_beyond_noise_the_first_router_stays() -> Non
     assert sum(found.shares.values()) == 1.0
 
 
+def test_rows_of_one_class_leave_the_first_router() -> None:
+    given = rows()
+    one_class = ValidRows(given.user, np.ones_like(given.label), given.request)
+    better = scores(given, 1.0)
+    found = choose(one_class, [better, 2.0 * better], [routes(0.2), routes(0.9)])
+    assert (found.index, found.over_paper.value) == (0, 0.0)
+
+
 def test_the_paper_comes_first_and_the_others_fuse_more() -> None:
     router = Router(("a", "b", "c"), np.zeros(4), np.eye(3, 4))
     first, *others = candidates(router)

@@ -15,6 +15,7 @@ from rankloom_training.metrics import Estimate, balance, balance_difference
 # At ThinkRec's temperature, 0.1, the largest weight is near 1 for most users, fused or not.
 WARMER = (0.3, 1.0)
 FUSE_ALL = RouteThresholds(single_above=1.0, global_from=1.0)
+NO_GAIN = Estimate(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,10 +65,10 @@ def choose(
     evidence. ``scores``: (rows,) of each candidate. ``routes``: of each, for each request.
     """
     found = [balance(rows.user, rows.label, score) for score in scores]
-    best = int(np.argmax(found))
-    gain = balance_difference(rows.user, rows.label, scores[best], scores[0])
+    best = int(np.argmax(found))  # the first where rows of one class say nothing: all are NaN
+    gain = balance_difference(rows.user, rows.label, scores[best], scores[0]) if best else NO_GAIN
     if gain.value < gain.standard_error:
-        best, gain = 0, Estimate(0.0, 0.0, 0.0)
+        best, gain = 0, NO_GAIN
     return FittedRouting(best, gain, _shares(routes[best], rows.request))
 
 
