@@ -119,8 +119,8 @@ class PromptFormat:
             read = cls(**fields)
             if read.max_item_tokens < 1 or min(read.max_events, read.max_profile_tokens) < 0:
                 raise ValueError("max_item_tokens must be at least 1, the others at least 0")
-            if len(read.marks) != NUM_MARKS:
-                raise ValueError(f"marks must be {NUM_MARKS}")
+            if len(read.marks) != NUM_MARKS or not isinstance(read.is_phrased, bool):
+                raise ValueError(f"marks must be {NUM_MARKS}, is_phrased true or false")
             return read
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError("prompt: unreadable; train the bundle anew") from error

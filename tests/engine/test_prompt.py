@@ -163,6 +163,9 @@ def test_format_round_trip() -> None:
         {"max_profile_tokens": -1},
         {"max_item_tokens": 0},
         {"liked": None},
+        {"marks": [[1], [2]]},
+        {"marks": [1, 2, 3, 4]},
+        {"is_phrased": "yes"},
         {"x": 1},
     ],
 )

@@ -187,7 +187,7 @@ def add_group(
     if out.exists():
         raise OutputError(f"{out} exists; remove it or choose another path")
     given = with_item_texts(load_dataset(data, like_above_of(bundle)), data, options.item_texts)
-    protocol = Protocol(bundle.metadata["protocol"])
+    protocol = Protocol(bundle.metadata.get("protocol", options.protocol))
     chosen = dataclasses.replace(options, protocol=protocol)
     return AddedGroup.checked(bundle, name, given).train(out, chosen, progress)
 

@@ -195,7 +195,7 @@ def evaluate(
 
 def _compared(scored: ScoredRows) -> dict[str, Comparison]:
     """The served score beside those of variants and of the other bundle."""
-    rows, served = (scored.user, scored.label), scored.scores["served"]
+    rows, served = (scored.user, scored.label), scored.scores[SERVED]
     return {
         name: Comparison(
             metrics.auc_difference(*rows, served, score),

@@ -1,4 +1,4 @@
-"""Which of the training rows an expert learns from: all, or ReasoningRec's K of each class"""
+"""Which of the training rows an expert learns from: all, or ReasoningRec's K, of both classes."""
 
 from __future__ import annotations
 
