@@ -9,10 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rankloom_engine.threads import wait_briefly
 from rankloom_training.argument_types import new_file, whole_number
 from rankloom_training.option_flags import MAX_ROWS, add_option_flags, add_protocol, options_of
+
+if TYPE_CHECKING:
+    from rankloom_training.data import Dataset
+    from rankloom_training.explained import ExplanationReport
+    from rankloom_training.progress import Progress
 
 wait_briefly()
 
@@ -197,8 +203,6 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     from rankloom_training import reporting
     from rankloom_training.evaluate import evaluate as judge
-    from rankloom_training.explained import report_of
-    from rankloom_training.explaining import explain_rows, read_references
     from rankloom_training.progress import Progress
     from rankloom_training.synthetic import read_truth
     from rankloom_training.traces.trace_file import read_traces
@@ -219,15 +223,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         variants=variants,
         against=args.against,
     )
-    references = read_references(args.references, dataset) if args.references else None
-    number = args.explanations or len(references or ())
-    if number:
-        with progress.stage("explain"):
-            explained = explain_rows(
-                args.bundle, dataset, Protocol(args.protocol), number, progress.step, references
-            )
-        found = report_of(explained, dataset.catalogue)
-        report = dataclasses.replace(report, explanations=found)
+    report = dataclasses.replace(report, explanations=_explanations(args, dataset, progress))
     synthetic = reporting.synthetic_aucs(scored, dataset, read_truth(args.data))
     reporting.show(console, report, synthetic)
     if args.json is not None:
@@ -235,6 +231,24 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.plot is not None:
         reporting.write_plot(report, args.plot)
     return 0
+
+
+def _explanations(
+    args: argparse.Namespace, dataset: Dataset, progress: Progress
+) -> ExplanationReport | None:
+    """What was measured of served explanations; None if none were asked for."""
+    from rankloom_training.explained import report_of
+    from rankloom_training.explaining import explain_rows, read_references
+    from rankloom_training.visibility import Protocol
+
+    references = read_references(args.references, dataset) if args.references else None
+    number = args.explanations or len(references or ())
+    if not number:
+        return None
+    protocol = Protocol(args.protocol)
+    with progress.stage("explain") as stage:
+        rows = explain_rows(args.bundle, dataset, protocol, number, stage.step, references)
+    return report_of(rows, dataset.catalogue)
 
 
 evaluate = TrainingCommand(
