@@ -50,9 +50,23 @@ def export(model: CollaborativeModel) -> bytes:
         )
     if program is None:
         raise ExportError("torch returned no ONNX program")
-    data = bytes(program.model_proto.SerializeToString())
+    data = bytes(_without_notes(program.model_proto).SerializeToString())
     check_equal(model, data)
     return data
+
+
+def _without_notes(program: onnx.ModelProto) -> onnx.ModelProto:
+    """Without the exporter's notes on the source of each node, which name this machine's folders.
+
+    Equal models would have different bytes in another folder.
+    """
+    graph = program.graph
+    values = (*graph.value_info, *graph.input, *graph.output, *graph.initializer)
+    nodes = [*graph.node, *(node for each in program.functions for node in each.node)]
+    for part in (program, graph, *program.functions, *values, *nodes):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    return program
 
 
 def check_equal(model: CollaborativeModel, exported: bytes) -> None:

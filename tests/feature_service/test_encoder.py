@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,6 +68,14 @@ def test_the_export_computes_what_the_trained_model_does(exported: Exported) -> 
         assert other == pytest.approx(one.numpy(), abs=TOLERANCE)
         assert np.abs(other).max() > 0.1
     assert not found[1][candidates == 0].any()
+
+
+def test_the_export_names_no_file_or_folder_of_this_machine(exported: Exported) -> None:
+    """Equal models are equal bytes wherever they are trained, and bundles go to others."""
+    _, data = exported
+    assert export.__module__.encode() not in data
+    for name in (b".py", b"site-packages", str(Path(__file__).parents[2]).encode()):
+        assert name not in data
 
 
 def test_an_export_of_other_weights_is_noticed(exported: Exported) -> None:
