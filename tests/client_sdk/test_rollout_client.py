@@ -265,7 +265,9 @@ async def test_a_file_that_breaks_off_ends_an_upload(
     monkeypatch.setattr("rankloom._uploads._pieces", broken)
     with pytest.raises(InvalidRequestError, match=r"manifest\.json: Input/output error"):
         await client.upload(bundle(tmp_path, {}))
-    assert server.changes == []
+    # A server on threads may take the cancelled stream for one that ended. Whether it had more
+    # than the first piece would show then.
+    assert server.chunks in ([], [("manifest.json", 4)])
 
 
 async def test_closing_ends_an_upload(

@@ -18,7 +18,6 @@ from server import explanations
 from server.rankings import request, scores
 from server.rollouts import expert_folder, rolling_out
 from server.served_parts import ServedParts
-from small_data import with_distinct_experts
 
 
 def options() -> TrainOptions:
@@ -70,7 +69,6 @@ async def test_it_is_staged_promoted_explained_and_its_expert_rolled_out(
 ) -> None:
     question = explanations.request(parts)
     asked = request(parts, 4, user_id="nobody")  # for whom the global expert answers
-    distinct = with_distinct_experts(reasoningrec_folder, tmp_path / "distinct")
     async with rolling_out(served_folder, tmp_path / "state") as server:
         await server.stage(reasoningrec_folder)
         await server.promote(2)
@@ -83,7 +81,8 @@ async def test_it_is_staged_promoted_explained_and_its_expert_rolled_out(
         likely = told.final.probability >= 0.5
         verdict = ranking_pb2.VERDICT_LIKED if likely else ranking_pb2.VERDICT_DISLIKED
         assert told.final.verdict == verdict
-        files = expert_folder(distinct, "global", tmp_path / "files", 1.0)
+        # Four times the change: other scores, and no outlier beside the groups' experts.
+        files = expert_folder(reasoningrec_folder, "global", tmp_path / "files", 2.0)
         await server.stage_expert("global", files, 2)
         await server.promote(3, 2)
         moved = scores(await server.rank(asked))
