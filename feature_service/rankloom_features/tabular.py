@@ -24,6 +24,7 @@ from rankloom_features.running import (
     running_means,
     running_sums,
 )
+from rankloom_features.user_model import USER_MODEL_COLUMNS, UserModel, UserStates
 
 LEVEL_PRIOR_ROWS = 5.0
 YEAR_SCALE = 6.0
@@ -60,7 +61,7 @@ _PAIR = (
     "pair_co_rating_level",
     "pair_co_rating_lift",
 )
-_COMPUTED = (*_ITEM, *_USER, *_PAIR)  # the candidate's attributes follow
+_COMPUTED = (*_ITEM, *_USER, *_PAIR, *USER_MODEL_COLUMNS)  # the candidate's attributes follow
 COLLABORATIVE = "collaborative_logit"  # the last column of the trees' input
 RECENT_LIKES = 10
 # The trees' score never falls when one of these rises.
@@ -75,6 +76,9 @@ MONOTONE = frozenset(
         "pair_expected",
         "pair_co_rating_level",
         "pair_co_rating_lift",
+        "user_model_mean",
+        "user_model_item_mean",
+        "user_model_affinity",
         COLLABORATIVE,
     }
 )
@@ -91,7 +95,8 @@ class Profile:
     liked ones, the sum over all items weighted by label less item mean, and the sum weighted by
     centred residual; NaN without events. ``num_events``, ``num_liked``: (m,). ``liked``:
     catalogue indices of all liked items; a moment has the first ``num_liked`` of them.
-    ``columns``: mean of each item column over the liked items that have it, (m, C).
+    ``columns``: mean of each item column over the liked items that have it, (m, C). ``states``:
+    the user model's.
     """
 
     values: Mapping[str, Floats]
@@ -102,15 +107,17 @@ class Profile:
     num_liked: NDArray[np.int64]
     liked: NDArray[np.int64]
     columns: Floats
+    states: UserStates
 
 
 class TabularFeatures:
-    """Computes the feature matrix from a set of item statistics. Immutable."""
+    """Computes the feature matrix from item statistics and a user model. Immutable."""
 
     def __init__(
         self,
         catalogue: Catalogue,
         statistics: ItemStatistics,
+        user_model: UserModel,
         columns: ItemColumns = NO_COLUMNS,
     ) -> None:
         self._traits = catalogue.traits
@@ -122,7 +129,7 @@ class TabularFeatures:
         weight = statistics.rows / max(float(statistics.rows.sum()), 1.0)
         self._attribute_share = weight @ self._traits.attributes
         self._years = np.unique(self._traits.year[~np.isnan(self._traits.year)])
-        self._columns = columns
+        self._user_model, self._columns = user_model, columns
         self.names = column_names(catalogue, columns)
         self.schema_digest = schema_digest(self.names)
 
@@ -144,6 +151,7 @@ class TabularFeatures:
             num_liked=num_liked,
             liked=history.index[history.liked],
             columns=self._liked_columns(history, num_liked),
+            states=self._user_model.states(history, seen),
         )
 
     def matrix(
@@ -164,7 +172,8 @@ class TabularFeatures:
         user = {name: values[moment] for name, values in profile.values.items()}
         item = {"item_log_count": log_count, "item_mean": mean, "item_year": candidates.year}
         pair = self._pair(profile, candidates, moment, item | user)
-        columns = item | user | pair
+        modelled = self._user_model.columns(profile.states, candidates.index, moment)
+        columns = item | user | pair | modelled
         matrix = np.empty((len(index), len(self.names)), np.float32)
         for column, name in enumerate(_COMPUTED):
             matrix[:, column] = columns[name]

@@ -34,6 +34,7 @@ _FEATURE_PARTS = (
     parts.ENCODER,
     parts.ITEM_VECTORS,
     parts.ITEM_STATISTICS,
+    parts.USER_MODEL,
     parts.ITEM_COLUMNS,
     parts.ATTRIBUTE_COLUMNS,
 )
@@ -154,8 +155,8 @@ def _phraser(prompts: PromptAssembler) -> Phraser | None:
 def load_features(bundle: Bundle) -> BundleFeatures:
     """Loads what features need, and nothing else.
 
-    Raises BundleError, CatalogueError, EventLogError, EncoderError, StatisticsError or
-    ItemColumnsError, all ValueErrors.
+    Raises BundleError, CatalogueError, EventLogError, EncoderError, StatisticsError, UserModelError
+    or ItemColumnsError, all ValueErrors.
     """
     statistics = bundle.read(parts.ITEM_STATISTICS)
 
@@ -168,6 +169,7 @@ def load_features(bundle: Bundle) -> BundleFeatures:
         encoder=bundle.read(parts.ENCODER),
         item_vectors=bundle.read(parts.ITEM_VECTORS),
         item_statistics=statistics,
+        user_model=bundle.read(parts.USER_MODEL),
         item_columns=given(parts.ITEM_COLUMNS),
         attribute_columns=given(parts.ATTRIBUTE_COLUMNS),
     )
