@@ -111,6 +111,7 @@ class FeatureSettings(_Group):
 
     address: str | None = Field(default=None, pattern=r"^(unix:.+|\S+:\d{1,5})$")
     share: float = Field(default=0.3, gt=0.0, lt=1.0)
+    events: Path | None = None
     port: Port | None = None
     host: Host = "127.0.0.1"
 
@@ -210,10 +211,20 @@ def load_settings(file: Path | None, flags: Mapping[str, object]) -> Settings:
         settings = Settings.from_flat({name: each.value for name, each in given.items()})
     except ValidationError as error:
         raise ConfigError([*_problems(error, given), *unknown]) from error
-    problems = [*_rollout_problems(settings.rollout, given), *unknown]
+    problems = [
+        *_feature_problems(settings.features, given),
+        *_rollout_problems(settings.rollout, given),
+        *unknown,
+    ]
     if problems:
         raise ConfigError(problems)
     return settings
+
+
+def _feature_problems(settings: FeatureSettings, given: Mapping[str, _Given]) -> Iterator[str]:
+    if settings.address is not None and settings.events is not None:
+        where = given["features"].key
+        yield f"{given['events'].key}: features come from {where}; give that server the events"
 
 
 def _rollout_problems(settings: RolloutSettings, given: Mapping[str, _Given]) -> Iterator[str]:
