@@ -211,20 +211,10 @@ def load_settings(file: Path | None, flags: Mapping[str, object]) -> Settings:
         settings = Settings.from_flat({name: each.value for name, each in given.items()})
     except ValidationError as error:
         raise ConfigError([*_problems(error, given), *unknown]) from error
-    problems = [
-        *_feature_problems(settings.features, given),
-        *_rollout_problems(settings.rollout, given),
-        *unknown,
-    ]
+    problems = [*_rollout_problems(settings.rollout, given), *unknown]
     if problems:
         raise ConfigError(problems)
     return settings
-
-
-def _feature_problems(settings: FeatureSettings, given: Mapping[str, _Given]) -> Iterator[str]:
-    if settings.address is not None and settings.events is not None:
-        where = given["features"].key
-        yield f"{given['events'].key}: features come from {where}; give that server the events"
 
 
 def _rollout_problems(settings: RolloutSettings, given: Mapping[str, _Given]) -> Iterator[str]:

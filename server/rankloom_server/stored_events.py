@@ -6,12 +6,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rankloom_features.event_store.sqlite import SqliteEventStore, copy_events
-
 from rankloom_features.event_store.memory import NO_EVENTS, MemoryEventStore
+from rankloom_features.event_store.sqlite import SqliteEventStore, copy_events
 from rankloom_features.event_store.store import EventStore, EventStoreError, events_beside
 from rankloom_server import logs
-from rankloom_server.config import Settings
+from rankloom_server.config import FeatureSettings, Settings
 from rankloom_server.errors import StartError
 
 EVENTS = "events.sqlite"  # in a state folder
@@ -25,6 +24,7 @@ def opened_events(settings: Settings) -> Iterator[EventStore]:
     asked for and none can be made beside the bundle, events live in memory, and the log says so.
     A server whose features come from elsewhere has none. Raises StartError.
     """
+    _check_alone(settings.features)
     try:
         store = NO_EVENTS if settings.features.address else _opened(settings)
     except EventStoreError as error:
@@ -33,6 +33,14 @@ def opened_events(settings: Settings) -> Iterator[EventStore]:
         yield store
     finally:
         store.close()
+
+
+def _check_alone(features: FeatureSettings) -> None:
+    """Raises StartError for what only the server of the features can do."""
+    for name, given in (("events", features.events), ("features_port", features.served_at)):
+        if features.address and given is not None:
+            where = f"features come from {features.address}"
+            raise StartError(f"{name}: {where}; give this setting to that server")
 
 
 def _opened(settings: Settings) -> EventStore:

@@ -148,3 +148,10 @@ def test_a_server_whose_features_come_from_elsewhere_has_no_events(tmp_path: Pat
     with opened_events(settings(bundle=tmp_path / "bundle", features="127.0.0.1:1")) as store:
         assert not store.history("u").events
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("setting", [{"events": Path("events")}, {"features_port": 0}])
+def test_only_the_server_of_the_features_has_events(setting: dict[str, object]) -> None:
+    both = settings(features="127.0.0.1:1", **setting)
+    with pytest.raises(StartError, match="give this setting to that server"), opened_events(both):
+        pass
