@@ -1,4 +1,4 @@
-"""A user's events count from the next ranking on, in every revision, and whatever the store does."""
+"""A user's events count from the next ranking on, in every revision, whatever the store does."""
 
 from __future__ import annotations
 
