@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from threading import Lock
 
 from rankloom_features.event_store.store import StoredHistory, StoreStatistics, UserEvent
@@ -30,6 +30,10 @@ class MemoryEventStore:
     def append(self, events: Sequence[UserEvent]) -> tuple[int, ...]:
         with self._lock:
             return tuple(map(self._append, events))
+
+    def users(self) -> Iterator[str]:
+        with self._lock:
+            return iter(tuple(self._users))
 
     def forget(self, user_id: str) -> int:
         with self._lock:
