@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from rankloom_features.event_store.files import import_batches
-from rankloom_features.event_store.sqlite import SqliteEventStore
 
-from rankloom_features.event_store.store import EventStore, events_beside
+from rankloom_features.event_store.sqlite import SqliteEventStore
+from rankloom_features.event_store.store import EventStore, UserEvent, events_beside
 from rankloom_features.events import Event
 from rankloom_training.data import DataError, Dataset
 
@@ -25,7 +24,8 @@ def write_events(dataset: Dataset, bundle: Path) -> None:
     """
     store = SqliteEventStore(events_beside(bundle))
     try:
-        import_batches(store, event_batches(dataset))
+        for batch in event_batches(dataset):
+            store.append(_user_events(batch))
     finally:
         store.close()
 
@@ -45,6 +45,13 @@ def event_batches(dataset: Dataset) -> Iterator[pa.RecordBatch]:
                 "time": pa.array(log.time[part]),
             }
         )
+
+
+def _user_events(batch: pa.RecordBatch) -> list[UserEvent]:
+    return [
+        UserEvent(f"{item} {liked} {time}", user, Event(item, liked, time))
+        for user, item, liked, time in zip(*(c.to_pylist() for c in batch.columns), strict=True)
+    ]
 
 
 def user_history(dataset: Dataset, user: int) -> tuple[Event, ...]:

@@ -128,6 +128,11 @@ def delete_user(db: sqlite3.Connection, partition: int, user_id: str) -> int:
     return deleted
 
 
+def users_of(db: sqlite3.Connection, partition: int) -> list[str]:
+    """The partition's users, in the order in which they came."""
+    return [user for (user,) in db.execute(f"SELECT id FROM users_{partition} ORDER BY number")]
+
+
 def counts(db: sqlite3.Connection) -> Iterator[tuple[int, int]]:
     """Users and events of each partition; a statement for each, so that none lasts long."""
     for number in range(NUM_PARTITIONS):

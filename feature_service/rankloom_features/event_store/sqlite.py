@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
-from rankloom_features.event_store.keys import key_of, partition_of
+from rankloom_features.event_store.keys import NUM_PARTITIONS, key_of, partition_of
 from rankloom_features.event_store.partitions import (
     EventRow,
     counts,
@@ -18,11 +20,13 @@ from rankloom_features.event_store.partitions import (
     history_of_user,
     last_position,
     store_rows,
+    users_of,
     version_of,
 )
 from rankloom_features.event_store.sqlite_file import (
     BUSY_S,
     Readers,
+    connect,
     opened,
     transaction,
     translated,
@@ -34,6 +38,20 @@ from rankloom_features.event_store.store import (
     StoreStatistics,
     UserEvent,
 )
+
+
+def copy_events(source: Path, target: Path) -> None:
+    """Writes a copy of a store, which may be in use, to a new file. Raises EventStoreError."""
+    begun = target.with_name(f"{target.name}.begun")
+    begun.unlink(missing_ok=True)
+    with (
+        translated(source),
+        closing(connect(source)) as read,
+        translated(target),
+        closing(sqlite3.connect(begun)) as written,
+    ):
+        read.backup(written)
+    begun.replace(target)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,6 +92,12 @@ class SqliteEventStore:
             if not append.positions.done():  # else another thread stored it
                 self._store_waiting()
         return append.positions.result()
+
+    def users(self) -> Iterator[str]:
+        """Partition by partition, each in one statement."""
+        for number in range(NUM_PARTITIONS):
+            with translated(self.path), self._readers.reader() as db:
+                yield from users_of(db, number)
 
     def forget(self, user_id: str) -> int:
         """Raises EventStoreError, too, if a reader keeps old pages alive; then forget again."""
