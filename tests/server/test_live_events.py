@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import grpc
@@ -18,7 +18,7 @@ from rankloom_proto.v1.features_pb2_grpc import FeatureServiceStub
 from rankloom_server.app import servers
 from rankloom_server.errors import StartError
 from rankloom_server.stored_events import EVENTS, opened_events
-from server.rankings import item_ids, known_user, rank, request, scores
+from server.rankings import item_ids, rank, request, scores
 from server.rollouts import other_bundle, rolling_out
 from server.served_parts import ServedParts, ranking_server
 from server.servers import opened, settings
@@ -55,6 +55,13 @@ def liked(user: str, *items: str) -> features_pb2.RecordEventsRequest:
     return message
 
 
+def append(file: Path, parts: ServedParts) -> None:
+    """As another process would."""
+    with closing(SqliteEventStore(file)) as store:
+        event = Event(item_ids(parts, 9)[-1], liked=True, time=1e9)
+        store.append([UserEvent("1", NEWCOMER, event)])
+
+
 async def test_what_was_recorded_is_in_the_next_ranking(
     parts: ServedParts, events_file: Path
 ) -> None:
@@ -79,13 +86,10 @@ async def test_another_process_may_write_the_same_events(
     parts: ServedParts, events_file: Path
 ) -> None:
     async with serving(parts, events_file) as (channel, _):
-        before = await rank(channel, request(parts))
-        other = SqliteEventStore(events_file)
-        late = Event(item_ids(parts, 9)[-1], liked=False, time=4e9)
-        other.append([UserEvent("late", known_user(parts), late)])
-        other.close()
-        after = await rank(channel, request(parts))
-    assert after.routing.history_events == before.routing.history_events + 1
+        before = await rank(channel, request(parts, user_id=NEWCOMER))
+        append(events_file, parts)
+        after = await rank(channel, request(parts, user_id=NEWCOMER))
+    assert (before.routing.history_events, after.routing.history_events) == (0, 1)
     assert scores(after) != scores(before)
 
 
@@ -94,18 +98,17 @@ async def test_the_events_outlive_a_new_revision_and_a_restart(
 ) -> None:
     second = other_bundle(served_folder, tmp_path / "second")
     before = events_beside(served_folder).read_bytes()
-    late = UserEvent("late", known_user(parts), Event(item_ids(parts, 9)[-1], False, 4e9))
+    asked = request(parts, user_id=NEWCOMER)
     async with rolling_out(served_folder, tmp_path / "state") as server:
-        known = (await server.rank(request(parts))).routing.history_events
-        store = SqliteEventStore(tmp_path / "state" / EVENTS)
-        store.append([late])
-        store.close()
+        assert (await server.rank(asked)).routing.cold_start
+        assert not (await server.rank(request(parts))).routing.cold_start
+        append(tmp_path / "state" / EVENTS, parts)
         await server.stage(second)
         await server.promote(2)
-        answer = await server.rank(request(parts))
-        assert (answer.revision.number, answer.routing.history_events) == (2, known + 1)
+        answer = await server.rank(asked)
+        assert (answer.revision.number, answer.routing.history_events) == (2, 1)
     async with rolling_out(served_folder, tmp_path / "state") as server:
-        assert (await server.rank(request(parts))).routing.history_events == known + 1
+        assert (await server.rank(asked)).routing.history_events == 1
     assert events_beside(served_folder).read_bytes() == before  # the state has its own
 
 
