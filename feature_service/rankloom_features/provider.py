@@ -87,9 +87,9 @@ class FeatureProvider:
         self.catalogue = catalogue
         self.encoder = encoder
         self.scorer = scorer
-        names = (*tabular.names, COLLABORATIVE)
-        self.schema_digest = schema_digest(names)
-        self.num_columns = len(names)
+        self.columns = (*tabular.names, COLLABORATIVE)
+        self.schema_digest = schema_digest(self.columns)
+        self.num_columns = len(self.columns)
         self.events = events
         self._tabular = tabular
         self._users = _UserCache(MAX_CACHED_USERS)

@@ -89,7 +89,7 @@ async def _servers(
     )
     watching: asyncio.Task[None] | None = None
     try:
-        server = _server(settings, loader, revisions, deployment)
+        server = _server(settings, loader, revisions, deployment, events)
         end = end_process if settings.engine.exit_on_stall else None
         dog = Watchdog(loader.pool, settings.engine.stall_s, server.report_working, end)
         watching = asyncio.create_task(dog.run())
@@ -114,6 +114,7 @@ def _server(
     loader: RevisionLoader,
     revisions: Revisions[ServedRevision],
     deployment: Deployment,
+    events: EventStore,
 ) -> RpcServer:
     async def warm_up() -> Facts:
         facts = await deployment.begin(settings.bundle)
@@ -143,7 +144,11 @@ def _server(
     )
     if address := settings.features.served_at:
         features = feature_service_server(
-            settings.server, ActiveFeatures(revisions), _no_facts, server.metrics
+            settings.server,
+            ActiveFeatures(revisions),
+            events,
+            _no_facts,
+            server.metrics,
         )
         server.beside.append((features, address))
     return server

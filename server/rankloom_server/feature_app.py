@@ -55,16 +55,17 @@ def feature_server(settings: ServerSettings, features: BundleFeatures, digest: s
         await asyncio.to_thread(features.provider.features, UserQuery(None, ()))
         return {"bundle_digest": digest}
 
-    return feature_service_server(settings, features.provider, warm_up)
+    return feature_service_server(settings, features, features.provider.events, warm_up)
 
 
 def feature_service_server(
     settings: ServerSettings,
     source: Provider,
+    store: EventStore,
     warm_up: Callable[[], Awaitable[Facts]],
     metrics: ServerMetrics | None = None,
 ) -> RpcServer:
-    """A server of FeatureService with the features of ``source``. It does not listen yet."""
+    """A server of FeatureService on these features and events. It does not listen yet."""
     server = RpcServer(
         Admission(settings.max_in_flight),
         [SERVICE_NAME],
@@ -74,5 +75,6 @@ def feature_service_server(
         connection_age_s=settings.connection_age_s,
         max_message_bytes=settings.max_message_mib << 20,
     )
-    features_pb2_grpc.add_FeatureServiceServicer_to_server(FeatureService(source), server.grpc)
+    service = FeatureService(source, store)
+    features_pb2_grpc.add_FeatureServiceServicer_to_server(service, server.grpc)
     return server
