@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
-from rankloom_features.event_store.keys import key_of, partition_of
+from rankloom_features.event_store.keys import NUM_PARTITIONS, key_of, partition_of
 from rankloom_features.event_store.partitions import (
     EventRow,
     counts,
@@ -18,6 +18,7 @@ from rankloom_features.event_store.partitions import (
     history_of_user,
     last_position,
     store_rows,
+    users_in,
     version_of,
 )
 from rankloom_features.event_store.sqlite_file import (
@@ -74,6 +75,12 @@ class SqliteEventStore:
             if not append.positions.done():  # else another thread stored it
                 self._store_waiting()
         return append.positions.result()
+
+    def users(self) -> Iterator[str]:
+        for partition in range(NUM_PARTITIONS):
+            with translated(self.path), self._readers.reader() as db:
+                users = users_in(db, partition)
+            yield from users
 
     def forget(self, user_id: str) -> int:
         """Raises EventStoreError, too, if a reader keeps old pages alive; then forget again."""
