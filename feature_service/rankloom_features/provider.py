@@ -56,7 +56,8 @@ class UserFeatures:
     ``history_version``: what else is computed from the history can be cached by it.
     ``vector``: (dim,) float32 in the space that ``feature_version`` names. ``cold_start``: no
     event of the user names a known item. ``events``: those whose items the catalogue knows,
-    oldest first. ``tabular``: (candidates, columns) float32, NaN where a value is not known.
+    oldest first. ``stored_version``: that of the user's history in the event store, None for an
+    inline history. ``tabular``: (candidates, columns) float32, NaN where a value is not known.
     ``ablated``: the features without one of the newest events, in the order of these.
     """
 
@@ -65,7 +66,7 @@ class UserFeatures:
     feature_version: str
     cold_start: bool
     events: tuple[Event, ...]
-    log_position: int
+    stored_version: int | None
     tabular: NDArray[np.float32]
     schema_digest: str
     ablated: tuple[UserFeatures, ...] = ()
@@ -85,9 +86,9 @@ class FeatureProvider:
         self.catalogue = catalogue
         self.encoder = encoder
         self.scorer = scorer
-        names = (*tabular.names, COLLABORATIVE)
-        self.schema_digest = schema_digest(names)
-        self.num_columns = len(names)
+        self.columns = (*tabular.names, COLLABORATIVE)
+        self.schema_digest = schema_digest(self.columns)
+        self.num_columns = len(self.columns)
         self.log = log
         self._tabular = tabular
         self._encoded = partial(_encoded, catalogue, encoder, tabular)
@@ -104,6 +105,7 @@ class FeatureProvider:
             encoded = self._encoded_user(query.user_id or "")
         return replace(
             self._features(encoded, candidates),
+            stored_version=self._stored_version(query),
             ablated=tuple(
                 self._features(self._encoded(events), candidates)
                 for events in without_each(encoded.events, query.ablate_newest)
@@ -114,6 +116,13 @@ class FeatureProvider:
         """Features in the order of the queries."""
         return tuple(map(self.features, queries))
 
+    def forget(self, user_id: str) -> None:
+        """Drops what is cached of the user."""
+        self._encoded_user.cache_clear()
+
+    def _stored_version(self, query: UserQuery) -> int | None:
+        return None if query.history is not None else len(self.log.events_of(query.user_id or ""))
+
     def _features(self, encoded: _EncodedHistory, candidates: ItemTraits) -> UserFeatures:
         logits = self.scorer.logits(encoded.vector, candidates.index)
         return UserFeatures(
@@ -122,7 +131,7 @@ class FeatureProvider:
             feature_version=self.encoder.feature_version,
             cold_start=not encoded.events,
             events=encoded.events,
-            log_position=self.log.position,
+            stored_version=None,
             tabular=with_collaborative(self._tabular.matrix(encoded.profile, candidates), logits),
             schema_digest=self.schema_digest,
         )

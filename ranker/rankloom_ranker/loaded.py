@@ -23,7 +23,8 @@ from rankloom_features.catalogue import Catalogue
 from rankloom_features.events import history_of, known_events
 from rankloom_features.histories import Histories
 from rankloom_features.loading import provider_from_bytes, statistics_from_bytes
-from rankloom_features.provider import FeatureProvider, UserFeatures
+from rankloom_features.model_info import FeatureVersionError, ModelInfo, model_info_of
+from rankloom_features.provider import FeatureProvider, UserFeatures, UserQuery
 from rankloom_features.ranker import TreeRanker
 from rankloom_ranker.features import FeatureSpace, space_of
 from rankloom_ranker.item_groups import ItemGroups
@@ -53,6 +54,23 @@ class BundleFeatures:
 
     provider: FeatureProvider
     popularity: NDArray[np.float32]
+    info: ModelInfo
+
+    def features_of_many(
+        self, queries: Sequence[UserQuery], feature_version: str | None = None
+    ) -> tuple[UserFeatures, ...]:
+        """Features in the order of the queries. Raises FeatureVersionError."""
+        if feature_version not in (None, self.info.feature_version):
+            raise FeatureVersionError
+        return self.provider.features_of_many(queries)
+
+    def model_info(self) -> ModelInfo:
+        """The bundle's feature model."""
+        return self.info
+
+    def forget(self, user_id: str) -> None:
+        """Drops what is cached of the user."""
+        self.provider.forget(user_id)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +191,8 @@ def load_features(bundle: Bundle) -> BundleFeatures:
     )
     if not len(provider.catalogue):
         raise BundleError(parts.CATALOGUE, "holds no item")
-    return BundleFeatures(provider, statistics_from_bytes(statistics, len(provider.catalogue)).rows)
+    popularity = statistics_from_bytes(statistics, len(provider.catalogue)).rows
+    return BundleFeatures(provider, popularity, model_info_of(provider, bundle.metadata))
 
 
 def bundled_experts(bundle: Bundle, names: Sequence[str]) -> tuple[BundledExpert, ...]:

@@ -14,6 +14,7 @@ from rankloom_adapters.revision import Revisions
 from rankloom_engine.loading import load_decoder
 from rankloom_engine.memory import keep_freed_memory
 from rankloom_engine.pool import DecoderLoader
+from rankloom_features.event_store.memory import MemoryEventStore
 from rankloom_features.service import SERVICE_NAME
 from rankloom_proto.v1 import ranking_pb2_grpc
 from rankloom_server import logs, ranking
@@ -127,7 +128,11 @@ def _server(
     )
     if address := settings.features.served_at:
         features = feature_service_server(
-            settings.server, ActiveFeatures(revisions), _no_facts, server.metrics
+            settings.server,
+            ActiveFeatures(revisions),
+            MemoryEventStore(),
+            _no_facts,
+            server.metrics,
         )
         server.beside.append((features, address))
     return server

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from rankloom_adapters.bundle import open_bundle
 from rankloom_adapters.signing import Keyring
+from rankloom_features.event_store.memory import MemoryEventStore
+from rankloom_features.event_store.store import EventStore
 from rankloom_features.provider import UserQuery
 from rankloom_features.service import SERVICE_NAME, FeatureService, Provider
 from rankloom_proto.v1 import features_pb2_grpc
@@ -48,16 +50,17 @@ def feature_server(settings: ServerSettings, features: BundleFeatures, digest: s
         await asyncio.to_thread(features.provider.features, UserQuery(None, ()))
         return {"bundle_digest": digest}
 
-    return feature_service_server(settings, features.provider, warm_up)
+    return feature_service_server(settings, features, MemoryEventStore(), warm_up)
 
 
 def feature_service_server(
     settings: ServerSettings,
     source: Provider,
+    store: EventStore,
     warm_up: Callable[[], Awaitable[Facts]],
     metrics: ServerMetrics | None = None,
 ) -> RpcServer:
-    """A server of FeatureService with the features of ``source``. It does not listen yet."""
+    """A server of FeatureService on these features and events. It does not listen yet."""
     server = RpcServer(
         Admission(settings.max_in_flight),
         [SERVICE_NAME],
@@ -67,5 +70,6 @@ def feature_service_server(
         connection_age_s=settings.connection_age_s,
         max_message_bytes=settings.max_message_mib << 20,
     )
-    features_pb2_grpc.add_FeatureServiceServicer_to_server(FeatureService(source), server.grpc)
+    service = FeatureService(source, store)
+    features_pb2_grpc.add_FeatureServiceServicer_to_server(service, server.grpc)
     return server

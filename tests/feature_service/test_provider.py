@@ -49,7 +49,7 @@ def test_a_known_user_has_features(provider: FeatureProvider) -> None:
     assert found.tabular.shape[0] == 2
     assert found.feature_version == provider.encoder.feature_version
     assert found.schema_digest == provider.schema_digest
-    assert found.log_position == len(EVENTS)
+    assert found.stored_version == len(EVENTS)
 
 
 @pytest.mark.parametrize(
