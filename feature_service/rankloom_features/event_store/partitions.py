@@ -42,6 +42,12 @@ def history_of_user(db: sqlite3.Connection, partition: int, user_id: str) -> Sto
     return StoredHistory(events, max((position for *_, position in rows), default=0))
 
 
+def users_in(db: sqlite3.Connection, partition: int) -> list[str]:
+    """In the order in which they came."""
+    query = f"SELECT id FROM users_{partition} ORDER BY number"
+    return [user for (user,) in db.execute(query)]
+
+
 def store_rows(db: sqlite3.Connection, rows: Sequence[EventRow]) -> list[int]:
     """Stores the events that are new, within the caller's transaction; returns all positions."""
     users, items = _user_numbers(db, rows), item_numbers(db, {row.item_id for row in rows})
@@ -126,11 +132,6 @@ def delete_user(db: sqlite3.Connection, partition: int, user_id: str) -> int:
         db.execute(f"INSERT INTO {table} SELECT * FROM temp.kept")
         db.execute("DROP TABLE temp.kept")
     return deleted
-
-
-def users_of(db: sqlite3.Connection, partition: int) -> list[str]:
-    """The partition's users, in the order in which they came."""
-    return [user for (user,) in db.execute(f"SELECT id FROM users_{partition} ORDER BY number")]
 
 
 def counts(db: sqlite3.Connection) -> Iterator[tuple[int, int]]:

@@ -20,7 +20,7 @@ from rankloom_features.event_store.partitions import (
     history_of_user,
     last_position,
     store_rows,
-    users_of,
+    users_in,
     version_of,
 )
 from rankloom_features.event_store.sqlite_file import (
@@ -94,10 +94,10 @@ class SqliteEventStore:
         return append.positions.result()
 
     def users(self) -> Iterator[str]:
-        """Partition by partition, each in one statement."""
-        for number in range(NUM_PARTITIONS):
+        for partition in range(NUM_PARTITIONS):
             with translated(self.path), self._readers.reader() as db:
-                yield from users_of(db, number)
+                users = users_in(db, partition)
+            yield from users
 
     def forget(self, user_id: str) -> int:
         """Raises EventStoreError, too, if a reader keeps old pages alive; then forget again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,8 +86,10 @@ def opened(path: Path) -> sqlite3.Connection:
 
 def connect(path: Path) -> sqlite3.Connection:
     """A connection that any one thread at a time may use."""
+    mode = "immutable=1" if _on_read_only_disk(path) else "mode=rwc"
     db = sqlite3.connect(
-        path,
+        f"{path.absolute().as_uri()}?{mode}",
+        uri=True,
         timeout=BUSY_S,
         isolation_level=None,
         check_same_thread=False,
@@ -95,6 +98,12 @@ def connect(path: Path) -> sqlite3.Connection:
     for pragma in _BEGIN:
         db.execute(pragma)
     return db
+
+
+def _on_read_only_disk(path: Path) -> bool:
+    """Whether the file can be read as it is, and no process can be writing it."""
+    log = path.with_name(f"{path.name}-wal")
+    return path.exists() and not log.exists() and not os.access(path.parent, os.W_OK)
 
 
 @contextmanager

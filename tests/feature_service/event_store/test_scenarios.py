@@ -101,6 +101,14 @@ def test_a_forgotten_user_is_gone_and_others_stay(store: EventStore) -> None:
         assert items_of(store, user) == ["i0", "i1", "i2", "i3", "i4"]
 
 
+def test_users_are_listed_while_they_have_events(store: EventStore) -> None:
+    assert list(store.users()) == []
+    store.append([made(event, user) for event in "ab" for user in ("u", "v", "w")])
+    store.forget("v")
+    assert sorted(store.users()) == ["u", "w"]
+    assert list(store.users()) == list(store.users())
+
+
 def test_statistics_count(store: EventStore) -> None:
     assert store.statistics().num_users == store.statistics().num_events == 0
     last = store.append([made("a", "u"), made("b", "u"), made("a", "v")])[-1]
