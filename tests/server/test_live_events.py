@@ -6,6 +6,7 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
@@ -23,6 +24,9 @@ from server.rollouts import other_bundle, rolling_out
 from server.served_parts import ServedParts, ranking_server
 from server.servers import opened, settings
 
+if TYPE_CHECKING:
+    from rankloom_proto.v1.features_pb2_grpc import FeatureServiceAsyncStub
+
 NEWCOMER = "somebody-new"
 
 
@@ -35,7 +39,7 @@ def events_file(served_folder: Path, tmp_path: Path) -> Path:
 @asynccontextmanager
 async def serving(
     parts: ServedParts, events: Path
-) -> AsyncIterator[tuple[grpc.aio.Channel, FeatureServiceStub]]:
+) -> AsyncIterator[tuple[grpc.aio.Channel, FeatureServiceAsyncStub]]:
     async with ranking_server(parts, features_port=0, events=events) as server:
         features, _ = server.beside[0]
         async with (
