@@ -40,7 +40,7 @@ BASE_TOKENIZER = "base/tokenizer.json"
 CALIBRATION = "calibration.json"
 CATALOGUE = "catalogue.jsonl"
 ENCODER = "features/encoder.onnx"
-EVENTS = "features/events.jsonl"
+FORMER_EVENTS = "features/events.jsonl"  # of earlier bundles; events belong to no bundle
 ITEM_COLUMNS = "features/item_columns.safetensors"  # absent where the items have none
 ITEM_GROUPS = "item_groups.json"  # absent where groups are clusters of users
 ITEM_STATISTICS = "features/item_statistics.safetensors"
@@ -50,7 +50,7 @@ PROJECTOR = "projector.safetensors"
 PROMPT = "prompt.json"
 RECIPE = "train.yaml"  # how it was trained; absent in bundles of other origin
 TREES = "ranker/trees.onnx"
-USER_MODEL = "features/user_model.safetensors"
+USER_MODEL = "features/user_model.safetensors"  # absent where it was trained without one
 
 
 class BundleError(ValueError):

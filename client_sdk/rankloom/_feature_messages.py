@@ -65,9 +65,16 @@ def _features(features: features_pb2.UserFeatures) -> UserFeatures:
         feature_version=features.feature_version,
         cold_start=features.cold_start,
         events=tuple(map(parse_event, features.events)),
-        log_position=features.log_position,
+        history_version=features.history_version if features.HasField("history_version") else None,
+        history_age_s=_age_s(features),
         tabular=_tabular(features.tabular) if features.HasField("tabular") else None,
     )
+
+
+def _age_s(features: features_pb2.UserFeatures) -> float | None:
+    if not features.HasField("history_age"):
+        return None
+    return features.history_age.seconds + features.history_age.nanos / 1e9
 
 
 def _tabular(matrix: features_pb2.TabularMatrix) -> TabularFeatures:

@@ -38,7 +38,9 @@ class UserFeatures:
     `feature_version`: of the model that made the vector. Compare vectors of one version only.
     `cold_start`: True if no event of the user names a known item; then the vector means nothing.
     `events`: the user's events with known items, oldest first.
-    `log_position`: how much of the event log the answer has seen.
+    `history_version`: of the stored events that the answer has seen: 0 for none, and larger after
+    each change; None if the query had a history of its own.
+    `history_age_s`: seconds since the newest of `events`; None if none of them has a time.
     `tabular`: None if the query had no candidates.
     """
 
@@ -46,5 +48,6 @@ class UserFeatures:
     feature_version: str
     cold_start: bool
     events: tuple[Event, ...]
-    log_position: int
+    history_version: int | None
+    history_age_s: float | None
     tabular: TabularFeatures | None

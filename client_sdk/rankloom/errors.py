@@ -66,6 +66,8 @@ class ErrorReason(StrEnum):
     STORE_UNAVAILABLE = "store_unavailable"
     SOURCE_UNAVAILABLE = "source_unavailable"
     REGISTRY_UNAVAILABLE = "registry_unavailable"
+    EVENT_STORE_UNAVAILABLE = "event_store_unavailable"
+    FEATURE_VERSION_MISMATCH = "feature_version_mismatch"
     UNAUTHENTICATED = "unauthenticated"
     PERMISSION_DENIED = "permission_denied"
     UNKNOWN = "unknown"  # a reason that only a newer server knows

@@ -1,4 +1,4 @@
-"""FeatureService: serves a provider's features to other processes.
+"""FeatureService: serves features, and the events that they are computed from, to other processes.
 
 It raises exceptions; the server around it turns them into statuses.
 """
@@ -6,42 +6,126 @@ It raises exceptions; the server around it turns them into statuses.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 
+from rankloom_features.event_store.store import EventStore
+from rankloom_features.event_wire import parse_events, parse_forgotten
+from rankloom_features.events import Event
+from rankloom_features.model_info import ModelInfo
 from rankloom_features.provider import UserFeatures, UserQuery
-from rankloom_features.wire import features_to_wire, parse_users
+from rankloom_features.wire import features_to_wire, parse_users, parse_version
 from rankloom_proto.v1 import features_pb2, features_pb2_grpc
 
 SERVICE_NAME = features_pb2.DESCRIPTOR.services_by_name["FeatureService"].full_name
 
 
 class Provider(Protocol):
-    """A source of features: one FeatureProvider, or the active revision's."""
+    """A source of features: one bundle's, or the live revisions'. Safe from several threads."""
 
-    def features_of_many(self, queries: Sequence[UserQuery]) -> tuple[UserFeatures, ...]:
-        """Features of each query, in order."""
+    def features_of_many(
+        self, queries: Sequence[UserQuery], feature_version: str | None = None
+    ) -> tuple[UserFeatures, ...]:
+        """Features of each query, in order, all by one model: the one that serves now, if no
+        version is given. Raises FeatureVersionError."""
+        ...
+
+    def model_info(self) -> ModelInfo:
+        """The model that serves now."""
+        ...
+
+    def forget(self, user_id: str) -> None:
+        """Drops what is cached of the user, whose events are gone already."""
         ...
 
 
 class FeatureService(features_pb2_grpc.FeatureServiceServicer):
-    """Serves one provider on an asyncio server."""
+    """Serves one provider and one event store on an asyncio server.
 
-    def __init__(self, provider: Provider) -> None:
-        self._provider = provider
+    ``clock``: seconds since 1970. The counts are since the start, for metrics.
+    """
+
+    def __init__(
+        self, provider: Provider, store: EventStore, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._provider, self._store, self._clock = provider, store, clock
+        self.num_recorded = self.num_forgotten = 0
 
     async def GetUserFeatures(
         self,
         request: features_pb2.GetUserFeaturesRequest,
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> features_pb2.GetUserFeaturesResponse:
-        """Features of each user, in order. Raises InvalidFieldError."""
-        return await asyncio.to_thread(self._answer, request)
+        """Features of each user, in order. Raises InvalidFieldError or FeatureVersionError."""
+        return await asyncio.to_thread(self._features, request)
 
-    def _answer(
+    async def RecordEvents(
+        self,
+        request: features_pb2.RecordEventsRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> features_pb2.RecordEventsResponse:
+        """Stores events before it answers. Raises InvalidFieldError or EventStoreError."""
+        like_above = self._provider.model_info().like_above
+        events = parse_events(request, like_above, arrived=self._clock())
+        positions = await asyncio.to_thread(self._store.append, events)
+        self.num_recorded += len(events)
+        return features_pb2.RecordEventsResponse(positions=positions)
+
+    async def ForgetUser(
+        self,
+        request: features_pb2.ForgetUserRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> features_pb2.ForgetUserResponse:
+        """Removes a user's events. Raises InvalidFieldError or EventStoreError."""
+        num_events = await asyncio.to_thread(self._forget, parse_forgotten(request))
+        self.num_forgotten += 1
+        return features_pb2.ForgetUserResponse(num_events=num_events)
+
+    async def GetModelInfo(
+        self,
+        request: features_pb2.GetModelInfoRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> features_pb2.GetModelInfoResponse:
+        """The model that serves now."""
+        info = self._provider.model_info()
+        return features_pb2.GetModelInfoResponse(
+            kind=info.kind,
+            dim=info.dim,
+            feature_version=info.feature_version,
+            num_items=info.num_items,
+            columns=info.columns,
+            schema_digest=info.schema_digest,
+            like_above=info.like_above,
+        )
+
+    def _features(
         self, request: features_pb2.GetUserFeaturesRequest
     ) -> features_pb2.GetUserFeaturesResponse:
-        found = self._provider.features_of_many(parse_users(request))
-        return features_pb2.GetUserFeaturesResponse(features=map(features_to_wire, found))
+        queries, feature_version = parse_users(request), parse_version(request)
+        found = self._provider.features_of_many(queries, feature_version)
+        now = self._clock()
+        return features_pb2.GetUserFeaturesResponse(features=(_aged(each, now) for each in found))
+
+    def _forget(self, user_id: str) -> int:
+        # Events first: a cache filled in between would otherwise hold them again.
+        num_events = self._store.forget(user_id)
+        self._provider.forget(user_id)
+        return num_events
+
+
+def _aged(features: UserFeatures, now: float) -> features_pb2.UserFeatures:
+    message = features_to_wire(features)
+    if (age_s := _age_s(features.events, now)) is not None:
+        age = Duration()
+        age.FromNanoseconds(round(age_s * 1e9))
+        message.history_age.CopyFrom(age)
+    return message
+
+
+def _age_s(events: Sequence[Event], now: float) -> float | None:
+    times = [event.time for event in events if event.time is not None]
+    return max(now - max(times), 0.0) if times else None

@@ -61,7 +61,7 @@ _PAIR = (
     "pair_co_rating_level",
     "pair_co_rating_lift",
 )
-_COMPUTED = (*_ITEM, *_USER, *_PAIR, *USER_MODEL_COLUMNS)  # the candidate's attributes follow
+_COMPUTED = (*_ITEM, *_USER, *_PAIR)  # the candidate's attributes follow
 COLLABORATIVE = "collaborative_logit"  # the last column of the trees' input
 RECENT_LIKES = 10
 # The trees' score never falls when one of these rises.
@@ -96,7 +96,7 @@ class Profile:
     centred residual; NaN without events. ``num_events``, ``num_liked``: (m,). ``liked``:
     catalogue indices of all liked items; a moment has the first ``num_liked`` of them.
     ``columns``: mean of each item column over the liked items that have it, (m, C). ``states``:
-    the user model's.
+    of the user model, None without one.
     """
 
     values: Mapping[str, Floats]
@@ -107,7 +107,7 @@ class Profile:
     num_liked: NDArray[np.int64]
     liked: NDArray[np.int64]
     columns: Floats
-    states: UserStates
+    states: UserStates | None
 
 
 class TabularFeatures:
@@ -117,7 +117,7 @@ class TabularFeatures:
         self,
         catalogue: Catalogue,
         statistics: ItemStatistics,
-        user_model: UserModel,
+        user_model: UserModel | None = None,
         columns: ItemColumns = NO_COLUMNS,
     ) -> None:
         self._traits = catalogue.traits
@@ -130,7 +130,8 @@ class TabularFeatures:
         self._attribute_share = weight @ self._traits.attributes
         self._years = np.unique(self._traits.year[~np.isnan(self._traits.year)])
         self._user_model, self._columns = user_model, columns
-        self.names = column_names(catalogue, columns)
+        modelled = USER_MODEL_COLUMNS if user_model else ()
+        self.names = (*column_names(catalogue, columns), *modelled)
         self.schema_digest = schema_digest(self.names)
 
     def profile(self, history: History, seen: NDArray[np.int64] | None = None) -> Profile:
@@ -151,7 +152,7 @@ class TabularFeatures:
             num_liked=num_liked,
             liked=history.index[history.liked],
             columns=self._liked_columns(history, num_liked),
-            states=self._user_model.states(history, seen),
+            states=self._user_model.states(history, seen) if self._user_model else None,
         )
 
     def matrix(
@@ -172,15 +173,25 @@ class TabularFeatures:
         user = {name: values[moment] for name, values in profile.values.items()}
         item = {"item_log_count": log_count, "item_mean": mean, "item_year": candidates.year}
         pair = self._pair(profile, candidates, moment, item | user)
-        modelled = self._user_model.columns(profile.states, candidates.index, moment)
-        columns = item | user | pair | modelled
+        columns = item | user | pair
         matrix = np.empty((len(index), len(self.names)), np.float32)
         for column, name in enumerate(_COMPUTED):
             matrix[:, column] = columns[name]
         facts = self._columns.at(candidates.index)
         gaps = facts - profile.columns[moment]
-        matrix[:, len(_COMPUTED) :] = np.concatenate([candidates.attributes, facts, gaps], axis=1)
+        modelled = self._modelled(profile, candidates.index, moment)
+        further: list[Floats] = [candidates.attributes, facts, gaps, *modelled]
+        matrix[:, len(_COMPUTED) :] = np.concatenate(further, axis=1)
         return matrix
+
+    def _modelled(
+        self, profile: Profile, index: NDArray[np.int64], moment: NDArray[np.int64]
+    ) -> list[Floats]:
+        """(n, columns) of the user model; nothing without one."""
+        if self._user_model is None or profile.states is None:
+            return []
+        columns = self._user_model.columns(profile.states, index, moment)
+        return [np.stack(list(columns.values()), axis=1)]
 
     def _user(self, history: History, plain: Floats, seen: NDArray[np.int64]) -> dict[str, Floats]:
         """The user's own columns at each moment."""

@@ -75,6 +75,14 @@ def parse_users(message: features_pb2.GetUserFeaturesRequest) -> tuple[UserQuery
     )
 
 
+def parse_version(message: features_pb2.GetUserFeaturesRequest) -> str | None:
+    """Parses the feature version that must answer; None: any. Raises InvalidFieldError."""
+    if not message.HasField("feature_version"):
+        return None
+    check_chars("feature_version", message.feature_version, 1, MAX_ID_CHARS)
+    return message.feature_version
+
+
 def parse_query(message: Query, subject: str | None, prefix: str = "") -> UserQuery:
     """Parses one query; ``prefix``: its path in the request. Raises InvalidFieldError."""
     candidates = _parse_candidates(message.candidates, f"{prefix}candidates")
@@ -136,10 +144,14 @@ def _parse_event(event: features_pb2.Event, path: str) -> Event:
     check_chars(f"{path}.item_id", event.item_id, 1, MAX_ID_CHARS)
     if not event.HasField("time"):
         return Event(event.item_id, event.liked)
-    seconds, nanos = event.time.seconds, event.time.nanos
-    if not (MIN_TIME_S <= seconds <= MAX_TIME_S and 0 <= nanos < NANOS_PER_S):
-        raise InvalidFieldError(f"{path}.time", "must be in the years 1 to 9999")
-    return Event(event.item_id, event.liked, seconds + nanos / NANOS_PER_S)
+    return Event(event.item_id, event.liked, parse_time(event.time, f"{path}.time"))
+
+
+def parse_time(time: Timestamp, field: str) -> float:
+    """Seconds since 1970. Raises InvalidFieldError."""
+    if not (MIN_TIME_S <= time.seconds <= MAX_TIME_S and 0 <= time.nanos < NANOS_PER_S):
+        raise InvalidFieldError(field, "must be in the years 1 to 9999")
+    return time.seconds + time.nanos / NANOS_PER_S
 
 
 def check_chars(field: str, text: str, at_least: int, at_most: int) -> None:
@@ -177,13 +189,13 @@ def query_to_wire(query: UserQuery) -> features_pb2.UserQuery:
 
 
 def features_to_wire(features: UserFeatures) -> features_pb2.UserFeatures:
-    """Encodes features; tabular ones only if the query has candidates."""
+    """Encodes features; tabular ones only if the query has candidates. The age is the service's."""
     message = features_pb2.UserFeatures(
         vector=features.vector.astype(_FLOAT).tobytes(),
         feature_version=features.feature_version,
         cold_start=features.cold_start,
         events=map(_event_to_wire, features.events),
-        log_position=features.log_position,
+        history_version=features.stored_version,
         ablated=(features_to_wire(replace(each, events=())) for each in features.ablated),
     )
     rows, columns = features.tabular.shape
@@ -212,7 +224,7 @@ def _features_of(message: features_pb2.UserFeatures, events: tuple[Event, ...]) 
         feature_version=message.feature_version,
         cold_start=message.cold_start,
         events=events,
-        log_position=message.log_position,
+        stored_version=message.history_version if message.HasField("history_version") else None,
         tabular=_matrix(message.tabular),
         schema_digest=message.tabular.schema_digest,
     )

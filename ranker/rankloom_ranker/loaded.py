@@ -20,17 +20,19 @@ from rankloom_engine.parts import EngineParts
 from rankloom_engine.phrased import Phraser
 from rankloom_engine.prompt import PromptAssembler, PromptFormat, load_tokenizer
 from rankloom_features.catalogue import Catalogue
+from rankloom_features.event_store.memory import NO_EVENTS
+from rankloom_features.event_store.store import EventStore
 from rankloom_features.events import history_of, known_events
 from rankloom_features.histories import Histories
 from rankloom_features.loading import provider_from_bytes, statistics_from_bytes
-from rankloom_features.provider import FeatureProvider, UserFeatures
+from rankloom_features.model_info import FeatureVersionError, ModelInfo, model_info_of
+from rankloom_features.provider import FeatureProvider, UserFeatures, UserQuery
 from rankloom_features.ranker import TreeRanker
 from rankloom_ranker.features import FeatureSpace, space_of
 from rankloom_ranker.item_groups import ItemGroups
 
 _FEATURE_PARTS = (
     parts.CATALOGUE,
-    parts.EVENTS,
     parts.ENCODER,
     parts.ITEM_VECTORS,
     parts.ITEM_STATISTICS,
@@ -54,6 +56,23 @@ class BundleFeatures:
 
     provider: FeatureProvider
     popularity: NDArray[np.float32]
+    info: ModelInfo
+
+    def features_of_many(
+        self, queries: Sequence[UserQuery], feature_version: str | None = None
+    ) -> tuple[UserFeatures, ...]:
+        """Features in the order of the queries. Raises FeatureVersionError."""
+        if feature_version not in (None, self.info.feature_version):
+            raise FeatureVersionError
+        return self.provider.features_of_many(queries)
+
+    def model_info(self) -> ModelInfo:
+        """The bundle's feature model."""
+        return self.info
+
+    def forget(self, user_id: str) -> None:
+        """Drops what is cached of the user."""
+        self.provider.forget(user_id)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,19 +134,22 @@ class LoadedBundle:
         )
 
 
-def load_bundle(bundle: Bundle, like: Iterable[LoadedBundle] = ()) -> LoadedBundle:
+def load_bundle(
+    bundle: Bundle, like: Iterable[LoadedBundle] = (), events: EventStore = NO_EVENTS
+) -> LoadedBundle:
     """Loads and checks all but the language model; blocks while it reads.
 
-    ``like``: loaded bundles; what the new one has in common with them is shared. Raises
-    ValueErrors that name the part: BundleError, RouterError, CalibrationError, ModelError,
-    RankerError, ItemGroupsError or those of load_features.
+    ``like``: loaded bundles with these ``events``; what the new one has in common with them is
+    shared. ``events``: where the histories of user ids are. Raises ValueErrors that name the
+    part: BundleError, RouterError, CalibrationError, ModelError, RankerError, ItemGroupsError or
+    those of load_features.
     """
     like = tuple(like)
     router = Router.from_bytes(bundle.read(parts.ROUTER))
     calibration = Calibration.from_bytes(bundle.read(parts.CALIBRATION))
     features = _like(like, bundle, _FEATURE_PARTS)
     trees, prompts = _like(like, bundle, (parts.TREES,)), _like(like, bundle, _PROMPT_PARTS)
-    own = features.features if features else load_features(bundle)
+    own = features.features if features else load_features(bundle, events)
     assembler = prompts.prompts if prompts else _prompts(bundle, own.provider.scorer.vectors)
     items = own.provider.catalogue.items
     loaded = LoadedBundle(
@@ -152,12 +174,15 @@ def _phraser(prompts: PromptAssembler) -> Phraser | None:
     return Phraser(prompts.tokenizer) if prompts.format.is_phrased else None
 
 
-def load_features(bundle: Bundle) -> BundleFeatures:
+def load_features(bundle: Bundle, events: EventStore = NO_EVENTS) -> BundleFeatures:
     """Loads what features need, and nothing else.
 
-    Raises BundleError, CatalogueError, EventLogError, EncoderError, StatisticsError, UserModelError
-    or ItemColumnsError, all ValueErrors.
+    Raises BundleError, CatalogueError, EncoderError, StatisticsError, UserModelError or
+    ItemColumnsError, all ValueErrors.
     """
+    if parts.FORMER_EVENTS in bundle.parts:
+        remedy = "train it again, or convert it with: rankloom bundle convert OLD NEW"
+        raise BundleError(parts.FORMER_EVENTS, f"events are no part of a bundle; {remedy}")
     statistics = bundle.read(parts.ITEM_STATISTICS)
 
     def given(part: str) -> bytes | None:
@@ -165,17 +190,18 @@ def load_features(bundle: Bundle) -> BundleFeatures:
 
     provider = provider_from_bytes(
         catalogue=bundle.read(parts.CATALOGUE),
-        events=bundle.read(parts.EVENTS),
         encoder=bundle.read(parts.ENCODER),
         item_vectors=bundle.read(parts.ITEM_VECTORS),
         item_statistics=statistics,
-        user_model=bundle.read(parts.USER_MODEL),
+        events=events,
+        user_model=given(parts.USER_MODEL),
         item_columns=given(parts.ITEM_COLUMNS),
         attribute_columns=given(parts.ATTRIBUTE_COLUMNS),
     )
     if not len(provider.catalogue):
         raise BundleError(parts.CATALOGUE, "holds no item")
-    return BundleFeatures(provider, statistics_from_bytes(statistics, len(provider.catalogue)).rows)
+    popularity = statistics_from_bytes(statistics, len(provider.catalogue)).rows
+    return BundleFeatures(provider, popularity, model_info_of(provider, bundle.metadata))
 
 
 def bundled_experts(bundle: Bundle, names: Sequence[str]) -> tuple[BundledExpert, ...]:

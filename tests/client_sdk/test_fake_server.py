@@ -263,7 +263,9 @@ def test_explanations_come_with_a_ranking(server: FakeServer, client: Client) ->
 
 def test_features(server: FakeServer) -> None:
     events = (Event("x", liked=True),)
-    scripted = UserFeatures((0.5, -1.0), "v1", False, events, 17, TabularFeatures(((1.0,),), "s"))
+    scripted = UserFeatures(
+        (0.5, -1.0), "v1", False, events, 17, 1.5, TabularFeatures(((1.0,),), "s")
+    )
     with FeatureClient(server.target) as client:
         default = client.user_features(user="42", items=["a", "b"])
         assert default == make_features(FeatureQuery(user="42", items=["a", "b"]))

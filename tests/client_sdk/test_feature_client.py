@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from client_sdk.clients import AnyFeatureClient
 from client_sdk.recording_server import Behaviour, RecordingServer, fail, wait
@@ -37,6 +38,7 @@ Code = grpc.StatusCode
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 EVENTS = [wire.Event(item_id="x", liked=True), wire.Event(item_id="y", liked=False)]
 EVENTS[0].time.FromDatetime(NOON)
+AGE = Duration(seconds=90, nanos=500_000_000)
 
 
 def floats(*values: float) -> bytes:
@@ -44,8 +46,8 @@ def floats(*values: float) -> bytes:
 
 
 def features(**changes: Any) -> wire.UserFeatures:  # noqa: ANN401
-    given = {"vector": floats(0.5, -1.0, 0.25), "feature_version": "v1", "log_position": 2**63}
-    return wire.UserFeatures(**{**given, "events": EVENTS, **changes})
+    given = {"vector": floats(0.5, -1.0, 0.25), "feature_version": "v1", "history_version": 2**63}
+    return wire.UserFeatures(**{**given, "history_age": AGE, "events": EVENTS, **changes})
 
 
 def answer(*found: wire.UserFeatures) -> Behaviour:
@@ -67,7 +69,8 @@ async def test_features_of_a_user(
         feature_version="v1",
         cold_start=False,
         events=(Event("x", liked=True, time=NOON), Event("y", liked=False)),
-        log_position=2**63,
+        history_version=2**63,
+        history_age_s=90.5,
         tabular=TabularFeatures(((1.0, 2.0, 3.0), (4.0, 5.0, 6.0)), "s"),
     )
     assert pickle.loads(pickle.dumps(found)) == found
@@ -84,7 +87,7 @@ async def test_a_new_user_without_candidates(
     server.will(answer(wire.UserFeatures(cold_start=True)))
     async with feature_client_class(server.target) as client:
         found = await client.user_features(history=[])
-    assert found == UserFeatures((), "", True, (), 0, None)
+    assert found == UserFeatures((), "", True, (), None, None, None)
     (query,) = server.received[0].features_request.users
     assert query.WhichOneof("subject") == "history"
 

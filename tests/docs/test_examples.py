@@ -73,26 +73,30 @@ assert outcomes(1.0)["lead_ks"] == "breached"
 
 USE_RPC = """
 import asyncio
-from types import SimpleNamespace
 import grpc
-import numpy as np
+from rankloom_features.event_store.memory import MemoryEventStore
+from rankloom_features.event_store.store import UserEvent
+from rankloom_features.events import Event
 from rankloom_features.service import FeatureService
 from rankloom_proto.v1 import features_pb2, features_pb2_grpc
 
-class Provider:
-    def features_of_many(self, queries):
-        return [SimpleNamespace(feature_version="abc", vector=np.zeros(16)) for _ in queries]
+store = MemoryEventStore([UserEvent("e1", "42", Event("318", True, 1.0))])
 
 async def main():
     server = grpc.aio.server()
-    features_pb2_grpc.add_FeatureServiceServicer_to_server(FeatureService(Provider()), server)
+    service = FeatureService(None, store)  # the example needs no features
+    features_pb2_grpc.add_FeatureServiceServicer_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = features_pb2_grpc.FeatureServiceStub(channel)
-        info = await stub.GetModelInfo(features_pb2.GetModelInfoRequest(), timeout=10)
+
+        async def version_of(user_id):
+            request = features_pb2.GetHistoryVersionRequest(user_id=user_id)
+            return (await stub.GetHistoryVersion(request, timeout=10)).version
+
+        assert [await version_of("42"), await version_of("nobody")] == [1, 0]
     await server.stop(None)
-    assert (info.feature_version, info.dimension) == ("abc", 16)
 
 asyncio.run(main())
 """

@@ -79,7 +79,7 @@ def assert_same(found: UserFeatures, expected: UserFeatures) -> None:
         expected.feature_version,
         expected.cold_start,
     )
-    assert (found.events, found.log_position) == (expected.events, expected.log_position)
+    assert (found.events, found.stored_version) == (expected.events, expected.stored_version)
     if len(expected.tabular):
         np.testing.assert_array_equal(found.tabular, expected.tabular)
         assert found.schema_digest == expected.schema_digest

@@ -27,6 +27,7 @@ from rankloom_features.tabular import (
     column_names,
     with_collaborative,
 )
+from rankloom_features.user_model import USER_MODEL_COLUMNS
 
 STATISTICS = random_statistics()
 USERS = random_user_model(NUM_ITEMS)
@@ -59,8 +60,9 @@ def test_shape_names_and_type() -> None:
     matrix = FEATURES.matrix(FEATURES.profile(MIXED), traits(1, 2))
     assert matrix.shape == (2, len(FEATURES.names))
     assert matrix.dtype == np.float32
-    assert FEATURES.names == column_names(CATALOGUE)
-    assert FEATURES.names[-3:] == tuple(f"attribute:{name}" for name in GENRES)
+    own = column_names(CATALOGUE)
+    assert own[-3:] == tuple(f"attribute:{name}" for name in GENRES)
+    assert FEATURES.names == (*own, *USER_MODEL_COLUMNS)
     assert len(set(FEATURES.names)) == len(FEATURES.names)
     assert {*FEATURES.names, COLLABORATIVE} >= MONOTONE
 
@@ -234,3 +236,11 @@ def test_a_large_candidate_set_scores_as_its_rows_alone() -> None:
         alone = features.matrix(features.profile(past), catalogue.traits_at(np.array([index])))[0]
         different = np.flatnonzero(alone != bulk[index])
         assert [features.names[column] for column in different] == []
+
+
+def test_a_bundle_without_a_user_model_has_the_other_columns() -> None:
+    without = TabularFeatures(CATALOGUE, STATISTICS)
+    found = without.matrix(without.profile(MIXED), traits(1, 2))
+    every = FEATURES.matrix(FEATURES.profile(MIXED), traits(1, 2))
+    assert without.names == column_names(CATALOGUE)
+    assert found.tobytes() == every[:, : found.shape[1]].tobytes()

@@ -71,7 +71,8 @@ def behaving_server(
         reflects=False,
         connection_age_s=connection_age_s,
     )
-    features_pb2_grpc.add_FeatureServiceServicer_to_server(BehavingService(behaviour), server.grpc)
+    service = BehavingService(behaviour)  # type: ignore[abstract]  # no other method is called
+    features_pb2_grpc.add_FeatureServiceServicer_to_server(service, server.grpc)
     return server
 
 

@@ -57,15 +57,16 @@ class AddedItems:
         statistics = statistics_from_bytes(
             bundle.read(parts.ITEM_STATISTICS), len(self.loaded.catalogue)
         )
-        users = UserModel.from_bytes(bundle.read(parts.USER_MODEL), len(self.loaded.catalogue))
         made = {
             parts.CATALOGUE: self.catalogue.to_bytes(),
             parts.ATTRIBUTE_COLUMNS: self.catalogue.columns_to_bytes(),
             parts.ENCODER: with_items(bundle.read(parts.ENCODER), num),
             parts.ITEM_VECTORS: bytes(safetensors.numpy.save({"vectors": vectors})),
             parts.ITEM_STATISTICS: statistics_to_bytes(_unrated(statistics, num)),
-            parts.USER_MODEL: users.with_items(num).to_bytes(),
         }
+        if parts.USER_MODEL in bundle.parts:
+            users = UserModel.from_bytes(bundle.read(parts.USER_MODEL), len(self.loaded.catalogue))
+            made[parts.USER_MODEL] = users.with_items(num).to_bytes()
         if parts.ITEM_COLUMNS in bundle.parts:
             before = ItemColumns.from_bytes(
                 bundle.read(parts.ITEM_COLUMNS), len(self.loaded.catalogue)

@@ -103,7 +103,8 @@ def make_features(query: FeatureQuery) -> UserFeatures:
         feature_version="fake",
         cold_start=query.user is None and not events,
         events=events,
-        log_position=0,
+        history_version=None if query.user is None else 0,
+        history_age_s=None,
         tabular=TabularFeatures(rows, "fake") if ids else None,
     )
 

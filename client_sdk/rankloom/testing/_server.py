@@ -39,7 +39,7 @@ class FakeServer(InProcessServer):
         self._lock = threading.Lock()
         self._calls: list[Call] = []
         self._ranking = FakeRanking(self._record)
-        self._features = FakeFeatures(self._record)
+        self._features = FakeFeatures(self._record)  # type: ignore[abstract]
         self._rollouts = FakeRollouts(self._record)
         super().__init__(self._add_services, port=port)
 

@@ -93,7 +93,8 @@ def features_to_wire(features: UserFeatures) -> features_pb2.UserFeatures:
         feature_version=features.feature_version,
         cold_start=features.cold_start,
         events=[build_event(event, "events") for event in features.events],
-        log_position=features.log_position,
+        history_version=features.history_version,
+        history_age=None if features.history_age_s is None else _duration(features.history_age_s),
         tabular=None if features.tabular is None else _tabular(features.tabular),
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from rankloom_features.events import Event
@@ -70,6 +71,10 @@ class EventStore(Protocol):
         """
         ...
 
+    def users(self) -> Iterator[str]:
+        """The users with events, in the same order each time; may be millions."""
+        ...
+
     def forget(self, user_id: str) -> int:
         """Removes the user and all of the user's events from the disk; returns their number."""
         ...
@@ -81,3 +86,8 @@ class EventStore(Protocol):
     def close(self) -> None:
         """Releases files; the store cannot be used afterwards."""
         ...
+
+
+def events_beside(bundle: Path) -> Path:
+    """The file of the events that a training wrote beside a bundle's folder."""
+    return bundle.with_name(f"{bundle.name}.events.sqlite")

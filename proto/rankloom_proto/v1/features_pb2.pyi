@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -172,6 +173,11 @@ class GetUserFeaturesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     USERS_FIELD_NUMBER: _builtins.int
+    FEATURE_VERSION_FIELD_NUMBER: _builtins.int
+    feature_version: _builtins.str
+    """The feature version that must answer; absent: the one that serves now. During a rollout a
+    server may have two.
+    """
     @_builtins.property
     def users(self) -> _containers.RepeatedCompositeFieldContainer[Global___UserQuery]:
         """1 to 256 users."""
@@ -180,12 +186,15 @@ class GetUserFeaturesRequest(_message.Message):
         self,
         *,
         users: _abc.Iterable[Global___UserQuery] | None = ...,
+        feature_version: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_feature_version", b"_feature_version", "feature_version", b"feature_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["users", b"users"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_feature_version", b"_feature_version", "feature_version", b"feature_version", "users", b"users"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__feature_version: _TypeAlias = _typing.Literal["feature_version"]  # noqa: Y015
+    _WhichOneofArgType__feature_version: _TypeAlias = _typing.Literal["_feature_version", b"_feature_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__feature_version) -> _WhichOneofReturnType__feature_version | None: ...
 
 Global___GetUserFeaturesRequest: _TypeAlias = GetUserFeaturesRequest  # noqa: Y015
 
@@ -217,9 +226,10 @@ class UserFeatures(_message.Message):
     FEATURE_VERSION_FIELD_NUMBER: _builtins.int
     COLD_START_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
-    LOG_POSITION_FIELD_NUMBER: _builtins.int
     TABULAR_FIELD_NUMBER: _builtins.int
     ABLATED_FIELD_NUMBER: _builtins.int
+    HISTORY_VERSION_FIELD_NUMBER: _builtins.int
+    HISTORY_AGE_FIELD_NUMBER: _builtins.int
     vector: _builtins.bytes
     """The user's latent vector: little-endian float32 values."""
     feature_version: _builtins.str
@@ -228,8 +238,10 @@ class UserFeatures(_message.Message):
     """
     cold_start: _builtins.bool
     """True where no event of the user names a known item, so that the vector says nothing."""
-    log_position: _builtins.int
-    """The number of events in the log when the features were computed."""
+    history_version: _builtins.int
+    """The version of the stored history that was used: 0 without events, and larger after each
+    change. Unset for an inline history.
+    """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
         """The user's events whose items the catalogue knows, oldest first."""
@@ -241,8 +253,12 @@ class UserFeatures(_message.Message):
     @_builtins.property
     def ablated(self) -> _containers.RepeatedCompositeFieldContainer[Global___UserFeatures]:
         """The features without one of the last `ablate_newest` events, in the order of these events.
-        They leave out `events`.
+        They leave out `events`, `history_version` and `history_age`.
         """
+
+    @_builtins.property
+    def history_age(self) -> _duration_pb2.Duration:
+        """The time since the newest of `events`; 0 for one in the future. Unset where none has a time."""
 
     def __init__(
         self,
@@ -251,15 +267,18 @@ class UserFeatures(_message.Message):
         feature_version: _builtins.str = ...,
         cold_start: _builtins.bool = ...,
         events: _abc.Iterable[Global___Event] | None = ...,
-        log_position: _builtins.int = ...,
         tabular: Global___TabularMatrix | None = ...,
         ablated: _abc.Iterable[Global___UserFeatures] | None = ...,
+        history_version: _builtins.int | None = ...,
+        history_age: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["tabular", b"tabular"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_history_version", b"_history_version", "history_age", b"history_age", "history_version", b"history_version", "tabular", b"tabular"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ablated", b"ablated", "cold_start", b"cold_start", "events", b"events", "feature_version", b"feature_version", "log_position", b"log_position", "tabular", b"tabular", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_history_version", b"_history_version", "ablated", b"ablated", "cold_start", b"cold_start", "events", b"events", "feature_version", b"feature_version", "history_age", b"history_age", "history_version", b"history_version", "tabular", b"tabular", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__history_version: _TypeAlias = _typing.Literal["history_version"]  # noqa: Y015
+    _WhichOneofArgType__history_version: _TypeAlias = _typing.Literal["_history_version", b"_history_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__history_version) -> _WhichOneofReturnType__history_version | None: ...
 
 Global___UserFeatures: _TypeAlias = UserFeatures  # noqa: Y015
 
@@ -294,3 +313,200 @@ class TabularMatrix(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TabularMatrix: _TypeAlias = TabularMatrix  # noqa: Y015
+
+@_typing.final
+class RecordEventsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___UserEvent]:
+        """1 to 1,000 events, of any users, in any order."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___UserEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordEventsRequest: _TypeAlias = RecordEventsRequest  # noqa: Y015
+
+@_typing.final
+class UserEvent(_message.Message):
+    """One interaction to store."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    LIKED_FIELD_NUMBER: _builtins.int
+    RATING_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """Chosen by the caller, up to 256 characters. An event whose user has an event with this id is
+    not stored again, so that a call without an answer can be repeated.
+    """
+    user_id: _builtins.str
+    item_id: _builtins.str
+    """Need not be in the catalogue: a later bundle may know the item."""
+    liked: _builtins.bool
+    """Whether the user liked the item."""
+    rating: _builtins.float
+    """On the scale of the training data: above GetModelInfoResponse.like_above, the user liked the
+    item. Refused where that is unset.
+    """
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it happened; a history is in the order of these times. Absent: when the call arrives."""
+
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        item_id: _builtins.str = ...,
+        liked: _builtins.bool = ...,
+        rating: _builtins.float = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "liked", b"liked", "rating", b"rating", "time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "item_id", b"item_id", "label", b"label", "liked", b"liked", "rating", b"rating", "time", b"time", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_label: _TypeAlias = _typing.Literal["liked", "rating"]  # noqa: Y015
+    _WhichOneofArgType_label: _TypeAlias = _typing.Literal["label", b"label"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_label) -> _WhichOneofReturnType_label | None: ...
+
+Global___UserEvent: _TypeAlias = UserEvent  # noqa: Y015
+
+@_typing.final
+class RecordEventsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def positions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Where each event of the request stands in the store: they grow from event to event. For an
+        event that was stored already, its first position.
+        """
+
+    def __init__(
+        self,
+        *,
+        positions: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["positions", b"positions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordEventsResponse: _TypeAlias = RecordEventsResponse  # noqa: Y015
+
+@_typing.final
+class ForgetUserRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetUserRequest: _TypeAlias = ForgetUserRequest  # noqa: Y015
+
+@_typing.final
+class ForgetUserResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUM_EVENTS_FIELD_NUMBER: _builtins.int
+    num_events: _builtins.int
+    """How many events were removed."""
+    def __init__(
+        self,
+        *,
+        num_events: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_events", b"num_events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetUserResponse: _TypeAlias = ForgetUserResponse  # noqa: Y015
+
+@_typing.final
+class GetModelInfoRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetModelInfoRequest: _TypeAlias = GetModelInfoRequest  # noqa: Y015
+
+@_typing.final
+class GetModelInfoResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    DIM_FIELD_NUMBER: _builtins.int
+    FEATURE_VERSION_FIELD_NUMBER: _builtins.int
+    NUM_ITEMS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    SCHEMA_DIGEST_FIELD_NUMBER: _builtins.int
+    LIKE_ABOVE_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """Which collaborative model: "mf", "sasrec" and so on; empty where the bundle does not say."""
+    dim: _builtins.int
+    """Length of a user's latent vector."""
+    feature_version: _builtins.str
+    """As in UserFeatures."""
+    num_items: _builtins.int
+    """Size of the catalogue."""
+    schema_digest: _builtins.str
+    """As in TabularMatrix."""
+    like_above: _builtins.float
+    """A rating above it is a like. Unset for a model that was not trained on ratings."""
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the columns of TabularMatrix, in order."""
+
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        dim: _builtins.int = ...,
+        feature_version: _builtins.str = ...,
+        num_items: _builtins.int = ...,
+        columns: _abc.Iterable[_builtins.str] | None = ...,
+        schema_digest: _builtins.str = ...,
+        like_above: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_like_above", b"_like_above", "like_above", b"like_above"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_like_above", b"_like_above", "columns", b"columns", "dim", b"dim", "feature_version", b"feature_version", "kind", b"kind", "like_above", b"like_above", "num_items", b"num_items", "schema_digest", b"schema_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__like_above: _TypeAlias = _typing.Literal["like_above"]  # noqa: Y015
+    _WhichOneofArgType__like_above: _TypeAlias = _typing.Literal["_like_above", b"_like_above"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__like_above) -> _WhichOneofReturnType__like_above | None: ...
+
+Global___GetModelInfoResponse: _TypeAlias = GetModelInfoResponse  # noqa: Y015

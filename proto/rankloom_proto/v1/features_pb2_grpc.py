@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class FeatureServiceStub(object):
     """Computes features of a user: the latent vector, the recent events, and tabular features of
-    the user and each candidate.
+    the user and each candidate. Stores the events that it computes them from.
     """
 
     def __init__(self, channel):
@@ -41,15 +41,53 @@ class FeatureServiceStub(object):
                 request_serializer=rankloom__proto_dot_v1_dot_features__pb2.GetUserFeaturesRequest.SerializeToString,
                 response_deserializer=rankloom__proto_dot_v1_dot_features__pb2.GetUserFeaturesResponse.FromString,
                 _registered_method=True)
+        self.RecordEvents = channel.unary_unary(
+                '/rankloom.v1.FeatureService/RecordEvents',
+                request_serializer=rankloom__proto_dot_v1_dot_features__pb2.RecordEventsRequest.SerializeToString,
+                response_deserializer=rankloom__proto_dot_v1_dot_features__pb2.RecordEventsResponse.FromString,
+                _registered_method=True)
+        self.ForgetUser = channel.unary_unary(
+                '/rankloom.v1.FeatureService/ForgetUser',
+                request_serializer=rankloom__proto_dot_v1_dot_features__pb2.ForgetUserRequest.SerializeToString,
+                response_deserializer=rankloom__proto_dot_v1_dot_features__pb2.ForgetUserResponse.FromString,
+                _registered_method=True)
+        self.GetModelInfo = channel.unary_unary(
+                '/rankloom.v1.FeatureService/GetModelInfo',
+                request_serializer=rankloom__proto_dot_v1_dot_features__pb2.GetModelInfoRequest.SerializeToString,
+                response_deserializer=rankloom__proto_dot_v1_dot_features__pb2.GetModelInfoResponse.FromString,
+                _registered_method=True)
 
 
 class FeatureServiceServicer(object):
     """Computes features of a user: the latent vector, the recent events, and tabular features of
-    the user and each candidate.
+    the user and each candidate. Stores the events that it computes them from.
     """
 
     def GetUserFeatures(self, request, context):
         """Features of one or more users, in the order of the request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordEvents(self, request, context):
+        """Stores events: all of the request or none. They are on the disk before the answer, and whatever
+        begins after the answer sees them. A call can be repeated: see UserEvent.event_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForgetUser(self, request, context):
+        """Forgets a user: with the answer, all of the user's events are gone from the store, and what was
+        computed from them from memory. Forgetting an unknown user is no error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetModelInfo(self, request, context):
+        """Which feature model answers now, and what its features are.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -63,6 +101,21 @@ def add_FeatureServiceServicer_to_server(servicer, server):
                     request_deserializer=rankloom__proto_dot_v1_dot_features__pb2.GetUserFeaturesRequest.FromString,
                     response_serializer=rankloom__proto_dot_v1_dot_features__pb2.GetUserFeaturesResponse.SerializeToString,
             ),
+            'RecordEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordEvents,
+                    request_deserializer=rankloom__proto_dot_v1_dot_features__pb2.RecordEventsRequest.FromString,
+                    response_serializer=rankloom__proto_dot_v1_dot_features__pb2.RecordEventsResponse.SerializeToString,
+            ),
+            'ForgetUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetUser,
+                    request_deserializer=rankloom__proto_dot_v1_dot_features__pb2.ForgetUserRequest.FromString,
+                    response_serializer=rankloom__proto_dot_v1_dot_features__pb2.ForgetUserResponse.SerializeToString,
+            ),
+            'GetModelInfo': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModelInfo,
+                    request_deserializer=rankloom__proto_dot_v1_dot_features__pb2.GetModelInfoRequest.FromString,
+                    response_serializer=rankloom__proto_dot_v1_dot_features__pb2.GetModelInfoResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'rankloom.v1.FeatureService', rpc_method_handlers)
@@ -73,7 +126,7 @@ def add_FeatureServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class FeatureService(object):
     """Computes features of a user: the latent vector, the recent events, and tabular features of
-    the user and each candidate.
+    the user and each candidate. Stores the events that it computes them from.
     """
 
     @staticmethod
@@ -93,6 +146,87 @@ class FeatureService(object):
             '/rankloom.v1.FeatureService/GetUserFeatures',
             rankloom__proto_dot_v1_dot_features__pb2.GetUserFeaturesRequest.SerializeToString,
             rankloom__proto_dot_v1_dot_features__pb2.GetUserFeaturesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rankloom.v1.FeatureService/RecordEvents',
+            rankloom__proto_dot_v1_dot_features__pb2.RecordEventsRequest.SerializeToString,
+            rankloom__proto_dot_v1_dot_features__pb2.RecordEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rankloom.v1.FeatureService/ForgetUser',
+            rankloom__proto_dot_v1_dot_features__pb2.ForgetUserRequest.SerializeToString,
+            rankloom__proto_dot_v1_dot_features__pb2.ForgetUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModelInfo(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rankloom.v1.FeatureService/GetModelInfo',
+            rankloom__proto_dot_v1_dot_features__pb2.GetModelInfoRequest.SerializeToString,
+            rankloom__proto_dot_v1_dot_features__pb2.GetModelInfoResponse.FromString,
             options,
             channel_credentials,
             insecure,

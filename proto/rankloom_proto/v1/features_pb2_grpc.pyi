@@ -28,7 +28,7 @@ GRPC_VERSION: str
 
 class FeatureServiceStub:
     """Computes features of a user: the latent vector, the recent events, and tabular features of
-    the user and each candidate.
+    the user and each candidate. Stores the events that it computes them from.
     """
 
     @_typing.overload
@@ -37,20 +37,40 @@ class FeatureServiceStub:
     def __new__(cls, channel: _aio.Channel) -> FeatureServiceAsyncStub: ...
     GetUserFeatures: _grpc.UnaryUnaryMultiCallable[_features_pb2.GetUserFeaturesRequest, _features_pb2.GetUserFeaturesResponse]
     """Features of one or more users, in the order of the request."""
+    RecordEvents: _grpc.UnaryUnaryMultiCallable[_features_pb2.RecordEventsRequest, _features_pb2.RecordEventsResponse]
+    """Stores events: all of the request or none. They are on the disk before the answer, and whatever
+    begins after the answer sees them. A call can be repeated: see UserEvent.event_id.
+    """
+    ForgetUser: _grpc.UnaryUnaryMultiCallable[_features_pb2.ForgetUserRequest, _features_pb2.ForgetUserResponse]
+    """Forgets a user: with the answer, all of the user's events are gone from the store, and what was
+    computed from them from memory. Forgetting an unknown user is no error.
+    """
+    GetModelInfo: _grpc.UnaryUnaryMultiCallable[_features_pb2.GetModelInfoRequest, _features_pb2.GetModelInfoResponse]
+    """Which feature model answers now, and what its features are."""
 
 @_typing.type_check_only
 class FeatureServiceAsyncStub(FeatureServiceStub):
     """Computes features of a user: the latent vector, the recent events, and tabular features of
-    the user and each candidate.
+    the user and each candidate. Stores the events that it computes them from.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetUserFeatures: _aio.UnaryUnaryMultiCallable[_features_pb2.GetUserFeaturesRequest, _features_pb2.GetUserFeaturesResponse]  # type: ignore[assignment]
     """Features of one or more users, in the order of the request."""
+    RecordEvents: _aio.UnaryUnaryMultiCallable[_features_pb2.RecordEventsRequest, _features_pb2.RecordEventsResponse]  # type: ignore[assignment]
+    """Stores events: all of the request or none. They are on the disk before the answer, and whatever
+    begins after the answer sees them. A call can be repeated: see UserEvent.event_id.
+    """
+    ForgetUser: _aio.UnaryUnaryMultiCallable[_features_pb2.ForgetUserRequest, _features_pb2.ForgetUserResponse]  # type: ignore[assignment]
+    """Forgets a user: with the answer, all of the user's events are gone from the store, and what was
+    computed from them from memory. Forgetting an unknown user is no error.
+    """
+    GetModelInfo: _aio.UnaryUnaryMultiCallable[_features_pb2.GetModelInfoRequest, _features_pb2.GetModelInfoResponse]  # type: ignore[assignment]
+    """Which feature model answers now, and what its features are."""
 
 class FeatureServiceServicer(metaclass=_abc_1.ABCMeta):
     """Computes features of a user: the latent vector, the recent events, and tabular features of
-    the user and each candidate.
+    the user and each candidate. Stores the events that it computes them from.
     """
 
     @_abc_1.abstractmethod
@@ -60,5 +80,33 @@ class FeatureServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_features_pb2.GetUserFeaturesResponse, _abc.Awaitable[_features_pb2.GetUserFeaturesResponse]]:
         """Features of one or more users, in the order of the request."""
+
+    @_abc_1.abstractmethod
+    def RecordEvents(
+        self,
+        request: _features_pb2.RecordEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_features_pb2.RecordEventsResponse, _abc.Awaitable[_features_pb2.RecordEventsResponse]]:
+        """Stores events: all of the request or none. They are on the disk before the answer, and whatever
+        begins after the answer sees them. A call can be repeated: see UserEvent.event_id.
+        """
+
+    @_abc_1.abstractmethod
+    def ForgetUser(
+        self,
+        request: _features_pb2.ForgetUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_features_pb2.ForgetUserResponse, _abc.Awaitable[_features_pb2.ForgetUserResponse]]:
+        """Forgets a user: with the answer, all of the user's events are gone from the store, and what was
+        computed from them from memory. Forgetting an unknown user is no error.
+        """
+
+    @_abc_1.abstractmethod
+    def GetModelInfo(
+        self,
+        request: _features_pb2.GetModelInfoRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_features_pb2.GetModelInfoResponse, _abc.Awaitable[_features_pb2.GetModelInfoResponse]]:
+        """Which feature model answers now, and what its features are."""
 
 def add_FeatureServiceServicer_to_server(servicer: FeatureServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -229,6 +229,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The token is wrong."""
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 17
     """The bundle store cannot be read or written."""
+    ERROR_REASON_EVENT_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 18
+    """The event store cannot be read or written; the message says why."""
+    ERROR_REASON_FEATURE_VERSION_MISMATCH: _ErrorReason.ValueType  # 19
+    """No live revision has the feature version that must answer."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorInfo.reason in the statuses of all rankloom services; the domain is "rankloom"."""
@@ -268,6 +272,10 @@ ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 16
 """The token is wrong."""
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 17
 """The bundle store cannot be read or written."""
+ERROR_REASON_EVENT_STORE_UNAVAILABLE: ErrorReason.ValueType  # 18
+"""The event store cannot be read or written; the message says why."""
+ERROR_REASON_FEATURE_VERSION_MISMATCH: ErrorReason.ValueType  # 19
+"""No live revision has the feature version that must answer."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

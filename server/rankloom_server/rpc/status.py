@@ -28,6 +28,8 @@ from rankloom_adapters.signing import SignatureError
 from rankloom_adapters.sources import SourceError
 from rankloom_adapters.store import StoreError
 from rankloom_engine.errors import EngineClosedError, EngineOverloadedError, WorkExpiredError
+from rankloom_features.event_store.store import EventStoreError, EventStoreFullError
+from rankloom_features.model_info import FeatureVersionError
 from rankloom_features.wire import InvalidFieldError
 from rankloom_proto.v1 import ranking_pb2
 from rankloom_ranker.errors import FallbackRefusedError
@@ -195,6 +197,15 @@ _REFUSALS: Final[dict[type, Callable[[Any], Refusal]]] = {
     ),
     SourceError: _source_failed,
     StoreError: _store_failed,
+    EventStoreFullError: _reasoned(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, ranking_pb2.ERROR_REASON_NO_ROOM, DISK_RETRY_S
+    ),
+    EventStoreError: _reasoned(
+        grpc.StatusCode.UNAVAILABLE, ranking_pb2.ERROR_REASON_EVENT_STORE_UNAVAILABLE, DISK_RETRY_S
+    ),
+    FeatureVersionError: _reasoned(
+        grpc.StatusCode.FAILED_PRECONDITION, ranking_pb2.ERROR_REASON_FEATURE_VERSION_MISMATCH
+    ),
     SignatureError: _reasoned(
         grpc.StatusCode.FAILED_PRECONDITION, ranking_pb2.ERROR_REASON_SIGNATURE_INVALID
     ),

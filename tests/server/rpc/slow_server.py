@@ -40,7 +40,8 @@ async def main(
     server = RpcServer(
         Admission(8), ["rankloom.v1.FeatureService"], warm_up=warm_up, reflects=False
     )
-    features_pb2_grpc.add_FeatureServiceServicer_to_server(SlowService(call_s), server.grpc)
+    service = SlowService(call_s)  # type: ignore[abstract]  # no other method is called
+    features_pb2_grpc.add_FeatureServiceServicer_to_server(service, server.grpc)
     settings = ServerSettings(host=host, port=0, drain_s=drain_s, drain_delay_s=drain_delay_s)
     await server.serve(settings)
 
