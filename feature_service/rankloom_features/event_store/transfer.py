@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,7 @@ from rankloom_features.event_store.keys import NUM_PARTITIONS, key_of, partition
 from rankloom_features.event_store.sqlite import SqliteEventStore
 from rankloom_features.event_store.store import EventStoreDamagedError
 
+_READING: Final = 0.2  # share of an import's time
 pc: Any = pyarrow.compute
 
 
@@ -79,9 +80,7 @@ class _Spread:
         return self._writers[partition]
 
 
-def import_events(
-    store: SqliteEventStore, file: Path, reading: Step, storing: Step
-) -> ImportCounts:
+def import_events(store: SqliteEventStore, file: Path, step: Step) -> ImportCounts:
     """Stores the events of a file. What is there already stays; the same file twice is one.
 
     Raises EventTableError, before anything is stored, or EventStoreError.
@@ -89,12 +88,22 @@ def import_events(
     num_new, items = 0, dict[str, int]()
     with ExitStack() as exits:
         spread = _Spread(store.path.absolute().parent, exits)
-        for batch in read_events(file, reading):
+        for batch in read_events(file, _part(step, 0.0, _READING)):
             spread.add(batch)
+        storing = _part(step, _READING, 1.0)
         for partition, rows in spread.partitions():
             num_new += store.store_columns(partition, _columns(rows), items)
             storing(partition + 1, NUM_PARTITIONS)
         return ImportCounts(spread.num_rows, num_new)
+
+
+def _part(step: Step, start: float, end: float) -> Step:
+    """Steps of a part of the work, as thousandths of the whole."""
+
+    def part(done: int, total: int) -> None:
+        step(round(1_000 * (start + (end - start) * done / max(total, 1))), 1_000)
+
+    return part
 
 
 def export_events(store: SqliteEventStore, file: Path, step: Step) -> ExportCounts:
