@@ -22,6 +22,8 @@ from pathlib import Path
 from adapters.old_bundle import write_old
 from docs.blocks import ROOT, Block
 from rankloom import Client
+from rankloom_features.event_store.sqlite import copy_events
+from rankloom_features.event_store.store import events_beside
 from rankloom_training.serving import serving_rollouts
 from small_data import NUM_USERS
 
@@ -97,6 +99,7 @@ class House:
 def build(folder: Path, bundle: Path, data: Path) -> House:
     """A house in an empty folder, around copies."""
     shutil.copytree(bundle, folder / "my-bundle")
+    copy_events(events_beside(bundle), events_beside(folder / "my-bundle"))
     shutil.copytree(data, folder / "PATH")
     shutil.copytree(bundle / "experts" / "global", folder / "new-expert")
     write_old(folder / "old-bundle")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 from collections import deque
 from collections.abc import Iterator, MutableMapping, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -25,6 +27,7 @@ from rankloom_features.event_store.partitions import (
 from rankloom_features.event_store.sqlite_file import (
     BUSY_S,
     Readers,
+    connect,
     opened,
     transaction,
     translated,
@@ -36,6 +39,20 @@ from rankloom_features.event_store.store import (
     StoreStatistics,
     UserEvent,
 )
+
+
+def copy_events(source: Path, target: Path) -> None:
+    """Writes a copy of a store, which may be in use, to a new file. Raises EventStoreError."""
+    begun = target.with_name(f"{target.name}.begun")
+    begun.unlink(missing_ok=True)
+    with (
+        translated(source),
+        closing(connect(source)) as read,
+        translated(target),
+        closing(sqlite3.connect(begun)) as written,
+    ):
+        read.backup(written)
+    begun.replace(target)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
