@@ -99,10 +99,8 @@ def _export(store: SqliteEventStore, args: argparse.Namespace) -> int:
         counts = export_events(store, args.file, progress.step)
     sys.stdout.write(f"{args.file}: {counts.num_rows:,} events\n")
     if counts.num_damaged:
-        return _end(
-            1,
-            f"{args.store}: {counts.num_damaged} of {NUM_PARTITIONS} parts are damaged and left out",
-        )
+        parts = f"{counts.num_damaged} of {NUM_PARTITIONS} parts"
+        return _end(1, f"{args.store}: {parts} are damaged and left out")
     return 0
 
 
