@@ -15,7 +15,7 @@ from training.logs import random_log
 
 @pytest.fixture(scope="module")
 def data() -> Dataset:
-    return random_log(4, num_users=40, num_items=30, mean_rows=30)
+    return random_log(4, num_users=30, num_items=20, mean_rows=20)
 
 
 def test_every_kind_of_score_has_its_metrics(data: Dataset) -> None:
@@ -24,7 +24,9 @@ def test_every_kind_of_score_has_its_metrics(data: Dataset) -> None:
     assert all(len(values) == 4 for values in found.values())
     assert all(0.3 < value < 0.7 for values in found.values() for value in values)
     figures: dict[str, object] = {"update_us": update_us(data), **found}
-    result = BenchmarkResult("user_model", RunFacts.now(), "float64", {}, figures)
+    result = BenchmarkResult(
+        room="user_model", facts=RunFacts.now(), dtype="float64", settings={}, figures=figures
+    )
     assert f"{ALL}  " in summary(result)
     assert "µs" in summary(result).splitlines()[-1]
 
