@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -64,10 +64,14 @@ def user_history(dataset: Dataset, user: int) -> tuple[Event, ...]:
     )
 
 
-@contextmanager
-def events_of_bundle(bundle: Path) -> Iterator[EventStore]:
+def events_of_bundle(bundle: Path) -> AbstractContextManager[EventStore]:
     """The store beside a bundle's folder. Raises DataError where there is none."""
-    path = events_beside(bundle)
+    return opened_events(events_beside(bundle))
+
+
+@contextmanager
+def opened_events(path: Path) -> Iterator[EventStore]:
+    """The store in a file. Raises DataError where there is none."""
     if not path.exists():
         raise DataError(
             f"{path}: no such file; import the users' events with: "
