@@ -130,6 +130,7 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("docs/training.md", "rankloom train --data PATH --out second-bundle"): (parse,),
     ("docs/training.md", "rankloom train --data PATH --out no-profile"): (parse, parse, parse),
     ("docs/training.md", "rankloom train --data PATH --out third-bundle"): (run,),
+    ("docs/training.md", "rankloom serve --bundle my-bundle --log-served"): (parse, parse, parse),
     ("docs/serving.md", "rankloom bundle convert"): (run,),
     ("docs/serving.md", "from rankloom import Client"): None,
     ("docs/serving.md", "from rankloom import Client, ExplainOptions"): None,
