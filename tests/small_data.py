@@ -71,10 +71,10 @@ def with_distinct_experts(trained: Path, out: Path) -> Path:
     sentences that are offered. The global expert is moved less: tests scale it, and a server
     refuses outliers.
     """
-    from rankloom_features.event_store.sqlite import copy_events
     from safetensors.numpy import load_file, save_file
 
     from rankloom_adapters.bundle import open_bundle, seal
+    from rankloom_features.event_store.sqlite import copy_events
     from rankloom_features.event_store.store import events_beside
 
     shutil.copytree(trained, out)

@@ -17,7 +17,6 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from rankloom_features.event_store.sqlite import copy_events
 
 from benchmarks.common.rank_calls import NUM_CANDIDATES, BenchmarkCall
 from benchmarks.common.workload import (
@@ -36,6 +35,7 @@ from rankloom_adapters.router import Router
 from rankloom_engine.projector import Projector
 from rankloom_engine.prompt import PromptFormat, load_tokenizer
 from rankloom_features.catalogue import Catalogue
+from rankloom_features.event_store.sqlite import copy_events
 from rankloom_features.event_store.store import events_beside
 from rankloom_training.base import write_base
 from rankloom_training.options import Recipe, TrainOptions

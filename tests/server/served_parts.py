@@ -7,11 +7,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rankloom_features.event_store.sqlite import SqliteEventStore
-
 from rankloom_adapters.bundle import open_bundle
 from rankloom_engine.loading import Hardware, load_decoder
 from rankloom_engine.model import Decoder
+from rankloom_features.event_store.sqlite import SqliteEventStore
 from rankloom_features.event_store.store import events_beside
 from rankloom_ranker.loaded import LoadedBundle, load_bundle
 from rankloom_server.app import servers

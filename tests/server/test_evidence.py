@@ -10,13 +10,13 @@ from dataclasses import replace
 
 import grpc
 import pytest
-from rankloom_features.event_store.sqlite import copy_events
 
 from rankloom_adapters.bundle import ROUTER, seal
 from rankloom_engine.loading import Hardware
 from rankloom_engine.model import DecodeInput, DecodeOutput, ForwardInput, ForwardOutput
 from rankloom_engine.pool import EnginePool
 from rankloom_engine.runner import EngineLimits
+from rankloom_features.event_store.sqlite import copy_events
 from rankloom_features.event_store.store import events_beside
 from rankloom_features.events import Event
 from rankloom_features.provider import UserFeatures, UserQuery

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from rankloom_features.event_store.sqlite import copy_events
 
 import rankloom
 from rankloom._cli.main import main
@@ -17,6 +16,7 @@ from rankloom_adapters.bundle import Bundle, open_bundle
 from rankloom_adapters.derive import DERIVED_FROM, with_parts
 from rankloom_adapters.router import GLOBAL, Route, Router
 from rankloom_engine.expert_bank import MixtureWeights
+from rankloom_features.event_store.sqlite import copy_events
 from rankloom_features.event_store.store import events_beside
 from rankloom_features.events import Event
 from rankloom_features.provider import UserQuery

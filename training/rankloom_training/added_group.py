@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rankloom_features.event_store.sqlite import copy_events
 
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle, expert_part, open_bundle, seal
@@ -23,6 +22,7 @@ from rankloom_adapters.derive import with_parts
 from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE
 from rankloom_adapters.router import GLOBAL, Router
 from rankloom_features.encoder import Encoder
+from rankloom_features.event_store.sqlite import copy_events
 from rankloom_features.event_store.store import events_beside
 from rankloom_ranker.item_groups import NO_GROUP, ItemGroups
 from rankloom_ranker.loaded import LoadedBundle, load_bundle
