@@ -72,7 +72,7 @@ class EventStore(Protocol):
         ...
 
     def users(self) -> Iterator[str]:
-        """The users with events, in the order in which they came; may be millions."""
+        """The users with events, in the same order each time; may be millions."""
         ...
 
     def forget(self, user_id: str) -> int:
