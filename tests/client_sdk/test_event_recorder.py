@@ -191,7 +191,7 @@ def test_a_client_that_was_closed_first_loses_nothing_silently() -> None:
     [
         ("event.liked", UserEvent(user="u", item_id="i")),
         ("event.liked", UserEvent(user="u", item_id="i", liked=True, rating=3.0)),
-        ("event.time", UserEvent(user="u", item_id="i", liked=True, time=datetime(2024, 5, 1))),  # noqa: DTZ001
+        ("event.time", UserEvent(user="u", item_id="i", liked=True, time=datetime(2024, 5, 1))),
         ("event", "i"),
     ],
 )
