@@ -74,6 +74,8 @@ def with_distinct_experts(trained: Path, out: Path) -> Path:
     from safetensors.numpy import load_file, save_file
 
     from rankloom_adapters.bundle import open_bundle, seal
+    from rankloom_features.event_store.sqlite import copy_events
+    from rankloom_features.event_store.store import events_beside
 
     shutil.copytree(trained, out)
     prompt = out / "prompt.json"
@@ -86,6 +88,7 @@ def with_distinct_experts(trained: Path, out: Path) -> Path:
         }
         save_file(moved, file, metadata={"format": "pt"})
     seal(out, open_bundle(trained).metadata)
+    copy_events(events_beside(trained), events_beside(out))
     return out
 
 

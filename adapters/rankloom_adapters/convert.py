@@ -1,7 +1,7 @@
-"""Converts a bundle of format 2 to format 3; the weights and all other content stay the same.
+"""Converts a bundle of an earlier version; the weights and all other content stay the same.
 
-Format 3 renamed a part, `gate.json` to `router.json`, and a field of the metadata, `epoch` to
-`feature_version`.
+Format 3 renamed a part of format 2, `gate.json` to `router.json`, and a field of the metadata,
+`epoch` to `feature_version`. The events of users are left out: they belong to no bundle.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rankloom_adapters.bundle import (
     FORMAT,
+    FORMER_EVENTS,
     MANIFEST,
     PREVIOUS_FORMAT,
     ROUTER,
@@ -70,9 +71,9 @@ def convert(source: Path, target: Path, *, drop_signature: bool = False) -> str:
 
 def _open(source: Path) -> Bundle:
     bundle = open_bundle(source, formats=(PREVIOUS_FORMAT, FORMAT))
-    if bundle.format == FORMAT:
+    if bundle.format == FORMAT and FORMER_EVENTS not in bundle.parts:
         raise BundleError(MANIFEST, f"format {FORMAT} already; it needs no conversion")
-    for old, new in _PARTS.items():
+    for old, new in _PARTS.items() if bundle.format == PREVIOUS_FORMAT else ():
         if {old, new} <= bundle.parts.keys():
             reason = f"lists both {old} and {new}; format {PREVIOUS_FORMAT} has {old} alone"
             raise BundleError(MANIFEST, reason)
@@ -80,7 +81,7 @@ def _open(source: Path) -> Bundle:
 
 
 def _write(bundle: Bundle, target: Path) -> str:
-    for name in bundle.parts:
+    for name in bundle.parts.keys() - {FORMER_EVENTS}:
         path = target / _PARTS.get(name, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         link_or_copy(bundle, name, path)

@@ -192,6 +192,12 @@ class Revisions(Generic[T]):
             return tuple(sorted(self._entries))
 
     @property
+    def values(self) -> tuple[T, ...]:
+        """What all revisions in memory serve with; nobody keeps them loaded for the caller."""
+        with self._lock:
+            return tuple(entry.lease.value for entry in self._entries.values())
+
+    @property
     def serving(self) -> tuple[int, ...]:
         """The revisions that can be leased."""
         with self._lock:

@@ -13,20 +13,21 @@ from rankloom_adapters.bundle import Bundle
 from rankloom_adapters.rollout.evidence import observe
 from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_features.catalogue import Catalogue, Item
-from rankloom_features.events import EventLog
 from rankloom_features.provider import UserQuery
 from rankloom_training.scoring import BundleScorer
+from rankloom_training.user_events import events_of_bundle
 
 
 def rankings_to_make(bundle: Bundle, per_user: int) -> list[tuple[str, UserQuery]]:
-    """Rankings of random items, ``per_user`` for every user of the bundle's log."""
-    random, log = np.random.default_rng(2), EventLog.from_bytes(bundle.read(parts.EVENTS))
+    """Rankings of random items, ``per_user`` for every user with events beside the bundle."""
+    random = np.random.default_rng(2)
     items = Catalogue.from_bytes(bundle.read(parts.CATALOGUE)).items
-    return [
-        (user, UserQuery(None, log.events_of(user), drawn))
-        for user in log.users
-        for drawn in (_drawn(random, items) for _ in range(per_user))
-    ]
+    with events_of_bundle(bundle.folder) as store:
+        return [
+            (user, UserQuery(None, store.history(user).events, drawn))
+            for user in store.users()
+            for drawn in (_drawn(random, items) for _ in range(per_user))
+        ]
 
 
 def rankings_of(bundle: Bundle, requests: Sequence[tuple[str, UserQuery]]) -> list[CanaryRanking]:

@@ -35,12 +35,14 @@ from rankloom_adapters.router import Router
 from rankloom_engine.projector import Projector
 from rankloom_engine.prompt import PromptFormat, load_tokenizer
 from rankloom_features.catalogue import Catalogue
-from rankloom_features.events import EventLog
+from rankloom_features.event_store.sqlite import copy_events
+from rankloom_features.event_store.store import events_beside
 from rankloom_training.base import write_base
 from rankloom_training.options import Recipe, TrainOptions
 from rankloom_training.progress import Progress
 from rankloom_training.synthetic import write_synthetic
 from rankloom_training.train import train_bundle
+from rankloom_training.user_events import events_of_bundle
 
 # An event or candidate is these text tokens and 4 more; one token begins the prefix.
 ITEM_TOKENS, EVENTS = 8, 17
@@ -88,6 +90,7 @@ def with_random_decoder(trained: Path, out: Path, shape: ModelShape) -> None:
     (out / parts.PROMPT).write_bytes(fmt.to_bytes())
     (out / parts.ROUTER).write_bytes(replace(router, temperature=TEMPERATURE).to_bytes())
     seal(out, bundle.metadata)
+    copy_events(events_beside(trained), events_beside(out))
 
 
 def keep_users(file: Path, num: int) -> None:
@@ -101,7 +104,8 @@ def keep_users(file: Path, num: int) -> None:
 def calls_of(folder: Path) -> tuple[BenchmarkCall, ...]:
     """A call for every user of a bundle's log, with random items of its catalogue."""
     bundle, random = open_bundle(folder), np.random.default_rng(0)
-    users = EventLog.from_bytes(bundle.read(parts.EVENTS)).users
+    with events_of_bundle(folder) as store:
+        users = tuple(store.users())
     items = [item.item_id for item in Catalogue.from_bytes(bundle.read(parts.CATALOGUE)).items]
     return tuple(
         BenchmarkCall(user, tuple(random.choice(items, NUM_CANDIDATES, replace=False).tolist()))

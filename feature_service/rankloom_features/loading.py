@@ -7,7 +7,7 @@ import safetensors.numpy
 
 from rankloom_features.catalogue import Catalogue
 from rankloom_features.encoder import Encoder
-from rankloom_features.events import EventLog
+from rankloom_features.event_store.store import EventStore
 from rankloom_features.item_columns import NO_COLUMNS, ItemColumns
 from rankloom_features.item_statistics import ItemStatistics
 from rankloom_features.provider import FeatureProvider
@@ -22,19 +22,19 @@ class StatisticsError(ValueError):
 def provider_from_bytes(
     *,
     catalogue: bytes,
-    events: bytes,
     encoder: bytes,
     item_vectors: bytes,
     item_statistics: bytes,
+    events: EventStore,
     item_columns: bytes | None = None,
     attribute_columns: bytes | None = None,
 ) -> FeatureProvider:
     """A provider from its parts. ``item_columns``: None for a bundle without them.
 
-    ``attribute_columns``: None where the catalogue says it.
+    ``events``: where the histories of user ids are. ``attribute_columns``: None where the
+    catalogue says it.
 
-    Raises CatalogueError, EventLogError, EncoderError, StatisticsError or ItemColumnsError, all
-    ValueErrors.
+    Raises CatalogueError, EncoderError, StatisticsError or ItemColumnsError, all ValueErrors.
     """
     items = Catalogue.from_bytes(catalogue, attribute_columns)
     model = Encoder(encoder)
@@ -43,7 +43,7 @@ def provider_from_bytes(
     statistics = statistics_from_bytes(item_statistics, len(items))
     columns = ItemColumns.from_bytes(item_columns, len(items)) if item_columns else NO_COLUMNS
     tabular = TabularFeatures(items, statistics, columns)
-    return FeatureProvider(items, EventLog.from_bytes(events), model, scorer, tabular)
+    return FeatureProvider(items, model, scorer, tabular, events)
 
 
 def statistics_to_bytes(statistics: ItemStatistics) -> bytes:

@@ -1,19 +1,20 @@
-"""One user's features from the event log or from a history given inline."""
+"""Features of users: of the events in a store, or of histories given inline."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankloom_features.catalogue import Catalogue, Item, ItemTraits
 from rankloom_features.encoder import Encoder
+from rankloom_features.event_store.store import EventStore
 from rankloom_features.events import (
     Event,
-    EventLog,
     history_of,
     known_events,
     without_each,
@@ -56,8 +57,8 @@ class UserFeatures:
     ``history_version``: what else is computed from the history can be cached by it.
     ``vector``: (dim,) float32 in the space that ``feature_version`` names. ``cold_start``: no
     event of the user names a known item. ``events``: those whose items the catalogue knows,
-    oldest first. ``stored_version``: that of the user's history in the event store, None for an
-    inline history. ``tabular``: (candidates, columns) float32, NaN where a value is not known.
+    oldest first. ``stored_version``: the version of the history in the event store; None for an
+    inline one. ``tabular``: (candidates, columns) float32, NaN where a value is not known.
     ``ablated``: the features without one of the newest events, in the order of these.
     """
 
@@ -73,15 +74,15 @@ class UserFeatures:
 
 
 class FeatureProvider:
-    """Computes features in this process. Immutable; safe from several threads."""
+    """Computes features in this process. Safe from several threads."""
 
     def __init__(
         self,
         catalogue: Catalogue,
-        log: EventLog,
         encoder: Encoder,
         scorer: Scorer,
         tabular: TabularFeatures,
+        events: EventStore,
     ) -> None:
         self.catalogue = catalogue
         self.encoder = encoder
@@ -89,39 +90,82 @@ class FeatureProvider:
         self.columns = (*tabular.names, COLLABORATIVE)
         self.schema_digest = schema_digest(self.columns)
         self.num_columns = len(self.columns)
-        self.log = log
+        self.events = events
         self._tabular = tabular
-        self._encoded = partial(_encoded, catalogue, encoder, tabular)
-        # The log does not change, and a user's next request often comes soon.
-        encoded_user = partial(_encoded_user, self._encoded, log)
-        self._encoded_user = lru_cache(MAX_CACHED_USERS)(encoded_user)
+        self._users = _UserCache(MAX_CACHED_USERS)
 
     def features(self, query: UserQuery) -> UserFeatures:
-        """Features of one user; a user without events is cold, not an error."""
-        candidates = self.catalogue.traits_of(query.candidates)
-        if query.history is not None:
-            encoded = self._encoded(query.history)
-        else:
-            encoded = self._encoded_user(query.user_id or "")
-        return replace(
-            self._features(encoded, candidates),
-            stored_version=self._stored_version(query),
-            ablated=tuple(
-                self._features(self._encoded(events), candidates)
-                for events in without_each(encoded.events, query.ablate_newest)
-            ),
-        )
+        """Features of one user; a user without events is cold, not an error.
+
+        Raises EventStoreError.
+        """
+        (found,) = self.features_of_many([query])
+        return found
 
     def features_of_many(self, queries: Sequence[UserQuery]) -> tuple[UserFeatures, ...]:
-        """Features in the order of the queries."""
-        return tuple(map(self.features, queries))
+        """Features in the order of the queries. Raises EventStoreError."""
+        encoded = self._encoded_users(queries)
+        left = [
+            without_each(user.events, query.ablate_newest)
+            for query, user in zip(queries, encoded, strict=True)
+        ]
+        ablated = iter(self._encoded([(events, None) for each in left for events in each]))
+        return tuple(
+            self._answer(query, user, [next(ablated) for _ in each])
+            for query, user, each in zip(queries, encoded, left, strict=True)
+        )
 
     def forget(self, user_id: str) -> None:
-        """Drops what is cached of the user."""
-        self._encoded_user.cache_clear()
+        """Drops what is kept of the user's events in memory."""
+        self._users.drop(user_id)
 
-    def _stored_version(self, query: UserQuery) -> int | None:
-        return None if query.history is not None else len(self.log.events_of(query.user_id or ""))
+    def _encoded_users(self, queries: Sequence[UserQuery]) -> list[_EncodedHistory]:
+        """The histories of all queries; those that are not cached are encoded together."""
+        kept = [self._kept(query) for query in queries]
+        missing = [query for query, each in zip(queries, kept, strict=True) if each is None]
+        made = iter(self._encoded([self._history(query) for query in missing]))
+        found = [each or next(made) for each in kept]
+        for query, each in zip(queries, found, strict=True):
+            if query.history is None:
+                self._users.keep(query.user_id or "", each)
+        return found
+
+    def _kept(self, query: UserQuery) -> _EncodedHistory | None:
+        if query.history is not None:
+            return None
+        user_id = query.user_id or ""
+        return self._users.get(user_id, self.events.version(user_id))
+
+    def _history(self, query: UserQuery) -> tuple[Sequence[Event], int | None]:
+        """The query's events, and their version in the store."""
+        if query.history is not None:
+            return query.history, None
+        stored = self.events.history(query.user_id or "")
+        return stored.events, stored.version
+
+    def _encoded(
+        self, histories: Sequence[tuple[Sequence[Event], int | None]]
+    ) -> list[_EncodedHistory]:
+        if not histories:
+            return []
+        known = [known_events(events, self.catalogue) for events, _ in histories]
+        arrays = [history_of(events, self.catalogue) for events in known]
+        vectors = self.encoder.encode(arrays)
+        return [
+            _EncodedHistory(HistoryVersion(), version, own, vector, self._tabular.profile(array))
+            for (_, version), own, array, vector in zip(
+                histories, known, arrays, vectors, strict=True
+            )
+        ]
+
+    def _answer(
+        self, query: UserQuery, user: _EncodedHistory, ablated: Sequence[_EncodedHistory]
+    ) -> UserFeatures:
+        candidates = self.catalogue.traits_of(query.candidates)
+        return replace(
+            self._features(user, candidates),
+            ablated=tuple(self._features(each, candidates) for each in ablated),
+        )
 
     def _features(self, encoded: _EncodedHistory, candidates: ItemTraits) -> UserFeatures:
         logits = self.scorer.logits(encoded.vector, candidates.index)
@@ -131,7 +175,7 @@ class FeatureProvider:
             feature_version=self.encoder.feature_version,
             cold_start=not encoded.events,
             events=encoded.events,
-            stored_version=None,
+            stored_version=encoded.stored_version,
             tabular=with_collaborative(self._tabular.matrix(encoded.profile, candidates), logits),
             schema_digest=self.schema_digest,
         )
@@ -142,21 +186,39 @@ class _EncodedHistory:
     """A user's events whose items are known, and what is computed from them alone."""
 
     version: HistoryVersion
+    stored_version: int | None
     events: tuple[Event, ...]
     vector: NDArray[np.float32]
     profile: Profile
 
 
-def _encoded(
-    catalogue: Catalogue, encoder: Encoder, tabular: TabularFeatures, events: Sequence[Event]
-) -> _EncodedHistory:
-    known = known_events(events, catalogue)
-    history = history_of(known, catalogue)
-    vector, profile = encoder.encode([history])[0], tabular.profile(history)
-    return _EncodedHistory(HistoryVersion(), known, vector, profile)
+class _UserCache:
+    """The encoded histories of the users who were asked for last, one of each. Thread-safe."""
 
+    def __init__(self, max_users: int) -> None:
+        self._max_users = max_users
+        self._lock = Lock()
+        self._kept: OrderedDict[str, _EncodedHistory] = OrderedDict()
 
-def _encoded_user(
-    encoded: Callable[[Sequence[Event]], _EncodedHistory], log: EventLog, user_id: str
-) -> _EncodedHistory:
-    return encoded(log.events_of(user_id))
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, user_id: str, version: int) -> _EncodedHistory | None:
+        """The user's history, if what is kept is of this version."""
+        with self._lock:
+            found = self._kept.get(user_id)
+            if found is None or found.stored_version != version:
+                return None
+            self._kept.move_to_end(user_id)
+            return found
+
+    def keep(self, user_id: str, encoded: _EncodedHistory) -> None:
+        with self._lock:
+            self._kept[user_id] = encoded
+            self._kept.move_to_end(user_id)
+            if len(self._kept) > self._max_users:
+                self._kept.popitem(last=False)
+
+    def drop(self, user_id: str) -> None:
+        with self._lock:
+            self._kept.pop(user_id, None)

@@ -20,6 +20,8 @@ from rankloom_engine.parts import EngineParts
 from rankloom_engine.phrased import Phraser
 from rankloom_engine.prompt import PromptAssembler, PromptFormat, load_tokenizer
 from rankloom_features.catalogue import Catalogue
+from rankloom_features.event_store.memory import NO_EVENTS
+from rankloom_features.event_store.store import EventStore
 from rankloom_features.events import history_of, known_events
 from rankloom_features.histories import Histories
 from rankloom_features.loading import provider_from_bytes, statistics_from_bytes
@@ -31,7 +33,6 @@ from rankloom_ranker.item_groups import ItemGroups
 
 _FEATURE_PARTS = (
     parts.CATALOGUE,
-    parts.EVENTS,
     parts.ENCODER,
     parts.ITEM_VECTORS,
     parts.ITEM_STATISTICS,
@@ -132,19 +133,22 @@ class LoadedBundle:
         )
 
 
-def load_bundle(bundle: Bundle, like: Iterable[LoadedBundle] = ()) -> LoadedBundle:
+def load_bundle(
+    bundle: Bundle, like: Iterable[LoadedBundle] = (), events: EventStore = NO_EVENTS
+) -> LoadedBundle:
     """Loads and checks all but the language model; blocks while it reads.
 
-    ``like``: loaded bundles; what the new one has in common with them is shared. Raises
-    ValueErrors that name the part: BundleError, RouterError, CalibrationError, ModelError,
-    RankerError, ItemGroupsError or those of load_features.
+    ``like``: loaded bundles with these ``events``; what the new one has in common with them is
+    shared. ``events``: where the histories of user ids are. Raises ValueErrors that name the
+    part: BundleError, RouterError, CalibrationError, ModelError, RankerError, ItemGroupsError or
+    those of load_features.
     """
     like = tuple(like)
     router = Router.from_bytes(bundle.read(parts.ROUTER))
     calibration = Calibration.from_bytes(bundle.read(parts.CALIBRATION))
     features = _like(like, bundle, _FEATURE_PARTS)
     trees, prompts = _like(like, bundle, (parts.TREES,)), _like(like, bundle, _PROMPT_PARTS)
-    own = features.features if features else load_features(bundle)
+    own = features.features if features else load_features(bundle, events)
     assembler = prompts.prompts if prompts else _prompts(bundle, own.provider.scorer.vectors)
     items = own.provider.catalogue.items
     loaded = LoadedBundle(
@@ -169,12 +173,15 @@ def _phraser(prompts: PromptAssembler) -> Phraser | None:
     return Phraser(prompts.tokenizer) if prompts.format.is_phrased else None
 
 
-def load_features(bundle: Bundle) -> BundleFeatures:
+def load_features(bundle: Bundle, events: EventStore = NO_EVENTS) -> BundleFeatures:
     """Loads what features need, and nothing else.
 
-    Raises BundleError, CatalogueError, EventLogError, EncoderError, StatisticsError or
-    ItemColumnsError, all ValueErrors.
+    Raises BundleError, CatalogueError, EncoderError, StatisticsError or ItemColumnsError, all
+    ValueErrors.
     """
+    if parts.FORMER_EVENTS in bundle.parts:
+        remedy = "train it again, or convert it with: rankloom bundle convert OLD NEW"
+        raise BundleError(parts.FORMER_EVENTS, f"events are no part of a bundle; {remedy}")
     statistics = bundle.read(parts.ITEM_STATISTICS)
 
     def given(part: str) -> bytes | None:
@@ -182,10 +189,10 @@ def load_features(bundle: Bundle) -> BundleFeatures:
 
     provider = provider_from_bytes(
         catalogue=bundle.read(parts.CATALOGUE),
-        events=bundle.read(parts.EVENTS),
         encoder=bundle.read(parts.ENCODER),
         item_vectors=bundle.read(parts.ITEM_VECTORS),
         item_statistics=statistics,
+        events=events,
         item_columns=given(parts.ITEM_COLUMNS),
         attribute_columns=given(parts.ATTRIBUTE_COLUMNS),
     )

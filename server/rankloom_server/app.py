@@ -14,7 +14,7 @@ from rankloom_adapters.revision import Revisions
 from rankloom_engine.loading import load_decoder
 from rankloom_engine.memory import keep_freed_memory
 from rankloom_engine.pool import DecoderLoader
-from rankloom_features.event_store.memory import MemoryEventStore
+from rankloom_features.event_store.store import EventStore
 from rankloom_features.service import SERVICE_NAME
 from rankloom_proto.v1 import ranking_pb2_grpc
 from rankloom_server import logs, ranking
@@ -28,6 +28,7 @@ from rankloom_server.revision_loader import RevisionLoader, ServedRevision
 from rankloom_server.rollout import rollout_server
 from rankloom_server.rpc.lifecycle import Facts, RpcServer
 from rankloom_server.state import ServerState, opened_state
+from rankloom_server.stored_events import opened_events
 from rankloom_server.watchdog import Watchdog, end_process
 
 
@@ -55,10 +56,24 @@ async def servers(
 ) -> AsyncIterator[tuple[RpcServer, RpcServer | None]]:
     """The ranking server, and with a state the server of RolloutService; neither listens yet.
 
-    ``limiter``: the one that the state reads bundles by. ``load``: makes decoders.
+    ``limiter``: the one that the state reads bundles by. ``load``: makes decoders. Raises
+    StartError where the users' events cannot be opened.
     """
+    with opened_events(settings) as events:
+        async with _servers(settings, state, limiter, load, events) as made:
+            yield made
+
+
+@asynccontextmanager
+async def _servers(
+    settings: Settings,
+    state: ServerState | None,
+    limiter: RateLimiter | None,
+    load: DecoderLoader,
+    events: EventStore,
+) -> AsyncIterator[tuple[RpcServer, RpcServer | None]]:
     loader = RevisionLoader(
-        settings.engine, settings.loading, settings.features.address, limiter, load
+        settings.engine, settings.loading, settings.features.address, limiter, load, events
     )
     revisions = Revisions[ServedRevision]()
     deployment = (
@@ -74,7 +89,7 @@ async def servers(
     )
     watching: asyncio.Task[None] | None = None
     try:
-        server = _server(settings, loader, revisions, deployment)
+        server = _server(settings, loader, revisions, deployment, events)
         end = end_process if settings.engine.exit_on_stall else None
         dog = Watchdog(loader.pool, settings.engine.stall_s, server.report_working, end)
         watching = asyncio.create_task(dog.run())
@@ -99,6 +114,7 @@ def _server(
     loader: RevisionLoader,
     revisions: Revisions[ServedRevision],
     deployment: Deployment,
+    events: EventStore,
 ) -> RpcServer:
     async def warm_up() -> Facts:
         facts = await deployment.begin(settings.bundle)
@@ -130,7 +146,7 @@ def _server(
         features = feature_service_server(
             settings.server,
             ActiveFeatures(revisions),
-            MemoryEventStore(),
+            events,
             _no_facts,
             server.metrics,
         )

@@ -114,11 +114,14 @@ def _verify(args: argparse.Namespace) -> str:
 
 
 def _convert(args: argparse.Namespace) -> str:
+    from rankloom_adapters.bundle import FORMER_EVENTS
     from rankloom_adapters.convert import convert
 
     digest = convert(args.bundle, args.target, drop_signature=args.drop_signature)
+    has_events = (args.bundle / FORMER_EVENTS).exists()
+    events = ", without its events: import them with `rankloom events import`" if has_events else ""
     dropped = "; sign it again" if args.drop_signature else ""
-    return f"{args.target}: bundle {digest[:12]}, converted from {args.bundle}{dropped}"
+    return f"{args.target}: bundle {digest[:12]}, converted from {args.bundle}{events}{dropped}"
 
 
 def _inspect(args: argparse.Namespace) -> str:

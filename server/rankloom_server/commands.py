@@ -53,7 +53,7 @@ class ServeCommand:
             if args.what == "features":
                 from rankloom_server.feature_app import serve_features
 
-                serve_features(settings.bundle, settings.loading.bundle_keys, settings.server)
+                serve_features(settings)
             else:
                 with _no_collections(), _without(*_TRAINING_ONLY):
                     from rankloom_server.app import serve_ranking

@@ -111,6 +111,7 @@ class FeatureSettings(_Group):
 
     address: str | None = Field(default=None, pattern=r"^(unix:.+|\S+:\d{1,5})$")
     share: float = Field(default=0.3, gt=0.0, lt=1.0)
+    events: Path | None = None
     port: Port | None = None
     host: Host = "127.0.0.1"
 

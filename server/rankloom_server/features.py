@@ -11,12 +11,14 @@ from typing import Final, Protocol
 
 import grpc
 
+from rankloom_features.event_store.store import EventStoreError
 from rankloom_features.provider import FeatureProvider, UserFeatures, UserQuery
 from rankloom_features.wire import features_from_wire, query_to_wire
 from rankloom_proto.v1 import features_pb2, features_pb2_grpc
 from rankloom_ranker.fallback import FallbackReason
 from rankloom_ranker.features import FeatureSpace, fault_of
 from rankloom_ranker.ranking import MAX_CANDIDATES_ON_LOOP
+from rankloom_server import logs
 from rankloom_server.breaker import Breaker
 from rankloom_server.errors import FeaturesUnavailableError
 
@@ -53,14 +55,17 @@ class EmbeddedFeatures:
     async def get(self, query: UserQuery, timeout_s: float) -> UserFeatures:
         """Long lists run on a thread; a late one is left to finish without a waiter."""
         is_short = len(query.candidates) <= MAX_CANDIDATES_ON_LOOP and not query.ablate_newest
-        if timeout_s > 0.0 and is_short:
-            return self.provider.features(query)
-        loop = asyncio.get_running_loop()
         try:
+            if timeout_s > 0.0 and is_short:
+                return self.provider.features(query)
             async with asyncio.timeout(timeout_s):
+                loop = asyncio.get_running_loop()
                 return await loop.run_in_executor(None, self.provider.features, query)
         except TimeoutError:
             raise FeaturesUnavailableError("timeout") from None
+        except EventStoreError as error:
+            logs.note(reason=str(error))
+            raise FeaturesUnavailableError("events_unreadable") from None
 
     async def close(self) -> None:
         """Nothing is held."""

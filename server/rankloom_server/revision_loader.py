@@ -19,6 +19,8 @@ from rankloom_engine.errors import NoFreeSlotError
 from rankloom_engine.loading import Hardware, dtype_on, load_decoder
 from rankloom_engine.pool import DecoderLoader, EngineHandle, EnginePool
 from rankloom_engine.runner import EngineLimits
+from rankloom_features.event_store.memory import NO_EVENTS
+from rankloom_features.event_store.store import EventStore
 from rankloom_features.events import Event
 from rankloom_features.provider import UserQuery
 from rankloom_ranker.loaded import LoadedBundle, load_bundle
@@ -61,8 +63,13 @@ class RevisionLoader:
         feature_address: str | None = None,
         limiter: RateLimiter | None = None,
         load: DecoderLoader = load_decoder,
+        events: EventStore = NO_EVENTS,
     ) -> None:
-        """``limiter``: shared with all that reads bundles. ``load``: makes decoders."""
+        """``limiter``: shared with all that reads bundles. ``load``: makes decoders.
+
+        ``events``: where the histories of user ids are, for every revision.
+        """
+        self._events = events
         self.files = ThreadPoolExecutor(1, "rankloom-loader")
         self._fetching = asyncio.Lock()
         self._limiter = limiter or RateLimiter(loading.load_mib_s << 20)
@@ -81,7 +88,8 @@ class RevisionLoader:
         """Loads and tries a bundle. Raises NotServableError, BundleError or NoRoomError."""
         try:
             bundle = await self.read(self.open, folder)
-            loaded = await self.read(load_bundle, bundle, [each.loaded for each in self._served])
+            like = [each.loaded for each in self._served]
+            loaded = await self.read(load_bundle, bundle, like, self._events)
             engine = await self.pool.admit(loaded.engine_parts())
         except NoFreeSlotError as error:
             raise NoRoomError(str(error)) from error

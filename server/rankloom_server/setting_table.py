@@ -105,6 +105,13 @@ SETTINGS: Final = (
         name="feature_share",
     ),
     Setting(
+        "features.events",
+        "FILE",
+        "",
+        "keep users' events in this file; by default in the state folder, else beside the bundle",
+        name="events",
+    ),
+    Setting(
         "features.port",
         "PORT",
         "",
@@ -202,7 +209,7 @@ BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 BY_PATH: Final = {setting.path: setting for setting in SETTINGS}
 
 FEATURE_SERVER: Final = frozenset(
-    {"bundle", "bundle_keys"}
+    {"bundle", "bundle_keys", "events"}
     | {setting.name for setting in SETTINGS if setting.layer == "server"} - {"default_deadline_s"}
 )
 """The settings that a feature server uses."""

@@ -12,6 +12,7 @@ import pytest
 from adapters.old_bundle import OLD_FILES, write_old
 from rankloom_adapters import convert as conversion
 from rankloom_adapters.bundle import (
+    FORMER_EVENTS,
     MANIFEST,
     ROUTER,
     SIGNATURE,
@@ -42,6 +43,20 @@ def test_names_change_and_content_stays(old: Path, tmp_path: Path) -> None:
     source = hashlib.sha256(before[MANIFEST]).hexdigest()
     assert new.metadata == {"feature_version": "0a1b", "protocol": "p1", CONVERTED_FROM: source}
     assert snapshot(old) == before
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_the_events_of_users_are_left_out(tmp_path: Path, version: int) -> None:
+    old = write_old(tmp_path / "old", more={FORMER_EVENTS: b'["somebody", []]'})
+    if version == 3:
+        (old / "gate.json").rename(old / ROUTER)
+        seal(old, {})
+    convert(old, tmp_path / "new")
+    new = open_bundle(tmp_path / "new")
+    assert FORMER_EVENTS not in new.parts
+    assert new.parts.keys() == (OLD_FILES.keys() | {ROUTER}) - {"gate.json"}
+    with pytest.raises(BundleError, match="needs no conversion"):
+        convert(tmp_path / "new", tmp_path / "newer")
 
 
 def test_the_new_bundle_is_whole_without_the_old_one(old: Path, tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from rankloom_features.wire import (
     parse_candidate,
 )
 from rankloom_proto.v1 import features_pb2
-from rankloom_training.assemble import event_log
 from rankloom_training.data import DataError, load_dataset, make_log
 from rankloom_training.data.checks import refuse_one_class
+from rankloom_training.user_events import events_of_bundle, user_history, write_events
 from training.small_log import ITEMS, LOG, folder_of, good_items, good_rows, refusal
 
 
@@ -40,7 +40,7 @@ def test_the_longest_ids_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("time", ["0000-01-01", "10000-01-01", "-62135596801", "1e300"])
-def test_times_that_the_event_log_refuses_are_refused(tmp_path: Path, time: str) -> None:
+def test_times_that_an_event_cannot_have_are_refused(tmp_path: Path, time: str) -> None:
     rows = good_rows()
     for row in rows:
         row["timestamp"] = "2020-01-01" if "-" in time[1:] else 1e9
@@ -56,8 +56,10 @@ def test_the_events_of_every_loaded_log_can_be_read_again(tmp_path: Path) -> Non
     ]
     rows.append(good_rows()[11] | {"timestamp": "9999-12-31T23:59:59"})
     dataset = load_dataset(folder_of(tmp_path, rows))
-    log = event_log(dataset)
-    assert type(log).from_bytes(log.to_bytes()).users == log.users
+    write_events(dataset, tmp_path / "bundle")
+    with events_of_bundle(tmp_path / "bundle") as store:
+        for code, user in enumerate(dataset.log.user_ids):
+            assert store.history(user).events == user_history(dataset, code)
     assert Catalogue.from_bytes(dataset.catalogue.to_bytes()).items == dataset.catalogue.items
 
 

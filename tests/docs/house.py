@@ -22,6 +22,8 @@ from pathlib import Path
 from adapters.old_bundle import write_old
 from docs.blocks import ROOT, Block
 from rankloom import Client
+from rankloom_features.event_store.sqlite import copy_events
+from rankloom_features.event_store.store import events_beside
 from rankloom_training.serving import serving_rollouts
 from small_data import NUM_USERS
 
@@ -30,6 +32,7 @@ TIMEOUT_S = 60.0
 RANKING, ROLLOUT, FEATURES = "127.0.0.1:50051", "127.0.0.1:50052", "127.0.0.1:50053"
 # Users and items of the pages → those of the small log.
 IDS = {"42": "u1", "7": "u2", "318": "i3", "50": "i5", "2571": "i7"}
+EVENTS = "user_id,item_id,liked,time\n42,i3,1,1700000000\n42,i5,0,1700000060\n"
 QUOTED_ID = re.compile(r'(?<=")(?:{})(?=")'.format("|".join(IDS)))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -97,9 +100,11 @@ class House:
 def build(folder: Path, bundle: Path, data: Path) -> House:
     """A house in an empty folder, around copies."""
     shutil.copytree(bundle, folder / "my-bundle")
+    copy_events(events_beside(bundle), events_beside(folder / "my-bundle"))
     shutil.copytree(data, folder / "PATH")
     shutil.copytree(bundle / "experts" / "global", folder / "new-expert")
     write_old(folder / "old-bundle")
+    (folder / "new-events.csv").write_text(EVENTS, encoding="utf-8")
     return House(folder)
 
 

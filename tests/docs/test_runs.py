@@ -88,6 +88,7 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("docs/data.md", "rankloom items describe --data PATH"): (run,),
     ("docs/data.md", "rankloom train --data PATH --out my-bundle --implicit 4"): (parse,),
     ("docs/operate.md", "rankloom health"): (run,),
+    ("docs/events.md", "rankloom events import"): (run, run, run, run),
     ("docs/data.md", "rankloom train --data PATH --out my-bundle --like-above 6"): (parse,),
     ("docs/reasons.md", "rankloom traces make --data PATH --out traces.parquet"): (run,),
     ("docs/reasons.md", "rankloom traces make --data PATH --out traces.parquet --teacher"): (

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from feature_service.feature_bundle import write_feature_bundle
+from feature_service.feature_bundle import known_events, write_feature_bundle
 from rankloom_ranker.loaded import BundleFeatures
 from rankloom_server.feature_app import opened_features
 
@@ -16,4 +16,4 @@ def feature_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def feature_parts(feature_folder: Path) -> BundleFeatures:
-    return opened_features(feature_folder)[1]
+    return opened_features(feature_folder, events=known_events())[1]

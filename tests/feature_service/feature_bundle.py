@@ -10,7 +10,9 @@ import torch
 
 from rankloom_adapters import bundle
 from rankloom_features.catalogue import Catalogue, Item
-from rankloom_features.events import Event, EventLog
+from rankloom_features.event_store.memory import MemoryEventStore
+from rankloom_features.event_store.store import UserEvent
+from rankloom_features.events import Event
 from rankloom_features.export import export
 from rankloom_features.item_statistics import ItemStatistics
 from rankloom_features.loading import statistics_to_bytes
@@ -31,7 +33,6 @@ def write_feature_bundle(folder: Path) -> Path:
     model = collaborative_model()
     parts = {
         bundle.CATALOGUE: Catalogue(ITEMS).to_bytes(),
-        bundle.EVENTS: EventLog({KNOWN_USER: EVENTS}).to_bytes(),
         bundle.ENCODER: export(model),
         bundle.ITEM_VECTORS: vectors_of(model),
         bundle.ITEM_STATISTICS: statistics_to_bytes(
@@ -49,6 +50,13 @@ def write_feature_bundle(folder: Path) -> Path:
         path.write_bytes(data)
     bundle.seal(folder, {})
     return folder
+
+
+def known_events() -> MemoryEventStore:
+    """A store with the events of KNOWN_USER."""
+    return MemoryEventStore(
+        UserEvent(f"event-{n}", KNOWN_USER, event) for n, event in enumerate(EVENTS)
+    )
 
 
 def collaborative_model(seed: int = 0) -> CollaborativeModel:

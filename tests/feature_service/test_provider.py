@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from feature_service.feature_bundle import DIM, EVENTS, ITEMS, KNOWN_USER
+from feature_service.feature_bundle import DIM, EVENTS, ITEMS, KNOWN_USER, known_events
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import open_bundle
 from rankloom_features import provider as provider_module
 from rankloom_features.catalogue import CatalogueError, Item
 from rankloom_features.encoder import EncoderError
-from rankloom_features.events import Event, EventLogError, history_of
+from rankloom_features.event_store.store import UserEvent
+from rankloom_features.events import Event, history_of
 from rankloom_features.item_statistics import ItemStatistics
 from rankloom_features.loading import (
     StatisticsError,
@@ -24,12 +27,15 @@ from rankloom_features.provider import FeatureProvider, UserQuery
 Bytes = dict[str, bytes]
 
 
+def made_of(given: Bytes) -> FeatureProvider:
+    return provider_from_bytes(**given, events=known_events())
+
+
 @pytest.fixture(scope="session")
 def provider_bytes(feature_folder: Path) -> Bytes:
     bundle = open_bundle(feature_folder)
     return {
         "catalogue": bundle.read(parts.CATALOGUE),
-        "events": bundle.read(parts.EVENTS),
         "encoder": bundle.read(parts.ENCODER),
         "item_vectors": bundle.read(parts.ITEM_VECTORS),
         "item_statistics": bundle.read(parts.ITEM_STATISTICS),
@@ -38,7 +44,7 @@ def provider_bytes(feature_folder: Path) -> Bytes:
 
 @pytest.fixture(scope="session")
 def provider(provider_bytes: Bytes) -> FeatureProvider:
-    return provider_from_bytes(**provider_bytes)
+    return made_of(provider_bytes)
 
 
 def test_a_known_user_has_features(provider: FeatureProvider) -> None:
@@ -93,10 +99,41 @@ def test_only_so_many_users_are_kept(
     provider_bytes: Bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(provider_module, "MAX_CACHED_USERS", 2)
-    provider = provider_from_bytes(**provider_bytes)
+    provider = made_of(provider_bytes)
     found = [provider.features(UserQuery(f"user {n}", None, ITEMS)) for n in range(5)]
     assert len({features.tabular.tobytes() for features in found}) == 1
-    assert provider._encoded_user.cache_info().currsize == 2
+    assert len(provider._users) == 2
+
+
+def test_an_event_counts_from_the_next_request_on(provider_bytes: Bytes) -> None:
+    provider, query = made_of(provider_bytes), UserQuery(KNOWN_USER, None, ITEMS)
+    before = provider.features(query)
+    late = Event("item-6", True, 2_000_000.0)
+    (version,) = provider.events.append([UserEvent("late", KNOWN_USER, late)])
+    after = provider.features(query)
+    assert (after.events, after.stored_version) == ((*EVENTS, late), version)
+    inline = provider.features(UserQuery(None, (*EVENTS, late), ITEMS))
+    assert after.vector.tobytes() == inline.vector.tobytes() != before.vector.tobytes()
+    assert after.tabular.tobytes() == inline.tabular.tobytes() != before.tabular.tobytes()
+    assert after.history_version is not before.history_version
+
+
+def test_an_event_that_comes_late_takes_its_place(provider_bytes: Bytes) -> None:
+    provider = made_of(provider_bytes)
+    early = Event("item-6", True, 1.0)
+    provider.events.append([UserEvent("early", KNOWN_USER, early)])
+    assert provider.features(UserQuery(KNOWN_USER, None)).events == (early, *EVENTS)
+
+
+def test_nothing_of_a_forgotten_user_is_kept(provider_bytes: Bytes) -> None:
+    provider, query = made_of(provider_bytes), UserQuery(KNOWN_USER, None, ITEMS)
+    kept = weakref.ref(provider.features(query).history_version)
+    assert kept() is not None
+    provider.events.forget(KNOWN_USER)
+    provider.forget(KNOWN_USER)
+    gc.collect()
+    assert kept() is None
+    assert provider.features(query).cold_start
 
 
 def test_an_inline_history_wins(provider: FeatureProvider) -> None:
@@ -150,7 +187,6 @@ def test_statistics_round_trip(provider_bytes: Bytes) -> None:
     ("part", "error"),
     [
         ("catalogue", CatalogueError),
-        ("events", EventLogError),
         ("encoder", EncoderError),
         ("item_vectors", EncoderError),
         ("item_statistics", StatisticsError),
@@ -160,7 +196,7 @@ def test_each_part_of_garbage_has_its_error(
     provider_bytes: Bytes, part: str, error: type[ValueError]
 ) -> None:
     with pytest.raises(error):
-        provider_from_bytes(**provider_bytes | {part: b"garbage"})
+        made_of(provider_bytes | {part: b"garbage"})
 
 
 def statistics_of(num: int, num_factors: int) -> bytes:
@@ -174,7 +210,7 @@ def test_statistics_of_another_catalogue_are_refused(
 ) -> None:
     statistics = statistics_of(*sizes)
     with pytest.raises(StatisticsError, match="another catalogue"):
-        provider_from_bytes(**provider_bytes | {"item_statistics": statistics})
+        made_of(provider_bytes | {"item_statistics": statistics})
 
 
 @pytest.mark.parametrize("change", [-1, 1])
@@ -186,7 +222,7 @@ def test_a_model_of_another_catalogue_is_refused(
         provider.encoder.check_num_items(len(ITEMS) + change)
     catalogue = provider_bytes["catalogue"] + b'{"item_id": "new", "attributes": []}\n'
     with pytest.raises(EncoderError, match="not for a catalogue of"):
-        provider_from_bytes(**provider_bytes | {"catalogue": catalogue})
+        made_of(provider_bytes | {"catalogue": catalogue})
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

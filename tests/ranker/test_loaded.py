@@ -61,6 +61,15 @@ def test_trees_of_other_columns_are_refused(served_folder: Path, tmp_path: Path)
         load_bundle(open_bundle(folder))
 
 
+def test_a_bundle_with_events_is_refused(served_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "other" / "features").mkdir(parents=True)
+    shutil.copytree(served_folder, tmp_path / "other", dirs_exist_ok=True)
+    (tmp_path / "other" / parts.FORMER_EVENTS).write_bytes(b"")
+    seal(tmp_path / "other", {})
+    with pytest.raises(BundleError, match="convert it with: rankloom bundle convert OLD NEW"):
+        load_features(open_bundle(tmp_path / "other"))
+
+
 def test_a_catalogue_without_items_is_refused(served_folder: Path, tmp_path: Path) -> None:
     folder = changed(served_folder, tmp_path / "other", parts.CATALOGUE, b"")
     with pytest.raises(ValueError, match="catalogue"):

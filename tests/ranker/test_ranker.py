@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from rankloom_adapters.bundle import open_bundle
 from rankloom_adapters.router import Fusion
 from rankloom_engine.errors import NonFiniteError
 from rankloom_engine.loading import load_decoder
@@ -16,7 +13,7 @@ from rankloom_features.catalogue import Item
 from rankloom_features.provider import UserQuery
 from rankloom_ranker.errors import FallbackRefusedError
 from rankloom_ranker.fallback import FallbackLevel, FallbackReason
-from rankloom_ranker.loaded import LoadedBundle, load_bundle
+from rankloom_ranker.loaded import LoadedBundle
 from rankloom_ranker.query import RankQuery
 from rankloom_ranker.ranker import Ranker, RankingJob
 from rankloom_ranker.ranking import rank_by_popularity
@@ -25,7 +22,7 @@ NUM = 6
 
 
 def query(loaded: LoadedBundle, *, partial: bool = False) -> RankQuery:
-    user = UserQuery(loaded.provider.log.users[0], None, loaded.catalogue.items[:NUM])
+    user = UserQuery(next(loaded.provider.events.users()), None, loaded.catalogue.items[:NUM])
     return RankQuery("r", user, allow_partial=partial)
 
 
@@ -72,9 +69,8 @@ def test_one_expert_alone_is_an_exact_sum_of_it(loaded: LoadedBundle) -> None:
     assert sorted(top.weights.values.tolist())[-2:] == [0.0, 1.0]
 
 
-def test_a_job_runs_on_a_decoder_without_a_server(served_folder: Path) -> None:
+def test_a_job_runs_on_a_decoder_without_a_server(loaded: LoadedBundle) -> None:
     """What training and benchmarks do: the same job, the same scores in any batch."""
-    loaded = load_bundle(open_bundle(served_folder))
     ranker, decoder = Ranker(loaded), load_decoder(loaded.engine_parts())
     job = job_of(ranker, query(loaded))
     alone, again = (

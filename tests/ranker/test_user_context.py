@@ -23,7 +23,7 @@ def ranker(loaded: LoadedBundle) -> Ranker:
 
 
 def known_user(loaded: LoadedBundle) -> str:
-    return loaded.provider.log.users[0]
+    return next(loaded.provider.events.users())
 
 
 def prepared(
@@ -82,7 +82,7 @@ def router_that_fuses(loaded: LoadedBundle) -> Router:
 def test_another_history_has_its_own_context(ranker: Ranker) -> None:
     provider = ranker.loaded.provider
     known = prepared(ranker)
-    events = provider.log.events_of(known_user(ranker.loaded))
+    events = provider.events.history(known_user(ranker.loaded)).events
     inline = prepared(ranker, history=events[:1])
     assert inline.prompt.num_events == 1 != known.prompt.num_events
     vector = provider.features(UserQuery(None, events[:1])).vector
@@ -91,7 +91,7 @@ def test_another_history_has_its_own_context(ranker: Ranker) -> None:
 
 
 def test_the_context_goes_with_its_history(ranker: Ranker) -> None:
-    events = ranker.loaded.provider.log.events_of(known_user(ranker.loaded))
+    events = ranker.loaded.provider.events.history(known_user(ranker.loaded)).events
     prepared(ranker, history=events[:2])
     gc.collect()
     assert not ranker.num_contexts

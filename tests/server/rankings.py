@@ -25,7 +25,7 @@ async def ranking_channel(parts: ServedParts, **values: object) -> AsyncIterator
 
 
 def known_user(parts: ServedParts) -> str:
-    return parts.loaded.provider.log.users[0]
+    return next(parts.loaded.provider.events.users())
 
 
 def item_ids(parts: ServedParts, count: int) -> list[str]:

@@ -10,6 +10,8 @@ from pathlib import Path
 from rankloom_adapters.bundle import open_bundle
 from rankloom_engine.loading import Hardware, load_decoder
 from rankloom_engine.model import Decoder
+from rankloom_features.event_store.sqlite import SqliteEventStore
+from rankloom_features.event_store.store import events_beside
 from rankloom_ranker.loaded import LoadedBundle, load_bundle
 from rankloom_server.app import servers
 from rankloom_server.rpc.lifecycle import RpcServer
@@ -25,7 +27,7 @@ class ServedParts:
 
 
 def load_parts(folder: Path, hardware: Hardware | None = None) -> ServedParts:
-    loaded = load_bundle(open_bundle(folder))
+    loaded = load_bundle(open_bundle(folder), events=SqliteEventStore(events_beside(folder)))
     return ServedParts(loaded, load_decoder(loaded.engine_parts(), hardware))
 
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from adapters.old_bundle import write_old
 from rankloom._cli.main import main
-from rankloom_adapters.bundle import MANIFEST, SIGNATURE, open_bundle, seal
+from rankloom_adapters.bundle import FORMER_EVENTS, MANIFEST, SIGNATURE, open_bundle, seal
 
 WEIGHTS = "experts/one/adapter_model.safetensors"
 
@@ -192,6 +192,16 @@ def test_an_older_bundle_is_converted(tmp_path: Path, capsys: pytest.CaptureFixt
     )
     assert command("convert", tmp_path / "missing", tmp_path / "other") == 2
     assert refusal(capsys) == f"{tmp_path / 'missing'}: no such folder"
+
+
+def test_a_conversion_says_that_it_leaves_events_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = write_old(tmp_path / "old", more={FORMER_EVENTS: b""})
+    assert command("convert", old, tmp_path / "new") == 0
+    assert capsys.readouterr().out.endswith(
+        f"converted from {old}, without its events: import them with `rankloom events import`\n"
+    )
 
 
 def test_a_signature_is_not_dropped_in_silence(

@@ -58,6 +58,7 @@ OTHER_VALUES: dict[str, object] = {
     "metrics_port": 5,
     "features": "host:6",
     "feature_share": 0.75,
+    "events": "events-file",
     "features_port": 21,
     "features_host": "::1",
     "device": "cuda:1",
@@ -96,7 +97,9 @@ EXPECTED = Settings(
         metrics_host="unix:metrics.sock",
         metrics_port=5,
     ),
-    features=FeatureSettings(address="host:6", share=0.75, port=21, host="::1"),
+    features=FeatureSettings(
+        address="host:6", share=0.75, events=Path("events-file"), port=21, host="::1"
+    ),
     engine=EngineSettings(
         device="cuda:1",
         dtype="bfloat16",

@@ -16,6 +16,8 @@ from rankloom_engine.loading import Hardware
 from rankloom_engine.model import DecodeInput, DecodeOutput, ForwardInput, ForwardOutput
 from rankloom_engine.pool import EnginePool
 from rankloom_engine.runner import EngineLimits
+from rankloom_features.event_store.sqlite import copy_events
+from rankloom_features.event_store.store import events_beside
 from rankloom_features.events import Event
 from rankloom_features.provider import UserFeatures, UserQuery
 from rankloom_features.wire import features_to_wire, parse_users, query_to_wire
@@ -98,6 +100,7 @@ def fusing(parts: ServedParts, tmp_path_factory: pytest.TempPathFactory) -> Serv
     shutil.copytree(bundle.folder, out)
     (out / ROUTER).write_bytes(replace(parts.loaded.router, temperature=1.5).to_bytes())
     seal(out, bundle.metadata)
+    copy_events(events_beside(bundle.folder), events_beside(out))
     return load_parts(out)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from itertools import islice
 
 import grpc
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from rankloom_features.provider import UserQuery
 from rankloom_proto.v1 import ranking_pb2
 from server.explanations import explain, request, stubborn
-from server.rankings import candidates, ranking_channel, with_options
+from server.rankings import candidates, known_user, ranking_channel, with_options
 from server.rankings import rank as rank_by
 from server.served_parts import ServedParts
 
@@ -44,7 +45,7 @@ async def texts(
     """A text for each of some users, and the numbers that it may have."""
     given = {"max_tokens": 48, "temperature": 1.0, "max_evidence": 0, **options}
     found = []
-    for n, user in enumerate(parts.loaded.provider.log.users[:NUM_USERS]):
+    for n, user in enumerate(islice(parts.loaded.provider.events.users(), NUM_USERS)):
         item = parts.loaded.catalogue.items[n].item_id
         message = request(
             parts,
@@ -78,7 +79,7 @@ async def test_explanations_of_a_ranking_are_grounded_too(
 ) -> None:
     explaining = ranking_pb2.ExplainOptions(max_tokens=48, temperature=1.0, max_evidence=0)
     answer = await rank_by(channel, with_options(parts, explain_top_k=5, explain=explaining))
-    user = parts.loaded.provider.log.users[0]
+    user = known_user(parts)
     found = [(each.text, own(parts, user, each.item_id)) for each in answer.explanations]
     assert len(found) == 5
     assert num_foreign(found) == 0

@@ -16,6 +16,8 @@ from rankloom_adapters.bundle import Bundle, open_bundle
 from rankloom_adapters.derive import DERIVED_FROM, with_parts
 from rankloom_adapters.router import GLOBAL, Route, Router
 from rankloom_engine.expert_bank import MixtureWeights
+from rankloom_features.event_store.sqlite import copy_events
+from rankloom_features.event_store.store import events_beside
 from rankloom_features.events import Event
 from rankloom_features.provider import UserQuery
 from rankloom_ranker.item_groups import ItemGroups, router_of_shares
@@ -29,12 +31,13 @@ from rankloom_training.scoring import BundleScorer, PreparedRequest
 from rankloom_training.serving import serving
 from rankloom_training.synthetic_domains import FILMS, GAMES, write_domains
 from rankloom_training.train import train_bundle
+from rankloom_training.user_events import events_of_bundle
 from small_data import small_options
 
 OPTIONS = dataclasses.replace(small_options(), lm_rows=200)
 NUM_USERS = 14
 NEW = {
-    *(parts.CATALOGUE, parts.ATTRIBUTE_COLUMNS, parts.ENCODER, parts.EVENTS),
+    *(parts.CATALOGUE, parts.ATTRIBUTE_COLUMNS, parts.ENCODER),
     *(parts.ITEM_STATISTICS, parts.ITEM_VECTORS, parts.ROUTER, parts.ITEM_GROUPS),
     *("experts/games/adapter_config.json", "experts/games/adapter_model.safetensors"),
 }
@@ -58,6 +61,7 @@ def before(served_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bun
     items = ItemGroups(np.arange(len(load_bundle(small).catalogue)) % 2, 2)
     made = {parts.ROUTER: router_of_shares(groups).to_bytes(), parts.ITEM_GROUPS: items.to_bytes()}
     with_parts(small, made, folder, {})
+    copy_events(events_beside(served_folder), events_beside(folder))
     return open_bundle(folder)
 
 
@@ -121,8 +125,8 @@ def test_a_user_of_two_groups_has_both_experts(after: Bundle) -> None:
 
 
 def test_a_server_sends_users_of_the_new_group_to_the_new_expert(after: Bundle) -> None:
-    log = load_bundle(after).provider.log
-    user = next(user for user in log.users if user.startswith("games-"))
+    with events_of_bundle(after.folder) as store:
+        user = next(user for user in store.users() if user.startswith("games-"))
     with serving(after.folder) as address, rankloom.Client(address, timeout_s=60.0) as client:
         ranking = client.rank(["games-000", "games-001", "i0"], user=user)
     assert [(each.expert, each.weight) for each in ranking.routing.weights] == [("games", 1.0)]
@@ -152,15 +156,18 @@ def test_an_untrained_group_has_the_global_expert(
 def test_events_of_a_user_in_both_logs_are_joined(
     games: Path, before: Bundle, tmp_path: Path
 ) -> None:
-    data, known = load_dataset(games), load_bundle(before).provider.log
-    user = known.users[0]
+    data = load_dataset(games)
+    with events_of_bundle(before.folder) as store:
+        user = next(store.users())
+        known = store.history(user).events
     renamed = dataclasses.replace(data.log, user_ids=(user, *data.log.user_ids[1:]))
     added = AddedGroup.checked(before, "games", dataclasses.replace(data, log=renamed))
-    added.write_untrained(tmp_path / "joined")
-    events = load_bundle(open_bundle(tmp_path / "joined")).provider.log.events_of(user)
-    assert set(known.events_of(user)) < set(events)
+    added.write_events(tmp_path / "joined")
+    with events_of_bundle(tmp_path / "joined") as store:
+        events = store.history(user).events
+    assert set(known) < set(events)
     assert [event.time for event in events] == sorted(event.time or 0.0 for event in events)
-    assert len(events) == len(known.events_of(user)) + int((data.log.user == 0).sum())
+    assert len(events) == len(known) + int((data.log.user == 0).sum())
 
 
 def test_what_cannot_be_added_is_refused(

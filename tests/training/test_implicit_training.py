@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import open_bundle
-from rankloom_features.events import EventLog
 from rankloom_training import reporting
 from rankloom_training.all_items import unseen_items
 from rankloom_training.data import Dataset, Split, load_dataset
@@ -21,6 +19,7 @@ from rankloom_training.evaluate import Report, evaluate
 from rankloom_training.progress import Progress
 from rankloom_training.scored_rows import ScoredRows
 from rankloom_training.stages.rows import LogRows
+from rankloom_training.user_events import events_of_bundle
 from rankloom_training.visibility import Protocol
 from small_data import train_small
 
@@ -64,9 +63,9 @@ def test_the_bundle_says_how_it_was_trained_and_serves_likes_alone(
 ) -> None:
     bundle, given = open_bundle(trained), load_dataset(likes)
     assert bundle.metadata["implicit"] == {"negatives": 3, "by": "popularity"}
-    events = EventLog.from_bytes(bundle.read(parts.EVENTS))
-    assert events.position == len(given.log)
-    assert all(event.liked for user in events.users for event in events.events_of(user))
+    with events_of_bundle(trained) as store:
+        assert store.statistics().num_events == len(given.log)
+        assert all(event.liked for user in store.users() for event in store.history(user).events)
 
 
 def test_all_unseen_items_are_ranked_beside_popularity(likes: Path, found: Report) -> None:

@@ -12,9 +12,9 @@ from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle, open_bundle
 from rankloom_adapters.calibration import Calibration
 from rankloom_adapters.router import GLOBAL, Router
-from rankloom_features.events import EventLog
 from rankloom_ranker.loaded import bundled_experts
 from rankloom_training.data import load_dataset
+from rankloom_training.user_events import events_of_bundle, user_history
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +48,19 @@ def test_scores_are_calibrated_on_the_validation_rows(bundle: Bundle) -> None:
     assert Calibration.from_bytes(bundle.read(parts.CALIBRATION)) != Calibration()
 
 
-def test_the_event_log_is_the_data(bundle: Bundle, small_data: Path) -> None:
-    dataset, events = load_dataset(small_data), EventLog.from_bytes(bundle.read(parts.EVENTS))
+def test_the_events_beside_the_bundle_are_the_data(bundle: Bundle, small_data: Path) -> None:
+    dataset = load_dataset(small_data)
     log, items = dataset.log, dataset.catalogue.items
-    assert events.position == len(log)
-    for user, name in enumerate(log.user_ids):
-        own = log.user == user
-        expected = [items[item].item_id for item in log.item[own]]
-        assert [event.item_id for event in events.events_of(name)] == expected
-        assert [event.liked for event in events.events_of(name)] == log.liked[own].tolist()
+    with events_of_bundle(bundle.folder) as store:
+        assert store.statistics().num_events == len(log)
+        for user, name in enumerate(log.user_ids):
+            own, events = log.user == user, store.history(name).events
+            assert [event.item_id for event in events] == [
+                items[item].item_id for item in log.item[own]
+            ]
+            assert [event.liked for event in events] == log.liked[own].tolist()
+            assert [event.time for event in events] == log.time[own].tolist()
+            assert events == user_history(dataset, user)
 
 
 def test_no_path_of_this_machine_is_in_the_bundle(bundle: Bundle, bundle_folder: Path) -> None:

@@ -22,11 +22,11 @@ from rankloom_adapters.derive import with_parts
 from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE
 from rankloom_adapters.router import GLOBAL, Router
 from rankloom_features.encoder import Encoder
-from rankloom_features.events import Event, EventLog
+from rankloom_features.event_store.sqlite import copy_events
+from rankloom_features.event_store.store import events_beside
 from rankloom_ranker.item_groups import NO_GROUP, ItemGroups
 from rankloom_ranker.loaded import LoadedBundle, load_bundle
 from rankloom_training.added_items import AddedItems
-from rankloom_training.assemble import event_log
 from rankloom_training.data import Dataset, Interactions, Split, load_dataset
 from rankloom_training.evaluate import like_above_of
 from rankloom_training.experts import ExpertTrainer
@@ -39,6 +39,7 @@ from rankloom_training.on_bundle import decoder_of, windows_of
 from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress, StageProgress
 from rankloom_training.train import OutputError
+from rankloom_training.user_events import write_events
 from rankloom_training.visibility import (
     Protocol,
     View,
@@ -89,12 +90,9 @@ class AddedGroup:
             for file in (CONFIG_FILE, WEIGHTS_FILE)
         }
         made = self.items.bundle_parts() | files | self._routing()
-        made[parts.EVENTS] = self._events().to_bytes()
-        users = len(EventLog.from_bytes(made[parts.EVENTS]).users)
         metadata = {
             "feature_version": Encoder(made[parts.ENCODER]).feature_version,
             "num_items": len(self.items.catalogue),
-            "num_users": users,
             ADDED: [*self.bundle.metadata.get(ADDED, ()), self.name],
         }
         return with_parts(self.bundle, made, folder, metadata)
@@ -109,8 +107,15 @@ class AddedGroup:
             gain = self._train(draft, options, shown)
             shown.note(f"{self.name}: {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]")
         digest = seal(begun, draft.metadata)
+        self.write_events(out)
         os.replace(begun, out)
         return digest
+
+    def write_events(self, out: Path) -> None:
+        """Stores the events beside the old bundle, and those of the log, beside the new one."""
+        if events_beside(self.bundle.folder).exists():
+            copy_events(events_beside(self.bundle.folder), events_beside(out))
+        write_events(self.data, out)
 
     def _train(self, draft: Bundle, options: TrainOptions, progress: StageProgress) -> Estimate:
         """Replaces the draft's expert if the trained one is better; returns the gain in AUC."""
@@ -161,15 +166,6 @@ class AddedGroup:
             parts.ITEM_GROUPS: grown.to_bytes(),
         }
 
-    def _events(self) -> EventLog:
-        """The bundle's events and those of the log; a user who is in both has all of them."""
-        before = self.items.loaded.provider.log
-        new = event_log(self.data)
-        users = dict.fromkeys((*before.users, *new.users))
-        return EventLog(
-            {user: _joined(before.events_of(user), new.events_of(user)) for user in users}
-        )
-
 
 def recipe_of(bundle: Bundle) -> Path | None:
     """The file of the options that the bundle was trained with, if it has one."""
@@ -190,11 +186,6 @@ def add_group(
     protocol = Protocol(bundle.metadata.get("protocol", options.protocol))
     chosen = dataclasses.replace(options, protocol=protocol)
     return AddedGroup.checked(bundle, name, given).train(out, chosen, progress)
-
-
-def _joined(one: tuple[Event, ...], other: tuple[Event, ...]) -> list[Event]:
-    events = dict.fromkeys((*one, *other))
-    return sorted(events, key=lambda event: event.time or 0.0)
 
 
 def _with_group(router: Router, name: str) -> Router:

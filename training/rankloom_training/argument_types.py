@@ -31,6 +31,20 @@ def finite_number(text: str) -> float:
     return number
 
 
+def existing_file(*endings: str) -> Callable[[str], Path]:
+    """A file that is there, and whose name has one of the endings."""
+
+    def parse(text: str) -> Path:
+        path = Path(text)
+        if not path.is_file():
+            raise argparse.ArgumentTypeError(f"{text}: no such file; check the path")
+        if path.suffix not in endings:
+            raise argparse.ArgumentTypeError(f"{text}: must end with {', '.join(endings)}")
+        return path
+
+    return parse
+
+
 def new_file(*endings: str) -> Callable[[str], Path]:
     """A file that can be written later, once the work for it is done."""
 

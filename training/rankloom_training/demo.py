@@ -30,6 +30,7 @@ from rankloom_training.rollout_demo import roll_out
 from rankloom_training.serving import serving
 from rankloom_training.synthetic import read_truth, write_synthetic
 from rankloom_training.train import train_bundle
+from rankloom_training.user_events import events_of_bundle
 from rankloom_training.visibility import Protocol
 
 NUM_CANDIDATES, TOP_K, SHOWN_EVENTS = 40, 8, 8
@@ -52,8 +53,9 @@ def run_demo(data: Path | None, folder: Path, options: TrainOptions, console: Co
         console.print(f"Training a bundle on {data.name} (kept for the next run) …")
         digest = train_bundle(data, bundle, options, Progress())
         console.print(f"bundle {digest[:12]}")
-    loaded = load_bundle(open_bundle(bundle))
     with ExitStack() as running:
+        events = running.enter_context(events_of_bundle(bundle))
+        loaded = load_bundle(open_bundle(bundle), events=events)
         with console.status("Starting the server …"):
             address = running.enter_context(serving(bundle))
         client = running.enter_context(rankloom.Client(address, timeout_s=TIMEOUT_S))
@@ -96,8 +98,9 @@ def _rank_for_tastes(
 def typical_users(loaded: LoadedBundle) -> list[str]:
     """One user per group: the nearest to its centroid among users with enough events."""
     provider, router = loaded.provider, loaded.router
-    users = [u for u in provider.log.users if len(provider.log.events_of(u)) >= MIN_EVENTS]
-    queries = [UserQuery(user, None) for user in users or provider.log.users]
+    every, events = list(provider.events.users()), provider.events
+    users = [user for user in every if len(events.history(user).events) >= MIN_EVENTS]
+    queries = [UserQuery(user, None) for user in users or every]
     vectors = np.stack([loaded.routing_vector(each) for each in provider.features_of_many(queries)])
     towards = directions(router.centroids, router.centre)
     nearest = (directions(vectors, router.centre) @ towards.T).argmax(axis=0)

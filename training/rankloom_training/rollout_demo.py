@@ -22,6 +22,7 @@ from rankloom_adapters.bundle import Bundle, open_bundle
 from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE
 from rankloom_ranker.loaded import bundled_experts, load_features
 from rankloom_training.serving import serving_rollouts
+from rankloom_training.user_events import events_of_bundle
 
 EXPERT, CHANGE = "global", 1.05
 NUM_CALLERS, NUM_CANDIDATES = 2, 6
@@ -146,7 +147,8 @@ def _num_users(rollout: rankloom.Rollout) -> int:
 def _ranking(bundle: Path, address: str) -> Iterator[DemoTraffic]:
     """Clients that rank for one user after the other until the block ends."""
     provider, stop = load_features(open_bundle(bundle)).provider, threading.Event()
-    users = provider.log.users
+    with events_of_bundle(bundle) as events:
+        users = list(events.users())
     traffic = DemoTraffic(len(users))
     items = [item.item_id for item in provider.catalogue.items]
     threads = [

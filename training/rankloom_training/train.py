@@ -118,7 +118,10 @@ class TrainingJob:
         return planned(stages_of(self.options), data_digest(self.dataset), self.work)
 
     def _deliver(self, bundle: Path) -> None:
+        from rankloom_training.user_events import write_events
+
         self.out.parent.mkdir(parents=True, exist_ok=True)
+        write_events(self.dataset, self.out)
         if not self.keeps_work:
             os.replace(bundle, self.out)
             self.work.remove()

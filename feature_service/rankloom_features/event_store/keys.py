@@ -1,4 +1,4 @@
-"""How a store names events and spreads users: digests, so that no id stands twice in the file."""
+"""Digests: of event ids, to find an event again, and of user ids, to spread users."""
 
 from __future__ import annotations
 

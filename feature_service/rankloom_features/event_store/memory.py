@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from threading import Lock
+from typing import Final
 
 from rankloom_features.event_store.store import StoredHistory, StoreStatistics, UserEvent
 from rankloom_features.events import Event
@@ -53,6 +54,9 @@ class MemoryEventStore:
             self._position += 1
             of_user[event.event_id] = (self._position, event.event)
         return of_user[event.event_id][0]
+
+
+NO_EVENTS: Final = MemoryEventStore()  # where all histories are given inline; nothing is stored
 
 
 def _by_time(stored: tuple[int, Event]) -> tuple[float, int]:

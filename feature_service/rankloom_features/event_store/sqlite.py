@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
+from rankloom_features.event_store.bulk import EventColumns, read_columns, store_columns
 from rankloom_features.event_store.keys import NUM_PARTITIONS, key_of, partition_of
 from rankloom_features.event_store.partitions import (
     EventRow,
@@ -24,6 +27,7 @@ from rankloom_features.event_store.partitions import (
 from rankloom_features.event_store.sqlite_file import (
     BUSY_S,
     Readers,
+    connect,
     opened,
     transaction,
     translated,
@@ -35,6 +39,20 @@ from rankloom_features.event_store.store import (
     StoreStatistics,
     UserEvent,
 )
+
+
+def copy_events(source: Path, target: Path) -> None:
+    """Writes a copy of a store, which may be in use, to a new file. Raises EventStoreError."""
+    begun = target.with_name(f"{target.name}.begun")
+    begun.unlink(missing_ok=True)
+    with (
+        translated(source),
+        closing(connect(source)) as read,
+        translated(target),
+        closing(sqlite3.connect(begun)) as written,
+    ):
+        read.backup(written)
+    begun.replace(target)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,6 +113,25 @@ class SqliteEventStore:
         with translated(self.path), self._readers.reader() as db:
             num_users, num_events = map(sum, zip(*counts(db), strict=True))
             return StoreStatistics(num_users, num_events, last_position(db), self._num_bytes())
+
+    def store_columns(
+        self, partition: int, columns: EventColumns, items: MutableMapping[str, int]
+    ) -> int:
+        """Stores many events of users of one partition; returns how many were new.
+
+        ``items``: item numbers that the caller keeps from one call to the next. After an error,
+        give an empty one.
+        """
+        with self._writing, translated(self.path), transaction(self._writer):
+            return store_columns(self._writer, partition, columns, items)
+
+    def read_columns(self, partition: int) -> tuple[Sequence[object], ...]:
+        """All events of a partition, each user's oldest first.
+
+        User ids, item ids, 0 or 1, times and event ids: each with one entry per event.
+        """
+        with translated(self.path), self._readers.reader() as db:
+            return read_columns(db, partition)
 
     def close(self) -> None:
         with self._writing, translated(self.path):

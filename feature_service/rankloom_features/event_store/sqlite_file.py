@@ -11,7 +11,11 @@ from queue import Empty, LifoQueue
 from typing import Final
 
 from rankloom_features.event_store.keys import NUM_PARTITIONS
-from rankloom_features.event_store.store import EventStoreError, EventStoreFullError
+from rankloom_features.event_store.store import (
+    EventStoreDamagedError,
+    EventStoreError,
+    EventStoreFullError,
+)
 
 FORMAT: Final = 1
 BUSY_S: Final = 10.0  # how long a write waits for one of another process
@@ -68,7 +72,8 @@ def _error_of(path: Path, error: sqlite3.Error) -> EventStoreError:
     if code == sqlite3.SQLITE_FULL:
         remedy = "free some space; what was stored before can be read"
         return EventStoreFullError(f"{path}: no room on the disk; {remedy}")
-    return EventStoreError(f"{path}: {_REMEDIES.get(code, error)}")
+    kind = EventStoreDamagedError if code == sqlite3.SQLITE_CORRUPT else EventStoreError
+    return kind(f"{path}: {_REMEDIES.get(code, error)}")
 
 
 def opened(path: Path) -> sqlite3.Connection:

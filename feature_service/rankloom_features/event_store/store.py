@@ -18,6 +18,10 @@ class EventStoreFullError(EventStoreError):
     """No room for more events on the disk; what was stored before stays readable."""
 
 
+class EventStoreDamagedError(EventStoreError):
+    """What was asked for lies on a damaged page; users on other pages can still be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class UserEvent:
     """One event to store. ``event_id``: unique among the user's events. ``event.time``: set."""

@@ -159,3 +159,11 @@ def test_any_calls_end_as_a_dictionary_would(
         by_time = sorted((time, position, name) for name, (time, position) in events.items())
         assert items_of(store, user) == [f"{name}/{time}" for time, _, name in by_time]
         assert store.version(user) == max(position for _, position in events.values())
+
+
+def test_the_users_with_events_are_listed(store: EventStore) -> None:
+    users = [f"user {number}" for number in range(20)]
+    store.append([made("a", user) for user in users] + [made("b", users[0])])
+    store.forget(users[1])
+    assert sorted(store.users()) == sorted(set(users) - {users[1]})
+    assert list(store.users()) == list(store.users())

@@ -11,11 +11,14 @@ import pytest
 
 from rankloom_adapters.bundle import open_bundle
 from rankloom_adapters.router import Route
+from rankloom_features.events import Event
 from rankloom_ranker.loaded import LoadedBundle, load_bundle
 from rankloom_training.grouping import users as grouped
 from rankloom_training.grouping.command import groups
 from rankloom_training.grouping.report import GroupsReport, report_of
 from rankloom_training.grouping.users import GroupedUsers, drawn, group_users
+from rankloom_training.user_events import events_of_bundle
+from small_data import NUM_USERS
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +27,19 @@ def loaded(served_folder: Path) -> LoadedBundle:
 
 
 @pytest.fixture(scope="module")
-def users(loaded: LoadedBundle) -> GroupedUsers:
-    log = loaded.provider.log
-    return group_users(loaded, [log.events_of(user) for user in log.users])
+def histories(served_folder: Path) -> list[tuple[Event, ...]]:
+    with events_of_bundle(served_folder) as store:
+        return [store.history(user).events for user in store.users()]
+
+
+@pytest.fixture(scope="module")
+def users(loaded: LoadedBundle, histories: list[tuple[Event, ...]]) -> GroupedUsers:
+    return group_users(loaded, histories)
 
 
 @pytest.fixture(scope="module")
 def report(loaded: LoadedBundle, users: GroupedUsers) -> GroupsReport:
-    return report_of(loaded, users, len(loaded.provider.log.users))
+    return report_of(loaded, users, NUM_USERS)
 
 
 def run(*arguments: str) -> int:
@@ -40,10 +48,8 @@ def run(*arguments: str) -> int:
     return groups.run(parser.parse_args(arguments))
 
 
-def test_each_user_is_in_one_group_and_takes_one_route(
-    loaded: LoadedBundle, report: GroupsReport
-) -> None:
-    assert sum(group.users for group in report.groups) == len(loaded.provider.log.users)
+def test_each_user_is_in_one_group_and_takes_one_route(report: GroupsReport) -> None:
+    assert sum(group.users for group in report.groups) == NUM_USERS
     found = report.routes.values()
     for shares in ([each.users for each in found], [each.events for each in found]):
         assert sum(shares) == pytest.approx(1.0)
@@ -60,13 +66,12 @@ def test_what_groups_like_is_what_they_were_made_to_like(report: GroupsReport) -
 
 
 def test_an_expert_that_equals_the_global_one_is_not_its_own(
-    report: GroupsReport, bundle_folder: Path
+    report: GroupsReport, bundle_folder: Path, histories: list[tuple[Event, ...]]
 ) -> None:
     assert all(group.own_expert for group in report.groups)  # their weights were moved
     equal = load_bundle(open_bundle(bundle_folder))
     digests = equal.expert_digests
-    log = equal.provider.log
-    found = report_of(equal, group_users(equal, [log.events_of(u) for u in log.users]), 60)
+    found = report_of(equal, group_users(equal, histories), NUM_USERS)
     assert [group.own_expert for group in found.groups] == [d != digests[-1] for d in digests[:-1]]
 
 
@@ -110,12 +115,12 @@ def test_some_of_many_users_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert drawn(histories[:2]) == histories[:2]
 
 
-def test_users_who_say_nothing_are_counted_and_not_grouped(loaded: LoadedBundle) -> None:
-    log = loaded.provider.log
-    some = [log.events_of(user) for user in log.users[:4]]
-    found = group_users(loaded, [*some, (), ()])
+def test_users_who_say_nothing_are_counted_and_not_grouped(
+    loaded: LoadedBundle, histories: list[tuple[Event, ...]]
+) -> None:
+    found = group_users(loaded, [*histories[:4], (), ()])
     assert (len(found), found.num_cold) == (4, 2)
     assert report_of(loaded, found, 6).routes[Route.GLOBAL].users >= 2 / 6
     with pytest.raises(ValueError, match="pass another log"):
         group_users(loaded, [()])
-    assert report_of(loaded, group_users(loaded, some[:1]), 1).silhouette is None
+    assert report_of(loaded, group_users(loaded, histories[:1]), 1).silhouette is None

@@ -11,8 +11,8 @@ from rankloom_training.argument_types import new_file
 from rankloom_training.commands import TrainingCommand
 
 if TYPE_CHECKING:
-    from rankloom_features.events import EventLog
-    from rankloom_ranker.loaded import LoadedBundle
+    from rankloom_adapters.bundle import Bundle
+    from rankloom_features.events import Event
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         metavar="LOG",
-        help="folder of a log with other users or later events (default: the bundle's own events)",
+        help="folder of a log with other users or later events (default: those beside the bundle)",
     )
     parser.add_argument(
         "--plot",
@@ -42,12 +42,12 @@ def _run(args: argparse.Namespace) -> int:
     from rankloom_ranker.loaded import load_bundle
     from rankloom_training.grouping import show
     from rankloom_training.grouping.report import report_of
-    from rankloom_training.grouping.users import drawn, group_users
+    from rankloom_training.grouping.users import group_users
 
     loaded = load_bundle(bundle)
-    log = _log_of(loaded, args.data)
-    users = group_users(loaded, drawn([log.events_of(user) for user in log.users]))
-    report = report_of(loaded, users, len(log.users))
+    num_users, histories = _histories(bundle, args.data)
+    users = group_users(loaded, histories)
+    report = report_of(loaded, users, num_users)
     show.show(Console(), report)
     if args.json is not None:
         args.json.write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
@@ -56,16 +56,23 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _log_of(loaded: LoadedBundle, data: Path | None) -> EventLog:
-    """The bundle's own events, or those of another log, read as the bundle's was."""
-    if data is None:
-        return loaded.provider.log
-    from rankloom_training.assemble import event_log
+def _histories(bundle: Bundle, data: Path | None) -> tuple[int, list[tuple[Event, ...]]]:
+    """The number of users, and the events of those that are looked at.
+
+    They are those beside the bundle, or those of another log, read as the bundle's was.
+    """
     from rankloom_training.data import load_dataset
     from rankloom_training.evaluate import like_above_of, sampling_of
+    from rankloom_training.grouping.users import drawn
+    from rankloom_training.user_events import events_of_bundle, user_history
 
-    bundle = loaded.bundle
-    return event_log(load_dataset(data, like_above_of(bundle), sampling_of(bundle)))
+    if data is None:
+        with events_of_bundle(bundle.folder) as store:
+            users = list(store.users())
+            return len(users), [store.history(user).events for user in drawn(users)]
+    dataset = load_dataset(data, like_above_of(bundle), sampling_of(bundle))
+    codes = range(dataset.log.num_users)
+    return len(codes), [user_history(dataset, code) for code in drawn(codes)]
 
 
 groups = TrainingCommand(

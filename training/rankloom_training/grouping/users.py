@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ SEED = 0
 # What is known of a user beside the attributes of what they like.
 SHARE_OF_LIKES, NUM_EVENTS, YEAR = "share of likes", "events", "year"
 
-Histories = Sequence[tuple[Event, ...]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,15 +48,15 @@ class GroupedUsers:
         return self.traits[:, self.trait_names.index(name)]
 
 
-def drawn(histories: Histories) -> Histories:
+def drawn(users: Sequence[T]) -> Sequence[T]:
     """At most MAX_USERS, at random."""
-    if len(histories) <= MAX_USERS:
-        return histories
-    chosen = np.random.default_rng(SEED).permutation(len(histories))[:MAX_USERS]
-    return [histories[index] for index in chosen]
+    if len(users) <= MAX_USERS:
+        return users
+    chosen = np.random.default_rng(SEED).permutation(len(users))[:MAX_USERS]
+    return [users[index] for index in chosen]
 
 
-def group_users(loaded: LoadedBundle, histories: Histories) -> GroupedUsers:
+def group_users(loaded: LoadedBundle, histories: Sequence[tuple[Event, ...]]) -> GroupedUsers:
     """``histories``: of each user, oldest event first. Raises GroupError if none has a vector."""
     router, catalogue = loaded.router, loaded.catalogue
     every = [loaded.provider.features(UserQuery(None, events)) for events in histories]

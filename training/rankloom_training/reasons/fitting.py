@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from rankloom_features.encoder import Encoder
-from rankloom_features.events import EventLog
+from rankloom_features.event_store.memory import NO_EVENTS
 from rankloom_features.export import export
 from rankloom_features.fit import Examples, fit, forget_untrained, one_thread, score
 from rankloom_features.models import create_model
@@ -55,7 +55,7 @@ def _provider(
     vectors = model.vectors.weight.detach().numpy()[1:]
     biases = model.item_bias.weight.detach().numpy()[1:, 0]
     scorer = Scorer(vectors, biases)
-    return FeatureProvider(data.catalogue, EventLog({}), Encoder(export(model)), scorer, tabular)
+    return FeatureProvider(data.catalogue, Encoder(export(model)), scorer, tabular, NO_EVENTS)
 
 
 def _collaborative(

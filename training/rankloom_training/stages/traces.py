@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankloom_features.catalogue import Catalogue
+from rankloom_features.event_store.memory import NO_EVENTS
 from rankloom_features.loading import provider_from_bytes
 from rankloom_features.ranker import TreeRanker
 from rankloom_training.data import Dataset, Split
@@ -103,7 +104,7 @@ def _influences(given: StageInputs) -> TreeInfluences:
     trees, item_statistics = given.of(TreesFiles).ranker()
     provider = provider_from_bytes(
         catalogue=data.catalogue.to_bytes(),
-        events=b"",
+        events=NO_EVENTS,
         encoder=encoder,
         item_vectors=item_vectors,
         item_statistics=item_statistics,

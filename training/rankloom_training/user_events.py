@@ -1,0 +1,80 @@
+"""The events of a log, as a server keeps them: in a store beside the bundle that they trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from rankloom_features.event_store.sqlite import SqliteEventStore
+from rankloom_features.event_store.store import EventStore, UserEvent, events_beside
+from rankloom_features.events import Event
+from rankloom_training.data import DataError, Dataset
+
+_BATCH_ROWS = 100_000
+
+
+def write_events(dataset: Dataset, bundle: Path) -> None:
+    """Stores the events of the log beside a bundle's folder; those that are there stay.
+
+    Raises EventStoreError.
+    """
+    store = SqliteEventStore(events_beside(bundle))
+    try:
+        for batch in event_batches(dataset):
+            store.append(_user_events(batch))
+    finally:
+        store.close()
+
+
+def event_batches(dataset: Dataset) -> Iterator[pa.RecordBatch]:
+    """The rows that happened, by user and time: user_id, item_id, liked and time."""
+    log = dataset.log
+    users = pa.array(log.user_ids, pa.string())
+    items = pa.array([item.item_id for item in dataset.catalogue.items], pa.string())
+    rows = np.flatnonzero(log.happened)
+    for part in np.split(rows, range(_BATCH_ROWS, len(rows), _BATCH_ROWS)):
+        yield pa.record_batch(
+            {
+                "user_id": users.take(pa.array(log.user[part])),
+                "item_id": items.take(pa.array(log.item[part])),
+                "liked": pa.array(log.liked[part]),
+                "time": pa.array(log.time[part]),
+            }
+        )
+
+
+def _user_events(batch: pa.RecordBatch) -> list[UserEvent]:
+    return [
+        UserEvent(f"{item} {liked} {time}", user, Event(item, liked, time))
+        for user, item, liked, time in zip(*(c.to_pylist() for c in batch.columns), strict=True)
+    ]
+
+
+def user_history(dataset: Dataset, user: int) -> tuple[Event, ...]:
+    """The events of a user, by code, oldest first."""
+    log, items = dataset.log, dataset.catalogue.items
+    first, end = np.searchsorted(log.user, (user, user + 1))
+    return tuple(
+        Event(items[log.item[row]].item_id, bool(log.liked[row]), float(log.time[row]))
+        for row in first + np.flatnonzero(log.happened[first:end])
+    )
+
+
+@contextmanager
+def events_of_bundle(bundle: Path) -> Iterator[EventStore]:
+    """The store beside a bundle's folder. Raises DataError where there is none."""
+    path = events_beside(bundle)
+    if not path.exists():
+        raise DataError(
+            f"{path}: no such file; import the users' events with: "
+            f"rankloom events import {path} FILE"
+        )
+    store = SqliteEventStore(path)
+    try:
+        yield store
+    finally:
+        store.close()
