@@ -42,6 +42,7 @@ class EventRecorder:
 
     `close`, or the end of a `with` block, must come before the client is closed. A process that
     was forked has a buffer of its own, which begins empty: its parent sends what was in the other.
+    Flush before a fork, since gRPC does not survive one in the middle of a call.
     """
 
     def __init__(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -70,9 +72,9 @@ def test_each_event_of_many_threads_is_recorded_once() -> None:
         recorded = server.events
         num_calls = len(server.record_calls)
     assert len(recorded) == NUM_THREADS * NUM_EACH
-    for thread in range(NUM_THREADS):
-        of_user = [each for each in recorded if each.user == f"user-{thread}"]
-        assert ids(tuple(of_user)) == [f"{thread}-{n}" for n in range(NUM_EACH)], "in order"
+    for user in range(NUM_THREADS):
+        of_user = [each for each in recorded if each.user == f"user-{user}"]
+        assert ids(tuple(of_user)) == [f"{user}-{n}" for n in range(NUM_EACH)], "in order"
     assert num_calls < len(recorded) / 4
 
 
@@ -91,12 +93,15 @@ def test_an_event_waits_for_others_but_not_long() -> None:
 
 
 def test_flush_does_not_wait_for_others() -> None:
-    with FakeServer() as server, FeatureClient(server.target) as client:
-        with EventRecorder(client, max_age_s=3600.0) as recorder:
-            recorder.flush()
-            recorder.record(event(1))
-            recorder.flush()
-            assert ids(server.events) == ["1"]
+    with (
+        FakeServer() as server,
+        FeatureClient(server.target) as client,
+        EventRecorder(client, max_age_s=3600.0) as recorder,
+    ):
+        recorder.flush()
+        recorder.record(event(1))
+        recorder.flush()
+        assert ids(server.events) == ["1"]
 
 
 def test_events_survive_a_restart_of_the_server() -> None:
@@ -203,22 +208,37 @@ def test_a_wrong_event_is_refused_at_once(field: str, wrong: UserEvent) -> None:
     recorder.close()
 
 
+FORK = """
+import os, signal, sys
+from rankloom import EventRecorder, FeatureClient, UserEvent
+
+def record(name):
+    recorder.record(UserEvent(user="u", item_id="i", liked=True, event_id=name))
+
+recorder = EventRecorder(FeatureClient(sys.argv[1], timeout_s=20), max_age_s=3600)
+record("before")
+recorder.flush()
+record("parent")
+child = os.fork()
+if not child:
+    signal.alarm(30)
+    record("child")
+    recorder.flush()
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+recorder.close()
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_a_forked_process_sends_its_own_events_only() -> None:
-    with FakeServer() as server, FeatureClient(server.target) as client:
-        recorder = EventRecorder(client, max_age_s=3600.0)
-        recorder.record(event("parent"))
-        child = os.fork()
-        if child == 0:
-            recorder.record(event("child"))
-            recorder.flush(20.0)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        assert status == 0
-        assert ids(server.events) == ["child"]
-        recorder.close()
-        assert ids(server.events) == ["child", "parent"]
+    with FakeServer() as server:
+        command = [sys.executable, "-c", FORK, server.target]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert ids(server.events) == ["before", "child", "parent"]
+        assert len(server.record_calls) == 3
 
 
 def test_a_call_holds_what_fits_into_a_message() -> None:

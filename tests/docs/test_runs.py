@@ -121,6 +121,8 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("docs/sdk.md", "from rankloom import Client, DeadlineExceededError"): None,
     ("docs/sdk.md", "import asyncio"): None,
     ("docs/sdk.md", "from rankloom import FeatureClient"): None,
+    ("docs/sdk.md", "from datetime import UTC, datetime"): None,
+    ("docs/sdk.md", "from rankloom import EventRecorder, FeatureClient, UserEvent"): None,
     ("docs/sdk.md", "from rankloom import Client, OverloadedError"): None,
     ("docs/serving.md", "rankloom serve --bundle my-bundle"): (parse, parse, parse),
     ("docs/training.md", "rankloom evaluate --bundle my-bundle"): (run,),
