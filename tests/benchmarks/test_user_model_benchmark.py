@@ -7,15 +7,20 @@ import pytest
 from benchmarks.common.results import BenchmarkResult, RunFacts
 from benchmarks.user_model.study import ALL, ALONE, LEFT_OUT, NONE, study, summary, update_us
 
+from rankloom_features.catalogue import Catalogue, Item
 from rankloom_features.user_model import USER_MODEL_COLUMNS
-from rankloom_training.data import Dataset
+from rankloom_training.data import Dataset, make_log
 from rankloom_training.visibility import Protocol
-from training.logs import random_log
 
 
 @pytest.fixture(scope="module")
 def data() -> Dataset:
-    return random_log(4, num_users=30, num_items=20, mean_rows=20)
+    """30 users, 20 items, random likes."""
+    random, num = np.random.default_rng(4), 600
+    users = [f"u{code}" for code in random.integers(0, 30, num)]
+    time = np.arange(num, dtype=np.float64)
+    log = make_log(users, random.integers(0, 20, num), random.random(num) < 0.5, time, time)
+    return Dataset(Catalogue(Item(f"i{index}", f"Title {index}") for index in range(20)), log)
 
 
 def test_every_kind_of_score_has_its_metrics(data: Dataset) -> None:
