@@ -108,9 +108,7 @@ class FeatureService(features_pb2_grpc.FeatureServiceServicer):
         now = self._clock()
         return features_pb2.GetUserFeaturesResponse(features=(_aged(each, now) for each in found))
 
-    def _stored(
-        self, request: features_pb2.RecordEventsRequest, arrived: float
-    ) -> tuple[int, ...]:
+    def _stored(self, request: features_pb2.RecordEventsRequest, arrived: float) -> tuple[int, ...]:
         like_above = self._provider.model_info().like_above
         return self._store.append(parse_events(request, like_above, arrived))
 
