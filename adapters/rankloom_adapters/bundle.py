@@ -50,6 +50,7 @@ PROJECTOR = "projector.safetensors"
 PROMPT = "prompt.json"
 RECIPE = "train.yaml"  # how it was trained; absent in bundles of other origin
 TREES = "ranker/trees.onnx"
+USER_MODEL = "features/user_model.safetensors"  # absent where it was trained without one
 
 
 class BundleError(ValueError):

@@ -26,11 +26,18 @@ class Event:
 class History:
     """One user's events as arrays, oldest first; only items in the catalogue.
 
-    ``index``: (n,) int64 catalogue indices. ``liked``: (n,) bool.
+    ``index``: (n,) int64 catalogue indices. ``liked``: (n,) bool. ``time``: (n,) float64 seconds
+    since 1970 UTC, NaN where unknown.
     """
 
     index: NDArray[np.int64]
     liked: NDArray[np.bool_]
+    time: NDArray[np.float64]
+
+    @classmethod
+    def untimed(cls, index: NDArray[np.int64], liked: NDArray[np.bool_]) -> History:
+        """Events whose times nobody knows."""
+        return cls(index, liked, np.full(len(index), np.nan))
 
     def __len__(self) -> int:
         return len(self.index)
@@ -44,7 +51,9 @@ def known_events(events: Sequence[Event], catalogue: Catalogue) -> tuple[Event, 
 def history_of(events: Sequence[Event], catalogue: Catalogue) -> History:
     """The events as arrays; every item must be in the catalogue."""
     index = np.array([catalogue.index(event.item_id) for event in events], dtype=np.int64)
-    return History(index, np.array([event.liked for event in events], dtype=np.bool_))
+    liked = np.array([event.liked for event in events], dtype=np.bool_)
+    # As float64, None becomes NaN.
+    return History(index, liked, np.array([event.time for event in events], dtype=np.float64))
 
 
 def without_each(events: Sequence[Event], newest: int) -> tuple[tuple[Event, ...], ...]:

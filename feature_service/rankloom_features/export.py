@@ -98,7 +98,7 @@ def _difference(
 
 def _random_history(random: np.random.Generator, num_items: int) -> History:
     length = int(random.integers(0, MAX_EVENTS + 10))
-    return History(random.integers(0, num_items, length), random.random(length) < 0.5)
+    return History.untimed(random.integers(0, num_items, length), random.random(length) < 0.5)
 
 
 @contextmanager

@@ -15,12 +15,14 @@ from rankloom_features.events import History
 class Histories:
     """n histories; history i is the events from ``first[i]`` up to ``end[i]``, oldest first.
 
-    ``index``: (events,) int64 catalogue indices. ``liked``: (events,) bool. ``first``, ``end``:
-    (n,) int64. The events are shared: picking or joining histories copies no event twice.
+    ``index``: (events,) int64 catalogue indices. ``liked``: (events,) bool. ``time``: (events,)
+    float64 seconds, NaN where unknown. ``first``, ``end``: (n,) int64. The events are shared:
+    picking or joining histories copies no event twice.
     """
 
     index: NDArray[np.int64]
     liked: NDArray[np.bool_]
+    time: NDArray[np.float64]
     first: NDArray[np.int64]
     end: NDArray[np.int64]
 
@@ -32,10 +34,11 @@ class Histories:
         """The same histories, one after the other."""
         lengths = [len(history) for history in histories]
         end = np.cumsum(lengths, dtype=np.int64)
-        none = History(np.zeros(0, np.int64), np.zeros(0, np.bool_))
+        none = History.untimed(np.zeros(0, np.int64), np.zeros(0, np.bool_))
         return cls(
             np.concatenate([one.index for one in (none, *histories)]),
             np.concatenate([one.liked for one in (none, *histories)]),
+            np.concatenate([one.time for one in (none, *histories)]),
             end - np.array(lengths, dtype=np.int64),
             end,
         )
@@ -48,13 +51,19 @@ class Histories:
         return cls(
             np.concatenate([part.index for part in parts]),
             np.concatenate([part.liked for part in parts]),
+            np.concatenate([part.time for part in parts]),
             np.concatenate([part.first + start for part, start in moved]),
             np.concatenate([part.end + start for part, start in moved]),
         )
 
     def only(self, rows: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Histories:
         """The histories that a mask, indices or a slice selects."""
-        return Histories(self.index, self.liked, self.first[rows], self.end[rows])
+        return Histories(self.index, self.liked, self.time, self.first[rows], self.end[rows])
+
+    def between(self, first: int, end: int) -> History:
+        """One history of the shared events from ``first`` up to ``end``."""
+        part = slice(first, end)
+        return History(self.index[part], self.liked[part], self.time[part])
 
     def newest(self, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The newest events as (n, length) items and labels, padded on the left with 0.

@@ -13,6 +13,7 @@ from rankloom_features.item_statistics import ItemStatistics
 from rankloom_features.provider import FeatureProvider
 from rankloom_features.scorer import scorer_from_bytes
 from rankloom_features.tabular import TabularFeatures
+from rankloom_features.user_model import UserModel
 
 
 class StatisticsError(ValueError):
@@ -26,15 +27,17 @@ def provider_from_bytes(
     item_vectors: bytes,
     item_statistics: bytes,
     events: EventStore,
+    user_model: bytes | None = None,
     item_columns: bytes | None = None,
     attribute_columns: bytes | None = None,
 ) -> FeatureProvider:
-    """A provider from its parts. ``item_columns``: None for a bundle without them.
+    """A provider from its parts. ``user_model``, ``item_columns``: None for a bundle without them.
 
     ``events``: where the histories of user ids are. ``attribute_columns``: None where the
     catalogue says it.
 
-    Raises CatalogueError, EncoderError, StatisticsError or ItemColumnsError, all ValueErrors.
+    Raises CatalogueError, EncoderError, StatisticsError, UserModelError or
+    ItemColumnsError, all ValueErrors.
     """
     items = Catalogue.from_bytes(catalogue, attribute_columns)
     model = Encoder(encoder)
@@ -42,7 +45,8 @@ def provider_from_bytes(
     scorer = scorer_from_bytes(model, item_vectors, len(items))
     statistics = statistics_from_bytes(item_statistics, len(items))
     columns = ItemColumns.from_bytes(item_columns, len(items)) if item_columns else NO_COLUMNS
-    tabular = TabularFeatures(items, statistics, columns)
+    users = UserModel.from_bytes(user_model, len(items)) if user_model else None
+    tabular = TabularFeatures(items, statistics, users, columns)
     return FeatureProvider(items, model, scorer, tabular, events)
 
 

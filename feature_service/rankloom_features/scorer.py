@@ -14,7 +14,7 @@ from rankloom_features.encoder import Encoder, EncoderError
 from rankloom_features.events import History
 
 TOLERANCE = 1e-4
-_NOTHING = History(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_))
+_NOTHING = History.untimed(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_))
 _CHUNK = 4096
 _CHECKED_USERS, _CHECKED_ITEMS, _CHECKED_EVENTS = 4, 64, 8
 
@@ -47,7 +47,7 @@ def scorer_from_bytes(encoder: Encoder, item_vectors: bytes, num_items: int) -> 
     scorer = Scorer(vectors, bias)
     random = np.random.default_rng(0)
     for _ in range(_CHECKED_USERS):
-        history = History(
+        history = History.untimed(
             random.integers(0, num_items, _CHECKED_EVENTS), random.random(_CHECKED_EVENTS) < 0.5
         )
         indices = random.integers(0, num_items, _CHECKED_ITEMS)

@@ -24,6 +24,7 @@ from rankloom_features.running import (
     running_means,
     running_sums,
 )
+from rankloom_features.user_model import USER_MODEL_COLUMNS, UserModel, UserStates
 
 LEVEL_PRIOR_ROWS = 5.0
 YEAR_SCALE = 6.0
@@ -75,6 +76,9 @@ MONOTONE = frozenset(
         "pair_expected",
         "pair_co_rating_level",
         "pair_co_rating_lift",
+        "user_model_mean",
+        "user_model_item_mean",
+        "user_model_affinity",
         COLLABORATIVE,
     }
 )
@@ -91,7 +95,8 @@ class Profile:
     liked ones, the sum over all items weighted by label less item mean, and the sum weighted by
     centred residual; NaN without events. ``num_events``, ``num_liked``: (m,). ``liked``:
     catalogue indices of all liked items; a moment has the first ``num_liked`` of them.
-    ``columns``: mean of each item column over the liked items that have it, (m, C).
+    ``columns``: mean of each item column over the liked items that have it, (m, C). ``states``:
+    of the user model, None without one.
     """
 
     values: Mapping[str, Floats]
@@ -102,15 +107,17 @@ class Profile:
     num_liked: NDArray[np.int64]
     liked: NDArray[np.int64]
     columns: Floats
+    states: UserStates | None
 
 
 class TabularFeatures:
-    """Computes the feature matrix from a set of item statistics. Immutable."""
+    """Computes the feature matrix from item statistics and a user model. Immutable."""
 
     def __init__(
         self,
         catalogue: Catalogue,
         statistics: ItemStatistics,
+        user_model: UserModel | None = None,
         columns: ItemColumns = NO_COLUMNS,
     ) -> None:
         self._traits = catalogue.traits
@@ -122,8 +129,9 @@ class TabularFeatures:
         weight = statistics.rows / max(float(statistics.rows.sum()), 1.0)
         self._attribute_share = weight @ self._traits.attributes
         self._years = np.unique(self._traits.year[~np.isnan(self._traits.year)])
-        self._columns = columns
-        self.names = column_names(catalogue, columns)
+        self._user_model, self._columns = user_model, columns
+        modelled = USER_MODEL_COLUMNS if user_model else ()
+        self.names = (*column_names(catalogue, columns), *modelled)
         self.schema_digest = schema_digest(self.names)
 
     def profile(self, history: History, seen: NDArray[np.int64] | None = None) -> Profile:
@@ -144,6 +152,7 @@ class TabularFeatures:
             num_liked=num_liked,
             liked=history.index[history.liked],
             columns=self._liked_columns(history, num_liked),
+            states=self._user_model.states(history, seen) if self._user_model else None,
         )
 
     def matrix(
@@ -170,8 +179,19 @@ class TabularFeatures:
             matrix[:, column] = columns[name]
         facts = self._columns.at(candidates.index)
         gaps = facts - profile.columns[moment]
-        matrix[:, len(_COMPUTED) :] = np.concatenate([candidates.attributes, facts, gaps], axis=1)
+        modelled = self._modelled(profile, candidates.index, moment)
+        further: list[Floats] = [candidates.attributes, facts, gaps, *modelled]
+        matrix[:, len(_COMPUTED) :] = np.concatenate(further, axis=1)
         return matrix
+
+    def _modelled(
+        self, profile: Profile, index: NDArray[np.int64], moment: NDArray[np.int64]
+    ) -> list[Floats]:
+        """(n, columns) of the user model; nothing without one."""
+        if self._user_model is None or profile.states is None:
+            return []
+        columns = self._user_model.columns(profile.states, index, moment)
+        return [np.stack(list(columns.values()), axis=1)]
 
     def _user(self, history: History, plain: Floats, seen: NDArray[np.int64]) -> dict[str, Floats]:
         """The user's own columns at each moment."""

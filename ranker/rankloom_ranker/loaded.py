@@ -36,6 +36,7 @@ _FEATURE_PARTS = (
     parts.ENCODER,
     parts.ITEM_VECTORS,
     parts.ITEM_STATISTICS,
+    parts.USER_MODEL,
     parts.ITEM_COLUMNS,
     parts.ATTRIBUTE_COLUMNS,
 )
@@ -176,8 +177,8 @@ def _phraser(prompts: PromptAssembler) -> Phraser | None:
 def load_features(bundle: Bundle, events: EventStore = NO_EVENTS) -> BundleFeatures:
     """Loads what features need, and nothing else.
 
-    Raises BundleError, CatalogueError, EncoderError, StatisticsError or ItemColumnsError, all
-    ValueErrors.
+    Raises BundleError, CatalogueError, EncoderError, StatisticsError, UserModelError or
+    ItemColumnsError, all ValueErrors.
     """
     if parts.FORMER_EVENTS in bundle.parts:
         remedy = "train it again, or convert it with: rankloom bundle convert OLD NEW"
@@ -193,6 +194,7 @@ def load_features(bundle: Bundle, events: EventStore = NO_EVENTS) -> BundleFeatu
         item_vectors=bundle.read(parts.ITEM_VECTORS),
         item_statistics=statistics,
         events=events,
+        user_model=given(parts.USER_MODEL),
         item_columns=given(parts.ITEM_COLUMNS),
         attribute_columns=given(parts.ATTRIBUTE_COLUMNS),
     )

@@ -34,7 +34,7 @@ from rankloom_features.histories import Histories
 from rankloom_features.models import MODEL_NAMES, create_model
 
 random = np.random.default_rng(0)
-past = [History(random.integers(0, 8, 6), random.random(6) < 0.5) for _ in range(200)]
+past = [History.untimed(random.integers(0, 8, 6), random.random(6) < 0.5) for _ in range(200)]
 target = random.integers(1, 9, 200)
 examples = Examples(Histories.of(past), target, target % 2 == 0)
 assert "recency" in MODEL_NAMES

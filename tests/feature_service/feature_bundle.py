@@ -8,6 +8,7 @@ import numpy as np
 import safetensors.numpy
 import torch
 
+from feature_service.user_models import random_user_model
 from rankloom_adapters import bundle
 from rankloom_features.catalogue import Catalogue, Item
 from rankloom_features.event_store.memory import MemoryEventStore
@@ -43,6 +44,7 @@ def write_feature_bundle(folder: Path) -> Path:
                 co_rating=random.standard_normal((len(ITEMS), 3)).astype(np.float32),
             )
         ),
+        bundle.USER_MODEL: random_user_model(len(ITEMS)).to_bytes(),
     }
     for name, data in parts.items():
         path = folder / name

@@ -30,14 +30,15 @@ def random_statistics(seed: int = 0) -> ItemStatistics:
 
 
 def history(*events: tuple[int, bool]) -> History:
-    return History(
+    return History.untimed(
         np.array([index for index, _ in events], dtype=np.int64),
         np.array([liked for _, liked in events], dtype=np.bool_),
     )
 
 
 def random_history(random: np.random.Generator, length: int) -> History:
-    return History(random.integers(0, NUM_ITEMS, length), random.random(length) < 0.5)
+    time = np.cumsum(random.exponential(3_600.0, length))
+    return History(random.integers(0, NUM_ITEMS, length), random.random(length) < 0.5, time)
 
 
 def traits(*indices: int) -> ItemTraits:

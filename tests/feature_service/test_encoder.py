@@ -103,16 +103,16 @@ def test_a_vector_does_not_depend_on_the_batch(exported: Exported) -> None:
 def test_only_the_newest_events_count(exported: Exported) -> None:
     encoder, random = Encoder(exported[1]), np.random.default_rng(3)
     long = random_history(random, MAX_EVENTS + 20)
-    recent = History(long.index[-MAX_EVENTS:], long.liked[-MAX_EVENTS:])
+    recent = History.untimed(long.index[-MAX_EVENTS:], long.liked[-MAX_EVENTS:])
     assert encoder.encode([long]).tobytes() == encoder.encode([recent]).tobytes()
 
 
 def test_labels_and_items_matter(exported: Exported) -> None:
     encoder = Encoder(exported[1])
-    base = History(np.array([1, 2, 3]), np.array([True, False, True]))
+    base = History.untimed(np.array([1, 2, 3]), np.array([True, False, True]))
     others = [
-        History(np.array([1, 2, 4]), base.liked),
-        History(base.index, np.array([True, True, True])),
+        History.untimed(np.array([1, 2, 4]), base.liked),
+        History.untimed(base.index, np.array([True, True, True])),
     ]
     vectors = encoder.encode([base, *others])
     assert np.abs(vectors[1:] - vectors[0]).max(axis=1).min() > 1e-3

@@ -23,6 +23,7 @@ from rankloom_features.loading import (
     statistics_to_bytes,
 )
 from rankloom_features.provider import FeatureProvider, UserQuery
+from rankloom_features.user_model import UserModelError
 
 Bytes = dict[str, bytes]
 
@@ -39,6 +40,7 @@ def provider_bytes(feature_folder: Path) -> Bytes:
         "encoder": bundle.read(parts.ENCODER),
         "item_vectors": bundle.read(parts.ITEM_VECTORS),
         "item_statistics": bundle.read(parts.ITEM_STATISTICS),
+        "user_model": bundle.read(parts.USER_MODEL),
     }
 
 
@@ -190,6 +192,7 @@ def test_statistics_round_trip(provider_bytes: Bytes) -> None:
         ("encoder", EncoderError),
         ("item_vectors", EncoderError),
         ("item_statistics", StatisticsError),
+        ("user_model", UserModelError),
     ],
 )
 def test_each_part_of_garbage_has_its_error(

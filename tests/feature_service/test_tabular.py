@@ -16,6 +16,7 @@ from feature_service.small_catalogue import (
     random_statistics,
     traits,
 )
+from feature_service.user_models import random_user_model
 from rankloom_features.catalogue import Catalogue, Item
 from rankloom_features.events import History
 from rankloom_features.item_statistics import ItemStatistics
@@ -26,9 +27,11 @@ from rankloom_features.tabular import (
     column_names,
     with_collaborative,
 )
+from rankloom_features.user_model import USER_MODEL_COLUMNS
 
 STATISTICS = random_statistics()
-FEATURES = TabularFeatures(CATALOGUE, STATISTICS)
+USERS = random_user_model(NUM_ITEMS)
+FEATURES = TabularFeatures(CATALOGUE, STATISTICS, USERS)
 EVERY = tuple(range(NUM_ITEMS))
 seeds = st.integers(0, 2**32 - 1)
 CO = {name for name in FEATURES.names if name.startswith("pair_co_")}
@@ -57,8 +60,9 @@ def test_shape_names_and_type() -> None:
     matrix = FEATURES.matrix(FEATURES.profile(MIXED), traits(1, 2))
     assert matrix.shape == (2, len(FEATURES.names))
     assert matrix.dtype == np.float32
-    assert FEATURES.names == column_names(CATALOGUE)
-    assert FEATURES.names[-3:] == tuple(f"attribute:{name}" for name in GENRES)
+    own = column_names(CATALOGUE)
+    assert own[-3:] == tuple(f"attribute:{name}" for name in GENRES)
+    assert FEATURES.names == (*own, *USER_MODEL_COLUMNS)
     assert len(set(FEATURES.names)) == len(FEATURES.names)
     assert {*FEATURES.names, COLLABORATIVE} >= MONOTONE
 
@@ -81,8 +85,14 @@ def test_the_digest_tells_columns_apart() -> None:
     flat = ItemStatistics(
         statistics.rows[:, 0], statistics.likes[:, 0], statistics.co_liking, statistics.co_rating
     )
-    assert TabularFeatures(other, flat).schema_digest != FEATURES.schema_digest
-    assert TabularFeatures(CATALOGUE, random_statistics(1)).schema_digest == FEATURES.schema_digest
+    assert (
+        TabularFeatures(other, flat, random_user_model(len(other))).schema_digest
+        != FEATURES.schema_digest
+    )
+    assert (
+        TabularFeatures(CATALOGUE, random_statistics(1), USERS).schema_digest
+        == FEATURES.schema_digest
+    )
 
 
 def test_a_known_candidate_of_a_known_user_has_every_value() -> None:
@@ -218,10 +228,19 @@ def test_a_large_candidate_set_scores_as_its_rows_alone() -> None:
     )
     rows = random.integers(1, 50, num).astype(np.float32)
     factors = random.normal(size=(2, num, rank)).astype(np.float32)
-    features = TabularFeatures(catalogue, ItemStatistics(rows, rows / np.float32(2), *factors))
-    past = History(random.integers(0, num, 200), random.random(200) < 0.5)
+    statistics = ItemStatistics(rows, rows / np.float32(2), *factors)
+    features = TabularFeatures(catalogue, statistics, random_user_model(num, 16))
+    past = History.untimed(random.integers(0, num, 200), random.random(200) < 0.5)
     bulk = features.matrix(features.profile(past), catalogue.traits_at(np.arange(500)))
     for index in range(0, 500, 25):
         alone = features.matrix(features.profile(past), catalogue.traits_at(np.array([index])))[0]
         different = np.flatnonzero(alone != bulk[index])
         assert [features.names[column] for column in different] == []
+
+
+def test_a_bundle_without_a_user_model_has_the_other_columns() -> None:
+    without = TabularFeatures(CATALOGUE, STATISTICS)
+    found = without.matrix(without.profile(MIXED), traits(1, 2))
+    every = FEATURES.matrix(FEATURES.profile(MIXED), traits(1, 2))
+    assert without.names == column_names(CATALOGUE)
+    assert found.tobytes() == every[:, : found.shape[1]].tobytes()

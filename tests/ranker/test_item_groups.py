@@ -20,7 +20,10 @@ ROUTER = router_of_shares(("films", "books", "games"))
 
 
 def shares(*histories: list[int]) -> list[list[float]]:
-    made = [History(np.array(each, np.int64), np.ones(len(each), np.bool_)) for each in histories]
+    made = [
+        History.untimed(np.array(each, np.int64), np.ones(len(each), np.bool_))
+        for each in histories
+    ]
     found: list[list[float]] = GROUPS.shares(Histories.of(made)).tolist()
     return found
 

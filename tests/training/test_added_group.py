@@ -38,7 +38,8 @@ OPTIONS = dataclasses.replace(small_options(), lm_rows=200)
 NUM_USERS = 14
 NEW = {
     *(parts.CATALOGUE, parts.ATTRIBUTE_COLUMNS, parts.ENCODER),
-    *(parts.ITEM_STATISTICS, parts.ITEM_VECTORS, parts.ROUTER, parts.ITEM_GROUPS),
+    *(parts.ITEM_STATISTICS, parts.ITEM_VECTORS, parts.USER_MODEL),
+    *(parts.ROUTER, parts.ITEM_GROUPS),
     *("experts/games/adapter_config.json", "experts/games/adapter_model.safetensors"),
 }
 # Liked items of a user of each group: comedies have even numbers in the small log, dramas odd ones.

@@ -20,6 +20,7 @@ from rankloom_features.export import with_items
 from rankloom_features.item_columns import ItemColumns
 from rankloom_features.item_statistics import ItemStatistics
 from rankloom_features.loading import statistics_from_bytes, statistics_to_bytes
+from rankloom_features.user_model import UserModel
 from rankloom_ranker.loaded import LoadedBundle
 from rankloom_training.data import Dataset
 
@@ -63,6 +64,9 @@ class AddedItems:
             parts.ITEM_VECTORS: bytes(safetensors.numpy.save({"vectors": vectors})),
             parts.ITEM_STATISTICS: statistics_to_bytes(_unrated(statistics, num)),
         }
+        if parts.USER_MODEL in bundle.parts:
+            users = UserModel.from_bytes(bundle.read(parts.USER_MODEL), len(self.loaded.catalogue))
+            made[parts.USER_MODEL] = users.with_items(num).to_bytes()
         if parts.ITEM_COLUMNS in bundle.parts:
             before = ItemColumns.from_bytes(
                 bundle.read(parts.ITEM_COLUMNS), len(self.loaded.catalogue)

@@ -14,7 +14,6 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import aslinearoperator, eigsh
 
 from rankloom_features.catalogue import Catalogue
-from rankloom_features.events import History
 from rankloom_features.histories import Histories
 from rankloom_features.item_columns import NO_COLUMNS, ItemColumns
 from rankloom_features.item_statistics import ItemStatistics
@@ -25,8 +24,12 @@ from rankloom_features.tabular import (
     with_collaborative,
 )
 from rankloom_features.tree_export import export_trees, raw_scores
+from rankloom_features.user_model import UserModel
 from rankloom_training.data import Interactions, Split
 from rankloom_training.folds import NUM_FOLDS, user_folds
+from rankloom_training.user_models.fit import fitted_prior, fitted_user_model, labels_of
+from rankloom_training.user_models.item_features import ItemFeatures
+from rankloom_training.user_models.variances import USUAL_PRIOR, UserModelPrior
 from rankloom_training.visibility import View, runs
 
 OnStep = Callable[[int, int], None]
@@ -110,11 +113,21 @@ def _item_factors(matrix: csr_matrix, shrinkage: float) -> NDArray[np.float32]:
     return factors
 
 
-class HeldOutFeatures:
-    """Tabular features from item statistics that leave out the row's own user.
+def held_out_prior(
+    catalogue: Catalogue, log: Interactions, seed: int, columns: ItemColumns
+) -> UserModelPrior:
+    """The user model's prior, from the users of one fold and the items of the others."""
+    train, own = log.split == Split.TRAIN, user_folds(log.num_users, seed)[log.user] == 0
+    statistics = item_statistics(log, catalogue, train & ~own)
+    features = ItemFeatures.of(catalogue, columns, statistics)
+    return fitted_prior(log, features, train & ~own, train & own)
 
-    A training row gets the statistics of the other folds of users; any other row gets
-    those of all training rows, as in production.
+
+class HeldOutFeatures:
+    """Tabular features from statistics and a user model that leave out the row's own user.
+
+    A training row gets those of the other folds of users; any other row gets those of all
+    training rows, as in production. The ``prior``, a few variances, is for all of them.
     """
 
     def __init__(
@@ -123,16 +136,17 @@ class HeldOutFeatures:
         log: Interactions,
         seed: int,
         columns: ItemColumns = NO_COLUMNS,
+        prior: UserModelPrior = USUAL_PRIOR,
     ) -> None:
         train = log.split == Split.TRAIN
         self._catalogue, self._log, self._train = catalogue, log, train
+        self._columns, self._prior = columns, prior
         self.fold = user_folds(log.num_users, seed)
         self.statistics = item_statistics(log, catalogue, train)
-        self.served = TabularFeatures(catalogue, self.statistics, columns)
-        others = [train & (self.fold[log.user] != fold) for fold in range(NUM_FOLDS)]
+        self.user_model = self._user_model(train, self.statistics)
+        self.served = TabularFeatures(catalogue, self.statistics, self.user_model, columns)
         self._held_out = [
-            TabularFeatures(catalogue, item_statistics(log, catalogue, rows), columns)
-            for rows in others
+            self._features(train & (self.fold[log.user] != fold)) for fold in range(NUM_FOLDS)
         ]
 
     @property
@@ -152,13 +166,23 @@ class HeldOutFeatures:
             features[own] = self._of_user(user, view.rows[own], histories.only(own))
         return FeatureTable(with_collaborative(features, logits), self._log.liked[view.rows], users)
 
+    def _features(self, rows: NDArray[np.bool_]) -> TabularFeatures:
+        """From the log's rows for which the mask is true."""
+        statistics = item_statistics(self._log, self._catalogue, rows)
+        model = self._user_model(rows, statistics)
+        return TabularFeatures(self._catalogue, statistics, model, self._columns)
+
+    def _user_model(self, rows: NDArray[np.bool_], statistics: ItemStatistics) -> UserModel:
+        features = ItemFeatures.of(self._catalogue, self._columns, statistics)
+        return fitted_user_model(labels_of(self._log, rows), features, self._prior)
+
     def _of_user(
         self, user: int, rows: NDArray[np.int64], histories: Histories
     ) -> NDArray[np.float32]:
         """(rows, columns) of one user, whose events are computed with once."""
         features = self._held_out[self.fold[user]] if self._train[rows[0]] else self.served
         first, end = histories.first[0], histories.end
-        events = History(histories.index[first : end[-1]], histories.liked[first : end[-1]])
+        events = histories.between(int(first), int(end[-1]))
         seen, moment = np.unique(end - first, return_inverse=True)
         candidates = self._catalogue.traits_at(self._log.item[rows])
         return features.matrix(features.profile(events, seen), candidates, moment)

@@ -53,13 +53,14 @@ class View:
         return Histories(
             log.item[visible],
             log.liked[visible],
+            log.time[visible],
             np.searchsorted(visible, log.start[log.user[self.rows]]),
             np.searchsorted(visible, self.rows),
         )
 
     def history_before(self, log: Interactions, row: int) -> History:
         rows = self.visible_before(log, row)
-        return History(log.item[rows], log.liked[rows])
+        return History(log.item[rows], log.liked[rows], log.time[rows])
 
 
 def scoring_view(log: Interactions, protocol: Protocol, split: Split) -> View:

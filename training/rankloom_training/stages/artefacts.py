@@ -114,14 +114,15 @@ class TreesFiles:
     folder: Path
     stage: ClassVar[str] = "trees"
 
-    def write_ranker(self, onnx: bytes, item_statistics: bytes) -> None:
+    def write_ranker(self, onnx: bytes, item_statistics: bytes, user_model: bytes) -> None:
         _write(self.folder / parts.TREES, onnx)
         _write(self.folder / parts.ITEM_STATISTICS, item_statistics)
+        _write(self.folder / parts.USER_MODEL, user_model)
 
-    def ranker(self) -> tuple[bytes, bytes]:
-        """The trees as ONNX, and the item statistics of their features."""
-        trees, statistics = (self.folder / part for part in (parts.TREES, parts.ITEM_STATISTICS))
-        return trees.read_bytes(), statistics.read_bytes()
+    def ranker(self) -> tuple[bytes, bytes, bytes]:
+        """The trees as ONNX, and the item statistics and the user model of their features."""
+        trees, statistics, users = (path.read_bytes() for path in self.bundle_parts().values())
+        return trees, statistics, users
 
     def write_rows(
         self, split: Split, tabular: NDArray[np.float32], tree_logits: NDArray[np.float64]
@@ -137,7 +138,8 @@ class TreesFiles:
         return _array(self.folder, split, "tree_logits")
 
     def bundle_parts(self) -> Parts:
-        return {part: self.folder / part for part in (parts.TREES, parts.ITEM_STATISTICS)}
+        made = (parts.TREES, parts.ITEM_STATISTICS, parts.USER_MODEL)
+        return {part: self.folder / part for part in made}
 
 
 @dataclass(frozen=True, slots=True)

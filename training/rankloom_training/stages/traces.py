@@ -101,13 +101,14 @@ def _influences(given: StageInputs) -> TreeInfluences:
     """Measured on the models that are served."""
     data = given.dataset
     encoder, item_vectors = given.of(CollaborativeFiles).model()
-    trees, item_statistics = given.of(TreesFiles).ranker()
+    trees, item_statistics, user_model = given.of(TreesFiles).ranker()
     provider = provider_from_bytes(
         catalogue=data.catalogue.to_bytes(),
         events=NO_EVENTS,
         encoder=encoder,
         item_vectors=item_vectors,
         item_statistics=item_statistics,
+        user_model=user_model,
         item_columns=data.item_columns.to_bytes() if len(data.item_columns) else None,
     )
     return TreeInfluences(provider, TreeRanker(trees))

@@ -15,7 +15,13 @@ from rankloom_training.metrics import auc
 from rankloom_training.stages.artefacts import CollaborativeFiles, TreesFiles
 from rankloom_training.stages.rows import LogRows
 from rankloom_training.stages.stage import Stage, StageInputs
-from rankloom_training.trees import Boosters, FeatureTable, HeldOutFeatures, joined
+from rankloom_training.trees import (
+    Boosters,
+    FeatureTable,
+    HeldOutFeatures,
+    held_out_prior,
+    joined,
+)
 from rankloom_training.visibility import Protocol
 
 
@@ -34,23 +40,28 @@ class TreesStage(Stage):
         "rankloom_features.ranker",
         "rankloom_features.tabular",
         "rankloom_features.tree_export",
+        "rankloom_features.user_model",
         "rankloom_training.folds",
         "rankloom_training.metrics",
         "rankloom_training.stages.rows",
         "rankloom_training.trees",
+        "rankloom_training.user_models",
     )
 
     def run(self, given: StageInputs) -> None:
-        """Computes features, fits boosters, and one more for each fold of users."""
+        """Fits the user model and boosters, and one more for each fold of users."""
         data, files = given.dataset, TreesFiles(given.folder)
-        held_out = HeldOutFeatures(data.catalogue, data.log, self.seed, data.item_columns)
+        columns = data.item_columns
+        prior = held_out_prior(data.catalogue, data.log, self.seed, columns)
+        held_out = HeldOutFeatures(data.catalogue, data.log, self.seed, columns, prior)
         rows = LogRows.of(data, self.protocol, self.seed)
         logits = given.of(CollaborativeFiles).logits
         train = _table(held_out, rows, Split.TRAIN, logits(Split.TRAIN))
         valid = _table(held_out, rows, Split.VALID, logits(Split.VALID))
         boosters = Boosters(train, valid, held_out.names, given.progress.step)
         ranker = boosters.ranker()
-        files.write_ranker(ranker, statistics_to_bytes(held_out.statistics))
+        statistics, users = statistics_to_bytes(held_out.statistics), held_out.user_model.to_bytes()
+        files.write_ranker(ranker, statistics, users)
         files.write_rows(Split.TRAIN, train.features, boosters.out_of_fold_logits(held_out.fold))
         valid_logits = TreeRanker(ranker).logits(valid.features)
         files.write_rows(Split.VALID, valid.features, valid_logits)

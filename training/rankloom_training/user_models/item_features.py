@@ -1,0 +1,91 @@
+"""Features of items in blocks: a kernel between items is a weighted sum of the blocks' products."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankloom_features.catalogue import Catalogue
+from rankloom_features.item_columns import ItemColumns
+from rankloom_features.item_statistics import ItemStatistics
+
+Float64s = NDArray[np.float64]
+YEAR_SCALE = 8.0
+NUM_CO_FACTORS = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ItemFeatures:
+    """Attributes, year, items rated together, items liked together, item columns.
+
+    ``blocks``: (items, d) each. Where a value is unknown, the item's row of the block is zero.
+    """
+
+    blocks: tuple[Float64s, ...]
+
+    @classmethod
+    def of(
+        cls, catalogue: Catalogue, columns: ItemColumns, statistics: ItemStatistics
+    ) -> ItemFeatures:
+        """``statistics``: without the users who will be modelled with the features."""
+        every = np.arange(len(catalogue))
+        return cls(
+            (
+                _attributes(catalogue.traits.attributes),
+                _years(catalogue.traits.year),
+                _unit_rows(statistics.co_rating),
+                _unit_rows(statistics.co_liking),
+                _standardised(columns.at(every)),
+            )
+        )
+
+    def weighted(self, variances: Sequence[float]) -> Float64s:
+        """(items, sum of d) whose products are the kernel with a variance for each block."""
+        scaled = zip(variances, self.blocks, strict=True)
+        return np.concatenate([np.sqrt(variance) * block for variance, block in scaled], axis=1)
+
+    @property
+    def block_of(self) -> NDArray[np.int64]:
+        """(sum of d,) which block each column of the weighted features is of."""
+        return np.repeat(np.arange(len(self.blocks)), [block.shape[1] for block in self.blocks])
+
+
+def strongest(features: Float64s, rank: int) -> Float64s:
+    """(items, at most ``rank``) whose products are nearest to those of ``features``, (items, d)."""
+    _, vectors = np.linalg.eigh(features.T @ features)  # the strongest come last
+    return np.asarray(features @ vectors[:, ::-1][:, :rank])
+
+
+def _attributes(flags: NDArray[np.float32]) -> Float64s:
+    num = np.maximum(flags.sum(axis=1, keepdims=True, dtype=np.float64), 1.0)
+    return np.asarray(flags / np.sqrt(num))
+
+
+def _years(year: NDArray[np.floating]) -> Float64s:
+    """Rows whose products are exp(-(difference / YEAR_SCALE)²)."""
+    known = ~np.isnan(year)
+    years, which = np.unique(year[known], return_inverse=True)
+    gaps = (years[:, None] - years) / YEAR_SCALE
+    strength, vectors = np.linalg.eigh(np.exp(-(gaps**2)))
+    rows = np.zeros((len(year), len(years)))
+    rows[known] = (vectors * np.sqrt(np.maximum(strength, 0.0)))[which]
+    return rows
+
+
+def _unit_rows(factors: NDArray[np.float32]) -> Float64s:
+    strong = factors[:, -NUM_CO_FACTORS:].astype(np.float64)  # the strongest come last
+    length = np.linalg.norm(strong, axis=1, keepdims=True)
+    return np.asarray(np.divide(strong, length, out=np.zeros_like(strong), where=length > 0))
+
+
+def _standardised(values: NDArray[np.float32]) -> Float64s:
+    """Columns of mean 0 and one variance, so that a row's products are about 1; 0 where unknown."""
+    known = ~np.isnan(values)
+    num = np.maximum(known.sum(axis=0), 1)
+    centred = np.where(known, values - np.where(known, values, 0.0).sum(axis=0) / num, 0.0)
+    spread = np.sqrt((centred**2).sum(axis=0) / num * max(values.shape[1], 1))
+    found = np.divide(centred, spread, out=np.zeros(values.shape), where=spread > 0)
+    return np.asarray(found)
