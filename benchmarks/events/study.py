@@ -74,7 +74,7 @@ def _writing(store: SqliteEventStore, folder: Path, num_users: int) -> dict[str,
     with closing(_bare_table(folder / "bare.sqlite")) as bare, ThreadPoolExecutor(THREADS) as pool:
         works: dict[str, Callable[[], object]] = {
             "store": lambda: [store.append(events.some(BATCH)) for _ in range(BATCHES)],
-            "bare": lambda: [_insert(bare, events.some(BATCH)) for _ in range(BATCHES)],
+            "bare": lambda: _insert_all(bare, [events.some(BATCH) for _ in range(BATCHES)]),
             "making": lambda: [events.some(BATCH) for _ in range(BATCHES)],
             "threads": lambda: list(pool.map(store.append, events.single(SINGLE))),
             "one_thread": lambda: list(map(store.append, events.single(SINGLE))),
@@ -123,6 +123,11 @@ def _insert(db: sqlite3.Connection, events: Sequence[UserEvent]) -> None:
     db.execute("BEGIN IMMEDIATE")
     db.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?)", rows)
     db.execute("COMMIT")
+
+
+def _insert_all(db: sqlite3.Connection, batches: Sequence[Sequence[UserEvent]]) -> None:
+    for batch in batches:
+        _insert(db, batch)
 
 
 def _sync_often(path: Path, times: int) -> None:
