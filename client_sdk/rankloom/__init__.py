@@ -6,12 +6,15 @@
         ranking = client.rank(["318", "50", "2571"], user="42")
         print(ranking.scores())
 
-`FeatureClient` gets the features of users. `RolloutClient` is for operators: it rolls out new
+`FeatureClient` gets the features of users and records their events; `EventRecorder` records many
+in the background. `RolloutClient` is for operators: it rolls out new
 bundles and experts on a running server. Each has an asyncio twin. `rankloom.errors` has the
 errors, and `rankloom.testing` a fake server for your own tests. Everything else is private.
 """
 
 from rankloom._client import Client, ExplanationStream
+from rankloom._event_recorder import EventRecorder
+from rankloom._events import ModelInfo, UserEvent
 from rankloom._feature_client import FeatureClient
 from rankloom._features import FeatureQuery, TabularFeatures, UserFeatures
 from rankloom._naming import show_as as _show_as
@@ -55,12 +58,14 @@ from rankloom.aio import (
 )
 from rankloom.errors import (
     AuthenticationError,
+    BufferFullError,
     CallCancelledError,
     ClientClosedError,
     ConnectionFailedError,
     DeadlineExceededError,
     ErrorDetails,
     ErrorReason,
+    EventsNotRecordedError,
     FieldViolation,
     InvalidRequestError,
     NotFoundError,
@@ -78,6 +83,7 @@ __all__ = [
     "AsyncFeatureClient",
     "AsyncRolloutClient",
     "AuthenticationError",
+    "BufferFullError",
     "CallCancelledError",
     "Client",
     "ClientClosedError",
@@ -86,6 +92,8 @@ __all__ = [
     "ErrorDetails",
     "ErrorReason",
     "Event",
+    "EventRecorder",
+    "EventsNotRecordedError",
     "Evidence",
     "ExpertWeight",
     "ExplainOptions",
@@ -104,6 +112,7 @@ __all__ = [
     "Item",
     "ItemExplanation",
     "Judgement",
+    "ModelInfo",
     "NotFoundError",
     "OverloadedError",
     "PermissionDeniedError",
@@ -124,6 +133,7 @@ __all__ = [
     "TabularFeatures",
     "Timing",
     "UnavailableError",
+    "UserEvent",
     "UserFeatures",
     "Verdict",
     "__version__",

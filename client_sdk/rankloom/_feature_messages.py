@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Final
 
-from rankloom._checks import checked_elements, checked_type
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from rankloom._checks import checked_elements, checked_text, checked_type
 from rankloom._features import FeatureQuery, TabularFeatures, UserFeatures
 from rankloom._request_parts import build_candidates, check_size, check_subject, set_subject
 from rankloom._results import Event
@@ -18,22 +20,22 @@ from rankloom_proto.v1 import features_pb2
 _FLOAT_BYTES: Final = 4
 
 
-def build_features_request(query: FeatureQuery) -> features_pb2.GetUserFeaturesRequest:
+def build_features_request(
+    query: FeatureQuery, feature_version: str | None = None
+) -> features_pb2.GetUserFeaturesRequest:
     """Return the request for one user, or raise InvalidRequestError naming the field."""
-    request = features_pb2.GetUserFeaturesRequest(users=[_user(query, "")])
-    check_size(request, "items")
-    return request
+    return _request([_user(query, "")], feature_version, "items")
 
 
-def build_batch_request(queries: Sequence[FeatureQuery]) -> features_pb2.GetUserFeaturesRequest:
+def build_batch_request(
+    queries: Sequence[FeatureQuery], feature_version: str | None = None
+) -> features_pb2.GetUserFeaturesRequest:
     """Return the request for many users, or raise InvalidRequestError naming the field."""
     users = [
         _user(checked_type(query, FeatureQuery, field, "FeatureQuery"), f"{field}.")
         for field, query in checked_elements(queries, "queries")
     ]
-    request = features_pb2.GetUserFeaturesRequest(users=users)
-    check_size(request, "queries")
-    return request
+    return _request(users, feature_version, "queries")
 
 
 def parse_features(
@@ -48,8 +50,23 @@ def parse_features(
 
 def parse_event(event: features_pb2.Event) -> Event:
     """Return the event; its time, if it has one, is in UTC."""
-    time = event.time.ToDatetime(UTC) if event.HasField("time") else None
+    time = parse_time(event.time) if event.HasField("time") else None
     return Event(event.item_id, event.liked, time)
+
+
+def parse_time(time: Timestamp) -> datetime:
+    """Return the time in UTC."""
+    return time.ToDatetime(UTC)
+
+
+def _request(
+    users: Sequence[features_pb2.UserQuery], feature_version: str | None, large: str
+) -> features_pb2.GetUserFeaturesRequest:
+    """`large`: the field that is to blame for a request of too many bytes."""
+    version = None if feature_version is None else checked_text(feature_version, "feature_version")
+    request = features_pb2.GetUserFeaturesRequest(users=users, feature_version=version)
+    check_size(request, large)
+    return request
 
 
 def _user(query: FeatureQuery, prefix: str) -> features_pb2.UserQuery:

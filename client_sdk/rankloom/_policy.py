@@ -64,11 +64,11 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
 )
 
 
-def checked_timeout_s(timeout_s: float) -> float:
+def checked_timeout_s(timeout_s: float, field: str = "timeout_s") -> float:
     """Return the timeout if it is finite and positive: every call has a deadline."""
     is_number = isinstance(timeout_s, int | float) and not isinstance(timeout_s, bool)
     if not is_number or not math.isfinite(timeout_s) or timeout_s <= 0:
-        raise InvalidRequestError.of_field("timeout_s", "must be a positive number of seconds")
+        raise InvalidRequestError.of_field(field, "must be a positive number of seconds")
     return float(timeout_s)
 
 

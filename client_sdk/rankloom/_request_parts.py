@@ -17,7 +17,10 @@ _AboutAUser: TypeAlias = (
     ranking_pb2.RankRequest | ranking_pb2.ExplainRequest | features_pb2.UserQuery
 )
 _Request: TypeAlias = (
-    ranking_pb2.RankRequest | ranking_pb2.ExplainRequest | features_pb2.GetUserFeaturesRequest
+    ranking_pb2.RankRequest
+    | ranking_pb2.ExplainRequest
+    | features_pb2.GetUserFeaturesRequest
+    | features_pb2.RecordEventsRequest
 )
 
 
@@ -74,11 +77,12 @@ def build_event(event: object, field: str) -> features_pb2.Event:
     return features_pb2.Event(
         item_id=checked_text(value.item_id, f"{field}.item_id"),
         liked=checked_type(value.liked, bool, f"{field}.liked", "bool"),
-        time=None if value.time is None else _timestamp(value.time, f"{field}.time"),
+        time=None if value.time is None else build_time(value.time, f"{field}.time"),
     )
 
 
-def _timestamp(value: object, field: str) -> Timestamp:
+def build_time(value: object, field: str) -> Timestamp:
+    """Return the time, or raise InvalidRequestError naming the field."""
     time = checked_type(value, datetime, field, "datetime")
     if time.utcoffset() is None:
         raise InvalidRequestError.of_field(field, "has no time zone; add one, such as datetime.UTC")

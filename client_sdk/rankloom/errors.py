@@ -12,6 +12,8 @@ RankloomError                  the base: message, status, reason, request_id
 ├── DeadlineExceededError      no answer within the call's time
 ├── CallCancelledError         the call was ended before its answer
 ├── ClientClosedError          the client was used after it was closed
+├── BufferFullError            an EventRecorder has no room for another event
+├── EventsNotRecordedError     what an EventRecorder could not record; events
 └── ServerError                a fault of the server; error_id finds it in the server's log
 """
 
@@ -21,14 +23,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Self
 
+from rankloom._events import UserEvent as _UserEvent
+
 __all__ = [
     "AuthenticationError",
+    "BufferFullError",
     "CallCancelledError",
     "ClientClosedError",
     "ConnectionFailedError",
     "DeadlineExceededError",
     "ErrorDetails",
     "ErrorReason",
+    "EventsNotRecordedError",
     "FieldViolation",
     "InvalidRequestError",
     "NotFoundError",
@@ -193,6 +199,21 @@ class CallCancelledError(RankloomError):
 
 class ClientClosedError(RankloomError):
     """The client was used after it was closed."""
+
+
+class BufferFullError(RankloomError):
+    """An `EventRecorder` has no room for another event; this one was not taken."""
+
+
+class EventsNotRecordedError(RankloomError):
+    """An `EventRecorder` could not record these events; its cause says why.
+
+    Record them again if they are not wrong: an event that the server has already counts once.
+    """
+
+    def __init__(self, message: str, events: tuple[_UserEvent, ...] = ()) -> None:
+        super().__init__(message)
+        self.events = events
 
 
 class ServerError(RankloomError):

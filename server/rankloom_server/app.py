@@ -27,6 +27,7 @@ from rankloom_server.pipeline import RankPipeline
 from rankloom_server.revision_loader import RevisionLoader, ServedRevision
 from rankloom_server.rollout import rollout_server
 from rankloom_server.rpc.lifecycle import Facts, RpcServer
+from rankloom_server.served_log import ServedLog, opened_log
 from rankloom_server.state import ServerState, opened_state
 from rankloom_server.stored_events import opened_events
 from rankloom_server.watchdog import Watchdog, end_process
@@ -59,8 +60,8 @@ async def servers(
     ``limiter``: the one that the state reads bundles by. ``load``: makes decoders. Raises
     StartError where the users' events cannot be opened.
     """
-    with opened_events(settings) as events:
-        async with _servers(settings, state, limiter, load, events) as made:
+    with opened_events(settings) as events, opened_log(settings.learning) as served_log:
+        async with _servers(settings, state, limiter, load, events, served_log) as made:
             yield made
 
 
@@ -71,6 +72,7 @@ async def _servers(
     limiter: RateLimiter | None,
     load: DecoderLoader,
     events: EventStore,
+    served_log: ServedLog | None,
 ) -> AsyncIterator[tuple[RpcServer, RpcServer | None]]:
     loader = RevisionLoader(
         settings.engine, settings.loading, settings.features.address, limiter, load, events
@@ -89,7 +91,7 @@ async def _servers(
     )
     watching: asyncio.Task[None] | None = None
     try:
-        server = _server(settings, loader, revisions, deployment, events)
+        server = _server(settings, loader, revisions, deployment, events, served_log)
         end = end_process if settings.engine.exit_on_stall else None
         dog = Watchdog(loader.pool, settings.engine.stall_s, server.report_working, end)
         watching = asyncio.create_task(dog.run())
@@ -115,6 +117,7 @@ def _server(
     revisions: Revisions[ServedRevision],
     deployment: Deployment,
     events: EventStore,
+    served_log: ServedLog | None,
 ) -> RpcServer:
     async def warm_up() -> Facts:
         facts = await deployment.begin(settings.bundle)
@@ -135,8 +138,13 @@ def _server(
         max_message_bytes=settings.server.max_message_mib << 20,
     )
     server.metrics.watch(loader.pool)
+    if served_log is not None:
+        server.metrics.watch_served_log(served_log)
     pipeline = RankPipeline(
-        revisions, feature_share=settings.features.share, observer=deployment.observer
+        revisions,
+        feature_share=settings.features.share,
+        observer=deployment.observer,
+        served_log=served_log,
     )
     ranking_pb2_grpc.add_RankingServiceServicer_to_server(
         ranking.RankingService(pipeline, admission, settings.server.default_deadline_s),

@@ -121,6 +121,13 @@ class FeatureSettings(_Group):
         return _if_given(self.host, self.port)
 
 
+class LearningSettings(_Group):
+    """What is kept of rankings, to learn from."""
+
+    log_served: Path | None = None
+    log_served_mib: Mebibytes = 1024
+
+
 class EngineSettings(_Group):
     """The model: hardware and memory."""
 
@@ -165,6 +172,7 @@ class Settings(_Group):
     bundle: Path
     server: ServerSettings = ServerSettings()
     features: FeatureSettings = FeatureSettings()
+    learning: LearningSettings = LearningSettings()
     engine: EngineSettings = EngineSettings()
     loading: LoadingSettings = LoadingSettings()
     rollout: RolloutSettings = RolloutSettings()

@@ -76,5 +76,6 @@ def feature_service_server(
         max_message_bytes=settings.max_message_mib << 20,
     )
     service = FeatureService(source, store)
+    server.metrics.watch_events(service)
     features_pb2_grpc.add_FeatureServiceServicer_to_server(service, server.grpc)
     return server

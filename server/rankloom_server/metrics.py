@@ -20,6 +20,8 @@ from prometheus_client.registry import Collector
 if TYPE_CHECKING:  # a feature server counts its calls too, and loads no torch
     from rankloom_engine.pool import EnginePool
     from rankloom_engine.runner import EngineRunner
+    from rankloom_features.service import FeatureService
+    from rankloom_server.served_log import ServedLog
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -44,6 +46,48 @@ class ServerMetrics:
     def watch(self, pool: EnginePool) -> None:
         """Reads the engines' numbers at every scrape."""
         self.registry.register(_EngineCollector(pool))
+
+    def watch_served_log(self, log: ServedLog) -> None:
+        """Reads the log's counts at every scrape."""
+        self.registry.register(_ServedLogCollector(log))
+
+    def watch_events(self, service: FeatureService) -> None:
+        """Reads the counts of recorded events at every scrape."""
+        self.registry.register(_EventCollector(service))
+
+
+class _ServedLogCollector(Collector):
+    def __init__(self, log: ServedLog) -> None:
+        self._log = log
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            "rankloom_served_log_written",
+            "Rankings that were kept to learn from",
+            self._log.num_written,
+        )
+        yield CounterMetricFamily(
+            "rankloom_served_log_dropped",
+            "Rankings that were not kept, under load or on a full disk",
+            self._log.num_dropped,
+        )
+
+
+class _EventCollector(Collector):
+    def __init__(self, service: FeatureService) -> None:
+        self._service = service
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            "rankloom_events_recorded",
+            "Events of answered calls of RecordEvents, repeats included",
+            self._service.num_recorded,
+        )
+        yield CounterMetricFamily(
+            "rankloom_users_forgotten",
+            "Answered calls of ForgetUser",
+            self._service.num_forgotten,
+        )
 
 
 class _EngineCollector(Collector):

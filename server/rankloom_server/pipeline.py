@@ -19,11 +19,13 @@ from rankloom_ranker.explaining import ExplanationWriter, explain_best
 from rankloom_ranker.fallback import FallbackLevel, FallbackReason
 from rankloom_ranker.query import ExplainQuery, RankQuery
 from rankloom_ranker.ranking import rank_by_popularity, rank_with_features
+from rankloom_ranker.served import served_ranking
 from rankloom_server import logs
 from rankloom_server.errors import FeaturesUnavailableError
 from rankloom_server.features import ablated_features, usable_features
 from rankloom_server.parse import check_fusion, check_text, check_texts
 from rankloom_server.revision_loader import ServedRevision
+from rankloom_server.served_log import ServedLog
 from rankloom_server.trials import Observer
 
 _NEARLY_S = 0.01  # caller, gRPC and server each have a clock for the deadline
@@ -68,8 +70,13 @@ class RankPipeline:
         *,
         feature_share: float,
         observer: Observer | None = None,
+        served_log: ServedLog | None = None,
     ) -> None:
-        """``observer``: is notified of every ranking, for a revision on trial."""
+        """``observer``: is notified of every ranking, for a revision on trial.
+
+        ``served_log``: keeps every ranking that is answered.
+        """
+        self._served_log = served_log
         self._revisions = revisions
         self._observer = observer
         self._feature_share = feature_share
@@ -100,6 +107,7 @@ class RankPipeline:
             total_s = time.perf_counter() - started
             ranking = replace(ranking, timing=replace(ranking.timing, total_s=total_s))
             self._notify(query, lease, ranking, started)
+            self._keep(query, lease, ranking, features)
             if query.explain_top_k and features is not None:
                 ranking = await self._explained(lease.value, query, features, ranking, deadline)
             return RankAnswer(lease.number, lease.value.loaded.digest, ranking)
@@ -136,6 +144,19 @@ class RankPipeline:
     ) -> None:
         if self._observer is not None:
             self._observer.ranked(query, lease, ranking, time.perf_counter() - started)
+
+    def _keep(
+        self,
+        query: RankQuery,
+        lease: Lease[ServedRevision],
+        ranking: Ranking,
+        features: UserFeatures | None,
+    ) -> None:
+        if self._served_log is not None:
+            now, digest = time.time(), lease.value.loaded.digest
+            self._served_log.offer(
+                served_ranking(now, query, lease.number, digest, ranking, features)
+            )
 
     async def _rank(
         self, served: ServedRevision, query: RankQuery, deadline: float

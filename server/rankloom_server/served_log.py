@@ -10,7 +10,8 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 
 from rankloom_ranker.served import ServedRanking, served_table
 from rankloom_server import logs
+from rankloom_server.config import LearningSettings
 from rankloom_server.errors import StartError
 
 MAX_WAITING: Final = 1_000  # rankings that wait for the thread
@@ -98,6 +100,19 @@ class ServedLog:
                 return
             file.unlink(missing_ok=True)
             total -= size
+
+
+@contextmanager
+def opened_log(settings: LearningSettings) -> Iterator[ServedLog | None]:
+    """The log, if there is a folder for it. Raises StartError."""
+    if settings.log_served is None:
+        yield None
+        return
+    log = ServedLog(settings.log_served, settings.log_served_mib << 20)
+    try:
+        yield log
+    finally:
+        log.close()
 
 
 def _prepare(folder: Path) -> None:

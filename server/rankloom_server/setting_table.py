@@ -13,6 +13,7 @@ VARIABLE_PREFIX: Final = "RANKLOOM_"
 LAYERS: Final = {
     "server": "calls, ports and logs",
     "features": "where features come from",
+    "learning": "what is kept to learn from",
     "engine": "the model: hardware and memory",
     "loading": "how bundles are checked and read",
     "rollout": "changing the bundle while the server runs",
@@ -124,6 +125,18 @@ SETTINGS: Final = (
         "127.0.0.1",
         "address of the features port, or unix:PATH",
         name="features_host",
+    ),
+    Setting(
+        "learning.log_served",
+        "FOLDER",
+        "",
+        "keep each ranking's items, scores and features in Parquet files here, to learn from",
+    ),
+    Setting(
+        "learning.log_served_mib",
+        "MIB",
+        "1024",
+        "size of that folder: the oldest files go first",
     ),
     Setting("engine.device", "DEVICE", "cpu", "cpu, cuda or cuda:N"),
     Setting(

@@ -16,6 +16,7 @@ from rankloom import (
     Explanation,
     ExplanationStream,
     FeatureClient,
+    ModelInfo,
     Ranking,
     RevisionList,
     Rollout,
@@ -102,6 +103,15 @@ class ThreadedFeatureClient(Threaded):
         **options: Any,  # noqa: ANN401
     ) -> tuple[UserFeatures, ...]:
         return await asyncio.to_thread(self._client.user_features_batch, queries, **options)
+
+    async def record_events(self, *args: Any, **options: Any) -> tuple[int, ...]:  # noqa: ANN401
+        return await asyncio.to_thread(self._client.record_events, *args, **options)
+
+    async def forget_user(self, *args: Any, **options: Any) -> int:  # noqa: ANN401
+        return await asyncio.to_thread(self._client.forget_user, *args, **options)
+
+    async def model_info(self, **options: Any) -> ModelInfo:  # noqa: ANN401
+        return await asyncio.to_thread(self._client.model_info, **options)
 
 
 class ThreadedRolloutClient(Threaded):

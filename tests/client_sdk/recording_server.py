@@ -16,7 +16,13 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 
 from rankloom.testing._in_process import InProcessServer
-from rankloom_proto.v1.features_pb2 import GetUserFeaturesRequest, GetUserFeaturesResponse
+from rankloom_proto.v1.features_pb2 import (
+    ForgetUserRequest,
+    GetModelInfoRequest,
+    GetUserFeaturesRequest,
+    GetUserFeaturesResponse,
+    RecordEventsRequest,
+)
 from rankloom_proto.v1.ranking_pb2 import (
     ExplainRequest,
     ExplainResponse,
@@ -73,9 +79,19 @@ class RecordingServer(InProcessServer):
             self._handler(GetUserFeaturesRequest),
             response_serializer=GetUserFeaturesResponse.SerializeToString,
         )
+        events: dict[str, grpc.RpcMethodHandler[bytes, Any]] = {
+            name: grpc.unary_unary_rpc_method_handler(
+                self._handler(kind), response_serializer=_to_bytes
+            )
+            for name, kind in (
+                ("RecordEvents", RecordEventsRequest),
+                ("ForgetUser", ForgetUserRequest),
+                ("GetModelInfo", GetModelInfoRequest),
+            )
+        }
         services = {
             "rankloom.v1.RankingService": {"Rank": rank, "Explain": explain},
-            "rankloom.v1.FeatureService": {"GetUserFeatures": features},
+            "rankloom.v1.FeatureService": {"GetUserFeatures": features, **events},
         }
         server.add_generic_rpc_handlers(
             [grpc.method_handlers_generic_handler(*service) for service in services.items()]
@@ -94,6 +110,10 @@ class RecordingServer(InProcessServer):
             behaviour = self._behaviours[min(len(self.received), len(self._behaviours) - 1)]
             self.received.append(call)
         return behaviour
+
+
+def _to_bytes(message: Message) -> bytes:
+    return message.SerializeToString()
 
 
 def answer(**fields: object) -> Behaviour:

@@ -154,10 +154,16 @@ def test_a_call_is_recorded_as_it_was_made(server: FakeServer, client: Client) -
     assert (server.rank_calls[1].user, server.rank_calls[1].history) == ("42", None)
 
 
+OF_NO_SERVER = (
+    "RankloomError",
+    "ClientClosedError",
+    "BufferFullError",
+    "EventsNotRecordedError",
+)
 ERRORS = [
     getattr(rankloom.errors, name)
     for name in rankloom.errors.__all__
-    if name.endswith("Error") and name not in ("RankloomError", "ClientClosedError")
+    if name.endswith("Error") and name not in OF_NO_SERVER
 ]
 
 

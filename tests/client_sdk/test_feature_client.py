@@ -101,8 +101,9 @@ async def test_features_of_many_users(
         FeatureQuery(history=[Event("x", liked=True, time=NOON)], items=["a"]),
     ]
     async with feature_client_class(server.target) as client:
-        found = await client.user_features_batch(queries)
+        found = await client.user_features_batch(queries, feature_version="v1")
     assert [each.cold_start for each in found] == [False, True]
+    assert server.received[0].features_request.feature_version == "v1"
     assert server.received[0].features_request.users == [
         wire.UserQuery(user_id="42"),
         wire.UserQuery(
@@ -190,6 +191,7 @@ REFUSED: list[tuple[str, Callable[[], object]]] = [
     ("user", of_one()),
     ("user", of_one(user="u", history=[])),
     ("user", of_one(user=42)),
+    ("feature_version", lambda: build_features_request(GOOD, 1)),  # type: ignore[arg-type]
     ("history[0]", of_one(history=["a"])),
     ("items", of_one(user="u", items="abc")),
     ("items[0].year", of_one(user="u", items=[Item("a", year=2**31)])),
@@ -213,7 +215,8 @@ def test_what_the_wire_cannot_express_is_refused(field: str, build: Callable[[],
 
 
 def test_both_clients_take_the_same_arguments() -> None:
-    for name in ("user_features", "user_features_batch", "wait_ready", "close", "__init__"):
+    calls = ("user_features", "user_features_batch", "record_events", "forget_user", "model_info")
+    for name in (*calls, "wait_ready", "close", "__init__"):
         blocking = inspect.signature(getattr(FeatureClient, name))
         asynchronous = inspect.signature(getattr(AsyncFeatureClient, name))
         assert blocking.parameters == asynchronous.parameters, name

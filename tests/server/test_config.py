@@ -8,6 +8,7 @@ import yaml
 from rankloom_server.config import (
     EngineSettings,
     FeatureSettings,
+    LearningSettings,
     LoadingSettings,
     RolloutSettings,
     ServerSettings,
@@ -61,6 +62,8 @@ OTHER_VALUES: dict[str, object] = {
     "events": "events-file",
     "features_port": 21,
     "features_host": "::1",
+    "log_served": "served-folder",
+    "log_served_mib": 22,
     "device": "cuda:1",
     "dtype": "bfloat16",
     "compile": True,
@@ -100,6 +103,7 @@ EXPECTED = Settings(
     features=FeatureSettings(
         address="host:6", share=0.75, events=Path("events-file"), port=21, host="::1"
     ),
+    learning=LearningSettings(log_served=Path("served-folder"), log_served_mib=22),
     engine=EngineSettings(
         device="cuda:1",
         dtype="bfloat16",

@@ -1,4 +1,4 @@
-"""The command `rankloom data`: shows how a folder would be read, without training anything."""
+"""The command `rankloom data`: what training would read, and what comes of served rankings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rankloom_training.commands import TrainingCommand
 from rankloom_training.option_flags import add_data_options
+from rankloom_training.served.command import add_join, add_skew, join, skew
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +16,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     check = actions.add_parser("check", help=summary, description=summary, allow_abbrev=False)
     check.add_argument("data", metavar="PATH", type=Path, help="folder of log and items")
     add_data_options(check)
+    add_join(actions)
+    add_skew(actions)
+
+
+def _run(args: argparse.Namespace) -> int:
+    return {"check": _check, "join-served": join, "skew": skew}[args.action](args)
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -44,4 +51,6 @@ def _check(args: argparse.Namespace) -> int:
     return 0
 
 
-data = TrainingCommand("data", "check an interaction log before training", _configure, _check)
+data = TrainingCommand(
+    "data", "check a log before training; learn from what was served", _configure, _run
+)

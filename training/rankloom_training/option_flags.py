@@ -51,7 +51,7 @@ def add_option_flags(parser: argparse.ArgumentParser) -> None:
         "language, in place of clusters of users")  # fmt: skip
     add("--lm-rows", type=whole_number(1, MAX_ROWS), metavar="N",
         help="training rows that the language model sees at most, all rows of some users; "
-        "the other models see every row (default: 50000)")  # fmt: skip
+        "the other models see every row (default: 20000)")  # fmt: skip
     add("--seed", type=whole_number(0, MAX_SEED), metavar="N", help="random seed (default: 0)")
 
 

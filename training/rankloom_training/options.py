@@ -128,7 +128,7 @@ class TrainOptions:
     base_epochs: Epochs = 2
     global_recipe: Recipe = GLOBAL_RECIPE
     group_recipe: Recipe = GROUP_RECIPE
-    lm_rows: Annotated[int, Field(strict=True, ge=1, le=MAX_ROWS)] = 50_000
+    lm_rows: Annotated[int, Field(strict=True, ge=1, le=MAX_ROWS)] = 20_000
     traces: str | None = None
     trace_share: Annotated[Number, Field(ge=0.0, le=1.0)] = 0.2
     trace_kind: TraceKind = TraceKind.THINK

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from rankloom_features.event_store.sqlite import SqliteEventStore
-from rankloom_features.event_store.store import EventStore, UserEvent, events_beside
+from rankloom_features.event_store.store import EventStore, events_beside
+from rankloom_features.event_store.transfer import import_batches
 from rankloom_features.events import Event
 from rankloom_training.data import DataError, Dataset
 
@@ -22,12 +23,8 @@ def write_events(dataset: Dataset, bundle: Path) -> None:
 
     Raises EventStoreError.
     """
-    store = SqliteEventStore(events_beside(bundle))
-    try:
-        for batch in event_batches(dataset):
-            store.append(_user_events(batch))
-    finally:
-        store.close()
+    with closing(SqliteEventStore(events_beside(bundle))) as store:
+        import_batches(store, event_batches(dataset), lambda *_: None)
 
 
 def event_batches(dataset: Dataset) -> Iterator[pa.RecordBatch]:
@@ -41,17 +38,10 @@ def event_batches(dataset: Dataset) -> Iterator[pa.RecordBatch]:
             {
                 "user_id": users.take(pa.array(log.user[part])),
                 "item_id": items.take(pa.array(log.item[part])),
-                "liked": pa.array(log.liked[part]),
+                "liked": pa.array(log.liked[part].astype(np.int8)),
                 "time": pa.array(log.time[part]),
             }
         )
-
-
-def _user_events(batch: pa.RecordBatch) -> list[UserEvent]:
-    return [
-        UserEvent(f"{item} {liked} {time}", user, Event(item, liked, time))
-        for user, item, liked, time in zip(*(c.to_pylist() for c in batch.columns), strict=True)
-    ]
 
 
 def user_history(dataset: Dataset, user: int) -> tuple[Event, ...]:
@@ -64,17 +54,18 @@ def user_history(dataset: Dataset, user: int) -> tuple[Event, ...]:
     )
 
 
-@contextmanager
-def events_of_bundle(bundle: Path) -> Iterator[EventStore]:
+def events_of_bundle(bundle: Path) -> AbstractContextManager[EventStore]:
     """The store beside a bundle's folder. Raises DataError where there is none."""
-    path = events_beside(bundle)
+    return opened_events(events_beside(bundle))
+
+
+@contextmanager
+def opened_events(path: Path) -> Iterator[EventStore]:
+    """The store in a file. Raises DataError where there is none."""
     if not path.exists():
         raise DataError(
             f"{path}: no such file; import the users' events with: "
             f"rankloom events import {path} FILE"
         )
-    store = SqliteEventStore(path)
-    try:
+    with closing(SqliteEventStore(path)) as store:
         yield store
-    finally:
-        store.close()

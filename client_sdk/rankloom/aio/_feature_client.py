@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rankloom._event_messages import (
+    build_forget_request,
+    build_record_request,
+    parse_model_info,
+    parse_positions,
+)
+from rankloom._events import ModelInfo, UserEvent
 from rankloom._feature_messages import (
     build_batch_request,
     build_features_request,
@@ -34,18 +41,50 @@ class AsyncFeatureClient(AsyncConnection):
         user: str | None = None,
         history: Sequence[Event] | None = None,
         items: Sequence[str | Item] = (),
+        feature_version: str | None = None,
         timeout_s: float | None = None,
     ) -> UserFeatures:
         """Return the features of one user, as `FeatureClient.user_features`."""
         query = FeatureQuery(user=user, history=history, items=items)
-        (features,) = await self._get(build_features_request(query), timeout_s)
+        (features,) = await self._get(build_features_request(query, feature_version), timeout_s)
         return features
 
     async def user_features_batch(
-        self, queries: Sequence[FeatureQuery], *, timeout_s: float | None = None
+        self,
+        queries: Sequence[FeatureQuery],
+        *,
+        feature_version: str | None = None,
+        timeout_s: float | None = None,
     ) -> tuple[UserFeatures, ...]:
         """Return the features of many users, in the order of the queries, with one call."""
-        return await self._get(build_batch_request(queries), timeout_s)
+        return await self._get(build_batch_request(queries, feature_version), timeout_s)
+
+    async def record_events(
+        self, events: Sequence[UserEvent], *, timeout_s: float | None = None
+    ) -> tuple[int, ...]:
+        """Record events, as `FeatureClient.record_events`."""
+        request = build_record_request(events)
+        limit_s = self._limit_s(timeout_s)
+        with self._translating():
+            response = await self._stub.RecordEvents(request, timeout=limit_s)
+        return parse_positions(request, response)
+
+    async def forget_user(self, user: str, *, timeout_s: float | None = None) -> int:
+        """Remove all events of a user, as `FeatureClient.forget_user`."""
+        request = build_forget_request(user)
+        limit_s = self._limit_s(timeout_s)
+        with self._translating():
+            response = await self._stub.ForgetUser(request, timeout=limit_s)
+        return response.num_events
+
+    async def model_info(self, *, timeout_s: float | None = None) -> ModelInfo:
+        """Return which feature model serves now, and what its features are."""
+        limit_s = self._limit_s(timeout_s)
+        with self._translating():
+            response = await self._stub.GetModelInfo(
+                features_pb2.GetModelInfoRequest(), timeout=limit_s
+            )
+        return parse_model_info(response)
 
     async def _get(
         self, request: features_pb2.GetUserFeaturesRequest, timeout_s: float | None

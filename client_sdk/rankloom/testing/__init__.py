@@ -25,7 +25,14 @@ from rankloom.testing._answers import (
     make_item_explanation,
     make_ranking,
 )
-from rankloom.testing._calls import ExplainCall, FeatureCall, RankCall, RolloutCall
+from rankloom.testing._calls import (
+    ExplainCall,
+    FeatureCall,
+    ForgetCall,
+    RankCall,
+    RecordCall,
+    RolloutCall,
+)
 from rankloom.testing._refusals import fail
 from rankloom.testing._server import FakeServer
 
@@ -33,7 +40,9 @@ __all__ = [
     "ExplainCall",
     "FakeServer",
     "FeatureCall",
+    "ForgetCall",
     "RankCall",
+    "RecordCall",
     "RolloutCall",
     "after",
     "fail",

@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, NoReturn, TypeVar
 
 import grpc
 
+from rankloom._events import ModelInfo
 from rankloom._features import FeatureQuery, TabularFeatures, UserFeatures
 from rankloom._results import (
     Evidence,
@@ -35,6 +36,15 @@ REVISION: Final = Revision(1, "fake")
 _ROUTING: Final = Routing(Route.GLOBAL, (), entropy=0.0, cold_start=False, history_events=0)
 _NUM_FEATURES: Final = 8
 _NUM_COLUMNS: Final = 3
+MODEL_INFO: Final = ModelInfo(
+    kind="fake",
+    dim=_NUM_FEATURES,
+    feature_version="fake",
+    num_items=0,
+    columns=tuple(f"column_{index}" for index in range(_NUM_COLUMNS)),
+    schema_digest="fake",
+    like_above=3.0,
+)
 
 
 def make_ranking(scores: Mapping[str, float | None]) -> Ranking:

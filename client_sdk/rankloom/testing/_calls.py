@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rankloom._events import UserEvent
 from rankloom._features import FeatureQuery
 from rankloom._results import Event, ExplainOptions, Item, RankOptions
 
@@ -46,6 +47,22 @@ class FeatureCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecordCall:
+    """One call that records events. `timeout_s`: the time that it had left on arrival."""
+
+    events: tuple[UserEvent, ...]
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetCall:
+    """One call of `FeatureClient.forget_user`. `timeout_s`: the time that it had on arrival."""
+
+    user: str
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutCall:
     """One call of a `RolloutClient`.
 
@@ -60,4 +77,4 @@ class RolloutCall:
     token: str | None
 
 
-Call = RankCall | ExplainCall | FeatureCall | RolloutCall
+Call = RankCall | ExplainCall | FeatureCall | RecordCall | ForgetCall | RolloutCall

@@ -6,12 +6,13 @@ from dataclasses import fields
 
 import grpc
 
-from rankloom._feature_messages import parse_event
+from rankloom._events import UserEvent
+from rankloom._feature_messages import parse_event, parse_time
 from rankloom._features import FeatureQuery
 from rankloom._responses import wire_names
 from rankloom._results import Event, ExplainOptions, Fusion, Item, RankOptions, Revision
 from rankloom._rollouts import GateSpec
-from rankloom.testing._calls import ExplainCall, FeatureCall, RankCall
+from rankloom.testing._calls import ExplainCall, FeatureCall, ForgetCall, RankCall, RecordCall
 from rankloom_proto.v1 import features_pb2, ranking_pb2, rollout_pb2
 
 _FUSIONS = wire_names(ranking_pb2.Fusion.items(), Fusion, "FUSION_")
@@ -74,10 +75,36 @@ def parse_features_request(
     return FeatureCall(queries=queries, timeout_s=_timeout_s(context))
 
 
+def parse_record(
+    request: features_pb2.RecordEventsRequest, context: grpc.ServicerContext
+) -> RecordCall:
+    """Return the events that were sent."""
+    events = tuple(map(_user_event, request.events))
+    return RecordCall(events=events, timeout_s=_timeout_s(context))
+
+
+def parse_forget(
+    request: features_pb2.ForgetUserRequest, context: grpc.ServicerContext
+) -> ForgetCall:
+    """Return what `FeatureClient.forget_user` was called with."""
+    return ForgetCall(user=request.user_id, timeout_s=_timeout_s(context))
+
+
 def parse_gates(gates: rollout_pb2.GateSpec) -> GateSpec:
     """Return the bounds that are set."""
     names = [field.name for field in fields(GateSpec)]
     return GateSpec(**{name: getattr(gates, name) for name in names if gates.HasField(name)})  # type: ignore[arg-type]
+
+
+def _user_event(event: features_pb2.UserEvent) -> UserEvent:
+    return UserEvent(
+        user=event.user_id,
+        item_id=event.item_id,
+        liked=event.liked if event.HasField("liked") else None,
+        rating=event.rating if event.HasField("rating") else None,
+        time=parse_time(event.time) if event.HasField("time") else None,
+        event_id=event.event_id,
+    )
 
 
 def _query(message: features_pb2.UserQuery) -> FeatureQuery:

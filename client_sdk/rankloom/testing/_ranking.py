@@ -1,4 +1,4 @@
-"""RankingService and FeatureService of a fake server."""
+"""`RankingService` of the fake server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from rankloom._features import FeatureQuery, UserFeatures
 from rankloom._results import Explanation, ItemExplanation, Ranking
 from rankloom.errors import RankloomError
 from rankloom.testing._answers import (
@@ -18,15 +17,14 @@ from rankloom.testing._answers import (
     default_score,
     fault,
     make_explanation,
-    make_features,
     make_item_explanation,
     make_ranking,
     play,
 )
 from rankloom.testing._calls import Call, ExplainCall, RankCall
-from rankloom.testing._parsing import parse_explain, parse_features_request, parse_rank
-from rankloom.testing._wire import explanation_to_wire, features_to_wire, ranking_to_wire
-from rankloom_proto.v1 import features_pb2, features_pb2_grpc, ranking_pb2, ranking_pb2_grpc
+from rankloom.testing._parsing import parse_explain, parse_rank
+from rankloom.testing._wire import explanation_to_wire, ranking_to_wire
+from rankloom_proto.v1 import ranking_pb2, ranking_pb2_grpc
 
 Failure: TypeAlias = RankloomError | type[RankloomError]
 Scores: TypeAlias = Mapping[str, float | None]
@@ -40,9 +38,6 @@ ExplainAnswer: TypeAlias = (
     | Failure
     | Delayed[Any]
     | Callable[[ExplainCall], str | Explanation]
-)
-FeatureAnswer: TypeAlias = (
-    UserFeatures | Failure | Delayed[Any] | Callable[[FeatureQuery], UserFeatures]
 )
 Record: TypeAlias = Callable[[Call], None]
 
@@ -90,26 +85,6 @@ class FakeRanking(ranking_pb2_grpc.RankingServiceServicer):
             yield ranking_pb2.ExplainResponse(chunk=chunk)
         final = whole or make_explanation("".join(written), score=default_score(call.item.item_id))
         yield explanation_to_wire(replace(final, request_id=final.request_id or call.request_id))
-
-
-class FakeFeatures(features_pb2_grpc.FeatureServiceServicer):
-    """Answers with features as scripted."""
-
-    def __init__(self, record: Record) -> None:
-        self._record = record
-        self.features = Script[FeatureAnswer](make_features)
-
-    def GetUserFeatures(
-        self, request: features_pb2.GetUserFeaturesRequest, context: grpc.ServicerContext
-    ) -> features_pb2.GetUserFeaturesResponse:
-        """Answer with the next features of the script, for each user of the call."""
-        call = parse_features_request(request, context)
-        self._record(call)
-        scripted = self.features.take()
-        found = [play(scripted, query, context) for query in call.queries]
-        if not all(isinstance(each, UserFeatures) for each in found):
-            fault("features were scripted as something else than UserFeatures", context)
-        return features_pb2.GetUserFeaturesResponse(features=map(features_to_wire, found))  # type: ignore[arg-type]
 
 
 def _of_scores(scores: Scores, call: RankCall) -> Ranking:

@@ -7,15 +7,25 @@ from typing import TypeVar
 
 import grpc
 
-from rankloom.testing._calls import Call, ExplainCall, FeatureCall, RankCall, RolloutCall
-from rankloom.testing._in_process import InProcessServer
-from rankloom.testing._ranking import (
-    ExplainAnswer,
-    FakeFeatures,
-    FakeRanking,
-    FeatureAnswer,
-    RankAnswer,
+from rankloom._events import UserEvent
+from rankloom.testing._calls import (
+    Call,
+    ExplainCall,
+    FeatureCall,
+    ForgetCall,
+    RankCall,
+    RecordCall,
+    RolloutCall,
 )
+from rankloom.testing._features import (
+    FakeFeatures,
+    FeatureAnswer,
+    ForgetAnswer,
+    InfoAnswer,
+    RecordAnswer,
+)
+from rankloom.testing._in_process import InProcessServer
+from rankloom.testing._ranking import ExplainAnswer, FakeRanking, RankAnswer
 from rankloom.testing._rollouts import FakeRollouts, RolloutAnswer
 from rankloom_proto.v1 import features_pb2_grpc, ranking_pb2_grpc, rollout_pb2_grpc
 
@@ -39,7 +49,7 @@ class FakeServer(InProcessServer):
         self._lock = threading.Lock()
         self._calls: list[Call] = []
         self._ranking = FakeRanking(self._record)
-        self._features = FakeFeatures(self._record)  # type: ignore[abstract]
+        self._features = FakeFeatures(self._record)
         self._rollouts = FakeRollouts(self._record)
         super().__init__(self._add_services, port=port)
 
@@ -66,6 +76,25 @@ class FakeServer(InProcessServer):
         numbers that depend on the user and the items.
         """
         self._features.features.set(*answers)
+
+    def on_record(self, *answers: RecordAnswer) -> None:
+        """Script `FeatureClient.record_events`: with errors, or None for the default.
+
+        By default, the server keeps the events, each id of a user once. A function gets the call
+        before its events are kept.
+        """
+        self._features.recordings.set(*answers)
+
+    def on_forget(self, *answers: ForgetAnswer) -> None:
+        """Script `FeatureClient.forget_user`: with errors, or None for the default.
+
+        By default, the server drops the user's events.
+        """
+        self._features.forgettings.set(*answers)
+
+    def on_model_info(self, *answers: InfoAnswer) -> None:
+        """Script `FeatureClient.model_info`: with a `ModelInfo`."""
+        self._features.infos.set(*answers)
 
     def on_rollout(self, *answers: RolloutAnswer) -> None:
         """Script the changes of a `RolloutClient`: with a `Rollout`, or None for the default.
@@ -95,6 +124,21 @@ class FakeServer(InProcessServer):
     def feature_calls(self) -> tuple[FeatureCall, ...]:
         """The calls of a `FeatureClient`."""
         return self._calls_of(FeatureCall)
+
+    @property
+    def record_calls(self) -> tuple[RecordCall, ...]:
+        """The calls that record events."""
+        return self._calls_of(RecordCall)
+
+    @property
+    def forget_calls(self) -> tuple[ForgetCall, ...]:
+        """The calls of `FeatureClient.forget_user`."""
+        return self._calls_of(ForgetCall)
+
+    @property
+    def events(self) -> tuple[UserEvent, ...]:
+        """The recorded events, each once, without those of forgotten users."""
+        return self._features.events.all
 
     @property
     def rollout_calls(self) -> tuple[RolloutCall, ...]:

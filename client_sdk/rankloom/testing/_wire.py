@@ -11,6 +11,7 @@ from typing import Any, Final
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from rankloom._events import ModelInfo
 from rankloom._features import TabularFeatures, UserFeatures
 from rankloom._request_parts import build_event
 from rankloom._results import (
@@ -96,6 +97,19 @@ def features_to_wire(features: UserFeatures) -> features_pb2.UserFeatures:
         history_version=features.history_version,
         history_age=None if features.history_age_s is None else _duration(features.history_age_s),
         tabular=None if features.tabular is None else _tabular(features.tabular),
+    )
+
+
+def model_info_to_wire(info: ModelInfo) -> features_pb2.GetModelInfoResponse:
+    """Return the message that `parse_model_info` reads as this model."""
+    return features_pb2.GetModelInfoResponse(
+        kind=info.kind,
+        dim=info.dim,
+        feature_version=info.feature_version,
+        num_items=info.num_items,
+        columns=info.columns,
+        schema_digest=info.schema_digest,
+        like_above=info.like_above,
     )
 
 

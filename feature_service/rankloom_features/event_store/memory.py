@@ -22,11 +22,12 @@ class MemoryEventStore:
     def version(self, user_id: str) -> int:
         return self.history(user_id).version
 
-    def history(self, user_id: str) -> StoredHistory:
+    def history(self, user_id: str, version: int | None = None) -> StoredHistory:
         with self._lock:
             stored = sorted(self._users.get(user_id, {}).values(), key=_by_time)
-        version = max((position for position, _ in stored), default=0)
-        return StoredHistory(tuple(event for _, event in stored), version)
+        seen = [each for each in stored if version is None or each[0] <= version]
+        last = max((position for position, _ in seen), default=0)
+        return StoredHistory(tuple(event for _, event in seen), last)
 
     def append(self, events: Sequence[UserEvent]) -> tuple[int, ...]:
         with self._lock:

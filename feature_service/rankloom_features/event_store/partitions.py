@@ -5,10 +5,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from rankloom_features.event_store.keys import NUM_PARTITIONS
 from rankloom_features.event_store.store import StoredHistory
 from rankloom_features.events import Event
+
+MAX_POSITION: Final = (1 << 63) - 1  # of SQLite's integers
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +35,16 @@ def version_of(db: sqlite3.Connection, partition: int, user_id: str) -> int:
     return int(version)
 
 
-def history_of_user(db: sqlite3.Connection, partition: int, user_id: str) -> StoredHistory:
-    """One statement, so that all rows are of one moment."""
+def history_of_user(
+    db: sqlite3.Connection, partition: int, user_id: str, until: int
+) -> StoredHistory:
+    """The events up to a position. One statement, so that all rows are of one moment."""
     rows = db.execute(  # CROSS JOIN: in this order
         f"SELECT items.id, liked, time, position FROM users_{partition} AS users "
         f"CROSS JOIN events_{partition} AS events ON events.user = users.number "
         "CROSS JOIN items ON items.number = events.item "
-        "WHERE users.id = ? ORDER BY time, position",
-        (user_id,),
+        "WHERE users.id = ? AND position <= ? ORDER BY time, position",
+        (user_id, until),
     ).fetchall()
     events = tuple(Event(item, bool(liked), time) for item, liked, time, _ in rows)
     return StoredHistory(events, max((position for *_, position in rows), default=0))

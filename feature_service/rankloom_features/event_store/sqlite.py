@@ -16,6 +16,7 @@ from typing import Final
 from rankloom_features.event_store.bulk import EventColumns, read_columns, store_columns
 from rankloom_features.event_store.keys import NUM_PARTITIONS, key_of, partition_of
 from rankloom_features.event_store.partitions import (
+    MAX_POSITION,
     EventRow,
     counts,
     delete_user,
@@ -85,9 +86,10 @@ class SqliteEventStore:
         with translated(self.path), self._readers.reader() as db:
             return version_of(db, partition_of(user_id), user_id)
 
-    def history(self, user_id: str) -> StoredHistory:
+    def history(self, user_id: str, version: int | None = None) -> StoredHistory:
+        until = MAX_POSITION if version is None else version
         with translated(self.path), self._readers.reader() as db:
-            return history_of_user(db, partition_of(user_id), user_id)
+            return history_of_user(db, partition_of(user_id), user_id, until)
 
     def append(self, events: Sequence[UserEvent]) -> tuple[int, ...]:
         """Also raises ValueError: an event without a finite time, or an id that is not text."""

@@ -63,8 +63,11 @@ class EventStore(Protocol):
         """The version of the user's history; much cheaper than the history."""
         ...
 
-    def history(self, user_id: str) -> StoredHistory:
-        """All stored events of the user, of one moment."""
+    def history(self, user_id: str, version: int | None = None) -> StoredHistory:
+        """All stored events of the user, of one moment.
+
+        ``version``: as of an earlier version, without the events that were stored later.
+        """
         ...
 
     def append(self, events: Sequence[UserEvent]) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ sorted, so that its pages are written once however the file was ordered.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,15 +85,26 @@ def import_events(store: SqliteEventStore, file: Path, step: Step) -> ImportCoun
 
     Raises EventTableError, before anything is stored, or EventStoreError.
     """
+    batches = read_events(file, _part(step, 0.0, _READING))
+    return import_batches(store, batches, _part(step, _READING, 1.0))
+
+
+def import_batches(
+    store: SqliteEventStore, batches: Iterable[pa.RecordBatch], step: Step
+) -> ImportCounts:
+    """Stores the events of batches with the columns of SCHEMA, event ids aside if need be.
+
+    ``step``: counts partitions, once all batches were taken. Raises EventStoreError, and what the
+    batches raise, before anything is stored.
+    """
     num_new, items = 0, dict[str, int]()
     with ExitStack() as exits:
         spread = _Spread(store.path.absolute().parent, exits)
-        for batch in read_events(file, _part(step, 0.0, _READING)):
+        for batch in batches:
             spread.add(batch)
-        storing = _part(step, _READING, 1.0)
         for partition, rows in spread.partitions():
             num_new += store.store_columns(partition, _columns(rows), items)
-            storing(partition + 1, NUM_PARTITIONS)
+            step(partition + 1, NUM_PARTITIONS)
         return ImportCounts(spread.num_rows, num_new)
 
 

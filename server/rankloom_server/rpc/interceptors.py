@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from rankloom_proto.v1 import ranking_pb2
+from rankloom_proto.v1 import features_pb2, ranking_pb2
 from rankloom_server import logs
 from rankloom_server.admission import Admission
 from rankloom_server.errors import MalformedError
@@ -31,10 +31,12 @@ _MAKERS = {
     (True, False): grpc.stream_unary_rpc_method_handler,
 }
 
+_COUNTED = (  # GetUserFeatures is not: 256 users with 500 candidates are a valid request
+    *ranking_pb2.DESCRIPTOR.services_by_name["RankingService"].methods,
+    features_pb2.DESCRIPTOR.services_by_name["FeatureService"].methods_by_name["RecordEvents"],
+)
 _MESSAGES = {
-    f"/{service.full_name}/{each.name}": each.input_type
-    for service in ranking_pb2.DESCRIPTOR.services_by_name.values()
-    for each in service.methods
+    f"/{each.containing_service.full_name}/{each.name}": each.input_type for each in _COUNTED
 }
 
 if TYPE_CHECKING:  # gRPC's classes are generic in their stubs only

@@ -167,3 +167,12 @@ def test_the_users_with_events_are_listed(store: EventStore) -> None:
     store.forget(users[1])
     assert sorted(store.users()) == sorted(set(users) - {users[1]})
     assert list(store.users()) == list(store.users())
+
+
+def test_a_history_is_read_as_of_an_earlier_version(store: EventStore) -> None:
+    [first] = store.append([made("a", item="first", time=5.0)])
+    before = store.history("u")
+    store.append([made("b", item="earlier", time=1.0), made("c", "v")])
+    assert store.history("u", first) == before != store.history("u")
+    assert store.history("u", 0) == StoredHistory((), 0)
+    assert store.history("u", store.version("u")) == store.history("u")
