@@ -29,8 +29,9 @@ def main() -> None:
     store.history(user_id(0))
     found = {"start_s": time.perf_counter() - began, "before_mib": before}
     users = [user_id(number) for number in random.Random(0).choices(range(num_users), k=num_reads)]
-    bare = bare_reader(path)
-    reads = {"read_ms": store.history, "version_ms": store.version, "bare_ms": bare}
+    reads: dict[str, Callable[[str], object]] = {
+        "read_ms": store.history, "version_ms": store.version, "bare_ms": bare_reader(path),
+    }  # fmt: skip
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in reads}
     for number, user in enumerate(users):  # each user is read in one way: a second read finds pages
         name = tuple(reads)[number % len(reads)]
