@@ -52,6 +52,7 @@ from rankloom._rollouts import (
 from rankloom._version import __version__
 from rankloom.aio import (
     AsyncClient,
+    AsyncEventRecorder,
     AsyncExplanationStream,
     AsyncFeatureClient,
     AsyncRolloutClient,
@@ -79,6 +80,7 @@ from rankloom.errors import (
 
 __all__ = [
     "AsyncClient",
+    "AsyncEventRecorder",
     "AsyncExplanationStream",
     "AsyncFeatureClient",
     "AsyncRolloutClient",

@@ -6,26 +6,27 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 from rankloom._checks import checked_integer
 from rankloom._event_messages import build_user_event
 from rankloom._events import UserEvent
 from rankloom._feature_client import FeatureClient
-from rankloom._outbox import MAX_AGE_S, MAX_PENDING, Outbox, PendingEvent, retry_delay_s
-from rankloom._policy import checked_timeout_s
-from rankloom.errors import (
-    ClientClosedError,
-    DeadlineExceededError,
-    InvalidRequestError,
-    RankloomError,
+from rankloom._outbox import (
+    FLUSH_TIMEOUT_S,
+    MAX_AGE_S,
+    MAX_PENDING,
+    PENDING_COUNTS,
+    Outbox,
+    PendingEvent,
+    recorder_closed,
+    still_waiting,
+    timed,
 )
+from rankloom._policy import checked_timeout_s
+from rankloom.errors import ClientClosedError, RankloomError
 
-FLUSH_TIMEOUT_S: Final = 10.0
-_COUNTS: Final = range(1, 2**31)
 _Send = Callable[[Sequence[UserEvent]], object]
 
 
@@ -54,7 +55,7 @@ class EventRecorder:
     ) -> None:
         self._client = client
         self._max_age_s = checked_timeout_s(max_age_s, "max_age_s")
-        self._max_pending = checked_integer(max_pending, _COUNTS, "max_pending")
+        self._max_pending = checked_integer(max_pending, PENDING_COUNTS, "max_pending")
         self._senders: dict[int, _Sender] = {}  # by process id
 
     def record(self, event: UserEvent, *, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
@@ -63,8 +64,7 @@ class EventRecorder:
         Raise BufferFullError if there is no room within `timeout_s`.
         """
         num_bytes = build_user_event(event, "event").ByteSize()
-        timed = event if event.time else replace(event, time=datetime.now(UTC))
-        self._sender.add(timed, num_bytes, checked_timeout_s(timeout_s))
+        self._sender.add(timed(event), num_bytes, checked_timeout_s(timeout_s))
 
     def flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
         """Return when all events that were taken are on the server's disk.
@@ -119,7 +119,7 @@ class _Sender:
         with self._changed:
             self._progressed.wait_for(lambda: self._closing or self._outbox.has_room, timeout_s)
             if self._closing:
-                raise ClientClosedError("the recorder is closed; make a new one")
+                raise recorder_closed()
             if not self._outbox.has_room:
                 raise self._outbox.full()
             due_s = self._outbox.due_s
@@ -141,9 +141,7 @@ class _Sender:
         if refused is not None:
             raise refused
         if not done:
-            raise DeadlineExceededError(
-                f"events still wait for the server after {timeout_s:g} s; see the cause, if any"
-            ) from failure
+            raise still_waiting(timeout_s) from failure
 
     def close(self, timeout_s: float) -> None:
         with self._changed:
@@ -167,16 +165,8 @@ class _Sender:
             self._num_flushes -= 1
 
     def _run(self) -> None:
-        num_failures = 0
         while call := self._next_call():
-            num_failures = self._settle(call, self._failure_of(call), num_failures)
-
-    def _failure_of(self, call: Sequence[PendingEvent]) -> RankloomError | None:
-        try:
-            self._send([each.event for each in call])
-        except RankloomError as error:
-            return error
-        return None
+            self._settle(call, self._failure_of(call))
 
     def _next_call(self) -> list[PendingEvent]:
         """What to send; empty when there will be nothing more."""
@@ -188,26 +178,20 @@ class _Sender:
                 self._changed.wait(None if due_s is None else due_s - now_s)
         return []
 
-    def _settle(
-        self, call: Sequence[PendingEvent], error: RankloomError | None, num_failures: int
-    ) -> int:
-        """Notes what became of a call, and waits after a failure; returns their number in a row."""
+    def _failure_of(self, call: Sequence[PendingEvent]) -> RankloomError | None:
+        try:
+            self._send([each.event for each in call])
+        except RankloomError as error:
+            return error
+        return None
+
+    def _settle(self, call: Sequence[PendingEvent], error: RankloomError | None) -> None:
+        """Notes what became of a call, and waits after a failure."""
         with self._changed:
             if self._stopped:
-                return 0
-            if error is None:
-                self._outbox.recorded(call)
-            elif isinstance(error, InvalidRequestError):
-                self._outbox.refused(call, error)
-            elif isinstance(error, ClientClosedError):
-                self._outbox.failure = error
+                return
+            delay_s = self._outbox.settle(call, error)
+            if isinstance(error, ClientClosedError):
                 self._closing = self._stopped = True
-            else:
-                return self._pause(error, num_failures + 1)
             self._progressed.notify_all()
-        return 0
-
-    def _pause(self, error: RankloomError, num_failures: int) -> int:
-        self._outbox.failure = error
-        self._changed.wait_for(lambda: self._stopped, retry_delay_s(error, num_failures))
-        return num_failures
+            self._changed.wait_for(lambda: self._stopped, delay_s)

@@ -8,13 +8,16 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Final
 
 from rankloom._events import UserEvent
 from rankloom.errors import (
     BufferFullError,
+    ClientClosedError,
+    DeadlineExceededError,
     EventsNotRecordedError,
     InvalidRequestError,
     RankloomError,
@@ -22,6 +25,8 @@ from rankloom.errors import (
 
 MAX_AGE_S: Final = 0.05
 MAX_PENDING: Final = 10_000
+PENDING_COUNTS: Final = range(1, 2**31)
+FLUSH_TIMEOUT_S: Final = 10.0
 MAX_CALL_EVENTS: Final = 1_000
 MAX_CALL_BYTES: Final = 512 * 1024  # a server takes messages of 1 MiB, unless it is told otherwise
 FIRST_RETRY_S: Final = 0.1
@@ -47,6 +52,7 @@ class Outbox:
         self._pending: deque[PendingEvent] = deque()
         self._refused: list[UserEvent] = []
         self._refusal: RankloomError | None = None
+        self._num_failures = 0  # in a row
         self.last = 0
         self.failure: RankloomError | None = None
 
@@ -81,18 +87,29 @@ class Outbox:
             found.append(each)
         return found
 
-    def recorded(self, sent: Sequence[PendingEvent]) -> None:
-        """The oldest events, which were `sent`, are durable."""
-        self.failure = None
-        self._drop(sent)
+    def settle(self, sent: Sequence[PendingEvent], error: RankloomError | None) -> float:
+        """Note what became of a call with the oldest events: durable, refused or still pending.
 
-    def refused(self, sent: Sequence[PendingEvent], error: InvalidRequestError) -> None:
+        Return how many seconds to wait before the next call.
+        """
+        if error is not None and not isinstance(error, InvalidRequestError):
+            self.failure = error
+            self._num_failures += 1
+            return _retry_delay_s(error, self._num_failures)
+        self._drop(sent)
+        if error is None:
+            self.failure = None
+        else:
+            self._refuse(sent, error)
+        self._num_failures = 0
+        return 0.0
+
+    def _refuse(self, sent: Sequence[PendingEvent], error: InvalidRequestError) -> None:
         """The server named wrong events among the `sent` ones, or none: then all are wrong."""
         named = {int(found[1]) for each in error.violations if (found := _NAMED.match(each.field))}
         wrong = {index for index in named if index < len(sent)} or set(range(len(sent)))
         self._refusal = error
         self._refused += [sent[index].event for index in sorted(wrong)]
-        self._drop(sent)
         self._pending.extendleft(
             each for index, each in reversed([*enumerate(sent)]) if index not in wrong
         )
@@ -132,8 +149,24 @@ def _not_recorded(
     return error
 
 
-def retry_delay_s(error: RankloomError, num_failures: int) -> float:
-    """How long to wait after so many failures in a row."""
+def still_waiting(limit_s: float) -> DeadlineExceededError:
+    """Return the error of a flush that took too long; its cause is the last failure, if any."""
+    return DeadlineExceededError(
+        f"events still wait for the server after {limit_s:g} s; see the cause, if any"
+    )
+
+
+def recorder_closed() -> ClientClosedError:
+    """Return the error of an event that comes after `close`."""
+    return ClientClosedError("the recorder is closed; make a new one")
+
+
+def timed(event: UserEvent) -> UserEvent:
+    """Return the event with a time: it may reach the server much later."""
+    return event if event.time else replace(event, time=datetime.now(UTC))
+
+
+def _retry_delay_s(error: RankloomError, num_failures: int) -> float:
     asked = error.details.retry_after_s
     grown: float = FIRST_RETRY_S * 2 ** min(num_failures - 1, 10)
     return min(max(asked or 0.0, grown), MAX_RETRY_S)

@@ -69,10 +69,8 @@ class FeatureService(features_pb2_grpc.FeatureServiceServicer):
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> features_pb2.RecordEventsResponse:
         """Stores events before it answers. Raises InvalidFieldError or EventStoreError."""
-        like_above = self._provider.model_info().like_above
-        events = parse_events(request, like_above, arrived=self._clock())
-        positions = await asyncio.to_thread(self._store.append, events)
-        self.num_recorded += len(events)
+        positions = await asyncio.to_thread(self._stored, request, self._clock())
+        self.num_recorded += len(positions)
         return features_pb2.RecordEventsResponse(positions=positions)
 
     async def ForgetUser(
@@ -109,6 +107,10 @@ class FeatureService(features_pb2_grpc.FeatureServiceServicer):
         found = self._provider.features_of_many(queries, feature_version)
         now = self._clock()
         return features_pb2.GetUserFeaturesResponse(features=(_aged(each, now) for each in found))
+
+    def _stored(self, request: features_pb2.RecordEventsRequest, arrived: float) -> tuple[int, ...]:
+        like_above = self._provider.model_info().like_above
+        return self._store.append(parse_events(request, like_above, arrived))
 
     def _forget(self, user_id: str) -> int:
         # Events first: a cache filled in between would otherwise hold them again.

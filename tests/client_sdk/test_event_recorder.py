@@ -247,9 +247,9 @@ def test_a_call_holds_what_fits_into_a_message() -> None:
         outbox.add(event(number), 10, 0.0)
     assert outbox.due_s == 0.0
     assert len(outbox.next_call()) == MAX_CALL_EVENTS
-    outbox.recorded(outbox.next_call())
+    outbox.settle(outbox.next_call(), None)
     outbox.add(event("large"), MAX_CALL_BYTES + 1, 0.0)
     assert outbox.due_s == 1.0
     assert [each.num_bytes for each in outbox.next_call()] == [10]
-    outbox.recorded(outbox.next_call())
+    outbox.settle(outbox.next_call(), None)
     assert [each.num_bytes for each in outbox.next_call()] == [MAX_CALL_BYTES + 1]
