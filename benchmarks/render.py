@@ -22,6 +22,7 @@ from benchmarks.common.results import RESULTS, BenchmarkResult, newest, read
 from benchmarks.domains import report as domains
 from benchmarks.engine import padding
 from benchmarks.engine import report as engine
+from benchmarks.events import report as events
 from benchmarks.explain import report as explain
 from benchmarks.kills import report as kills
 from benchmarks.overload import report as overload
@@ -38,6 +39,7 @@ SUMMARIES: Mapping[str, Callable[[BenchmarkResult], str]] = {
     "engine-padding": padding.summary,
     "serve": serve.summary,
     "overload": overload.summary,
+    "events": events.summary,
     "explain": explain.summary,
     "domains": domains.summary,
     "swap": swap.summary,

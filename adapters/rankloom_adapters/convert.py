@@ -69,6 +69,11 @@ def convert(source: Path, target: Path, *, drop_signature: bool = False) -> str:
         raise
 
 
+def has_events(source: Path) -> bool:
+    """Whether an earlier bundle holds events of users, which a conversion leaves out."""
+    return (source / FORMER_EVENTS).exists()
+
+
 def _open(source: Path) -> Bundle:
     bundle = open_bundle(source, formats=(PREVIOUS_FORMAT, FORMAT))
     if bundle.format == FORMAT and FORMER_EVENTS not in bundle.parts:

@@ -114,12 +114,11 @@ def _verify(args: argparse.Namespace) -> str:
 
 
 def _convert(args: argparse.Namespace) -> str:
-    from rankloom_adapters.bundle import FORMER_EVENTS
-    from rankloom_adapters.convert import convert
+    from rankloom_adapters.convert import convert, has_events
 
     digest = convert(args.bundle, args.target, drop_signature=args.drop_signature)
-    has_events = (args.bundle / FORMER_EVENTS).exists()
-    events = ", without its events: import them with `rankloom events import`" if has_events else ""
+    advice = ", without its events: import them with `rankloom events import`"
+    events = advice if has_events(args.bundle) else ""
     dropped = "; sign it again" if args.drop_signature else ""
     return f"{args.target}: bundle {digest[:12]}, converted from {args.bundle}{events}{dropped}"
 

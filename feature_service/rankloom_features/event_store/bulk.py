@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rankloom_features.event_store.keys import KEY_BYTES, id_of
 from rankloom_features.event_store.partitions import (
-    item_numbers,
+    add_item_numbers,
     last_position,
     set_last_position,
     user_number,
@@ -79,7 +79,7 @@ def store_columns(
 
     ``items``: the numbers of items that are known already; new ones are added.
     """
-    items.update(item_numbers(db, [item for item in columns.item_ids if item not in items]))
+    add_item_numbers(db, columns.item_ids, items)
     users = [user_number(db, partition, user) for user in columns.user_ids]
     last, before = last_position(db), db.total_changes
     insert = f"INSERT INTO events_{partition} VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
@@ -87,11 +87,6 @@ def store_columns(
     db.executemany(insert, sorted(_rows(columns, users, items, last + 1)))
     if num_stored := db.total_changes - before:
         set_last_position(db, last + len(columns.user))
-        db.executemany(
-            f"UPDATE users_{partition} SET version = "
-            f"(SELECT max(position) FROM events_{partition} WHERE user = number) WHERE number = ?",
-            zip(users, strict=True),
-        )
     return num_stored
 
 

@@ -20,7 +20,9 @@ def key_of(event_id: str) -> bytes:
 
     Two ids of one user share a key with a probability of 2^−128.
     """
-    return _key_in(event_id) or blake2b(event_id.encode(), digest_size=KEY_BYTES).digest()
+    if event_id.startswith(_DIGEST_PREFIX) and (key := _key_in(event_id)):
+        return key
+    return blake2b(event_id.encode(), digest_size=KEY_BYTES).digest()
 
 
 def id_of(key: bytes) -> str:
@@ -29,10 +31,9 @@ def id_of(key: bytes) -> str:
 
 
 def _key_in(event_id: str) -> bytes | None:
-    prefix, digits = event_id[: len(_DIGEST_PREFIX)], event_id[len(_DIGEST_PREFIX) :]
-    if prefix != _DIGEST_PREFIX or len(digits) != 2 * KEY_BYTES:
-        return None
+    digits = event_id.removeprefix(_DIGEST_PREFIX)
     try:
-        return bytes.fromhex(digits)
+        key = bytes.fromhex(digits)
     except ValueError:
         return None
+    return key if len(key) == KEY_BYTES and key.hex() == digits else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,9 +27,12 @@ class EventRow:
 
 
 def version_of(db: sqlite3.Connection, partition: int, user_id: str) -> int:
-    query = f"SELECT version FROM users_{partition} WHERE id = ?"
-    found = db.execute(query, (user_id,)).fetchone()
-    return int(found[0]) if found else 0
+    query = (
+        f"SELECT coalesce(max(position), 0) FROM events_{partition} "
+        f"WHERE user = (SELECT number FROM users_{partition} WHERE id = ?)"
+    )
+    [version] = db.execute(query, (user_id,)).fetchone()
+    return int(version)
 
 
 def history_of_user(
@@ -53,42 +56,38 @@ def users_in(db: sqlite3.Connection, partition: int) -> list[str]:
     return [user for (user,) in db.execute(query)]
 
 
-def store_rows(db: sqlite3.Connection, rows: Sequence[EventRow]) -> list[int]:
-    """Stores the events that are new, within the caller's transaction; returns all positions."""
-    users, items = _user_numbers(db, rows), item_numbers(db, {row.item_id for row in rows})
-    last, positions, versions = last_position(db), list[int](), dict[tuple[int, int], int]()
+def store_rows(
+    db: sqlite3.Connection, rows: Sequence[EventRow], items: MutableMapping[str, int]
+) -> list[int]:
+    """Stores the events that are new, within the caller's transaction; returns all positions.
+
+    ``items``: the numbers of items that are known already; new ones are added.
+    """
+    add_item_numbers(db, {row.item_id for row in rows}, items)
+    last, positions = last_position(db), list[int]()
     for row in rows:
-        user = users[row.partition, row.user_id]
-        event = (user, row.key, last + 1, items[row.item_id], row.liked, row.time)
-        position = _stored_position(db, row.partition, event)
-        if position > last:
-            last = versions[row.partition, user] = position
+        position = _stored_position(db, row, items[row.item_id], last + 1)
+        last = max(last, position)
         positions.append(position)
     set_last_position(db, last)
-    for (partition, user), version in versions.items():
-        set_version(db, partition, user, version)
     return positions
 
 
-def set_version(db: sqlite3.Connection, partition: int, user: int, version: int) -> None:
-    db.execute(f"UPDATE users_{partition} SET version = ? WHERE number = ?", (version, user))
-
-
-def _stored_position(
-    db: sqlite3.Connection, partition: int, event: tuple[int, bytes, int, int, bool, float]
-) -> int:
+def _stored_position(db: sqlite3.Connection, row: EventRow, item: int, position: int) -> int:
     """The position that the event has now, or had already."""
-    insert = f"INSERT INTO events_{partition} VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+    event = (row.key, position, item, row.liked, row.time, row.user_id)
+    insert = (
+        f"INSERT INTO events_{row.partition} SELECT number, ?, ?, ?, ?, ? "
+        f"FROM users_{row.partition} WHERE id = ? ON CONFLICT DO NOTHING"
+    )
     if db.execute(insert, event).rowcount:
-        return event[2]
-    query = f"SELECT position FROM events_{partition} WHERE user = ? AND key = ?"
-    [found] = db.execute(query, event[:2]).fetchone()
+        return position
+    user = user_number(db, row.partition, row.user_id)  # a new user, or a known event
+    if db.execute(insert, event).rowcount:
+        return position
+    query = f"SELECT position FROM events_{row.partition} WHERE user = ? AND key = ?"
+    [found] = db.execute(query, (user, row.key)).fetchone()
     return int(found)
-
-
-def _user_numbers(db: sqlite3.Connection, rows: Iterable[EventRow]) -> dict[tuple[int, str], int]:
-    users = {(row.partition, row.user_id) for row in rows}
-    return {(part, user): user_number(db, part, user) for part, user in users}
 
 
 def user_number(db: sqlite3.Connection, partition: int, user_id: str) -> int:
@@ -96,13 +95,15 @@ def user_number(db: sqlite3.Connection, partition: int, user_id: str) -> int:
     query = f"SELECT number FROM users_{partition} WHERE id = ?"
     if found := db.execute(query, (user_id,)).fetchone():
         return int(found[0])
-    insert = f"INSERT INTO users_{partition} (id, version) VALUES (?, 0)"
+    insert = f"INSERT INTO users_{partition} (id) VALUES (?)"
     return int(db.execute(insert, (user_id,)).lastrowid or 0)
 
 
-def item_numbers(db: sqlite3.Connection, item_ids: Iterable[str]) -> dict[str, int]:
-    """The items' numbers; a new item gets one."""
-    return {item: _item_number(db, item) for item in item_ids}
+def add_item_numbers(
+    db: sqlite3.Connection, item_ids: Iterable[str], items: MutableMapping[str, int]
+) -> None:
+    """Adds the numbers of items that are not in ``items``; an item new to the store gets one."""
+    items.update({item: _item_number(db, item) for item in item_ids if item not in items})
 
 
 def _item_number(db: sqlite3.Connection, item_id: str) -> int:

@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
+from typing import Final
 
 from rankloom_features.event_store.bulk import EventColumns, read_columns, store_columns
 from rankloom_features.event_store.keys import NUM_PARTITIONS, key_of, partition_of
@@ -40,6 +41,8 @@ from rankloom_features.event_store.store import (
     StoreStatistics,
     UserEvent,
 )
+
+_MAX_ITEMS: Final = 200_000  # whose numbers are kept in memory, some 30 MB
 
 
 def copy_events(source: Path, target: Path) -> None:
@@ -77,6 +80,7 @@ class SqliteEventStore:
         self._readers = Readers(path)
         self._writing = Lock()
         self._waiting: deque[_Append] = deque()
+        self._items: dict[str, int] = {}
 
     def version(self, user_id: str) -> int:
         with translated(self.path), self._readers.reader() as db:
@@ -142,12 +146,15 @@ class SqliteEventStore:
 
     def _store_waiting(self) -> None:
         """Stores all appends that wait, in one transaction; all of them fail together."""
+        if len(self._items) > _MAX_ITEMS:
+            self._items.clear()
         appends = [self._waiting.popleft() for _ in range(len(self._waiting))]
         rows = [row for append in appends for row in append.rows]
         try:
             with translated(self.path), transaction(self._writer):
-                positions = iter(store_rows(self._writer, rows))
+                positions = iter(store_rows(self._writer, rows, self._items))
         except BaseException as error:
+            self._items.clear()  # some may be of the transaction that was undone
             for append in appends:
                 append.positions.set_exception(error)
             return

@@ -25,13 +25,15 @@ _BEGIN: Final = (
     "PRAGMA synchronous=FULL",  # a commit is on the disk when it returns
     "PRAGMA secure_delete=ON",  # what is deleted is overwritten
     "PRAGMA temp_store=MEMORY",  # nothing of a user goes to a temporary file
+    # Pages of the write-ahead log, 32 MiB: events of many users write many pages, and a page that
+    # is written again before the log is brought into the file goes there once.
+    "PRAGMA wal_autocheckpoint=8192",
 )
 # Users and their events are spread over partitions, each a pair of tables, because forgetting a
 # user rewrites the tables that the user is in. SQLite overwrites a deleted row, but not the copies
 # that stay in the unused part of a page when rows move to another page.
 _PARTITION: Final = (
-    "CREATE TABLE users_{0} (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, "
-    "version INTEGER NOT NULL) STRICT",
+    "CREATE TABLE users_{0} (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE) STRICT",
     # Without row ids the events themselves are ordered by user: one user's are one or two pages.
     "CREATE TABLE events_{0} (user INTEGER NOT NULL, key BLOB NOT NULL, position INTEGER NOT NULL, "
     "item INTEGER NOT NULL, liked INTEGER NOT NULL, time REAL NOT NULL, "

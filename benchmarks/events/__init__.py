@@ -1,0 +1,1 @@
+"""The event store, read and written at a given size."""
