@@ -81,6 +81,10 @@ class EngineHandle:
         """Requests of all revisions that wait for the decoder."""
         return self.runner.num_waiting
 
+    def forget_prefixes(self) -> None:
+        """Drops the cached prefixes of all revisions on this decoder; on the event loop."""
+        self.runner.prefixes.clear()
+
     def check_room(self, options: RequestOptions) -> None:
         """Raises EngineOverloadedError where a usual request would end too late."""
         self.runner.check_room(options)

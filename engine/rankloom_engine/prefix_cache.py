@@ -48,6 +48,11 @@ class PrefixCache:
         while self.num_bytes > self.max_bytes:
             self.num_bytes -= self._cached.popitem(last=False)[1].num_bytes
 
+    def clear(self) -> None:
+        """Drops all prefixes: what they were made of may have to be forgotten."""
+        self._cached.clear()
+        self.num_bytes = 0
+
 
 def prefix_key(
     model: bytes, experts: Iterable[str], weights: MixtureWeights, prefix: Segment

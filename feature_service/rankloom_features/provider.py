@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from threading import Lock
 
 import numpy as np
@@ -15,6 +16,7 @@ from rankloom_features.encoder import Encoder
 from rankloom_features.event_store.store import EventStore
 from rankloom_features.events import (
     Event,
+    History,
     history_of,
     known_events,
     without_each,
@@ -131,9 +133,9 @@ class FeatureProvider:
         return found
 
     def _kept(self, query: UserQuery) -> _EncodedHistory | None:
-        if query.history is not None:
-            return None
         user_id = query.user_id or ""
+        if query.history is not None or user_id not in self._users:
+            return None
         return self._users.get(user_id, self.events.version(user_id))
 
     def _history(self, query: UserQuery) -> tuple[Sequence[Event], int | None]:
@@ -152,7 +154,7 @@ class FeatureProvider:
         arrays = [history_of(events, self.catalogue) for events in known]
         vectors = self.encoder.encode(arrays)
         return [
-            _EncodedHistory(HistoryVersion(), version, own, vector, self._tabular.profile(array))
+            _EncodedHistory(HistoryVersion(), version, own, array, vector, self._tabular)
             for (_, version), own, array, vector in zip(
                 histories, known, arrays, vectors, strict=True
             )
@@ -168,7 +170,6 @@ class FeatureProvider:
         )
 
     def _features(self, encoded: _EncodedHistory, candidates: ItemTraits) -> UserFeatures:
-        logits = self.scorer.logits(encoded.vector, candidates.index)
         return UserFeatures(
             history_version=encoded.version,
             vector=encoded.vector,
@@ -176,20 +177,32 @@ class FeatureProvider:
             cold_start=not encoded.events,
             events=encoded.events,
             stored_version=encoded.stored_version,
-            tabular=with_collaborative(self._tabular.matrix(encoded.profile, candidates), logits),
+            tabular=self._matrix(encoded, candidates),
             schema_digest=self.schema_digest,
         )
 
+    def _matrix(self, encoded: _EncodedHistory, candidates: ItemTraits) -> NDArray[np.float32]:
+        if not len(candidates.index):  # the profile need not be computed
+            return np.zeros((0, self.num_columns), np.float32)
+        logits = self.scorer.logits(encoded.vector, candidates.index)
+        return with_collaborative(self._tabular.matrix(encoded.profile, candidates), logits)
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@dataclass(frozen=True, eq=False)
 class _EncodedHistory:
     """A user's events whose items are known, and what is computed from them alone."""
 
     version: HistoryVersion
     stored_version: int | None
     events: tuple[Event, ...]
+    history: History
     vector: NDArray[np.float32]
-    profile: Profile
+    tabular: TabularFeatures
+
+    @cached_property
+    def profile(self) -> Profile:
+        """What the columns of all candidates need of the user."""
+        return self.tabular.profile(self.history)
 
 
 class _UserCache:
@@ -202,6 +215,9 @@ class _UserCache:
 
     def __len__(self) -> int:
         return len(self._kept)
+
+    def __contains__(self, user_id: str) -> bool:
+        return user_id in self._kept
 
     def get(self, user_id: str, version: int) -> _EncodedHistory | None:
         """The user's history, if what is kept is of this version."""

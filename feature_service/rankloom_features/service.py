@@ -39,7 +39,7 @@ class Provider(Protocol):
         ...
 
     def forget(self, user_id: str) -> None:
-        """Drops what is cached of the user, whose events are gone already."""
+        """Drops what is cached of the user, whose events are gone already; on the event loop."""
         ...
 
 
@@ -79,7 +79,10 @@ class FeatureService(features_pb2_grpc.FeatureServiceServicer):
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> features_pb2.ForgetUserResponse:
         """Removes a user's events. Raises InvalidFieldError or EventStoreError."""
-        num_events = await asyncio.to_thread(self._forget, parse_forgotten(request))
+        user_id = parse_forgotten(request)
+        num_events = await asyncio.to_thread(self._store.forget, user_id)
+        # After the events: a cache filled in between would otherwise hold them again.
+        self._provider.forget(user_id)
         self.num_forgotten += 1
         return features_pb2.ForgetUserResponse(num_events=num_events)
 
@@ -111,12 +114,6 @@ class FeatureService(features_pb2_grpc.FeatureServiceServicer):
     def _stored(self, request: features_pb2.RecordEventsRequest, arrived: float) -> tuple[int, ...]:
         like_above = self._provider.model_info().like_above
         return self._store.append(parse_events(request, like_above, arrived))
-
-    def _forget(self, user_id: str) -> int:
-        # Events first: a cache filled in between would otherwise hold them again.
-        num_events = self._store.forget(user_id)
-        self._provider.forget(user_id)
-        return num_events
 
 
 def _aged(features: UserFeatures, now: float) -> features_pb2.UserFeatures:

@@ -37,9 +37,13 @@ class ActiveFeatures:
             return lease.value.loaded.features.info
 
     def forget(self, user_id: str) -> None:
-        """Drops what is cached of the user, in every revision."""
+        """Drops what is cached of the user, in every revision; on the event loop.
+
+        Cached prefixes have no user's name, so all of them go.
+        """
         for served in self._revisions.values:
             served.loaded.provider.forget(user_id)
+            served.engine.forget_prefixes()
 
     def _numbers(self) -> Iterator[int]:
         """The revisions that take requests, the active one first."""

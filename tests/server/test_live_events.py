@@ -19,7 +19,7 @@ from rankloom_proto.v1.features_pb2_grpc import FeatureServiceStub
 from rankloom_server.app import servers
 from rankloom_server.errors import StartError
 from rankloom_server.stored_events import EVENTS, opened_events
-from server.rankings import item_ids, rank, request, scores
+from server.rankings import item_ids, known_user, rank, request, scores
 from server.rollouts import other_bundle, rolling_out
 from server.served_parts import ServedParts, ranking_server
 from server.servers import opened, settings
@@ -82,6 +82,7 @@ async def test_what_was_recorded_is_in_the_next_ranking(
         given = await rank(channel, request(parts, history=inline))
         assert scores(after) == pytest.approx(scores(given), abs=1e-5)
         assert scores(after) != scores(before)
+        await rank(channel, request(parts, user_id=NEWCOMER))
         await features.ForgetUser(features_pb2.ForgetUserRequest(user_id=NEWCOMER), timeout=10)
         assert scores(await rank(channel, request(parts, user_id=NEWCOMER))) == scores(before)
 
@@ -162,3 +163,24 @@ def test_only_the_server_of_the_features_has_events(setting: dict[str, object]) 
     both = settings(features="127.0.0.1:1", **setting)
     with pytest.raises(StartError, match="give this setting to that server"), opened_events(both):
         pass
+
+
+async def test_cached_prefixes_go_with_a_forgotten_user(
+    parts: ServedParts, events_file: Path
+) -> None:
+    async with ranking_server(parts, features_port=0, events=events_file) as server:
+        metrics = server.metrics.registry
+        features, _ = server.beside[0]
+        async with (
+            opened(server) as target,
+            opened(features) as features_target,
+            grpc.aio.insecure_channel(target) as channel,
+            grpc.aio.insecure_channel(features_target) as features_channel,
+        ):
+            await rank(channel, request(parts))
+            assert metrics.get_sample_value("rankloom_prefix_cache_bytes")
+            message = features_pb2.ForgetUserRequest(user_id=known_user(parts))
+            answer = await FeatureServiceStub(features_channel).ForgetUser(message, timeout=10)
+            assert answer.num_events > 0
+            assert metrics.get_sample_value("rankloom_prefix_cache_bytes") == 0
+            assert (await rank(channel, request(parts))).routing.cold_start

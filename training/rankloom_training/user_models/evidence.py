@@ -77,7 +77,8 @@ class UserCovariances:
         solved = np.einsum("uij,uj->ui", inverse, self.residual)
         loss = 0.5 * (np.linalg.slogdet(covariance)[1].sum() + (solved * self.residual).sum())
         inverse -= solved[:, :, None] * solved[:, None, :]
-        return float(loss), 0.5 * np.tensordot(self.parts, inverse, axes=3)
+        gradient = 0.5 * np.tensordot(self.parts, inverse, axes=3)
+        return float(loss), np.asarray(gradient, np.float64)
 
 
 def fitted_user_prior(users: Sequence[UserEvidence]) -> UserPrior:
