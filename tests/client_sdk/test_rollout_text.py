@@ -195,10 +195,15 @@ def test_values_of_a_newer_server_are_unknown() -> None:
 
 
 def test_every_reason_of_a_rollout_has_a_hint() -> None:
-    of_rankings = {ErrorReason.FALLBACK_REFUSED, ErrorReason.UNKNOWN}
+    of_others = {
+        ErrorReason.FALLBACK_REFUSED,
+        ErrorReason.EVENT_STORE_UNAVAILABLE,
+        ErrorReason.FEATURE_VERSION_MISMATCH,
+        ErrorReason.UNKNOWN,
+    }
     for reason in ErrorReason:
         hint = hint_of(PreconditionError("no", ErrorDetails(reason=reason)))
-        assert bool(hint) == (reason not in of_rankings)
+        assert bool(hint) == (reason not in of_others)
         assert "\n" not in hint
     assert hint_of(PreconditionError("no")) == ""
 
