@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 
@@ -23,6 +25,15 @@ class CollaborativeModel(nn.Module):
         nn.init.zeros_(self.item_bias.weight)
         with torch.no_grad():
             self.vectors.weight[0].zero_()
+
+    def learn_graph(self, user: NDArray[np.int64], item: NDArray[np.int64]) -> None:
+        """Called before the training with its likes, (n,) user codes and catalogue indices.
+
+        For models that read the graph of users and items; others need not.
+        """
+
+    def settle(self) -> None:
+        """Called after the training: ``vectors`` must be those that the model scores with."""
 
     def encode(self, items: Tensor, liked: Tensor) -> Tensor:
         """(batch, dim) user vectors; zero for a row that is all padding."""

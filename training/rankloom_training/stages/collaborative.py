@@ -87,13 +87,21 @@ class _Fits:
         dataset, seed = self._rows.dataset, self._stage.seed
         torch.manual_seed(seed)
         model = create_model(self._stage.collaborative, len(dataset.catalogue), LATENT_DIM)
+        model.learn_graph(*self._likes(chosen))
         with one_thread():
             fit(model, train, self._valid, seed=seed, on_epoch=self._on_epoch)
+        model.settle()
         forget_untrained(model, np.unique(train(0).target) - 1)
         if dataset.negatives is not None:
             add_to_biases(model, -dataset.negatives.offset)
         self._done += 1
         return model
+
+    def _likes(self, chosen: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """User and item of the liked rows among the ``chosen`` training rows."""
+        log, rows = self._rows.log, self._rows.indices(Split.TRAIN)[chosen]
+        liked = rows[log.liked[rows]]
+        return log.user[liked], log.item[liked]
 
     def _on_epoch(self, epoch: int, loss: float) -> None:
         self._progress.note(f"epoch {epoch}: log-loss {loss:.4f}")
