@@ -105,7 +105,7 @@ def calls_of(folder: Path) -> tuple[BenchmarkCall, ...]:
     """A call for every user of a bundle's log, with random items of its catalogue."""
     bundle, random = open_bundle(folder), np.random.default_rng(0)
     with events_of_bundle(folder) as store:
-        users = tuple(store.users())
+        users = sorted(store.users(), key=lambda user: (len(user), user))
     items = [item.item_id for item in Catalogue.from_bytes(bundle.read(parts.CATALOGUE)).items]
     return tuple(
         BenchmarkCall(user, tuple(random.choice(items, NUM_CANDIDATES, replace=False).tolist()))

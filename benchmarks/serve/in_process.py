@@ -27,6 +27,8 @@ from rankloom_engine.loading import Hardware, load_decoder
 from rankloom_engine.memory import keep_freed_memory
 from rankloom_engine.model import Decoder
 from rankloom_engine.runner import EngineLimits, EngineRunner
+from rankloom_features.event_store.sqlite import SqliteEventStore
+from rankloom_features.event_store.store import events_beside
 from rankloom_features.provider import UserQuery
 from rankloom_ranker.loaded import load_bundle
 from rankloom_ranker.query import RankQuery
@@ -129,7 +131,8 @@ def load(settings: Settings, calls: BenchmarkCalls) -> PreparedCalls:
     """Loads the bundle and prepares the calls, once per process."""
     keep_freed_memory()
     torch.set_num_threads(settings.engine.threads)
-    loaded = load_bundle(open_bundle(settings.bundle))
+    store = SqliteEventStore(events_beside(settings.bundle))
+    loaded = load_bundle(open_bundle(settings.bundle), events=store)
     engine = settings.engine
     hardware = Hardware(engine.device, engine.dtype, engine.compile)
     ranker, decoder = Ranker(loaded), load_decoder(loaded.engine_parts(), hardware)

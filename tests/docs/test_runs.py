@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,6 +31,16 @@ def run(house: House, words: list[str]) -> None:
 def parse(house: House, words: list[str]) -> None:
     """The arguments alone: the work is long, or a server of that kind runs already."""
     houses.parse(words)
+
+
+def benchmark(house: House, words: list[str]) -> None:
+    """The room is there, and knows the options; it is not run."""
+    assert words[:2] == ["python", "-m"]
+    shown = subprocess.run(
+        [sys.executable, "-m", words[2], "--help"],
+        cwd=ROOT, capture_output=True, text=True, check=True, timeout=60,
+    ).stdout  # fmt: skip
+    assert all(word in shown for word in words[3:] if word.startswith("--"))
 
 
 def canary_then_traffic(house: House, words: list[str]) -> None:
@@ -106,6 +117,7 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
         "docs/results.md",
         "rankloom train --data LIKES --out BUNDLE --implicit 4 --lm-rows 12000 --set trace_share=0",
     ): (parse, parse),
+    ("docs/results.md", "python -m benchmarks.user_model"): (benchmark,),
     ("docs/rollout.md", "rankloom serve --bundle my-bundle --state my-state"): (parse,),
     ("docs/rollout.md", "rankloom rollout stage new-expert --expert global"): (run, shows_warmed),
     ("docs/rollout.md", "rankloom rollout canary 2 --percent 50"): (

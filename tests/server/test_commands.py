@@ -12,7 +12,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import grpc
@@ -20,10 +20,12 @@ import pytest
 import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from feature_service.feature_bundle import KNOWN_USER
+from feature_service.feature_bundle import EVENTS, KNOWN_USER
 from rankloom_adapters import bundle
 from rankloom_adapters.signing import generate_keys
 from rankloom_engine.number_format import cpu_flags, dtype_for
+from rankloom_features.event_store.sqlite import SqliteEventStore
+from rankloom_features.event_store.store import UserEvent
 from rankloom_proto.v1 import ranking_pb2
 from rankloom_proto.v1.features_pb2 import GetUserFeaturesRequest, UserQuery
 from rankloom_proto.v1.features_pb2_grpc import FeatureServiceStub
@@ -183,9 +185,13 @@ async def serving(*arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Pro
         await process.communicate()
 
 
-async def test_it_serves_features_until_a_signal(feature_folder: Path) -> None:
+async def test_it_serves_features_until_a_signal(feature_folder: Path, tmp_path: Path) -> None:
+    events = tmp_path / "events.sqlite"
+    with closing(SqliteEventStore(events)) as store:
+        store.append([UserEvent("1", KNOWN_USER, EVENTS[0])])
+    given = ("features", "--bundle", str(feature_folder), "--events", str(events))
     request = GetUserFeaturesRequest(users=[UserQuery(user_id=KNOWN_USER)])
-    async with serving("features", "--bundle", str(feature_folder)) as (process, address):
+    async with serving(*given) as (process, address):
         async with grpc.aio.insecure_channel(address) as channel:
             answer = await FeatureServiceStub(channel).GetUserFeatures(request, timeout=10)
             assert not answer.features[0].cold_start

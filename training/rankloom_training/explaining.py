@@ -83,8 +83,7 @@ def _explained(address: str, requests: Sequence[Request], on_step: Step) -> Iter
 def _row(client: rankloom.Client, request: Request) -> ExplainedRow:
     """The request's first row."""
     item, log = request.items[0], request.dataset.log
-    history = [rankloom.Event(each.item_id, each.liked) for each in request.events]
-    ranking = client.rank([item.item_id], history=history)
-    explanation = client.explain(item.item_id, history=history).result()
+    ranking = client.rank([item.item_id], history=request.history)
+    explanation = client.explain(item.item_id, history=request.history).result()
     user = log.user_ids[log.user[request.rows[0]]]
     return ExplainedRow(user, item, explanation, ranking.items[0].probability)

@@ -159,7 +159,7 @@ async def _served_scores(
             async with limit:
                 ranking = await client.rank(
                     [item.item_id for item in request.items],
-                    history=[rankloom.Event(e.item_id, e.liked) for e in request.events],
+                    history=request.history,
                     options=rankloom.RankOptions(allow_fallback=False),
                 )
             found = ranking.scores()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+import rankloom
 from rankloom_adapters.bundle import Bundle
 from rankloom_adapters.router import Fusion
 from rankloom_engine.expert_bank import MixtureWeights
@@ -54,6 +56,14 @@ class Request:
         return tuple(
             Event(items[log.item[row]].item_id, bool(log.liked[row]), float(log.time[row]))
             for row in self.seen[-MAX_EVENTS:]
+        )
+
+    @property
+    def history(self) -> tuple[rankloom.Event, ...]:
+        """The same events, as a caller of the SDK gives them."""
+        return tuple(
+            rankloom.Event(each.item_id, each.liked, datetime.fromtimestamp(each.time or 0.0, UTC))
+            for each in self.events
         )
 
     @property

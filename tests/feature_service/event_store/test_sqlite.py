@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import sqlite3
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -41,11 +43,14 @@ store.append([made("b")])
 """
 
 
+_IMPORTS: Final = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # for child processes
+
+
 def in_namespace(shell: str, *arguments: object) -> str:
     """Runs a shell in which this process may mount; returns its output and errors."""
     command = ["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", shell, "bash"]
     done = subprocess.run(
-        [*command, *map(str, arguments)], capture_output=True, text=True, timeout=120
+        [*command, *map(str, arguments)], capture_output=True, text=True, timeout=120, env=_IMPORTS
     )
     return done.stdout + done.stderr
 
@@ -80,7 +85,7 @@ def test_positions_go_on_where_all_events_were_forgotten(path: Path) -> None:
 
 def test_processes_share_a_store_that_they_create_at_once(path: Path) -> None:
     command = [sys.executable, "-c", _APPENDER, str(path)]
-    children = [subprocess.Popen([*command, name]) for name in ("p", "q", "r")]
+    children = [subprocess.Popen([*command, name], env=_IMPORTS) for name in ("p", "q", "r")]
     assert [child.wait(120) for child in children] == [0, 0, 0]
     with closing(SqliteEventStore(path)) as store:
         assert len(set(items_of(store, "shared"))) == 60

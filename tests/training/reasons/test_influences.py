@@ -53,8 +53,16 @@ def test_a_history_shorter_than_asked_is_measured_whole(
 
 
 def test_the_fitted_score_knows_the_two_tastes(log: Dataset, influences: TreeInfluences) -> None:
-    """Even users like even items: a like of the same kind must, on the whole, raise the score."""
-    comedies = [item for item in log.catalogue.items if "Comedy" in item.attributes]
-    events = tuple(Event(item.item_id, True) for item in comedies[:6])
-    found = [influences.measure(events, item, 6).influences for item in comedies[6:]]
-    assert np.mean(found) > 0.0
+    """Users like comedies or dramas: a like speaks for its own kind, and against the other."""
+    comedies, dramas = (
+        [item for item in log.catalogue.items if kind in item.attributes]
+        for kind in ("Comedy", "Drama")
+    )
+    pairs = zip(comedies[:3], dramas[:3], strict=True)
+    events = tuple(Event(item.item_id, True) for pair in pairs for item in pair)
+    of_comedies, of_dramas = (
+        np.mean([influences.measure(events, item, 6).influences for item in kind[6:]], axis=0)
+        for kind in (comedies, dramas)
+    )
+    assert of_comedies[::2].mean() > 0.1 > -0.1 > of_comedies[1::2].mean()
+    assert of_dramas[1::2].mean() > 0.1 > -0.1 > of_dramas[::2].mean()

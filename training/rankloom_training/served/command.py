@@ -39,7 +39,9 @@ def add_skew(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = actions.add_parser("skew", help=summary, description=summary, allow_abbrev=False)
     parser.add_argument("served", metavar="SERVED", type=Path, help="folder of --log-served")
     _add_events(parser)
-    parser.add_argument("--bundle", metavar="BUNDLE", type=Path, required=True)
+    parser.add_argument(
+        "--bundle", metavar="BUNDLE", type=Path, required=True, help="bundle that computes them"
+    )
     parser.add_argument(
         "--rankings",
         metavar="N",

@@ -52,7 +52,10 @@ class CaseMaker:
         log, items = self._data.log, self._data.catalogue.items
         before = self._view.visible_before(log, row)
         candidate = items[log.item[row]]
-        events = [Event(items[log.item[at]].item_id, bool(log.liked[at])) for at in before]
+        events = [
+            Event(items[log.item[at]].item_id, bool(log.liked[at]), float(log.time[at]))
+            for at in before
+        ]
         measured = self._influences.measure(events, candidate, self._newest)
         newest = before[-self._newest :].tolist()
         num_earlier = (len(before) - len(newest)) // PROFILE_STEP * PROFILE_STEP
