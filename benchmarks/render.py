@@ -24,6 +24,7 @@ from benchmarks.engine import padding
 from benchmarks.engine import report as engine
 from benchmarks.events import report as events
 from benchmarks.explain import report as explain
+from benchmarks.features import report as features
 from benchmarks.kills import report as kills
 from benchmarks.overload import report as overload
 from benchmarks.serve import report as serve
@@ -41,6 +42,7 @@ SUMMARIES: Mapping[str, Callable[[BenchmarkResult], str]] = {
     "overload": overload.summary,
     "events": events.summary,
     "explain": explain.summary,
+    "features": features.summary,
     "domains": domains.summary,
     "swap": swap.summary,
     "kills": kills.summary,

@@ -35,8 +35,10 @@ def run(args: argparse.Namespace) -> None:
     from benchmarks.features.report import figures, summary
     from benchmarks.features.study import run_features_study
     from rankloom_engine.memory import keep_freed_memory
+    from rankloom_server import logs
 
     keep_freed_memory()  # as servers do
+    logs.configure("error")
     facts = RunFacts.now()
     with TemporaryDirectory() as name:
         bundle = train_embedded(Path(name), args.users)
