@@ -99,8 +99,12 @@ def test_the_command_says_what_it_joined(
     assert run("join-served", served.rankings, "--events", served.events, "--out", tmp_path) == 0
     shown = capsys.readouterr().out
     assert "1,443 events and 24 impressions (3 with an event) in 6 rankings" in shown
-    window = ("--within-hours", "0")
-    run("join-served", served.rankings, "--events", served.events, "--out", tmp_path, *window)
+    written = (tmp_path / "interactions.parquet").read_bytes()
+    assert run("join-served", served.rankings, "--events", served.events, "--out", tmp_path) == 2
+    assert "exists; remove it or choose another folder" in capsys.readouterr().err
+    assert (tmp_path / "interactions.parquet").read_bytes() == written
+    other = ("--out", tmp_path / "other", "--within-hours", "0")
+    run("join-served", served.rankings, "--events", served.events, *other)
     assert "24 impressions (0 with an event)" in capsys.readouterr().out
 
 

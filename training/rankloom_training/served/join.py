@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from rankloom_features.event_store.store import EventStore
 from rankloom_features.events import Event
+from rankloom_training.data import DataError
 from rankloom_training.served.read import served_files, served_tables
 
 LOG: Final = "interactions.parquet"
@@ -71,8 +72,10 @@ def join_served(
 ) -> JoinedLog:
     """Writes ``out / LOG``. ``step``: called with users done and all users.
 
-    Raises DataError, EventStoreError and OSError.
+    Raises DataError, also where a log is there already, EventStoreError and OSError.
     """
+    if (out / LOG).exists():
+        raise DataError(f"{out / LOG}: exists; remove it or choose another folder")
     shown = _impressions(served_tables(served_files(folder), _READ))
     numbers = {user: number for number, user in enumerate(shown.users)}
     users = list(dict.fromkeys((*store.users(), *shown.users)))
