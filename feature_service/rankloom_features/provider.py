@@ -123,13 +123,14 @@ class FeatureProvider:
 
     def _encoded_users(self, queries: Sequence[UserQuery]) -> list[_EncodedHistory]:
         """The histories of all queries; those that are not cached are encoded together."""
+        num_forgotten = self._users.num_forgotten
         kept = [self._kept(query) for query in queries]
         missing = [query for query, each in zip(queries, kept, strict=True) if each is None]
         made = iter(self._encoded([self._history(query) for query in missing]))
         found = [each or next(made) for each in kept]
         for query, each in zip(queries, found, strict=True):
             if query.history is None:
-                self._users.keep(query.user_id or "", each)
+                self._users.keep(query.user_id or "", each, num_forgotten)
         return found
 
     def _kept(self, query: UserQuery) -> _EncodedHistory | None:
@@ -210,6 +211,7 @@ class _UserCache:
 
     def __init__(self, max_users: int) -> None:
         self._max_users = max_users
+        self.num_forgotten = 0
         self._lock = Lock()
         self._kept: OrderedDict[str, _EncodedHistory] = OrderedDict()
 
@@ -228,8 +230,11 @@ class _UserCache:
             self._kept.move_to_end(user_id)
             return found
 
-    def keep(self, user_id: str, encoded: _EncodedHistory) -> None:
+    def keep(self, user_id: str, encoded: _EncodedHistory, num_forgotten: int) -> None:
+        """``num_forgotten``: before the history was read; the user may be forgotten since."""
         with self._lock:
+            if num_forgotten != self.num_forgotten:
+                return
             self._kept[user_id] = encoded
             self._kept.move_to_end(user_id)
             if len(self._kept) > self._max_users:
@@ -237,4 +242,5 @@ class _UserCache:
 
     def drop(self, user_id: str) -> None:
         with self._lock:
+            self.num_forgotten += 1
             self._kept.pop(user_id, None)

@@ -2,19 +2,21 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from feature_service.feature_bundle import DIM, EVENTS, ITEMS, KNOWN_USER, known_events
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import open_bundle
 from rankloom_features import provider as provider_module
 from rankloom_features.catalogue import CatalogueError, Item
-from rankloom_features.encoder import EncoderError
+from rankloom_features.encoder import Encoder, EncoderError
 from rankloom_features.event_store.store import UserEvent
-from rankloom_features.events import Event, history_of
+from rankloom_features.events import Event, History, history_of
 from rankloom_features.item_statistics import ItemStatistics
 from rankloom_features.loading import (
     StatisticsError,
@@ -136,6 +138,21 @@ def test_nothing_of_a_forgotten_user_is_kept(provider_bytes: Bytes) -> None:
     gc.collect()
     assert kept() is None
     assert provider.features(query).cold_start
+
+
+def test_a_history_that_was_read_before_its_user_was_forgotten_is_not_kept(
+    provider_bytes: Bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider, encode = made_of(provider_bytes), Encoder.encode
+
+    def forget_meanwhile(encoder: Encoder, histories: Sequence[History]) -> NDArray[np.float32]:
+        provider.events.forget(KNOWN_USER)
+        provider.forget(KNOWN_USER)
+        return encode(encoder, histories)
+
+    monkeypatch.setattr(Encoder, "encode", forget_meanwhile)
+    assert provider.features(UserQuery(KNOWN_USER, None)).events == EVENTS
+    assert len(provider._users) == 0
 
 
 def test_an_inline_history_wins(provider: FeatureProvider) -> None:
