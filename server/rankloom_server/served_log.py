@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankloom_ranker.served import ServedRanking, served_table
@@ -86,7 +85,7 @@ class ServedLog:
             begun.replace(path)
             self.num_written += len(rankings)
             self._remove_oldest()
-        except (OSError, pa.ArrowException) as error:
+        except Exception as error:  # whatever it is, the next file may be written
             self.num_dropped += len(rankings)
             begun.unlink(missing_ok=True)
             logs.fault("served_log_failed", error)

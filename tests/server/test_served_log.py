@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from pathlib import Path
 
@@ -124,6 +125,18 @@ def test_what_too_many_wait_for_is_dropped_at_once(
     assert log.num_dropped == 3
     go_on.set()
     log.close()
+
+
+def test_rankings_that_make_no_file_do_not_end_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served_log, "FILE_BYTES", 1)
+    log = ServedLog(tmp_path, 1 << 20)
+    log.offer(dataclasses.replace(ranking(1), time="no time"))  # type: ignore[arg-type]
+    log.offer(ranking(2))
+    log.close()
+    assert [row["time"] for row in rows_in(tmp_path)] == [2.0]
+    assert (log.num_written, log.num_dropped) == (1, 1)
 
 
 async def test_a_full_disk_costs_no_ranking(
