@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rankloom._cli.main import main
+from rankloom_features.event_store.store import EventStoreError
 from rankloom_features.export import ExportError
 from rankloom_training.commands import TrainingCommand
 from rankloom_training.serving import ServerStartError
@@ -116,7 +117,9 @@ def test_evaluate_refuses_a_folder_without_a_valid_manifest(
     assert printed.startswith("rankloom evaluate: ")
 
 
-@pytest.mark.parametrize("kind", [ExportError, ServerStartError, OSError, ValueError])
+@pytest.mark.parametrize(
+    "kind", [EventStoreError, ExportError, ServerStartError, OSError, ValueError]
+)
 def test_an_error_of_many_lines_is_printed_in_one(
     kind: type[Exception], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rankloom_adapters.bundle import RECIPE, open_bundle
+from rankloom_features.event_store.store import EventStoreError, events_beside
 from rankloom_training.option_file import read_options
 from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
@@ -18,6 +19,16 @@ from small_data import small_options
 
 def plan_of(job: TrainingJob) -> dict[str, str]:
     return dict(job.plan())
+
+
+def test_a_file_that_holds_no_events_is_refused_before_the_training(
+    small_data: Path, tmp_path: Path
+) -> None:
+    file = events_beside(tmp_path / "bundle")
+    file.write_bytes(b"something else" * 1_000)
+    with pytest.raises(EventStoreError, match="is not an event store"):
+        TrainingJob.checked(small_data, tmp_path / "bundle", small_options())
+    assert file.read_bytes() == b"something else" * 1_000
 
 
 def test_another_learning_rate_of_the_groups_trains_the_groups_alone(

@@ -43,7 +43,7 @@ class TrainingCommand:
             return self._run(args)
         except (ValueError, OSError) as error:
             return self._refuse(error)
-        except RuntimeError as error:
+        except Exception as error:
             if not _is_for_the_user(error):
                 raise
             return self._refuse(error)
@@ -61,11 +61,12 @@ def _text_of(error: Exception) -> str:
     return f"{error.filename}: {error.strerror}; check the path, and that you may write there"
 
 
-def _is_for_the_user(error: RuntimeError) -> bool:
+def _is_for_the_user(error: Exception) -> bool:
+    from rankloom_features.event_store.store import EventStoreError
     from rankloom_features.export import ExportError
     from rankloom_training.serving import ServerStartError
 
-    return isinstance(error, (ExportError, ServerStartError))
+    return isinstance(error, (EventStoreError, ExportError, ServerStartError))
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rankloom_features.event_store.sqlite import SqliteEventStore
+from rankloom_features.event_store.store import events_beside
 from rankloom_training.data import Dataset, load_dataset
 from rankloom_training.data.report import Line, report_lines
 from rankloom_training.estimate import duration, estimate, workloads
@@ -48,11 +50,12 @@ class TrainingJob:
     ) -> TrainingJob:
         """``work``: a folder of finished stages, kept for other trainings; None: ``<out>.work``.
 
-        Changes nothing on disk. Raises DataError, BaseModelError, GroupError, OptionError,
-        WorkspaceError or OutputError; all are ValueErrors.
+        Makes nothing on disk. Raises DataError, BaseModelError, GroupError, OptionError,
+        WorkspaceError or OutputError, all ValueErrors, and EventStoreError.
         """
         if out.exists():
             raise OutputError(f"{out} exists; remove it or choose another path")
+        _check_events(events_beside(out))
         if options.learns_texts_alone and not options.has_texts:
             raise OptionError(
                 f"trace_share: is 0, but {options.recipe} learns from texts alone; set it above 0, "
@@ -130,6 +133,12 @@ class TrainingJob:
         shutil.rmtree(begun, ignore_errors=True)
         shutil.copytree(bundle, begun)
         begun.rename(self.out)
+
+
+def _check_events(path: Path) -> None:
+    """Opens the store that the events will join, if there is one. Raises EventStoreError."""
+    if path.exists():
+        SqliteEventStore(path).close()
 
 
 def train_bundle(data: Path, out: Path, options: TrainOptions, progress: Progress) -> str:
