@@ -23,7 +23,6 @@ from rankloom_features.vector_space import VectorSpace
 # Its stubs describe the C++ methods, not the Python ones that take arrays.
 faiss: Any = import_module("faiss")
 
-MAX_EXACT_ITEMS: Final = 1_000_000
 MIN_RECALL: Final = 0.95  # of an approximate index, over the users that it is fitted to
 FITTED_RECALL: Final = 0.97  # so that other users have MIN_RECALL too
 RECALL_AT: Final = 100
@@ -115,6 +114,15 @@ class ItemIndex:
         order = np.lexsort((items, -scores))[:num]
         return items[order], scores[order]
 
+    def grown(self, vectors: NDArray[np.float32]) -> ItemIndex:
+        """This index for more items: ``vectors`` has its rows first, and the new ones behind."""
+        if self.cells is None:
+            return ItemIndex(vectors)
+        new = vectors[len(self) :]
+        _, nearest = _exact(self.cells.centroids).search(new, 1)
+        cell = np.concatenate([self.cells.cell, nearest[:, 0]])
+        return ItemIndex(vectors, Cells(self.cells.centroids, cell, self.cells.num_probes))
+
     def _parameters(self, allowed: NDArray[np.bool_] | None) -> Any:  # noqa: ANN401
         bits = None if allowed is None else np.packbits(allowed, bitorder="little")
         selector = None if bits is None else faiss.IDSelectorBitmap(bits)
@@ -153,7 +161,7 @@ class ItemIndex:
         cls,
         vectors: NDArray[np.float32],
         users: NDArray[np.float32],
-        max_exact: int = MAX_EXACT_ITEMS,
+        max_exact: int,
     ) -> ItemIndex:
         """An exact index, or for more than ``max_exact`` items one with cells.
 

@@ -43,4 +43,9 @@ class CollaborativeSpace:
 
     def user(self, features: UserFeatures) -> NDArray[np.float32]:
         """(dim + 1,) float32."""
-        return np.append(features.vector, np.float32(1.0)).astype(np.float32)
+        [user] = self.users(features.vector[None])
+        return np.asarray(user)
+
+    def users(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, dim + 1) for (n, dim) vectors of the model."""
+        return np.column_stack([vectors, np.ones(len(vectors))]).astype(np.float32)

@@ -73,7 +73,7 @@ def test_equal_items_keep_the_order_of_the_catalogue() -> None:
 
 def test_few_items_are_searched_exactly_and_many_in_cells() -> None:
     items, users = vectors(4_000, clusters=40), vectors(20, 1)
-    assert ItemIndex.built(items, users).cells is None
+    assert ItemIndex.built(items, users, max_exact=4_000).cells is None
     index = ItemIndex.built(items, users, max_exact=3_999)
     assert index.cells is not None
     assert index.cells.num_probes < len(index.cells.centroids)
@@ -149,3 +149,12 @@ def test_cells_that_do_not_fit_are_refused(bad: Cells) -> None:
 def test_bytes_that_are_no_index_are_refused(data: bytes) -> None:
     with pytest.raises(ItemIndexError, match="cannot be read"):
         ItemIndex.from_bytes(data, Space(vectors(10)), ids(10))
+
+
+@pytest.mark.parametrize("max_exact", [0, 5_000])
+def test_an_index_grows_with_the_catalogue(max_exact: int) -> None:
+    items, users = vectors(2_000, clusters=20), vectors(5, 1)
+    grown = np.concatenate([items, 3 * users])
+    index = ItemIndex.built(items, users, max_exact).grown(grown)
+    assert len(index) == 2_005
+    assert [index.search(user, 1)[0].item() for user in users] == list(range(2_000, 2_005))
