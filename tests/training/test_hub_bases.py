@@ -22,6 +22,7 @@ from transformers import (
 import rankloom
 from rankloom_adapters.bundle import open_bundle
 from rankloom_training.evaluate import evaluate
+from rankloom_training.machine import Machine
 from rankloom_training.options import DEFAULTS, RecipeName, TrainOptions
 from rankloom_training.progress import Progress
 from rankloom_training.serving import serving
@@ -42,6 +43,8 @@ SIZES = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
 }
+# As large bases are trained.
+MACHINE = Machine("cuda" if torch.cuda.is_available() else "cpu", recompute=True)
 RECIPES = {"qwen3": RecipeName.THINKREC, "llama": RecipeName.REASONINGREC}
 
 
@@ -98,7 +101,8 @@ def test_a_base_of_the_hub_goes_through_every_stage(
     kind, base = hub_base
     work = shutil.copytree(finished_stages, tmp_path / "stages")
     out = tmp_path / "bundle"
-    TrainingJob.checked(small_data, out, options_of(kind, base), work).run(Progress())
+    job = TrainingJob.checked(small_data, out, options_of(kind, base), work, MACHINE)
+    job.run(Progress())
     bundle = open_bundle(out)
     assert kind in (out / "base" / "config.json").read_text()
     assert len(list((out / "experts").iterdir())) == 3
