@@ -67,11 +67,16 @@ def make_bundle(folder: Path, shape: ModelShape, num_users: int | None = None) -
 
 def train_embedded(folder: Path, num_users: int | None = None) -> Path:
     """Trains features and trees on the embedded data under ``folder``; see ``make_bundle``."""
+    train_bundle(embedded_data(folder, num_users), folder / "trained", OPTIONS, Progress())
+    return folder / "trained"
+
+
+def embedded_data(folder: Path, num_users: int | None = None) -> Path:
+    """Writes the embedded data under ``folder``. ``num_users``: of the first users alone."""
     write_synthetic(folder / "data")
     if num_users is not None:
         keep_users(folder / "data" / "interactions.csv", num_users)
-    train_bundle(folder / "data", folder / "trained", OPTIONS, Progress())
-    return folder / "trained"
+    return folder / "data"
 
 
 def with_random_decoder(trained: Path, out: Path, shape: ModelShape) -> None:
