@@ -14,9 +14,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks.common.arguments import add_users, command_line, count, run_command
-
-LM_ROWS = 4_000
+from benchmarks.common.arguments import (
+    add_stages,
+    add_users,
+    command_line,
+    count,
+    run_command,
+)
 
 
 def main() -> None:
@@ -26,9 +30,7 @@ def main() -> None:
         "--rows", type=count, default=1000, metavar="N", help="of train and of valid; default: 1000"
     )
     parser.add_argument("--events", type=count, default=10_000, metavar="N", help="default: 10000")
-    parser.add_argument(
-        "--work", type=Path, metavar="FOLDER", help="keep finished stages there for the next run"
-    )
+    add_stages(parser)
     add_users(parser)
     args = parser.parse_args()
     run_command(lambda: run(args))
@@ -39,33 +41,20 @@ def run(args: argparse.Namespace) -> None:
     import asyncio
     from tempfile import TemporaryDirectory
 
-    from benchmarks.common.bundles import embedded_data
+    from benchmarks.common.bundles import train_short
     from benchmarks.common.results import BenchmarkResult, RunFacts, write
     from benchmarks.replay.report import figures, summary
     from benchmarks.replay.study import run_replay_study
     from rankloom_server import logs
     from rankloom_training.data import load_dataset
-    from rankloom_training.options import Recipe, TrainOptions
-    from rankloom_training.progress import Progress
-    from rankloom_training.train import TrainingJob
 
     logs.configure("error")
     facts = RunFacts.now()
-    options = TrainOptions(
-        num_groups=2,
-        base_epochs=1,
-        global_recipe=Recipe(epochs=1, learning_rate=2e-3),
-        group_recipe=Recipe(epochs=0, learning_rate=1e-3),  # the groups keep the global expert
-        lm_rows=LM_ROWS,
-        trace_share=0.0,
-    )
     with TemporaryDirectory() as name:
-        data, bundle = embedded_data(Path(name), args.users), Path(name) / "bundle"
-        work = args.work or Path(name) / "stages"
-        TrainingJob.checked(data, bundle, options, work).run(Progress())
-        found = asyncio.run(
-            run_replay_study(bundle, work, load_dataset(data), args.rows, args.events)
-        )
+        log = train_short(Path(name), args.users, args.work)
+        dataset = load_dataset(log.data)
+        study = run_replay_study(log.bundle, log.stages, dataset, args.rows, args.events)
+        found = asyncio.run(study)
     result = BenchmarkResult(
         room="replay",
         facts=facts,

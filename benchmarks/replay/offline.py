@@ -16,16 +16,18 @@ from numpy.typing import NDArray
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle, open_bundle
 from rankloom_adapters.router import GLOBAL
+from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_engine.model import Decoder
 from rankloom_engine.projector import Projector
 from rankloom_features.item_columns import NO_COLUMNS, ItemColumns
 from rankloom_features.loading import statistics_from_bytes
 from rankloom_features.tabular import TabularFeatures, with_collaborative
 from rankloom_features.user_model import UserModel
-from rankloom_ranker.loaded import LoadedBundle, load_bundle
+from rankloom_ranker.loaded import LoadedBundle
 from rankloom_training.base import embeddings_of, read_base
 from rankloom_training.data import Dataset, Split
 from rankloom_training.experts import ExpertTrainer
+from rankloom_training.scoring import BundleScorer, requests_of
 from rankloom_training.stages.artefacts import CollaborativeFiles, TreesFiles
 from rankloom_training.stages.rows import LogRows
 from rankloom_training.visibility import Protocol, View, runs
@@ -49,13 +51,15 @@ class OfflineRows:
 
     ``rows``: (n,) indices into the log. ``stored``: what the stages of the training left on disk,
     of training rows with their own user held out. ``computed``: by training's way, from what the
-    bundle holds. ``score``: (n,) of the windows that experts are trained on. ``is_whole``: (n,)
-    whether the row's window has all events of the served prompt; in others training shows fewer.
+    bundle holds. ``evaluated``: (n,) the score by which a bundle is evaluated. ``score``: (n,) of
+    the windows that experts are trained on. ``is_whole``: (n,) whether the row's window has all
+    events of the served prompt; in others training shows fewer.
     """
 
     rows: NDArray[np.int64]
     stored: RowFeatures
     computed: RowFeatures
+    evaluated: Floats
     score: Floats
     is_whole: NDArray[np.bool_]
 
@@ -68,7 +72,8 @@ class OfflineLog:
 
     def __init__(self, folder: Path, work: Path, dataset: Dataset, seed: int) -> None:
         bundle = open_bundle(folder)
-        self.loaded = load_bundle(bundle)
+        self._scorer = BundleScorer(bundle)
+        self.loaded = self._scorer.loaded
         if len(set(self.loaded.expert_digests)) != 1:
             raise ValueError("the groups have experts of their own; train them for 0 epochs")
         self._dataset, self._rows = dataset, LogRows.of(dataset, Protocol.P1, seed)
@@ -92,7 +97,8 @@ class OfflineLog:
         computed = self._computed(view)
         seen = np.array([len(view.visible_before(self._dataset.log, row)) for row in view.rows])
         is_whole = seen < self.loaded.prompts.format.max_events
-        return OfflineRows(view.rows, stored, computed, self._scores(view, computed), is_whole)
+        evaluated, score = self._evaluated(view), self._scores(view, computed)
+        return OfflineRows(view.rows, stored, computed, evaluated, score, is_whole)
 
     def _computed(self, view: View) -> RowFeatures:
         """Each user's rows at once, as in training; one run of the model gives the logits."""
@@ -110,6 +116,17 @@ class OfflineLog:
         vector, logits = encoder.encode_and_score(each, log.item[view.rows][:, None] + 1)
         tabular = with_collaborative(np.concatenate(made), logits[:, 0])
         return RowFeatures(vector, tabular, self.loaded.trees.logits(tabular))
+
+    def _evaluated(self, view: View) -> Floats:
+        """By the code of `rankloom evaluate`, from inline histories."""
+        router = self.loaded.router
+        requests = requests_of(self._dataset, view)
+        prepared = [self._scorer.prepare(each.query(), each.rows) for each in requests]
+        routes = [router.route(each.routing_vector).weights for each in prepared]
+        mixtures = {"served": list(map(MixtureWeights, routes))}
+        margins = self._scorer.margins(prepared, mixtures, lambda num_scored, num_prompts: None)
+        trees = np.concatenate([each.tree_logits for each in prepared])
+        return np.asarray(trees + margins["served"])
 
     def _scores(self, view: View, features: RowFeatures) -> Floats:
         """The trees' logit and the margin in training's windows."""

@@ -35,7 +35,8 @@ def _summary(found: Mapping[str, Any]) -> Iterator[str]:
     yield _row("columns of the user model", train["user_model"], valid["user_model"], None)
     yield _row("other columns", train["tabular"], valid["tabular"], live["tabular"])
     yield _row("trees' logit", train["tree_logit"], valid["tree_logit"], None)
-    yield _row(f"score, of {found['num_windows']:,} rows", found["score"], None, None)
+    yield _row("score, as evaluated", train["evaluated"], valid["evaluated"], None)
+    yield _row(f"score, as trained, of {found['num_windows']:,} rows", found["score"], None, None)
     yield ""
     yield from _notes(found, live)
 

@@ -23,13 +23,14 @@ NUM_SHOWN = 5  # columns that holding out changes most
 @dataclass(frozen=True, slots=True)
 class Differences:
     """The largest absolute differences, relative to values above 1; infinite where NaN is on one
-    side alone."""
+    side alone. ``evaluated``: of the score by which a bundle is evaluated, and the served one."""
 
     num_rows: int
     vector: float
     tabular: float
     user_model: float
     tree_logit: float
+    evaluated: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,8 @@ async def run_replay_study(
     gap = np.abs(train.score - online.score[of_train])
     whole = train.is_whole
     return ReplayStudy(
-        train=_differences(train.computed, online, logits, of_train, names),
-        valid=_differences(valid.stored, online, logits, of_valid, names),
+        train=_differences(train.computed, train.evaluated, online, logits, of_train, names),
+        valid=_differences(valid.stored, valid.evaluated, online, logits, of_valid, names),
         score=float(gap[whole].max()),
         num_windows=int(whole.sum()),
         score_fewer=float(gap[~whole].mean()) if (~whole).any() else 0.0,
@@ -92,6 +93,7 @@ async def run_replay_study(
 
 def _differences(
     offline: RowFeatures,
+    evaluated: NDArray[np.floating],
     online: OnlineRows,
     logits: NDArray[np.float64],
     rows: slice,
@@ -105,6 +107,7 @@ def _differences(
         tabular=float(columns[:, ~modelled].max()),
         user_model=float(columns[:, modelled].max()),
         tree_logit=float(_gap(offline.tree_logit, logits[rows]).max()),
+        evaluated=float(_gap(evaluated, online.score[rows]).max()),
     )
 
 

@@ -28,6 +28,7 @@ def test_features_and_scores_of_rows_equal_those_served(found: ReplayStudy) -> N
     for rows in (found.train, found.valid):
         assert rows.num_rows == NUM_ROWS
         assert max(rows.vector, rows.tabular, rows.user_model, rows.tree_logit) <= LIMIT
+        assert rows.evaluated <= SCORE_LIMIT
     assert found.num_windows > NUM_ROWS // 2
     assert found.score <= SCORE_LIMIT
 
