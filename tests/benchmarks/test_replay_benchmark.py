@@ -46,7 +46,7 @@ def test_late_and_repeated_events_give_the_features_of_the_whole_history(
     assert (live.num_sent, live.num_repeated) == (NUM_EVENTS * 11 // 10, NUM_EVENTS // 10)
     assert live.num_stored == NUM_EVENTS
     assert live.same_events
-    assert (live.vector, live.tabular) == (pytest.approx(0.0, abs=LIMIT),) * 2
+    assert max(live.vector, live.tabular) <= LIMIT
 
 
 def test_a_bundle_with_experts_of_groups_is_refused(
