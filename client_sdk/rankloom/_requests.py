@@ -87,6 +87,7 @@ def build_options(options: object, path: str = "options") -> ranking_pb2.RankOpt
         bundle_digest=digest,
         explain_top_k=optional_integer(value.explain_top_k, UINT32, f"{path}.explain_top_k"),
         explain=None if explain is None else _explain_options(explain, f"{path}.explain"),
+        prefilter=optional_integer(value.prefilter, UINT32, f"{path}.prefilter"),
     )
 
 

@@ -147,6 +147,7 @@ def _server(
         observer=deployment.observer,
         served_log=served_log,
     )
+    server.metrics.watch_rankings(pipeline)
     ranking_pb2_grpc.add_RankingServiceServicer_to_server(
         ranking.RankingService(
             pipeline,

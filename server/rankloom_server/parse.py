@@ -53,6 +53,8 @@ def parse_options(query: RankQuery, options: ranking_pb2.RankOptions) -> RankQue
     """The query with the options of a ranking. Raises InvalidFieldError."""
     if options.top_k > MAX_TOP_K:
         raise InvalidFieldError("options.top_k", f"must be at most {MAX_TOP_K}")
+    if options.prefilter > MAX_CANDIDATES:
+        raise InvalidFieldError("options.prefilter", f"must be at most {MAX_CANDIDATES}")
     return replace(
         query,
         top_k=options.top_k or None,
@@ -63,6 +65,7 @@ def parse_options(query: RankQuery, options: ranking_pb2.RankOptions) -> RankQue
         bundle_digest=parse_digest(options),
         explain_top_k=_parse_explain_top_k(options),
         explaining=_parse_params(options.explain, "options.explain"),
+        prefilter=options.prefilter or None,
     )
 
 

@@ -90,6 +90,7 @@ def _rank_options(options: ranking_pb2.RankOptions) -> RankOptions:
         revision=_pin(options),
         explain_top_k=options.explain_top_k if options.HasField("explain_top_k") else None,
         explain=_explain_options(options.explain) if options.HasField("explain") else None,
+        prefilter=options.prefilter if options.HasField("prefilter") else None,
     )
 
 
