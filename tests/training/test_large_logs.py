@@ -18,7 +18,7 @@ from rankloom_training.progress import Progress
 from rankloom_training.stages import rows as stage_rows
 from rankloom_training.stages.artefacts import CollaborativeFiles
 from rankloom_training.stages.collaborative import LATENT_DIM, CollaborativeStage
-from rankloom_training.stages.rows import VALID_SHARE, LogRows
+from rankloom_training.stages.rows import VALID_SHARE, LogRows, limits_of
 from rankloom_training.stages.stage import StageInputs
 from rankloom_training.visibility import Protocol
 from training.logs import random_log
@@ -94,12 +94,23 @@ def test_features_are_of_all_rows_of_some_users(
         assert view.cutoff.tolist() == all_of_it.cutoff.tolist()
 
 
+def test_what_is_limited_is_said(some: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    num_train = int((some.log.split == Split.TRAIN).sum())
+    features = "features are made of 60 at most, all rows of some users"
+    assert limits_of(some.log) == f"{num_train:,} training rows: {features}"
+    monkeypatch.setattr(fitting, "ROUND_ROWS", 40)
+    monkeypatch.setattr(stage_rows, "ROUND_ROWS", 40)
+    rounds = "the collaborative model sees all in rounds of 40"
+    assert limits_of(some.log) == f"{num_train:,} training rows: {rounds}; {features}"
+
+
 @pytest.mark.parametrize("protocol", Protocol)
 def test_a_usual_log_has_features_of_all_rows(protocol: Protocol) -> None:
     data = random_log(7)
     for split in (Split.TRAIN, Split.VALID):
         found = LogRows.of(data, protocol, 1).indices(split)
         assert found.tolist() == LogRows.every_of(data, protocol, 1).indices(split).tolist()
+    assert limits_of(data.log) is None
 
 
 @pytest.mark.parametrize("protocol", Protocol)

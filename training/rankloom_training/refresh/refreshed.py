@@ -35,6 +35,7 @@ from rankloom_training.data import DataError, Dataset, Split, load_dataset
 from rankloom_training.data.negatives import Negatives, NegativeSampling
 from rankloom_training.evaluate import like_above_of, sampling_of
 from rankloom_training.item_texts.in_prompts import with_item_texts
+from rankloom_training.machine import CPU, Machine
 from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress, StageProgress
 from rankloom_training.refresh.joined_log import StoredEvents, joined_log
@@ -114,7 +115,7 @@ class RefreshedBundle:
         }
         return with_parts(self.bundle, made, folder, metadata)
 
-    def run(self, out: Path, options: TrainOptions, progress: Progress) -> str:
+    def run(self, out: Path, protocol: Protocol, progress: Progress, machine: Machine) -> str:
         """Writes the bundle to ``out``, and the events beside it; returns the digest."""
         begun = out.with_name(f"{out.name}.begun")
         shutil.rmtree(begun, ignore_errors=True)
@@ -122,7 +123,7 @@ class RefreshedBundle:
         with progress.stage("statistics"):
             self.write_uncalibrated(begun)
         with progress.stage("calibrate") as shown:
-            fitted = self._calibrated(begun, options, shown)
+            fitted = self._calibrated(begun, protocol, shown, machine)
             shown.note(f"AUC {fitted.auc:.4f} on {fitted.num_rows} new validation rows")
         with progress.stage("events"):
             copy_events(events_beside(self.bundle.folder), events_beside(begun))
@@ -144,11 +145,13 @@ class RefreshedBundle:
             made[parts.USER_MODEL] = model.to_bytes()
         return made
 
-    def _calibrated(self, folder: Path, options: TrainOptions, progress: StageProgress) -> Fitted:
+    def _calibrated(
+        self, folder: Path, protocol: Protocol, progress: StageProgress, machine: Machine
+    ) -> Fitted:
         """Fits router and probabilities on the new validation rows, and seals the bundle."""
         draft = open_bundle(folder)
-        view = scoring_view(self.data.log, options.protocol, Split.VALID)
-        fitted = fit_on_valid(draft, self.data, view, progress.step)
+        view = scoring_view(self.data.log, protocol, Split.VALID)
+        fitted = fit_on_valid(draft, self.data, view, progress.step, machine.device)
         # The files may be shared with the former bundle, so they are replaced and not written into.
         replace_file(folder / parts.ROUTER, fitted.router.to_bytes())
         replace_file(folder / parts.CALIBRATION, fitted.calibration.to_bytes())
@@ -157,7 +160,12 @@ class RefreshedBundle:
 
 
 def refresh(
-    bundle: Bundle, data: Path, out: Path, options: TrainOptions, progress: Progress
+    bundle: Bundle,
+    data: Path,
+    out: Path,
+    options: TrainOptions,
+    progress: Progress,
+    machine: Machine = CPU,
 ) -> str:
     """Brings a bundle up to date with a folder of new rows; returns the new bundle's digest.
 
@@ -165,6 +173,7 @@ def refresh(
     sampling of negatives are the bundle's. Raises ValueErrors that say what to do, and
     EventStoreError.
     """
+    machine.check()
     for path in (out, events_beside(out)):
         if path.exists():
             raise OutputError(f"{path} exists; remove it or choose another path")
@@ -174,7 +183,7 @@ def refresh(
     found = RefreshedBundle.checked(bundle, described, str(data), options.seed)
     for label, text in found.report():
         progress.tell(label, text)
-    return found.run(out, dataclasses.replace(options, protocol=protocol), progress)
+    return found.run(out, protocol, progress, machine)
 
 
 def _check_kind(bundle: Bundle, given: Dataset, name: str) -> None:

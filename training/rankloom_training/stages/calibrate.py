@@ -12,7 +12,7 @@ from rankloom_adapters.bundle import open_bundle, seal
 from rankloom_features.encoder import Encoder
 from rankloom_training.assemble import assemble
 from rankloom_training.calibrate import fit_on_valid
-from rankloom_training.data import Dataset, Split
+from rankloom_training.data import Dataset
 from rankloom_training.option_file import to_yaml
 from rankloom_training.options import TrainOptions
 from rankloom_training.stages.artefacts import (
@@ -23,8 +23,8 @@ from rankloom_training.stages.artefacts import (
     GroupsFiles,
     TreesFiles,
 )
+from rankloom_training.stages.rows import LogRows
 from rankloom_training.stages.stage import BundleArtefact, Stage, StageInputs
-from rankloom_training.visibility import scoring_view
 
 _IN_BUNDLE: tuple[type[BundleArtefact], ...] = (
     CollaborativeFiles,
@@ -54,6 +54,7 @@ class CalibrateStage(Stage):
         "rankloom_training.metrics",
         "rankloom_training.option_file",
         "rankloom_training.scoring",
+        "rankloom_training.stages.rows",
     )
 
     @property
@@ -69,8 +70,10 @@ class CalibrateStage(Stage):
         files.write({parts.RECIPE: to_yaml(self.whole)})
         metadata = self._metadata(given.folder, data)
         seal(given.folder, metadata)
-        view = scoring_view(data.log, self.whole.protocol, Split.VALID)
-        fitted = fit_on_valid(open_bundle(given.folder), data, view, given.progress.step)
+        view = LogRows.of(data, self.whole.protocol, self.whole.seed).valid
+        fitted = fit_on_valid(
+            open_bundle(given.folder), data, view, given.progress.step, given.machine.device
+        )
         router, calibration = fitted.router.to_bytes(), fitted.calibration.to_bytes()
         files.write({parts.ROUTER: router, parts.CALIBRATION: calibration})
         given.progress.note(fitted.text())

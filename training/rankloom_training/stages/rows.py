@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rankloom_features.fit import Examples
+from rankloom_features.fit import ROUND_ROWS, Examples, num_rounds
 from rankloom_features.histories import Histories
 from rankloom_training.data import Dataset, Interactions, Split
 from rankloom_training.visibility import (
@@ -100,6 +100,17 @@ class LogRows:
         """The view's rows of the users who have features."""
         users = self.for_language_model(split, TABLE_ROWS)
         return View(view.rows[users[self.log.user[view.rows]]], view.cutoff)
+
+
+def limits_of(log: Interactions) -> str | None:
+    """What stages do not do with every row of a large log, in words; None for a usual one."""
+    num_train = int((log.split == Split.TRAIN).sum())
+    parts = []
+    if num_rounds(num_train) > 1:
+        parts.append(f"the collaborative model sees all in rounds of {ROUND_ROWS:,}")
+    if num_train > TABLE_ROWS:
+        parts.append(f"features are made of {TABLE_ROWS:,} at most, all rows of some users")
+    return f"{num_train:,} training rows: {'; '.join(parts)}" if parts else None
 
 
 def chosen_users(
