@@ -18,9 +18,9 @@ from rankloom_training.progress import Progress
 from rankloom_training.stages import rows as stage_rows
 from rankloom_training.stages.artefacts import CollaborativeFiles
 from rankloom_training.stages.collaborative import LATENT_DIM, CollaborativeStage
-from rankloom_training.stages.rows import VALID_SHARE, LogRows, limits_of
+from rankloom_training.stages.rows import LogRows, limits_of
 from rankloom_training.stages.stage import StageInputs
-from rankloom_training.visibility import Protocol
+from rankloom_training.visibility import VALID_SHARE, Protocol
 from training.logs import random_log
 
 NUM_ROWS = 100
@@ -95,13 +95,12 @@ def test_features_are_of_all_rows_of_some_users(
 
 
 def test_what_is_limited_is_said(some: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    num_train = int((some.log.split == Split.TRAIN).sum())
-    features = "features are made of 60 at most, all rows of some users"
-    assert limits_of(some.log) == f"{num_train:,} training rows: {features}"
-    monkeypatch.setattr(fitting, "ROUND_ROWS", 40)
-    monkeypatch.setattr(stage_rows, "ROUND_ROWS", 40)
-    rounds = "the collaborative model sees all in rounds of 40"
-    assert limits_of(some.log) == f"{num_train:,} training rows: {rounds}; {features}"
+    features = ("features", "of 60 training rows at most: all rows of some users")
+    assert list(limits_of(some.log)) == [features]
+    for module in (fitting, stage_rows):
+        monkeypatch.setattr(module, "ROUND_ROWS", 40)
+    rounds = ("rounds", "early stopping of the collaborative model looks every 40 rows")
+    assert list(limits_of(some.log)) == [rounds, features]
 
 
 @pytest.mark.parametrize("protocol", Protocol)
@@ -110,7 +109,7 @@ def test_a_usual_log_has_features_of_all_rows(protocol: Protocol) -> None:
     for split in (Split.TRAIN, Split.VALID):
         found = LogRows.of(data, protocol, 1).indices(split)
         assert found.tolist() == LogRows.every_of(data, protocol, 1).indices(split).tolist()
-    assert limits_of(data.log) is None
+    assert not list(limits_of(data.log))
 
 
 @pytest.mark.parametrize("protocol", Protocol)

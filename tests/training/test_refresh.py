@@ -24,7 +24,6 @@ from rankloom_features.user_model import UserModel
 from rankloom_ranker.loaded import load_bundle
 from rankloom_training.data import DataError, Dataset, Split, load_dataset, make_log
 from rankloom_training.data.negatives import NegativeSampling
-from rankloom_training.folds import user_folds
 from rankloom_training.progress import Progress
 from rankloom_training.refresh.refreshed import REFRESHES, RefreshedBundle, refresh
 from rankloom_training.serving import serving, serving_rollouts
@@ -86,7 +85,7 @@ def both_logs(small_data: Path, new_rows: Path) -> Dataset:
     """The rows of both as one log, as a training would see them, in which the former are training
     rows."""
     former, new = load_dataset(small_data), load_dataset(new_rows)
-    items = [*former.catalogue.items, *new.catalogue.items[1::-1]]
+    items = [*former.catalogue.items, *new.catalogue.items[:NUM_NEW_ITEMS]]
     catalogue = type(former.catalogue)(items)
     columns = [list(_rows(each, catalogue)) for each in (former, new)]
     user, item, liked, time = zip(*columns[0], *columns[1], strict=True)
@@ -116,23 +115,23 @@ def test_all_but_what_counts_and_what_grows_keeps_its_bytes(before: Bundle, afte
 
 
 def test_statistics_and_user_model_are_those_of_a_training_on_both_logs(
-    small_data: Path, new_rows: Path, after: Bundle
+    small_data: Path, new_rows: Path, before: Bundle, after: Bundle
 ) -> None:
     data, found = both_logs(small_data, new_rows), statistics(after)
     catalogue = load_bundle(after).catalogue
     assert [item.item_id for item in catalogue.items] == [
         item.item_id for item in data.catalogue.items
     ]
-    prior = held_out_prior(data.catalogue, data.log, 0, data.item_columns)
+    # The prior is fitted on some users, who differ with the order of the users.
+    joined = RefreshedBundle.checked(before, load_dataset(new_rows), "new", 0).data
+    prior = held_out_prior(joined.catalogue, joined.log, 0, joined.item_columns)
     anew = HeldOutFeatures(data.catalogue, data.log, 0, data.item_columns, prior)
     assert found.rows.tolist() == anew.statistics.rows.tolist()
     assert found.likes.tolist() == anew.statistics.likes.tolist()
     products = [each.co_rating @ each.co_rating.T for each in (found, anew.statistics)]
     assert products[0] == pytest.approx(products[1], abs=1e-4)
     users = UserModel.from_bytes(after.read(parts.USER_MODEL), len(catalogue))
-    # Other folds of users give another prior, so that means are close and not equal.
-    assert users.means == pytest.approx(anew.user_model.means, abs=0.05)
-    assert user_folds(3, 0).shape == (3,)
+    assert users.means == pytest.approx(anew.user_model.means, abs=1e-4)
 
 
 def test_new_items_are_counted_and_have_no_vector(after: Bundle) -> None:
@@ -173,10 +172,10 @@ def test_it_is_rolled_out_over_the_former_one(
         rankloom.RolloutClient(operator, timeout_s=60.0) as rollouts,
         rankloom.Client(address, timeout_s=60.0) as client,
     ):
-        staged = rollouts.stage(str(after.folder), wait=True)
-        rollouts.promote(staged.revision, force=True)
+        staged = rollouts.stage(str(after.folder))
+        rollouts.promote(staged.revision, without_gates=True)
         ranking = client.rank(["i0", f"i{NUM_ITEMS}", "i1"], user="u1")
-    assert ranking.revision == staged.revision
+    assert ranking.revision.number == staged.revision
     assert {item.item_id for item in ranking.items} == {"i0", f"i{NUM_ITEMS}", "i1"}
 
 

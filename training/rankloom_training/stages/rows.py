@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,16 +11,16 @@ from numpy.typing import NDArray
 from rankloom_features.fit import ROUND_ROWS, Examples, num_rounds
 from rankloom_features.histories import Histories
 from rankloom_training.data import Dataset, Interactions, Split
+from rankloom_training.data.report import Line
 from rankloom_training.visibility import (
+    TABLE_ROWS,
+    VALID_SHARE,
     Protocol,
     View,
     sampled_users,
     scoring_view,
     training_views,
 )
-
-VALID_SHARE = 4  # the language model sees this many times fewer validation rows
-TABLE_ROWS = 2_000_000  # training rows with features, at most: all rows of some users
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,15 +103,13 @@ class LogRows:
         return View(view.rows[users[self.log.user[view.rows]]], view.cutoff)
 
 
-def limits_of(log: Interactions) -> str | None:
-    """What stages do not do with every row of a large log, in words; None for a usual one."""
+def limits_of(log: Interactions) -> Iterator[Line]:
+    """What stages do not do with every row of a large log, in words; nothing for a usual one."""
     num_train = int((log.split == Split.TRAIN).sum())
-    parts = []
     if num_rounds(num_train) > 1:
-        parts.append(f"the collaborative model sees all in rounds of {ROUND_ROWS:,}")
+        yield "rounds", f"early stopping of the collaborative model looks every {ROUND_ROWS:,} rows"
     if num_train > TABLE_ROWS:
-        parts.append(f"features are made of {TABLE_ROWS:,} at most, all rows of some users")
-    return f"{num_train:,} training rows: {'; '.join(parts)}" if parts else None
+        yield "features", f"of {TABLE_ROWS:,} training rows at most: all rows of some users"
 
 
 def chosen_users(
