@@ -53,6 +53,8 @@ class Examples:
     @classmethod
     def joined(cls, parts: Sequence[Examples]) -> Examples:
         """The examples of all parts, in order."""
+        if len(parts) == 1:
+            return parts[0]
         return cls(
             Histories.joined([part.histories for part in parts]),
             np.concatenate([part.target for part in parts]),

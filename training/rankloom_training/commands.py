@@ -162,11 +162,11 @@ def _train_on_bundle(args: argparse.Namespace) -> int:
 
     bundle = open_bundle(args.source)
     args.config = args.config or recipe_of(bundle)
-    to, given = (args.data, args.out), (options_of(args), Progress(), _machine(args))
+    data, out, options, progress = args.data, args.out, options_of(args), Progress()
     if args.add_group is None:
-        digest = refresh(bundle, *to, *given)
+        digest = refresh(bundle, data, out, options, progress, _machine(args))
     else:
-        digest = add_group(bundle, args.add_group, *to, *given)
+        digest = add_group(bundle, args.add_group, data, out, options, progress, _machine(args))
     print(f"{args.out}: bundle {digest[:12]}")
     return 0
 

@@ -49,8 +49,13 @@ class StoredEvents:
 
     def only(self, chosen: NDArray[np.bool_]) -> StoredEvents:
         """The events of a mask. All users stay."""
-        columns = (self.user, self.item, self.liked, self.time)
-        return StoredEvents(self.user_ids, *(column[chosen] for column in columns))
+        return StoredEvents(
+            self.user_ids,
+            self.user[chosen],
+            self.item[chosen],
+            self.liked[chosen],
+            self.time[chosen],
+        )
 
 
 def joined_log(stored: StoredEvents, new: Interactions, name: str) -> Interactions:
