@@ -68,20 +68,23 @@ def fit(
     valid: Examples,
     *,
     seed: int,
+    like_weight: float = 1.0,
     on_round: Callable[[int, float], None] = lambda number, loss: None,
 ) -> float:
     """Trains in place and keeps the round with the lowest validation log-loss; returns that loss.
 
     A round is an epoch, or of a large log the next ROUND_ROWS rows of one. ``train``: the examples
-    of an epoch, from 1; sampled negatives differ from epoch to epoch. ``on_round``: called with
-    each round's number, from 1, and its validation log-loss.
+    of an epoch, from 1; sampled negatives differ from epoch to epoch. ``like_weight``: of a like's
+    loss, in training and validation. ``on_round``: called with each round's number, from 1, and its
+    validation log-loss.
     """
     torch.manual_seed(seed)
     valid = _some(valid, VALID_ROWS, seed)
-    best, best_loss, since = copy.deepcopy(model.state_dict()), validation_loss(model, valid), 0
-    rounds = _rounds(model, train, seed)
+    best_loss = validation_loss(model, valid, like_weight)
+    best, since = copy.deepcopy(model.state_dict()), 0
+    rounds = _rounds(model, train, seed, like_weight)
     for number, _ in zip(range(1, MAX_ROUNDS + 1), rounds, strict=False):
-        loss = validation_loss(model, valid)
+        loss = validation_loss(model, valid, like_weight)
         on_round(number, loss)
         if loss < best_loss:
             best, best_loss, since = copy.deepcopy(model.state_dict()), loss, 0
@@ -100,7 +103,7 @@ def num_rounds(num_rows: int) -> int:
 
 
 def _rounds(
-    model: CollaborativeModel, train: Callable[[int], Examples], seed: int
+    model: CollaborativeModel, train: Callable[[int], Examples], seed: int, like_weight: float
 ) -> Iterator[None]:
     """Trains on one round after the other, without end; each row once an epoch."""
     optimiser = torch.optim.AdamW(
@@ -111,7 +114,7 @@ def _rounds(
         num = num_rounds(len(examples))
         batch = LARGE_BATCH if num > 1 else BATCH
         for rows in np.array_split(random.permutation(len(examples)), num):
-            _train_round(model, examples, rows, optimiser, batch)
+            _train_round(model, examples, _batches(rows, batch), optimiser, like_weight)
             yield
 
 
@@ -151,11 +154,13 @@ def score(model: CollaborativeModel, examples: Examples) -> NDArray[np.float32]:
 
 
 @torch.inference_mode()
-def validation_loss(model: CollaborativeModel, examples: Examples) -> float:
-    """Mean log-loss."""
+def validation_loss(
+    model: CollaborativeModel, examples: Examples, like_weight: float = 1.0
+) -> float:
+    """Mean log-loss; a like's is taken ``like_weight`` times."""
     model.eval()
     total = sum(
-        float(_loss(model, examples, rows, reduction="sum"))
+        float(_loss(model, examples, rows, like_weight, reduction="sum"))
         for rows in _batches(np.arange(len(examples)))
     )
     return total / max(len(examples), 1)
@@ -164,14 +169,14 @@ def validation_loss(model: CollaborativeModel, examples: Examples) -> float:
 def _train_round(
     model: CollaborativeModel,
     train: Examples,
-    order: NDArray[np.int64],
+    batches: Iterator[NDArray[np.int64]],
     optimiser: torch.optim.Optimizer,
-    size: int,
+    like_weight: float,
 ) -> None:
     model.train()
-    for rows in _batches(order, size):
+    for rows in batches:
         optimiser.zero_grad()
-        _loss(model, train, rows, reduction="mean").backward()
+        _loss(model, train, rows, like_weight, reduction="mean").backward()
         optimiser.step()
 
 
@@ -181,11 +186,19 @@ def _batches(order: NDArray[np.int64], size: int = BATCH) -> Iterator[NDArray[np
 
 
 def _loss(
-    model: CollaborativeModel, examples: Examples, rows: NDArray[np.int64], *, reduction: str
+    model: CollaborativeModel,
+    examples: Examples,
+    rows: NDArray[np.int64],
+    like_weight: float,
+    *,
+    reduction: str,
 ) -> Tensor:
     label = torch.from_numpy(examples.label[rows]).float()
     logits = _logits(model, examples, rows)
-    return functional.binary_cross_entropy_with_logits(logits, label, reduction=reduction)
+    weight = None if like_weight == 1.0 else torch.tensor(like_weight)
+    return functional.binary_cross_entropy_with_logits(
+        logits, label, pos_weight=weight, reduction=reduction
+    )
 
 
 def _logits(model: CollaborativeModel, examples: Examples, rows: NDArray[np.int64]) -> Tensor:

@@ -32,7 +32,10 @@ from rankloom_training.user_events import events_of_bundle
 from small_data import GENRES, NUM_ITEMS, small_options
 
 COUNTED = {parts.ITEM_STATISTICS, parts.USER_MODEL, parts.ROUTER, parts.CALIBRATION}
-GROWN = {parts.CATALOGUE, parts.ATTRIBUTE_COLUMNS, parts.ENCODER, parts.ITEM_VECTORS}
+GROWN = {
+    *(parts.CATALOGUE, parts.ATTRIBUTE_COLUMNS, parts.ENCODER, parts.ITEM_VECTORS),
+    parts.ITEM_INDEX,
+}
 NUM_NEW_ITEMS, FIRST_NEW_USER, NUM_USERS, NUM_ROWS = 2, 50, 70, 12
 FIRST_TIME = 1_000_000  # when the small log has ended
 
