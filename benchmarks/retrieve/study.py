@@ -22,7 +22,7 @@ from benchmarks.common.timing import progress
 from benchmarks.retrieve.generated import grown, serving_grown
 from benchmarks.retrieve.swaps import SwapCounts, swap_under_calls, with_added_item
 from rankloom_adapters.bundle import open_bundle
-from rankloom_features.item_index import ItemIndex, recall
+from rankloom_features.item_index import ItemIndex, best_items, recall
 from rankloom_features.provider import UserQuery
 from rankloom_proto.v1 import features_pb2, ranking_pb2
 from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceStub
@@ -103,10 +103,11 @@ def run_retrieve_study(
     middle = sorted(sizes)[len(sizes) // 2]
     recommend = asyncio.run(run_recommend_study(bundle, middle, turns))
     progress(f"{swaps} swaps")
-    return RetrieveStudy(by_size, cells, recommend, _swap_study(bundle, folder, swaps))
+    return RetrieveStudy(by_size, cells, recommend, swap_study(bundle, folder, swaps))
 
 
-def _swap_study(bundle: Path, folder: Path, swaps: int) -> SwapCounts:
+def swap_study(bundle: Path, folder: Path, swaps: int) -> SwapCounts:
+    """Swaps under calls to a server in a process of its own; ``folder``: for what is written."""
     other = with_added_item(bundle, folder / "other")
     with events_of_bundle(bundle) as store:
         users = list(store.users())[:USERS_OF_SWAPS]
@@ -183,7 +184,7 @@ def run_cell_study(bundle: Path, num_items: int, turns: int) -> CellStudy:
         num_items=num_items,
         num_cells=len(index.cells.centroids),
         num_probes=index.cells.num_probes,
-        recall=recall(index, loaded.retriever.index, tested),
+        recall=recall(index, tested, best_items(loaded.retriever.index, tested)),
         build_s=build_s,
         bare=[_timed(partial(_bare, index, user)) for user in asked],
         search=[_timed(partial(index.search, user, K)) for user in asked],

@@ -15,6 +15,7 @@ from benchmarks.retrieve.study import (
     run_cell_study,
     run_recommend_study,
     run_size_study,
+    swap_study,
 )
 from benchmarks.retrieve.swaps import RetrievalOutcome, SwapCounts
 from benchmarks.swap.checker import Timeline
@@ -40,6 +41,14 @@ async def test_searches_calls_and_cells_are_measured(served_folder: Path) -> Non
     shown = report.summary(result_of(report.figures(study)))
     assert "| 2,000 |" in shown
     assert "9 answers, 0 failed, 0 mixed, 0 stale" in shown
+
+
+def test_an_item_comes_and_goes_with_its_bundle_and_no_answer_mixes_revisions(
+    served_folder: Path, tmp_path: Path
+) -> None:
+    counts = swap_study(served_folder, tmp_path, 2)
+    assert (counts.swaps, counts.faults) == (2, 0), counts
+    assert counts.answers >= 2 * 8  # each revision answered calls that began after its promotion
 
 
 def test_faults_are_counted() -> None:
