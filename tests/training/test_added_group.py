@@ -210,7 +210,9 @@ def test_the_command_adds_a_group(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--add-group", "games"], "needs --from BUNDLE; give both"),
+        (["--add-group", "games"], "need --from BUNDLE; give both"),
+        (["--refresh-experts"], "need --from BUNDLE; give both"),
+        (["--from", "b", "--add-group", "g", "--refresh-experts"], "leave --refresh-experts out"),
         (["--from", "bundle", "--plan"], "leave them out"),
         (["--add-group", "games", "--from", "bundle", "--plan"], "leave them out"),
         (["--add-group", "games", "--from", "bundle", "--work", "w"], "leave them out"),

@@ -16,6 +16,7 @@ from rankloom._cli.main import main
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle, open_bundle
 from rankloom_adapters.derive import DERIVED_FROM
+from rankloom_adapters.expert import WEIGHTS_FILE
 from rankloom_features.event_store.sqlite import copy_events
 from rankloom_features.event_store.store import events_beside
 from rankloom_features.item_statistics import ItemStatistics
@@ -24,7 +25,9 @@ from rankloom_features.user_model import UserModel
 from rankloom_ranker.loaded import load_bundle
 from rankloom_training.data import DataError, Dataset, Split, load_dataset, make_log
 from rankloom_training.data.negatives import NegativeSampling
+from rankloom_training.metrics import Estimate
 from rankloom_training.progress import Progress
+from rankloom_training.refresh import experts
 from rankloom_training.refresh.refreshed import REFRESHES, RefreshedBundle, refresh
 from rankloom_training.serving import serving, serving_rollouts
 from rankloom_training.trees import HeldOutFeatures, held_out_prior
@@ -188,6 +191,25 @@ def test_a_server_knows_users_who_came_later(after: Bundle) -> None:
     assert ranking.routing.history_events == NUM_ROWS
 
 
+@pytest.mark.parametrize("is_better", [True, False])
+def test_experts_are_trained_further_and_kept_where_they_are_better(
+    before: Bundle, new_rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_better: bool
+) -> None:
+    """So short a log decides nothing, so the test does."""
+    gain = Estimate(0.1, 0.05, 0.15) if is_better else Estimate(0.1, -0.05, 0.25)
+    monkeypatch.setattr(experts, "gain_of", lambda *_: gain)
+    files = {name: (before.folder / name).read_bytes() for name in before.parts}
+    options = small_options()
+    refresh(before, new_rows, tmp_path / "out", options, Progress(), with_experts=True)
+    made = open_bundle(tmp_path / "out")
+    made.check()
+    weights = [name for name in made.parts if name.endswith(WEIGHTS_FILE)]
+    changed = [made.parts[name] != before.parts[name] for name in weights]
+    assert changed == [is_better] * 3, "the global one and two groups"
+    assert {name: (before.folder / name).read_bytes() for name in before.parts} == files
+    load_bundle(made)
+
+
 def test_what_cannot_be_refreshed_is_refused(
     before: Bundle, after: Bundle, new_rows: Path, tmp_path: Path
 ) -> None:
@@ -226,7 +248,7 @@ def test_the_command_refreshes(
     )
     said = capfd.readouterr()
     assert said.out.startswith(f"{out}: bundle ")
-    assert "stays          collaborative model, trees, base, projector, experts" in said.err
+    assert "stays          collaborative model, trees, base, projector" in said.err
     assert f"({NUM_NEW_ITEMS} items are new); train anew when that grows" in said.err
     assert out.is_dir()
     assert events_beside(out).is_file()
