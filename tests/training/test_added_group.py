@@ -38,7 +38,7 @@ OPTIONS = dataclasses.replace(small_options(), lm_rows=200)
 NUM_USERS = 14
 NEW = {
     *(parts.CATALOGUE, parts.ATTRIBUTE_COLUMNS, parts.ENCODER),
-    *(parts.ITEM_STATISTICS, parts.ITEM_VECTORS, parts.USER_MODEL),
+    *(parts.ITEM_STATISTICS, parts.ITEM_VECTORS, parts.ITEM_INDEX, parts.USER_MODEL),
     *(parts.ROUTER, parts.ITEM_GROUPS),
     *("experts/games/adapter_config.json", "experts/games/adapter_model.safetensors"),
 }
