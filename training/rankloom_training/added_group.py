@@ -124,8 +124,7 @@ class AddedGroup:
         valid = windows_of(loaded, self.data, view)
         trainer = ExpertTrainer(decoder_of(loaded), options.seed)
         trainer.load_adapter(draft.folder / "experts" / GLOBAL)
-        before = trainer.margins(valid)
-        trainer.train(
+        found = trainer.train(
             self._training_windows(loaded, options),
             valid,
             options.group_recipe,
@@ -134,7 +133,7 @@ class AddedGroup:
             on_epoch=lambda epoch, auc: progress.note(f"epoch {epoch}: AUC {auc:.4f}"),
         )
         users = log.user[view.rows[np.concatenate([window.rows for window in valid])]]
-        gain = gain_of(users, valid, before, trainer.margins(valid))
+        gain = gain_of(users, valid, found)
         if gain.low > 0.0:
             trainer.save(draft.folder / "experts" / self.name, draft.folder / parts.BASE_WEIGHTS)
         return gain
