@@ -87,6 +87,7 @@ def _options(options: object) -> ranking_pb2.RankOptions:
         bundle_digest=digest,
         explain_top_k=optional_integer(value.explain_top_k, UINT32, "options.explain_top_k"),
         explain=None if value.explain is None else _explain_options(value.explain, _EXPLAIN),
+        prefilter=optional_integer(value.prefilter, UINT32, "options.prefilter"),
     )
 
 

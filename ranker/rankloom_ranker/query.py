@@ -29,6 +29,7 @@ class ExplainParams:
 class RankQuery:
     """One requested ranking. ``top_k``: None for all candidates.
 
+    ``prefilter``: the model scores so many, those that the trees rank highest; None for all.
     ``explain_top_k``: the best items that are explained too, as ``explaining`` says.
     ``revision``: the one that must answer, None for the user's. ``bundle_digest``: of its
     bundle, empty for any. ``caller``: model time is shared fairly between callers.
@@ -45,6 +46,12 @@ class RankQuery:
     caller: str = ""
     explain_top_k: int = 0
     explaining: ExplainParams = ExplainParams()
+    prefilter: int | None = None
+
+    @property
+    def may_leave_unscored(self) -> bool:
+        """Whether the model may score fewer than all candidates."""
+        return self.allow_partial or self.prefilter is not None
 
     @property
     def user_key(self) -> str:

@@ -143,6 +143,7 @@ def _server(
         observer=deployment.observer,
         served_log=served_log,
     )
+    server.metrics.watch_rankings(pipeline)
     ranking_pb2_grpc.add_RankingServiceServicer_to_server(
         ranking.RankingService(pipeline, admission, settings.server.default_deadline_s),
         server.grpc,

@@ -46,6 +46,8 @@ def parse_rank(message: ranking_pb2.RankRequest, caller: str = "") -> RankQuery:
     options = message.options
     if options.top_k > MAX_TOP_K:
         raise InvalidFieldError("options.top_k", f"must be at most {MAX_TOP_K}")
+    if options.prefilter > MAX_CANDIDATES:
+        raise InvalidFieldError("options.prefilter", f"must be at most {MAX_CANDIDATES}")
     return RankQuery(
         request_id=message.request_id,
         user=parse_query(message, message.WhichOneof("subject")),
@@ -58,6 +60,7 @@ def parse_rank(message: ranking_pb2.RankRequest, caller: str = "") -> RankQuery:
         caller=caller,
         explain_top_k=_parse_explain_top_k(options),
         explaining=_parse_params(options.explain, "options.explain"),
+        prefilter=options.prefilter or None,
     )
 
 

@@ -80,6 +80,8 @@ class RankPipeline:
         self._revisions = revisions
         self._observer = observer
         self._feature_share = feature_share
+        self.num_scored = self.num_prefiltered = 0
+        """Candidates of all rankings: scored by the model, and left to the trees by a prefilter."""
 
     async def rank(self, query: RankQuery, deadline: float) -> RankAnswer:
         """Answers one query; ``deadline`` is on time.monotonic's clock.
@@ -108,6 +110,7 @@ class RankPipeline:
             ranking = replace(ranking, timing=replace(ranking.timing, total_s=total_s))
             self._notify(query, lease, ranking, started)
             self._keep(query, lease, ranking, features)
+            self._count(query, ranking)
             if query.explain_top_k and features is not None:
                 ranking = await self._explained(lease.value, query, features, ranking, deadline)
             return RankAnswer(lease.number, lease.value.loaded.digest, ranking)
@@ -157,6 +160,13 @@ class RankPipeline:
             self._served_log.offer(
                 served_ranking(now, query, lease.number, digest, ranking, features)
             )
+
+    def _count(self, query: RankQuery, ranking: Ranking) -> None:
+        if ranking.record is None or not (num := int(ranking.record.scored.sum())):
+            return  # no model answered
+        self.num_scored += num
+        if query.prefilter is not None:
+            self.num_prefiltered += max(len(query.user.candidates) - query.prefilter, 0)
 
     async def _rank(
         self, served: ServedRevision, query: RankQuery, deadline: float

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from rankloom_features.event_store.sqlite import SqliteEventStore
 from rankloom_features.event_store.store import events_beside
 from rankloom_training.data import Dataset, load_dataset
+from rankloom_training.data.negatives import WEIGHTS, NegativeSampling
 from rankloom_training.data.report import Line, report_lines
 from rankloom_training.estimate import duration, estimate, workloads
 from rankloom_training.group_counts import check_groups
 from rankloom_training.grouped_items import names_of_groups
 from rankloom_training.item_texts.in_prompts import with_item_texts
+from rankloom_training.machine import CPU, Machine
 from rankloom_training.option_file import OptionError
 from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
@@ -43,10 +45,16 @@ class TrainingJob:
     out: Path
     work: Workspace
     keeps_work: bool
+    machine: Machine
 
     @classmethod
     def checked(
-        cls, data: Path, out: Path, options: TrainOptions, work: Path | None = None
+        cls,
+        data: Path,
+        out: Path,
+        options: TrainOptions,
+        work: Path | None = None,
+        machine: Machine = CPU,
     ) -> TrainingJob:
         """``work``: a folder of finished stages, kept for other trainings; None: ``<out>.work``.
 
@@ -63,6 +71,7 @@ class TrainingJob:
             )
         given = load_dataset(data, options.like_above, options.implicit)
         described = with_item_texts(given, data, options.item_texts)
+        _check_model(options.collaborative, described.sampling)
         dataset = described.with_negatives(options.seed)
         if options.group_by is None:
             check_groups(options.num_groups, dataset.log.num_training_users)
@@ -72,10 +81,13 @@ class TrainingJob:
             traces_of(Path(options.traces), dataset)
         workspace = Workspace(work or out.with_name(out.name + ".work"))
         report = tuple(report_lines(given))
-        return cls(dataset, report, options, out, workspace, work is not None)
+        return cls(dataset, report, options, out, workspace, work is not None, machine)
 
     def plan(self) -> list[Line]:
-        """Name, fate and time of each stage, and the time of all. Raises BaseModelError."""
+        """Name, fate and time of each stage, and the time of all.
+
+        Raises BaseModelError and MachineError.
+        """
         stages, expected = self._planned(), estimate(self.dataset, self.options)
         made = [stage.name for stage in stages if not stage.is_reused]
         lines = []
@@ -90,7 +102,7 @@ class TrainingJob:
         """Trains, and writes the bundle to ``out``. Returns the bundle's digest.
 
         The next run with the same data and options goes on where this one was ended. Raises
-        BaseModelError, GroupError and others; all are ValueErrors.
+        BaseModelError, MachineError, GroupError and others; all are ValueErrors.
         """
         from rankloom_adapters.bundle import open_bundle
         from rankloom_engine.memory import keep_freed_memory
@@ -103,7 +115,7 @@ class TrainingJob:
             progress.tell(label, text)
         keep_freed_memory()
         amounts = workloads(self.dataset, self.options)
-        runner = StageRunner(self.dataset, self.work, progress, amounts)
+        runner = StageRunner(self.dataset, self.work, progress, amounts, self.machine)
         bundle = runner.run(stages_of(self.options))
         digest = open_bundle(bundle).digest
         self._deliver(bundle)
@@ -117,6 +129,7 @@ class TrainingJob:
         from rankloom_training.stages.plan import planned
         from rankloom_training.stages.sequence import stages_of
 
+        self.machine.check()
         check_base(self.options)
         return planned(stages_of(self.options), data_digest(self.dataset), self.work)
 
@@ -133,6 +146,15 @@ class TrainingJob:
         shutil.rmtree(begun, ignore_errors=True)
         shutil.copytree(bundle, begun)
         begun.rename(self.out)
+
+
+def _check_model(name: str, sampling: NegativeSampling | None) -> None:
+    """Raises OptionError for a model that the log cannot train."""
+    if name == "gsasrec" and (sampling is None or sampling.by != WEIGHTS[0]):
+        raise OptionError(
+            "collaborative: gsasrec needs a log of likes alone with negatives drawn uniformly; add "
+            "--implicit N, or take sasrec"
+        )
 
 
 def _check_events(path: Path) -> None:

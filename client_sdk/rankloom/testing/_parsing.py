@@ -34,6 +34,7 @@ def parse_rank(request: ranking_pb2.RankRequest, context: grpc.ServicerContext) 
             revision=_pin(options),
             explain_top_k=options.explain_top_k if options.HasField("explain_top_k") else None,
             explain=_explain_options(options.explain) if options.HasField("explain") else None,
+            prefilter=options.prefilter if options.HasField("prefilter") else None,
         ),
         request_id=request.request_id,
         timeout_s=_timeout_s(context),

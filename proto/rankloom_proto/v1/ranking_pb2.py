@@ -26,57 +26,57 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from rankloom_proto.v1 import features_pb2 as rankloom__proto_dot_v1_dot_features__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1frankloom_proto/v1/ranking.proto\x12\x0brankloom.v1\x1a\x1egoogle/protobuf/duration.proto\x1a rankloom_proto/v1/features.proto\"\xbf\x01\n\x0bRankRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\x07user_id\x18\x02 \x01(\tH\x00\x12\'\n\x07history\x18\x03 \x01(\x0b\x32\x14.rankloom.v1.HistoryH\x00\x12*\n\ncandidates\x18\x04 \x03(\x0b\x32\x16.rankloom.v1.Candidate\x12)\n\x07options\x18\x05 \x01(\x0b\x32\x18.rankloom.v1.RankOptionsB\t\n\x07subject\"\xc5\x02\n\x0bRankOptions\x12\x12\n\x05top_k\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1b\n\x0e\x61llow_fallback\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12\x1a\n\rallow_partial\x18\x03 \x01(\x08H\x02\x88\x01\x01\x12#\n\x06\x66usion\x18\x04 \x01(\x0e\x32\x13.rankloom.v1.Fusion\x12\x15\n\x08revision\x18\x05 \x01(\x04H\x03\x88\x01\x01\x12\x15\n\rbundle_digest\x18\x06 \x01(\t\x12\x1a\n\rexplain_top_k\x18\x07 \x01(\rH\x04\x88\x01\x01\x12,\n\x07\x65xplain\x18\x08 \x01(\x0b\x32\x1b.rankloom.v1.ExplainOptionsB\x08\n\x06_top_kB\x11\n\x0f_allow_fallbackB\x10\n\x0e_allow_partialB\x0b\n\t_revisionB\x10\n\x0e_explain_top_k\"\xdd\x02\n\x0cRankResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\'\n\x08revision\x18\x02 \x01(\x0b\x32\x15.rankloom.v1.Revision\x12%\n\x07routing\x18\x03 \x01(\x0b\x32\x14.rankloom.v1.Routing\x12\x32\n\x0e\x66\x61llback_level\x18\x04 \x01(\x0e\x32\x1a.rankloom.v1.FallbackLevel\x12\x34\n\x0f\x66\x61llback_reason\x18\x05 \x01(\x0e\x32\x1b.rankloom.v1.FallbackReason\x12&\n\x05items\x18\x06 \x03(\x0b\x32\x17.rankloom.v1.RankedItem\x12#\n\x06timing\x18\x07 \x01(\x0b\x32\x13.rankloom.v1.Timing\x12\x32\n\x0c\x65xplanations\x18\x08 \x03(\x0b\x32\x1c.rankloom.v1.ItemExplanation\"\xc8\x01\n\x0fItemExplanation\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12%\n\x07verdict\x18\x02 \x01(\x0e\x32\x14.rankloom.v1.Verdict\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x18\n\x10generated_tokens\x18\x04 \x01(\r\x12,\n\x0bstop_reason\x18\x05 \x01(\x0e\x32\x17.rankloom.v1.StopReason\x12\'\n\x08\x65vidence\x18\x06 \x03(\x0b\x32\x15.rankloom.v1.Evidence\"1\n\x08Revision\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x15\n\rbundle_digest\x18\x02 \x01(\t\"\x95\x01\n\x07Routing\x12!\n\x05route\x18\x01 \x01(\x0e\x32\x12.rankloom.v1.Route\x12*\n\x07weights\x18\x02 \x03(\x0b\x32\x19.rankloom.v1.ExpertWeight\x12\x0f\n\x07\x65ntropy\x18\x03 \x01(\x01\x12\x12\n\ncold_start\x18\x04 \x01(\x08\x12\x16\n\x0ehistory_events\x18\x05 \x01(\r\">\n\x0c\x45xpertWeight\x12\x0e\n\x06\x65xpert\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x02\"_\n\nRankedItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x13\n\x0bprobability\x18\x04 \x01(\x01\x12\x0e\n\x06scored\x18\x05 \x01(\x08\"\xde\x01\n\x06Timing\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x66\x65\x61tures\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06prompt\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05model\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xc4\x01\n\x0e\x45xplainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\x07user_id\x18\x02 \x01(\tH\x00\x12\'\n\x07history\x18\x03 \x01(\x0b\x32\x14.rankloom.v1.HistoryH\x00\x12)\n\tcandidate\x18\x04 \x01(\x0b\x32\x16.rankloom.v1.Candidate\x12,\n\x07options\x18\x05 \x01(\x0b\x32\x1b.rankloom.v1.ExplainOptionsB\t\n\x07subject\"\xae\x02\n\x0e\x45xplainOptions\x12\x17\n\nmax_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x03 \x01(\x04H\x02\x88\x01\x01\x12#\n\x06\x66usion\x18\x04 \x01(\x0e\x32\x13.rankloom.v1.Fusion\x12\x15\n\x08revision\x18\x05 \x01(\x04H\x03\x88\x01\x01\x12\x15\n\rbundle_digest\x18\x06 \x01(\t\x12\x19\n\x0cmax_evidence\x18\x07 \x01(\rH\x04\x88\x01\x01\x12\x15\n\x08grounded\x18\x08 \x01(\x08H\x05\x88\x01\x01\x42\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x07\n\x05_seedB\x0b\n\t_revisionB\x0f\n\r_max_evidenceB\x0b\n\t_grounded\"t\n\x0f\x45xplainResponse\x12.\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x1d.rankloom.v1.ExplanationChunkH\x00\x12)\n\x05\x66inal\x18\x02 \x01(\x0b\x32\x18.rankloom.v1.ExplanationH\x00\x42\x06\n\x04part\" \n\x10\x45xplanationChunk\x12\x0c\n\x04text\x18\x01 \x01(\t\"\xc4\x02\n\x0b\x45xplanation\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\'\n\x08revision\x18\x02 \x01(\x0b\x32\x15.rankloom.v1.Revision\x12%\n\x07verdict\x18\x03 \x01(\x0e\x32\x14.rankloom.v1.Verdict\x12\r\n\x05score\x18\x04 \x01(\x01\x12\x13\n\x0bprobability\x18\x05 \x01(\x01\x12%\n\x07routing\x18\x06 \x01(\x0b\x32\x14.rankloom.v1.Routing\x12\x15\n\rprompt_tokens\x18\x07 \x01(\r\x12\x18\n\x10generated_tokens\x18\x08 \x01(\r\x12,\n\x0bstop_reason\x18\t \x01(\x0e\x32\x17.rankloom.v1.StopReason\x12\'\n\x08\x65vidence\x18\n \x03(\x0b\x32\x15.rankloom.v1.Evidence\"=\n\x08\x45vidence\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05liked\x18\x02 \x01(\x08\x12\x11\n\tinfluence\x18\x03 \x01(\x01*_\n\x06\x46usion\x12\x16\n\x12\x46USION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x46USION_EXACT_SUM\x10\x01\x12\x16\n\x12\x46USION_PEFT_LINEAR\x10\x02\x12\x0f\n\x0b\x46USION_TOP1\x10\x03*S\n\x05Route\x12\x15\n\x11ROUTE_UNSPECIFIED\x10\x00\x12\x10\n\x0cROUTE_SINGLE\x10\x01\x12\x10\n\x0cROUTE_GLOBAL\x10\x02\x12\x0f\n\x0bROUTE_FUSED\x10\x03*\xcb\x01\n\rFallbackLevel\x12\x1e\n\x1a\x46\x41LLBACK_LEVEL_UNSPECIFIED\x10\x00\x12 \n\x1c\x46\x41LLBACK_LEVEL_EXACT_MIXTURE\x10\x01\x12\x1d\n\x19\x46\x41LLBACK_LEVEL_TOP_EXPERT\x10\x02\x12 \n\x1c\x46\x41LLBACK_LEVEL_GLOBAL_EXPERT\x10\x03\x12\x18\n\x14\x46\x41LLBACK_LEVEL_TREES\x10\x04\x12\x1d\n\x19\x46\x41LLBACK_LEVEL_POPULARITY\x10\x05*\xd0\x01\n\x0e\x46\x61llbackReason\x12\x1f\n\x1b\x46\x41LLBACK_REASON_UNSPECIFIED\x10\x00\x12\"\n\x1e\x46\x41LLBACK_REASON_VECTOR_INVALID\x10\x01\x12,\n(FALLBACK_REASON_FEATURE_VERSION_MISMATCH\x10\x02\x12(\n$FALLBACK_REASON_FEATURES_UNAVAILABLE\x10\x03\x12!\n\x1d\x46\x41LLBACK_REASON_ENGINE_FAILED\x10\x04*K\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x11\n\rVERDICT_LIKED\x10\x01\x12\x14\n\x10VERDICT_DISLIKED\x10\x02*\x96\x01\n\nStopReason\x12\x1b\n\x17STOP_REASON_UNSPECIFIED\x10\x00\x12\x1a\n\x16STOP_REASON_STOP_TOKEN\x10\x01\x12\x1a\n\x16STOP_REASON_MAX_TOKENS\x10\x02\x12\x18\n\x14STOP_REASON_DEADLINE\x10\x03\x12\x19\n\x15STOP_REASON_GROUNDING\x10\x04*\xb0\x05\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x45RROR_REASON_REVISION_UNKNOWN\x10\x01\x12!\n\x1d\x45RROR_REASON_FALLBACK_REFUSED\x10\x02\x12\x1b\n\x17\x45RROR_REASON_OVERLOADED\x10\x03\x12\x1c\n\x18\x45RROR_REASON_NOT_SERVING\x10\x04\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x05\x12\x1f\n\x1b\x45RROR_REASON_REVISION_STALE\x10\x06\x12\x1c\n\x18\x45RROR_REASON_WRONG_STATE\x10\x07\x12\x1b\n\x17\x45RROR_REASON_KEY_REUSED\x10\x08\x12!\n\x1d\x45RROR_REASON_GATES_NOT_PASSED\x10\t\x12\x1f\n\x1b\x45RROR_REASON_BUNDLE_INVALID\x10\n\x12\"\n\x1e\x45RROR_REASON_SIGNATURE_INVALID\x10\x0b\x12\x18\n\x14\x45RROR_REASON_NO_ROOM\x10\x0c\x12#\n\x1f\x45RROR_REASON_SOURCE_UNAVAILABLE\x10\r\x12%\n!ERROR_REASON_REGISTRY_UNAVAILABLE\x10\x0e\x12 \n\x1c\x45RROR_REASON_UNAUTHENTICATED\x10\x0f\x12\"\n\x1e\x45RROR_REASON_PERMISSION_DENIED\x10\x10\x12\"\n\x1e\x45RROR_REASON_STORE_UNAVAILABLE\x10\x11\x12(\n$ERROR_REASON_EVENT_STORE_UNAVAILABLE\x10\x12\x12)\n%ERROR_REASON_FEATURE_VERSION_MISMATCH\x10\x13\x32\x95\x01\n\x0eRankingService\x12;\n\x04Rank\x12\x18.rankloom.v1.RankRequest\x1a\x19.rankloom.v1.RankResponse\x12\x46\n\x07\x45xplain\x12\x1b.rankloom.v1.ExplainRequest\x1a\x1c.rankloom.v1.ExplainResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1frankloom_proto/v1/ranking.proto\x12\x0brankloom.v1\x1a\x1egoogle/protobuf/duration.proto\x1a rankloom_proto/v1/features.proto\"\xbf\x01\n\x0bRankRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\x07user_id\x18\x02 \x01(\tH\x00\x12\'\n\x07history\x18\x03 \x01(\x0b\x32\x14.rankloom.v1.HistoryH\x00\x12*\n\ncandidates\x18\x04 \x03(\x0b\x32\x16.rankloom.v1.Candidate\x12)\n\x07options\x18\x05 \x01(\x0b\x32\x18.rankloom.v1.RankOptionsB\t\n\x07subject\"\xeb\x02\n\x0bRankOptions\x12\x12\n\x05top_k\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1b\n\x0e\x61llow_fallback\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12\x1a\n\rallow_partial\x18\x03 \x01(\x08H\x02\x88\x01\x01\x12#\n\x06\x66usion\x18\x04 \x01(\x0e\x32\x13.rankloom.v1.Fusion\x12\x15\n\x08revision\x18\x05 \x01(\x04H\x03\x88\x01\x01\x12\x15\n\rbundle_digest\x18\x06 \x01(\t\x12\x1a\n\rexplain_top_k\x18\x07 \x01(\rH\x04\x88\x01\x01\x12,\n\x07\x65xplain\x18\x08 \x01(\x0b\x32\x1b.rankloom.v1.ExplainOptions\x12\x16\n\tprefilter\x18\t \x01(\rH\x05\x88\x01\x01\x42\x08\n\x06_top_kB\x11\n\x0f_allow_fallbackB\x10\n\x0e_allow_partialB\x0b\n\t_revisionB\x10\n\x0e_explain_top_kB\x0c\n\n_prefilter\"\xdd\x02\n\x0cRankResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\'\n\x08revision\x18\x02 \x01(\x0b\x32\x15.rankloom.v1.Revision\x12%\n\x07routing\x18\x03 \x01(\x0b\x32\x14.rankloom.v1.Routing\x12\x32\n\x0e\x66\x61llback_level\x18\x04 \x01(\x0e\x32\x1a.rankloom.v1.FallbackLevel\x12\x34\n\x0f\x66\x61llback_reason\x18\x05 \x01(\x0e\x32\x1b.rankloom.v1.FallbackReason\x12&\n\x05items\x18\x06 \x03(\x0b\x32\x17.rankloom.v1.RankedItem\x12#\n\x06timing\x18\x07 \x01(\x0b\x32\x13.rankloom.v1.Timing\x12\x32\n\x0c\x65xplanations\x18\x08 \x03(\x0b\x32\x1c.rankloom.v1.ItemExplanation\"\xc8\x01\n\x0fItemExplanation\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12%\n\x07verdict\x18\x02 \x01(\x0e\x32\x14.rankloom.v1.Verdict\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x18\n\x10generated_tokens\x18\x04 \x01(\r\x12,\n\x0bstop_reason\x18\x05 \x01(\x0e\x32\x17.rankloom.v1.StopReason\x12\'\n\x08\x65vidence\x18\x06 \x03(\x0b\x32\x15.rankloom.v1.Evidence\"1\n\x08Revision\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x15\n\rbundle_digest\x18\x02 \x01(\t\"\x95\x01\n\x07Routing\x12!\n\x05route\x18\x01 \x01(\x0e\x32\x12.rankloom.v1.Route\x12*\n\x07weights\x18\x02 \x03(\x0b\x32\x19.rankloom.v1.ExpertWeight\x12\x0f\n\x07\x65ntropy\x18\x03 \x01(\x01\x12\x12\n\ncold_start\x18\x04 \x01(\x08\x12\x16\n\x0ehistory_events\x18\x05 \x01(\r\">\n\x0c\x45xpertWeight\x12\x0e\n\x06\x65xpert\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x02\"_\n\nRankedItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x13\n\x0bprobability\x18\x04 \x01(\x01\x12\x0e\n\x06scored\x18\x05 \x01(\x08\"\xde\x01\n\x06Timing\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x66\x65\x61tures\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06prompt\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05model\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xc4\x01\n\x0e\x45xplainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\x07user_id\x18\x02 \x01(\tH\x00\x12\'\n\x07history\x18\x03 \x01(\x0b\x32\x14.rankloom.v1.HistoryH\x00\x12)\n\tcandidate\x18\x04 \x01(\x0b\x32\x16.rankloom.v1.Candidate\x12,\n\x07options\x18\x05 \x01(\x0b\x32\x1b.rankloom.v1.ExplainOptionsB\t\n\x07subject\"\xae\x02\n\x0e\x45xplainOptions\x12\x17\n\nmax_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x03 \x01(\x04H\x02\x88\x01\x01\x12#\n\x06\x66usion\x18\x04 \x01(\x0e\x32\x13.rankloom.v1.Fusion\x12\x15\n\x08revision\x18\x05 \x01(\x04H\x03\x88\x01\x01\x12\x15\n\rbundle_digest\x18\x06 \x01(\t\x12\x19\n\x0cmax_evidence\x18\x07 \x01(\rH\x04\x88\x01\x01\x12\x15\n\x08grounded\x18\x08 \x01(\x08H\x05\x88\x01\x01\x42\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x07\n\x05_seedB\x0b\n\t_revisionB\x0f\n\r_max_evidenceB\x0b\n\t_grounded\"t\n\x0f\x45xplainResponse\x12.\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x1d.rankloom.v1.ExplanationChunkH\x00\x12)\n\x05\x66inal\x18\x02 \x01(\x0b\x32\x18.rankloom.v1.ExplanationH\x00\x42\x06\n\x04part\" \n\x10\x45xplanationChunk\x12\x0c\n\x04text\x18\x01 \x01(\t\"\xc4\x02\n\x0b\x45xplanation\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\'\n\x08revision\x18\x02 \x01(\x0b\x32\x15.rankloom.v1.Revision\x12%\n\x07verdict\x18\x03 \x01(\x0e\x32\x14.rankloom.v1.Verdict\x12\r\n\x05score\x18\x04 \x01(\x01\x12\x13\n\x0bprobability\x18\x05 \x01(\x01\x12%\n\x07routing\x18\x06 \x01(\x0b\x32\x14.rankloom.v1.Routing\x12\x15\n\rprompt_tokens\x18\x07 \x01(\r\x12\x18\n\x10generated_tokens\x18\x08 \x01(\r\x12,\n\x0bstop_reason\x18\t \x01(\x0e\x32\x17.rankloom.v1.StopReason\x12\'\n\x08\x65vidence\x18\n \x03(\x0b\x32\x15.rankloom.v1.Evidence\"=\n\x08\x45vidence\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05liked\x18\x02 \x01(\x08\x12\x11\n\tinfluence\x18\x03 \x01(\x01*_\n\x06\x46usion\x12\x16\n\x12\x46USION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x46USION_EXACT_SUM\x10\x01\x12\x16\n\x12\x46USION_PEFT_LINEAR\x10\x02\x12\x0f\n\x0b\x46USION_TOP1\x10\x03*S\n\x05Route\x12\x15\n\x11ROUTE_UNSPECIFIED\x10\x00\x12\x10\n\x0cROUTE_SINGLE\x10\x01\x12\x10\n\x0cROUTE_GLOBAL\x10\x02\x12\x0f\n\x0bROUTE_FUSED\x10\x03*\xcb\x01\n\rFallbackLevel\x12\x1e\n\x1a\x46\x41LLBACK_LEVEL_UNSPECIFIED\x10\x00\x12 \n\x1c\x46\x41LLBACK_LEVEL_EXACT_MIXTURE\x10\x01\x12\x1d\n\x19\x46\x41LLBACK_LEVEL_TOP_EXPERT\x10\x02\x12 \n\x1c\x46\x41LLBACK_LEVEL_GLOBAL_EXPERT\x10\x03\x12\x18\n\x14\x46\x41LLBACK_LEVEL_TREES\x10\x04\x12\x1d\n\x19\x46\x41LLBACK_LEVEL_POPULARITY\x10\x05*\xd0\x01\n\x0e\x46\x61llbackReason\x12\x1f\n\x1b\x46\x41LLBACK_REASON_UNSPECIFIED\x10\x00\x12\"\n\x1e\x46\x41LLBACK_REASON_VECTOR_INVALID\x10\x01\x12,\n(FALLBACK_REASON_FEATURE_VERSION_MISMATCH\x10\x02\x12(\n$FALLBACK_REASON_FEATURES_UNAVAILABLE\x10\x03\x12!\n\x1d\x46\x41LLBACK_REASON_ENGINE_FAILED\x10\x04*K\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x11\n\rVERDICT_LIKED\x10\x01\x12\x14\n\x10VERDICT_DISLIKED\x10\x02*\x96\x01\n\nStopReason\x12\x1b\n\x17STOP_REASON_UNSPECIFIED\x10\x00\x12\x1a\n\x16STOP_REASON_STOP_TOKEN\x10\x01\x12\x1a\n\x16STOP_REASON_MAX_TOKENS\x10\x02\x12\x18\n\x14STOP_REASON_DEADLINE\x10\x03\x12\x19\n\x15STOP_REASON_GROUNDING\x10\x04*\xb0\x05\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x45RROR_REASON_REVISION_UNKNOWN\x10\x01\x12!\n\x1d\x45RROR_REASON_FALLBACK_REFUSED\x10\x02\x12\x1b\n\x17\x45RROR_REASON_OVERLOADED\x10\x03\x12\x1c\n\x18\x45RROR_REASON_NOT_SERVING\x10\x04\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x05\x12\x1f\n\x1b\x45RROR_REASON_REVISION_STALE\x10\x06\x12\x1c\n\x18\x45RROR_REASON_WRONG_STATE\x10\x07\x12\x1b\n\x17\x45RROR_REASON_KEY_REUSED\x10\x08\x12!\n\x1d\x45RROR_REASON_GATES_NOT_PASSED\x10\t\x12\x1f\n\x1b\x45RROR_REASON_BUNDLE_INVALID\x10\n\x12\"\n\x1e\x45RROR_REASON_SIGNATURE_INVALID\x10\x0b\x12\x18\n\x14\x45RROR_REASON_NO_ROOM\x10\x0c\x12#\n\x1f\x45RROR_REASON_SOURCE_UNAVAILABLE\x10\r\x12%\n!ERROR_REASON_REGISTRY_UNAVAILABLE\x10\x0e\x12 \n\x1c\x45RROR_REASON_UNAUTHENTICATED\x10\x0f\x12\"\n\x1e\x45RROR_REASON_PERMISSION_DENIED\x10\x10\x12\"\n\x1e\x45RROR_REASON_STORE_UNAVAILABLE\x10\x11\x12(\n$ERROR_REASON_EVENT_STORE_UNAVAILABLE\x10\x12\x12)\n%ERROR_REASON_FEATURE_VERSION_MISMATCH\x10\x13\x32\x95\x01\n\x0eRankingService\x12;\n\x04Rank\x12\x18.rankloom.v1.RankRequest\x1a\x19.rankloom.v1.RankResponse\x12\x46\n\x07\x45xplain\x12\x1b.rankloom.v1.ExplainRequest\x1a\x1c.rankloom.v1.ExplainResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rankloom_proto.v1.ranking_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FUSION']._serialized_start=2826
-  _globals['_FUSION']._serialized_end=2921
-  _globals['_ROUTE']._serialized_start=2923
-  _globals['_ROUTE']._serialized_end=3006
-  _globals['_FALLBACKLEVEL']._serialized_start=3009
-  _globals['_FALLBACKLEVEL']._serialized_end=3212
-  _globals['_FALLBACKREASON']._serialized_start=3215
-  _globals['_FALLBACKREASON']._serialized_end=3423
-  _globals['_VERDICT']._serialized_start=3425
-  _globals['_VERDICT']._serialized_end=3500
-  _globals['_STOPREASON']._serialized_start=3503
-  _globals['_STOPREASON']._serialized_end=3653
-  _globals['_ERRORREASON']._serialized_start=3656
-  _globals['_ERRORREASON']._serialized_end=4344
+  _globals['_FUSION']._serialized_start=2864
+  _globals['_FUSION']._serialized_end=2959
+  _globals['_ROUTE']._serialized_start=2961
+  _globals['_ROUTE']._serialized_end=3044
+  _globals['_FALLBACKLEVEL']._serialized_start=3047
+  _globals['_FALLBACKLEVEL']._serialized_end=3250
+  _globals['_FALLBACKREASON']._serialized_start=3253
+  _globals['_FALLBACKREASON']._serialized_end=3461
+  _globals['_VERDICT']._serialized_start=3463
+  _globals['_VERDICT']._serialized_end=3538
+  _globals['_STOPREASON']._serialized_start=3541
+  _globals['_STOPREASON']._serialized_end=3691
+  _globals['_ERRORREASON']._serialized_start=3694
+  _globals['_ERRORREASON']._serialized_end=4382
   _globals['_RANKREQUEST']._serialized_start=115
   _globals['_RANKREQUEST']._serialized_end=306
   _globals['_RANKOPTIONS']._serialized_start=309
-  _globals['_RANKOPTIONS']._serialized_end=634
-  _globals['_RANKRESPONSE']._serialized_start=637
-  _globals['_RANKRESPONSE']._serialized_end=986
-  _globals['_ITEMEXPLANATION']._serialized_start=989
-  _globals['_ITEMEXPLANATION']._serialized_end=1189
-  _globals['_REVISION']._serialized_start=1191
-  _globals['_REVISION']._serialized_end=1240
-  _globals['_ROUTING']._serialized_start=1243
-  _globals['_ROUTING']._serialized_end=1392
-  _globals['_EXPERTWEIGHT']._serialized_start=1394
-  _globals['_EXPERTWEIGHT']._serialized_end=1456
-  _globals['_RANKEDITEM']._serialized_start=1458
-  _globals['_RANKEDITEM']._serialized_end=1553
-  _globals['_TIMING']._serialized_start=1556
-  _globals['_TIMING']._serialized_end=1778
-  _globals['_EXPLAINREQUEST']._serialized_start=1781
-  _globals['_EXPLAINREQUEST']._serialized_end=1977
-  _globals['_EXPLAINOPTIONS']._serialized_start=1980
-  _globals['_EXPLAINOPTIONS']._serialized_end=2282
-  _globals['_EXPLAINRESPONSE']._serialized_start=2284
-  _globals['_EXPLAINRESPONSE']._serialized_end=2400
-  _globals['_EXPLANATIONCHUNK']._serialized_start=2402
-  _globals['_EXPLANATIONCHUNK']._serialized_end=2434
-  _globals['_EXPLANATION']._serialized_start=2437
-  _globals['_EXPLANATION']._serialized_end=2761
-  _globals['_EVIDENCE']._serialized_start=2763
-  _globals['_EVIDENCE']._serialized_end=2824
-  _globals['_RANKINGSERVICE']._serialized_start=4347
-  _globals['_RANKINGSERVICE']._serialized_end=4496
+  _globals['_RANKOPTIONS']._serialized_end=672
+  _globals['_RANKRESPONSE']._serialized_start=675
+  _globals['_RANKRESPONSE']._serialized_end=1024
+  _globals['_ITEMEXPLANATION']._serialized_start=1027
+  _globals['_ITEMEXPLANATION']._serialized_end=1227
+  _globals['_REVISION']._serialized_start=1229
+  _globals['_REVISION']._serialized_end=1278
+  _globals['_ROUTING']._serialized_start=1281
+  _globals['_ROUTING']._serialized_end=1430
+  _globals['_EXPERTWEIGHT']._serialized_start=1432
+  _globals['_EXPERTWEIGHT']._serialized_end=1494
+  _globals['_RANKEDITEM']._serialized_start=1496
+  _globals['_RANKEDITEM']._serialized_end=1591
+  _globals['_TIMING']._serialized_start=1594
+  _globals['_TIMING']._serialized_end=1816
+  _globals['_EXPLAINREQUEST']._serialized_start=1819
+  _globals['_EXPLAINREQUEST']._serialized_end=2015
+  _globals['_EXPLAINOPTIONS']._serialized_start=2018
+  _globals['_EXPLAINOPTIONS']._serialized_end=2320
+  _globals['_EXPLAINRESPONSE']._serialized_start=2322
+  _globals['_EXPLAINRESPONSE']._serialized_end=2438
+  _globals['_EXPLANATIONCHUNK']._serialized_start=2440
+  _globals['_EXPLANATIONCHUNK']._serialized_end=2472
+  _globals['_EXPLANATION']._serialized_start=2475
+  _globals['_EXPLANATION']._serialized_end=2799
+  _globals['_EVIDENCE']._serialized_start=2801
+  _globals['_EVIDENCE']._serialized_end=2862
+  _globals['_RANKINGSERVICE']._serialized_start=4385
+  _globals['_RANKINGSERVICE']._serialized_end=4534
 # @@protoc_insertion_point(module_scope)

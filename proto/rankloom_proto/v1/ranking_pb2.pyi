@@ -327,6 +327,7 @@ class RankOptions(_message.Message):
     BUNDLE_DIGEST_FIELD_NUMBER: _builtins.int
     EXPLAIN_TOP_K_FIELD_NUMBER: _builtins.int
     EXPLAIN_FIELD_NUMBER: _builtins.int
+    PREFILTER_FIELD_NUMBER: _builtins.int
     top_k: _builtins.int
     """Return only the best top_k items; 0 or absent: all."""
     allow_fallback: _builtins.bool
@@ -344,6 +345,10 @@ class RankOptions(_message.Message):
     """Also explain the best items, up to so many, at most 10; 0 or absent: none. Only the exact
     mixture is explained: the answer of a lower fallback level has no explanations.
     """
+    prefilter: _builtins.int
+    """The language model scores only so many candidates, those that the trees rank highest; 0 or
+    absent: all. The others follow in the order of the trees, with scored = false.
+    """
     @_builtins.property
     def explain(self) -> Global___ExplainOptions:
         """How to explain them. Fusion and revision are those of the ranking; do not set them here."""
@@ -359,10 +364,11 @@ class RankOptions(_message.Message):
         bundle_digest: _builtins.str = ...,
         explain_top_k: _builtins.int | None = ...,
         explain: Global___ExplainOptions | None = ...,
+        prefilter: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback", "_allow_partial", b"_allow_partial", "_explain_top_k", b"_explain_top_k", "_revision", b"_revision", "_top_k", b"_top_k", "allow_fallback", b"allow_fallback", "allow_partial", b"allow_partial", "explain", b"explain", "explain_top_k", b"explain_top_k", "revision", b"revision", "top_k", b"top_k"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback", "_allow_partial", b"_allow_partial", "_explain_top_k", b"_explain_top_k", "_prefilter", b"_prefilter", "_revision", b"_revision", "_top_k", b"_top_k", "allow_fallback", b"allow_fallback", "allow_partial", b"allow_partial", "explain", b"explain", "explain_top_k", b"explain_top_k", "prefilter", b"prefilter", "revision", b"revision", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback", "_allow_partial", b"_allow_partial", "_explain_top_k", b"_explain_top_k", "_revision", b"_revision", "_top_k", b"_top_k", "allow_fallback", b"allow_fallback", "allow_partial", b"allow_partial", "bundle_digest", b"bundle_digest", "explain", b"explain", "explain_top_k", b"explain_top_k", "fusion", b"fusion", "revision", b"revision", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback", "_allow_partial", b"_allow_partial", "_explain_top_k", b"_explain_top_k", "_prefilter", b"_prefilter", "_revision", b"_revision", "_top_k", b"_top_k", "allow_fallback", b"allow_fallback", "allow_partial", b"allow_partial", "bundle_digest", b"bundle_digest", "explain", b"explain", "explain_top_k", b"explain_top_k", "fusion", b"fusion", "prefilter", b"prefilter", "revision", b"revision", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__allow_fallback: _TypeAlias = _typing.Literal["allow_fallback"]  # noqa: Y015
     _WhichOneofArgType__allow_fallback: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback"]  # noqa: Y015
@@ -370,6 +376,8 @@ class RankOptions(_message.Message):
     _WhichOneofArgType__allow_partial: _TypeAlias = _typing.Literal["_allow_partial", b"_allow_partial"]  # noqa: Y015
     _WhichOneofReturnType__explain_top_k: _TypeAlias = _typing.Literal["explain_top_k"]  # noqa: Y015
     _WhichOneofArgType__explain_top_k: _TypeAlias = _typing.Literal["_explain_top_k", b"_explain_top_k"]  # noqa: Y015
+    _WhichOneofReturnType__prefilter: _TypeAlias = _typing.Literal["prefilter"]  # noqa: Y015
+    _WhichOneofArgType__prefilter: _TypeAlias = _typing.Literal["_prefilter", b"_prefilter"]  # noqa: Y015
     _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
     _WhichOneofArgType__revision: _TypeAlias = _typing.Literal["_revision", b"_revision"]  # noqa: Y015
     _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
@@ -380,6 +388,8 @@ class RankOptions(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__allow_partial) -> _WhichOneofReturnType__allow_partial | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__explain_top_k) -> _WhichOneofReturnType__explain_top_k | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prefilter) -> _WhichOneofReturnType__prefilter | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__revision) -> _WhichOneofReturnType__revision | None: ...
     @_typing.overload
