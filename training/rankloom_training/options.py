@@ -171,10 +171,7 @@ DEFAULTS: Mapping[str, TrainOptions] = {
         profiles=True,
     ),
 }
-# Someone waits for it, and one epoch over two thirds of its small log suffices.
+# Someone waits for it, and one epoch of its small log suffices.
 DEMO_OPTIONS = TrainOptions(
-    base_epochs=1,
-    group_recipe=dataclasses.replace(GROUP_RECIPE, epochs=1),
-    lm_rows=10_000,
-    trace_share=0.05,
+    base_epochs=1, group_recipe=dataclasses.replace(GROUP_RECIPE, epochs=1), trace_share=0.05
 )
