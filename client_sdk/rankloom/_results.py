@@ -185,13 +185,17 @@ class RankedItem:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Wall time of each stage on the server, in seconds."""
+    """Wall time of each stage on the server, in seconds.
+
+    `search_s`: of the search among all items, for `retrieve` and `recommend`.
+    """
 
     queue_s: float
     features_s: float
     prompt_s: float
     model_s: float
     total_s: float
+    search_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
