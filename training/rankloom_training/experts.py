@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rankloom_adapters.expert import BASE_DIGEST, WEIGHTS_FILE
-from rankloom_engine.attention import decoder_layers
+from rankloom_engine.layers import decoder_layers
 from rankloom_engine.model import Decoder, head_logits
 from rankloom_engine.packing import collate
 from rankloom_engine.recomputing import recompute_layers
