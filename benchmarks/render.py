@@ -32,6 +32,7 @@ from benchmarks.prefilter import report as prefilter
 from benchmarks.replay import report as replay
 from benchmarks.retrieve import quality_report
 from benchmarks.retrieve import report as retrieve
+from benchmarks.scale import report as scale
 from benchmarks.serve import report as serve
 from benchmarks.stages import report as stages
 from benchmarks.swap import report as swap
@@ -59,6 +60,7 @@ SUMMARIES: Mapping[str, Callable[[BenchmarkResult], str]] = {
     "canary": canary.summary,
     "training": training.summary,
     "stages": stages.summary,
+    "scale": scale.summary,
 }
 # Rooms with more than that to show.
 TABLES = {
