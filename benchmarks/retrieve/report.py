@@ -76,7 +76,7 @@ def _summary(result: BenchmarkResult) -> Iterator[str]:
     yield ""
     recommend, swaps = found["recommend"], found["swaps"]
     yield (
-        f"Recall of the cells over {MIN_RECALL:g}: {cells['recall']:.3f}; they took "
+        f"Recall of the cells: {cells['recall']:.3f}, at least {MIN_RECALL:g} is wanted; they took "
         f"{cells['build_s']:.0f} s to build. `Recommend` of 20 from {recommend['items']:,} items "
         f"takes {recommend['recommend_ms']:.0f} ms and `Rank` of the same 100 candidates "
         f"{recommend['rank_ms']:.0f} ms: {100 * recommend['added']:+.0f} %, at most "
