@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
+from torch import Tensor, nn
 
 from rankloom_features.encoder import MAX_EVENTS, Encoder, pad_events
 from rankloom_features.events import History
@@ -34,25 +35,39 @@ def export(model: CollaborativeModel) -> bytes:
     model.eval()
     events = torch.ones(2, MAX_EVENTS, dtype=torch.int64)
     batch, count = torch.export.Dim("batch"), torch.export.Dim("candidates")
+    data = onnx_bytes(
+        model,
+        {
+            "items": (events, {0: batch}),
+            "liked": (events.clone(), {0: batch}),
+            "candidates": (torch.ones(2, 3, dtype=torch.int64), {0: batch, 1: count}),
+        },
+        ["vector", "logits"],
+    )
+    check_equal(model, data)
+    return data
+
+
+def onnx_bytes(
+    model: nn.Module, inputs: Mapping[str, tuple[Tensor, Mapping[int, object]]], outputs: list[str]
+) -> bytes:
+    """One ONNX program with the weights; equal models in any folder give equal bytes.
+
+    ``inputs``: name → an example, and its dimensions of any size. Raises ExportError.
+    """
     with _quiet():
         program = torch.onnx.export(
             model,
-            (events, events.clone(), torch.ones(2, 3, dtype=torch.int64)),
-            input_names=["items", "liked", "candidates"],
-            output_names=["vector", "logits"],
-            dynamic_shapes={
-                "items": {0: batch},
-                "liked": {0: batch},
-                "candidates": {0: batch, 1: count},
-            },
+            tuple(example for example, _ in inputs.values()),
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_shapes=tuple(dict(shape) for _, shape in inputs.values()),
             dynamo=True,
             verbose=False,
         )
     if program is None:
         raise ExportError("torch returned no ONNX program")
-    data = bytes(_without_notes(program.model_proto).SerializeToString())
-    check_equal(model, data)
-    return data
+    return bytes(_without_notes(program.model_proto).SerializeToString())
 
 
 def _without_notes(program: onnx.ModelProto) -> onnx.ModelProto:

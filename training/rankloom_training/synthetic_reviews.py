@@ -14,7 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from rankloom_training.synthetic import GROUPS, read_truth, write_synthetic, write_table
+from rankloom_training.synthetic import (
+    GROUPS,
+    NUM_USERS,
+    read_truth,
+    write_synthetic,
+    write_table,
+)
 
 SEED = 17
 NOISE = 0.7  # standard deviation of the opinion on one film, log-odds
@@ -47,10 +53,10 @@ _PLAIN = ("Saw it last night.", "My sister lent it to me.", "It came in the mail
 _CLEAR_QUALITY = 0.25  # log-odds from which a film's quality is spoken of
 
 
-def write_reviews(folder: Path) -> None:
+def write_reviews(folder: Path, num_users: int = NUM_USERS) -> None:
     """Writes what ``write_synthetic`` writes, with rating and text in place of the label.
 
-    The bytes are the same every time.
+    Equal arguments give equal bytes. ``num_users``: the log has the first so many users alone.
     """
     write_synthetic(folder)
     genres = {row["item_id"]: tuple(row["genres"].split("|")) for row in _rows(folder, "items")}
@@ -66,6 +72,7 @@ def write_reviews(folder: Path) -> None:
         [row["user_id"], row["item_id"], int(stars), row["timestamp"], row["position"],
          _text(genres[row["item_id"]], group, quality[row["item_id"]], random)]
         for row, stars, (group, _) in zip(log, rating, planted, strict=True)
+        if row["user_id"] < f"user-{num_users:03d}"
     ])  # fmt: skip
 
 

@@ -7,6 +7,7 @@ language model, and it is what a language model is taught to write before it is 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,10 +46,9 @@ class TermEvidence:
     def thinks(self, items: Sequence[Item], texts: Sequence[str]) -> Iterator[str]:
         """The item's labels, and the words that weigh most on each side."""
         worth = self._words.transform(texts).multiply(self._ridge.coef_).tocsr()
-        for row, item in enumerate(items):
-            own = worth[row]
-            terms = [(float(own[0, at]), str(self._terms[at])) for at in own.indices]
-            yield _think(item, terms)
+        for item, (start, end) in zip(items, pairwise(worth.indptr.tolist()), strict=True):
+            names = self._terms[worth.indices[start:end]].tolist()
+            yield _think(item, list(zip(worth.data[start:end].tolist(), names, strict=True)))
 
     def answers(
         self, items: Sequence[Item], texts: Sequence[str], ratings: NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""Cross-fitting: which generator writes about which row, so that none writes of what it has seen."""
+"""Cross-fitting: which generator writes about which row; none writes of what it has seen."""
 
 from __future__ import annotations
 

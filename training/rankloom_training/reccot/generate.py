@@ -15,6 +15,7 @@ from rankloom_training.reccot.generators import Generator, Rows
 from rankloom_training.reccot.prompts import messages_of
 from rankloom_training.reccot.rationale_file import (
     ReviewRationale,
+    check_rationale_file,
     key_of,
     read_rationales,
     write_rationales,
@@ -64,6 +65,7 @@ def generate(
 
     Raises DataError, TeacherError or WorkspaceError.
     """
+    check_rationale_file(out, may_be_missing=True)
     cross_fit = CrossFit.of(reviews, options.folds, options.seed)
     steps = Steps(Workspace(out.with_name(f"{out.name}.work")), reviews.digest())
     steps.workspace.begin()

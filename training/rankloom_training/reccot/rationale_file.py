@@ -1,4 +1,4 @@
-"""The Parquet file of rationales: one row for each review, with who wrote it, from what and when."""
+"""The Parquet file of rationales: one row for each review, with its writer, source and time."""
 
 from __future__ import annotations
 
