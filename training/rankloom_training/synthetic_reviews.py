@@ -93,7 +93,7 @@ def _quality(
 
 def _text(genres: tuple[str, ...], group: str, quality: float, random: np.random.Generator) -> str:
     loved, avoided = GROUPS[group]
-    choices = [_PRAISE[genre] for genre in genres if genre in loved]
+    choices: list[tuple[str, ...]] = [_PRAISE[genre] for genre in genres if genre in loved]
     choices += [_BLAME[genre] for genre in genres if genre in avoided]
     if abs(quality) > _CLEAR_QUALITY:
         choices.append(_FINE if quality > 0 else _POOR)

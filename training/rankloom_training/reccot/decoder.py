@@ -21,10 +21,13 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from rankloom_training.base import BaseModelError
 from rankloom_training.checkpoints import Checkpoint, State
 from rankloom_training.embedded import DecoderShape
+
+disable_progress_bar()  # commands have bars of their own
 
 ANSWER_TOKENS = 128
 CONTEXT = 1024

@@ -34,7 +34,7 @@ class TextEncoder:
             )
             given = json.loads(settings)
             self.dim = int(given["dim"])
-            self._windows = WindowTokenizer(
+            self.windows = WindowTokenizer(
                 Tokenizer.from_buffer(tokenizer), int(given["max_tokens"]), int(given["padding"])
             )
             self._session = onnxruntime.InferenceSession(program, one_thread())
@@ -47,7 +47,7 @@ class TextEncoder:
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(texts, dim)"""
-        windows = self._windows.windows(texts)
+        windows = self.windows.windows(texts)
         order = np.argsort(windows.mask.sum(axis=1), kind="stable")
         found = np.zeros((len(order), self.dim), dtype=np.float32)
         for start in range(0, len(order), BATCH_WINDOWS):

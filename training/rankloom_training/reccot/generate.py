@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from rankloom_training.data.reviews import Reviews
 from rankloom_training.reccot.answer import AnswerProblem, ReadAnswer, read_answer
 from rankloom_training.reccot.folds import CrossFit
-from rankloom_training.reccot.generators import Generator, Rows
+from rankloom_training.reccot.generators import REPORTS, Generator, Rows
 from rankloom_training.reccot.prompts import messages_of
 from rankloom_training.reccot.rationale_file import (
     ReviewRationale,
@@ -74,10 +75,18 @@ def generate(
     for fold in range(options.folds):
         rows = cross_fit.written_by(fold).tolist()
         by_row |= zip(rows, writer.rationales(fold), strict=True)
+        _keep_reports(steps.workspace.folder_of(f"generator-{fold}"), out, fold)
     written = [by_row[row] for row in range(len(reviews))]
     write_rationales(out, written)
     steps.workspace.remove()
     return Written.of(written)
+
+
+def _keep_reports(trained: Path, out: Path, fold: int) -> None:
+    """What a generator's training reports stays beside the rationales, as OUT.FOLD.NAME."""
+    for name in REPORTS:
+        if (trained / name).exists():
+            shutil.copy(trained / name, out.with_name(f"{out.name}.{fold}.{name}"))
 
 
 @dataclass(slots=True)

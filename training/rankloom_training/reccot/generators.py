@@ -16,6 +16,7 @@ from rankloom_training.reccot.prompts import messages_of
 from rankloom_training.teachers.chat import ChatModel, Message, PromptRefusedError
 
 ANSWER_TOKENS = 512
+REPORTS = ("grpo.json", "grpo.png")  # what a training leaves in its folder for people
 Rows = NDArray[np.int64]
 
 

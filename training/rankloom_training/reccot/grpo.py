@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any
 
 from rankloom_training.data import DataError
 from rankloom_training.reccot.decoder import ANSWER_TOKENS, AnswerDecoder
+from rankloom_training.reccot.generators import REPORTS
 from rankloom_training.reccot.rewards import ClassWeights, Rewards, rewards_of
 
-CURVE = "grpo.json"
 _SHOWN = {
     "reward": "reward",
     "kl": "kl",
@@ -21,6 +22,7 @@ _SHOWN = {
     "rewards/quality/mean": "quality",
 }
 
+CURVE, PLOT = REPORTS
 RewardFunction = Callable[..., list[float]]
 
 
@@ -28,14 +30,15 @@ RewardFunction = Callable[..., list[float]]
 class GrpoOptions:
     """``steps``: 0 leaves it out. ``group``: answers to each prompt. ``prompts``: of each step.
 
-    ``kl``: weight of the divergence from the decoder before. ``weighted``: rare ratings count more.
+    ``kl``: weight of the divergence from the decoder before. ``learning_rate``: of a small decoder;
+    a pretrained one learns at a fifth of it. ``weighted``: rare ratings count more.
     """
 
     steps: int = 0
     group: int = 8
     prompts: int = 4
     kl: float = 0.04
-    learning_rate: float = 2e-4
+    learning_rate: float = 1e-3
     temperature: float = 1.0
     save_every: int = 20
     weighted: bool = True
@@ -73,11 +76,12 @@ def improve(
         raise DataError("GRPO needs TRL; install rankloom[rl], or pass --grpo-steps 0") from error
     from rankloom_training.reccot.low_rank import lora_config
 
+    warnings.simplefilter("ignore", FutureWarning)  # TRL sets options that transformers renames
     rows: Any = Dataset.from_list([vars_of(question) for question in questions])
     trainer: Any = GRPOTrainer(
         model=decoder.model.train(),
         reward_funcs=reward_functions(weights),
-        args=_config(options, seed, unfinished),
+        args=_config(options, decoder.is_pretrained, seed, unfinished),
         train_dataset=rows,
         processing_class=decoder.tokenizer,
         peft_config=lora_config(),
@@ -142,11 +146,11 @@ def write_curve(folder: Path, curve: Sequence[Mapping[str, float]], seed: int) -
         axes.plot([each["step"] for each in curve], [each[name] for each in curve], label=name)
     axes.set(xlabel="step", ylabel="mean over the answers of a step")
     axes.legend()
-    figure.savefig(path.with_suffix(".png"))
+    figure.savefig(folder / PLOT)
     pyplot.close(figure)
 
 
-def _config(options: GrpoOptions, seed: int, folder: Path) -> Any:  # noqa: ANN401
+def _config(options: GrpoOptions, is_pretrained: bool, seed: int, folder: Path) -> Any:  # noqa: ANN401
     import torch
     from trl import GRPOConfig
 
@@ -156,7 +160,7 @@ def _config(options: GrpoOptions, seed: int, folder: Path) -> Any:  # noqa: ANN4
         num_generations=options.group,
         max_completion_length=ANSWER_TOKENS,
         max_steps=options.steps,
-        learning_rate=options.learning_rate,
+        learning_rate=options.learning_rate / (5 if is_pretrained else 1),
         temperature=options.temperature,
         beta=options.kl,
         seed=seed,

@@ -1,4 +1,4 @@
-"""The LoRA of generators, as in RecCoT's code."""
+"""The LoRA of generators: RecCoT's rank, on all linear layers, since the small decoder has few."""
 
 from __future__ import annotations
 
@@ -8,5 +8,10 @@ RANK, ALPHA, DROPOUT = 8, 16, 0.05
 
 
 def lora_config() -> LoraConfig:
-    """On PEFT's usual modules of the architecture: mostly queries and values."""
-    return LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=DROPOUT, task_type="CAUSAL_LM")
+    return LoraConfig(
+        r=RANK,
+        lora_alpha=ALPHA,
+        lora_dropout=DROPOUT,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )

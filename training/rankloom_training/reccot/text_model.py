@@ -11,8 +11,11 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar
 
 from rankloom_training.reccot.windows import TokenWindows, WindowTokenizer
+
+disable_progress_bar()  # commands have bars of their own
 
 MAX_TOKENS = 256  # of a window; a model that reads less is given less
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
