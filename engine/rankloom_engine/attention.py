@@ -181,6 +181,7 @@ class RunningPass(ABC):
 
     def __init__(self) -> None:
         self._taking = False
+        self._last: Any = None  # the last layer's keys and values, once they are taken
 
     @abstractmethod
     def attend(
@@ -205,6 +206,16 @@ class RunningPass(ABC):
         finally:
             _running.reset(token)
 
+    @contextmanager
+    def repeating(self) -> Iterator[None]:
+        """Makes this the running pass while a layer before the last one is run once more."""
+        ended, self._last, self._taking = (self._last, self._taking), None, False
+        try:
+            with self.running():
+                yield
+        finally:
+            self._last, self._taking = ended
+
     def take_last_keys(self, layer: Any, hidden: Tensor, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Runs the last layer up to its keys and values, which are needed of all tokens."""
         self._taking = True
@@ -221,6 +232,8 @@ class Pass(RunningPass):
     the row's own prefix for later passes.
     """
 
+    _last: list[tuple[Tensor, Tensor]] | None
+
     def __init__(
         self,
         batch: PackedBatch,
@@ -233,7 +246,6 @@ class Pass(RunningPass):
         self._rows = [_RowPass(row, own, keep=kept) for row, own, kept in given]
         self._lengths = [len(row) for row in batch.rows]
         self._batch = batch
-        self._last: list[tuple[Tensor, Tensor]] | None = None
 
     def cached(self, row: int) -> PrefixKV | None:
         """A row's prefix if it was kept or given, else None."""
@@ -274,6 +286,11 @@ class Pass(RunningPass):
 
 
 _running: ContextVar[RunningPass | None] = ContextVar("rankloom_pass", default=None)
+
+
+def running_pass() -> RunningPass | None:
+    """The one that runs on this thread."""
+    return _running.get()
 
 
 class _LastLayer(nn.Module):

@@ -75,7 +75,7 @@ def load_decoder(
     model = load_decoder_model(config, parts.weights.pieces(), DTYPES[hardware.dtype])
     table = cast("Any", model).get_input_embeddings()
     projector = Projector.from_bytes(parts.projector.read(), table.embedding_dim)
-    _move(model, hardware)
+    move(model, hardware)
     decoder = Decoder(
         model,
         projector.to(hardware.device),
@@ -105,7 +105,8 @@ def _num_slots(experts: Sequence[Expert], max_bytes: int, number_bytes: int) -> 
     return max(len(experts), min(allowed, MAX_SLOTS))
 
 
-def _move(model: nn.Module, hardware: Hardware) -> None:
+def move(model: nn.Module, hardware: Hardware) -> None:
+    """To the device, in its number format, in place. Raises ModelError."""
     # Angles grow with the position: rounded to bfloat16, late tokens stand somewhere else.
     angles = {n: buffer for n, buffer in model.named_buffers() if n.endswith("inv_freq")}
     try:

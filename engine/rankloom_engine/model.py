@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rankloom_engine import attention
-from rankloom_engine.attention import Pass, PrefixKV
+from rankloom_engine.attention import PrefixKV
 from rankloom_engine.buckets import buckets
 from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_engine.packing import (
@@ -24,7 +24,7 @@ from rankloom_engine.packing import (
     pack_behind,
     pack_more,
 )
-from rankloom_engine.passes import AllAtOnce, Passes, RowByRow, last_states
+from rankloom_engine.passes import Passes, passes_on
 
 if TYPE_CHECKING:
     from rankloom_engine.expert_bank import ExpertBank
@@ -105,9 +105,13 @@ class Decoder:
         self.digest = digest
         self.bank: ExpertBank | None = None
         self.kernels_by_size = False
-        on_cpu = cast("Any", model).get_input_embeddings().weight.device.type == "cpu"
-        self.passes: Passes = RowByRow() if on_cpu else AllAtOnce()
+        self.passes: Passes = passes_on(self.device)
         self.yes, self.no = yes, no
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return cast("torch.device", cast("Any", self.model).get_input_embeddings().weight.device)
 
     @torch.inference_mode()
     def forward(self, inputs: Sequence[ForwardInput]) -> list[ForwardOutput]:
@@ -189,9 +193,7 @@ class Decoder:
 
         Training calls it: gradients are recorded.
         """
-        with Pass(batch).running():
-            position = torch.from_numpy(batch.position)
-            return last_states(self.model, self._embeddings(batch), position)
+        return self.passes.states(self.model, self._embeddings(batch), batch)
 
     def margins(self, batch: PackedBatch) -> Tensor:
         """(reads,) margins, in the order of rows and candidates; see ``states``."""

@@ -70,6 +70,10 @@ class Passes(ABC):
         ``embeddings``: (1, tokens, hidden).
         """
 
+    @abstractmethod
+    def states(self, model: nn.Module, embeddings: Tensor, batch: PackedBatch) -> Tensor:
+        """(reads, hidden) last states, without a mixture; gradients are recorded."""
+
     def padding(self, rows: Sequence[PackedRow]) -> PackedRow:
         """The row that fills a pass of these rows up to a size that is run."""
         num_reads = bucket(_num_reads(rows))
@@ -91,6 +95,11 @@ class RowByRow(Passes):
             states = last_states(model, embeddings, torch.from_numpy(batch.packed.position))
         return states, [running.cached(row) for row in range(len(batch.weights))]
 
+    def states(self, model: nn.Module, embeddings: Tensor, batch: PackedBatch) -> Tensor:
+        """(reads, hidden) last states, without a mixture; gradients are recorded."""
+        with Pass(batch).running():
+            return last_states(model, embeddings, torch.from_numpy(batch.position))
+
 
 class AllAtOnce(Passes):
     """For GPUs: one attention per layer."""
@@ -103,6 +112,12 @@ class AllAtOnce(Passes):
         with _weighted(bank, batch), running.running():
             states = last_states(model, embeddings, layout.position)
         return states, _prefixes(batch, running.seen)
+
+    def states(self, model: nn.Module, embeddings: Tensor, batch: PackedBatch) -> Tensor:
+        """(reads, hidden) last states, without a mixture; gradients are recorded."""
+        layout = layout_of(batch, [None] * len(batch.rows), embeddings.device)
+        with WholePass(layout, keep=False).running():
+            return last_states(model, embeddings, layout.position)
 
 
 class Recorded(AllAtOnce):
@@ -146,6 +161,11 @@ class Recorded(AllAtOnce):
             return super().run(model, bank, embeddings, batch)
         states, seen = self.recordings.run(inputs)
         return states, _prefixes(batch, seen)
+
+
+def passes_on(device: torch.device) -> Passes:
+    """How passes run there."""
+    return RowByRow() if device.type == "cpu" else AllAtOnce()
 
 
 def last_states(model: nn.Module, embeddings: Tensor, position: Tensor) -> Tensor:

@@ -120,13 +120,18 @@ def _cached_tensors(
 
 
 class WholePass(RunningPass):
-    """A pass whose rows all attend at once. ``seen``: keys and values by layer."""
+    """A pass whose rows all attend at once.
 
-    def __init__(self, layout: Layout) -> None:
+    ``seen``: keys and values by layer, unless the pass does not keep them.
+    """
+
+    _last: tuple[Tensor, Tensor] | None
+
+    def __init__(self, layout: Layout, *, keep: bool = True) -> None:
         super().__init__()
         self.seen: dict[int, tuple[Tensor, Tensor]] = {}
+        self._keep = keep
         self._layout = layout
-        self._last: tuple[Tensor, Tensor] | None = None
         self._masks: dict[tuple[int | None, bool], Tensor] = {}
 
     @property
@@ -142,7 +147,8 @@ class WholePass(RunningPass):
             if self._layout.keys:
                 key = torch.cat([self._layout.keys[layer], key], dim=2)
                 value = torch.cat([self._layout.values[layer], value], dim=2)
-            self.seen[layer] = key, value
+            if self._keep:
+                self.seen[layer] = key, value
             if self._taking:
                 self._last = key, value
                 raise KeysTaken

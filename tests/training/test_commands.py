@@ -107,6 +107,17 @@ def test_an_option_out_of_range_is_named(
     assert f"argument {option}: {value}: not a whole number" in capsys.readouterr().err
 
 
+def test_a_device_that_there_is_not_is_refused_before_the_training(
+    refusal: Refusal, small_data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    said = refusal("train", "--data", small_data, "--out", out, "--device", "cuda:99")
+    assert "device cuda:99: not to be had here; leave --device out" in said
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(SystemExit):
+        main(["train", "--data", "d", "--out", "o", "--device", "tpu"])
+
+
 @pytest.mark.parametrize("manifest", [None, b"", b"{}", b"not json"])
 def test_evaluate_refuses_a_folder_without_a_valid_manifest(
     refusal: Refusal, small_data: Path, tmp_path: Path, manifest: bytes | None

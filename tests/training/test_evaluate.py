@@ -142,7 +142,7 @@ def test_comparisons_are_paired_and_reported(
     served_folder: Path, varied: ScoredRows, tmp_path: Path
 ) -> None:
     found = report_of(varied, Protocol.P1, open_bundle(served_folder), len(varied.rows))
-    assert list(found.served_minus) == [*VARIANTS]
+    assert list(found.served_minus) == [*KEYS[1:], *VARIANTS]
     gain = found.served_minus["no-experts"].auc
     served, other = (auc(varied.label, varied.scores[name]) for name in ("served", "no-experts"))
     assert gain.value == pytest.approx(served - other)

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from rankloom_engine.loading import Hardware, move
 from rankloom_engine.model import Decoder, head_logits
 from rankloom_engine.packing import collate
 from rankloom_engine.projector import Projector
@@ -18,6 +19,7 @@ from rankloom_training import checkpoints, experts
 from rankloom_training.checkpoints import NO_CHECKPOINT, Checkpoint
 from rankloom_training.embedded import embedded_format, train_tokenizer
 from rankloom_training.experts import ExpertTrainer
+from rankloom_training.machine import CPU, Machine
 from rankloom_training.options import Recipe
 from rankloom_training.visibility import Protocol, training_views
 from rankloom_training.windows import Inputs, Window, WindowMaker
@@ -27,10 +29,11 @@ from training.logs import random_log
 DIM, COLUMNS, HIDDEN = 3, 2, 32
 RECIPE = Recipe(epochs=2, learning_rate=1e-2)
 WORDS = (30, 31, 32)
+ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
 
 
 @pytest.fixture(scope="module")
-def made() -> tuple[Callable[[], ExpertTrainer], list[Window]]:
+def made() -> tuple[Callable[..., ExpertTrainer], list[Window]]:
     """A factory of equal trainers, and windows to train on; words follow every fourth row."""
     dataset = random_log(3, num_users=12)
     tokenizer = train_tokenizer(dataset.catalogue)
@@ -49,7 +52,7 @@ def made() -> tuple[Callable[[], ExpertTrainer], list[Window]]:
     said = {int(row): Words((28, 29), WORDS, frozenset()) for row in view.rows[::4]}
     windows = WindowMaker(dataset.log, dataset.catalogue, builder, said).windows(inputs)
 
-    def trainer() -> ExpertTrainer:
+    def trainer(machine: Machine = CPU) -> ExpertTrainer:
         torch.manual_seed(0)
         config = LlamaConfig(
             vocab_size=tokenizer.get_vocab_size(),
@@ -60,8 +63,10 @@ def made() -> tuple[Callable[[], ExpertTrainer], list[Window]]:
             num_key_value_heads=1,
         )
         model = LlamaForCausalLM(config).eval()
-        projector = Projector(DIM, COLUMNS, HIDDEN)
-        return ExpertTrainer(Decoder(model, projector, yes=fmt.liked, no=fmt.disliked), 0)
+        move(model, Hardware(machine.device, machine.dtype))
+        projector = Projector(DIM, COLUMNS, HIDDEN).to(machine.device)
+        decoder = Decoder(model, projector, yes=fmt.liked, no=fmt.disliked)
+        return ExpertTrainer(decoder, 0, recompute=machine.recompute)
 
     return trainer, windows
 
@@ -92,6 +97,25 @@ def test_experts_with_one_start_are_independent(
     assert max(moved[1:]) > moved[0], "the first training must have moved the weights"
     after_another.load(start)
     assert train(after_another, windows[half:]) == train(alone, windows[half:])
+
+
+@pytest.mark.parametrize(
+    ("machine", "tolerance"),
+    [
+        (Machine(recompute=True), 1e-6),
+        # In bfloat16 a score has two or three digits.
+        pytest.param(Machine("cuda"), 0.03, marks=ON_GPU),
+        pytest.param(Machine("cuda", recompute=True), 0.03, marks=ON_GPU),
+    ],
+    ids=str,
+)
+def test_the_machine_does_not_decide_what_is_learnt(
+    made: tuple[Callable[..., ExpertTrainer], list[Window]], machine: Machine, tolerance: float
+) -> None:
+    new, windows = made
+    aucs = train(new(), windows)
+    assert aucs[-1] > aucs[0] + 0.01
+    assert train(new(machine), windows) == pytest.approx(aucs, abs=tolerance)
 
 
 def test_the_best_epoch_is_kept(

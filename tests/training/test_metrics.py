@@ -146,6 +146,18 @@ def test_the_bootstrap_is_over_users_and_not_over_rows() -> None:
     assert copied.high - copied.low == pytest.approx(once.high - once.low, rel=0.05)
 
 
+@pytest.mark.parametrize("decimals", [0, 9], ids=["ties", "no ties"])
+def test_the_interval_is_that_of_the_rows_of_drawn_users(decimals: int) -> None:
+    user, label, score = random_rows(5)
+    score = np.round(score, decimals)
+    groups = rows_by_user(user)
+    draws = np.random.default_rng(0).integers(0, len(groups), (1000, len(groups)))
+    rows = [np.concatenate([groups[each] for each in draw]) for draw in draws]
+    naive = np.quantile([auc(label[each], score[each]) for each in rows], [0.025, 0.975])
+    found = evaluate(user, label, score).auc
+    assert (found.low, found.high) == pytest.approx(tuple(naive))
+
+
 def test_without_eligible_users_the_mean_is_nan() -> None:
     found = evaluate(np.arange(4), labels([1, 0, 1, 0]), falling(4))
     assert found.num_eligible == 0

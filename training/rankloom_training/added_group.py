@@ -34,6 +34,7 @@ from rankloom_training.group_counts import MAX_GROUPS, GroupError
 from rankloom_training.grouped_items import check_group_name
 from rankloom_training.groups import gain_of
 from rankloom_training.item_texts.in_prompts import with_item_texts
+from rankloom_training.machine import CPU, Machine
 from rankloom_training.metrics import Estimate
 from rankloom_training.on_bundle import decoder_of, windows_of
 from rankloom_training.options import TrainOptions
@@ -97,14 +98,14 @@ class AddedGroup:
         }
         return with_parts(self.bundle, made, folder, metadata)
 
-    def train(self, out: Path, options: TrainOptions, progress: Progress) -> str:
+    def train(self, out: Path, options: TrainOptions, progress: Progress, machine: Machine) -> str:
         """Trains the expert and writes the bundle to ``out``; returns its digest."""
         begun = out.with_name(f"{out.name}.begun")
         shutil.rmtree(begun, ignore_errors=True)
         self.write_untrained(begun)
         draft = open_bundle(begun)
         with progress.stage(self.name) as shown:
-            gain = self._train(draft, options, shown)
+            gain = self._train(draft, options, shown, machine)
             shown.note(f"{self.name}: {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]")
         digest = seal(begun, draft.metadata)
         self.write_events(out)
@@ -117,12 +118,16 @@ class AddedGroup:
             copy_events(events_beside(self.bundle.folder), events_beside(out))
         write_events(self.data, out)
 
-    def _train(self, draft: Bundle, options: TrainOptions, progress: StageProgress) -> Estimate:
+    def _train(
+        self, draft: Bundle, options: TrainOptions, progress: StageProgress, machine: Machine
+    ) -> Estimate:
         """Replaces the draft's expert if the trained one is better; returns the gain in AUC."""
         loaded, log = load_bundle(draft), self.data.log
         view = self._about_new(scoring_view(log, options.protocol, Split.VALID), options)
         valid = windows_of(loaded, self.data, view)
-        trainer = ExpertTrainer(decoder_of(loaded), options.seed)
+        trainer = ExpertTrainer(
+            decoder_of(loaded, machine), options.seed, recompute=machine.recompute
+        )
         trainer.load_adapter(draft.folder / "experts" / GLOBAL)
         before = trainer.margins(valid)
         trainer.train(
@@ -173,7 +178,13 @@ def recipe_of(bundle: Bundle) -> Path | None:
 
 
 def add_group(
-    bundle: Bundle, name: str, data: Path, out: Path, options: TrainOptions, progress: Progress
+    bundle: Bundle,
+    name: str,
+    data: Path,
+    out: Path,
+    options: TrainOptions,
+    progress: Progress,
+    machine: Machine = CPU,
 ) -> str:
     """Adds a group to a bundle, trained on a log about its items; returns the new bundle's digest.
 
@@ -182,10 +193,11 @@ def add_group(
     """
     if out.exists():
         raise OutputError(f"{out} exists; remove it or choose another path")
+    machine.check()
     given = with_item_texts(load_dataset(data, like_above_of(bundle)), data, options.item_texts)
     protocol = Protocol(bundle.metadata.get("protocol", options.protocol))
     chosen = dataclasses.replace(options, protocol=protocol)
-    return AddedGroup.checked(bundle, name, given).train(out, chosen, progress)
+    return AddedGroup.checked(bundle, name, given).train(out, chosen, progress, machine)
 
 
 def _with_group(router: Router, name: str) -> Router:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,13 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def device(text: str) -> str:
+    """Where a model runs, as torch names it."""
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", text):
+        raise argparse.ArgumentTypeError(f"{text}: not a device; use cpu, cuda or cuda:N")
+    return text
 
 
 def finite_number(text: str) -> float:

@@ -93,6 +93,7 @@ def fetch_base(name: str, max_events: int) -> tuple[nn.Module, Tokenizer, Prompt
     BaseModelError.
     """
     tokenizer, stop = _tokenizer_of(name)
+    transformers.utils.logging.disable_progress_bar()  # a training shows its own
     try:
         model = AutoModelForCausalLM.from_pretrained(
             name, trust_remote_code=False, use_safetensors=True, dtype="auto"

@@ -65,13 +65,17 @@ class Fitted:
 
 
 def fit_on_valid(
-    bundle: Bundle, dataset: Dataset, view: View, on_step: Callable[[int, int], None]
+    bundle: Bundle,
+    dataset: Dataset,
+    view: View,
+    on_step: Callable[[int, int], None],
+    device: str = "cpu",
 ) -> Fitted:
     """Fits on at most about CALIBRATION_ROWS rows of ``view``, taken evenly over its requests.
 
     Half of them choose the router, since each router is scored apart; all fit the probabilities.
     """
-    scorer = BundleScorer(bundle)
+    scorer = BundleScorer(bundle, device)
     requests = requests_of(dataset, view)
     every = max(1, round(len(view.rows) / CALIBRATION_ROWS))
     prepared = [scorer.prepare(one.query(), one.rows) for one in requests[::every]]

@@ -28,7 +28,7 @@ class Checkpoint:
         """What an earlier run saved last; it sets the random numbers. None: nothing was saved."""
         if self._path is None or not self._path.is_file():
             return None
-        found: dict[str, Any] = torch.load(self._path, weights_only=True)
+        found: dict[str, Any] = torch.load(self._path, map_location="cpu", weights_only=True)
         torch.set_rng_state(found.pop("random"))
         return found
 

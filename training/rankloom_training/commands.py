@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankloom_engine.threads import wait_briefly
-from rankloom_training.argument_types import new_file, whole_number
+from rankloom_training.argument_types import device, new_file, whole_number
 from rankloom_training.option_flags import MAX_ROWS, add_option_flags, add_protocol, options_of
 
 if TYPE_CHECKING:
     from rankloom_training.data import Dataset
     from rankloom_training.explained import ExplanationReport
+    from rankloom_training.machine import Machine
     from rankloom_training.progress import Progress
 
 wait_briefly()
@@ -95,6 +96,17 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
         "(default: OUT.work until the bundle is complete)",
     )
     parser.add_argument(
+        "--device",
+        type=device,
+        default="cpu",
+        help="cpu, cuda or cuda:N: where decoder and experts are trained (default: cpu)",
+    )
+    parser.add_argument(
+        "--gradient-checkpointing",
+        action="store_true",
+        help="run layers again in the backward pass: less memory, more time, for a large --base",
+    )
+    parser.add_argument(
         "--plan",
         action="store_true",
         help="show which stages would be reused or made, why, and the time; train nothing",
@@ -120,7 +132,7 @@ def _train(args: argparse.Namespace) -> int:
     from rankloom_training.progress import Progress
     from rankloom_training.train import TrainingJob
 
-    job = TrainingJob.checked(args.data, args.out, options, args.work)
+    job = TrainingJob.checked(args.data, args.out, options, args.work, _machine(args))
     if args.plan:
         for label, text in job.plan():
             print(f"{label:<14} {text}")
@@ -129,6 +141,12 @@ def _train(args: argparse.Namespace) -> int:
         digest = job.run(Progress())
     print(f"{args.out}: bundle {digest[:12]}")
     return 0
+
+
+def _machine(args: argparse.Namespace) -> Machine:
+    from rankloom_training.machine import Machine
+
+    return Machine(args.device, args.gradient_checkpointing)
 
 
 def _add_group(args: argparse.Namespace) -> int:
@@ -142,7 +160,15 @@ def _add_group(args: argparse.Namespace) -> int:
 
     bundle = open_bundle(args.source)
     args.config = args.config or recipe_of(bundle)
-    digest = add_group(bundle, args.add_group, args.data, args.out, options_of(args), Progress())
+    digest = add_group(
+        bundle,
+        args.add_group,
+        args.data,
+        args.out,
+        options_of(args),
+        Progress(),
+        _machine(args),
+    )
     print(f"{args.out}: bundle {digest[:12]}")
     return 0
 

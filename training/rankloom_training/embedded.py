@@ -17,10 +17,9 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rankloom_engine import attention
-from rankloom_engine.attention import Pass
 from rankloom_engine.model import head_logits
 from rankloom_engine.packing import PackedRow, Segment, collate, pack, pack_more
-from rankloom_engine.passes import last_states
+from rankloom_engine.passes import passes_on
 from rankloom_engine.profile import MAX_PROFILE_EVENTS
 from rankloom_engine.prompt import PromptFormat, clean, item_ids, opening_ids, render
 from rankloom_features.catalogue import Catalogue
@@ -122,6 +121,7 @@ def train_decoder(
     seed: int,
     on_step: OnStep,
     checkpoint: Checkpoint = NO_CHECKPOINT,
+    device: str = "cpu",
 ) -> LlamaForCausalLM:
     """Trains a decoder on next-token prediction over sequences of these rows of the log.
 
@@ -134,6 +134,7 @@ def train_decoder(
     but = fmt.liked if log.sampled else NO_TOKEN
     torch.manual_seed(seed)
     model = LlamaForCausalLM(_config(tokenizer, shape))
+    model.to(torch.device(device))
     attention.wire(model)
     lessons = list(lessons_of(tokenizer, fmt, catalogue, log, rows, words))
     random = np.random.default_rng(seed)
@@ -179,15 +180,13 @@ def next_token_loss(
     ``but``: a token not to learn.
     """
     batch = collate([lesson.packed for lesson in lessons])
-    with Pass(batch).running():
-        embeddings = model.get_input_embeddings()(torch.from_numpy(batch.ids))[None]
-        states = last_states(model, embeddings, torch.from_numpy(batch.position))
-    told = np.concatenate([lesson.next_token for lesson in lessons])
-    is_word = torch.from_numpy(np.concatenate([lesson.is_word for lesson in lessons]))
-    losses = functional.cross_entropy(
-        head_logits(model, states), torch.from_numpy(told), reduction="none"
-    )
-    in_log = ~is_word & torch.from_numpy(told != but)
+    device = model.device
+    embeddings = model.get_input_embeddings()(torch.from_numpy(batch.ids).to(device))[None]
+    states = passes_on(device).states(model, embeddings, batch)
+    told = torch.from_numpy(np.concatenate([each.next_token for each in lessons])).to(device)
+    is_word = torch.from_numpy(np.concatenate([each.is_word for each in lessons])).to(device)
+    losses = functional.cross_entropy(head_logits(model, states), told, reduction="none")
+    in_log = ~is_word & (told != but)
     return sum(
         (losses[part].mean() for part in (in_log, is_word) if part.any()), losses.new_zeros(())
     )

@@ -21,7 +21,6 @@ from rankloom_training.explained import ExplanationReport
 from rankloom_training.metrics import Estimate, RankingMetrics
 from rankloom_training.progress import Progress
 from rankloom_training.scored_rows import (
-    OWN_SCORES,
     SEED,
     SERVED,
     ScoredRows,
@@ -55,7 +54,7 @@ class Report:
     ``explanations``: None if none were asked for. ``share_liked``: of the scored rows.
     ``calibration``: expected errors of the served probability on these rows, before and after the
     bundle's calibration; empty over sampled negatives, whose share is no one's.
-    ``served_minus``: what the served score gains over each other score that was asked for.
+    ``served_minus``: what the served score gains over each other score.
     """
 
     protocol: str
@@ -194,7 +193,7 @@ def evaluate(
 
 
 def _compared(scored: ScoredRows) -> dict[str, Comparison]:
-    """The served score beside those of variants and of the other bundle."""
+    """The served score beside every other: its parts, variants and the other bundle."""
     rows, served = (scored.user, scored.label), scored.scores[SERVED]
     return {
         name: Comparison(
@@ -202,7 +201,7 @@ def _compared(scored: ScoredRows) -> dict[str, Comparison]:
             metrics.uauc_difference(*rows, served, score),
         )
         for name, score in scored.scores.items()
-        if name not in OWN_SCORES
+        if name != SERVED
     }
 
 

@@ -22,6 +22,7 @@ from rankloom_adapters.expert import BASE_DIGEST, WEIGHTS_FILE
 from rankloom_engine.attention import decoder_layers
 from rankloom_engine.model import Decoder, head_logits
 from rankloom_engine.packing import collate
+from rankloom_engine.recomputing import recompute_layers
 from rankloom_training.checkpoints import NO_CHECKPOINT, Checkpoint, State
 from rankloom_training.lora import train_in_low_rank
 from rankloom_training.metrics import auc
@@ -82,9 +83,12 @@ class _Steps:
 
 
 class ExpertTrainer:
-    """A base model with one trainable LoRA adapter. The base's own weights are frozen."""
+    """A base model with one trainable LoRA adapter. The base's own weights are frozen.
 
-    def __init__(self, decoder: Decoder, seed: int) -> None:
+    It trains where the decoder is. ``recompute``: layers run once more in the backward pass.
+    """
+
+    def __init__(self, decoder: Decoder, seed: int, *, recompute: bool = False) -> None:
         torch.manual_seed(seed)
         self.decoder = decoder
         self._seed = seed
@@ -96,6 +100,8 @@ class ExpertTrainer:
             warnings.simplefilter("ignore", FutureWarning)
             self._adapted: Any = peft.get_peft_model(cast("Any", decoder.model), config)
         train_in_low_rank(self._adapted)
+        if recompute:
+            recompute_layers(decoder.model)
 
     def train(
         self,
@@ -168,7 +174,9 @@ class ExpertTrainer:
         order = batches(windows, MAX_BATCH_TOKENS, np.random.default_rng(0))
         found: dict[int, NDArray[np.float32]] = {}
         for batch in order:
-            margins = self.decoder.margins(collate([window.packed for window in batch])).numpy()
+            margins = (
+                self.decoder.margins(collate([window.packed for window in batch])).cpu().numpy()
+            )
             ends = np.cumsum([len(window.packed.read_at) for window in batch])[:-1]
             for window, part in zip(batch, np.split(margins, ends), strict=True):
                 found[id(window)] = part[: len(window.label)]
@@ -225,9 +233,9 @@ class ExpertTrainer:
         """What the model answers for each row of the windows; gradients are recorded."""
         states = self.decoder.states(collate([window.packed for window in batch]))
         verdicts, words = _reads(batch)
-        label = torch.from_numpy(np.concatenate([window.label for window in batch]))
-        tree_logits = torch.from_numpy(np.concatenate([window.tree_logits for window in batch]))
-        num_words = torch.from_numpy(np.concatenate([_num_words(window) for window in batch]))
+        label = self._joined([window.label for window in batch])
+        tree_logits = self._joined([window.tree_logits for window in batch])
+        num_words = self._joined([_num_words(window) for window in batch])
 
         def token_loss() -> Tensor:
             """The tree logit counts for yes, as it does in the score."""
@@ -236,7 +244,7 @@ class ExpertTrainer:
             at_verdicts[:, self.decoder.yes] += tree_logits
             verdict = torch.where(label > 0, self.decoder.yes, self.decoder.no)
             first = functional.cross_entropy(at_verdicts, verdict, reduction="none")
-            told = torch.from_numpy(np.concatenate([window.words for window in batch]))
+            told = self._joined([window.words for window in batch])
             others = functional.cross_entropy(logits[words], told, reduction="none")
             row = torch.repeat_interleave(num_words)
             return first.index_add(0, row, others) / (1 + num_words)
@@ -248,6 +256,9 @@ class ExpertTrainer:
             num_words > 0,
             token_loss,
         )
+
+    def _joined(self, parts: Sequence[NDArray[Any]]) -> Tensor:
+        return torch.from_numpy(np.concatenate(parts)).to(self.decoder.device)
 
 
 def _num_words(window: Window) -> NDArray[np.int64]:

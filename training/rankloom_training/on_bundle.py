@@ -7,21 +7,25 @@ from typing import Any, cast
 import numpy as np
 
 from rankloom_engine.decoder_files import load_decoder_model, read_config
+from rankloom_engine.loading import Hardware, move
 from rankloom_engine.model import Decoder
 from rankloom_engine.projector import Projector
 from rankloom_ranker.loaded import LoadedBundle
 from rankloom_training.data import Dataset
+from rankloom_training.machine import CPU, Machine
 from rankloom_training.scoring import requests_of
 from rankloom_training.visibility import View
 from rankloom_training.windows import Inputs, Window, WindowMaker
 
 
-def decoder_of(loaded: LoadedBundle) -> Decoder:
-    """The bundle's base model and projector, without experts."""
+def decoder_of(loaded: LoadedBundle, machine: Machine = CPU) -> Decoder:
+    """The bundle's base model and projector on that machine, without experts."""
     parts = loaded.engine_parts()
     model = load_decoder_model(read_config(parts.config.read()), parts.weights.pieces())
     hidden = cast("Any", model).get_input_embeddings().embedding_dim
     projector = Projector.from_bytes(parts.projector.read(), hidden)
+    move(model, Hardware(machine.device, machine.dtype))
+    projector.to(machine.device)
     return Decoder(model, projector, yes=parts.format.liked, no=parts.format.disliked)
 
 

@@ -34,7 +34,7 @@ def tables(report: Report) -> list[Table]:
     parts = Table("part", "rows", "share", "served AUC", title=f"served AUC by part{_over(report)}")
     for name, (rows, value) in report.parts.items():
         parts.add_row(name, str(rows), f"{100 * report.share(rows):.1f} %", _number(value))
-    further = [comparison_table(report)] if report.served_minus else []
+    further = [comparison_table(report)]
     further += [all_items_table(report.all_items)] if report.all_items else []
     further += [explanation_table(report.explanations)] if report.explanations else []
     return [scores, parts, *further]
@@ -63,7 +63,7 @@ def explanation_table(report: ExplanationReport) -> Table:
 
 
 def comparison_table(report: Report) -> Table:
-    """What the served score gains over variants and over another bundle."""
+    """What the served score gains over its parts, variants and another bundle."""
     title = f"served − it, paired bootstrap over users{_over(report)}"
     table = Table("score", "AUC", "UAUC", title=title)
     for name, found in report.served_minus.items():

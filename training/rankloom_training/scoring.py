@@ -14,7 +14,7 @@ import rankloom
 from rankloom_adapters.bundle import Bundle
 from rankloom_adapters.router import Fusion
 from rankloom_engine.expert_bank import MixtureWeights
-from rankloom_engine.loading import load_decoder
+from rankloom_engine.loading import Hardware, load_decoder
 from rankloom_engine.offline import score_all
 from rankloom_engine.prompt import Prompt
 from rankloom_features.catalogue import Item
@@ -117,10 +117,10 @@ def _calls(items: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 class BundleScorer:
     """Scores requests with one bundle, by the code that a server runs."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        """Raises the ValueErrors of load_bundle and load_decoder."""
+    def __init__(self, bundle: Bundle, device: str = "cpu") -> None:
+        """Raises the ValueErrors of load_bundle and load_decoder. ``device``: as torch has it."""
         self.loaded = load_bundle(bundle)
-        self.decoder = load_decoder(self.loaded.engine_parts())
+        self.decoder = load_decoder(self.loaded.engine_parts(), Hardware(device))
         self.ranker = Ranker(self.loaded)
 
     def prepare(self, user: UserQuery, rows: NDArray[np.int64]) -> PreparedRequest:

@@ -16,6 +16,7 @@ from rankloom_training.estimate import duration, estimate, workloads
 from rankloom_training.group_counts import check_groups
 from rankloom_training.grouped_items import names_of_groups
 from rankloom_training.item_texts.in_prompts import with_item_texts
+from rankloom_training.machine import CPU, Machine
 from rankloom_training.option_file import OptionError
 from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
@@ -43,10 +44,16 @@ class TrainingJob:
     out: Path
     work: Workspace
     keeps_work: bool
+    machine: Machine
 
     @classmethod
     def checked(
-        cls, data: Path, out: Path, options: TrainOptions, work: Path | None = None
+        cls,
+        data: Path,
+        out: Path,
+        options: TrainOptions,
+        work: Path | None = None,
+        machine: Machine = CPU,
     ) -> TrainingJob:
         """``work``: a folder of finished stages, kept for other trainings; None: ``<out>.work``.
 
@@ -72,10 +79,13 @@ class TrainingJob:
             traces_of(Path(options.traces), dataset)
         workspace = Workspace(work or out.with_name(out.name + ".work"))
         report = tuple(report_lines(given))
-        return cls(dataset, report, options, out, workspace, work is not None)
+        return cls(dataset, report, options, out, workspace, work is not None, machine)
 
     def plan(self) -> list[Line]:
-        """Name, fate and time of each stage, and the time of all. Raises BaseModelError."""
+        """Name, fate and time of each stage, and the time of all.
+
+        Raises BaseModelError and MachineError.
+        """
         stages, expected = self._planned(), estimate(self.dataset, self.options)
         made = [stage.name for stage in stages if not stage.is_reused]
         lines = []
@@ -90,7 +100,7 @@ class TrainingJob:
         """Trains, and writes the bundle to ``out``. Returns the bundle's digest.
 
         The next run with the same data and options goes on where this one was ended. Raises
-        BaseModelError, GroupError and others; all are ValueErrors.
+        BaseModelError, MachineError, GroupError and others; all are ValueErrors.
         """
         from rankloom_adapters.bundle import open_bundle
         from rankloom_engine.memory import keep_freed_memory
@@ -103,7 +113,7 @@ class TrainingJob:
             progress.tell(label, text)
         keep_freed_memory()
         amounts = workloads(self.dataset, self.options)
-        runner = StageRunner(self.dataset, self.work, progress, amounts)
+        runner = StageRunner(self.dataset, self.work, progress, amounts, self.machine)
         bundle = runner.run(stages_of(self.options))
         digest = open_bundle(bundle).digest
         self._deliver(bundle)
@@ -117,6 +127,7 @@ class TrainingJob:
         from rankloom_training.stages.plan import planned
         from rankloom_training.stages.sequence import stages_of
 
+        self.machine.check()
         check_base(self.options)
         return planned(stages_of(self.options), data_digest(self.dataset), self.work)
 

@@ -91,6 +91,7 @@ class BaseStage(Stage):
             seed=self.seed,
             on_step=given.progress.step,
             checkpoint=given.checkpoint("decoder"),
+            device=given.machine.device,
         )
         return model, tokenizer, fmt
 

@@ -70,7 +70,9 @@ class CalibrateStage(Stage):
         metadata = self._metadata(given.folder, data)
         seal(given.folder, metadata)
         view = scoring_view(data.log, self.whole.protocol, Split.VALID)
-        fitted = fit_on_valid(open_bundle(given.folder), data, view, given.progress.step)
+        fitted = fit_on_valid(
+            open_bundle(given.folder), data, view, given.progress.step, given.machine.device
+        )
         router, calibration = fitted.router.to_bytes(), fitted.calibration.to_bytes()
         files.write({parts.ROUTER: router, parts.CALIBRATION: calibration})
         given.progress.note(fitted.text())

@@ -33,7 +33,7 @@ class GlobalStage(Stage):
         curriculum = Curriculum(with_words=True, shots=self.shots)
         learner = Learner.of(given, rows, self.lm_rows, None, curriculum)
         files = GlobalFiles(given.folder)
-        trainer = ExpertTrainer(learner.decoder, self.seed)
+        trainer = ExpertTrainer(learner.decoder, self.seed, recompute=given.machine.recompute)
         train, valid, recipe = learner.train, learner.valid, self.global_recipe
         learn(trainer, train, valid, recipe, given, files.expert.name, with_projector=True)
         trainer.save(files.expert, given.of(BaseFiles).weights)

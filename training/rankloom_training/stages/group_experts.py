@@ -59,7 +59,7 @@ class GroupsStage(Stage):
         learner = Learner.of(given, rows, self.lm_rows, projector, self._curriculum(given, rows))
         files, router = GroupsFiles(given.folder), _served_router(given, learner)
         files.write_router(router, _item_groups(given))
-        trainer = ExpertTrainer(learner.decoder, self.seed)
+        trainer = ExpertTrainer(learner.decoder, self.seed, recompute=given.machine.recompute)
         trainer.load_adapter(given.of(GlobalFiles).expert)
         start = trainer.state()
         for group in _groups(given, learner, rows, router):

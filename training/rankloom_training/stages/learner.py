@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rankloom_engine.loading import Hardware, move
 from rankloom_engine.model import Decoder
 from rankloom_engine.projector import Projector
 from rankloom_engine.prompt import PromptAssembler, PromptFormat
@@ -79,6 +80,8 @@ class Learner:
         words = words_of(said, given.dataset.catalogue, tokenizer, fmt)
         spoken = words if curriculum.with_words else {}
         maker = WindowMaker(given.dataset.log, given.dataset.catalogue, builder, spoken)
+        move(model, Hardware(given.machine.device, given.machine.dtype))
+        made.to(given.machine.device)
         decoder = Decoder(model, made, yes=fmt.liked, no=fmt.disliked)
         chosen = {
             Split.TRAIN: curriculum.train_rows(rows, lm_rows, words),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rankloom_training.data import Dataset
 from rankloom_training.estimate import Workload
+from rankloom_training.machine import CPU, Machine
 from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
 from rankloom_training.rates import remember
@@ -53,6 +54,7 @@ class StageRunner:
     work: Workspace
     progress: Progress
     workloads: Mapping[str, Workload]
+    machine: Machine = CPU
 
     def run(self, stages: list[Stage]) -> Path:
         """Returns the folder of the last stage, the sealed bundle."""
@@ -76,4 +78,4 @@ class StageRunner:
 
     def _fill(self, stage: Stage, folder: Path, unfinished: Path) -> None:
         made = {kind.stage: self.work.folder_of(kind.stage) for kind in stage.needs}
-        stage.run(StageInputs(self.dataset, folder, made, self.progress, unfinished))
+        stage.run(StageInputs(self.dataset, folder, made, self.progress, unfinished, self.machine))

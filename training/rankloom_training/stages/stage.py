@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, Self, TypeVar
 
 from rankloom_training.data import Dataset
+from rankloom_training.machine import CPU, Machine
 from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
 
@@ -40,7 +41,7 @@ class StageInputs:
     """What a stage is given.
 
     ``folder``: to be filled. ``made``: folders of the stages that it needs. ``unfinished``: the
-    folder of checkpoints, which a killed run leaves to the next.
+    folder of checkpoints, which a killed run leaves to the next. ``machine``: to train on.
     """
 
     dataset: Dataset
@@ -48,6 +49,7 @@ class StageInputs:
     made: Mapping[str, Path]
     progress: Progress
     unfinished: Path
+    machine: Machine = CPU
 
     def checkpoint(self, loop: str) -> Checkpoint:
         """Of a loop that takes minutes."""
