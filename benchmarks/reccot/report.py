@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from rankloom_training.data.reviews import Reviews
 from rankloom_training.reccot.measures import RatingErrors, paired_difference
 
 
-def figures_of(reviews: Reviews, predicted: Predictions) -> dict[str, object]:
+def figures_of(reviews: Reviews, predicted: Predictions) -> dict[str, dict[str, Any]]:
     """For each model: squared error by seed, its mean errors, and WITH less it, paired."""
     test = reviews.rows(Split.TEST)
     rating, user = reviews.rating[test], reviews.user[test]

@@ -95,11 +95,11 @@ def _step(
     optimiser.zero_grad()
     found = model(torch.from_numpy(rows.user[batch]), torch.from_numpy(rows.item[batch]))
     loss = functional.mse_loss(found, torch.from_numpy(reviews.rating[batch]).float())
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     optimiser.step()
 
 
 @torch.inference_mode()
 def _predict(model: _Factors, rows: TowerRows, wanted: NDArray[np.int64]) -> Ratings:
     found = model(torch.from_numpy(rows.user[wanted]), torch.from_numpy(rows.item[wanted]))
-    return np.clip(found.numpy().astype(np.float64), LOWEST, HIGHEST)
+    return np.asarray(np.clip(found.numpy().astype(np.float64), LOWEST, HIGHEST))

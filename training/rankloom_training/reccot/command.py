@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from rankloom_training.data.reviews import Reviews
 
 Actions: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-EMBEDDED = "embedded"
 CONTRASTS = ("triplet", "infonce", "none")
 
 
@@ -46,8 +45,8 @@ def _configure_generate(actions: Actions) -> None:
     generate.add_argument(
         "--base",
         metavar="NAME",
-        help=f"train a generator in place of a teacher: {EMBEDDED}, or a causal LM by path or hub "
-        "id; without a teacher that is named too",
+        help="train a generator in place of a teacher: embedded for a small one, or a causal LM by "
+        "path or hub id",
     )
     generate.add_argument(
         "--folds",
@@ -96,7 +95,7 @@ def _configure_encode(actions: Actions) -> None:
         help="a sentence-transformers or BERT-like model by path or hub id (default: a small one)",
     )
     _add_number(encode, "--epochs", 3, "of training")
-    _add_number(encode, "--max-mib", 1024, "size of the store; what was used longest ago goes")
+    _add_store_size(encode)
     encode.add_argument("--contrast", choices=CONTRASTS, default="triplet", help="of ratings")
     encode.set_defaults(act=_encode)
 
@@ -107,6 +106,7 @@ def _configure_towers(actions: Actions) -> None:
     towers.add_argument("--encoder", type=Path, required=True, help="what `encode` wrote")
     towers.add_argument("--out", type=Path, required=True, help="folder of towers and report")
     _add_number(towers, "--epochs", 20, "of training at most")
+    _add_store_size(towers)
     towers.add_argument("--match", choices=CONTRASTS, default="triplet", help="of reviews and ids")
     towers.set_defaults(act=_towers)
 
@@ -127,6 +127,10 @@ def _add_number(parser: argparse.ArgumentParser, name: str, default: int, what: 
     parser.add_argument(name, type=number, default=default, metavar="N", help=f"{what} ({default})")
 
 
+def _add_store_size(parser: argparse.ArgumentParser) -> None:
+    _add_number(parser, "--max-mib", 1024, "size of the store; what was used longest ago goes")
+
+
 def _run(args: argparse.Namespace) -> int:
     return int(args.act(args))
 
@@ -144,6 +148,8 @@ def _generate(args: argparse.Namespace) -> int:
     teacher = teacher_options(args)
     if args.base is not None and teacher.teacher != EVIDENCE:
         raise ValueError("--base trains a generator and --teacher asks one; pass one of them")
+    if args.base is None and (args.grpo_steps or args.no_frequency_weight):
+        raise ValueError("GRPO trains a generator; pass --base too, such as --base embedded")
     reviews = _reviews(args)
     from rankloom_training.progress import Progress
     from rankloom_training.reccot.generate import GenerateOptions, generate
@@ -188,7 +194,7 @@ def _towers(args: argparse.Namespace) -> int:
     from rankloom_training.reccot.tower_training import TowerOptions
 
     options = TowerOptions(epochs=args.epochs, match=Contrast(args.match), seed=args.seed)
-    report = rate(reviews, args.encoder, options, args.out, Progress())
+    report = rate(reviews, args.encoder, options, args.out, args.max_mib << 20, Progress())
     for line in report_lines(report):
         print(line)
     return 0

@@ -26,6 +26,7 @@ from transformers.utils.logging import disable_progress_bar
 from rankloom_training.base import BaseModelError
 from rankloom_training.checkpoints import Checkpoint, State
 from rankloom_training.embedded import DecoderShape
+from rankloom_training.reccot.low_rank import in_low_rank, lora_config
 
 disable_progress_bar()  # commands have bars of their own
 
@@ -145,7 +146,7 @@ def warm_start(
     torch.manual_seed(seed)
     model, rate = decoder.model, options.learning_rate
     if decoder.is_pretrained:
-        model, rate = _in_low_rank(model), rate / 10
+        model, rate = in_low_rank(model, lora_config()), rate / 10
     examples = [_example(decoder.tokenizer, *pair) for pair in pairs]
     plan = list(_plan(len(examples), options, np.random.default_rng(seed)))
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], rate)
@@ -154,20 +155,12 @@ def warm_start(
     done = _restore(loop, checkpoint)
     for step, rows in enumerate(plan[done:], done + 1):
         optimiser.zero_grad()
-        _loss(model.train(), [examples[row] for row in rows]).backward()  # type: ignore[no-untyped-call]
+        _loss(model.train(), [examples[row] for row in rows]).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
         checkpoint.save_if_due(partial(_state, loop, step))
     decoder.model = (model.merge_and_unload() if decoder.is_pretrained else model).eval()
-
-
-def _in_low_rank(model: Any) -> Any:  # noqa: ANN401
-    from peft import get_peft_model
-
-    from rankloom_training.reccot.low_rank import lora_config
-
-    return get_peft_model(model, lora_config())
 
 
 def _state(loop: dict[str, Any], step: int) -> State:

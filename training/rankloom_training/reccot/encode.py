@@ -78,9 +78,8 @@ def _vectors(
 ) -> NDArray[np.float32]:
     known = store.get(keys)
     missing = [at for at, vector in enumerate(known) if vector is None]
-    made = encoder.encode([texts[at] for at in missing]) if missing else np.zeros((0, encoder.dim))
-    if missing:
-        store.put([keys[at] for at in missing], made)
+    made = encoder.encode([texts[at] for at in missing])
+    store.put([keys[at] for at in missing], made)
     new = iter(made)
     return np.stack([next(new) if vector is None else vector for vector in known])
 
@@ -126,7 +125,8 @@ def encode(
     ``out`` has already, made from the same, is kept. Raises DataError or TextModelError.
     """
     texts = encoder_texts(reviews, rationales_of(rationales, reviews) if rationales else None)
-    steps = Steps(Workspace(out.with_name(f"{out.name}.work")), text_digest("\0".join(texts)))
+    digest = text_digest("\0".join((reviews.digest(), *texts)))
+    steps = Steps(Workspace(out.with_name(f"{out.name}.work")), digest)
     steps.workspace.begin()
 
     def fill(folder: Path, _: Path) -> None:
@@ -151,13 +151,13 @@ def train_encoder(
     progress: Progress,
 ) -> float:
     """Trains on training reviews alone and writes the encoder; returns the error on validation."""
-    rated = [
+    training, validation = (
         RatedTexts([texts[row] for row in rows], reviews.rating[rows])
         for rows in (spoken_rows(reviews, Split.TRAIN), spoken_rows(reviews, Split.VALID))
-    ]
-    model = open_text_model(base) if base else small_text_model(rated[0].texts, options.seed)
+    )
+    model = open_text_model(base) if base else small_text_model(training.texts, options.seed)
     with progress.stage("encoder"):
-        mse = align(model, *rated, options, progress.step)
+        mse = align(model, training, validation, options, progress.step)
         write_encoder(folder, model)
     return mse
 

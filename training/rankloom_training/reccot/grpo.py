@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rankloom_training.data import DataError
 from rankloom_training.reccot.decoder import ANSWER_TOKENS, AnswerDecoder
 from rankloom_training.reccot.generators import REPORTS
-from rankloom_training.reccot.rewards import ClassWeights, Rewards, rewards_of
+from rankloom_training.reccot.low_rank import lora_config
+from rankloom_training.reccot.rewards import ClassWeights, rewards_of
 
 _SHOWN = {
     "reward": "reward",
@@ -65,16 +65,13 @@ def improve(
     """Trains the decoder in place on the rewards of its own answers; returns the curve by step.
 
     Goes on from the newest checkpoint in ``unfinished``, to the same curve. ``weights``: of the
-    rows of the questions alone. Raises DataError if TRL is missing.
+    rows of the questions alone.
     """
-    try:
-        from datasets import Dataset
-        from transformers.trainer_callback import PrinterCallback
-        from transformers.trainer_utils import get_last_checkpoint
-        from trl import GRPOTrainer
-    except ImportError as error:
-        raise DataError("GRPO needs TRL; install rankloom[rl], or pass --grpo-steps 0") from error
-    from rankloom_training.reccot.low_rank import lora_config
+    # The extra `rl`, which takes seconds to import.
+    from datasets import Dataset
+    from transformers.trainer_callback import PrinterCallback
+    from transformers.trainer_utils import get_last_checkpoint
+    from trl import GRPOTrainer
 
     warnings.simplefilter("ignore", FutureWarning)  # TRL sets options that transformers renames
     rows: Any = Dataset.from_list([vars_of(question) for question in questions])
@@ -99,28 +96,20 @@ def vars_of(question: Question) -> dict[str, object]:
 
 
 def reward_functions(weights: ClassWeights) -> list[RewardFunction]:
-    """TRL's form: lists of answers and of the rows' own columns, side by side."""
+    """One for each part, in TRL's form: lists of answers and of their rows' own columns."""
+    return [_reward(part, weights) for part in ("format", "accuracy", "quality")]
 
-    def scored(completions: list[str], source: list[str], rating: list[float]) -> list[Rewards]:
+
+def _reward(part: str, weights: ClassWeights) -> RewardFunction:
+    def reward(
+        *, completions: list[str], source: list[str], rating: list[float], **_: object
+    ) -> list[float]:
         rows = zip(completions, source, rating, strict=True)
-        return [rewards_of(raw, text, stars, weights) for raw, text, stars in rows]
+        scored = (rewards_of(raw, text, stars, weights) for raw, text, stars in rows)
+        return [float(getattr(one, part)) for one in scored]
 
-    def format(
-        *, completions: list[str], source: list[str], rating: list[float], **_: object
-    ) -> list[float]:
-        return [one.format for one in scored(completions, source, rating)]
-
-    def accuracy(
-        *, completions: list[str], source: list[str], rating: list[float], **_: object
-    ) -> list[float]:
-        return [one.accuracy for one in scored(completions, source, rating)]
-
-    def quality(
-        *, completions: list[str], source: list[str], rating: list[float], **_: object
-    ) -> list[float]:
-        return [one.quality for one in scored(completions, source, rating)]
-
-    return [format, accuracy, quality]
+    reward.__name__ = part  # TRL's logs name it so
+    return reward
 
 
 def curve_of(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from peft import LoraConfig
+import warnings
+from typing import Any
+
+from peft import LoraConfig, get_peft_model
 
 RANK, ALPHA, DROPOUT = 8, 16, 0.05
 
@@ -15,3 +18,10 @@ def lora_config() -> LoraConfig:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
+
+
+def in_low_rank(model: Any, config: LoraConfig) -> Any:  # noqa: ANN401
+    """The model with frozen weights, and LoRA to train beside them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an old name
+        return get_peft_model(model, config)

@@ -19,7 +19,6 @@ from rankloom_training.reccot.tower_files import write_towers
 from rankloom_training.reccot.tower_rows import TowerRows
 from rankloom_training.reccot.tower_training import TowerOptions, predict, train_towers
 from rankloom_training.reccot.towers import UNKNOWN
-from rankloom_training.reccot.vector_store import MAX_BYTES
 
 TOWERS = "towers"
 
@@ -37,10 +36,18 @@ class RatingReport:
 
 
 def rate(
-    reviews: Reviews, encoder: Path, options: TowerOptions, out: Path, progress: Progress
+    reviews: Reviews,
+    encoder: Path,
+    options: TowerOptions,
+    out: Path,
+    max_bytes: int,
+    progress: Progress,
 ) -> RatingReport:
-    """Writes the towers and their report to ``out``. Raises DataError or ExportError."""
-    rows = TowerRows.of(reviews, open_vectors(reviews, encoder, MAX_BYTES, progress))
+    """Writes the towers and their report to ``out``. Raises DataError or ExportError.
+
+    ``encoder``: what ``encode`` wrote. ``max_bytes``: of its store.
+    """
+    rows = TowerRows.of(reviews, open_vectors(reviews, encoder, max_bytes, progress))
     with progress.stage("towers"):
         model = train_towers(reviews, rows, options, progress.step)
     test = reviews.rows(Split.TEST)

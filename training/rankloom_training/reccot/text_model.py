@@ -60,7 +60,8 @@ class TextModel(nn.Module):
         found = self(torch.from_numpy(windows.ids), torch.from_numpy(windows.mask))
         owner = torch.from_numpy(windows.owner)
         total = found.new_zeros(number, found.shape[1]).index_add(0, owner, found)
-        return total / torch.bincount(owner, minlength=number).clamp(min=1)[:, None]
+        mean: Tensor = total / torch.bincount(owner, minlength=number).clamp(min=1)[:, None]
+        return mean
 
 
 def open_text_model(name: str) -> TextModel:
@@ -115,11 +116,13 @@ def small_text_model(
 
 def with_lora(model: TextModel, rank: int, dropout: float) -> None:
     """Freezes the model but for LoRA on its linear layers, whose alpha is its rank."""
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig  # it takes seconds to import
+
+    from rankloom_training.reccot.low_rank import in_low_rank
 
     inner: Any = model.model
     config = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=dropout, target_modules="all-linear")
-    inner[0].model = get_peft_model(inner[0].model, config)
+    inner[0].model = in_low_rank(inner[0].model, config)
 
 
 def merge_lora(model: TextModel) -> None:
@@ -135,6 +138,6 @@ def _word_pieces(texts: Sequence[str]) -> Tokenizer:
         vocab_size=_VOCABULARY, special_tokens=list(_SPECIAL), show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    ends = [(token, tokenizer.token_to_id(token)) for token in ("[SEP]", "[CLS]")]
-    tokenizer.post_processor = processors.BertProcessing(*ends)
+    begin, end = (("[CLS]", _SPECIAL.index("[CLS]")), ("[SEP]", _SPECIAL.index("[SEP]")))
+    tokenizer.post_processor = processors.BertProcessing(end, begin)
     return tokenizer

@@ -1,4 +1,4 @@
-"""The trained towers as files: an ONNX program, and what ranks and retrieves with it."""
+"""The trained towers as files: an ONNX program and a report."""
 
 from __future__ import annotations
 

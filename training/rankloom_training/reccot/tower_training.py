@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -49,15 +50,21 @@ def train_towers(
     training, validation = reviews.rows(Split.TRAIN), reviews.rows(Split.VALID)
     users, items = rows.num_codes
     shape = TowerShape(
-        *(rows.vectors.shape[1], users, items),
-        *(options.hidden, options.layers, options.heads, options.dropout),
+        dim=rows.vectors.shape[1],
+        users=users,
+        items=items,
+        hidden=options.hidden,
+        layers=options.layers,
+        heads=options.heads,
+        dropout=options.dropout,
     )
     model = TwoTowers(shape, float(reviews.rating[training].mean()))
     loop = _Loop(model, rows, torch.from_numpy(reviews.rating).float(), options)
-    best, kept, since = np.inf, copy.deepcopy(model.state_dict()), 0
+    best, kept, since = math.inf, copy.deepcopy(model.state_dict()), 0
     for epoch in range(1, options.epochs + 1):
         loop.epoch(training)
-        error = np.mean((predict(model, rows, validation) - reviews.rating[validation]) ** 2)
+        wrong = predict(model, rows, validation) - reviews.rating[validation]
+        error = float(np.mean(wrong**2))
         on_epoch(epoch, options.epochs)
         since += 1
         if error < best:
@@ -105,7 +112,7 @@ class _Loop:
         loss = loss + MATCH_WEIGHT * match_loss(
             self._options.match, self._model, given, of_user, of_item
         )
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
         self._optimiser.step()
 
