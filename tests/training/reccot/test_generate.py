@@ -20,10 +20,10 @@ from rankloom_training.teachers.teacher import TeacherError
 from training.reccot.few_reviews import few_reviews, without_text
 
 
-class Memory:
+class Betrayer:
     """Answers with what it has learnt of the very row: a leak would show in its answers."""
 
-    name: ClassVar[str] = "memory"
+    name: ClassVar[str] = "betrayer"
     options: ClassVar[Mapping[str, object]] = {}
 
     def __init__(self, dies_after: int | None = None) -> None:
@@ -45,7 +45,7 @@ class Memory:
 @pytest.mark.parametrize("number", [2, 3, 5])
 def test_no_row_is_written_by_a_generator_that_saw_it(number: int, tmp_path: Path) -> None:
     reviews = few_reviews()
-    generate(reviews, Memory(), GenerateOptions(folds=number), tmp_path / "r", lambda *_: None)
+    generate(reviews, Betrayer(), GenerateOptions(folds=number), tmp_path / "r", lambda *_: None)
     found = rationales_of(tmp_path / "r", reviews)
     assert {one.think for one in found} == {"unseen"}
     assert {one.fold for one in found} == set(range(number))
@@ -89,11 +89,11 @@ def test_evidence_cites_the_review_and_the_item(tmp_path: Path) -> None:
 
 def test_a_run_that_ends_early_goes_on(tmp_path: Path) -> None:
     reviews, out = few_reviews(1400), tmp_path / "r"
-    first = Memory(dies_after=900)
+    first = Betrayer(dies_after=900)
     with pytest.raises(TeacherError, match="out of budget"):
         generate(reviews, first, GenerateOptions(), out, lambda *_: None)
     assert not out.exists()
-    second = Memory()
+    second = Betrayer()
     generate(reviews, second, GenerateOptions(), out, lambda *_: None)
     assert first.num_trained + second.num_trained == 2
     assert 1400 <= 900 + second.num_written < 1400 + 512

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
@@ -26,6 +25,7 @@ from transformers.utils.logging import disable_progress_bar
 from rankloom_training.base import BaseModelError
 from rankloom_training.checkpoints import Checkpoint, State
 from rankloom_training.embedded import DecoderShape
+from rankloom_training.reccot.byte_pairs import byte_pairs
 from rankloom_training.reccot.low_rank import in_low_rank, lora_config
 
 disable_progress_bar()  # commands have bars of their own
@@ -33,7 +33,6 @@ disable_progress_bar()  # commands have bars of their own
 ANSWER_TOKENS = 128
 CONTEXT = 1024
 _PAD, _END = "<|pad|>", "<|end|>"
-_VOCABULARY = 2048
 _IGNORED = -100  # what cross-entropy leaves out
 
 
@@ -112,7 +111,7 @@ def small_decoder(
     """An untrained decoder with a byte-pair tokenizer of these texts."""
     torch.manual_seed(seed)
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=_byte_pairs(texts), pad_token=_PAD, eos_token=_END, padding_side="left",
+        tokenizer_object=byte_pairs(texts, (_PAD, _END)), pad_token=_PAD, eos_token=_END, padding_side="left",
         model_max_length=CONTEXT,
     )  # fmt: skip
     shape = shape or DecoderShape()
@@ -204,17 +203,3 @@ def _loss(model: Any, examples: Sequence[tuple[list[int], int]]) -> Tensor:  # n
     return functional.cross_entropy(
         logits[:, :-1].flatten(0, 1), target[:, 1:].flatten(), ignore_index=_IGNORED
     )
-
-
-def _byte_pairs(texts: Sequence[str]) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=_VOCABULARY,
-        special_tokens=[_PAD, _END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer

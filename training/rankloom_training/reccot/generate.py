@@ -70,7 +70,7 @@ def generate(
     cross_fit = CrossFit.of(reviews, options.folds, options.seed)
     steps = Steps(Workspace(out.with_name(f"{out.name}.work")), reviews.digest())
     steps.workspace.begin()
-    writer = _Writer(reviews, generator, cross_fit, steps, asdict(options), on_step)
+    writer = _CrossFitWriter(reviews, generator, cross_fit, steps, asdict(options), on_step)
     by_row: dict[int, ReviewRationale] = {}
     for fold in range(options.folds):
         rows = cross_fit.written_by(fold).tolist()
@@ -90,7 +90,7 @@ def _keep_reports(trained: Path, out: Path, fold: int) -> None:
 
 
 @dataclass(slots=True)
-class _Writer:
+class _CrossFitWriter:
     reviews: Reviews
     generator: Generator
     cross_fit: CrossFit

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, normalizers, processors
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
+from rankloom_training.reccot.byte_pairs import byte_pairs
 from rankloom_training.reccot.windows import TokenWindows, WindowTokenizer
 
 disable_progress_bar()  # commands have bars of their own
 
 MAX_TOKENS = 256  # of a window; a model that reads less is given less
-_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
-_VOCABULARY = 4096
+_SPECIAL = ("[PAD]", "[CLS]", "[SEP]")
 
 
 class TextModelError(ValueError):
@@ -92,7 +92,7 @@ def small_text_model(
 ) -> TextModel:
     """An untrained BERT with a tokenizer of these texts."""
     torch.manual_seed(seed)
-    tokenizer = _word_pieces(texts)
+    tokenizer = _tokenizer_of(texts)
     config = BertConfig(
         vocab_size=tokenizer.get_vocab_size(),
         hidden_size=shape.hidden,
@@ -104,7 +104,7 @@ def small_text_model(
     )
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_max_length=MAX_TOKENS,
-        pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+        pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         BertModel(config).save_pretrained(folder)
@@ -130,14 +130,10 @@ def merge_lora(model: TextModel) -> None:
     inner[0].model = inner[0].model.merge_and_unload()
 
 
-def _word_pieces(texts: Sequence[str]) -> Tokenizer:
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=_VOCABULARY, special_tokens=list(_SPECIAL), show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
+def _tokenizer_of(texts: Sequence[str]) -> Tokenizer:
+    """In lower case, with the begin and the end that BERT reads."""
+    tokenizer = byte_pairs([text.lower() for text in texts], _SPECIAL)
+    tokenizer.normalizer = normalizers.Lowercase()
     begin, end = (("[CLS]", _SPECIAL.index("[CLS]")), ("[SEP]", _SPECIAL.index("[SEP]")))
     tokenizer.post_processor = processors.BertProcessing(end, begin)
     return tokenizer
