@@ -48,6 +48,14 @@ def encoder(reviews: Reviews, tmp_path_factory: pytest.TempPathFactory) -> TextE
     return TextEncoder(folder)
 
 
+def test_equal_seeds_give_equal_models(reviews: Reviews) -> None:
+    first, second = tiny(reviews), tiny(reviews)
+    assert first.tokenizer.to_str() == second.tokenizer.to_str()
+    assert first.tokenizer.encode("Superb").ids == second.tokenizer.encode("superb").ids
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize("kind", list(Contrast))
 def test_vectors_learn_the_rating(reviews: Reviews, kind: Contrast) -> None:
     training, validation = (

@@ -111,9 +111,12 @@ def small_decoder(
     """An untrained decoder with a byte-pair tokenizer of these texts."""
     torch.manual_seed(seed)
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=byte_pairs(texts, (_PAD, _END)), pad_token=_PAD, eos_token=_END, padding_side="left",
+        tokenizer_object=byte_pairs(texts, (_PAD, _END)),
+        pad_token=_PAD,
+        eos_token=_END,
+        padding_side="left",
         model_max_length=CONTEXT,
-    )  # fmt: skip
+    )
     shape = shape or DecoderShape()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
