@@ -60,21 +60,25 @@ def fit(
     valid: Examples,
     *,
     seed: int,
+    like_weight: float = 1.0,
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> float:
     """Trains in place and keeps the epoch with the lowest validation log-loss; returns that loss.
 
     ``train``: the examples of an epoch, from 1; sampled negatives differ from epoch to epoch.
+    ``like_weight``: of a like's loss, in training and validation.
     ``on_epoch``: called with each epoch's number, from 1, and its validation log-loss.
     """
     torch.manual_seed(seed)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
     )
-    best, best_loss, since = copy.deepcopy(model.state_dict()), validation_loss(model, valid), 0
+    best_loss = validation_loss(model, valid, like_weight)
+    best, since = copy.deepcopy(model.state_dict()), 0
     for epoch in range(1, MAX_EPOCHS + 1):
-        _train_epoch(model, train(epoch), optimiser, np.random.default_rng((seed, epoch)))
-        loss = validation_loss(model, valid)
+        random = np.random.default_rng((seed, epoch))
+        _train_epoch(model, train(epoch), optimiser, random, like_weight)
+        loss = validation_loss(model, valid, like_weight)
         on_epoch(epoch, loss)
         if loss < best_loss:
             best, best_loss, since = copy.deepcopy(model.state_dict()), loss, 0
@@ -114,11 +118,13 @@ def score(model: CollaborativeModel, examples: Examples) -> NDArray[np.float32]:
 
 
 @torch.inference_mode()
-def validation_loss(model: CollaborativeModel, examples: Examples) -> float:
-    """Mean log-loss."""
+def validation_loss(
+    model: CollaborativeModel, examples: Examples, like_weight: float = 1.0
+) -> float:
+    """Mean log-loss; a like's is taken ``like_weight`` times."""
     model.eval()
     total = sum(
-        float(_loss(model, examples, rows, reduction="sum"))
+        float(_loss(model, examples, rows, like_weight, reduction="sum"))
         for rows in _batches(np.arange(len(examples)))
     )
     return total / max(len(examples), 1)
@@ -129,11 +135,12 @@ def _train_epoch(
     train: Examples,
     optimiser: torch.optim.Optimizer,
     random: np.random.Generator,
+    like_weight: float,
 ) -> None:
     model.train()
     for rows in _batches(random.permutation(len(train))):
         optimiser.zero_grad()
-        _loss(model, train, rows, reduction="mean").backward()
+        _loss(model, train, rows, like_weight, reduction="mean").backward()
         optimiser.step()
 
 
@@ -143,11 +150,19 @@ def _batches(order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
 
 
 def _loss(
-    model: CollaborativeModel, examples: Examples, rows: NDArray[np.int64], *, reduction: str
+    model: CollaborativeModel,
+    examples: Examples,
+    rows: NDArray[np.int64],
+    like_weight: float,
+    *,
+    reduction: str,
 ) -> Tensor:
     label = torch.from_numpy(examples.label[rows]).float()
     logits = _logits(model, examples, rows)
-    return functional.binary_cross_entropy_with_logits(logits, label, reduction=reduction)
+    weight = None if like_weight == 1.0 else torch.tensor(like_weight)
+    return functional.binary_cross_entropy_with_logits(
+        logits, label, pos_weight=weight, reduction=reduction
+    )
 
 
 def _logits(model: CollaborativeModel, examples: Examples, rows: NDArray[np.int64]) -> Tensor:

@@ -24,6 +24,7 @@ from rankloom_server.config import Settings
 from rankloom_server.deployment import Deployment, ManagedDeployment, StaticDeployment
 from rankloom_server.feature_app import feature_service_server
 from rankloom_server.pipeline import RankPipeline
+from rankloom_server.retrieval_pipeline import RetrievalPipeline
 from rankloom_server.revision_loader import RevisionLoader, ServedRevision
 from rankloom_server.rollout import rollout_server
 from rankloom_server.rpc.lifecycle import Facts, RpcServer
@@ -146,8 +147,14 @@ def _server(
         observer=deployment.observer,
         served_log=served_log,
     )
+    server.metrics.watch_rankings(pipeline)
     ranking_pb2_grpc.add_RankingServiceServicer_to_server(
-        ranking.RankingService(pipeline, admission, settings.server.default_deadline_s),
+        ranking.RankingService(
+            pipeline,
+            RetrievalPipeline(revisions, pipeline),
+            admission,
+            settings.server.default_deadline_s,
+        ),
         server.grpc,
     )
     if address := settings.features.served_at:

@@ -115,7 +115,8 @@ class TrainOptions:
     short texts of the items prompts have. ``profiles``: prompts say what the user thought of
     things before the prompt's events.
     ``like_above``: a rating above it is a like; None: as the data says. ``implicit``: how
-    to sample negatives for a log of likes alone; None: as the data says.
+    to sample negatives for a log of likes alone; None: as the data says. ``max_exact_items``:
+    a larger catalogue is searched approximately.
     """
 
     recipe: RecipeName = RecipeName.THINKREC
@@ -138,6 +139,7 @@ class TrainOptions:
     seed: Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)] = 0
     like_above: Number | None = None
     implicit: Sampling = None
+    max_exact_items: Annotated[int, Field(strict=True, ge=0)] = 1_000_000
 
     @property
     def has_texts(self) -> bool:

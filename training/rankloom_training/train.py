@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rankloom_features.event_store.sqlite import SqliteEventStore
 from rankloom_features.event_store.store import events_beside
 from rankloom_training.data import Dataset, load_dataset
+from rankloom_training.data.negatives import WEIGHTS, NegativeSampling
 from rankloom_training.data.report import Line, report_lines
 from rankloom_training.estimate import duration, estimate, workloads
 from rankloom_training.group_counts import check_groups
@@ -70,6 +71,7 @@ class TrainingJob:
             )
         given = load_dataset(data, options.like_above, options.implicit)
         described = with_item_texts(given, data, options.item_texts)
+        _check_model(options.collaborative, described.sampling)
         dataset = described.with_negatives(options.seed)
         if options.group_by is None:
             check_groups(options.num_groups, dataset.log.num_training_users)
@@ -144,6 +146,15 @@ class TrainingJob:
         shutil.rmtree(begun, ignore_errors=True)
         shutil.copytree(bundle, begun)
         begun.rename(self.out)
+
+
+def _check_model(name: str, sampling: NegativeSampling | None) -> None:
+    """Raises OptionError for a model that the log cannot train."""
+    if name == "gsasrec" and (sampling is None or sampling.by != WEIGHTS[0]):
+        raise OptionError(
+            "collaborative: gsasrec needs a log of likes alone with negatives drawn uniformly; add "
+            "--implicit N, or take sasrec"
+        )
 
 
 def _check_events(path: Path) -> None:

@@ -89,13 +89,26 @@ class _Fits:
         model = create_model(self._stage.collaborative, len(dataset.catalogue), LATENT_DIM)
         model.learn_graph(*self._likes(chosen))
         with one_thread():
-            fit(model, train, self._valid, seed=seed, on_epoch=self._on_epoch)
+            fit(
+                model,
+                train,
+                self._valid,
+                seed=seed,
+                like_weight=self._like_weight(model),
+                on_epoch=self._on_epoch,
+            )
         model.settle()
         forget_untrained(model, np.unique(train(0).target) - 1)
         if dataset.negatives is not None:
             add_to_biases(model, -dataset.negatives.offset)
         self._done += 1
         return model
+
+    def _like_weight(self, model: CollaborativeModel) -> float:
+        dataset = self._rows.dataset
+        if dataset.sampling is None:
+            return 1.0
+        return model.like_weight(dataset.sampling.per_like, len(dataset.catalogue))
 
     def _likes(self, chosen: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """User and item of the liked rows among the ``chosen`` training rows."""
