@@ -47,7 +47,7 @@ def pairs() -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def taught() -> AnswerDecoder:
     decoder = small_decoder([prompt + answer for prompt, answer in pairs()], 0, TINY)
-    start = WarmStart(epochs=30, batch=8, learning_rate=1e-2)
+    start = WarmStart(epochs=60, batch=8, learning_rate=1e-2)
     warm_start(decoder, pairs(), start, 0, NO_CHECKPOINT)
     return decoder
 

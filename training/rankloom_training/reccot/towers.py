@@ -68,7 +68,7 @@ class ReviewPool(nn.Module):
 
     def forward(self, query: Tensor, vectors: Tensor, mask: Tensor) -> Tensor:
         """``query``: (n, hidden). ``vectors``: (n, reviews, dim). Returns (n, hidden)."""
-        number = len(vectors)
+        number = vectors.shape[0]  # len() would fix it when the model is exported
         states = torch.cat([self.nothing.expand(number, -1, -1), self.project(vectors)], dim=1)
         hidden = torch.cat([mask.new_zeros(number, 1), ~mask], dim=1)
         states = self.layers(states, src_key_padding_mask=hidden)
