@@ -33,7 +33,7 @@ class FaultyNetwork:
             self._lost.set()
         self._lost = asyncio.Event()
         if line is Line.REFUSING:
-            await self._close()
+            await self.close()
         elif self._server is None:
             await self.open()
 
@@ -43,10 +43,7 @@ class FaultyNetwork:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """Ends everything."""
-        await self._close()
-
-    async def _close(self) -> None:
+        """Refuses connections, and ends those that are open."""
         if self._server is not None:
             self._server.close()
             self._server = None

@@ -47,8 +47,6 @@ FLAPS_S: Final = 0.15  # how long a flapping service is well, and then ill
 MAX_BACK_S: Final = 30.0
 HEALTHY: Final = "EXACT_MIXTURE"
 NO_FEATURES: Final = "POPULARITY, FEATURES_UNAVAILABLE"
-BAD_VECTOR: Final = "GLOBAL_EXPERT, VECTOR_INVALID"
-OTHER_VERSION: Final = "GLOBAL_EXPERT, FEATURE_VERSION_MISMATCH"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,17 +64,13 @@ class Patient:
 class FaultCase:
     """A fault, and how rankings may be answered under it: level and reason.
 
-    ``begin``: makes it so; it may go on until it is cancelled.
+    ``begin``: makes it so; it may go on until it is cancelled. ``opens_breaker``: every call fails.
     """
 
     name: str
     begin: Callable[[Patient], Awaitable[None]]
     answers: frozenset[str]
-
-    @property
-    def opens_breaker(self) -> bool:
-        """Whether every call of the service fails."""
-        return self.begin is not _flap and self.answers == {NO_FEATURES} and self.name != OTHER_USER
+    opens_breaker: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,16 +190,19 @@ async def _flap(patient: Patient) -> None:
             await asyncio.sleep(FLAPS_S)
 
 
-OTHER_USER: Final = "another user's features"
+_EITHER: Final = frozenset({HEALTHY, NO_FEATURES})
+_NONE: Final = frozenset({NO_FEATURES})
+_BAD_VECTOR: Final = frozenset({"GLOBAL_EXPERT, VECTOR_INVALID"})
+_OTHER_VERSION: Final = frozenset({"GLOBAL_EXPERT, FEATURE_VERSION_MISMATCH"})
 CASES: Final = (
-    FaultCase("dead", partial(_switch, Line.REFUSING), frozenset({NO_FEATURES})),
-    FaultCase("refusing", partial(_set, refusing), frozenset({NO_FEATURES})),
-    FaultCase("black-holed", partial(_switch, Line.SILENT), frozenset({NO_FEATURES})),
-    FaultCase("hanging", partial(_set, hanging), frozenset({NO_FEATURES})),
-    FaultCase("10 x slow", partial(_set, slow), frozenset({HEALTHY, NO_FEATURES})),
-    FaultCase("flapping", _flap, frozenset({HEALTHY, NO_FEATURES})),
-    FaultCase("NaN", partial(_set, spoilt(nan_vector)), frozenset({BAD_VECTOR})),
-    FaultCase("another dimension", partial(_set, spoilt(other_dimension)), frozenset({BAD_VECTOR})),
-    FaultCase("another version", partial(_set, spoilt(other_version)), frozenset({OTHER_VERSION})),
-    FaultCase(OTHER_USER, partial(_set, spoilt(other_user)), frozenset({NO_FEATURES})),
+    FaultCase("dead", partial(_switch, Line.REFUSING), _NONE, opens_breaker=True),
+    FaultCase("refusing", partial(_set, refusing), _NONE, opens_breaker=True),
+    FaultCase("black-holed", partial(_switch, Line.SILENT), _NONE, opens_breaker=True),
+    FaultCase("hanging", partial(_set, hanging), _NONE, opens_breaker=True),
+    FaultCase("10 x slow", partial(_set, slow), _EITHER),
+    FaultCase("flapping", _flap, _EITHER),
+    FaultCase("NaN", partial(_set, spoilt(nan_vector)), _BAD_VECTOR),
+    FaultCase("another dimension", partial(_set, spoilt(other_dimension)), _BAD_VECTOR),
+    FaultCase("another version", partial(_set, spoilt(other_version)), _OTHER_VERSION),
+    FaultCase("another user's features", partial(_set, spoilt(other_user)), _NONE),
 )

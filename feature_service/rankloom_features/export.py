@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -33,17 +34,19 @@ def export(model: CollaborativeModel) -> bytes:
     int64. Outputs: user vectors (batch, dim) and logits (batch, n).
     """
     model.eval()
-    events = torch.ones(2, MAX_EVENTS, dtype=torch.int64)
-    batch, count = torch.export.Dim("batch"), torch.export.Dim("candidates")
-    data = onnx_bytes(
-        model,
-        {
-            "items": (events, {0: batch}),
-            "liked": (events.clone(), {0: batch}),
-            "candidates": (torch.ones(2, 3, dtype=torch.int64), {0: batch, 1: count}),
-        },
-        ["vector", "logits"],
-    )
+    events, file = torch.ones(2, MAX_EVENTS, dtype=torch.int64), io.BytesIO()
+    with _quiet():
+        torch.onnx.export(
+            model,
+            (events, events.clone(), torch.ones(2, 3, dtype=torch.int64)),
+            file,
+            input_names=["items", "liked", "candidates"],
+            output_names=["vector", "logits"],
+            dynamic_axes={name: {0: "batch"} for name in ("items", "liked", "vector")}
+            | {name: {0: "batch", 1: "candidates"} for name in ("candidates", "logits")},
+            dynamo=False,  # traces in 0.1 s; the other exporter takes 3 s for the same operations
+        )
+    data = bytes(_without_notes(onnx.load_from_string(file.getvalue())).SerializeToString())
     check_equal(model, data)
     return data
 
@@ -51,7 +54,7 @@ def export(model: CollaborativeModel) -> bytes:
 def onnx_bytes(
     model: nn.Module, inputs: Mapping[str, tuple[Tensor, Mapping[int, object]]], outputs: list[str]
 ) -> bytes:
-    """One ONNX program with the weights; equal models in any folder give equal bytes.
+    """One ONNX program of any module, with its weights and without this machine's folders.
 
     ``inputs``: name → an example, and its dimensions of any size. Raises ExportError.
     """

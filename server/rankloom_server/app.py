@@ -17,7 +17,7 @@ from rankloom_engine.pool import DecoderLoader
 from rankloom_features.event_store.store import EventStore
 from rankloom_features.service import SERVICE_NAME
 from rankloom_proto.v1 import ranking_pb2_grpc
-from rankloom_server import logs, ranking
+from rankloom_server import ranking
 from rankloom_server.active_features import ActiveFeatures
 from rankloom_server.admission import Admission
 from rankloom_server.config import Settings
@@ -29,19 +29,16 @@ from rankloom_server.revision_loader import RevisionLoader, ServedRevision
 from rankloom_server.rollout import rollout_server
 from rankloom_server.rpc.lifecycle import Facts, RpcServer
 from rankloom_server.served_log import ServedLog, opened_log
-from rankloom_server.state import ServerState, opened_state
+from rankloom_server.state import ServerState
 from rankloom_server.stored_events import opened_events
 from rankloom_server.watchdog import Watchdog, end_process
 
 
-def serve_ranking(settings: Settings) -> None:
-    """Serves until a signal to stop. Raises StartError."""
-    logs.configure(settings.server.log_level)
+def run_server(settings: Settings, state: ServerState | None, limiter: RateLimiter) -> None:
+    """Serves until a signal to stop. ``limiter``: the one of the state. Raises StartError."""
     keep_freed_memory()
     torch.set_num_threads(settings.engine.threads)
-    limiter = RateLimiter(settings.loading.load_mib_s << 20)
-    with opened_state(settings.rollout.state, limiter) as state:
-        asyncio.run(_serve(settings, state, limiter))
+    asyncio.run(_serve(settings, state, limiter))
 
 
 async def _serve(settings: Settings, state: ServerState | None, limiter: RateLimiter) -> None:

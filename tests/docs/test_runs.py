@@ -147,6 +147,7 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("docs/training.md", "rankloom train --data PATH --out my-bundle"): (parse, run),
     ("docs/training.md", "rankloom train --data PATH --out by-domain"): (parse,),
     ("docs/training.md", "rankloom train --add-group games"): (parse,),
+    ("docs/training.md", "rankloom train --from my-bundle"): (parse,),
     ("docs/training.md", "rankloom train --data PATH --out second-bundle"): (parse,),
     ("docs/training.md", "rankloom train --data PATH --out no-profile"): (parse, parse, parse),
     ("docs/training.md", "rankloom train --data PATH --out third-bundle"): (run,),

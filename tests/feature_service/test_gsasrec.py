@@ -62,7 +62,7 @@ def test_it_learns_and_stops_early() -> None:
         valid,
         seed=0,
         like_weight=weight,
-        on_epoch=lambda epoch, loss: losses.append(loss),
+        on_round=lambda number, loss: losses.append(loss),
     )
     assert best == pytest.approx(min(losses))
     assert best == pytest.approx(validation_loss(model, valid, weight), rel=1e-5)

@@ -5,6 +5,7 @@ The annotations bound what ``option_file`` accepts.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -172,4 +173,7 @@ DEFAULTS: Mapping[str, TrainOptions] = {
         profiles=True,
     ),
 }
-DEMO_OPTIONS = TrainOptions(trace_share=0.05)  # someone waits for it
+# Someone waits for it, and one epoch of its small log suffices.
+DEMO_OPTIONS = TrainOptions(
+    base_epochs=1, group_recipe=dataclasses.replace(GROUP_RECIPE, epochs=1), trace_share=0.05
+)

@@ -106,12 +106,18 @@ class TrainingJob:
         """
         from rankloom_adapters.bundle import open_bundle
         from rankloom_engine.memory import keep_freed_memory
+        from rankloom_training.stages.rows import limits_of
         from rankloom_training.stages.sequence import StageRunner, stages_of
 
         made = [stage.name for stage in self._planned() if not stage.is_reused]
         self.work.begin()
         took = estimate(self.dataset, self.options).text(made)
-        for label, text in (*self.report, ("time", took)):
+        limits = limits_of(self.dataset.log)
+        for label, text in (
+            *self.report,
+            *((("limits", limits),) if limits else ()),
+            ("time", took),
+        ):
             progress.tell(label, text)
         keep_freed_memory()
         amounts = workloads(self.dataset, self.options)

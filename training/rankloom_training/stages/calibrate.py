@@ -26,8 +26,8 @@ from rankloom_training.stages.artefacts import (
     GroupsFiles,
     TreesFiles,
 )
+from rankloom_training.stages.rows import LogRows
 from rankloom_training.stages.stage import BundleArtefact, Stage, StageInputs
-from rankloom_training.visibility import scoring_view
 
 _INDEX_USERS = 200  # whom an approximate item index is fitted to
 _IN_BUNDLE: tuple[type[BundleArtefact], ...] = (
@@ -58,6 +58,7 @@ class CalibrateStage(Stage):
         "rankloom_training.metrics",
         "rankloom_training.option_file",
         "rankloom_training.scoring",
+        "rankloom_training.stages.rows",
     )
 
     @property
@@ -73,7 +74,7 @@ class CalibrateStage(Stage):
         files.write({parts.RECIPE: to_yaml(self.whole), parts.ITEM_INDEX: self._item_index(given)})
         metadata = self._metadata(given.folder, data)
         seal(given.folder, metadata)
-        view = scoring_view(data.log, self.whole.protocol, Split.VALID)
+        view = LogRows.of(data, self.whole.protocol, self.whole.seed).valid
         fitted = fit_on_valid(
             open_bundle(given.folder), data, view, given.progress.step, given.machine.device
         )
