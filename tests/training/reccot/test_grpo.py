@@ -74,7 +74,7 @@ def test_rewards_meet_the_rows_of_their_answers() -> None:
         "rating": [4.0, 2.0, 4.0],
     }
     assert functions["format"](**given) == [1.0, 1.0, 0.0]
-    np.testing.assert_allclose(functions["accuracy"](**given), [0.8, -1.505, LEAST], atol=1e-3)
+    np.testing.assert_allclose(functions["accuracy"](**given), [0.8, -1.585, LEAST], atol=1e-3)
     assert functions["quality"](**given)[0] == pytest.approx(1 / 6)
 
 
