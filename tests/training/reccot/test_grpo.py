@@ -78,7 +78,7 @@ def test_rewards_meet_the_rows_of_their_answers() -> None:
     assert functions["quality"](**given)[0] == pytest.approx(1 / 6)
 
 
-class _Kill(TrainerCallback):
+class _Kill(TrainerCallback):  # type: ignore[misc]  # untyped
     """Ends the process' training after a step, as a signal would."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ANN401
