@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from benchmarks.common.results import BenchmarkResult, RunFacts
@@ -18,12 +20,24 @@ from benchmarks.reccot.study import (
 )
 
 from rankloom_training.data import Split
-from training.reccot.few_reviews import few_reviews, rationales_about
+from rankloom_training.data.reviews import Reviews, load_reviews
+from rankloom_training.reccot.generate import GenerateOptions, generate
+from rankloom_training.reccot.generators import EvidenceGenerator
+from rankloom_training.reccot.rationale_file import rationales_of
+from rankloom_training.synthetic_reviews import write_reviews
 
 
-def test_every_arm_predicts_each_test_row() -> None:
-    reviews = few_reviews(200)
-    rationales = rationales_about(reviews)
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Reviews:
+    folder = tmp_path_factory.mktemp("reviews")
+    write_reviews(folder, num_users=6)
+    return load_reviews(folder)
+
+
+def test_every_arm_predicts_each_test_row(reviews: Reviews, tmp_path: Path) -> None:
+    file = tmp_path / "rationales.parquet"
+    generate(reviews, EvidenceGenerator(), GenerateOptions(), file, lambda *_: None)
+    rationales = rationales_of(file, reviews)
     study = RationaleStudy(reviews, {"rationales": rationales, "unweighted": rationales}, None, 1)
     found = study.predictions(1)
     means = {"global mean", "user mean", "item mean"}
@@ -34,8 +48,7 @@ def test_every_arm_predicts_each_test_row() -> None:
     assert (found[WITH][0] != found[WITHOUT][0]).any()
 
 
-def test_the_table_compares_squared_errors() -> None:
-    reviews = few_reviews(200)
+def test_the_table_compares_squared_errors(reviews: Reviews) -> None:
     rating = reviews.rating[reviews.rows(Split.TEST)]
     predicted: Predictions = {WITH: [rating, rating], FACTORS: [rating + 1.0, rating - 2.0]}
     figures = figures_of(reviews, predicted)

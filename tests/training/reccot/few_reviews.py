@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import UTC, datetime
 
 import numpy as np
 
 from rankloom_features.catalogue import Catalogue, Item
 from rankloom_training.data.interactions import split_by_time
 from rankloom_training.data.reviews import Reviews
-from rankloom_training.reccot.rationale_file import ReviewRationale, key_of
 
 NUM_USERS, NUM_ITEMS = 40, 30
 _GOOD, _BAD = (
@@ -38,24 +36,6 @@ def few_reviews(number: int = 300, seed: int = 0) -> Reviews:
         user_ids=tuple(f"u{n}" for n in range(NUM_USERS)),
         catalogue=Catalogue(items),
     )
-
-
-def rationales_about(reviews: Reviews) -> list[ReviewRationale]:
-    """One for each row, with the row's rating as its answer."""
-    return [
-        ReviewRationale(
-            *key_of(reviews, row),
-            think="For it: cast.",
-            answer=float(reviews.rating[row]),
-            problem=None,
-            repaired=False,
-            fold=0,
-            generator="test",
-            prompt_digest="",
-            written=datetime(2026, 1, 1, tzinfo=UTC),
-        )
-        for row in range(len(reviews))
-    ]
 
 
 def without_text(reviews: Reviews, row: int) -> Reviews:
