@@ -95,8 +95,7 @@ class ExpertRefresh:
         folder = self.draft.folder / "experts" / name
         recipe = self.options.global_recipe if name == GLOBAL else self.options.group_recipe
         trainer.load_adapter(folder)
-        before = trainer.margins(valid.windows)
-        trainer.train(
+        found = trainer.train(
             train.windows,
             valid.windows,
             recipe,
@@ -104,8 +103,7 @@ class ExpertRefresh:
             on_step=progress.step,
             on_epoch=lambda epoch, auc: progress.note(f"epoch {epoch}: AUC {auc:.4f}"),
         )
-        users, after = np.concatenate(valid.user), trainer.margins(valid.windows)
-        gain = gain_of(users, valid.windows, before, after)
+        gain = gain_of(np.concatenate(valid.user), valid.windows, found)
         if gain.low > 0.0:
             for file in (CONFIG_FILE, WEIGHTS_FILE):
                 (folder / file).unlink()  # the former bundle may share it
