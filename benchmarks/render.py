@@ -24,9 +24,12 @@ from benchmarks.engine import padding
 from benchmarks.engine import report as engine
 from benchmarks.events import report as events
 from benchmarks.explain import report as explain
+from benchmarks.faults import report as faults
 from benchmarks.features import report as features
 from benchmarks.kills import report as kills
 from benchmarks.overload import report as overload
+from benchmarks.prefilter import report as prefilter
+from benchmarks.replay import report as replay
 from benchmarks.serve import report as serve
 from benchmarks.stages import report as stages
 from benchmarks.swap import report as swap
@@ -43,6 +46,9 @@ SUMMARIES: Mapping[str, Callable[[BenchmarkResult], str]] = {
     "events": events.summary,
     "explain": explain.summary,
     "features": features.summary,
+    "faults": faults.summary,
+    "replay": replay.summary,
+    "prefilter": prefilter.summary,
     "domains": domains.summary,
     "swap": swap.summary,
     "kills": kills.summary,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,21 +30,35 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bundle_folder(
-    small_data: Path, finished_stages: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A real bundle, trained on the small log; tests must not write into it."""
-    from small_data import train_small
-
-    out = tmp_path_factory.mktemp("bundles") / "small"
-    train_small(small_data, out, finished_stages)
-    return out
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all processes of this test run."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
-def finished_stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle_folder(small_data: Path, finished_stages: Path, shared_folder: Path) -> Path:
+    """A real bundle, trained on the small log; tests must not write into it."""
+    from small_data import train_small
+
+    out = shared_folder / "bundles" / "small"
+    with _locked(shared_folder / "bundles.lock"):  # whoever comes first trains it
+        if not out.exists():
+            train_small(small_data, out, finished_stages)
+    return out
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
+def finished_stages(shared_folder: Path) -> Path:
     """The folder of the stages of that bundle, filled with it; tests must not write into it."""
-    return tmp_path_factory.mktemp("stages")
+    return shared_folder / "stages"
 
 
 @pytest.fixture(scope="session")

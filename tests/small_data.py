@@ -51,6 +51,7 @@ def small_options() -> TrainOptions:
     return TrainOptions(
         num_groups=2,
         base_epochs=1,
+        lm_rows=500,
         global_recipe=Recipe(epochs=1, learning_rate=1e-3),
         group_recipe=Recipe(epochs=1, learning_rate=5e-4),
     )

@@ -43,6 +43,7 @@ ENCODER = "features/encoder.onnx"
 FORMER_EVENTS = "features/events.jsonl"  # of earlier bundles; events belong to no bundle
 ITEM_COLUMNS = "features/item_columns.safetensors"  # absent where the items have none
 ITEM_GROUPS = "item_groups.json"  # absent where groups are clusters of users
+ITEM_INDEX = "features/item_index.safetensors"  # absent in earlier bundles
 ITEM_STATISTICS = "features/item_statistics.safetensors"
 ITEM_VECTORS = "features/item_vectors.safetensors"
 ROUTER = "router.json"

@@ -61,6 +61,13 @@ def add_users(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_stages(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--work``, for rooms that train everything."""
+    parser.add_argument(
+        "--work", type=Path, metavar="FOLDER", help="keep finished stages there for the next run"
+    )
+
+
 def run_command(run: Callable[[], str | None], *, set_environment: bool = True) -> NoReturn:
     """Runs a benchmark and exits: 0, or 1 with the text that ``run`` returns.
 

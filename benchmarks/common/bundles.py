@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,7 @@ from rankloom_training.base import write_base
 from rankloom_training.options import Recipe, TrainOptions
 from rankloom_training.progress import Progress
 from rankloom_training.synthetic import write_synthetic
-from rankloom_training.train import train_bundle
+from rankloom_training.train import TrainingJob, train_bundle
 from rankloom_training.user_events import events_of_bundle
 
 # An event or candidate is these text tokens and 4 more; one token begins the prefix.
@@ -55,6 +55,32 @@ OPTIONS = TrainOptions(
     group_recipe=NO_TRAINING,
 )
 
+# A short training of everything; the groups keep the global expert.
+SHORT = TrainOptions(
+    num_groups=2,
+    base_epochs=1,
+    global_recipe=Recipe(epochs=1, learning_rate=2e-3),
+    group_recipe=NO_TRAINING,
+    lm_rows=4_000,
+    trace_share=0.0,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedLog:
+    """A log, the bundle that was trained on it, and the stages of that training."""
+
+    data: Path
+    bundle: Path
+    stages: Path
+
+
+def train_short(folder: Path, num_users: int | None, stages: Path | None) -> TrainedLog:
+    """Trains on the embedded data under ``folder``, by SHORT. ``stages``: kept from earlier."""
+    log = TrainedLog(embedded_data(folder, num_users), folder / "short", stages or folder / "work")
+    TrainingJob.checked(log.data, log.bundle, SHORT, log.stages).run(Progress())
+    return log
+
 
 def make_bundle(folder: Path, shape: ModelShape, num_users: int | None = None) -> Path:
     """Trains on the embedded data under ``folder``; the bundle has a decoder of ``shape``.
@@ -67,11 +93,16 @@ def make_bundle(folder: Path, shape: ModelShape, num_users: int | None = None) -
 
 def train_embedded(folder: Path, num_users: int | None = None) -> Path:
     """Trains features and trees on the embedded data under ``folder``; see ``make_bundle``."""
+    train_bundle(embedded_data(folder, num_users), folder / "trained", OPTIONS, Progress())
+    return folder / "trained"
+
+
+def embedded_data(folder: Path, num_users: int | None = None) -> Path:
+    """Writes the embedded data under ``folder``. ``num_users``: of the first users alone."""
     write_synthetic(folder / "data")
     if num_users is not None:
         keep_users(folder / "data" / "interactions.csv", num_users)
-    train_bundle(folder / "data", folder / "trained", OPTIONS, Progress())
-    return folder / "trained"
+    return folder / "data"
 
 
 def with_random_decoder(trained: Path, out: Path, shape: ModelShape) -> None:

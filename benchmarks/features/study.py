@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-import grpc
 import numpy as np
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
+from benchmarks.common.live_server import LiveServer, live_server
 from rankloom_adapters.bundle import open_bundle
 from rankloom_features.encoder import MAX_EVENTS, Encoder
 from rankloom_features.event_store.store import events_beside
 from rankloom_features.histories import Histories
 from rankloom_features.service import SERVICE_NAME
 from rankloom_proto.v1 import features_pb2, ranking_pb2
-from rankloom_proto.v1.features_pb2_grpc import FeatureServiceStub
-from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceStub
 from rankloom_ranker.loaded import load_features
-from rankloom_server.app import servers
-from rankloom_server.config import Settings
 from rankloom_training.user_events import opened_events
-
-if TYPE_CHECKING:
-    from rankloom_proto.v1.features_pb2_grpc import FeatureServiceAsyncStub
-    from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceAsyncStub
-    from rankloom_server.rpc.lifecycle import RpcServer
 
 NUM_USERS: Final = 256  # of one call: the most that it may have
 NUM_CANDIDATES: Final = 20
@@ -50,20 +40,13 @@ class FeaturesStudy:
     event_to_ranking: Sequence[float]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Stubs:
-    ranking: RankingServiceAsyncStub
-    features: FeatureServiceAsyncStub
-    health: Any
-
-
 async def run_features_study(bundle: Path, num: int) -> FeaturesStudy:
     """Measures ``num`` turns of each kind."""
     encode, session = _batches(bundle, num)
     with opened_events(events_beside(bundle)) as store:
         users = list(store.users())
     items = [item.item_id for item in load_features(open_bundle(bundle)).provider.catalogue.items]
-    async with _serving(bundle) as stubs:
+    async with live_server(bundle) as stubs:
         await _rank(stubs, users[-1], items)  # a first call compiles and opens what it needs
         empty, one, many = list[float](), list[float](), list[float]()
         for turn in range(num):  # each asks for a user who is not cached
@@ -110,58 +93,30 @@ def _run_bare(encoder: Encoder, feed: dict[str, Any]) -> None:
     encoder._session.run(None, feed)  # the floor: nothing around the session
 
 
-@asynccontextmanager
-async def _serving(bundle: Path) -> AsyncIterator[_Stubs]:
-    """A ranking server and its feature port, in this process."""
-    given = {"bundle": bundle, "features_port": 0, "dtype": "float32", "port": 0}
-    async with servers(Settings.from_flat(given)) as (server, _):
-        features, _ = server.beside[0]
-        async with (
-            _channel(server) as ranking_channel,
-            _channel(features) as features_channel,
-        ):
-            yield _Stubs(
-                RankingServiceStub(ranking_channel),
-                FeatureServiceStub(features_channel),
-                health_pb2_grpc.HealthStub(features_channel),
-            )
-
-
-@asynccontextmanager
-async def _channel(server: RpcServer) -> AsyncIterator[grpc.aio.Channel]:
-    port = await server.start("127.0.0.1", 0)
-    await server.open()
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield channel
-    finally:
-        await server.grpc.stop(None)
-
-
 async def _timed(call: Coroutine[object, object, object]) -> float:
     started = time.perf_counter()
     await call
     return time.perf_counter() - started
 
 
-async def _empty(stubs: _Stubs) -> None:
+async def _empty(stubs: LiveServer) -> None:
     await stubs.health.Check(health_pb2.HealthCheckRequest(service=SERVICE_NAME), timeout=TIMEOUT_S)
 
 
-async def _features(stubs: _Stubs, users: Sequence[str]) -> None:
+async def _features(stubs: LiveServer, users: Sequence[str]) -> None:
     asked = [features_pb2.UserQuery(user_id=user) for user in users]
     request = features_pb2.GetUserFeaturesRequest(users=asked)
     await stubs.features.GetUserFeatures(request, timeout=TIMEOUT_S)
 
 
-async def _record(stubs: _Stubs, users: Sequence[str], items: Sequence[str]) -> None:
+async def _record(stubs: LiveServer, users: Sequence[str], items: Sequence[str]) -> None:
     request = features_pb2.RecordEventsRequest()
     for n, user in enumerate(users):
         request.events.add(event_id="1", user_id=user, item_id=items[n % len(items)], liked=True)
     await stubs.features.RecordEvents(request, timeout=TIMEOUT_S)
 
 
-async def _rank(stubs: _Stubs, user: str, items: Sequence[str]) -> None:
+async def _rank(stubs: LiveServer, user: str, items: Sequence[str]) -> None:
     candidates = [features_pb2.Candidate(item_id=item) for item in items[:NUM_CANDIDATES]]
     request = ranking_pb2.RankRequest(user_id=user, candidates=candidates)
     answer = await stubs.ranking.Rank(request, timeout=TIMEOUT_S)

@@ -5,6 +5,7 @@
     with Client("localhost:50051") as client:
         ranking = client.rank(["318", "50", "2571"], user="42")
         print(ranking.scores())
+        print(client.recommend(20, user="42").items)
 
 `FeatureClient` gets the features of users and records their events; `EventRecorder` records many
 in the background. `RolloutClient` is for operators: it rolls out new
@@ -38,6 +39,15 @@ from rankloom._results import (
     StopReason,
     Timing,
     Verdict,
+)
+from rankloom._retrievals import (
+    ItemSelection,
+    Recommendation,
+    RecommendOptions,
+    Retrieval,
+    RetrievalOrder,
+    RetrievedItem,
+    RetrieveOptions,
 )
 from rankloom._rollout_client import RolloutClient
 from rankloom._rollouts import (
@@ -113,6 +123,7 @@ __all__ = [
     "InvalidRequestError",
     "Item",
     "ItemExplanation",
+    "ItemSelection",
     "Judgement",
     "ModelInfo",
     "NotFoundError",
@@ -123,6 +134,12 @@ __all__ = [
     "RankedItem",
     "Ranking",
     "RankloomError",
+    "RecommendOptions",
+    "Recommendation",
+    "Retrieval",
+    "RetrievalOrder",
+    "RetrieveOptions",
+    "RetrievedItem",
     "Revision",
     "RevisionList",
     "Rollout",

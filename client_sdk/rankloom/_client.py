@@ -10,6 +10,13 @@ from rankloom._connection import Connection, Translating
 from rankloom._requests import build_explain_request, build_request
 from rankloom._responses import ExplanationParts, parse_response
 from rankloom._results import Event, ExplainOptions, Explanation, Item, Ranking, RankOptions
+from rankloom._retrieval_messages import (
+    build_recommend_request,
+    build_retrieve_request,
+    parse_recommendation,
+    parse_retrieval,
+)
+from rankloom._retrievals import Recommendation, RecommendOptions, Retrieval, RetrieveOptions
 from rankloom_proto.v1 import ranking_pb2, ranking_pb2_grpc
 
 if TYPE_CHECKING:
@@ -17,6 +24,8 @@ if TYPE_CHECKING:
 
 _DEFAULTS: Final = RankOptions()
 _EXPLAIN_DEFAULTS: Final = ExplainOptions()
+_RETRIEVE_DEFAULTS: Final = RetrieveOptions()
+_RECOMMEND_DEFAULTS: Final = RecommendOptions()
 
 
 class Client(Connection):
@@ -59,6 +68,52 @@ class Client(Connection):
         with self._translating(request.request_id):
             response = self._stub.Rank(request, timeout=limit_s)
         return parse_response(response)
+
+    def retrieve(
+        self,
+        k: int,
+        *,
+        user: str | None = None,
+        history: Sequence[Event] | None = None,
+        options: RetrieveOptions = _RETRIEVE_DEFAULTS,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> Retrieval:
+        """Return the k items of the server's catalogue that are nearest to the user.
+
+        No language model takes part. Give the user as for `rank`; the items of the user's events
+        are left out unless `options` say otherwise. Raises as `rank` does.
+        """
+        request = build_retrieve_request(
+            k, user=user, history=history, options=options, request_id=request_id
+        )
+        limit_s = self._limit_s(timeout_s)
+        with self._translating(request.request_id):
+            response = self._stub.Retrieve(request, timeout=limit_s)
+        return parse_retrieval(response)
+
+    def recommend(
+        self,
+        k: int,
+        *,
+        user: str | None = None,
+        history: Sequence[Event] | None = None,
+        options: RecommendOptions = _RECOMMEND_DEFAULTS,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> Recommendation:
+        """Return the best k items of the server's catalogue: retrieved, then ranked, in one call.
+
+        One revision does both within `timeout_s`. Give the user as for `rank`. Raises as `rank`
+        does.
+        """
+        request = build_recommend_request(
+            k, user=user, history=history, options=options, request_id=request_id
+        )
+        limit_s = self._limit_s(timeout_s)
+        with self._translating(request.request_id):
+            response = self._stub.Recommend(request, timeout=limit_s)
+        return parse_recommendation(response)
 
     def explain(
         self,

@@ -14,11 +14,17 @@ from rankloom.errors import InvalidRequestError
 from rankloom_proto.v1 import features_pb2, ranking_pb2
 
 _AboutAUser: TypeAlias = (
-    ranking_pb2.RankRequest | ranking_pb2.ExplainRequest | features_pb2.UserQuery
+    ranking_pb2.RankRequest
+    | ranking_pb2.ExplainRequest
+    | ranking_pb2.RetrieveRequest
+    | ranking_pb2.RecommendRequest
+    | features_pb2.UserQuery
 )
 _Request: TypeAlias = (
     ranking_pb2.RankRequest
     | ranking_pb2.ExplainRequest
+    | ranking_pb2.RetrieveRequest
+    | ranking_pb2.RecommendRequest
     | features_pb2.GetUserFeaturesRequest
     | features_pb2.RecordEventsRequest
 )

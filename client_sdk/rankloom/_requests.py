@@ -7,7 +7,6 @@ number of candidates, are left to the server, which knows its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 from uuid import uuid4
 
 from rankloom._checks import (
@@ -28,8 +27,6 @@ from rankloom._request_parts import (
 from rankloom._results import Event, ExplainOptions, Fusion, Item, RankOptions, Revision
 from rankloom_proto.v1 import ranking_pb2
 
-_EXPLAIN: Final = "options.explain"
-
 
 def build_request(
     items: Sequence[str | Item],
@@ -42,9 +39,9 @@ def build_request(
     """Return the wire request, or raise InvalidRequestError naming the field."""
     check_subject(user, history)
     request = ranking_pb2.RankRequest(
-        request_id=_request_id(request_id),
+        request_id=build_request_id(request_id),
         candidates=build_candidates(items, "items"),
-        options=_options(options),
+        options=build_options(options),
     )
     set_subject(request, user, history)
     check_size(request, "items")
@@ -62,7 +59,7 @@ def build_explain_request(
     """Return the wire request, or raise InvalidRequestError naming the field."""
     check_subject(user, history)
     request = ranking_pb2.ExplainRequest(
-        request_id=_request_id(request_id),
+        request_id=build_request_id(request_id),
         candidate=build_candidate(item, "item"),
         options=_explain_options(options),
     )
@@ -71,28 +68,32 @@ def build_explain_request(
     return request
 
 
-def _request_id(value: object) -> str:
+def build_request_id(value: object) -> str:
+    """Return the given id, or a new one."""
     return uuid4().hex if value is None else checked_text(value, "request_id")
 
 
-def _options(options: object) -> ranking_pb2.RankOptions:
-    value = checked_type(options, RankOptions, "options", "RankOptions")
-    number, digest = _pin(value.revision)
+def build_options(options: object, path: str = "options") -> ranking_pb2.RankOptions:
+    """Return the options of a ranking; `path`: where they stand among the call's arguments."""
+    value = checked_type(options, RankOptions, path, "RankOptions")
+    number, digest = build_pin(value.revision, path)
+    explain = value.explain
     return ranking_pb2.RankOptions(
-        top_k=optional_integer(value.top_k, UINT32, "options.top_k"),
-        allow_fallback=checked_type(value.allow_fallback, bool, "options.allow_fallback", "bool"),
-        allow_partial=checked_type(value.allow_partial, bool, "options.allow_partial", "bool"),
-        fusion=_fusion(value.fusion),
+        top_k=optional_integer(value.top_k, UINT32, f"{path}.top_k"),
+        allow_fallback=checked_type(value.allow_fallback, bool, f"{path}.allow_fallback", "bool"),
+        allow_partial=checked_type(value.allow_partial, bool, f"{path}.allow_partial", "bool"),
+        fusion=_fusion(value.fusion, path),
         revision=number,
         bundle_digest=digest,
-        explain_top_k=optional_integer(value.explain_top_k, UINT32, "options.explain_top_k"),
-        explain=None if value.explain is None else _explain_options(value.explain, _EXPLAIN),
+        explain_top_k=optional_integer(value.explain_top_k, UINT32, f"{path}.explain_top_k"),
+        explain=None if explain is None else _explain_options(explain, f"{path}.explain"),
+        prefilter=optional_integer(value.prefilter, UINT32, f"{path}.prefilter"),
     )
 
 
 def _explain_options(options: object, path: str = "options") -> ranking_pb2.ExplainOptions:
     value = checked_type(options, ExplainOptions, path, "ExplainOptions")
-    number, digest = _pin(value.revision, path)
+    number, digest = build_pin(value.revision, path)
     return ranking_pb2.ExplainOptions(
         max_tokens=optional_integer(value.max_tokens, UINT32, f"{path}.max_tokens"),
         temperature=optional_number(value.temperature, f"{path}.temperature"),
@@ -109,8 +110,8 @@ def _optional_bool(value: object, field: str) -> bool | None:
     return None if value is None else checked_type(value, bool, field, "bool")
 
 
-def _pin(revision: object, path: str = "options") -> tuple[int | None, str]:
-    """The pinned number, and the digest of its bundle where it is known."""
+def build_pin(revision: object, path: str = "options") -> tuple[int | None, str]:
+    """Return the pinned number, and the digest of its bundle where it is known."""
     if not isinstance(revision, Revision):
         return optional_integer(revision, UINT64, f"{path}.revision"), ""
     number = optional_integer(revision.number, UINT64, f"{path}.revision.number")

@@ -51,15 +51,15 @@ def parse_response(response: ranking_pb2.RankResponse) -> Ranking:
     """Return the answer as values; what only a newer server knows becomes UNKNOWN."""
     return Ranking(
         request_id=response.request_id,
-        revision=_revision(response.revision),
+        revision=parse_revision(response.revision),
         routing=_routing(response.routing),
         fallback_level=_LEVELS.get(response.fallback_level, FallbackLevel.UNKNOWN),
-        fallback_reason=_fallback_reason(response.fallback_reason),
+        fallback_reason=parse_fallback_reason(response.fallback_reason),
         items=tuple(
             RankedItem(item.item_id, item.rank, item.score, item.probability, item.scored)
             for item in response.items
         ),
-        timing=_timing(response.timing),
+        timing=parse_timing(response.timing),
         explanations=tuple(map(_item_explanation, response.explanations)),
     )
 
@@ -94,7 +94,7 @@ def _explanation(final: ranking_pb2.Explanation, text: str) -> Explanation:
         verdict=_VERDICTS.get(final.verdict, Verdict.UNKNOWN),
         score=final.score,
         probability=final.probability,
-        revision=_revision(final.revision),
+        revision=parse_revision(final.revision),
         routing=_routing(final.routing),
         prompt_tokens=final.prompt_tokens,
         generated_tokens=final.generated_tokens,
@@ -118,11 +118,13 @@ def _evidence(messages: Iterable[ranking_pb2.Evidence]) -> tuple[Evidence, ...]:
     return tuple(Evidence(each.item_id, each.liked, each.influence) for each in messages)
 
 
-def _revision(revision: ranking_pb2.Revision) -> Revision:
+def parse_revision(revision: ranking_pb2.Revision) -> Revision:
+    """Return the revision that answered."""
     return Revision(revision.number, revision.bundle_digest)
 
 
-def _fallback_reason(number: int) -> FallbackReason | None:
+def parse_fallback_reason(number: int) -> FallbackReason | None:
+    """Return the reason; None if there is none."""
     if number == ranking_pb2.FALLBACK_REASON_UNSPECIFIED:
         return None
     return _FALLBACK_REASONS.get(number, FallbackReason.UNKNOWN)
@@ -138,13 +140,15 @@ def _routing(routing: ranking_pb2.Routing) -> Routing:
     )
 
 
-def _timing(timing: ranking_pb2.Timing) -> Timing:
+def parse_timing(timing: ranking_pb2.Timing) -> Timing:
+    """Return the times in seconds."""
     return Timing(
         queue_s=_seconds(timing.queue),
         features_s=_seconds(timing.features),
         prompt_s=_seconds(timing.prompt),
         model_s=_seconds(timing.model),
         total_s=_seconds(timing.total),
+        search_s=_seconds(timing.search),
     )
 
 

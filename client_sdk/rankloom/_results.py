@@ -128,6 +128,8 @@ class RankOptions:
     too, or only its number.
     `explain_top_k`: also explain so many of the best items, at most 10.
     `explain`: how; its fusion and revision must be left to the ranking's own.
+    `prefilter`: the language model scores only so many items, those that the trees rank highest;
+    the others follow behind them, unscored, in the trees' order.
     """
 
     top_k: int | None = None
@@ -137,6 +139,7 @@ class RankOptions:
     revision: Revision | int | None = None
     explain_top_k: int | None = None
     explain: ExplainOptions | None = None
+    prefilter: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,13 +185,17 @@ class RankedItem:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Wall time of each stage on the server, in seconds."""
+    """Wall time of each stage on the server, in seconds.
+
+    `search_s`: of the search among all items, for `retrieve` and `recommend`.
+    """
 
     queue_s: float
     features_s: float
     prompt_s: float
     model_s: float
     total_s: float
+    search_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from rankloom_engine.layers import decoder_layers
 from rankloom_engine.packing import PREFIX, Ints, PackedBatch, PackedRow
 
 NAME = "rankloom"
@@ -318,41 +319,6 @@ def wire(model: nn.Module) -> None:
     if not isinstance(layer, _LastLayer):
         # A subclass keeps the layer's names and weights, and it can still be copied.
         layer.__class__ = type(type(layer).__name__, (_LastLayer, type(layer)), {})
-
-
-def body_of(model: nn.Module) -> nn.Module:
-    """A causal LM without its head."""
-    body = cast("Any", model).base_model
-    return cast("nn.Module", getattr(model, "model", model) if body is model else body)
-
-
-def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """A decoder's layers, first to last. Raises ValueError if they cannot be found."""
-    num = cast("Any", model).config.num_hidden_layers
-    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == num]
-    if not lists:
-        raise ValueError(f"the model has no list of {num} layers; use a decoder that has one")
-    return lists[0]
-
-
-class _LayerDone(Exception):
-    """Ends a pass after the first layer."""
-
-
-@contextmanager
-def first_layer_alone(model: nn.Module) -> Iterator[None]:
-    """Ends passes of the model before the second layer, if there is one."""
-
-    def stop(*_: object) -> None:
-        raise _LayerDone
-
-    hooks = [layer.register_forward_pre_hook(stop) for layer in decoder_layers(model)[1:2]]
-    try:
-        with suppress(_LayerDone):
-            yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _picked(value: Any, at: Tensor, length: int) -> Any:  # noqa: ANN401

@@ -18,6 +18,7 @@ from transformers import AttentionInterface, PreTrainedConfig
 from rankloom_engine import attention
 from rankloom_engine.attention import AttentionRule, Pass
 from rankloom_engine.errors import ModelError
+from rankloom_engine.layers import body_of
 from rankloom_engine.model import head_logits
 from rankloom_engine.packed_trial import (
     PackedTrial,
@@ -238,6 +239,6 @@ def _begins_at_0(model: nn.Module) -> bool:
 
 def _has_a_plain_head(model: nn.Module) -> bool:
     ids = torch.arange(8, 16)[None]
-    states = attention.body_of(model)(ids).last_hidden_state
+    states = body_of(model)(ids).last_hidden_state
     found = head_logits(model, states[0], [0, 1])
     return share_of(found, cast("Any", model)(ids).logits[0, :, :2]) <= TOLERANCE

@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rankloom_engine.attention import decoder_layers
 from rankloom_engine.errors import ModelError
 from rankloom_engine.expert_bank import MixtureLinear
+from rankloom_engine.layers import decoder_layers
 
 _TRIALS = (24, 40)  # tokens; a second size shows the compiler that the size varies
 _ERRORS = {torch.float32: 1e-4, torch.bfloat16: 2**-6}  # of the largest value

@@ -16,6 +16,7 @@ from rankloom_engine import attention
 from rankloom_engine.attention import PrefixKV
 from rankloom_engine.buckets import buckets
 from rankloom_engine.expert_bank import MixtureWeights
+from rankloom_engine.layers import first_layer_alone
 from rankloom_engine.packing import (
     PackedBatch,
     PackedRow,
@@ -175,7 +176,7 @@ class Decoder:
         """In short rows: some models have learned few positions."""
         lengths = [len(part) for part in np.array_split(range(size - 1), -(-size // _ROW_TOKENS))]
         inputs = [ForwardInput(_filler(length - 1), [_filler(1)], weights) for length in lengths]
-        with attention.first_layer_alone(self.model):
+        with first_layer_alone(self.model):
             self.forward(inputs)
 
     def _run_of_size(self, num_tokens: int, num_reads: int, weights: MixtureWeights) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rankloom_engine.attention import Pass, PrefixKV, body_of
+from rankloom_engine.attention import Pass, PrefixKV
 from rankloom_engine.buckets import bucket
 from rankloom_engine.expert_bank import ExpertBank, MixtureWeights
 from rankloom_engine.graphs import (
@@ -26,6 +26,7 @@ from rankloom_engine.graphs import (
     Recordings,
     coarse,
 )
+from rankloom_engine.layers import body_of
 from rankloom_engine.packing import PackedBatch, PackedRow, collate, padding
 from rankloom_engine.whole import WholePass, cached_after, layout_of
 

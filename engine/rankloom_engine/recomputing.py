@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from rankloom_engine.attention import decoder_layers, running_pass
+from rankloom_engine.attention import running_pass
+from rankloom_engine.layers import decoder_layers
 
 
 def recompute_layers(model: nn.Module) -> None:

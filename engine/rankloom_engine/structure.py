@@ -14,9 +14,9 @@ from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PreTrainedConfig
 from transformers.initialization import no_init_weights
 
-from rankloom_engine.attention import body_of, decoder_layers
 from rankloom_engine.decoder_files import building
 from rankloom_engine.expert_bank import linears_of
+from rankloom_engine.layers import body_of, decoder_layers
 
 OTHER_MODEL = "use another base model"
 _OTHER_PARTS = {"audio_config", "vision_config"}

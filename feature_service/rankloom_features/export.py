@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -32,25 +33,19 @@ def export(model: CollaborativeModel) -> bytes:
     int64. Outputs: user vectors (batch, dim) and logits (batch, n).
     """
     model.eval()
-    events = torch.ones(2, MAX_EVENTS, dtype=torch.int64)
-    batch, count = torch.export.Dim("batch"), torch.export.Dim("candidates")
+    events, file = torch.ones(2, MAX_EVENTS, dtype=torch.int64), io.BytesIO()
     with _quiet():
-        program = torch.onnx.export(
+        torch.onnx.export(
             model,
             (events, events.clone(), torch.ones(2, 3, dtype=torch.int64)),
+            file,
             input_names=["items", "liked", "candidates"],
             output_names=["vector", "logits"],
-            dynamic_shapes={
-                "items": {0: batch},
-                "liked": {0: batch},
-                "candidates": {0: batch, 1: count},
-            },
-            dynamo=True,
-            verbose=False,
+            dynamic_axes={name: {0: "batch"} for name in ("items", "liked", "vector")}
+            | {name: {0: "batch", 1: "candidates"} for name in ("candidates", "logits")},
+            dynamo=False,  # traces in 0.1 s; the other exporter takes 3 s for the same operations
         )
-    if program is None:
-        raise ExportError("torch returned no ONNX program")
-    data = bytes(_without_notes(program.model_proto).SerializeToString())
+    data = bytes(_without_notes(onnx.load_from_string(file.getvalue())).SerializeToString())
     check_equal(model, data)
     return data
 

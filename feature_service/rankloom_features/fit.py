@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,8 +22,13 @@ from rankloom_features.models.base import CollaborativeModel
 BATCH = 256
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1.0  # without it, these models overfit within an epoch
-MAX_EPOCHS = 20
+MAX_ROUNDS = 20
 PATIENCE = 2
+# A log of twice as many rows is trained on in rounds of about so many: early stopping need not wait
+# for the end of an epoch of minutes. Its batches are larger, since each one decays all items.
+ROUND_ROWS = 1_000_000
+LARGE_BATCH = 1024
+VALID_ROWS = 200_000  # at most so many say when to stop
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +53,8 @@ class Examples:
     @classmethod
     def joined(cls, parts: Sequence[Examples]) -> Examples:
         """The examples of all parts, in order."""
+        if len(parts) == 1:
+            return parts[0]
         return cls(
             Histories.joined([part.histories for part in parts]),
             np.concatenate([part.target for part in parts]),
@@ -60,22 +68,24 @@ def fit(
     valid: Examples,
     *,
     seed: int,
-    on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
+    like_weight: float = 1.0,
+    on_round: Callable[[int, float], None] = lambda number, loss: None,
 ) -> float:
-    """Trains in place and keeps the epoch with the lowest validation log-loss; returns that loss.
+    """Trains in place and keeps the round with the lowest validation log-loss; returns that loss.
 
-    ``train``: the examples of an epoch, from 1; sampled negatives differ from epoch to epoch.
-    ``on_epoch``: called with each epoch's number, from 1, and its validation log-loss.
+    A round is an epoch, or of a large log the next ROUND_ROWS rows of one. ``train``: the examples
+    of an epoch, from 1; sampled negatives differ from epoch to epoch. ``like_weight``: of a like's
+    loss, in training and validation. ``on_round``: called with each round's number, from 1, and its
+    validation log-loss.
     """
     torch.manual_seed(seed)
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
-    )
-    best, best_loss, since = copy.deepcopy(model.state_dict()), validation_loss(model, valid), 0
-    for epoch in range(1, MAX_EPOCHS + 1):
-        _train_epoch(model, train(epoch), optimiser, np.random.default_rng((seed, epoch)))
-        loss = validation_loss(model, valid)
-        on_epoch(epoch, loss)
+    valid = _some(valid, VALID_ROWS, seed)
+    best_loss = validation_loss(model, valid, like_weight)
+    best, since = copy.deepcopy(model.state_dict()), 0
+    rounds = _rounds(model, train, seed, like_weight)
+    for number, _ in zip(range(1, MAX_ROUNDS + 1), rounds, strict=False):
+        loss = validation_loss(model, valid, like_weight)
+        on_round(number, loss)
         if loss < best_loss:
             best, best_loss, since = copy.deepcopy(model.state_dict()), loss, 0
         else:
@@ -85,6 +95,36 @@ def fit(
     model.load_state_dict(best)
     model.eval()
     return best_loss
+
+
+def num_rounds(num_rows: int) -> int:
+    """In how many rounds an epoch of so many rows is trained on; more than one for a large log."""
+    return max(num_rows // ROUND_ROWS, 1)
+
+
+def _rounds(
+    model: CollaborativeModel, train: Callable[[int], Examples], seed: int, like_weight: float
+) -> Iterator[None]:
+    """Trains on one round after the other, without end; each row once an epoch."""
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
+    )
+    for epoch in itertools.count(1):
+        examples, random = train(epoch), np.random.default_rng((seed, epoch))
+        num = num_rounds(len(examples))
+        batch = LARGE_BATCH if num > 1 else BATCH
+        for rows in np.array_split(random.permutation(len(examples)), num):
+            _train_round(model, examples, _batches(rows, batch), optimiser, like_weight)
+            yield
+
+
+def _some(examples: Examples, most: int, seed: int) -> Examples:
+    """All, or of many some at random."""
+    if len(examples) <= most:
+        return examples
+    chosen = np.zeros(len(examples), np.bool_)
+    chosen[np.random.default_rng(seed).permutation(len(examples))[:most]] = True
+    return examples.only(chosen)
 
 
 def forget_untrained(model: CollaborativeModel, trained: NDArray[np.int64]) -> None:
@@ -114,40 +154,51 @@ def score(model: CollaborativeModel, examples: Examples) -> NDArray[np.float32]:
 
 
 @torch.inference_mode()
-def validation_loss(model: CollaborativeModel, examples: Examples) -> float:
-    """Mean log-loss."""
+def validation_loss(
+    model: CollaborativeModel, examples: Examples, like_weight: float = 1.0
+) -> float:
+    """Mean log-loss; a like's is taken ``like_weight`` times."""
     model.eval()
     total = sum(
-        float(_loss(model, examples, rows, reduction="sum"))
+        float(_loss(model, examples, rows, like_weight, reduction="sum"))
         for rows in _batches(np.arange(len(examples)))
     )
     return total / max(len(examples), 1)
 
 
-def _train_epoch(
+def _train_round(
     model: CollaborativeModel,
     train: Examples,
+    batches: Iterator[NDArray[np.int64]],
     optimiser: torch.optim.Optimizer,
-    random: np.random.Generator,
+    like_weight: float,
 ) -> None:
     model.train()
-    for rows in _batches(random.permutation(len(train))):
+    for rows in batches:
         optimiser.zero_grad()
-        _loss(model, train, rows, reduction="mean").backward()
+        _loss(model, train, rows, like_weight, reduction="mean").backward()
         optimiser.step()
 
 
-def _batches(order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    for at in range(0, len(order), BATCH):
-        yield order[at : at + BATCH]
+def _batches(order: NDArray[np.int64], size: int = BATCH) -> Iterator[NDArray[np.int64]]:
+    for at in range(0, len(order), size):
+        yield order[at : at + size]
 
 
 def _loss(
-    model: CollaborativeModel, examples: Examples, rows: NDArray[np.int64], *, reduction: str
+    model: CollaborativeModel,
+    examples: Examples,
+    rows: NDArray[np.int64],
+    like_weight: float,
+    *,
+    reduction: str,
 ) -> Tensor:
     label = torch.from_numpy(examples.label[rows]).float()
     logits = _logits(model, examples, rows)
-    return functional.binary_cross_entropy_with_logits(logits, label, reduction=reduction)
+    weight = None if like_weight == 1.0 else torch.tensor(like_weight)
+    return functional.binary_cross_entropy_with_logits(
+        logits, label, pos_weight=weight, reduction=reduction
+    )
 
 
 def _logits(model: CollaborativeModel, examples: Examples, rows: NDArray[np.int64]) -> Tensor:

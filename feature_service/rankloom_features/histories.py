@@ -46,6 +46,8 @@ class Histories:
     @classmethod
     def joined(cls, parts: Sequence[Histories]) -> Histories:
         """The histories of all parts, in order."""
+        if len(parts) == 1:
+            return parts[0]
         starts = np.cumsum([0, *(len(part.index) for part in parts[:-1])])
         moved = list(zip(parts, starts, strict=True))
         return cls(

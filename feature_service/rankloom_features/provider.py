@@ -61,7 +61,8 @@ class UserFeatures:
     event of the user names a known item. ``events``: those whose items the catalogue knows,
     oldest first. ``stored_version``: the version of the history in the event store; None for an
     inline one. ``tabular``: (candidates, columns) float32, NaN where a value is not known.
-    ``ablated``: the features without one of the newest events, in the order of these.
+    ``ablated``: the features without one of the newest events, in the order of these. ``user_id``:
+    whose they are; None for an inline history.
     """
 
     history_version: HistoryVersion
@@ -73,6 +74,7 @@ class UserFeatures:
     tabular: NDArray[np.float32]
     schema_digest: str
     ablated: tuple[UserFeatures, ...] = ()
+    user_id: str | None = None
 
 
 class FeatureProvider:
@@ -168,6 +170,7 @@ class FeatureProvider:
         return replace(
             self._features(user, candidates),
             ablated=tuple(self._features(each, candidates) for each in ablated),
+            user_id=query.user_id,
         )
 
     def _features(self, encoded: _EncodedHistory, candidates: ItemTraits) -> UserFeatures:

@@ -23,14 +23,14 @@ class Scorer:
     """Scores items for a user vector. ``vectors``: (items, dim), ``bias``: (items,) float32."""
 
     def __init__(self, vectors: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
-        self.vectors, self._bias = vectors, bias
+        self.vectors, self.bias = vectors, bias
 
     def logits(self, user: NDArray[np.float32], indices: NDArray[np.int64]) -> NDArray[np.float32]:
         """(n,) logits for a (dim,) user vector and (n,) catalogue indices; NaN for index -1.
 
         Rounding does not depend on the other candidates.
         """
-        found = (self.vectors[indices] * user).sum(axis=1) + self._bias[indices]
+        found = (self.vectors[indices] * user).sum(axis=1) + self.bias[indices]
         return np.where(indices >= 0, found, np.float32(np.nan))
 
 

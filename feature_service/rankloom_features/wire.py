@@ -197,6 +197,7 @@ def features_to_wire(features: UserFeatures) -> features_pb2.UserFeatures:
         events=map(_event_to_wire, features.events),
         history_version=features.stored_version,
         ablated=(features_to_wire(replace(each, events=())) for each in features.ablated),
+        user_id=features.user_id or "",
     )
     rows, columns = features.tabular.shape
     if rows:
@@ -227,6 +228,7 @@ def _features_of(message: features_pb2.UserFeatures, events: tuple[Event, ...]) 
         stored_version=message.history_version if message.HasField("history_version") else None,
         tabular=_matrix(message.tabular),
         schema_digest=message.tabular.schema_digest,
+        user_id=message.user_id or None,
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankloom_adapters.router import Route
 from rankloom_engine.explain import StopReason
-from rankloom_ranker.fallback import Fallback
+from rankloom_ranker.fallback import Fallback, FallbackReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +48,14 @@ class RankedItem:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Wall time of each stage, in seconds."""
+    """Wall time of each stage, in seconds. ``search_s``: of the search among all items."""
 
     features_s: float = 0.0
     prompt_s: float = 0.0
     queue_s: float = 0.0
     model_s: float = 0.0
     total_s: float = 0.0
+    search_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,3 +162,34 @@ class ItemExplanation:
     num_tokens: int
     stop: StopReason
     evidence: tuple[EventEvidence, ...]
+
+
+class RetrievalOrder(Enum):
+    """By what retrieved items are ordered."""
+
+    VECTOR = auto()
+    POPULARITY = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievedItem:
+    """``score``: inner product and bias, or the number of training rows, as the order says."""
+
+    item_id: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """The nearest items, best first.
+
+    ``reason``: why the user's vector could not be used, None where it could. ``cold_start``:
+    nothing is known about the user. ``history_version``: of the stored history; None for an
+    inline one, or where there were no features.
+    """
+
+    items: tuple[RetrievedItem, ...]
+    order: RetrievalOrder
+    reason: FallbackReason | None
+    cold_start: bool
+    history_version: int | None

@@ -172,7 +172,8 @@ def _part(
 ) -> ScoredQuery:
     """The query about some of its candidates alone."""
     candidates = tuple(query.user.candidates[index] for index in indices)
-    part = replace(query, user=replace(query.user, candidates=candidates), allow_partial=False)
+    user = replace(query.user, candidates=candidates)
+    part = replace(query, user=user, allow_partial=False, prefilter=None)
     own = replace(features, tabular=features.tabular[indices])
     found = Scores(scores.score[indices], scores.probability[indices])
     return ScoredQuery(part, own, ranker.prepare(part, own), found)

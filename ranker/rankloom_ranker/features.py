@@ -33,15 +33,21 @@ def space_of(provider: FeatureProvider) -> FeatureSpace:
 def fault_of(
     features: UserFeatures, space: FeatureSpace, num_candidates: int
 ) -> FallbackReason | None:
-    """Why the features cannot be used in full; the gravest reason where there are several."""
-    tabular = features.tabular
-    if features.schema_digest != space.schema_digest:
-        return FallbackReason.FEATURES_UNAVAILABLE
-    # NaN stands for an unknown value; infinity stands for nothing.
-    if tabular.shape != (num_candidates, space.num_columns) or np.isinf(tabular).any():
+    """Why the features cannot be used in full; the gravest reason where there are several.
+
+    Without candidates, there are no tabular features to check.
+    """
+    if num_candidates and not _is_usable(features, space, num_candidates):
         return FallbackReason.FEATURES_UNAVAILABLE
     if features.feature_version != space.feature_version:
         return FallbackReason.FEATURE_VERSION_MISMATCH
     if features.vector.shape != (space.dim,) or not np.isfinite(features.vector).all():
         return FallbackReason.VECTOR_INVALID
     return None
+
+
+def _is_usable(features: UserFeatures, space: FeatureSpace, num_candidates: int) -> bool:
+    """Whether the tabular features are of the bundle's columns; NaN is an unknown value there."""
+    tabular, shape = features.tabular, (num_candidates, space.num_columns)
+    is_ours = features.schema_digest == space.schema_digest and tabular.shape == shape
+    return is_ours and not np.isinf(tabular).any()

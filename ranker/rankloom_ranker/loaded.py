@@ -24,12 +24,15 @@ from rankloom_features.event_store.memory import NO_EVENTS
 from rankloom_features.event_store.store import EventStore
 from rankloom_features.events import history_of, known_events
 from rankloom_features.histories import Histories
+from rankloom_features.item_index import ItemIndex
 from rankloom_features.loading import provider_from_bytes, statistics_from_bytes
 from rankloom_features.model_info import FeatureVersionError, ModelInfo, model_info_of
 from rankloom_features.provider import FeatureProvider, UserFeatures, UserQuery
 from rankloom_features.ranker import TreeRanker
+from rankloom_features.vector_space import CollaborativeSpace
 from rankloom_ranker.features import FeatureSpace, space_of
 from rankloom_ranker.item_groups import ItemGroups
+from rankloom_ranker.retrieving import Retriever
 
 _FEATURE_PARTS = (
     parts.CATALOGUE,
@@ -40,6 +43,7 @@ _FEATURE_PARTS = (
     parts.ITEM_COLUMNS,
     parts.ATTRIBUTE_COLUMNS,
 )
+_RETRIEVAL_PARTS = (*_FEATURE_PARTS, parts.ITEM_INDEX)
 _PROMPT_PARTS = (parts.CATALOGUE, parts.BASE_TOKENIZER, parts.PROMPT, parts.ITEM_VECTORS)
 _DECODER_PARTS = (
     parts.BASE_CONFIG,
@@ -93,6 +97,7 @@ class LoadedBundle:
     prompts: PromptAssembler
     grounder: Grounder
     phraser: Phraser | None
+    retriever: Retriever
     item_groups: ItemGroups | None = None
 
     @property
@@ -141,14 +146,15 @@ def load_bundle(
 
     ``like``: loaded bundles with these ``events``; what the new one has in common with them is
     shared. ``events``: where the histories of user ids are. Raises ValueErrors that name the
-    part: BundleError, RouterError, CalibrationError, ModelError, RankerError, ItemGroupsError or
-    those of load_features.
+    part: BundleError, RouterError, CalibrationError, ModelError, RankerError, ItemGroupsError,
+    ItemIndexError or those of load_features.
     """
     like = tuple(like)
     router = Router.from_bytes(bundle.read(parts.ROUTER))
     calibration = Calibration.from_bytes(bundle.read(parts.CALIBRATION))
     features = _like(like, bundle, _FEATURE_PARTS)
     trees, prompts = _like(like, bundle, (parts.TREES,)), _like(like, bundle, _PROMPT_PARTS)
+    retrieval = _like(like, bundle, _RETRIEVAL_PARTS)
     own = features.features if features else load_features(bundle, events)
     assembler = prompts.prompts if prompts else _prompts(bundle, own.provider.scorer.vectors)
     items = own.provider.catalogue.items
@@ -164,6 +170,7 @@ def load_bundle(
         prompts=assembler,
         grounder=prompts.grounder if prompts else Grounder(assembler.tokenizer, items),
         phraser=prompts.phraser if prompts else _phraser(assembler),
+        retriever=retrieval.retriever if retrieval else _retriever(bundle, own),
         item_groups=_item_groups(bundle, len(items), len(router.groups)),
     )
     _check_fit(loaded)
@@ -172,6 +179,19 @@ def load_bundle(
 
 def _phraser(prompts: PromptAssembler) -> Phraser | None:
     return Phraser(prompts.tokenizer) if prompts.format.is_phrased else None
+
+
+def _retriever(bundle: Bundle, features: BundleFeatures) -> Retriever:
+    """A bundle without an index is searched exactly: its vectors are all that needs."""
+    catalogue, space = features.provider.catalogue, CollaborativeSpace(features.provider.scorer)
+    if parts.ITEM_INDEX in bundle.parts:
+        ids = [item.item_id for item in catalogue.items]
+        index = ItemIndex.from_bytes(bundle.read(parts.ITEM_INDEX), space, ids)
+    else:
+        index = ItemIndex(space.items)
+    retriever = Retriever(catalogue, space, index, features.popularity)
+    retriever.warm()
+    return retriever
 
 
 def load_features(bundle: Bundle, events: EventStore = NO_EVENTS) -> BundleFeatures:

@@ -38,7 +38,8 @@ class UserContext:
 class RankingJob:
     """What the engine needs, and values that can be computed while it runs.
 
-    ``order``: (candidates,) indices into the request, in the order of the prompt's candidates.
+    ``order``: (n,) indices into the request of the prompt's candidates, in the prompt's order; the
+    candidates that are left out are not for the model.
     ``tree_logits``: (candidates,) in the order of the request, computed lazily, as ``routing``.
     """
 
@@ -95,19 +96,21 @@ class Ranker:
     def finish(self, job: RankingJob, margins: NDArray[np.float32]) -> Scores:
         """Scores in the order of the request: the trees' logit plus the model's margin.
 
-        ``margins``: (candidates,) in the order of the job's prompt, NaN for those not scored.
+        ``margins``: (n,) in the order of the job's prompt, NaN for those not scored in time.
         Raises NonFiniteError.
         """
-        ordered = np.empty_like(margins)
+        tree_logits = job.tree_logits()
+        ordered = np.full(len(tree_logits), np.nan, np.float32)
         ordered[job.order] = margins
-        return self.scores(ordered, job.tree_logits())
+        return self.scores(ordered, tree_logits)
 
     def scores(self, margins: NDArray[np.float32], tree_logits: NDArray[np.float64]) -> Scores:
         """(n,) margins and tree logits → scores. Raises NonFiniteError."""
         score = np.asarray(margins, dtype=np.float64) + tree_logits
         scores = Scores(score, self.loaded.calibration.probability(score))
         done = ~np.isnan(margins)
-        if not (np.isfinite(score[done]).all() and np.isfinite(scores.probability[done]).all()):
+        found = (tree_logits, score[done], scores.probability[done])
+        if not all(np.isfinite(values).all() for values in found):
             raise NonFiniteError("a score or probability is not finite")
         return scores
 
@@ -169,7 +172,10 @@ def routing_of(
 
 
 def _order(query: RankQuery, tree_logits: Callable[[], NDArray[np.float64]]) -> NDArray[np.int64]:
-    """Where time may run short, the highest tree logit first: then the likeliest are scored."""
-    if not query.allow_partial:
+    """Which candidates the model scores, and in which order.
+
+    Where not all may be scored, the highest tree logit first: then the likeliest are.
+    """
+    if not query.may_leave_unscored:
         return np.arange(len(query.user.candidates))
-    return np.argsort(-tree_logits(), kind="stable")
+    return np.argsort(-tree_logits(), kind="stable")[: query.prefilter]

@@ -17,30 +17,28 @@ from rankloom_engine.pool import DecoderLoader
 from rankloom_features.event_store.store import EventStore
 from rankloom_features.service import SERVICE_NAME
 from rankloom_proto.v1 import ranking_pb2_grpc
-from rankloom_server import logs, ranking
+from rankloom_server import ranking
 from rankloom_server.active_features import ActiveFeatures
 from rankloom_server.admission import Admission
 from rankloom_server.config import Settings
 from rankloom_server.deployment import Deployment, ManagedDeployment, StaticDeployment
 from rankloom_server.feature_app import feature_service_server
 from rankloom_server.pipeline import RankPipeline
+from rankloom_server.retrieval_pipeline import RetrievalPipeline
 from rankloom_server.revision_loader import RevisionLoader, ServedRevision
 from rankloom_server.rollout import rollout_server
 from rankloom_server.rpc.lifecycle import Facts, RpcServer
 from rankloom_server.served_log import ServedLog, opened_log
-from rankloom_server.state import ServerState, opened_state
+from rankloom_server.state import ServerState
 from rankloom_server.stored_events import opened_events
 from rankloom_server.watchdog import Watchdog, end_process
 
 
-def serve_ranking(settings: Settings) -> None:
-    """Serves until a signal to stop. Raises StartError."""
-    logs.configure(settings.server.log_level)
+def run_server(settings: Settings, state: ServerState | None, limiter: RateLimiter) -> None:
+    """Serves until a signal to stop. ``limiter``: the one of the state. Raises StartError."""
     keep_freed_memory()
     torch.set_num_threads(settings.engine.threads)
-    limiter = RateLimiter(settings.loading.load_mib_s << 20)
-    with opened_state(settings.rollout.state, limiter) as state:
-        asyncio.run(_serve(settings, state, limiter))
+    asyncio.run(_serve(settings, state, limiter))
 
 
 async def _serve(settings: Settings, state: ServerState | None, limiter: RateLimiter) -> None:
@@ -146,8 +144,14 @@ def _server(
         observer=deployment.observer,
         served_log=served_log,
     )
+    server.metrics.watch_rankings(pipeline)
     ranking_pb2_grpc.add_RankingServiceServicer_to_server(
-        ranking.RankingService(pipeline, admission, settings.server.default_deadline_s),
+        ranking.RankingService(
+            pipeline,
+            RetrievalPipeline(revisions, pipeline),
+            admission,
+            settings.server.default_deadline_s,
+        ),
         server.grpc,
     )
     if address := settings.features.served_at:

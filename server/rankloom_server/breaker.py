@@ -1,39 +1,28 @@
-"""A circuit breaker: a service that keeps failing is called only once per cooldown."""
+"""A circuit breaker: a service that keeps failing is not called until it has answered a probe."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 MAX_FAILURES = 3
-COOLDOWN_S = 1.0
 
 
 class Breaker:
-    """Closed until MAX_FAILURES calls in a row failed; then half-open once a cooldown.
+    """Opens when MAX_FAILURES calls in a row failed, and closes with the next success.
 
-    A cancelled probe changes nothing: the next one may follow after the cooldown.
     Not thread-safe: one event loop owns it.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._num_failures = 0
-        self._next_probe = 0.0
 
-    def allows(self) -> bool:
-        """Whether to call now; while open, true for one probe per cooldown."""
-        if self._num_failures < MAX_FAILURES:
-            return True
-        now = self._clock()
-        if now < self._next_probe:
-            return False
-        self._next_probe = now + COOLDOWN_S
-        return True
+    @property
+    def is_open(self) -> bool:
+        """Whether the service is left alone."""
+        return self._num_failures >= MAX_FAILURES
 
     def succeeded(self) -> None:
         self._num_failures = 0
 
-    def failed(self) -> None:
+    def failed(self) -> bool:
+        """Returns whether this failure has opened it."""
         self._num_failures += 1
-        self._next_probe = self._clock() + COOLDOWN_S
+        return self._num_failures == MAX_FAILURES

@@ -6,10 +6,8 @@ Showing its help must be fast, so it imports the server's modules only when it r
 from __future__ import annotations
 
 import argparse
-import gc
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 wait_passively()
 
 _GIVEN: Final = argparse.SUPPRESS  # only flags that were given override the other sources
-_TRAINING_ONLY: Final = ("accelerate", "scipy", "sklearn")
 
 
 class ServeCommand:
@@ -55,8 +52,7 @@ class ServeCommand:
 
                 serve_features(settings)
             else:
-                with _no_collections(), _without(*_TRAINING_ONLY):
-                    from rankloom_server.app import serve_ranking
+                from rankloom_server.start import serve_ranking
 
                 serve_ranking(settings)
         except StartError as error:
@@ -83,37 +79,6 @@ def _report_ignored(log_level: str) -> None:
         logs.configure(log_level)
         reason = "Kubernetes sets them for a Service of this name"
         logs.write("variables_ignored", variables=names, reason=reason)
-
-
-@contextmanager
-def _no_collections() -> Iterator[None]:
-    """Switch the garbage collector off during imports.
-
-    What imports create stays in use, so collecting finds nothing; it took a fifth of the start.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()  # collections while the bundle is loaded skip the imported objects too
-        gc.enable()
-
-
-@contextmanager
-def _without(*names: str) -> Iterator[None]:
-    """Make packages look absent during imports, although they may be installed.
-
-    transformers imports these wherever it finds them, for features that a server never uses. The
-    server extra does not install them, so a server must run without them anyway.
-    """
-    modules: dict[str, Any] = sys.modules
-    hidden = [name for name in names if name not in modules]
-    modules.update(dict.fromkeys(hidden))  # importing a module whose entry is None fails
-    try:
-        yield
-    finally:
-        for name in hidden:
-            del modules[name]
 
 
 def _add_flags(parser: argparse.ArgumentParser, settings: Iterable[Setting]) -> None:

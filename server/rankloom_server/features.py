@@ -7,7 +7,8 @@ another version, or a fault.
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Protocol
+from contextlib import AsyncExitStack, suppress
+from typing import TYPE_CHECKING, Final, Protocol
 
 import grpc
 
@@ -22,8 +23,15 @@ from rankloom_server import logs
 from rankloom_server.breaker import Breaker
 from rankloom_server.errors import FeaturesUnavailableError
 
+if TYPE_CHECKING:
+    from rankloom_proto.v1.features_pb2_grpc import FeatureServiceAsyncStub
+
 # A service that missed a shorter slice than this has not shown that it is ill.
 FAIR_SLICE_S = 0.02
+LATE = 0.08  # of a slice: a busy machine notices its end so much later
+COOLDOWN_S = 1.0  # between two probes of a service that failed
+MAX_PROBE_S = 2.0
+LAST_CALLS_S = 60.0  # for calls that are still on a connection that was given up
 
 _CHANNEL_OPTIONS: Final = (
     # The service is this server's own: a proxy of the environment is meant for other machines.
@@ -31,6 +39,11 @@ _CHANNEL_OPTIONS: Final = (
     # gRPC's default waits up to two minutes before it looks again for a service that was away.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Otherwise a new channel takes the connection of the former one.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+_PROBE: Final = features_pb2.GetUserFeaturesRequest(
+    users=[features_pb2.UserQuery(history=features_pb2.History())]
 )
 
 
@@ -72,31 +85,91 @@ class EmbeddedFeatures:
 
 
 class RemoteFeatures:
-    """Features of a FeatureService at ``target``, behind a breaker."""
+    """Features of a FeatureService at ``target``, behind a breaker. Use it from one event loop.
+
+    While the breaker is open, probes go on new connections beside the calls, so that no call waits
+    for a service that is away, and a connection that leads nowhere is given up.
+    """
 
     def __init__(self, target: str) -> None:
-        self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
-        self._stub = features_pb2_grpc.FeatureServiceStub(self._channel)
+        self._target = target
+        self._channel = _channel_to(target)
         self._breaker = Breaker()
+        self._recoveries: set[asyncio.Task[None]] = set()
 
     async def get(self, query: UserQuery, timeout_s: float) -> UserFeatures:
         """Calls the service, unless the breaker is open."""
-        if not self._breaker.allows():
+        if self._breaker.is_open:
             raise FeaturesUnavailableError("breaker_open")
         request = features_pb2.GetUserFeaturesRequest(users=[query_to_wire(query)])
+        wait_s = (1.0 - LATE) * timeout_s
         try:
-            response = await self._stub.GetUserFeatures(request, timeout=timeout_s)
+            response = await _stub(self._channel).GetUserFeatures(request, timeout=wait_s)
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED or timeout_s >= FAIR_SLICE_S:
-                self._breaker.failed()
+                self._failed(timeout_s)
             raise FeaturesUnavailableError(error.code().name.lower()) from None
         self._breaker.succeeded()
         if len(response.features) != 1:
             raise FeaturesUnavailableError("malformed_answer")
-        return features_from_wire(response.features[0])
+        features = features_from_wire(response.features[0])
+        if not _are_of(features, query):
+            raise FeaturesUnavailableError("other_user")
+        return features
 
     async def close(self) -> None:
+        """Ends probes and the connection."""
+        for task in tuple(self._recoveries):
+            task.cancel()
+        await asyncio.gather(*self._recoveries, return_exceptions=True)
         await self._channel.close()
+
+    def _failed(self, timeout_s: float) -> None:
+        if self._breaker.failed():
+            task = asyncio.create_task(self._recover(min(timeout_s, MAX_PROBE_S)))
+            self._recoveries.add(task)
+            task.add_done_callback(self._recoveries.discard)
+
+    async def _recover(self, timeout_s: float) -> None:
+        """Probes until the service answers; then calls go on the probe's connection."""
+        while self._breaker.is_open:
+            await asyncio.sleep(COOLDOWN_S)
+            channel = await _probed(self._target, timeout_s)
+            if channel is not None:
+                former, self._channel = self._channel, channel
+                self._breaker.succeeded()
+                await former.close(LAST_CALLS_S)
+
+
+async def _probed(target: str, timeout_s: float) -> grpc.aio.Channel | None:
+    """A new connection on which the service has answered; None if it did not."""
+    with suppress(grpc.aio.AioRpcError):
+        async with AsyncExitStack() as stack:
+            channel = await stack.enter_async_context(_channel_to(target))
+            await _stub(channel).GetUserFeatures(_PROBE, timeout=timeout_s)
+            stack.pop_all()
+            return channel
+    return None
+
+
+def _channel_to(target: str) -> grpc.aio.Channel:
+    return grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
+
+
+def _stub(channel: grpc.aio.Channel) -> FeatureServiceAsyncStub:
+    return features_pb2_grpc.FeatureServiceStub(channel)
+
+
+def _are_of(features: UserFeatures, query: UserQuery) -> bool:
+    """Whether features are of the user that was asked about, as far as they show it.
+
+    By the user's id; for an inline history, each event must stand in it, in this order.
+    """
+    if features.user_id != query.user_id:
+        return False
+    given = iter([(event.item_id, event.liked) for event in query.history or ()])
+    known = () if query.history is None else features.events
+    return all((event.item_id, event.liked) in given for event in known)
 
 
 async def usable_features(

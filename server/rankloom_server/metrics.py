@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # a feature server counts its calls too, and loads no torch
     from rankloom_engine.pool import EnginePool
     from rankloom_engine.runner import EngineRunner
     from rankloom_features.service import FeatureService
+    from rankloom_server.pipeline import RankPipeline
     from rankloom_server.served_log import ServedLog
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -47,6 +48,10 @@ class ServerMetrics:
         """Reads the engines' numbers at every scrape."""
         self.registry.register(_EngineCollector(pool))
 
+    def watch_rankings(self, pipeline: RankPipeline) -> None:
+        """Reads the counts of scored candidates at every scrape."""
+        self.registry.register(_RankingCollector(pipeline))
+
     def watch_served_log(self, log: ServedLog) -> None:
         """Reads the log's counts at every scrape."""
         self.registry.register(_ServedLogCollector(log))
@@ -54,6 +59,23 @@ class ServerMetrics:
     def watch_events(self, service: FeatureService) -> None:
         """Reads the counts of recorded events at every scrape."""
         self.registry.register(_EventCollector(service))
+
+
+class _RankingCollector(Collector):
+    def __init__(self, pipeline: RankPipeline) -> None:
+        self._pipeline = pipeline
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            "rankloom_candidates_scored",
+            "Candidates that the model scored",
+            self._pipeline.num_scored,
+        )
+        yield CounterMetricFamily(
+            "rankloom_candidates_prefiltered",
+            "Candidates that a prefilter left to the trees",
+            self._pipeline.num_prefiltered,
+        )
 
 
 class _ServedLogCollector(Collector):

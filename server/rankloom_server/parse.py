@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from rankloom_adapters.router import Fusion
@@ -31,6 +32,7 @@ MAX_EXPLAINED = 10  # items of one ranking
 MAX_TEMPERATURE = 2.0
 
 
+_Pinning = ranking_pb2.RankOptions | ranking_pb2.ExplainOptions | ranking_pb2.RetrieveOptions
 _FUSION: Final = {
     ranking_pb2.FUSION_UNSPECIFIED: Fusion.EXACT_SUM,
     ranking_pb2.FUSION_EXACT_SUM: Fusion.EXACT_SUM,
@@ -43,21 +45,27 @@ def parse_rank(message: ranking_pb2.RankRequest, caller: str = "") -> RankQuery:
     """The query of a request. Raises InvalidFieldError."""
     check_chars("request_id", message.request_id, 0, MAX_REQUEST_ID_CHARS)
     check_count("candidates", len(message.candidates), 1, MAX_CANDIDATES)
-    options = message.options
+    user = parse_query(message, message.WhichOneof("subject"))
+    return parse_options(RankQuery(message.request_id, user, caller=caller), message.options)
+
+
+def parse_options(query: RankQuery, options: ranking_pb2.RankOptions) -> RankQuery:
+    """The query with the options of a ranking. Raises InvalidFieldError."""
     if options.top_k > MAX_TOP_K:
         raise InvalidFieldError("options.top_k", f"must be at most {MAX_TOP_K}")
-    return RankQuery(
-        request_id=message.request_id,
-        user=parse_query(message, message.WhichOneof("subject")),
+    if options.prefilter > MAX_CANDIDATES:
+        raise InvalidFieldError("options.prefilter", f"must be at most {MAX_CANDIDATES}")
+    return replace(
+        query,
         top_k=options.top_k or None,
         allow_fallback=options.allow_fallback if options.HasField("allow_fallback") else True,
         allow_partial=options.allow_partial,
         fusion=_parse_fusion(options.fusion),
         revision=options.revision if options.HasField("revision") else None,
-        bundle_digest=_parse_digest(options),
-        caller=caller,
+        bundle_digest=parse_digest(options),
         explain_top_k=_parse_explain_top_k(options),
         explaining=_parse_params(options.explain, "options.explain"),
+        prefilter=options.prefilter or None,
     )
 
 
@@ -83,13 +91,14 @@ def parse_explain(message: ranking_pb2.ExplainRequest, caller: str = "") -> Expl
         allow_fallback=False,
         fusion=_parse_fusion(options.fusion),
         revision=options.revision if options.HasField("revision") else None,
-        bundle_digest=_parse_digest(options),
+        bundle_digest=parse_digest(options),
         caller=caller,
     )
     return ExplainQuery(ranking, _parse_params(options, "options"))
 
 
-def _parse_digest(options: ranking_pb2.RankOptions | ranking_pb2.ExplainOptions) -> str:
+def parse_digest(options: _Pinning) -> str:
+    """The digest that must be that of the pinned revision's bundle. Raises InvalidFieldError."""
     check_chars("options.bundle_digest", options.bundle_digest, 0, MAX_DIGEST_CHARS)
     if options.bundle_digest and not options.HasField("revision"):
         raise InvalidFieldError("options.bundle_digest", "needs options.revision beside it")

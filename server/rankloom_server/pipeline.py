@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 
@@ -28,6 +28,7 @@ from rankloom_server.revision_loader import ServedRevision
 from rankloom_server.served_log import ServedLog
 from rankloom_server.trials import Observer
 
+Arrange = Callable[[Ranking], Ranking]
 _NEARLY_S = 0.01  # caller, gRPC and server each have a clock for the deadline
 
 
@@ -80,6 +81,8 @@ class RankPipeline:
         self._revisions = revisions
         self._observer = observer
         self._feature_share = feature_share
+        self.num_scored = self.num_prefiltered = 0
+        """Candidates of all rankings: scored by the model, and left to the trees by a prefilter."""
 
     async def rank(self, query: RankQuery, deadline: float) -> RankAnswer:
         """Answers one query; ``deadline`` is on time.monotonic's clock.
@@ -87,30 +90,46 @@ class RankPipeline:
         Raises InvalidFieldError, UnknownRevisionError, FallbackRefusedError,
         EngineOverloadedError, TimeoutError, WorkExpiredError or EngineClosedError.
         """
-        started = time.perf_counter()
         with self._revisions.lease(query.revision, query.user_key) as lease:
-            _check_digest(lease, query)
-            try:
-                check_texts(query, lease.value.loaded.catalogue)
-                check_fusion(query, lease.value.engine.ranks)
-                _check_room(lease.value, query, deadline)
-                ranking, features = await self._rank(lease.value, query, deadline)
-            except EngineOverloadedError:
-                raise  # refused for what others asked: it says nothing about the revision
-            except Exception:
+            check_digest(lease, query.bundle_digest)
+            return await self.rank_leased(lease, query, deadline, time.perf_counter())
+
+    async def rank_leased(
+        self,
+        lease: Lease[ServedRevision],
+        query: RankQuery,
+        deadline: float,
+        started: float,
+        arranged: Arrange | None = None,
+    ) -> RankAnswer:
+        """Ranks under a lease that the caller keeps; raises what ``rank`` raises.
+
+        ``started``: when the call began, on time.perf_counter's clock. ``arranged``: changes which
+        items are returned, and in which order.
+        """
+        try:
+            check_texts(query, lease.value.loaded.catalogue)
+            check_fusion(query, lease.value.engine.ranks)
+            check_room(lease.value, query, deadline)
+            ranking, features = await self._rank(lease.value, query, deadline)
+        except EngineOverloadedError:
+            raise  # refused for what others asked: it says nothing about the revision
+        except Exception:
+            self._notify(query, lease, None, started)
+            raise
+        except asyncio.CancelledError:
+            if time.monotonic() > deadline - _NEARLY_S:  # else the caller has left
                 self._notify(query, lease, None, started)
-                raise
-            except asyncio.CancelledError:
-                if time.monotonic() > deadline - _NEARLY_S:  # else the caller has left
-                    self._notify(query, lease, None, started)
-                raise
-            total_s = time.perf_counter() - started
-            ranking = replace(ranking, timing=replace(ranking.timing, total_s=total_s))
-            self._notify(query, lease, ranking, started)
-            self._keep(query, lease, ranking, features)
-            if query.explain_top_k and features is not None:
-                ranking = await self._explained(lease.value, query, features, ranking, deadline)
-            return RankAnswer(lease.number, lease.value.loaded.digest, ranking)
+            raise
+        total_s = time.perf_counter() - started
+        ranking = replace(ranking, timing=replace(ranking.timing, total_s=total_s))
+        ranking = arranged(ranking) if arranged else ranking
+        self._notify(query, lease, ranking, started)
+        self._keep(query, lease, ranking, features)
+        self._count(query, ranking)
+        if query.explain_top_k and features is not None:
+            ranking = await self._explained(lease.value, query, features, ranking, deadline)
+        return RankAnswer(lease.number, lease.value.loaded.digest, ranking)
 
     @asynccontextmanager
     async def explain(self, query: ExplainQuery, deadline: float) -> AsyncIterator[ExplainAnswer]:
@@ -123,12 +142,12 @@ class RankPipeline:
             self._revisions.lease(ranking.revision, ranking.user_key) as lease,
             _without_fallback(),
         ):
-            _check_digest(lease, ranking)
+            check_digest(lease, ranking.bundle_digest)
             served = lease.value
             check_text(ranking.user.candidates[0], served.loaded.catalogue, "candidate")
             check_fusion(ranking, served.engine.ranks)
-            _check_room(served, ranking, deadline)
-            features, fault = await self._features(served, ranking, deadline)
+            check_room(served, ranking, deadline)
+            features, fault = await self.features(served, ranking.user, deadline)
             ablations = self._ablations(served, deadline)
             writer = ExplanationWriter(
                 served.ranker, served.engine, query, features, fault, ablations, deadline
@@ -158,13 +177,20 @@ class RankPipeline:
                 served_ranking(now, query, lease.number, digest, ranking, features)
             )
 
+    def _count(self, query: RankQuery, ranking: Ranking) -> None:
+        if ranking.record is None or not (num := int(ranking.record.scored.sum())):
+            return  # no model answered
+        self.num_scored += num
+        if query.prefilter is not None:
+            self.num_prefiltered += max(len(query.user.candidates) - query.prefilter, 0)
+
     async def _rank(
         self, served: ServedRevision, query: RankQuery, deadline: float
     ) -> tuple[Ranking, UserFeatures | None]:
         """The ranking, and the features that it was made from."""
         started = time.perf_counter()
         try:
-            features, fault = await self._features(served, query, deadline)
+            features, fault = await self.features(served, query.user, deadline)
         except FeaturesUnavailableError as error:
             logs.note(features_failure=error.cause)
             ranking = rank_by_popularity(served.loaded, query)
@@ -211,27 +237,25 @@ class RankPipeline:
 
         return ablations
 
-    async def _features(
-        self, served: ServedRevision, query: RankQuery, deadline: float
+    async def features(
+        self, served: ServedRevision, user: UserQuery, deadline: float
     ) -> tuple[UserFeatures, FallbackReason | None]:
         """As usable_features, in a share of the time left. Raises TimeoutError too."""
         timeout_s = self._feature_share * _time_left(deadline)
         try:
-            return await usable_features(
-                served.features, served.loaded.space, query.user, timeout_s
-            )
+            return await usable_features(served.features, served.loaded.space, user, timeout_s)
         except FeaturesUnavailableError:
             _time_left(deadline)  # where the call itself is late, that is what is wrong
             raise
 
 
-def _check_digest(lease: Lease[ServedRevision], query: RankQuery) -> None:
+def check_digest(lease: Lease[ServedRevision], bundle_digest: str) -> None:
     """Raises OtherBundleError: two servers may have two bundles under one number."""
-    if query.bundle_digest and query.bundle_digest != lease.value.loaded.digest:
+    if bundle_digest and bundle_digest != lease.value.loaded.digest:
         raise OtherBundleError(lease.number)
 
 
-def _check_room(served: ServedRevision, query: RankQuery, deadline: float) -> None:
+def check_room(served: ServedRevision, query: RankQuery, deadline: float) -> None:
     """Raises EngineOverloadedError before work is spent on features and prompt."""
     served.engine.check_room(RequestOptions(deadline, query.caller, partial=query.allow_partial))
 

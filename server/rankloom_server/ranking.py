@@ -9,50 +9,36 @@ from contextlib import aclosing
 from typing import Any
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
 
-from rankloom_adapters.router import Route
 from rankloom_proto.v1 import ranking_pb2, ranking_pb2_grpc
-from rankloom_ranker.answers import (
-    EventEvidence,
-    ItemExplanation,
-    RankedItem,
-    Routing,
-    Timing,
-    Verdict,
-)
-from rankloom_ranker.fallback import FallbackLevel, FallbackReason
+from rankloom_ranker.answers import Retrieval, Routing
 from rankloom_server import logs
 from rankloom_server.admission import Admission
 from rankloom_server.parse import parse_explain, parse_rank
+from rankloom_server.parse_retrieval import parse_recommend, parse_retrieve
 from rankloom_server.pipeline import ExplainAnswer, RankAnswer, RankPipeline
+from rankloom_server.ranking_wire import (
+    answer_to_wire,
+    explanation_to_wire,
+    recommendation_to_wire,
+    retrieval_to_wire,
+)
+from rankloom_server.retrieval_pipeline import RetrievalPipeline, RetrieveAnswer
 
 SERVICE_NAME = ranking_pb2.DESCRIPTOR.services_by_name["RankingService"].full_name
 
-_LEVELS = {
-    fallback_level: ranking_pb2.FallbackLevel.Value(f"FALLBACK_LEVEL_{fallback_level.name}")
-    for fallback_level in FallbackLevel
-}
-_REASONS: dict[FallbackReason | None, ranking_pb2.FallbackReason.ValueType] = {
-    None: ranking_pb2.FALLBACK_REASON_UNSPECIFIED,
-    **{
-        each: ranking_pb2.FallbackReason.Value(f"FALLBACK_REASON_{each.name}")
-        for each in FallbackReason
-    },
-}
-_ROUTES: dict[Route | None, ranking_pb2.Route.ValueType] = {
-    None: ranking_pb2.ROUTE_UNSPECIFIED,
-    **{route: ranking_pb2.Route.Value(f"ROUTE_{route.name}") for route in Route},
-}
-
 
 class RankingService(ranking_pb2_grpc.RankingServiceServicer):
-    """Parses, calls the pipeline, builds messages; errors leave as exceptions."""
+    """Parses, calls a pipeline, builds messages; errors leave as exceptions."""
 
     def __init__(
-        self, pipeline: RankPipeline, admission: Admission, default_deadline_s: float
+        self,
+        pipeline: RankPipeline,
+        retrieving: RetrievalPipeline,
+        admission: Admission,
+        default_deadline_s: float,
     ) -> None:
-        self._pipeline, self._admission = pipeline, admission
+        self._pipeline, self._retrieving, self._admission = pipeline, retrieving, admission
         self._default_deadline_s = default_deadline_s
 
     async def Rank(
@@ -67,6 +53,30 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
                 answer = await self._pipeline.rank(query, deadline)
         _note(answer)
         return answer_to_wire(query.request_id, answer)
+
+    async def Retrieve(
+        self, request: ranking_pb2.RetrieveRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> ranking_pb2.RetrieveResponse:
+        query = parse_retrieve(request)
+        logs.note(request_id=query.request_id, k=query.k)
+        deadline = time.monotonic() + self._budget_s(context)
+        async with asyncio.timeout_at(deadline):
+            answer = await self._retrieving.retrieve(query, deadline)
+        _note_retrieval(answer)
+        return retrieval_to_wire(query.request_id, answer)
+
+    async def Recommend(
+        self, request: ranking_pb2.RecommendRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> ranking_pb2.RecommendResponse:
+        query = parse_recommend(request, _host_of(context.peer()))
+        logs.note(request_id=query.ranking.request_id, k=query.k, retrieve_k=query.retrieve_k)
+        deadline = time.monotonic() + self._budget_s(context)
+        with self._admission.admit_more(query.ranking.explain_top_k):
+            async with asyncio.timeout_at(deadline):
+                answer = await self._retrieving.recommend(query, deadline)
+        _note(answer.ranked)
+        logs.note(**_retrieval_facts(answer.retrieval), search_ms=_ms(answer.timing.search_s))
+        return recommendation_to_wire(query.ranking.request_id, answer)
 
     async def Explain(
         self, request: ranking_pb2.ExplainRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -95,103 +105,6 @@ def _host_of(peer: str) -> str:
     return peer.rpartition(":")[0]
 
 
-def answer_to_wire(request_id: str, answer: RankAnswer) -> ranking_pb2.RankResponse:
-    """The answer's message."""
-    ranking = answer.ranking
-    return ranking_pb2.RankResponse(
-        request_id=request_id,
-        revision=_revision_to_wire(answer),
-        routing=_routing_to_wire(ranking.routing),
-        fallback_level=_LEVELS[ranking.fallback.level],
-        fallback_reason=_REASONS[ranking.fallback.reason],
-        items=[_item_to_wire(rank, item) for rank, item in enumerate(ranking.items, 1)],
-        timing=_timing_to_wire(ranking.timing),
-        explanations=map(_item_explanation_to_wire, ranking.explanations),
-    )
-
-
-def explanation_to_wire(request_id: str, answer: ExplainAnswer) -> ranking_pb2.ExplainResponse:
-    """The final message."""
-    explanation = answer.explanation
-    final = ranking_pb2.Explanation(
-        request_id=request_id,
-        revision=_revision_to_wire(answer),
-        verdict=_verdict_to_wire(explanation.verdict),
-        score=explanation.verdict.score,
-        probability=explanation.verdict.probability,
-        routing=_routing_to_wire(explanation.routing),
-        prompt_tokens=explanation.num_prompt_tokens,
-        generated_tokens=explanation.num_tokens,
-        stop_reason=ranking_pb2.StopReason.Value(f"STOP_REASON_{explanation.stop.name}"),
-        evidence=map(_evidence_to_wire, explanation.evidence),
-    )
-    return ranking_pb2.ExplainResponse(final=final)
-
-
-def _item_explanation_to_wire(explanation: ItemExplanation) -> ranking_pb2.ItemExplanation:
-    return ranking_pb2.ItemExplanation(
-        item_id=explanation.item_id,
-        verdict=_verdict_to_wire(explanation.verdict),
-        text=explanation.text,
-        generated_tokens=explanation.num_tokens,
-        stop_reason=ranking_pb2.StopReason.Value(f"STOP_REASON_{explanation.stop.name}"),
-        evidence=map(_evidence_to_wire, explanation.evidence),
-    )
-
-
-def _verdict_to_wire(verdict: Verdict) -> ranking_pb2.Verdict.ValueType:
-    return ranking_pb2.VERDICT_LIKED if verdict.liked else ranking_pb2.VERDICT_DISLIKED
-
-
-def _evidence_to_wire(evidence: EventEvidence) -> ranking_pb2.Evidence:
-    return ranking_pb2.Evidence(
-        item_id=evidence.item_id, liked=evidence.liked, influence=evidence.influence
-    )
-
-
-def _revision_to_wire(answer: RankAnswer | ExplainAnswer) -> ranking_pb2.Revision:
-    return ranking_pb2.Revision(number=answer.revision, bundle_digest=answer.bundle_digest)
-
-
-def _routing_to_wire(routing: Routing) -> ranking_pb2.Routing:
-    return ranking_pb2.Routing(
-        route=_ROUTES[routing.route],
-        weights=[
-            ranking_pb2.ExpertWeight(expert=each.expert, digest=each.digest, weight=each.weight)
-            for each in routing.weights
-        ],
-        entropy=routing.entropy,
-        cold_start=routing.cold_start,
-        history_events=routing.history_events,
-    )
-
-
-def _item_to_wire(rank: int, item: RankedItem) -> ranking_pb2.RankedItem:
-    return ranking_pb2.RankedItem(
-        item_id=item.item_id,
-        rank=rank,
-        score=item.score,
-        probability=item.probability,
-        scored=item.scored,
-    )
-
-
-def _timing_to_wire(timing: Timing) -> ranking_pb2.Timing:
-    return ranking_pb2.Timing(
-        queue=_duration(timing.queue_s),
-        features=_duration(timing.features_s),
-        prompt=_duration(timing.prompt_s),
-        model=_duration(timing.model_s),
-        total=_duration(timing.total_s),
-    )
-
-
-def _duration(seconds: float) -> Duration:
-    duration = Duration()
-    duration.FromNanoseconds(round(seconds * 1e9))
-    return duration
-
-
 def _note(answer: RankAnswer) -> None:
     """Facts of the answer for the call's log line."""
     ranking, timing = answer.ranking, answer.ranking.timing
@@ -218,6 +131,22 @@ def _note_explanation(answer: ExplainAnswer) -> None:
         num_evidence=len(explanation.evidence),
         **_routing_facts(explanation.routing),
     )
+
+
+def _note_retrieval(answer: RetrieveAnswer) -> None:
+    found, timing = answer.retrieval, answer.timing
+    logs.note(
+        revision=answer.revision,
+        fallback_reason=found.reason.name if found.reason else None,
+        cold_start=found.cold_start,
+        features_ms=_ms(timing.features_s),
+        search_ms=_ms(timing.search_s),
+        **_retrieval_facts(found),
+    )
+
+
+def _retrieval_facts(found: Retrieval) -> dict[str, object]:
+    return {"num_retrieved": len(found.items), "retrieval_order": found.order.name}
 
 
 def _routing_facts(routing: Routing) -> dict[str, object]:

@@ -74,7 +74,7 @@ class Trials:
             return
         if trial.state is RolloutState.CANARY:
             self._see(trial, query, lease, ranking, latency_s)
-        elif ranking is None or query.allow_partial:
+        elif ranking is None or query.may_leave_unscored:
             return  # unscored candidates cannot be compared
         elif lease.number == self._manager.ledger.active:
             self._shadow(trial, query, lease, ranking)

@@ -18,6 +18,8 @@ from rankloom import (
     FeatureClient,
     ModelInfo,
     Ranking,
+    Recommendation,
+    Retrieval,
     RevisionList,
     Rollout,
     RolloutClient,
@@ -53,6 +55,12 @@ class ThreadedClient(Threaded):
 
     async def rank(self, *args: object, **options: object) -> Ranking:
         return await asyncio.to_thread(self._client.rank, *args, **options)  # type: ignore[arg-type]
+
+    async def retrieve(self, *args: object, **options: object) -> Retrieval:
+        return await asyncio.to_thread(self._client.retrieve, *args, **options)  # type: ignore[arg-type]
+
+    async def recommend(self, *args: object, **options: object) -> Recommendation:
+        return await asyncio.to_thread(self._client.recommend, *args, **options)  # type: ignore[arg-type]
 
     def explain(self, *args: object, **options: object) -> ThreadedStream:
         return ThreadedStream(self._client.explain(*args, **options))  # type: ignore[arg-type]

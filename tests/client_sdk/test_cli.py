@@ -134,13 +134,14 @@ def test_history_candidates_and_options(ranked: RecordingServer, tmp_path: Path)
     film = {"item_id": "b", "title": "Été", "year": 1999, "attributes": ["Drama"]}
     candidates = write(tmp_path / "candidates.json", [film])
     files = ["--history", history, "--candidates", candidates]
-    assert rank(ranked, *files, "--items", "a", "--top-k", "1", "--timeout", "9") == 0
+    options = ["--top-k", "1", "--prefilter", "5", "--timeout", "9"]
+    assert rank(ranked, *files, "--items", "a", *options) == 0
     call = ranked.received[0]
     assert [event.item_id for event in call.request.history.events] == ["x", "y"]
     assert call.request.history.events[0].time.seconds == 1_714_564_800
     assert [each.item_id for each in call.request.candidates] == ["a", "b"]
     assert call.request.candidates[1].text.title == "Été"
-    assert call.request.options.top_k == 1
+    assert (call.request.options.top_k, call.request.options.prefilter) == (1, 5)
     assert 7.0 < call.time_remaining_s < 9.5
 
 

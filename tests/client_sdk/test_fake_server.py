@@ -138,7 +138,9 @@ def test_answers_come_in_turn_and_the_last_one_stays(server: FakeServer, client:
 def test_a_call_is_recorded_as_it_was_made(server: FakeServer, client: Client) -> None:
     film = Item("b", title="Été", year=1999, attributes=("Drama",), description="long")
     history = (Event("x", liked=True), Event("y", liked=False))
-    options = RankOptions(top_k=1, allow_fallback=False, allow_partial=True, fusion=Fusion.TOP1)
+    options = RankOptions(
+        top_k=1, allow_fallback=False, allow_partial=True, fusion=Fusion.TOP1, prefilter=2
+    )
     client.rank(["a", film], history=history, options=options, request_id="r", timeout_s=9)
     client.rank(["a"], user="42")
     assert server.rank_calls[0] == RankCall(

@@ -37,6 +37,7 @@ async def test_every_argument_arrives(client_class: AnyClient, server: Recording
         revision=2**64 - 1,
         explain_top_k=3,
         explain=ExplainOptions(max_tokens=32, grounded=True),
+        prefilter=50,
     )
     history = [Event("x", liked=True, time=NOON), Event("y", liked=False)]
     async with client_class(server.target) as client:
@@ -56,6 +57,7 @@ async def test_every_argument_arrives(client_class: AnyClient, server: Recording
             revision=2**64 - 1,
             explain_top_k=3,
             explain=ranking_pb2.ExplainOptions(max_tokens=32, grounded=True),
+            prefilter=50,
         ),
     )
 
@@ -69,6 +71,7 @@ async def test_defaults_leave_the_choice_to_the_server(
     assert request.user_id == "u"
     assert not request.options.HasField("top_k")
     assert not request.options.HasField("revision")
+    assert not request.options.HasField("prefilter")
     assert request.options.allow_fallback
     assert not request.options.allow_partial
     assert request.options.fusion == ranking_pb2.FUSION_UNSPECIFIED

@@ -41,7 +41,7 @@ assert "recency" in MODEL_NAMES
 model = create_model("recency", num_items=8, dim=4)
 before = model.decay.item()
 losses = []
-fit(model, lambda epoch: examples, examples, seed=0, on_epoch=lambda e, loss: losses.append(loss))
+fit(model, lambda epoch: examples, examples, seed=0, on_round=lambda n, loss: losses.append(loss))
 assert losses[-1] < losses[0] and model.decay.item() != before
 assert export(model)  # which compares the ONNX file with torch
 """

@@ -93,7 +93,10 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("CONTRIBUTING.md", "scripts/check"): (script, script, script),
     ("CONTRIBUTING.md", "git apply"): (apply,),
     ("README.md", "scripts/demo"): (script,),
-    ("README.md", "pip install -e ."): (install, install, parse, parse, run, run, run),
+    ("README.md", "pip install -e ."): (
+        *(install, install, parse, parse),
+        *(run, run, run, run),
+    ),
     ("README.md", "import lightgbm"): None,
     ("docs/data.md", "rankloom data check PATH"): (run,),
     ("docs/data.md", "rankloom items describe --data PATH"): (run,),
@@ -131,6 +134,7 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("docs/sdk.md", "from rankloom import Client, Event, Item, RankOptions"): None,
     ("docs/sdk.md", "from rankloom import Client"): None,
     ("docs/sdk.md", "from rankloom import Client, DeadlineExceededError"): None,
+    ("docs/sdk.md", "from rankloom import Client, RecommendOptions"): None,
     ("docs/sdk.md", "import asyncio"): None,
     ("docs/sdk.md", "from rankloom import FeatureClient"): None,
     ("docs/sdk.md", "from datetime import UTC, datetime"): None,
@@ -142,6 +146,7 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("docs/training.md", "rankloom train --data PATH --out my-bundle"): (parse, run),
     ("docs/training.md", "rankloom train --data PATH --out by-domain"): (parse,),
     ("docs/training.md", "rankloom train --add-group games"): (parse,),
+    ("docs/training.md", "rankloom train --from my-bundle"): (parse,),
     ("docs/training.md", "rankloom train --data PATH --out second-bundle"): (parse,),
     ("docs/training.md", "rankloom train --data PATH --out no-profile"): (parse, parse, parse),
     ("docs/training.md", "rankloom train --data PATH --out third-bundle"): (run,),
@@ -149,6 +154,7 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("docs/serving.md", "rankloom bundle convert"): (run,),
     ("docs/serving.md", "from rankloom import Client"): None,
     ("docs/serving.md", "from rankloom import Client, ExplainOptions"): None,
+    ("docs/serving.md", "from rankloom import Client, ItemSelection"): None,
     ("docs/serving.md", "from rankloom import Client, ExplainOptions, RankOptions"): None,
 }
 

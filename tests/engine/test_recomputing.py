@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -80,7 +81,8 @@ def test_layers_that_run_twice_give_the_same_gradients_in_less_memory(
 def test_gradients_do_not_depend_on_how_a_pass_runs(device: str) -> None:
     batch = rows()
     reference, _ = gradients(decoder_on("cpu"), batch)
-    for way in (*WAYS, lambda: passes_on(torch.device(device))):
+    on_device: Callable[[], Passes] = partial(passes_on, torch.device(device))
+    for way in (*WAYS, on_device):
         decoder = decoder_on(device)
         decoder.passes = way()
         found, _ = gradients(decoder, batch)

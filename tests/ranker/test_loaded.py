@@ -13,6 +13,7 @@ from feature_service.boosters import booster
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import BundleError, open_bundle, seal
 from rankloom_adapters.router import Router
+from rankloom_features.item_index import IndexedVectors, ItemIndexError
 from rankloom_features.tree_export import export_trees
 from rankloom_ranker.loaded import LoadedBundle, bundled_experts, load_bundle, load_features
 
@@ -79,3 +80,24 @@ def test_a_catalogue_without_items_is_refused(served_folder: Path, tmp_path: Pat
 def test_an_expert_that_is_not_there_is_named(loaded: LoadedBundle) -> None:
     with pytest.raises(BundleError, match=r"experts/nobody/.*not in the manifest"):
         bundled_experts(loaded.bundle, ["nobody"])
+
+
+def test_an_index_of_other_vectors_is_refused(
+    loaded: LoadedBundle, served_folder: Path, tmp_path: Path
+) -> None:
+    """As where the vectors were replaced, and the index was not."""
+    index = loaded.retriever.index
+    ids = [item.item_id for item in loaded.catalogue.items]
+    made_for = replace(IndexedVectors.of(loaded.retriever.space, ids), vectors="0" * 64)
+    data = index.to_bytes(made_for)
+    folder = changed(served_folder, tmp_path / "other", parts.ITEM_INDEX, data)
+    with pytest.raises(ItemIndexError, match="its digest is not that of the item vectors"):
+        load_bundle(open_bundle(folder))
+
+
+def test_an_index_is_shared_by_bundles_with_the_same_one(
+    loaded: LoadedBundle, served_folder: Path, tmp_path: Path
+) -> None:
+    router = replace(loaded.router, temperature=0.7).to_bytes()
+    folder = changed(served_folder, tmp_path / "router", parts.ROUTER, router)
+    assert load_bundle(open_bundle(folder), like=[loaded]).retriever is loaded.retriever

@@ -70,6 +70,20 @@ def test_each_wrong_setting_has_a_line(tmp_path: Path) -> None:
     assert_refused(done, "bundle: is not given", "--threads: ", "prot: no such setting")
 
 
+def test_a_wrong_folder_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from rankloom._cli.main import main\n"
+        "assert main(['serve', *sys.argv[1:]]) == 2\n"
+        "print(*sys.modules)"
+    )
+    state = ("--bundle", "b", "--rollout-port", "0", "--state", "/dev/null/x")
+    for arguments in (("--bundle", str(tmp_path)), state):
+        command = [sys.executable, "-c", code, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        assert not set(done.stdout.split()) & {"torch", "transformers", "onnxruntime"}
+
+
 def test_an_unknown_variable_is_refused() -> None:
     done = run("--bundle", "b", RANKLOOM_PROT="1")
     assert_refused(done, "RANKLOOM_PROT: no such setting")
@@ -260,6 +274,7 @@ def test_the_ranking_server_needs_no_lightgbm() -> None:
 
 
 def test_serving_loads_nothing_that_its_extra_does_not_bring(tmp_path: Path) -> None:
+    bundle.seal(tmp_path, {})  # it can be opened, and not loaded
     code = (
         "import sys\n"
         "from rankloom._cli.main import main\n"

@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 
 from feature_service.feature_bundle import DIM, ITEMS, KNOWN_USER
+from rankloom_features.events import Event
 from rankloom_features.provider import UserFeatures, UserQuery
 from rankloom_features.wire import features_to_wire
+from rankloom_proto.v1.features_pb2 import (
+    Event as EventMessage,
+)
 from rankloom_proto.v1.features_pb2 import (
     GetUserFeaturesRequest,
     GetUserFeaturesResponse,
@@ -21,10 +25,10 @@ from rankloom_proto.v1.features_pb2 import (
 from rankloom_ranker.fallback import FallbackReason
 from rankloom_ranker.features import fault_of, space_of
 from rankloom_ranker.loaded import BundleFeatures
-from rankloom_server.breaker import COOLDOWN_S, MAX_FAILURES
+from rankloom_server.breaker import MAX_FAILURES
 from rankloom_server.errors import FeaturesUnavailableError
 from rankloom_server.feature_app import feature_server
-from rankloom_server.features import EmbeddedFeatures, RemoteFeatures
+from rankloom_server.features import COOLDOWN_S, EmbeddedFeatures, RemoteFeatures
 from server.servers import Behaviour, behaving_server, opened, settings
 
 QUERY = UserQuery(KNOWN_USER, None, ITEMS[:3])
@@ -90,34 +94,77 @@ async def test_an_open_breaker_costs_no_time() -> None:
         assert (time.perf_counter() - started) / 100 < 0.005
 
 
+async def once_closed(source: RemoteFeatures) -> UserFeatures:
+    """The first answer after the breaker has closed."""
+    async with asyncio.timeout(COOLDOWN_S + 10):
+        while True:
+            try:
+                return await source.get(QUERY, 10)
+            except FeaturesUnavailableError as error:
+                if error.cause != "breaker_open":
+                    raise
+                await asyncio.sleep(0.01)
+
+
 async def test_a_service_that_comes_back_is_asked_again() -> None:
     is_ill = True
 
     async def behave(request: GetUserFeaturesRequest) -> GetUserFeaturesResponse:
         if is_ill:
             raise RuntimeError
-        return GetUserFeaturesResponse(features=[FeaturesMessage(feature_version="back")])
+        features = FeaturesMessage(user_id=KNOWN_USER, feature_version="back")
+        return GetUserFeaturesResponse(features=[features])
 
     async with asking(behave) as source:
         for _ in range(MAX_FAILURES):
             assert await cause_of_failure(source, 10) == "internal"
         is_ill = False
         assert await cause_of_failure(source, 10) == "breaker_open"
-        await asyncio.sleep(COOLDOWN_S)
-        for _ in range(2):
-            assert (await source.get(QUERY, 10)).feature_version == "back"
+        assert (await once_closed(source)).feature_version == "back"
 
 
 async def test_callers_in_a_hurry_do_not_open_the_breaker() -> None:
     async def behave(request: GetUserFeaturesRequest) -> GetUserFeaturesResponse:
         await asyncio.sleep(0.05)
-        return GetUserFeaturesResponse(features=[FeaturesMessage()])
+        return GetUserFeaturesResponse(features=[FeaturesMessage(user_id=KNOWN_USER)])
 
     async with asking(behave) as source:
         await source.get(QUERY, 10)
         for _ in range(2 * MAX_FAILURES):
             assert await cause_of_failure(source, 0.005) == "deadline_exceeded"
         await source.get(QUERY, 10)
+
+
+@pytest.mark.parametrize("user_id", ["", "other"])
+async def test_features_of_another_user_are_refused(user_id: str) -> None:
+    async def behave(request: GetUserFeaturesRequest) -> GetUserFeaturesResponse:
+        return GetUserFeaturesResponse(features=[FeaturesMessage(user_id=user_id)])
+
+    async with asking(behave) as source:
+        assert await cause_of_failure(source, 10) == "other_user"
+
+
+@pytest.mark.parametrize(
+    ("answered", "is_refused"),
+    [(["0", "2"], False), ([], False), (["2", "0"], True), (["0", "1", "2", "3"], True)],
+)
+async def test_features_of_another_history_are_refused(
+    answered: list[str], is_refused: bool
+) -> None:
+    """Items that the catalogue does not know are left out of an answer."""
+    history = tuple(Event(item, liked=True) for item in ("0", "1", "2"))
+
+    async def behave(request: GetUserFeaturesRequest) -> GetUserFeaturesResponse:
+        events = [EventMessage(item_id=item, liked=True) for item in answered]
+        return GetUserFeaturesResponse(features=[FeaturesMessage(events=events)])
+
+    async with asking(behave) as source:
+        asked = source.get(UserQuery(None, history, ()), 10)
+        if is_refused:
+            with pytest.raises(FeaturesUnavailableError, match="other_user"):
+                await asked
+        else:
+            assert [event.item_id for event in (await asked).events] == answered
 
 
 @pytest.mark.parametrize("count", [0, 2])

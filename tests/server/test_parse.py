@@ -66,6 +66,7 @@ REFUSED: dict[str, tuple[Callable[[], RankRequest], str]] = {
         "history.events[0].item_id",
     ),
     "top_k 501": (lambda: options(top_k=501), "options.top_k"),
+    "prefilter 501": (lambda: options(prefilter=501), "options.prefilter"),
     "unknown fusion": (lambda: options(fusion=99), "options.fusion"),
     "negative fusion": (lambda: options(fusion=-1), "options.fusion"),
     "explain_top_k 11": (lambda: options(explain_top_k=11), "options.explain_top_k"),
@@ -155,6 +156,12 @@ def test_how_to_explain_the_best_items_is_read() -> None:
 
 def test_top_k_of_zero_is_all() -> None:
     assert parse_rank(options(top_k=0)).top_k is None
+
+
+@pytest.mark.parametrize(("given", "expected"), [(0, None), (20, 20), (500, 500)])
+def test_a_prefilter_is_read(given: int, expected: int | None) -> None:
+    assert parse_rank(options(prefilter=given)).prefilter == expected
+    assert parse_rank(request()).prefilter is None
 
 
 def test_revision_zero_is_a_pin() -> None:

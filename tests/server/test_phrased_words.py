@@ -12,7 +12,7 @@ from rankloom_ranker.loaded import LoadedBundle, load_bundle
 from rankloom_training.explained import ExplainedRow, report_of
 from rankloom_training.serving import serving
 
-NUM_USERS = 24
+NUM_USERS = 12
 
 
 @pytest.fixture(scope="module")

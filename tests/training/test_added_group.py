@@ -210,8 +210,8 @@ def test_the_command_adds_a_group(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--add-group", "games"], "go together; give both"),
-        (["--from", "bundle"], "go together; give both"),
+        (["--add-group", "games"], "needs --from BUNDLE; give both"),
+        (["--from", "bundle", "--plan"], "leave them out"),
         (["--add-group", "games", "--from", "bundle", "--plan"], "leave them out"),
         (["--add-group", "games", "--from", "bundle", "--work", "w"], "leave them out"),
     ],

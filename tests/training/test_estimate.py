@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from rankloom_training import estimate as estimates
 from rankloom_training import rates
 from rankloom_training.estimate import STAGES, duration, estimate, workloads
 from rankloom_training.options import Recipe, TrainOptions
 from rankloom_training.rates import MIN_S, REFERENCE_GFLOPS, REFERENCE_RATES, remember
 from rankloom_training.stages.sequence import stages_of
+from rankloom_training.visibility import VALID_SHARE
 from training.logs import random_log
 
 OPTIONS = TrainOptions()
@@ -38,6 +40,11 @@ def test_rows_are_counted_once_for_each_epoch_and_capped() -> None:
     assert found["collaborative"].rows == train > 10
     assert found["global"].rows == 50
     assert found["base"].rows == 10 * OPTIONS.base_epochs
+
+
+def test_trees_see_some_rows_of_a_large_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimates, "TABLE_ROWS", 20)
+    assert workloads(random_log(0), OPTIONS)["trees"].rows == 20 + 20 // VALID_SHARE
 
 
 def test_without_a_training_here_rates_are_scaled_by_a_trial() -> None:

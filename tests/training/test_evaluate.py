@@ -169,7 +169,7 @@ def test_two_bundles_are_compared_on_the_same_rows(
             Protocol.P1,
             through_grpc=False,
             progress=Progress(),
-            max_rows=60,
+            max_rows=30,
             against=against,
         )
         return found.served_minus[OTHER_BUNDLE]

@@ -18,7 +18,7 @@ from rankloom_engine.prompt import PromptAssembler
 from rankloom_training import checkpoints, experts
 from rankloom_training.checkpoints import NO_CHECKPOINT, Checkpoint
 from rankloom_training.embedded import embedded_format, train_tokenizer
-from rankloom_training.experts import ExpertTrainer
+from rankloom_training.experts import ExpertTrainer, TrainedMargins
 from rankloom_training.machine import CPU, Machine
 from rankloom_training.options import Recipe
 from rankloom_training.visibility import Protocol, training_views
@@ -73,8 +73,15 @@ def made() -> tuple[Callable[..., ExpertTrainer], list[Window]]:
 
 def train(trainer: ExpertTrainer, windows: list[Window], recipe: Recipe = RECIPE) -> list[float]:
     """Trains and validates on the windows. Returns the AUC of each epoch, the start first."""
+    return trained(trainer, windows, recipe)[0]
+
+
+def trained(
+    trainer: ExpertTrainer, windows: list[Window], recipe: Recipe = RECIPE
+) -> tuple[list[float], TrainedMargins]:
+    """Trains and validates on the windows. Returns the AUC of each epoch too."""
     aucs: list[float] = []
-    trainer.train(
+    found = trainer.train(
         windows,
         windows,
         recipe,
@@ -82,7 +89,7 @@ def train(trainer: ExpertTrainer, windows: list[Window], recipe: Recipe = RECIPE
         on_step=lambda step, steps: None,
         on_epoch=lambda epoch, auc: aucs.append(auc),
     )
-    return aucs
+    return aucs, found
 
 
 def test_experts_with_one_start_are_independent(
@@ -123,8 +130,12 @@ def test_the_best_epoch_is_kept(
 ) -> None:
     new, windows = made
     trainer = new()
-    aucs = train(trainer, windows)
-    assert trainer.auc(windows) == max(aucs)
+    before = trainer.margins(windows)
+    aucs, found = trained(trainer, windows)
+    assert trainer.auc(windows) == found.auc == max(aucs)
+    assert np.array_equal(found.before, before)
+    assert np.array_equal(found.after, trainer.margins(windows))
+    assert not np.array_equal(found.after, before)
 
 
 def test_a_saved_expert_is_loaded(
@@ -197,13 +208,15 @@ def test_an_ended_training_goes_on_to_the_same_weights(
     new, windows = made
     steps: list[int] = []
 
-    def train_until(trainer: ExpertTrainer, stop: int, checkpoint: Checkpoint) -> float:
+    def train_until(
+        trainer: ExpertTrainer, stop: int, checkpoint: Checkpoint
+    ) -> tuple[float, list[float], list[float]]:
         def on_step(step: int, _: int) -> None:
             steps.append(step)
             if step > stop:
                 raise EndedError
 
-        return trainer.train(
+        found = trainer.train(
             windows,
             windows,
             RECIPE,
@@ -212,6 +225,7 @@ def test_an_ended_training_goes_on_to_the_same_weights(
             on_epoch=lambda epoch, auc: None,
             checkpoint=checkpoint,
         )
+        return found.auc, found.before.tolist(), found.after.tolist()
 
     undisturbed, resumed = new(), new()
     best = train_until(undisturbed, 10**6, NO_CHECKPOINT)

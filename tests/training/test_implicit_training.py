@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from rankloom_training.all_items import unseen_items
 from rankloom_training.data import Dataset, Split, load_dataset
 from rankloom_training.data.negatives import NegativeSampling
 from rankloom_training.evaluate import Report, evaluate
+from rankloom_training.option_file import OptionError
 from rankloom_training.progress import Progress
 from rankloom_training.scored_rows import ScoredRows
 from rankloom_training.stages.rows import LogRows
+from rankloom_training.train import TrainingJob
 from rankloom_training.user_events import events_of_bundle
 from rankloom_training.visibility import Protocol
-from small_data import train_small
+from small_data import small_options, train_small
 
 SAMPLING = NegativeSampling(3, "popularity")
 
@@ -39,6 +42,15 @@ def likes(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "items.csv").write_bytes((small_data / "items.csv").read_bytes())
     (folder / "columns.json").write_text(json.dumps({"implicit": SAMPLING.to_json()}))
     return folder
+
+
+def test_gsasrec_needs_uniform_negatives(likes: Path, small_data: Path, tmp_path: Path) -> None:
+    options = dataclasses.replace(small_options(), collaborative="gsasrec")
+    for data in (likes, small_data):  # drawn by popularity, and none drawn
+        with pytest.raises(OptionError, match="negatives drawn uniformly; add --implicit N"):
+            TrainingJob.checked(data, tmp_path / "out", options)
+    uniform = dataclasses.replace(options, implicit=NegativeSampling(3))
+    assert TrainingJob.checked(likes, tmp_path / "out", uniform).options == uniform
 
 
 @pytest.fixture(scope="module")

@@ -120,7 +120,10 @@ def test_two_recipes_are_refused(tmp_path: Path) -> None:
         ("global_recipe: {learning_rate: .nan}", "learning_rate: must be a number, not nan"),
         ("like_above: true", "like_above: must be a number, not True"),
         ("protocol: p2", "protocol: must be 'p0' or 'p1', not 'p2'"),
-        ("collaborative: svd", "collaborative: must be one of lightgcn, sasrec, mf, not 'svd'"),
+        (
+            "collaborative: svd",
+            "must be one of gsasrec, lightgcn, sasrec, mf, not 'svd'",
+        ),
         ("implicit: many", "implicit: must be N or N:BY, such as 4 or 4:popularity, not 'many'"),
         ("base: 3", "base: must be a text, not 3"),
         ("[seed]", "must be options and values"),

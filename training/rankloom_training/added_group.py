@@ -129,8 +129,7 @@ class AddedGroup:
             decoder_of(loaded, machine), options.seed, recompute=machine.recompute
         )
         trainer.load_adapter(draft.folder / "experts" / GLOBAL)
-        before = trainer.margins(valid)
-        trainer.train(
+        found = trainer.train(
             self._training_windows(loaded, options),
             valid,
             options.group_recipe,
@@ -139,7 +138,7 @@ class AddedGroup:
             on_epoch=lambda epoch, auc: progress.note(f"epoch {epoch}: AUC {auc:.4f}"),
         )
         users = log.user[view.rows[np.concatenate([window.rows for window in valid])]]
-        gain = gain_of(users, valid, before, trainer.margins(valid))
+        gain = gain_of(users, valid, found)
         if gain.low > 0.0:
             trainer.save(draft.folder / "experts" / self.name, draft.folder / parts.BASE_WEIGHTS)
         return gain

@@ -8,6 +8,7 @@ items' attributes and categories is no feature, and is told to the language mode
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,11 +17,15 @@ from numpy.typing import NDArray
 
 from rankloom_adapters import bundle as parts
 from rankloom_features.catalogue import Catalogue, Item
+from rankloom_features.encoder import Encoder
 from rankloom_features.export import with_items
 from rankloom_features.item_columns import ItemColumns
+from rankloom_features.item_index import IndexedVectors
 from rankloom_features.item_statistics import ItemStatistics
 from rankloom_features.loading import statistics_from_bytes, statistics_to_bytes
+from rankloom_features.scorer import scorer_from_bytes
 from rankloom_features.user_model import UserModel
+from rankloom_features.vector_space import CollaborativeSpace
 from rankloom_ranker.loaded import LoadedBundle
 from rankloom_training.data import Dataset
 
@@ -64,6 +69,7 @@ class AddedItems:
             parts.ITEM_VECTORS: bytes(safetensors.numpy.save({"vectors": vectors})),
             parts.ITEM_STATISTICS: statistics_to_bytes(_unrated(statistics, num)),
         }
+        made[parts.ITEM_INDEX] = self._item_index(made)
         if parts.USER_MODEL in bundle.parts:
             users = UserModel.from_bytes(bundle.read(parts.USER_MODEL), len(self.loaded.catalogue))
             made[parts.USER_MODEL] = users.with_items(num).to_bytes()
@@ -74,6 +80,13 @@ class AddedItems:
             grown = grown_columns(before, self.data.item_columns, self.rows)
             made[parts.ITEM_COLUMNS] = grown.to_bytes()
         return made
+
+    def _item_index(self, made: Mapping[str, bytes]) -> bytes:
+        encoder, vectors = Encoder(made[parts.ENCODER]), made[parts.ITEM_VECTORS]
+        space = CollaborativeSpace(scorer_from_bytes(encoder, vectors, len(self.catalogue)))
+        index = self.loaded.retriever.index.grown(space.items)
+        ids = [item.item_id for item in self.catalogue.items]
+        return index.to_bytes(IndexedVectors.of(space, ids))
 
 
 def grown_columns(before: ItemColumns, given: ItemColumns, rows: NDArray[np.int64]) -> ItemColumns:

@@ -121,13 +121,14 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
         dest="source",
         type=Path,
         metavar="BUNDLE",
-        help="the bundle that --add-group adds to; it stays as it is",
+        help="a bundle to bring up to date with the new rows of --data, or to add a group to; "
+        "it stays as it is",
     )
 
 
 def _train(args: argparse.Namespace) -> int:
     if args.add_group is not None or args.source is not None:
-        return _add_group(args)
+        return _train_on_bundle(args)
     options = options_of(args)
     from rankloom_training.progress import Progress
     from rankloom_training.train import TrainingJob
@@ -149,26 +150,23 @@ def _machine(args: argparse.Namespace) -> Machine:
     return Machine(args.device, args.gradient_checkpointing)
 
 
-def _add_group(args: argparse.Namespace) -> int:
-    if args.add_group is None or args.source is None:
-        raise ValueError("--add-group NAME and --from BUNDLE go together; give both")
+def _train_on_bundle(args: argparse.Namespace) -> int:
+    if args.source is None:
+        raise ValueError("--add-group NAME needs --from BUNDLE; give both")
     if args.plan or args.work is not None:
         raise ValueError("--plan and --work are of whole trainings; leave them out")
     from rankloom_adapters.bundle import open_bundle
     from rankloom_training.added_group import add_group, recipe_of
     from rankloom_training.progress import Progress
+    from rankloom_training.refresh.refreshed import refresh
 
     bundle = open_bundle(args.source)
     args.config = args.config or recipe_of(bundle)
-    digest = add_group(
-        bundle,
-        args.add_group,
-        args.data,
-        args.out,
-        options_of(args),
-        Progress(),
-        _machine(args),
-    )
+    data, out, options, progress = args.data, args.out, options_of(args), Progress()
+    if args.add_group is None:
+        digest = refresh(bundle, data, out, options, progress, _machine(args))
+    else:
+        digest = add_group(bundle, args.add_group, data, out, options, progress, _machine(args))
     print(f"{args.out}: bundle {digest[:12]}")
     return 0
 

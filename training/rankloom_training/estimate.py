@@ -10,6 +10,7 @@ from rankloom_training.data.checks import CALIBRATION_ROWS
 from rankloom_training.group_counts import AUTO, MAX_TRIED
 from rankloom_training.options import TrainOptions
 from rankloom_training.rates import Rates
+from rankloom_training.visibility import TABLE_ROWS, VALID_SHARE
 
 EMBEDDED = "embedded"
 ROWS_PER_SHOT = 10  # a row alone in its window costs as much as so many that share one
@@ -58,7 +59,7 @@ def workloads(dataset: Dataset, options: TrainOptions) -> dict[str, Workload]:
     num_groups = MAX_TRIED if options.num_groups == AUTO else options.num_groups
     return {
         "collaborative": Workload(f"collaborative {options.collaborative}", train),
-        "trees": Workload("trees", train + valid),
+        "trees": Workload("trees", min(train, TABLE_ROWS) + min(valid, TABLE_ROWS // VALID_SHARE)),
         "router": Workload("router", train),
         "traces": Workload("traces", 0 if options.traces else round(seen * options.trace_share)),
         "base": Workload(f"base {base}", 1 if options.base else seen * options.base_epochs),

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rankloom_adapters.expert import BASE_DIGEST, WEIGHTS_FILE
-from rankloom_engine.attention import decoder_layers
+from rankloom_engine.layers import decoder_layers
 from rankloom_engine.model import Decoder, head_logits
 from rankloom_engine.packing import collate
 from rankloom_engine.recomputing import recompute_layers
@@ -42,12 +42,22 @@ OnStep = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class TrainedMargins:
+    """(rows,) margins of the validation windows before and after a training, and the AUC after."""
+
+    before: NDArray[np.float32]
+    after: NDArray[np.float32]
+    auc: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Judged:
-    """Weights after an epoch, and their validation AUC."""
+    """Weights after an epoch, their validation AUC and their (rows,) margins."""
 
     epoch: int
     auc: float
     weights: dict[str, dict[str, Tensor]]
+    margins: Tensor
 
 
 class _Steps:
@@ -113,11 +123,11 @@ class ExpertTrainer:
         on_step: OnStep,
         on_epoch: Callable[[int, float], None],
         checkpoint: Checkpoint = NO_CHECKPOINT,
-    ) -> float:
+    ) -> TrainedMargins:
         """Trains the adapter in place and keeps the epoch with the best validation AUC.
 
         The start counts as epoch 0, so training never makes the adapter worse on ``valid``. Goes on
-        from ``checkpoint`` if an earlier run saved one. Returns the best AUC.
+        from ``checkpoint`` if an earlier run saved one.
         """
         random = np.random.default_rng(self._seed)
         plan = [batches(windows, STEP_TOKENS, random) for _ in range(recipe.epochs)]
@@ -125,11 +135,12 @@ class ExpertTrainer:
         parameters = self._trainable(recipe.depth, with_projector=with_projector)
         objective = objective_of(recipe, has_text=has_text)
         steps = _Steps(parameters, recipe, sum(map(len, plan)))
-        best, judged = self._restored(steps, checkpoint) or (self._judged(0, valid), 0)
+        before, best, judged = self._restored(steps, checkpoint) or self._begun(valid)
 
         def state() -> State:
             now = {"weights": self.state(), "steps": steps.state(), "judged": judged}
-            return now | {"best": (best.epoch, best.auc, best.weights)}
+            kept = (best.epoch, best.auc, best.weights, best.margins)
+            return now | {"before": before, "best": kept}
 
         on_epoch(best.epoch, best.auc)
         for epoch in range(judged + 1, len(plan) + 1):
@@ -146,26 +157,34 @@ class ExpertTrainer:
             best = found if found.auc > best.auc else best
         checkpoint.save(state)
         self.load(best.weights)
-        return best.auc
+        return TrainedMargins(before.numpy(), best.margins.numpy(), best.auc)
+
+    def _begun(self, valid: Sequence[Window]) -> tuple[Tensor, _Judged, int]:
+        """What ``_restored`` returns, before any step."""
+        start = self._judged(0, valid)
+        return start.margins, start, start.epoch
 
     def _judged(self, epoch: int, valid: Sequence[Window]) -> _Judged:
-        return _Judged(epoch, self.auc(valid), self.state())
+        margins = self.margins(valid)
+        return _Judged(epoch, _auc(valid, margins), self.state(), torch.from_numpy(margins))
 
-    def _restored(self, steps: _Steps, checkpoint: Checkpoint) -> tuple[_Judged, int] | None:
-        """The best epoch and the last judged one of an earlier run, whose weights are loaded."""
+    def _restored(
+        self, steps: _Steps, checkpoint: Checkpoint
+    ) -> tuple[Tensor, _Judged, int] | None:
+        """Margins at the start, the best epoch and the last judged one of an earlier run.
+
+        Its weights are loaded.
+        """
         saved = checkpoint.load()
         if saved is None:
             return None
         self.load(saved["weights"])
         steps.load(saved["steps"])
-        return _Judged(*saved["best"]), saved["judged"]
+        return saved["before"], _Judged(*saved["best"]), saved["judged"]
 
     def auc(self, windows: Sequence[Window]) -> float:
         """AUC of margin plus tree logit over the windows' rows."""
-        margins = self.margins(windows)
-        tree_logits = np.concatenate([window.tree_logits for window in windows])
-        label = np.concatenate([window.label for window in windows])
-        return auc(label > 0, margins + tree_logits)
+        return _auc(windows, self.margins(windows))
 
     @torch.inference_mode()
     def margins(self, windows: Sequence[Window]) -> NDArray[np.float32]:
@@ -259,6 +278,12 @@ class ExpertTrainer:
 
     def _joined(self, parts: Sequence[NDArray[Any]]) -> Tensor:
         return torch.from_numpy(np.concatenate(parts)).to(self.decoder.device)
+
+
+def _auc(windows: Sequence[Window], margins: NDArray[np.float32]) -> float:
+    tree_logits = np.concatenate([window.tree_logits for window in windows])
+    label = np.concatenate([window.label for window in windows])
+    return auc(label > 0, margins + tree_logits)
 
 
 def _num_words(window: Window) -> NDArray[np.int64]:

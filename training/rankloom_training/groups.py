@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import AgglomerativeClustering, KMeans
@@ -15,6 +17,9 @@ from rankloom_training.group_counts import (
 )
 from rankloom_training.metrics import Estimate, auc_difference
 from rankloom_training.windows import Window
+
+if TYPE_CHECKING:
+    from rankloom_training.experts import TrainedMargins
 
 MAX_WARD_USERS = 10_000  # Ward's method keeps the distances of all pairs: of more, some are drawn
 
@@ -71,13 +76,8 @@ def have_both_classes(windows: list[Window]) -> bool:
     return len({float(label) for window in windows for label in window.label}) == 2
 
 
-def gain_of(
-    user: NDArray[np.int64],
-    windows: list[Window],
-    before: NDArray[np.float32],
-    after: NDArray[np.float32],
-) -> Estimate:
-    """AUC with the margins ``after`` training, minus AUC with those ``before``."""
+def gain_of(user: NDArray[np.int64], windows: list[Window], found: TrainedMargins) -> Estimate:
+    """AUC with the margins after training, minus AUC with those before."""
     tree_logits = np.concatenate([window.tree_logits for window in windows])
     label = np.concatenate([window.label for window in windows]) > 0
-    return auc_difference(user, label, after + tree_logits, before + tree_logits)
+    return auc_difference(user, label, found.after + tree_logits, found.before + tree_logits)

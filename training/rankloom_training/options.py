@@ -5,6 +5,7 @@ The annotations bound what ``option_file`` accepts.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -115,7 +116,8 @@ class TrainOptions:
     short texts of the items prompts have. ``profiles``: prompts say what the user thought of
     things before the prompt's events.
     ``like_above``: a rating above it is a like; None: as the data says. ``implicit``: how
-    to sample negatives for a log of likes alone; None: as the data says.
+    to sample negatives for a log of likes alone; None: as the data says. ``max_exact_items``:
+    a larger catalogue is searched approximately.
     """
 
     recipe: RecipeName = RecipeName.THINKREC
@@ -138,6 +140,7 @@ class TrainOptions:
     seed: Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)] = 0
     like_above: Number | None = None
     implicit: Sampling = None
+    max_exact_items: Annotated[int, Field(strict=True, ge=0)] = 1_000_000
 
     @property
     def has_texts(self) -> bool:
@@ -170,4 +173,7 @@ DEFAULTS: Mapping[str, TrainOptions] = {
         profiles=True,
     ),
 }
-DEMO_OPTIONS = TrainOptions(trace_share=0.05)  # someone waits for it
+# Someone waits for it, and one epoch of its small log suffices.
+DEMO_OPTIONS = TrainOptions(
+    base_epochs=1, group_recipe=dataclasses.replace(GROUP_RECIPE, epochs=1), trace_share=0.05
+)

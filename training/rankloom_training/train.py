@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rankloom_features.event_store.sqlite import SqliteEventStore
 from rankloom_features.event_store.store import events_beside
 from rankloom_training.data import Dataset, load_dataset
+from rankloom_training.data.negatives import WEIGHTS, NegativeSampling
 from rankloom_training.data.report import Line, report_lines
 from rankloom_training.estimate import duration, estimate, workloads
 from rankloom_training.group_counts import check_groups
@@ -70,6 +71,7 @@ class TrainingJob:
             )
         given = load_dataset(data, options.like_above, options.implicit)
         described = with_item_texts(given, data, options.item_texts)
+        _check_model(options.collaborative, described.sampling)
         dataset = described.with_negatives(options.seed)
         if options.group_by is None:
             check_groups(options.num_groups, dataset.log.num_training_users)
@@ -104,12 +106,18 @@ class TrainingJob:
         """
         from rankloom_adapters.bundle import open_bundle
         from rankloom_engine.memory import keep_freed_memory
+        from rankloom_training.stages.rows import limits_of
         from rankloom_training.stages.sequence import StageRunner, stages_of
 
         made = [stage.name for stage in self._planned() if not stage.is_reused]
         self.work.begin()
         took = estimate(self.dataset, self.options).text(made)
-        for label, text in (*self.report, ("time", took)):
+        limits = limits_of(self.dataset.log)
+        for label, text in (
+            *self.report,
+            *((("limits", limits),) if limits else ()),
+            ("time", took),
+        ):
             progress.tell(label, text)
         keep_freed_memory()
         amounts = workloads(self.dataset, self.options)
@@ -144,6 +152,15 @@ class TrainingJob:
         shutil.rmtree(begun, ignore_errors=True)
         shutil.copytree(bundle, begun)
         begun.rename(self.out)
+
+
+def _check_model(name: str, sampling: NegativeSampling | None) -> None:
+    """Raises OptionError for a model that the log cannot train."""
+    if name == "gsasrec" and (sampling is None or sampling.by != WEIGHTS[0]):
+        raise OptionError(
+            "collaborative: gsasrec needs a log of likes alone with negatives drawn uniformly; add "
+            "--implicit N, or take sasrec"
+        )
 
 
 def _check_events(path: Path) -> None:

@@ -20,7 +20,6 @@ from rankloom_features.tabular import (
     COLLABORATIVE,
     MONOTONE,
     TabularFeatures,
-    with_collaborative,
 )
 from rankloom_features.tree_export import export_trees, raw_scores
 from rankloom_features.user_model import UserModel
@@ -142,11 +141,12 @@ class HeldOutFeatures:
         """
         histories = view.histories(self._log)
         users = self._log.user[view.rows]
-        features = np.empty((len(view.rows), len(self.served.names)), np.float32)
+        features = np.empty((len(view.rows), len(self.names)), np.float32)
+        features[:, -1] = logits
         for own in runs(users):
             user = int(users[own.start])
-            features[own] = self._of_user(user, view.rows[own], histories.only(own))
-        return FeatureTable(with_collaborative(features, logits), self._log.liked[view.rows], users)
+            features[own, :-1] = self._of_user(user, view.rows[own], histories.only(own))
+        return FeatureTable(features, self._log.liked[view.rows], users)
 
     def _features(self, rows: NDArray[np.bool_]) -> TabularFeatures:
         """From the log's rows for which the mask is true."""
@@ -220,6 +220,8 @@ class Boosters:
 
 
 def joined(tables: Sequence[FeatureTable]) -> FeatureTable:
+    if len(tables) == 1:
+        return tables[0]  # without a copy, which may be half a GiB
     return FeatureTable(
         np.concatenate([table.features for table in tables]),
         np.concatenate([table.label for table in tables]),

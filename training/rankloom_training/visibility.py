@@ -18,6 +18,9 @@ from rankloom_features.events import History
 from rankloom_features.histories import Histories
 from rankloom_training.data import Interactions, Split
 
+TABLE_ROWS = 2_000_000  # training rows with features, at most: all rows of some users
+VALID_SHARE = 4  # so many times fewer validation rows are seen where rows are limited
+
 
 class Protocol(StrEnum):
     """Which of a user's earlier events a model sees when it scores a row."""

@@ -27,6 +27,7 @@ from rankloom._cli.hints import hint_of_call
 from rankloom._cli.installation import install_command
 from rankloom._cli.parser import HelpfulParser, parse
 from rankloom._cli.rank_command import RankCommand
+from rankloom._cli.retrieve_commands import RecommendCommand, RetrieveCommand
 from rankloom._cli.rollout_command import RolloutCliCommand
 from rankloom._version import __version__
 from rankloom.errors import InvalidRequestError, RankloomError
@@ -36,6 +37,8 @@ _OWN: Final[dict[str, CliCommand]] = {
     for command in (
         RankCommand(),
         ExplainCommand(),
+        RetrieveCommand(),
+        RecommendCommand(),
         RolloutCliCommand(),
         HealthCommand(),
         DoctorCommand(),

@@ -40,6 +40,12 @@ class RankCommand:
         parser.add_argument(
             "--explain-top-k", metavar="N", type=int, help="also explain the N best items"
         )
+        parser.add_argument(
+            "--prefilter",
+            metavar="N",
+            type=int,
+            help="let the language model score only the N items that the trees rank highest",
+        )
         parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     def run(self, args: argparse.Namespace) -> int:
@@ -53,7 +59,11 @@ class RankCommand:
                 items,
                 user=args.user,
                 history=args.history,
-                options=RankOptions(top_k=args.top_k, explain_top_k=args.explain_top_k),
+                options=RankOptions(
+                    top_k=args.top_k,
+                    explain_top_k=args.explain_top_k,
+                    prefilter=args.prefilter,
+                ),
             )
         sys.stdout.write((as_json(ranking) if args.json else as_text(ranking)) + "\n")
         return 0

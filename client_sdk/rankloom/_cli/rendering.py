@@ -17,6 +17,7 @@ from rankloom._results import (
     Routing,
     Timing,
 )
+from rankloom._retrievals import Recommendation, Retrieval
 
 
 def as_json(ranking: Ranking) -> str:
@@ -38,6 +39,33 @@ def _explained(explanation: ItemExplanation) -> Iterable[str]:
     if text := explanation.text.strip():
         yield visible(text)
     yield from evidence_chart(explanation.evidence)
+
+
+def retrieval_as_json(retrieval: Retrieval) -> str:
+    """Return one JSON object; its keys are the fields of `Retrieval`."""
+    return json.dumps(asdict(retrieval), indent=2)
+
+
+def recommendation_as_json(recommendation: Recommendation) -> str:
+    """Return one JSON object; its keys are the fields of `Recommendation`."""
+    return json.dumps(asdict(recommendation), indent=2)
+
+
+def retrieval_as_text(retrieval: Retrieval) -> str:
+    """Return how the items were found, and a table of them."""
+    head = [(label, value) for label, value in _retrieval_head(retrieval) if value]
+    items = ((str(item.rank), item.item_id, f"{item.score:.4f}") for item in retrieval.items)
+    return "\n".join(
+        [*aligned(head, "<<"), "", *aligned([("rank", "item", "score"), *items], "><>")]
+    )
+
+
+def _retrieval_head(retrieval: Retrieval) -> Iterable[tuple[str, str]]:
+    yield "request", retrieval.request_id
+    yield "revision", _revision(retrieval.revision)
+    why = retrieval.fallback_reason or ("cold start" if retrieval.cold_start else "")
+    yield "order", f"{retrieval.order}{why and f' ({why})'}"
+    yield "time", _times(retrieval.timing)
 
 
 def explanation_as_json(explanation: Explanation) -> str:
@@ -84,8 +112,11 @@ def _routing(routing: Routing) -> Iterable[tuple[str, str]]:
 
 
 def _times(timing: Timing) -> str:
-    stages = asdict(timing).items()
-    return "  ".join(f"{name.removesuffix('_s')} {value * 1e3:.1f} ms" for name, value in stages)
+    stages = asdict(timing)
+    if not timing.search_s:
+        del stages["search_s"]
+    shown = (f"{name.removesuffix('_s')} {value * 1e3:.1f} ms" for name, value in stages.items())
+    return "  ".join(shown)
 
 
 def _row(item: RankedItem) -> tuple[str, str, str, str]:

@@ -12,6 +12,13 @@ from rankloom._connection import Translating
 from rankloom._requests import build_explain_request, build_request
 from rankloom._responses import ExplanationParts, parse_response
 from rankloom._results import Event, ExplainOptions, Explanation, Item, Ranking, RankOptions
+from rankloom._retrieval_messages import (
+    build_recommend_request,
+    build_retrieve_request,
+    parse_recommendation,
+    parse_retrieval,
+)
+from rankloom._retrievals import Recommendation, RecommendOptions, Retrieval, RetrieveOptions
 from rankloom.aio._connection import AsyncConnection
 from rankloom_proto.v1 import ranking_pb2, ranking_pb2_grpc
 
@@ -20,6 +27,8 @@ if TYPE_CHECKING:  # generic in the stubs only
 
 _DEFAULTS: Final = RankOptions()
 _EXPLAIN_DEFAULTS: Final = ExplainOptions()
+_RETRIEVE_DEFAULTS: Final = RetrieveOptions()
+_RECOMMEND_DEFAULTS: Final = RecommendOptions()
 
 
 class AsyncClient(AsyncConnection):
@@ -53,6 +62,44 @@ class AsyncClient(AsyncConnection):
         with self._translating(request.request_id):
             response = await self._stub.Rank(request, timeout=limit_s)
         return parse_response(response)
+
+    async def retrieve(
+        self,
+        k: int,
+        *,
+        user: str | None = None,
+        history: Sequence[Event] | None = None,
+        options: RetrieveOptions = _RETRIEVE_DEFAULTS,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> Retrieval:
+        """Return the k items of the catalogue nearest to the user, as `Client.retrieve`."""
+        request = build_retrieve_request(
+            k, user=user, history=history, options=options, request_id=request_id
+        )
+        limit_s = self._limit_s(timeout_s)
+        with self._translating(request.request_id):
+            response = await self._stub.Retrieve(request, timeout=limit_s)
+        return parse_retrieval(response)
+
+    async def recommend(
+        self,
+        k: int,
+        *,
+        user: str | None = None,
+        history: Sequence[Event] | None = None,
+        options: RecommendOptions = _RECOMMEND_DEFAULTS,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> Recommendation:
+        """Return the best k items of the catalogue, as `Client.recommend`."""
+        request = build_recommend_request(
+            k, user=user, history=history, options=options, request_id=request_id
+        )
+        limit_s = self._limit_s(timeout_s)
+        with self._translating(request.request_id):
+            response = await self._stub.Recommend(request, timeout=limit_s)
+        return parse_recommendation(response)
 
     def explain(
         self,

@@ -24,13 +24,17 @@ from rankloom.testing._answers import (
     make_features,
     make_item_explanation,
     make_ranking,
+    make_recommendation,
+    make_retrieval,
 )
 from rankloom.testing._calls import (
     ExplainCall,
     FeatureCall,
     ForgetCall,
     RankCall,
+    RecommendCall,
     RecordCall,
+    RetrieveCall,
     RolloutCall,
 )
 from rankloom.testing._refusals import fail
@@ -42,7 +46,9 @@ __all__ = [
     "FeatureCall",
     "ForgetCall",
     "RankCall",
+    "RecommendCall",
     "RecordCall",
+    "RetrieveCall",
     "RolloutCall",
     "after",
     "fail",
@@ -50,6 +56,8 @@ __all__ = [
     "make_features",
     "make_item_explanation",
     "make_ranking",
+    "make_recommendation",
+    "make_retrieval",
 ]
 
 _show_as(__name__, globals(), __all__)

@@ -27,6 +27,7 @@ from rankloom._results import (
     Timing,
     Verdict,
 )
+from rankloom._retrievals import Recommendation, Retrieval, RetrievalOrder, RetrievedItem
 from rankloom.errors import RankloomError, ServerError
 from rankloom.testing._refusals import fail, send
 
@@ -66,6 +67,27 @@ def make_ranking(scores: Mapping[str, float | None]) -> Ranking:
         items=tuple(items),
         timing=Timing(0.0, 0.0, 0.0, 0.0, 0.0),
     )
+
+
+def make_retrieval(scores: Mapping[str, float]) -> Retrieval:
+    """Return a retrieval of items by their scores, best first, by the user's vector."""
+    best_first = sorted(scores.items(), key=lambda each: -each[1])
+    items = (RetrievedItem(item_id, rank, s) for rank, (item_id, s) in enumerate(best_first, 1))
+    return Retrieval(
+        request_id="",
+        revision=REVISION,
+        items=tuple(items),
+        order=RetrievalOrder.VECTOR,
+        fallback_reason=None,
+        cold_start=False,
+        history_version=None,
+        timing=Timing(0.0, 0.0, 0.0, 0.0, 0.0),
+    )
+
+
+def make_recommendation(scores: Mapping[str, float | None]) -> Recommendation:
+    """Return a recommendation of these items, ranked as by `make_ranking`."""
+    return Recommendation(make_ranking(scores), len(scores), RetrievalOrder.VECTOR, None)
 
 
 def make_explanation(

@@ -7,6 +7,7 @@ from typing import Any
 from rankloom._events import UserEvent
 from rankloom._features import FeatureQuery
 from rankloom._results import Event, ExplainOptions, Item, RankOptions
+from rankloom._retrievals import RecommendOptions, RetrieveOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,30 @@ class ExplainCall:
     user: str | None
     history: tuple[Event, ...] | None
     options: ExplainOptions
+    request_id: str
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrieveCall:
+    """One call of `Client.retrieve`. `timeout_s`: the time that it had left on arrival."""
+
+    k: int
+    user: str | None
+    history: tuple[Event, ...] | None
+    options: RetrieveOptions
+    request_id: str
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecommendCall:
+    """One call of `Client.recommend`. `timeout_s`: the time that it had left on arrival."""
+
+    k: int
+    user: str | None
+    history: tuple[Event, ...] | None
+    options: RecommendOptions
     request_id: str
     timeout_s: float
 
@@ -77,4 +102,13 @@ class RolloutCall:
     token: str | None
 
 
-Call = RankCall | ExplainCall | FeatureCall | RecordCall | ForgetCall | RolloutCall
+Call = (
+    RankCall
+    | ExplainCall
+    | RetrieveCall
+    | RecommendCall
+    | FeatureCall
+    | RecordCall
+    | ForgetCall
+    | RolloutCall
+)

@@ -11,8 +11,17 @@ from rankloom._feature_messages import parse_event, parse_time
 from rankloom._features import FeatureQuery
 from rankloom._responses import wire_names
 from rankloom._results import Event, ExplainOptions, Fusion, Item, RankOptions, Revision
+from rankloom._retrievals import ItemSelection, RecommendOptions, RetrieveOptions
 from rankloom._rollouts import GateSpec
-from rankloom.testing._calls import ExplainCall, FeatureCall, ForgetCall, RankCall, RecordCall
+from rankloom.testing._calls import (
+    ExplainCall,
+    FeatureCall,
+    ForgetCall,
+    RankCall,
+    RecommendCall,
+    RecordCall,
+    RetrieveCall,
+)
 from rankloom_proto.v1 import features_pb2, ranking_pb2, rollout_pb2
 
 _FUSIONS = wire_names(ranking_pb2.Fusion.items(), Fusion, "FUSION_")
@@ -20,23 +29,77 @@ _FUSIONS = wire_names(ranking_pb2.Fusion.items(), Fusion, "FUSION_")
 
 def parse_rank(request: ranking_pb2.RankRequest, context: grpc.ServicerContext) -> RankCall:
     """Return what `Client.rank` was called with."""
-    options = request.options
     user, history = _subject(request)
     return RankCall(
         items=tuple(map(_item, request.candidates)),
         user=user,
         history=history,
-        options=RankOptions(
-            top_k=options.top_k if options.HasField("top_k") else None,
+        options=_rank_options(request.options),
+        request_id=request.request_id,
+        timeout_s=_timeout_s(context),
+    )
+
+
+def parse_retrieve(
+    request: ranking_pb2.RetrieveRequest, context: grpc.ServicerContext
+) -> RetrieveCall:
+    """Return what `Client.retrieve` was called with."""
+    options = request.options
+    user, history = _subject(request)
+    return RetrieveCall(
+        k=request.k,
+        user=user,
+        history=history,
+        options=RetrieveOptions(
+            selection=_selection(options.selection),
             allow_fallback=options.allow_fallback or not options.HasField("allow_fallback"),
-            allow_partial=options.allow_partial,
-            fusion=_FUSIONS.get(options.fusion),
             revision=_pin(options),
-            explain_top_k=options.explain_top_k if options.HasField("explain_top_k") else None,
-            explain=_explain_options(options.explain) if options.HasField("explain") else None,
         ),
         request_id=request.request_id,
         timeout_s=_timeout_s(context),
+    )
+
+
+def parse_recommend(
+    request: ranking_pb2.RecommendRequest, context: grpc.ServicerContext
+) -> RecommendCall:
+    """Return what `Client.recommend` was called with."""
+    options = request.options
+    user, history = _subject(request)
+    return RecommendCall(
+        k=request.k,
+        user=user,
+        history=history,
+        options=RecommendOptions(
+            retrieve_k=options.retrieve_k if options.HasField("retrieve_k") else None,
+            selection=_selection(options.selection),
+            diversity=options.diversity if options.HasField("diversity") else None,
+            ranking=_rank_options(options.ranking),
+        ),
+        request_id=request.request_id,
+        timeout_s=_timeout_s(context),
+    )
+
+
+def _rank_options(options: ranking_pb2.RankOptions) -> RankOptions:
+    return RankOptions(
+        top_k=options.top_k if options.HasField("top_k") else None,
+        allow_fallback=options.allow_fallback or not options.HasField("allow_fallback"),
+        allow_partial=options.allow_partial,
+        fusion=_FUSIONS.get(options.fusion),
+        revision=_pin(options),
+        explain_top_k=options.explain_top_k if options.HasField("explain_top_k") else None,
+        explain=_explain_options(options.explain) if options.HasField("explain") else None,
+        prefilter=options.prefilter if options.HasField("prefilter") else None,
+    )
+
+
+def _selection(selection: ranking_pb2.ItemSelection) -> ItemSelection:
+    return ItemSelection(
+        exclude_seen=selection.exclude_seen or not selection.HasField("exclude_seen"),
+        exclude_item_ids=tuple(selection.exclude_item_ids),
+        with_attributes=tuple(selection.with_attributes),
+        without_attributes=tuple(selection.without_attributes),
     )
 
 
@@ -113,7 +176,11 @@ def _query(message: features_pb2.UserQuery) -> FeatureQuery:
 
 
 def _subject(
-    message: ranking_pb2.RankRequest | ranking_pb2.ExplainRequest | features_pb2.UserQuery,
+    message: ranking_pb2.RankRequest
+    | ranking_pb2.ExplainRequest
+    | ranking_pb2.RetrieveRequest
+    | ranking_pb2.RecommendRequest
+    | features_pb2.UserQuery,
 ) -> tuple[str | None, tuple[Event, ...] | None]:
     if message.WhichOneof("subject") == "history":
         return None, tuple(map(parse_event, message.history.events))
@@ -137,7 +204,7 @@ def _timeout_s(context: grpc.ServicerContext) -> float:
 
 
 def _pin(
-    options: ranking_pb2.RankOptions | ranking_pb2.ExplainOptions,
+    options: ranking_pb2.RankOptions | ranking_pb2.ExplainOptions | ranking_pb2.RetrieveOptions,
 ) -> Revision | int | None:
     if not options.HasField("revision"):
         return None

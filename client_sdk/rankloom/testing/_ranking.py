@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from rankloom._results import Explanation, ItemExplanation, Ranking
+from rankloom._retrievals import Recommendation, Retrieval
 from rankloom.errors import RankloomError
 from rankloom.testing._answers import (
     Delayed,
@@ -19,11 +20,23 @@ from rankloom.testing._answers import (
     make_explanation,
     make_item_explanation,
     make_ranking,
+    make_recommendation,
+    make_retrieval,
     play,
 )
-from rankloom.testing._calls import Call, ExplainCall, RankCall
-from rankloom.testing._parsing import parse_explain, parse_rank
-from rankloom.testing._wire import explanation_to_wire, ranking_to_wire
+from rankloom.testing._calls import Call, ExplainCall, RankCall, RecommendCall, RetrieveCall
+from rankloom.testing._parsing import (
+    parse_explain,
+    parse_rank,
+    parse_recommend,
+    parse_retrieve,
+)
+from rankloom.testing._wire import (
+    explanation_to_wire,
+    ranking_to_wire,
+    recommendation_to_wire,
+    retrieval_to_wire,
+)
 from rankloom_proto.v1 import ranking_pb2, ranking_pb2_grpc
 
 Failure: TypeAlias = RankloomError | type[RankloomError]
@@ -39,16 +52,32 @@ ExplainAnswer: TypeAlias = (
     | Delayed[Any]
     | Callable[[ExplainCall], str | Explanation]
 )
+RetrieveAnswer: TypeAlias = (
+    Mapping[str, float]
+    | Retrieval
+    | Failure
+    | Delayed[Any]
+    | Callable[[RetrieveCall], Scores | Retrieval]
+)
+RecommendAnswer: TypeAlias = (
+    Scores
+    | Recommendation
+    | Failure
+    | Delayed[Any]
+    | Callable[[RecommendCall], Scores | Recommendation]
+)
 Record: TypeAlias = Callable[[Call], None]
 
 
 class FakeRanking(ranking_pb2_grpc.RankingServiceServicer):
-    """Ranks and explains as scripted."""
+    """Ranks, explains, retrieves and recommends as scripted."""
 
     def __init__(self, record: Record) -> None:
         self._record = record
         self.rankings = Script[RankAnswer](_default_scores)
         self.explanations = Script[ExplainAnswer](_default_text)
+        self.retrievals = Script[RetrieveAnswer](_default_items)
+        self.recommendations = Script[RecommendAnswer](_default_items)
 
     def Rank(
         self, request: ranking_pb2.RankRequest, context: grpc.ServicerContext
@@ -65,6 +94,35 @@ class FakeRanking(ranking_pb2_grpc.RankingServiceServicer):
             answer = replace(answer, explanations=_default_explanations(answer, call))
         echo = answer.request_id or call.request_id
         return ranking_to_wire(replace(answer, request_id=echo))
+
+    def Retrieve(
+        self, request: ranking_pb2.RetrieveRequest, context: grpc.ServicerContext
+    ) -> ranking_pb2.RetrieveResponse:
+        """Answer with the next retrieval of the script."""
+        call = parse_retrieve(request, context)
+        self._record(call)
+        answer = play(self.retrievals.take(), call, context)
+        if isinstance(answer, Mapping):
+            answer = make_retrieval(answer)
+            answer = replace(answer, items=answer.items[: call.k])
+        if not isinstance(answer, Retrieval):
+            fault(f"a retrieval was scripted as {type(answer).__name__}", context)
+        return retrieval_to_wire(replace(answer, request_id=answer.request_id or call.request_id))
+
+    def Recommend(
+        self, request: ranking_pb2.RecommendRequest, context: grpc.ServicerContext
+    ) -> ranking_pb2.RecommendResponse:
+        """Answer with the next recommendation of the script."""
+        call = parse_recommend(request, context)
+        self._record(call)
+        answer = play(self.recommendations.take(), call, context)
+        if isinstance(answer, Mapping):
+            answer = _best_of(make_recommendation(answer), call.k)
+        if not isinstance(answer, Recommendation):
+            fault(f"a recommendation was scripted as {type(answer).__name__}", context)
+        echo = answer.ranking.request_id or call.request_id
+        ranking = replace(answer.ranking, request_id=echo)
+        return recommendation_to_wire(replace(answer, ranking=ranking))
 
     def Explain(
         self, request: ranking_pb2.ExplainRequest, context: grpc.ServicerContext
@@ -96,6 +154,18 @@ def _of_scores(scores: Scores, call: RankCall) -> Ranking:
 
 def _default_scores(call: RankCall) -> Scores:
     return {item_id: default_score(item_id) for item_id in call.item_ids}
+
+
+def _default_items(call: RetrieveCall | RecommendCall) -> Scores:
+    """Score the items of an endless catalogue: "1", "2" and so on, but for those left out."""
+    left_out = set(call.options.selection.exclude_item_ids)
+    ids = (str(number) for number in range(1, call.k + len(left_out) + 1))
+    return {item_id: -float(item_id) for item_id in ids if item_id not in left_out}
+
+
+def _best_of(answer: Recommendation, k: int) -> Recommendation:
+    ranking = replace(answer.ranking, items=answer.ranking.items[:k])
+    return replace(answer, ranking=ranking)
 
 
 def _default_explanations(ranking: Ranking, call: RankCall) -> tuple[ItemExplanation, ...]:

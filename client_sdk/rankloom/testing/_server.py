@@ -14,7 +14,9 @@ from rankloom.testing._calls import (
     FeatureCall,
     ForgetCall,
     RankCall,
+    RecommendCall,
     RecordCall,
+    RetrieveCall,
     RolloutCall,
 )
 from rankloom.testing._features import (
@@ -25,7 +27,13 @@ from rankloom.testing._features import (
     RecordAnswer,
 )
 from rankloom.testing._in_process import InProcessServer
-from rankloom.testing._ranking import ExplainAnswer, FakeRanking, RankAnswer
+from rankloom.testing._ranking import (
+    ExplainAnswer,
+    FakeRanking,
+    RankAnswer,
+    RecommendAnswer,
+    RetrieveAnswer,
+)
 from rankloom.testing._rollouts import FakeRollouts, RolloutAnswer
 from rankloom_proto.v1 import features_pb2_grpc, ranking_pb2_grpc, rollout_pb2_grpc
 
@@ -68,6 +76,20 @@ class FakeServer(InProcessServer):
         whether the user will like the item, by the item's fixed score.
         """
         self._ranking.explanations.set(*answers)
+
+    def on_retrieve(self, *answers: RetrieveAnswer) -> None:
+        """Script `Client.retrieve`: with scores by item id, or with a `Retrieval`.
+
+        Of scores, the call gets its k best. By default, the items are "1", "2" and so on.
+        """
+        self._ranking.retrievals.set(*answers)
+
+    def on_recommend(self, *answers: RecommendAnswer) -> None:
+        """Script `Client.recommend`: with scores by item id, or with a `Recommendation`.
+
+        Of scores, the call gets its k best. By default, the items are "1", "2" and so on.
+        """
+        self._ranking.recommendations.set(*answers)
 
     def on_features(self, *answers: FeatureAnswer) -> None:
         """Script a `FeatureClient`: with `UserFeatures`, for every user of the call.
@@ -119,6 +141,16 @@ class FakeServer(InProcessServer):
     def explain_calls(self) -> tuple[ExplainCall, ...]:
         """The calls of `Client.explain`."""
         return self._calls_of(ExplainCall)
+
+    @property
+    def retrieve_calls(self) -> tuple[RetrieveCall, ...]:
+        """The calls of `Client.retrieve`."""
+        return self._calls_of(RetrieveCall)
+
+    @property
+    def recommend_calls(self) -> tuple[RecommendCall, ...]:
+        """The calls of `Client.recommend`."""
+        return self._calls_of(RecommendCall)
 
     @property
     def feature_calls(self) -> tuple[FeatureCall, ...]:

@@ -23,6 +23,7 @@ from rankloom._results import (
     Routing,
     Timing,
 )
+from rankloom._retrievals import Recommendation, Retrieval
 from rankloom._rollouts import Judgement, RevisionList, Rollout
 from rankloom_proto.v1 import features_pb2, ranking_pb2, rollout_pb2
 
@@ -50,6 +51,34 @@ def ranking_to_wire(ranking: Ranking) -> ranking_pb2.RankResponse:
         ],
         timing=_timing(ranking.timing),
         explanations=map(_item_explanation, ranking.explanations),
+    )
+
+
+def retrieval_to_wire(retrieval: Retrieval) -> ranking_pb2.RetrieveResponse:
+    """Return the message that the SDK reads as this retrieval."""
+    reason = retrieval.fallback_reason
+    return ranking_pb2.RetrieveResponse(
+        request_id=retrieval.request_id,
+        revision=_revision(retrieval.revision),
+        items=[
+            ranking_pb2.RetrievedItem(item_id=each.item_id, rank=each.rank, score=each.score)
+            for each in retrieval.items
+        ],
+        order=_number(ranking_pb2.RetrievalOrder, "RETRIEVAL_ORDER", retrieval.order),
+        fallback_reason=_number(ranking_pb2.FallbackReason, "FALLBACK_REASON", reason),
+        cold_start=retrieval.cold_start,
+        history_version=retrieval.history_version,
+        timing=_timing(retrieval.timing),
+    )
+
+
+def recommendation_to_wire(answer: Recommendation) -> ranking_pb2.RecommendResponse:
+    """Return the message that the SDK reads as this recommendation."""
+    return ranking_pb2.RecommendResponse(
+        ranking=ranking_to_wire(answer.ranking),
+        num_retrieved=answer.num_retrieved,
+        order=_number(ranking_pb2.RetrievalOrder, "RETRIEVAL_ORDER", answer.order),
+        history_version=answer.history_version,
     )
 
 
@@ -171,6 +200,7 @@ def _timing(timing: Timing) -> ranking_pb2.Timing:
         prompt=_duration(timing.prompt_s),
         model=_duration(timing.model_s),
         total=_duration(timing.total_s),
+        search=_duration(timing.search_s),
     )
 
 

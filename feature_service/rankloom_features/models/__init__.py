@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rankloom_features.models.base import CollaborativeModel
 
 _CREATORS = {
+    "gsasrec": "rankloom_features.models.gsasrec:GSASRec",
     "lightgcn": "rankloom_features.models.lightgcn:LightGCN",
     "sasrec": "rankloom_features.models.sasrec:SASRec",
     "mf": "rankloom_features.models.mf:MatrixFactorisation",

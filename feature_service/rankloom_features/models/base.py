@@ -32,6 +32,10 @@ class CollaborativeModel(nn.Module):
         For models that read the graph of users and items; others need not.
         """
 
+    def like_weight(self, num_negatives: int, num_items: int) -> float:
+        """How much a like weighs in the loss beside each of its ``num_negatives`` sampled ones."""
+        return 1.0
+
     def settle(self) -> None:
         """Called after the training: ``vectors`` must be those that the model scores with."""
 

@@ -56,7 +56,7 @@ class SASRec(CollaborativeModel):
         hidden = self.dropout(hidden)
         causal = torch.ones(length, length, dtype=torch.bool, device=items.device).tril()
         # A padding row attends to itself, so that its softmax is defined; it is zeroed below.
-        own = torch.eye(length, dtype=torch.bool, device=items.device)
+        own = back[:, None] == back
         seen = (causal & (items > 0)[:, None, :]) | own
         mask = torch.where(seen, 0.0, -1e9)
         for block in self.blocks:

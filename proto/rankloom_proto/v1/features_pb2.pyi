@@ -230,6 +230,7 @@ class UserFeatures(_message.Message):
     ABLATED_FIELD_NUMBER: _builtins.int
     HISTORY_VERSION_FIELD_NUMBER: _builtins.int
     HISTORY_AGE_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
     vector: _builtins.bytes
     """The user's latent vector: little-endian float32 values."""
     feature_version: _builtins.str
@@ -241,6 +242,10 @@ class UserFeatures(_message.Message):
     history_version: _builtins.int
     """The version of the stored history that was used: 0 without events, and larger after each
     change. Unset for an inline history.
+    """
+    user_id: _builtins.str
+    """Whose features these are, as the query named the user; empty for an inline history. Whoever
+    asked can so tell a mixed-up answer.
     """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
@@ -271,10 +276,11 @@ class UserFeatures(_message.Message):
         ablated: _abc.Iterable[Global___UserFeatures] | None = ...,
         history_version: _builtins.int | None = ...,
         history_age: _duration_pb2.Duration | None = ...,
+        user_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_history_version", b"_history_version", "history_age", b"history_age", "history_version", b"history_version", "tabular", b"tabular"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_history_version", b"_history_version", "ablated", b"ablated", "cold_start", b"cold_start", "events", b"events", "feature_version", b"feature_version", "history_age", b"history_age", "history_version", b"history_version", "tabular", b"tabular", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_history_version", b"_history_version", "ablated", b"ablated", "cold_start", b"cold_start", "events", b"events", "feature_version", b"feature_version", "history_age", b"history_age", "history_version", b"history_version", "tabular", b"tabular", "user_id", b"user_id", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__history_version: _TypeAlias = _typing.Literal["history_version"]  # noqa: Y015
     _WhichOneofArgType__history_version: _TypeAlias = _typing.Literal["_history_version", b"_history_version"]  # noqa: Y015

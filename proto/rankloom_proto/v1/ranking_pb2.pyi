@@ -138,6 +138,28 @@ FALLBACK_REASON_ENGINE_FAILED: FallbackReason.ValueType  # 4
 """The engine failed on this request."""
 Global___FallbackReason: _TypeAlias = FallbackReason  # noqa: Y015
 
+class _RetrievalOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RetrievalOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RetrievalOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RETRIEVAL_ORDER_UNSPECIFIED: _RetrievalOrder.ValueType  # 0
+    RETRIEVAL_ORDER_VECTOR: _RetrievalOrder.ValueType  # 1
+    """The inner product with the user's vector, and the item's bias."""
+    RETRIEVAL_ORDER_POPULARITY: _RetrievalOrder.ValueType  # 2
+    """How often the item is in the training rows."""
+
+class RetrievalOrder(_RetrievalOrder, metaclass=_RetrievalOrderEnumTypeWrapper):
+    """By what retrieved items are ordered."""
+
+RETRIEVAL_ORDER_UNSPECIFIED: RetrievalOrder.ValueType  # 0
+RETRIEVAL_ORDER_VECTOR: RetrievalOrder.ValueType  # 1
+"""The inner product with the user's vector, and the item's bias."""
+RETRIEVAL_ORDER_POPULARITY: RetrievalOrder.ValueType  # 2
+"""How often the item is in the training rows."""
+Global___RetrievalOrder: _TypeAlias = RetrievalOrder  # noqa: Y015
+
 class _Verdict:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -327,6 +349,7 @@ class RankOptions(_message.Message):
     BUNDLE_DIGEST_FIELD_NUMBER: _builtins.int
     EXPLAIN_TOP_K_FIELD_NUMBER: _builtins.int
     EXPLAIN_FIELD_NUMBER: _builtins.int
+    PREFILTER_FIELD_NUMBER: _builtins.int
     top_k: _builtins.int
     """Return only the best top_k items; 0 or absent: all."""
     allow_fallback: _builtins.bool
@@ -344,6 +367,10 @@ class RankOptions(_message.Message):
     """Also explain the best items, up to so many, at most 10; 0 or absent: none. Only the exact
     mixture is explained: the answer of a lower fallback level has no explanations.
     """
+    prefilter: _builtins.int
+    """The language model scores only so many candidates, those that the trees rank highest; 0 or
+    absent: all. The others follow in the order of the trees, with scored = false.
+    """
     @_builtins.property
     def explain(self) -> Global___ExplainOptions:
         """How to explain them. Fusion and revision are those of the ranking; do not set them here."""
@@ -359,10 +386,11 @@ class RankOptions(_message.Message):
         bundle_digest: _builtins.str = ...,
         explain_top_k: _builtins.int | None = ...,
         explain: Global___ExplainOptions | None = ...,
+        prefilter: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback", "_allow_partial", b"_allow_partial", "_explain_top_k", b"_explain_top_k", "_revision", b"_revision", "_top_k", b"_top_k", "allow_fallback", b"allow_fallback", "allow_partial", b"allow_partial", "explain", b"explain", "explain_top_k", b"explain_top_k", "revision", b"revision", "top_k", b"top_k"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback", "_allow_partial", b"_allow_partial", "_explain_top_k", b"_explain_top_k", "_prefilter", b"_prefilter", "_revision", b"_revision", "_top_k", b"_top_k", "allow_fallback", b"allow_fallback", "allow_partial", b"allow_partial", "explain", b"explain", "explain_top_k", b"explain_top_k", "prefilter", b"prefilter", "revision", b"revision", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback", "_allow_partial", b"_allow_partial", "_explain_top_k", b"_explain_top_k", "_revision", b"_revision", "_top_k", b"_top_k", "allow_fallback", b"allow_fallback", "allow_partial", b"allow_partial", "bundle_digest", b"bundle_digest", "explain", b"explain", "explain_top_k", b"explain_top_k", "fusion", b"fusion", "revision", b"revision", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback", "_allow_partial", b"_allow_partial", "_explain_top_k", b"_explain_top_k", "_prefilter", b"_prefilter", "_revision", b"_revision", "_top_k", b"_top_k", "allow_fallback", b"allow_fallback", "allow_partial", b"allow_partial", "bundle_digest", b"bundle_digest", "explain", b"explain", "explain_top_k", b"explain_top_k", "fusion", b"fusion", "prefilter", b"prefilter", "revision", b"revision", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__allow_fallback: _TypeAlias = _typing.Literal["allow_fallback"]  # noqa: Y015
     _WhichOneofArgType__allow_fallback: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback"]  # noqa: Y015
@@ -370,6 +398,8 @@ class RankOptions(_message.Message):
     _WhichOneofArgType__allow_partial: _TypeAlias = _typing.Literal["_allow_partial", b"_allow_partial"]  # noqa: Y015
     _WhichOneofReturnType__explain_top_k: _TypeAlias = _typing.Literal["explain_top_k"]  # noqa: Y015
     _WhichOneofArgType__explain_top_k: _TypeAlias = _typing.Literal["_explain_top_k", b"_explain_top_k"]  # noqa: Y015
+    _WhichOneofReturnType__prefilter: _TypeAlias = _typing.Literal["prefilter"]  # noqa: Y015
+    _WhichOneofArgType__prefilter: _TypeAlias = _typing.Literal["_prefilter", b"_prefilter"]  # noqa: Y015
     _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
     _WhichOneofArgType__revision: _TypeAlias = _typing.Literal["_revision", b"_revision"]  # noqa: Y015
     _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
@@ -380,6 +410,8 @@ class RankOptions(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__allow_partial) -> _WhichOneofReturnType__allow_partial | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__explain_top_k) -> _WhichOneofReturnType__explain_top_k | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prefilter) -> _WhichOneofReturnType__prefilter | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__revision) -> _WhichOneofReturnType__revision | None: ...
     @_typing.overload
@@ -612,6 +644,7 @@ class Timing(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def queue(self) -> _duration_pb2.Duration: ...
     @_builtins.property
@@ -622,6 +655,10 @@ class Timing(_message.Message):
     def model(self) -> _duration_pb2.Duration: ...
     @_builtins.property
     def total(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def search(self) -> _duration_pb2.Duration:
+        """Of the search among all items: Retrieve and Recommend."""
+
     def __init__(
         self,
         *,
@@ -630,14 +667,326 @@ class Timing(_message.Message):
         prompt: _duration_pb2.Duration | None = ...,
         model: _duration_pb2.Duration | None = ...,
         total: _duration_pb2.Duration | None = ...,
+        search: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "model", b"model", "prompt", b"prompt", "queue", b"queue", "total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "model", b"model", "prompt", b"prompt", "queue", b"queue", "search", b"search", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "model", b"model", "prompt", b"prompt", "queue", b"queue", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "model", b"model", "prompt", b"prompt", "queue", b"queue", "search", b"search", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Timing: _TypeAlias = Timing  # noqa: Y015
+
+@_typing.final
+class RetrieveRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    K_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Returned in the response. At most 128 characters."""
+    user_id: _builtins.str
+    k: _builtins.int
+    """How many items, 1 to 1,000; the answer has fewer where fewer may be retrieved."""
+    @_builtins.property
+    def history(self) -> _features_pb2.History: ...
+    @_builtins.property
+    def options(self) -> Global___RetrieveOptions: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        history: _features_pb2.History | None = ...,
+        k: _builtins.int = ...,
+        options: Global___RetrieveOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "options", b"options", "subject", b"subject", "user_id", b"user_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "k", b"k", "options", b"options", "request_id", b"request_id", "subject", b"subject", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["user_id", "history"]  # noqa: Y015
+    _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
+
+Global___RetrieveRequest: _TypeAlias = RetrieveRequest  # noqa: Y015
+
+@_typing.final
+class RetrieveOptions(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SELECTION_FIELD_NUMBER: _builtins.int
+    ALLOW_FALLBACK_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    BUNDLE_DIGEST_FIELD_NUMBER: _builtins.int
+    allow_fallback: _builtins.bool
+    """Whether popularity may answer where the user's vector cannot be used. Default: true."""
+    revision: _builtins.int
+    """As in RankOptions."""
+    bundle_digest: _builtins.str
+    @_builtins.property
+    def selection(self) -> Global___ItemSelection: ...
+    def __init__(
+        self,
+        *,
+        selection: Global___ItemSelection | None = ...,
+        allow_fallback: _builtins.bool | None = ...,
+        revision: _builtins.int | None = ...,
+        bundle_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback", "_revision", b"_revision", "allow_fallback", b"allow_fallback", "revision", b"revision", "selection", b"selection"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback", "_revision", b"_revision", "allow_fallback", b"allow_fallback", "bundle_digest", b"bundle_digest", "revision", b"revision", "selection", b"selection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__allow_fallback: _TypeAlias = _typing.Literal["allow_fallback"]  # noqa: Y015
+    _WhichOneofArgType__allow_fallback: _TypeAlias = _typing.Literal["_allow_fallback", b"_allow_fallback"]  # noqa: Y015
+    _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
+    _WhichOneofArgType__revision: _TypeAlias = _typing.Literal["_revision", b"_revision"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allow_fallback) -> _WhichOneofReturnType__allow_fallback | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__revision) -> _WhichOneofReturnType__revision | None: ...
+
+Global___RetrieveOptions: _TypeAlias = RetrieveOptions  # noqa: Y015
+
+@_typing.final
+class ItemSelection(_message.Message):
+    """Which items may be retrieved. Everything that is set must hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXCLUDE_SEEN_FIELD_NUMBER: _builtins.int
+    EXCLUDE_ITEM_IDS_FIELD_NUMBER: _builtins.int
+    WITH_ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    WITHOUT_ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    exclude_seen: _builtins.bool
+    """Whether to leave out the items of the user's events. Default: true."""
+    @_builtins.property
+    def exclude_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Items to leave out, at most 1,000; ids that the catalogue lacks are ignored."""
+
+    @_builtins.property
+    def with_attributes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The item has at least one of these attributes, letter for letter; at most 32."""
+
+    @_builtins.property
+    def without_attributes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The item has none of these attributes; at most 32."""
+
+    def __init__(
+        self,
+        *,
+        exclude_seen: _builtins.bool | None = ...,
+        exclude_item_ids: _abc.Iterable[_builtins.str] | None = ...,
+        with_attributes: _abc.Iterable[_builtins.str] | None = ...,
+        without_attributes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exclude_seen", b"_exclude_seen", "exclude_seen", b"exclude_seen"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exclude_seen", b"_exclude_seen", "exclude_item_ids", b"exclude_item_ids", "exclude_seen", b"exclude_seen", "with_attributes", b"with_attributes", "without_attributes", b"without_attributes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__exclude_seen: _TypeAlias = _typing.Literal["exclude_seen"]  # noqa: Y015
+    _WhichOneofArgType__exclude_seen: _TypeAlias = _typing.Literal["_exclude_seen", b"_exclude_seen"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exclude_seen) -> _WhichOneofReturnType__exclude_seen | None: ...
+
+Global___ItemSelection: _TypeAlias = ItemSelection  # noqa: Y015
+
+@_typing.final
+class RetrieveResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    FALLBACK_REASON_FIELD_NUMBER: _builtins.int
+    COLD_START_FIELD_NUMBER: _builtins.int
+    HISTORY_VERSION_FIELD_NUMBER: _builtins.int
+    TIMING_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    order: Global___RetrievalOrder.ValueType
+    fallback_reason: Global___FallbackReason.ValueType
+    """Why the user's vector could not be used; FALLBACK_REASON_UNSPECIFIED where it could."""
+    cold_start: _builtins.bool
+    """True where nothing is known about the user, so that popularity answers."""
+    history_version: _builtins.int
+    """As in UserFeatures: the version of the stored history that was used."""
+    @_builtins.property
+    def revision(self) -> Global___Revision: ...
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___RetrievedItem]:
+        """Best first."""
+
+    @_builtins.property
+    def timing(self) -> Global___Timing: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        revision: Global___Revision | None = ...,
+        items: _abc.Iterable[Global___RetrievedItem] | None = ...,
+        order: Global___RetrievalOrder.ValueType = ...,
+        fallback_reason: Global___FallbackReason.ValueType = ...,
+        cold_start: _builtins.bool = ...,
+        history_version: _builtins.int | None = ...,
+        timing: Global___Timing | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_history_version", b"_history_version", "history_version", b"history_version", "revision", b"revision", "timing", b"timing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_history_version", b"_history_version", "cold_start", b"cold_start", "fallback_reason", b"fallback_reason", "history_version", b"history_version", "items", b"items", "order", b"order", "request_id", b"request_id", "revision", b"revision", "timing", b"timing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__history_version: _TypeAlias = _typing.Literal["history_version"]  # noqa: Y015
+    _WhichOneofArgType__history_version: _TypeAlias = _typing.Literal["_history_version", b"_history_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__history_version) -> _WhichOneofReturnType__history_version | None: ...
+
+Global___RetrieveResponse: _TypeAlias = RetrieveResponse  # noqa: Y015
+
+@_typing.final
+class RetrievedItem(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    RANK_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    item_id: _builtins.str
+    rank: _builtins.int
+    """1 is the best."""
+    score: _builtins.float
+    """On the scale of the response's order; comparable only within one revision."""
+    def __init__(
+        self,
+        *,
+        item_id: _builtins.str = ...,
+        rank: _builtins.int = ...,
+        score: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_id", b"item_id", "rank", b"rank", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetrievedItem: _TypeAlias = RetrievedItem  # noqa: Y015
+
+@_typing.final
+class RecommendRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    K_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Returned in the response. At most 128 characters."""
+    user_id: _builtins.str
+    k: _builtins.int
+    """How many items, 1 to 500."""
+    @_builtins.property
+    def history(self) -> _features_pb2.History: ...
+    @_builtins.property
+    def options(self) -> Global___RecommendOptions: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        history: _features_pb2.History | None = ...,
+        k: _builtins.int = ...,
+        options: Global___RecommendOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "options", b"options", "subject", b"subject", "user_id", b"user_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "k", b"k", "options", b"options", "request_id", b"request_id", "subject", b"subject", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["user_id", "history"]  # noqa: Y015
+    _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
+
+Global___RecommendRequest: _TypeAlias = RecommendRequest  # noqa: Y015
+
+@_typing.final
+class RecommendOptions(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETRIEVE_K_FIELD_NUMBER: _builtins.int
+    SELECTION_FIELD_NUMBER: _builtins.int
+    DIVERSITY_FIELD_NUMBER: _builtins.int
+    RANKING_FIELD_NUMBER: _builtins.int
+    retrieve_k: _builtins.int
+    """How many items to retrieve and rank, k to 500; 0 or absent: 100, or k if that is more."""
+    diversity: _builtins.float
+    """How much the items should differ from each other, 0 to 1: 1 - λ of maximal marginal relevance.
+    0 or absent: the order of the ranking.
+    """
+    @_builtins.property
+    def selection(self) -> Global___ItemSelection: ...
+    @_builtins.property
+    def ranking(self) -> Global___RankOptions:
+        """How the retrieved items are ranked; fallback and revision are those of the retrieval too. Do
+        not set top_k, which is k.
+        """
+
+    def __init__(
+        self,
+        *,
+        retrieve_k: _builtins.int | None = ...,
+        selection: Global___ItemSelection | None = ...,
+        diversity: _builtins.float | None = ...,
+        ranking: Global___RankOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_diversity", b"_diversity", "_retrieve_k", b"_retrieve_k", "diversity", b"diversity", "ranking", b"ranking", "retrieve_k", b"retrieve_k", "selection", b"selection"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_diversity", b"_diversity", "_retrieve_k", b"_retrieve_k", "diversity", b"diversity", "ranking", b"ranking", "retrieve_k", b"retrieve_k", "selection", b"selection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__diversity: _TypeAlias = _typing.Literal["diversity"]  # noqa: Y015
+    _WhichOneofArgType__diversity: _TypeAlias = _typing.Literal["_diversity", b"_diversity"]  # noqa: Y015
+    _WhichOneofReturnType__retrieve_k: _TypeAlias = _typing.Literal["retrieve_k"]  # noqa: Y015
+    _WhichOneofArgType__retrieve_k: _TypeAlias = _typing.Literal["_retrieve_k", b"_retrieve_k"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__diversity) -> _WhichOneofReturnType__diversity | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retrieve_k) -> _WhichOneofReturnType__retrieve_k | None: ...
+
+Global___RecommendOptions: _TypeAlias = RecommendOptions  # noqa: Y015
+
+@_typing.final
+class RecommendResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RANKING_FIELD_NUMBER: _builtins.int
+    NUM_RETRIEVED_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    HISTORY_VERSION_FIELD_NUMBER: _builtins.int
+    num_retrieved: _builtins.int
+    """How many items were retrieved and ranked."""
+    order: Global___RetrievalOrder.ValueType
+    history_version: _builtins.int
+    """As in RetrieveResponse."""
+    @_builtins.property
+    def ranking(self) -> Global___RankResponse:
+        """The best k of the retrieved items. Without items, none may be retrieved."""
+
+    def __init__(
+        self,
+        *,
+        ranking: Global___RankResponse | None = ...,
+        num_retrieved: _builtins.int = ...,
+        order: Global___RetrievalOrder.ValueType = ...,
+        history_version: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_history_version", b"_history_version", "history_version", b"history_version", "ranking", b"ranking"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_history_version", b"_history_version", "history_version", b"history_version", "num_retrieved", b"num_retrieved", "order", b"order", "ranking", b"ranking"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__history_version: _TypeAlias = _typing.Literal["history_version"]  # noqa: Y015
+    _WhichOneofArgType__history_version: _TypeAlias = _typing.Literal["_history_version", b"_history_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__history_version) -> _WhichOneofReturnType__history_version | None: ...
+
+Global___RecommendResponse: _TypeAlias = RecommendResponse  # noqa: Y015
 
 @_typing.final
 class ExplainRequest(_message.Message):

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class RankingServiceStub(object):
-    """Ranks candidate items for one user with that user's own mixture of experts.
+    """Ranks candidate items for one user with that user's own mixture of experts, and finds candidates.
     """
 
     def __init__(self, channel):
@@ -40,6 +40,16 @@ class RankingServiceStub(object):
                 request_serializer=rankloom__proto_dot_v1_dot_ranking__pb2.RankRequest.SerializeToString,
                 response_deserializer=rankloom__proto_dot_v1_dot_ranking__pb2.RankResponse.FromString,
                 _registered_method=True)
+        self.Retrieve = channel.unary_unary(
+                '/rankloom.v1.RankingService/Retrieve',
+                request_serializer=rankloom__proto_dot_v1_dot_ranking__pb2.RetrieveRequest.SerializeToString,
+                response_deserializer=rankloom__proto_dot_v1_dot_ranking__pb2.RetrieveResponse.FromString,
+                _registered_method=True)
+        self.Recommend = channel.unary_unary(
+                '/rankloom.v1.RankingService/Recommend',
+                request_serializer=rankloom__proto_dot_v1_dot_ranking__pb2.RecommendRequest.SerializeToString,
+                response_deserializer=rankloom__proto_dot_v1_dot_ranking__pb2.RecommendResponse.FromString,
+                _registered_method=True)
         self.Explain = channel.unary_stream(
                 '/rankloom.v1.RankingService/Explain',
                 request_serializer=rankloom__proto_dot_v1_dot_ranking__pb2.ExplainRequest.SerializeToString,
@@ -48,11 +58,25 @@ class RankingServiceStub(object):
 
 
 class RankingServiceServicer(object):
-    """Ranks candidate items for one user with that user's own mixture of experts.
+    """Ranks candidate items for one user with that user's own mixture of experts, and finds candidates.
     """
 
     def Rank(self, request, context):
         """Ranks 1 to 500 candidates for one user.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Retrieve(self, request, context):
+        """Finds the items of the catalogue that are nearest to one user. No language model takes part.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Recommend(self, request, context):
+        """Retrieves items and ranks them: both by one revision, within one deadline.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -74,6 +98,16 @@ def add_RankingServiceServicer_to_server(servicer, server):
                     request_deserializer=rankloom__proto_dot_v1_dot_ranking__pb2.RankRequest.FromString,
                     response_serializer=rankloom__proto_dot_v1_dot_ranking__pb2.RankResponse.SerializeToString,
             ),
+            'Retrieve': grpc.unary_unary_rpc_method_handler(
+                    servicer.Retrieve,
+                    request_deserializer=rankloom__proto_dot_v1_dot_ranking__pb2.RetrieveRequest.FromString,
+                    response_serializer=rankloom__proto_dot_v1_dot_ranking__pb2.RetrieveResponse.SerializeToString,
+            ),
+            'Recommend': grpc.unary_unary_rpc_method_handler(
+                    servicer.Recommend,
+                    request_deserializer=rankloom__proto_dot_v1_dot_ranking__pb2.RecommendRequest.FromString,
+                    response_serializer=rankloom__proto_dot_v1_dot_ranking__pb2.RecommendResponse.SerializeToString,
+            ),
             'Explain': grpc.unary_stream_rpc_method_handler(
                     servicer.Explain,
                     request_deserializer=rankloom__proto_dot_v1_dot_ranking__pb2.ExplainRequest.FromString,
@@ -88,7 +122,7 @@ def add_RankingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RankingService(object):
-    """Ranks candidate items for one user with that user's own mixture of experts.
+    """Ranks candidate items for one user with that user's own mixture of experts, and finds candidates.
     """
 
     @staticmethod
@@ -108,6 +142,60 @@ class RankingService(object):
             '/rankloom.v1.RankingService/Rank',
             rankloom__proto_dot_v1_dot_ranking__pb2.RankRequest.SerializeToString,
             rankloom__proto_dot_v1_dot_ranking__pb2.RankResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Retrieve(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rankloom.v1.RankingService/Retrieve',
+            rankloom__proto_dot_v1_dot_ranking__pb2.RetrieveRequest.SerializeToString,
+            rankloom__proto_dot_v1_dot_ranking__pb2.RetrieveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Recommend(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rankloom.v1.RankingService/Recommend',
+            rankloom__proto_dot_v1_dot_ranking__pb2.RecommendRequest.SerializeToString,
+            rankloom__proto_dot_v1_dot_ranking__pb2.RecommendResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RankingServiceStub:
-    """Ranks candidate items for one user with that user's own mixture of experts."""
+    """Ranks candidate items for one user with that user's own mixture of experts, and finds candidates."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -35,6 +35,10 @@ class RankingServiceStub:
     def __new__(cls, channel: _aio.Channel) -> RankingServiceAsyncStub: ...
     Rank: _grpc.UnaryUnaryMultiCallable[_ranking_pb2.RankRequest, _ranking_pb2.RankResponse]
     """Ranks 1 to 500 candidates for one user."""
+    Retrieve: _grpc.UnaryUnaryMultiCallable[_ranking_pb2.RetrieveRequest, _ranking_pb2.RetrieveResponse]
+    """Finds the items of the catalogue that are nearest to one user. No language model takes part."""
+    Recommend: _grpc.UnaryUnaryMultiCallable[_ranking_pb2.RecommendRequest, _ranking_pb2.RecommendResponse]
+    """Retrieves items and ranks them: both by one revision, within one deadline."""
     Explain: _grpc.UnaryStreamMultiCallable[_ranking_pb2.ExplainRequest, _ranking_pb2.ExplainResponse]
     """Explains one candidate to one user: streams the text as it is generated, then the verdict.
     The verdict is the one that a ranking by the same revision gives.
@@ -42,18 +46,22 @@ class RankingServiceStub:
 
 @_typing.type_check_only
 class RankingServiceAsyncStub(RankingServiceStub):
-    """Ranks candidate items for one user with that user's own mixture of experts."""
+    """Ranks candidate items for one user with that user's own mixture of experts, and finds candidates."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Rank: _aio.UnaryUnaryMultiCallable[_ranking_pb2.RankRequest, _ranking_pb2.RankResponse]  # type: ignore[assignment]
     """Ranks 1 to 500 candidates for one user."""
+    Retrieve: _aio.UnaryUnaryMultiCallable[_ranking_pb2.RetrieveRequest, _ranking_pb2.RetrieveResponse]  # type: ignore[assignment]
+    """Finds the items of the catalogue that are nearest to one user. No language model takes part."""
+    Recommend: _aio.UnaryUnaryMultiCallable[_ranking_pb2.RecommendRequest, _ranking_pb2.RecommendResponse]  # type: ignore[assignment]
+    """Retrieves items and ranks them: both by one revision, within one deadline."""
     Explain: _aio.UnaryStreamMultiCallable[_ranking_pb2.ExplainRequest, _ranking_pb2.ExplainResponse]  # type: ignore[assignment]
     """Explains one candidate to one user: streams the text as it is generated, then the verdict.
     The verdict is the one that a ranking by the same revision gives.
     """
 
 class RankingServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Ranks candidate items for one user with that user's own mixture of experts."""
+    """Ranks candidate items for one user with that user's own mixture of experts, and finds candidates."""
 
     @_abc_1.abstractmethod
     def Rank(
@@ -62,6 +70,22 @@ class RankingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ranking_pb2.RankResponse, _abc.Awaitable[_ranking_pb2.RankResponse]]:
         """Ranks 1 to 500 candidates for one user."""
+
+    @_abc_1.abstractmethod
+    def Retrieve(
+        self,
+        request: _ranking_pb2.RetrieveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ranking_pb2.RetrieveResponse, _abc.Awaitable[_ranking_pb2.RetrieveResponse]]:
+        """Finds the items of the catalogue that are nearest to one user. No language model takes part."""
+
+    @_abc_1.abstractmethod
+    def Recommend(
+        self,
+        request: _ranking_pb2.RecommendRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ranking_pb2.RecommendResponse, _abc.Awaitable[_ranking_pb2.RecommendResponse]]:
+        """Retrieves items and ranks them: both by one revision, within one deadline."""
 
     @_abc_1.abstractmethod
     def Explain(

@@ -30,6 +30,7 @@ from rankloom_adapters.store import StoreError
 from rankloom_engine.errors import EngineClosedError, EngineOverloadedError, WorkExpiredError
 from rankloom_features.event_store.store import EventStoreError, EventStoreFullError
 from rankloom_features.model_info import FeatureVersionError
+from rankloom_features.selection import UnknownAttributeError
 from rankloom_features.wire import InvalidFieldError
 from rankloom_proto.v1 import ranking_pb2
 from rankloom_ranker.errors import FallbackRefusedError
@@ -91,6 +92,11 @@ def _malformed(_: Exception) -> Refusal:
 def _invalid_field(error: InvalidFieldError) -> Refusal:
     details = (_bad_request(error.field, error.description),)
     return Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error), details)
+
+
+def _unknown_attribute(error: UnknownAttributeError) -> Refusal:
+    field = f"options.selection.{error.field}[{error.index}]"
+    return _invalid_field(InvalidFieldError(field, str(error)))
 
 
 def _revision_unknown(error: UnknownRevisionError) -> Refusal:
@@ -165,6 +171,7 @@ def _too_late(_: Exception) -> Refusal:
 _REFUSALS: Final[dict[type, Callable[[Any], Refusal]]] = {
     MalformedError: _malformed,
     InvalidFieldError: _invalid_field,
+    UnknownAttributeError: _unknown_attribute,
     UnknownRevisionError: _revision_unknown,
     FallbackRefusedError: _fallback_refused,
     OverloadedError: _overloaded,

@@ -10,6 +10,9 @@ import rankloom
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import open_bundle, seal
 from rankloom_features.encoder import Encoder
+from rankloom_features.item_index import IndexedVectors, ItemIndex
+from rankloom_features.scorer import scorer_from_bytes
+from rankloom_features.vector_space import CollaborativeSpace
 from rankloom_training.assemble import assemble
 from rankloom_training.calibrate import fit_on_valid
 from rankloom_training.data import Dataset, Split
@@ -23,9 +26,10 @@ from rankloom_training.stages.artefacts import (
     GroupsFiles,
     TreesFiles,
 )
+from rankloom_training.stages.rows import LogRows
 from rankloom_training.stages.stage import BundleArtefact, Stage, StageInputs
-from rankloom_training.visibility import scoring_view
 
+_INDEX_USERS = 200  # whom an approximate item index is fitted to
 _IN_BUNDLE: tuple[type[BundleArtefact], ...] = (
     CollaborativeFiles,
     TreesFiles,
@@ -54,6 +58,7 @@ class CalibrateStage(Stage):
         "rankloom_training.metrics",
         "rankloom_training.option_file",
         "rankloom_training.scoring",
+        "rankloom_training.stages.rows",
     )
 
     @property
@@ -66,10 +71,10 @@ class CalibrateStage(Stage):
         data, files = given.dataset, BundleFiles(given.folder)
         made = [given.of(kind).bundle_parts() for kind in _IN_BUNDLE]
         assemble(given.folder, made, data)
-        files.write({parts.RECIPE: to_yaml(self.whole)})
+        files.write({parts.RECIPE: to_yaml(self.whole), parts.ITEM_INDEX: self._item_index(given)})
         metadata = self._metadata(given.folder, data)
         seal(given.folder, metadata)
-        view = scoring_view(data.log, self.whole.protocol, Split.VALID)
+        view = LogRows.of(data, self.whole.protocol, self.whole.seed).valid
         fitted = fit_on_valid(
             open_bundle(given.folder), data, view, given.progress.step, given.machine.device
         )
@@ -77,6 +82,16 @@ class CalibrateStage(Stage):
         files.write({parts.ROUTER: router, parts.CALIBRATION: calibration})
         given.progress.note(fitted.text())
         seal(given.folder, metadata | {"validation": fitted.to_json()})
+
+    def _item_index(self, given: StageInputs) -> bytes:
+        """Of the collaborative model's vectors; an approximate one is fitted to users of valid."""
+        files = given.of(CollaborativeFiles)
+        encoder, vectors = files.model()
+        ids = [item.item_id for item in given.dataset.catalogue.items]
+        space = CollaborativeSpace(scorer_from_bytes(Encoder(encoder), vectors, len(ids)))
+        users = space.users(files.vectors(Split.VALID)[:_INDEX_USERS])
+        index = ItemIndex.built(space.items, users, self.whole.max_exact_items)
+        return index.to_bytes(IndexedVectors.of(space, ids))
 
     def _metadata(self, folder: Path, data: Dataset) -> dict[str, object]:
         return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +11,13 @@ from numpy.typing import NDArray
 from rankloom_features.encoder import Encoder
 from rankloom_features.export import export
 from rankloom_features.fit import (
-    MAX_EPOCHS,
+    MAX_ROUNDS,
+    ROUND_ROWS,
     Examples,
     add_to_biases,
     fit,
     forget_untrained,
+    num_rounds,
     one_thread,
     score,
 )
@@ -54,32 +55,34 @@ class CollaborativeStage(Stage):
 
     def run(self, given: StageInputs) -> None:
         """Trains the model, and one more for each fold of users."""
-        rows = LogRows.of(given.dataset, self.protocol, self.seed)
-        train, valid = rows.examples(Split.TRAIN), rows.examples(Split.VALID)
-        fits = _Fits(self, rows, valid, given.progress)
-        files, model = CollaborativeFiles(given.folder), fits.fit(np.ones(len(train), np.bool_))
+        every = LogRows.every_of(given.dataset, self.protocol, self.seed)
+        fits, files = _Fits(self, every, given.progress), CollaborativeFiles(given.folder)
+        model = fits.fit(fits.folds >= 0)
         onnx = export(model)
         files.write_model(onnx, model.vectors.weight.detach().numpy()[1:].copy())
-        encoder = Encoder(onnx)
-        own_fold = user_folds(rows.log.num_users, self.seed)[
-            rows.log.user[rows.indices(Split.TRAIN)]
-        ]
-        vectors = encoder.encode_all(train.histories)
-        files.write_rows(Split.TRAIN, vectors, _out_of_fold(train, own_fold, fits.fit))
+        encoder, rows = Encoder(onnx), LogRows.of(given.dataset, self.protocol, self.seed)
+        valid, train = rows.examples(Split.VALID), rows.examples(Split.TRAIN)
         files.write_rows(Split.VALID, encoder.encode_all(valid.histories), score(model, valid))
+        own_fold = fits.folds[rows.log.user[rows.indices(Split.TRAIN)]]
+        vectors = encoder.encode_all(train.histories)
+        files.write_rows(Split.TRAIN, vectors, _out_of_fold(train, own_fold, fits))
 
 
 class _Fits:
-    """Fits models of one kind, stopped early on the same validation rows, and reports progress."""
+    """Fits models of one kind, stopped early on the same validation rows, and reports progress.
 
-    def __init__(
-        self, stage: CollaborativeStage, rows: LogRows, valid: Examples, progress: Progress
-    ) -> None:
-        self._stage, self._rows, self._valid = stage, rows, valid
-        self._progress, self._done = progress, 0
+    ``folds``: (users,) the fold of each user.
+    """
 
-    def fit(self, chosen: NDArray[np.bool_]) -> CollaborativeModel:
-        """A model of the training rows that are ``chosen``, with fresh negatives every epoch."""
+    def __init__(self, stage: CollaborativeStage, rows: LogRows, progress: Progress) -> None:
+        self._stage, self._rows, self._progress = stage, rows, progress
+        self._valid, self._done = rows.examples(Split.VALID), 0
+        self._is_large = num_rounds(len(rows.indices(Split.TRAIN))) > 1
+        self.folds = user_folds(rows.log.num_users, stage.seed)
+
+    def fit(self, users: NDArray[np.bool_]) -> CollaborativeModel:
+        """A model of the users' training rows, with fresh negatives every epoch."""
+        chosen = users[self._rows.log.user[self._rows.indices(Split.TRAIN)]]
 
         def train(epoch: int) -> Examples:
             return self._rows.examples(Split.TRAIN, epoch).only(chosen)
@@ -89,7 +92,14 @@ class _Fits:
         model = create_model(self._stage.collaborative, len(dataset.catalogue), LATENT_DIM)
         model.learn_graph(*self._likes(chosen))
         with one_thread():
-            fit(model, train, self._valid, seed=seed, on_epoch=self._on_epoch)
+            fit(
+                model,
+                train,
+                self._valid,
+                seed=seed,
+                like_weight=self._like_weight(model),
+                on_round=self._on_round,
+            )
         model.settle()
         forget_untrained(model, np.unique(train(0).target) - 1)
         if dataset.negatives is not None:
@@ -97,22 +107,25 @@ class _Fits:
         self._done += 1
         return model
 
+    def _like_weight(self, model: CollaborativeModel) -> float:
+        dataset = self._rows.dataset
+        if dataset.sampling is None:
+            return 1.0
+        return model.like_weight(dataset.sampling.per_like, len(dataset.catalogue))
+
     def _likes(self, chosen: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """User and item of the liked rows among the ``chosen`` training rows."""
         log, rows = self._rows.log, self._rows.indices(Split.TRAIN)[chosen]
         liked = rows[log.liked[rows]]
         return log.user[liked], log.item[liked]
 
-    def _on_epoch(self, epoch: int, loss: float) -> None:
-        self._progress.note(f"epoch {epoch}: log-loss {loss:.4f}")
-        self._progress.step(self._done * MAX_EPOCHS + epoch, (NUM_FOLDS + 1) * MAX_EPOCHS)
+    def _on_round(self, number: int, loss: float) -> None:
+        rows = f" ({ROUND_ROWS:,} rows each)" if self._is_large else ""
+        self._progress.note(f"{'round' if rows else 'epoch'} {number}{rows}: log-loss {loss:.4f}")
+        self._progress.step(self._done * MAX_ROUNDS + number, (NUM_FOLDS + 1) * MAX_ROUNDS)
 
 
-def _out_of_fold(
-    train: Examples,
-    own_fold: NDArray[np.int64],
-    fit: Callable[[NDArray[np.bool_]], CollaborativeModel],
-) -> NDArray[np.float32]:
+def _out_of_fold(train: Examples, own_fold: NDArray[np.int64], fits: _Fits) -> NDArray[np.float32]:
     """(rows,) logits of the training rows, from models that never saw the row's user.
 
     ``own_fold``: (rows,) the fold of each row's user.
@@ -120,5 +133,5 @@ def _out_of_fold(
     logits = np.zeros(len(train), dtype=np.float32)
     for held_out in range(NUM_FOLDS):
         own = own_fold == held_out
-        logits[own] = score(fit(~own), train.only(own))
+        logits[own] = score(fits.fit(fits.folds != held_out), train.only(own))
     return logits

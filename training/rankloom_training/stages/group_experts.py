@@ -85,8 +85,7 @@ class GroupsStage(Stage):
         self, trainer: ExpertTrainer, group: _GroupWindows, rows: LogRows, given: StageInputs
     ) -> Estimate:
         """Trains in place; returns the gain in AUC over the global expert."""
-        before = trainer.margins(group.valid)
-        learn(
+        found = learn(
             trainer,
             group.train,
             group.valid,
@@ -96,7 +95,7 @@ class GroupsStage(Stage):
             with_projector=False,
         )
         users = _users_of(rows, group.valid)
-        return gain_of(users, group.valid, before, trainer.margins(group.valid))
+        return gain_of(users, group.valid, found)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,7 +15,7 @@ from rankloom_engine.projector import Projector
 from rankloom_engine.prompt import PromptAssembler, PromptFormat
 from rankloom_training import base
 from rankloom_training.data import Split
-from rankloom_training.experts import ExpertTrainer
+from rankloom_training.experts import ExpertTrainer, TrainedMargins
 from rankloom_training.options import Recipe
 from rankloom_training.stages.artefacts import (
     BaseFiles,
@@ -100,9 +100,9 @@ def learn(
     name: str,
     *,
     with_projector: bool,
-) -> None:
+) -> TrainedMargins:
     """Trains the expert of that name in place, reports its progress and keeps checkpoints."""
-    trainer.train(
+    return trainer.train(
         train,
         valid,
         recipe,

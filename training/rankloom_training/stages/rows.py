@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankloom_features.fit import Examples
+from rankloom_features.fit import ROUND_ROWS, Examples, num_rounds
 from rankloom_features.histories import Histories
 from rankloom_training.data import Dataset, Interactions, Split
+from rankloom_training.data.report import Line
 from rankloom_training.visibility import (
+    TABLE_ROWS,
+    VALID_SHARE,
     Protocol,
     View,
     sampled_users,
@@ -18,12 +22,14 @@ from rankloom_training.visibility import (
     training_views,
 )
 
-VALID_SHARE = 4  # the language model sees this many times fewer validation rows
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LogRows:
-    """Views of the training and of the validation rows of a log."""
+    """Views of the training and of the validation rows of a log.
+
+    Of a large log, they are all rows of some users: at most TABLE_ROWS to train on, and
+    TABLE_ROWS / VALID_SHARE to validate on. ``every_of`` has all rows.
+    """
 
     dataset: Dataset
     train: tuple[View, ...]
@@ -32,6 +38,13 @@ class LogRows:
 
     @classmethod
     def of(cls, dataset: Dataset, protocol: Protocol, seed: int) -> LogRows:
+        every = cls.every_of(dataset, protocol, seed)
+        train = tuple(every._of_some(view, Split.TRAIN) for view in every.train)
+        return cls(dataset, train, every._of_some(every.valid, Split.VALID), seed)
+
+    @classmethod
+    def every_of(cls, dataset: Dataset, protocol: Protocol, seed: int) -> LogRows:
+        """All rows, however many."""
         valid = scoring_view(dataset.log, protocol, Split.VALID)
         return cls(dataset, training_views(dataset.log, protocol, seed), valid, seed)
 
@@ -72,16 +85,31 @@ class LogRows:
 
     def newest_of_users(self) -> NDArray[np.int64]:
         """(users,) for each training user, which training row of the views is the newest."""
-        users = self.log.user[self.indices(Split.TRAIN)]
-        # The first view has the longest histories, so its rows overwrite the others'.
-        last = {int(users[index]): index for index in self._by_view_backwards()}
-        return np.array(list(last.values()))
+        best_first = self._newest_of_first_view()
+        users = self.log.user[self.indices(Split.TRAIN)[best_first]]
+        return np.asarray(best_first[np.unique(users, return_index=True)[1]])
 
-    def _by_view_backwards(self) -> NDArray[np.int64]:
-        """Indices of all training rows, those of the last view first."""
+    def _newest_of_first_view(self) -> NDArray[np.int64]:
+        """Indices of all training rows: those of the first view, whose histories are the longest,
+        before the others', and of each view the newest first.
+        """
         sizes = [len(view.rows) for view in self.train]
         indices = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
-        return np.concatenate(indices[::-1])
+        return np.concatenate([each[::-1] for each in indices])
+
+    def _of_some(self, view: View, split: Split) -> View:
+        """The view's rows of the users who have features."""
+        users = self.for_language_model(split, TABLE_ROWS)
+        return View(view.rows[users[self.log.user[view.rows]]], view.cutoff)
+
+
+def limits_of(log: Interactions) -> Iterator[Line]:
+    """What stages do not do with every row of a large log, in words; nothing for a usual one."""
+    num_train = int((log.split == Split.TRAIN).sum())
+    if num_rounds(num_train) > 1:
+        yield "rounds", f"early stopping of the collaborative model looks every {ROUND_ROWS:,} rows"
+    if num_train > TABLE_ROWS:
+        yield "features", f"of {TABLE_ROWS:,} training rows at most: all rows of some users"
 
 
 def chosen_users(

@@ -1,0 +1,1 @@
+"""What rankings are worth while the feature service is at fault."""

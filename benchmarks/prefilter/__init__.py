@@ -1,0 +1,1 @@
+"""What a prefilter by the trees saves, and what it costs."""

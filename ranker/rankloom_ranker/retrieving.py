@@ -1,0 +1,89 @@
+"""Finds a user's items in the whole catalogue of one loaded bundle, without its language model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankloom_features.catalogue import Catalogue
+from rankloom_features.item_index import ItemIndex
+from rankloom_features.provider import UserFeatures
+from rankloom_features.selection import ItemSelector
+from rankloom_features.vector_space import VectorSpace
+from rankloom_ranker.answers import Retrieval, RetrievalOrder, RetrievedItem
+from rankloom_ranker.fallback import FallbackReason, fallback_after
+from rankloom_ranker.query import RetrieveQuery
+
+
+@dataclass(frozen=True, eq=False)
+class Retriever:
+    """Safe from several threads. ``index``: of the vectors of ``space``.
+
+    ``popularity``: (items,) training rows of each item.
+    """
+
+    catalogue: Catalogue
+    space: VectorSpace
+    index: ItemIndex
+    popularity: NDArray[np.float32]
+
+    def retrieve(
+        self,
+        query: RetrieveQuery,
+        features: UserFeatures | None,
+        fault: FallbackReason | None = None,
+    ) -> Retrieval:
+        """The query's items, by the user's vector or else by popularity.
+
+        ``features``: None where none came. ``fault``: why their vector cannot be used. Raises
+        UnknownAttributeError or FallbackRefusedError.
+        """
+        reason = FallbackReason.FEATURES_UNAVAILABLE if features is None else fault
+        fallback_after(reason, allow_fallback=query.allow_fallback)
+        events = (query.user.history or ()) if features is None else features.events
+        seen = (event.item_id for event in events)
+        allowed = self._selector.allowed(query.selection, seen)
+        cold_start = features is not None and features.cold_start
+        if features is None or reason is not None or cold_start:
+            items, scores = self._most_popular(allowed, query.k)
+            order = RetrievalOrder.POPULARITY
+        else:
+            items, scores = self.index.search(self.space.user(features), query.k, allowed)
+            order = RetrievalOrder.VECTOR
+        return Retrieval(
+            items=self._named(items, scores),
+            order=order,
+            reason=reason,
+            cold_start=cold_start,
+            history_version=features.stored_version if features else None,
+        )
+
+    def _most_popular(
+        self, allowed: NDArray[np.bool_], num: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        ranked = self._by_popularity
+        items = ranked[allowed[ranked]][:num]
+        return items, self.popularity[items]
+
+    def _named(
+        self, items: NDArray[np.int64], scores: NDArray[np.float32]
+    ) -> tuple[RetrievedItem, ...]:
+        named = self.catalogue.items
+        rows = zip(items.tolist(), scores.tolist(), strict=True)
+        return tuple(RetrievedItem(named[index].item_id, score) for index, score in rows)
+
+    @cached_property
+    def _by_popularity(self) -> NDArray[np.int64]:
+        """(items,) catalogue indices, the most popular first."""
+        return np.argsort(-self.popularity, kind="stable")
+
+    @cached_property
+    def _selector(self) -> ItemSelector:
+        return ItemSelector(self.catalogue)
+
+    def warm(self) -> None:
+        """Computes what the first call would wait for."""
+        _ = self._by_popularity, self._selector

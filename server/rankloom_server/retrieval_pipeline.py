@@ -1,0 +1,144 @@
+"""One retrieval, or one recommendation: a retrieval that is ranked under the same lease."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+import numpy as np
+
+from rankloom_adapters.revision import Lease, Revisions
+from rankloom_features.catalogue import Item
+from rankloom_features.provider import UserFeatures
+from rankloom_ranker.answers import Ranking, Retrieval, Routing, Timing
+from rankloom_ranker.diversity import most_marginal, scaled
+from rankloom_ranker.fallback import FallbackReason, fallback_after
+from rankloom_ranker.loaded import LoadedBundle
+from rankloom_ranker.query import RankQuery, RecommendQuery, RetrieveQuery
+from rankloom_server import logs
+from rankloom_server.errors import FeaturesUnavailableError
+from rankloom_server.pipeline import RankAnswer, RankPipeline, check_digest, check_room
+from rankloom_server.revision_loader import ServedRevision
+
+# Handing work to a thread and back takes as long as searching some thousand items.
+MAX_ITEMS_ON_LOOP: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class RetrieveAnswer:
+    """Retrieved items, and the revision that found them."""
+
+    revision: int
+    bundle_digest: str
+    retrieval: Retrieval
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class RecommendAnswer:
+    """A ranking of retrieved items. ``timing``: of the retrieval; the ranking has the total."""
+
+    ranked: RankAnswer
+    retrieval: Retrieval
+    timing: Timing
+
+
+class RetrievalPipeline:
+    """Retrieves with the revision in service. Used from one event loop."""
+
+    def __init__(self, revisions: Revisions[ServedRevision], ranking: RankPipeline) -> None:
+        self._revisions, self._ranking = revisions, ranking
+
+    async def retrieve(self, query: RetrieveQuery, deadline: float) -> RetrieveAnswer:
+        """Answers one query; ``deadline`` is on time.monotonic's clock.
+
+        Raises UnknownAttributeError, UnknownRevisionError, FallbackRefusedError or TimeoutError.
+        """
+        started = time.perf_counter()
+        with self._revisions.lease(query.revision, query.user_key) as lease:
+            check_digest(lease, query.bundle_digest)
+            found, timing = await self._retrieved(lease.value, query, deadline)
+            timing = replace(timing, total_s=time.perf_counter() - started)
+            return RetrieveAnswer(lease.number, lease.value.loaded.digest, found, timing)
+
+    async def recommend(self, query: RecommendQuery, deadline: float) -> RecommendAnswer:
+        """Retrieves and ranks by one revision. Raises what ``retrieve`` and ``rank`` raise."""
+        started = time.perf_counter()
+        ranking = query.ranking
+        with self._revisions.lease(ranking.revision, ranking.user_key) as lease:
+            check_digest(lease, ranking.bundle_digest)
+            check_room(lease.value, ranking, deadline)
+            found, timing = await self._retrieved(lease.value, query.retrieval, deadline)
+            if not found.items:
+                return RecommendAnswer(_nothing(lease, timing, started), found, timing)
+            arranged = partial(_diverse, lease.value.loaded, query)
+            ranked = await self._ranking.rank_leased(
+                lease, _ranking_of(query, found), deadline, started, arranged
+            )
+            return RecommendAnswer(_with_retrieval_s(ranked, timing), found, timing)
+
+    async def _retrieved(
+        self, served: ServedRevision, query: RetrieveQuery, deadline: float
+    ) -> tuple[Retrieval, Timing]:
+        started = time.perf_counter()
+        features, fault = await self._features(served, query, deadline)
+        searching = time.perf_counter()
+        retriever = served.loaded.retriever
+        if len(retriever.index) <= MAX_ITEMS_ON_LOOP:
+            found = retriever.retrieve(query, features, fault)
+        else:
+            found = await asyncio.to_thread(retriever.retrieve, query, features, fault)
+        done = time.perf_counter()
+        return found, Timing(features_s=searching - started, search_s=done - searching)
+
+    async def _features(
+        self, served: ServedRevision, query: RetrieveQuery, deadline: float
+    ) -> tuple[UserFeatures | None, FallbackReason | None]:
+        try:
+            return await self._ranking.features(served, query.user, deadline)
+        except FeaturesUnavailableError as error:
+            logs.note(features_failure=error.cause)
+            return None, None
+
+
+def _ranking_of(query: RecommendQuery, found: Retrieval) -> RankQuery:
+    """How the retrieved items are ranked: all of them, if the best are then to differ."""
+    candidates = tuple(Item(item.item_id) for item in found.items)
+    user = replace(query.ranking.user, candidates=candidates)
+    return replace(query.ranking, user=user, top_k=None if query.diversity else query.k)
+
+
+def _diverse(loaded: LoadedBundle, query: RecommendQuery, ranking: Ranking) -> Ranking:
+    """The best k, chosen for relevance and difference if that is asked for."""
+    if not query.diversity:
+        return ranking
+    items = ranking.items
+    relevance = scaled(
+        np.array([item.score for item in items]), np.array([item.scored for item in items])
+    )
+    vectors = loaded.provider.scorer.vectors
+    own = vectors[[loaded.catalogue.index(item.item_id) for item in items]]
+    chosen = most_marginal(relevance, own, query.k, query.diversity)
+    return replace(ranking, items=tuple(items[index] for index in chosen.tolist()))
+
+
+def _nothing(lease: Lease[ServedRevision], timing: Timing, started: float) -> RankAnswer:
+    """The answer where no item may be retrieved: no model is needed to rank none."""
+    total_s = time.perf_counter() - started
+    ranking = Ranking(
+        fallback_after(None, allow_fallback=True), Routing(), (), replace(timing, total_s=total_s)
+    )
+    return RankAnswer(lease.number, lease.value.loaded.digest, ranking)
+
+
+def _with_retrieval_s(answer: RankAnswer, of_retrieval: Timing) -> RankAnswer:
+    timing = answer.ranking.timing
+    timing = replace(
+        timing,
+        features_s=timing.features_s + of_retrieval.features_s,
+        search_s=of_retrieval.search_s,
+    )
+    return replace(answer, ranking=replace(answer.ranking, timing=timing))

@@ -1,0 +1,61 @@
+"""Calls that retrieve and recommend, and what they must find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from rankloom_features.provider import UserQuery
+from rankloom_proto.v1.ranking_pb2 import (
+    RecommendRequest,
+    RecommendResponse,
+    RetrieveRequest,
+    RetrieveResponse,
+)
+from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceStub
+from rankloom_ranker.loaded import LoadedBundle
+
+
+async def retrieve(channel: grpc.aio.Channel, **fields: object) -> RetrieveResponse:
+    message = RetrieveRequest(**fields)  # type: ignore[arg-type]
+    answer: RetrieveResponse = await RankingServiceStub(channel).Retrieve(message, timeout=30)
+    return answer
+
+
+async def recommend(channel: grpc.aio.Channel, **fields: object) -> RecommendResponse:
+    message = RecommendRequest(**fields)  # type: ignore[arg-type]
+    answer: RecommendResponse = await RankingServiceStub(channel).Recommend(message, timeout=30)
+    return answer
+
+
+def ids(answer: RetrieveResponse) -> list[str]:
+    return [item.item_id for item in answer.items]
+
+
+def nearest(
+    loaded: LoadedBundle, user: str, allows: Callable[[int], bool] = lambda _: True
+) -> list[str]:
+    """All items that the user has not seen, by the collaborative logit."""
+    features = loaded.provider.features(UserQuery(user, None))
+    every = np.arange(len(loaded.catalogue))
+    logits = loaded.provider.scorer.logits(features.vector, every)
+    seen = {event.item_id for event in features.events}
+    return _ranked(loaded, logits, lambda n: allows(n) and item_id(loaded, n) not in seen)
+
+
+def most_popular(loaded: LoadedBundle) -> list[str]:
+    return _ranked(loaded, loaded.features.popularity, lambda _: True)
+
+
+def item_id(loaded: LoadedBundle, index: int) -> str:
+    return loaded.catalogue.items[index].item_id
+
+
+def _ranked(
+    loaded: LoadedBundle, scores: NDArray[np.float32], allows: Callable[[int], bool]
+) -> list[str]:
+    order = np.argsort(-scores, kind="stable").tolist()
+    return [item_id(loaded, index) for index in order if allows(index)]
