@@ -30,6 +30,7 @@ from benchmarks.kills import report as kills
 from benchmarks.overload import report as overload
 from benchmarks.prefilter import report as prefilter
 from benchmarks.replay import report as replay
+from benchmarks.scale import report as scale
 from benchmarks.serve import report as serve
 from benchmarks.stages import report as stages
 from benchmarks.swap import report as swap
@@ -55,6 +56,7 @@ SUMMARIES: Mapping[str, Callable[[BenchmarkResult], str]] = {
     "canary": canary.summary,
     "training": training.summary,
     "stages": stages.summary,
+    "scale": scale.summary,
 }
 # Rooms with more than that to show.
 TABLES = {

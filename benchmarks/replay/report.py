@@ -55,10 +55,11 @@ def _notes(found: Mapping[str, Any], live: Mapping[str, Any]) -> Iterator[str]:
     same = "as expected" if live["same_events"] else "NOT as expected"
     yield ""
     yield (
-        f"The windows of the other training rows show fewer events than a prompt: their scores "
-        f"differ by {found['score_fewer']:.4f} on average. Live: {live['num_late']:,} of the "
-        f"events came late, {live['num_repeated']:,} twice, with another label; "
-        f"{live['num_stored']:,} were stored, every history {same}."
+        "The expert is a random one, so that margins differ (standard deviation "
+        f"{found['margin_std']:.2f}). The windows of the other training rows show fewer events "
+        f"than a prompt: their scores differ by {found['score_fewer']:.4f} on average. "
+        f"Live: {live['num_late']:,} of the events came late, {live['num_repeated']:,} twice, with "
+        f"another label; {live['num_stored']:,} were stored, every history {same}."
     )
 
 

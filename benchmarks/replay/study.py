@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.replay.live import LiveUpdates, live_updates
+from benchmarks.replay.loud import with_random_expert
 from benchmarks.replay.offline import OfflineLog, OfflineRows, RowFeatures, held_out_change
 from benchmarks.replay.online import OnlineRows, replayed
 from rankloom_features.user_model import USER_MODEL_COLUMNS
@@ -53,6 +54,7 @@ class ReplayStudy:
     """``train``, ``valid``: rows by training's way beside what was served; the stored files of
     validation rows are those of training itself. ``score``: of ``num_windows`` training rows whose
     window shows the served prompt; ``score_fewer``: mean of the others, whose window shows less.
+    ``margin_std``: of the served margins, the score less the trees' logit.
     """
 
     train: Differences
@@ -60,6 +62,7 @@ class ReplayStudy:
     score: float
     num_windows: int
     score_fewer: float
+    margin_std: float
     held_out: HeldOut
     live: LiveUpdates
 
@@ -67,15 +70,25 @@ class ReplayStudy:
 async def run_replay_study(
     bundle: Path, work: Path, dataset: Dataset, num_rows: int, num_events: int
 ) -> ReplayStudy:
-    """``work``: the stages that made ``bundle`` of ``dataset``, under P1 and seed 0."""
+    """``work``: the stages that made ``bundle`` of ``dataset``, under P1 and seed 0.
+
+    Scores are those of the bundle with a random expert, so that margins differ.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        return await _study(Path(name), bundle, work, dataset, num_rows, num_events)
+
+
+async def _study(
+    folder: Path, trained: Path, work: Path, dataset: Dataset, num_rows: int, num_events: int
+) -> ReplayStudy:
+    bundle = with_random_expert(trained, folder / "bundle")
     offline = OfflineLog(bundle, work, dataset, seed=0)
     train = offline.drawn(Split.TRAIN, num_rows, seed=0)
     valid = offline.drawn(Split.VALID, num_rows, seed=0)
     names = offline.loaded.provider.columns
     rows = np.concatenate([train.rows, valid.rows])
-    with tempfile.TemporaryDirectory() as name:
-        online = await replayed(bundle, Path(name) / "log.sqlite", dataset, rows)
-        live = await live_updates(bundle, Path(name) / "live.sqlite", num_events, seed=0)
+    online = await replayed(bundle, folder / "log.sqlite", dataset, rows)
+    live = await live_updates(bundle, folder / "live.sqlite", num_events, seed=0)
     logits = offline.loaded.trees.logits(online.tabular)
     of_train, of_valid = slice(0, len(train.rows)), slice(len(train.rows), None)
     gap = np.abs(train.score - online.score[of_train])
@@ -86,6 +99,7 @@ async def run_replay_study(
         score=float(gap[whole].max()),
         num_windows=int(whole.sum()),
         score_fewer=float(gap[~whole].mean()) if (~whole).any() else 0.0,
+        margin_std=float((online.score - logits).std()),
         held_out=_held_out(train, dataset, names),
         live=live,
     )

@@ -31,6 +31,7 @@ def test_features_and_scores_of_rows_equal_those_served(found: ReplayStudy) -> N
         assert rows.evaluated <= SCORE_LIMIT
     assert found.num_windows > NUM_ROWS // 2
     assert found.score <= SCORE_LIMIT
+    assert found.margin_std > 100 * SCORE_LIMIT  # else equal scores would show little
 
 
 def test_holding_users_out_is_the_difference_that_remains(found: ReplayStudy) -> None:

@@ -38,7 +38,7 @@ OPTIONS = dataclasses.replace(small_options(), lm_rows=200)
 NUM_USERS = 14
 NEW = {
     *(parts.CATALOGUE, parts.ATTRIBUTE_COLUMNS, parts.ENCODER),
-    *(parts.ITEM_STATISTICS, parts.ITEM_VECTORS, parts.USER_MODEL),
+    *(parts.ITEM_STATISTICS, parts.ITEM_VECTORS, parts.ITEM_INDEX, parts.USER_MODEL),
     *(parts.ROUTER, parts.ITEM_GROUPS),
     *("experts/games/adapter_config.json", "experts/games/adapter_model.safetensors"),
 }
@@ -210,7 +210,9 @@ def test_the_command_adds_a_group(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--add-group", "games"], "needs --from BUNDLE; give both"),
+        (["--add-group", "games"], "need --from BUNDLE; give both"),
+        (["--refresh-experts"], "need --from BUNDLE; give both"),
+        (["--from", "b", "--add-group", "g", "--refresh-experts"], "leave --refresh-experts out"),
         (["--from", "bundle", "--plan"], "leave them out"),
         (["--add-group", "games", "--from", "bundle", "--plan"], "leave them out"),
         (["--add-group", "games", "--from", "bundle", "--work", "w"], "leave them out"),

@@ -100,7 +100,7 @@ def test_metrics_over_sampled_negatives_say_so(found: Report, tmp_path: Path) ->
     console = Console(record=True, width=300)
     reporting.show(console, found, {})
     text = " ".join(console.export_text().split())  # titles are wrapped
-    assert text.count("over sampled negatives, 3 for each like, drawn by popularity^0.75") == 3
+    assert text.count("over sampled negatives, 3 for each like, drawn by popularity^0.75") == 4
     assert "all unseen items" in text
     reporting.write_json(found, {}, tmp_path / "report.json")
     fields = json.loads((tmp_path / "report.json").read_text())

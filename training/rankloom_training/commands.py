@@ -124,10 +124,15 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
         help="a bundle to bring up to date with the new rows of --data, or to add a group to; "
         "it stays as it is",
     )
+    parser.add_argument(
+        "--refresh-experts",
+        action="store_true",
+        help="with --from: train the experts further on the new rows, each kept if it is better",
+    )
 
 
 def _train(args: argparse.Namespace) -> int:
-    if args.add_group is not None or args.source is not None:
+    if args.add_group is not None or args.source is not None or args.refresh_experts:
         return _train_on_bundle(args)
     options = options_of(args)
     from rankloom_training.progress import Progress
@@ -152,7 +157,9 @@ def _machine(args: argparse.Namespace) -> Machine:
 
 def _train_on_bundle(args: argparse.Namespace) -> int:
     if args.source is None:
-        raise ValueError("--add-group NAME needs --from BUNDLE; give both")
+        raise ValueError("--add-group and --refresh-experts need --from BUNDLE; give both")
+    if args.add_group is not None and args.refresh_experts:
+        raise ValueError("--add-group trains one expert alone; leave --refresh-experts out")
     if args.plan or args.work is not None:
         raise ValueError("--plan and --work are of whole trainings; leave them out")
     from rankloom_adapters.bundle import open_bundle
@@ -164,7 +171,15 @@ def _train_on_bundle(args: argparse.Namespace) -> int:
     args.config = args.config or recipe_of(bundle)
     data, out, options, progress = args.data, args.out, options_of(args), Progress()
     if args.add_group is None:
-        digest = refresh(bundle, data, out, options, progress, _machine(args))
+        digest = refresh(
+            bundle,
+            data,
+            out,
+            options,
+            progress,
+            _machine(args),
+            with_experts=args.refresh_experts,
+        )
     else:
         digest = add_group(bundle, args.add_group, data, out, options, progress, _machine(args))
     print(f"{args.out}: bundle {digest[:12]}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rankloom_engine.decoder_files import load_decoder_model, read_config
 from rankloom_engine.loading import Hardware, move
@@ -29,15 +31,36 @@ def decoder_of(loaded: LoadedBundle, machine: Machine = CPU) -> Decoder:
     return Decoder(model, projector, yes=parts.format.liked, no=parts.format.disliked)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ServedRows:
+    """Rows of a log as a bundle would serve them.
+
+    ``routing``: (rows, dim) what the router compares with its centroids.
+    """
+
+    inputs: Inputs
+    routing: NDArray[np.floating]
+
+    @classmethod
+    def of(cls, loaded: LoadedBundle, data: Dataset, view: View) -> ServedRows:
+        """The view's rows, with the features and tree logits that the bundle serves."""
+        requests = requests_of(data, view)
+        found = [loaded.provider.features(each.query()) for each in requests]
+        num = [len(each.rows) for each in requests]
+        tabular = np.concatenate([each.tabular for each in found])
+        vector = np.repeat([each.vector for each in found], num, axis=0)
+        routing = np.repeat([loaded.routing_vector(each) for each in found], num, axis=0)
+        return cls(Inputs(view, vector, tabular, loaded.trees.logits(tabular)), routing)
+
+
+def windows_over(loaded: LoadedBundle, data: Dataset, inputs: Inputs) -> list[Window]:
+    """Windows of the bundle's prompts. The items of ``data`` must be the bundle's, in its order."""
+    return WindowMaker(data.log, data.catalogue, loaded.prompts).windows(inputs)
+
+
 def windows_of(loaded: LoadedBundle, data: Dataset, view: View) -> list[Window]:
     """Windows over the view's rows, with the features and tree logits that the bundle serves.
 
     The items of ``data`` must be the bundle's, in its order.
     """
-    requests = requests_of(data, view)
-    found = [loaded.provider.features(each.query()) for each in requests]
-    num = [len(each.rows) for each in requests]
-    tabular = np.concatenate([each.tabular for each in found])
-    vector = np.repeat([each.vector for each in found], num, axis=0)
-    inputs = Inputs(view, vector, tabular, loaded.trees.logits(tabular))
-    return WindowMaker(data.log, data.catalogue, loaded.prompts).windows(inputs)
+    return windows_over(loaded, data, ServedRows.of(loaded, data, view).inputs)

@@ -38,6 +38,7 @@ from rankloom_training.item_texts.in_prompts import with_item_texts
 from rankloom_training.machine import CPU, Machine
 from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress, StageProgress
+from rankloom_training.refresh.experts import ExpertRefresh
 from rankloom_training.refresh.joined_log import StoredEvents, joined_log
 from rankloom_training.train import OutputError
 from rankloom_training.trees import held_out_prior, item_statistics
@@ -94,7 +95,10 @@ class RefreshedBundle:
         unknown = np.append(unknown, np.ones(len(self.items.rows), np.bool_))
         yield "events", f"{self.num_stored:,} stored ones, {len(self.new.log):,} new rows"
         yield "made anew", "item statistics, user model, router's limits, probabilities, events"
-        yield "stays", "collaborative model, trees, base, projector, experts"
+        yield (
+            "stays",
+            "collaborative model, trees, base, projector, and experts unless they are asked for",
+        )
         yield (
             "drift",
             f"{100 * unknown[train].mean():.1f} % of the new training rows are about items "
@@ -116,15 +120,25 @@ class RefreshedBundle:
         }
         return with_parts(self.bundle, made, folder, metadata)
 
-    def run(self, out: Path, protocol: Protocol, progress: Progress, machine: Machine) -> str:
+    def run(
+        self,
+        out: Path,
+        options: TrainOptions,
+        progress: Progress,
+        machine: Machine,
+        *,
+        with_experts: bool,
+    ) -> str:
         """Writes the bundle to ``out``, and the events beside it; returns the digest."""
         begun = out.with_name(f"{out.name}.begun")
         shutil.rmtree(begun, ignore_errors=True)
         out.parent.mkdir(parents=True, exist_ok=True)
         with progress.stage("statistics"):
             self.write_uncalibrated(begun)
+        if with_experts:
+            self._train_experts(begun, options, progress, machine)
         with progress.stage("calibrate") as shown:
-            fitted = self._calibrated(begun, protocol, shown, machine)
+            fitted = self._calibrated(begun, options.protocol, shown, machine)
             shown.note(f"AUC {fitted.auc:.4f} on {fitted.num_rows} new validation rows")
         with progress.stage("events"):
             copy_events(events_beside(self.bundle.folder), events_beside(begun))
@@ -132,6 +146,14 @@ class RefreshedBundle:
         os.replace(events_beside(begun), events_beside(out))
         os.replace(begun, out)
         return open_bundle(out).digest
+
+    def _train_experts(
+        self, folder: Path, options: TrainOptions, progress: Progress, machine: Machine
+    ) -> None:
+        draft, since = open_bundle(folder), float(self.new.log.time.min())
+        trained = ExpertRefresh(self.items.loaded, draft, self.data, since, options, machine)
+        trained.run(progress)
+        seal(folder, draft.metadata)
 
     def _counted_parts(self) -> dict[str, bytes]:
         """What counts rows: of the former events and of the new training rows."""
@@ -168,11 +190,14 @@ def refresh(
     options: TrainOptions,
     progress: Progress,
     machine: Machine = CPU,
+    *,
+    with_experts: bool = False,
 ) -> str:
     """Brings a bundle up to date with a folder of new rows; returns the new bundle's digest.
 
-    ``options``: of the item texts and the seed; the protocol, the threshold of a like and the
-    sampling of negatives are the bundle's. Raises ValueErrors that say what to do, and
+    ``options``: of the item texts, the experts' recipes and the seed; the protocol, the threshold
+    of a like and the sampling of negatives are the bundle's. ``with_experts``: train them further,
+    too. Raises ValueErrors that say what to do, and
     EventStoreError.
     """
     machine.check()
@@ -185,7 +210,8 @@ def refresh(
     found = RefreshedBundle.checked(bundle, described, str(data), options.seed)
     for label, text in found.report():
         progress.tell(label, text)
-    return found.run(out, protocol, progress, machine)
+    chosen = dataclasses.replace(options, protocol=protocol)
+    return found.run(out, chosen, progress, machine, with_experts=with_experts)
 
 
 def _check_kind(bundle: Bundle, given: Dataset, name: str) -> None:
