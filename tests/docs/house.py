@@ -91,7 +91,7 @@ class House:
         """The command's words with this house's server and ids."""
         if words[0] == "rollout":
             return [*words, "--server", self.addresses[1]]
-        if words[0] in ("rank", "explain", "health"):
+        if words[0] in ("rank", "explain", "recommend", "health"):
             words = [self.addresses[0] if word == RANKING else word for word in words]
             return [",".join(IDS.get(part, part) for part in word.split(",")) for word in words]
         return list(words)
