@@ -30,6 +30,8 @@ from benchmarks.kills import report as kills
 from benchmarks.overload import report as overload
 from benchmarks.prefilter import report as prefilter
 from benchmarks.replay import report as replay
+from benchmarks.retrieve import quality_report
+from benchmarks.retrieve import report as retrieve
 from benchmarks.scale import report as scale
 from benchmarks.serve import report as serve
 from benchmarks.stages import report as stages
@@ -47,6 +49,8 @@ SUMMARIES: Mapping[str, Callable[[BenchmarkResult], str]] = {
     "events": events.summary,
     "explain": explain.summary,
     "features": features.summary,
+    "retrieve": retrieve.summary,
+    "retrieve-quality": quality_report.summary,
     "faults": faults.summary,
     "replay": replay.summary,
     "prefilter": prefilter.summary,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from tempfile import NamedTemporaryFile
 
@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
+from torch import Tensor, nn
 
 from rankloom_features.encoder import MAX_EVENTS, Encoder, pad_events
 from rankloom_features.events import History
@@ -48,6 +49,28 @@ def export(model: CollaborativeModel) -> bytes:
         data = bytes(_without_notes(onnx.load(file.name)).SerializeToString())
     check_equal(model, data)
     return data
+
+
+def onnx_bytes(
+    model: nn.Module, inputs: Mapping[str, tuple[Tensor, Mapping[int, object]]], outputs: list[str]
+) -> bytes:
+    """One ONNX program of any module, with its weights and without this machine's folders.
+
+    ``inputs``: name → an example, and its dimensions of any size. Raises ExportError.
+    """
+    with _quiet():
+        program = torch.onnx.export(
+            model,
+            tuple(example for example, _ in inputs.values()),
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_shapes=tuple(dict(shape) for _, shape in inputs.values()),
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise ExportError("torch returned no ONNX program")
+    return bytes(_without_notes(program.model_proto).SerializeToString())
 
 
 def _without_notes(program: onnx.ModelProto) -> onnx.ModelProto:

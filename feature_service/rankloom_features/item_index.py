@@ -7,10 +7,11 @@ searched. Safetensors hold all of it, so that nothing is unpickled or parsed by 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from typing import Any, Final
 
@@ -171,22 +172,42 @@ class ItemIndex:
         exact = cls(vectors)
         if len(vectors) <= max_exact:
             return exact
-        cells = _clustered(vectors)
-        probes = 1
-        while probes < len(cells.centroids):
-            fitted = cls(vectors, Cells(cells.centroids, cells.cell, probes))
-            if recall(fitted, exact, users) >= FITTED_RECALL:
-                return fitted
-            probes *= 2
+        index, best = cls(vectors, _clustered(vectors)), best_items(exact, users)
+        while index.num_probes < index.num_cells:
+            if recall(index, users, best) >= FITTED_RECALL:
+                return index
+            index = index._with_probes(2 * index.num_probes)
         return exact  # cells would save nothing
 
+    @property
+    def num_cells(self) -> int:
+        """0 for an exact index."""
+        return 0 if self.cells is None else len(self.cells.centroids)
 
-def recall(index: ItemIndex, exact: ItemIndex, users: NDArray[np.float32]) -> float:
-    """Mean share of the users' best RECALL_AT items that ``index`` finds."""
+    @property
+    def num_probes(self) -> int:
+        """Cells that are searched for one user; 0 for an exact index."""
+        return 0 if self.cells is None else self.cells.num_probes
+
+    def _with_probes(self, num: int) -> ItemIndex:
+        """The same index, which is not built again, with another number of probes."""
+        other = copy.copy(self)
+        other.cells = None if self.cells is None else replace(self.cells, num_probes=num)
+        return other
+
+
+def best_items(exact: ItemIndex, users: NDArray[np.float32]) -> list[NDArray[np.int64]]:
+    """The best RECALL_AT items of each of the (n, dim) users."""
+    return [exact.search(user, RECALL_AT)[0] for user in users]
+
+
+def recall(
+    index: ItemIndex, users: NDArray[np.float32], best: Sequence[NDArray[np.int64]]
+) -> float:
+    """Mean share of the users' best items that ``index`` finds. ``best``: of an exact index."""
     shares = [
-        np.isin(best, index.search(user, RECALL_AT)[0]).mean()
-        for user in users
-        for best in [exact.search(user, RECALL_AT)[0]]
+        np.isin(items, index.search(user, RECALL_AT)[0]).mean()
+        for user, items in zip(users, best, strict=True)
     ]
     return float(np.mean(shares))
 

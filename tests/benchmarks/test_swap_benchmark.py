@@ -186,7 +186,8 @@ class _Faker(ranking_pb2_grpc.RankingServiceServicer):
 @contextmanager
 def _faking() -> Iterator[str]:
     server = grpc.server(ThreadPoolExecutor(1))
-    ranking_pb2_grpc.add_RankingServiceServicer_to_server(_Faker(), server)
+    faker = _Faker()  # type: ignore[abstract]  # no other method is called
+    ranking_pb2_grpc.add_RankingServiceServicer_to_server(faker, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:

@@ -16,6 +16,7 @@ from rankloom_features.item_index import (
     IndexedVectors,
     ItemIndex,
     ItemIndexError,
+    best_items,
     recall,
 )
 from rankloom_features.provider import UserFeatures
@@ -77,7 +78,8 @@ def test_few_items_are_searched_exactly_and_many_in_cells() -> None:
     index = ItemIndex.built(items, users, max_exact=3_999)
     assert index.cells is not None
     assert index.cells.num_probes < len(index.cells.centroids)
-    assert recall(index, ItemIndex(items), vectors(50, 2)) >= MIN_RECALL
+    others = vectors(50, 2)
+    assert recall(index, others, best_items(ItemIndex(items), others)) >= MIN_RECALL
     allowed = np.zeros(len(items), np.bool_)
     allowed[::40] = True  # so few that the cells of a search hold too few of them
     assert index.search(users[0], 100, allowed)[0].tolist() == best(items, users[0], 100, allowed)

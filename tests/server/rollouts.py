@@ -42,6 +42,7 @@ class Running:
     admin: grpc.aio.Channel
     rollout_address: str
     state: ServerState
+    ranking_address: str
 
     async def rank(self, message: RankRequest) -> RankResponse:
         answer: RankResponse = await RankingServiceStub(self.ranking).Rank(message, timeout=30)
@@ -160,7 +161,7 @@ async def rolling_out(bundle: Path, folder: Path, **values: object) -> AsyncIter
                 grpc.aio.insecure_channel(target) as ranking,
                 grpc.aio.insecure_channel(admin_target) as channel,
             ):
-                yield Running(ranking, channel, admin_target, state)
+                yield Running(ranking, channel, admin_target, state, target)
 
 
 def expert_folder(

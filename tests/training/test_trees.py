@@ -9,8 +9,8 @@ from rankloom_features.item_columns import ItemColumns
 from rankloom_features.ranker import TreeRanker
 from rankloom_features.tabular import COLLABORATIVE
 from rankloom_training.data import Dataset, Split
+from rankloom_training.item_factors import FACTOR_RANK
 from rankloom_training.trees import (
-    FACTOR_RANK,
     Boosters,
     FeatureTable,
     HeldOutFeatures,

@@ -11,7 +11,6 @@ import numpy as np
 from lightgbm.callback import CallbackEnv
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from scipy.sparse.linalg import aslinearoperator, eigsh
 
 from rankloom_features.catalogue import Catalogue
 from rankloom_features.histories import Histories
@@ -26,15 +25,15 @@ from rankloom_features.tree_export import export_trees, raw_scores
 from rankloom_features.user_model import UserModel
 from rankloom_training.data import Interactions, Split
 from rankloom_training.folds import NUM_FOLDS, user_folds
-from rankloom_training.user_models.fit import fitted_prior, fitted_user_model, labels_of
+from rankloom_training.item_factors import item_factors
+from rankloom_training.user_models.fit import fitted_prior, fitted_user_model
 from rankloom_training.user_models.item_features import ItemFeatures
+from rankloom_training.user_models.labels import labels_of
 from rankloom_training.user_models.variances import USUAL_PRIOR, UserModelPrior
 from rankloom_training.visibility import View, runs
 
 OnStep = Callable[[int, int], None]
 NUM_BOOSTERS = 3
-FACTOR_RANK = 24
-NOISE = float(np.finfo(np.float32).eps) ** 2  # share of the largest squared singular value
 CO_LIKING_SHRINKAGE, CO_RATING_SHRINKAGE = 5.0, 3.0
 MAX_ROUNDS, PATIENCE = 500, 60
 PARAMETERS = {
@@ -90,26 +89,9 @@ def item_statistics(
     return ItemStatistics(
         counts,
         likes,
-        _item_factors(liking, CO_LIKING_SHRINKAGE),
-        _item_factors(rating, CO_RATING_SHRINKAGE),
+        item_factors(liking, CO_LIKING_SHRINKAGE),
+        item_factors(rating, CO_RATING_SHRINKAGE),
     )
-
-
-def _item_factors(matrix: csr_matrix, shrinkage: float) -> NDArray[np.float32]:
-    """(items, FACTOR_RANK) factors of the shrunk cosine between items' columns.
-
-    Factors of a singular value near zero are set to zero: the solver finds only noise there.
-    """
-    square = np.asarray(matrix.multiply(matrix).sum(axis=0)).ravel()
-    scaled = aslinearoperator(matrix.multiply(1.0 / np.sqrt(square + shrinkage)).tocsr())
-    factors = np.zeros((len(square), FACTOR_RANK), np.float32)
-    rank = min(FACTOR_RANK, len(square) - 1)
-    if rank and square.any():
-        # The solver restarts from a random vector when it breaks down, so it needs a fixed seed.
-        strength, found = eigsh(scaled.T @ scaled, k=rank, rng=np.random.default_rng(0))
-        known = strength > NOISE * strength.max()
-        factors[:, : known.sum()] = found[:, known] * np.sqrt(strength[known])
-    return factors
 
 
 def held_out_prior(
@@ -118,7 +100,7 @@ def held_out_prior(
     """The user model's prior, from the users of one fold and the items of the others."""
     train, own = log.split == Split.TRAIN, user_folds(log.num_users, seed)[log.user] == 0
     statistics = item_statistics(log, catalogue, train & ~own)
-    features = ItemFeatures.of(catalogue, columns, statistics)
+    features = ItemFeatures.of(catalogue, columns, statistics, labels_of(log, train & ~own))
     return fitted_prior(log, features, train & ~own, train & own)
 
 
@@ -173,8 +155,9 @@ class HeldOutFeatures:
         return TabularFeatures(self._catalogue, statistics, model, self._columns)
 
     def _user_model(self, rows: NDArray[np.bool_], statistics: ItemStatistics) -> UserModel:
-        features = ItemFeatures.of(self._catalogue, self._columns, statistics)
-        return fitted_user_model(labels_of(self._log, rows), features, self._prior)
+        labels = labels_of(self._log, rows)
+        features = ItemFeatures.of(self._catalogue, self._columns, statistics, labels)
+        return fitted_user_model(labels, features, self._prior)
 
     def _of_user(
         self, user: int, rows: NDArray[np.int64], histories: Histories

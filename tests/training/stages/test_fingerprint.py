@@ -59,6 +59,7 @@ OTHERS: list[tuple[dict[str, object], set[str]]] = [
     ({"seed": 1}, set(DIGESTS)),
     ({"like_above": 3.0}, set()),  # it is part of what was read
     ({"implicit": NegativeSampling(4)}, set()),
+    ({"max_exact_items": 7}, set()),
 ]
 
 

@@ -9,6 +9,7 @@ from rankloom_features.catalogue import Catalogue, Item
 from rankloom_features.item_columns import NO_COLUMNS, ItemColumns
 from rankloom_features.item_statistics import ItemStatistics
 from rankloom_training.user_models.item_features import YEAR_SCALE, ItemFeatures, strongest
+from rankloom_training.user_models.labels import Labels
 
 ITEMS = (
     Item("a", "A", 1980, ("War", "Drama")),
@@ -23,8 +24,14 @@ def statistics(rank: int = 2) -> ItemStatistics:
     return ItemStatistics(counts, counts, factors, np.zeros_like(factors))
 
 
+def labels() -> Labels:
+    """Two users rated the first two items; nobody rated the third."""
+    user, item = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
+    return Labels(user, item, np.array([True, False, False, True]))
+
+
 def features(columns: ItemColumns = NO_COLUMNS) -> ItemFeatures:
-    return ItemFeatures.of(Catalogue(ITEMS), columns, statistics())
+    return ItemFeatures.of(Catalogue(ITEMS), columns, statistics(), labels())
 
 
 def products(block: int, columns: ItemColumns = NO_COLUMNS) -> list[list[float]]:
@@ -45,14 +52,18 @@ def test_years_are_close_or_far_and_an_unknown_one_is_neither() -> None:
 
 
 def test_items_that_go_together_count_by_direction_alone() -> None:
-    lengths = np.linalg.norm(features().blocks[3], axis=1)
+    lengths = np.linalg.norm(features().blocks[4], axis=1)
     assert lengths.tolist() == pytest.approx([1, 1, 1])
-    assert not features().blocks[2].any()  # its factors are zero
+
+
+def test_items_that_the_same_users_rated_are_alike_whatever_they_said() -> None:
+    expected = [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
+    assert products(3) == [pytest.approx(row, abs=1e-9) for row in expected]
 
 
 def test_item_columns_are_standardised_and_unknown_values_are_average() -> None:
     values = np.array([[1.0, 5.0], [3.0, 5.0], [np.nan, 5.0]], np.float32)
-    block = features(ItemColumns(("votes", "same"), values)).blocks[4]
+    block = features(ItemColumns(("votes", "same"), values)).blocks[2]
     assert block[:, 0].tolist() == pytest.approx([-1 / np.sqrt(2), 1 / np.sqrt(2), 0])
     assert not block[:, 1].any()
 

@@ -176,7 +176,7 @@ def _read_log(
     item = np.array([catalogue.index(name) for name in items.names], dtype=np.int64)[items.codes]
     refuse_unknown(table.name, items_name, item)
     order = table.column("position").finite_numbers() if table.has("position") else times.seconds
-    given = _given_split(table) if table.has("split") else None
+    given = given_split(table) if table.has("split") else None
     keep = likes.known & first_of_duplicates(users.codes, item, times.seconds, order, likes.liked)
     split = split_by_time(times.seconds[keep]) if given is None else given[keep]
     codes, user_ids = _renumbered(users, keep)
@@ -200,7 +200,7 @@ def _read_log(
     return _ReadLog(log, times.unit, likes.rule, sampling, warnings)
 
 
-def _given_split(table: SourceTable) -> NDArray[np.int8]:
+def given_split(table: SourceTable) -> NDArray[np.int8]:
     """(rows,) of the split that the log names."""
     known = {split.name.lower(): int(split) for split in Split}
     names = table.column("split").ids()

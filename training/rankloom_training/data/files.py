@@ -19,7 +19,8 @@ from rankloom_training.data.encodings import TextEncoding, encoding_of, open_lin
 from rankloom_training.data.errors import DataError
 from rankloom_training.data.json_lines import read_json_lines
 
-LOG_FILES, ITEM_FILES = ("interactions", "ratings"), ("items", "movies")
+LOG_FILES, ITEM_FILES = ("interactions", "ratings", "reviews"), ("items", "movies")
+_AMAZON_ITEMS = "meta_"  # Amazon Reviews 2023: NAME.jsonl has reviews, meta_NAME.jsonl their items
 _SUFFIXES = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".jsonl", ".jsonl.gz")
 _DAT_HEADERS = {
     "ratings.dat": ["user_id", "item_id", "rating", "timestamp"],
@@ -55,12 +56,21 @@ def find_files(folder: Path, stems: Sequence[str]) -> list[Path]:
     names += [name for name in _DAT_HEADERS if name.partition(".")[0] in stems]
     names += stems  # folders of Parquet files
     found = [folder / name for name in names if _is_table(folder / name)]
+    found += _amazon_files(folder, stems)
     if not found:
         raise DataError(
             f"{folder}: no file of {stems[0]}; add {stems[0]}.csv, or {' or '.join(stems)} as one "
             f"of {', '.join(_SUFFIXES)} or a folder of Parquet files"
         )
     return found
+
+
+def _amazon_files(folder: Path, stems: Sequence[str]) -> list[Path]:
+    """Reviews or items of Amazon's data set, where a folder has both under their usual names."""
+    items = sorted(folder.glob(f"{_AMAZON_ITEMS}*.jsonl*"))
+    reviews = [path.with_name(path.name.removeprefix(_AMAZON_ITEMS)) for path in items]
+    pairs = [pair for pair in zip(reviews, items, strict=True) if pair[0].is_file()]
+    return [pair[stems == ITEM_FILES] for pair in pairs]
 
 
 def files_of(path: Path) -> tuple[Path, ...]:

@@ -16,7 +16,7 @@ SETTINGS_FILE = "columns.json"
 # Our name → usual names. Upper and lower case are alike.
 LOG_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "user": ("user_id", "userId", "user", "uid"),
-    "item": ("item_id", "itemId", "movieId", "movie_id", "item", "iid"),
+    "item": ("item_id", "itemId", "movieId", "movie_id", "item", "iid", "parent_asin", "asin"),
     "label": ("label", "liked", "like"),
     "rating": ("rating", "stars", "score"),
     "time": ("timestamp", "time", "datetime"),
@@ -30,8 +30,14 @@ ITEM_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "attributes": ("genres", "attributes", "categories", "genre", "category"),
     "description": ("description", "summary"),
 }
+# Of the log's file too, where its rows are reviews.
+REVIEW_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    **{name: LOG_COLUMNS[name] for name in ("user", "item", "rating", "time", "position", "split")},
+    "text": ("text", "review", "review_text", "reviewText"),
+    "headline": ("headline", "title", "summary"),
+}
 COLUMN_KINDS = ("number", "category", "date", "ignore")
-_NAMES = tuple(dict.fromkeys((*LOG_COLUMNS, *ITEM_COLUMNS)))
+_NAMES = tuple(dict.fromkeys((*LOG_COLUMNS, *ITEM_COLUMNS, *REVIEW_COLUMNS)))
 _OPTIONS = ("like_above", "zero_is_unknown", "implicit", "item_columns")
 
 

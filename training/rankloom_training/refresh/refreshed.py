@@ -43,8 +43,9 @@ from rankloom_training.refresh.joined_log import StoredEvents, joined_log
 from rankloom_training.train import OutputError
 from rankloom_training.trees import held_out_prior, item_statistics
 from rankloom_training.user_events import write_events
-from rankloom_training.user_models.fit import fitted_user_model, labels_of
+from rankloom_training.user_models.fit import fitted_user_model
 from rankloom_training.user_models.item_features import ItemFeatures
+from rankloom_training.user_models.labels import labels_of
 from rankloom_training.visibility import Protocol, scoring_view
 
 REFRESHES = "refreshes"  # in the metadata: how often, since it was trained
@@ -162,8 +163,9 @@ class RefreshedBundle:
         made = {parts.ITEM_STATISTICS: statistics_to_bytes(statistics)}
         if parts.USER_MODEL in self.bundle.parts:
             prior = held_out_prior(catalogue, log, 0, columns)
-            features = ItemFeatures.of(catalogue, columns, statistics)
-            model = fitted_user_model(labels_of(log, train), features, prior)
+            labels = labels_of(log, train)
+            features = ItemFeatures.of(catalogue, columns, statistics, labels)
+            model = fitted_user_model(labels, features, prior)
             made[parts.USER_MODEL] = model.to_bytes()
         return made
 

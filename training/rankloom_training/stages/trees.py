@@ -42,6 +42,7 @@ class TreesStage(Stage):
         "rankloom_features.tree_export",
         "rankloom_features.user_model",
         "rankloom_training.folds",
+        "rankloom_training.item_factors",
         "rankloom_training.metrics",
         "rankloom_training.stages.rows",
         "rankloom_training.trees",

@@ -11,22 +11,17 @@ from rankloom_features.user_model import LevelPrior, UserModel
 from rankloom_training.data import Interactions
 from rankloom_training.user_models.evidence import UserEvidence, fitted_user_prior
 from rankloom_training.user_models.item_features import ItemFeatures, strongest
-from rankloom_training.user_models.item_means import Labels, fitted_mean_prior, item_means
+from rankloom_training.user_models.item_means import fitted_mean_prior, item_means
+from rankloom_training.user_models.labels import Labels, labels_of
 from rankloom_training.user_models.variances import SESSION_S, UserModelPrior
 
 RANK = 16  # on MovieLens-1M, 32 adds nothing
 MAX_USERS = 250  # whose labels the prior is fitted on
 
 
-def labels_of(log: Interactions, rows: NDArray[np.bool_]) -> Labels:
-    """The log's rows for which the mask is true, without sampled negatives."""
-    rows = rows & log.happened
-    return Labels(log.user[rows], log.item[rows], log.liked[rows])
-
-
 def fitted_user_model(labels: Labels, features: ItemFeatures, prior: UserModelPrior) -> UserModel:
     """The user model of some rows. ``features``: from the same rows."""
-    means = labels.overall + item_means(labels, features, prior.means)
+    means = labels.overall + item_means(labels, features.of_means, prior.means)
     weighted, users = features.weighted(prior.users.blocks), prior.users
     factors = strongest(weighted, RANK)
     unexplained = (weighted**2).sum(axis=1) - (factors**2).sum(axis=1)
@@ -47,8 +42,8 @@ def fitted_prior(
     the rows of other users, whose labels the users' prior is fitted on.
     """
     labels = labels_of(log, others)
-    means_prior = fitted_mean_prior(labels, features)
-    means = labels.overall + item_means(labels, features, means_prior)
+    means_prior = fitted_mean_prior(labels, features.of_means)
+    means = labels.overall + item_means(labels, features.of_means, means_prior)
     users = list(_evidence(log, features, means, own & log.happened))
     return UserModelPrior(means_prior, fitted_user_prior(users))
 

@@ -7,19 +7,24 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from rankloom_features.catalogue import Catalogue
 from rankloom_features.item_columns import ItemColumns
 from rankloom_features.item_statistics import ItemStatistics
+from rankloom_training.item_factors import item_factors
+from rankloom_training.user_models.labels import Labels
+from rankloom_training.user_models.variances import NUM_MEAN_BLOCKS
 
 Float64s = NDArray[np.float64]
 YEAR_SCALE = 8.0
 NUM_CO_FACTORS = 16
+SHRINKAGE = 3.0  # added to an item's number of rows in the cosine of items rated together
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ItemFeatures:
-    """Attributes, year, items rated together, items liked together, item columns.
+    """Attributes, year, item columns, items rated together, items liked together.
 
     ``blocks``: (items, d) each. Where a value is unknown, the item's row of the block is zero.
     """
@@ -28,19 +33,32 @@ class ItemFeatures:
 
     @classmethod
     def of(
-        cls, catalogue: Catalogue, columns: ItemColumns, statistics: ItemStatistics
+        cls,
+        catalogue: Catalogue,
+        columns: ItemColumns,
+        statistics: ItemStatistics,
+        labels: Labels,
     ) -> ItemFeatures:
-        """``statistics``: without the users who will be modelled with the features."""
+        """``statistics``, ``labels``: without the users who will be modelled with the features."""
         every = np.arange(len(catalogue))
         return cls(
             (
                 _attributes(catalogue.traits.attributes),
                 _years(catalogue.traits.year),
-                _unit_rows(statistics.co_rating),
-                _unit_rows(statistics.co_liking),
                 _standardised(columns.at(every)),
+                _unit_rows(_rated_together(labels, len(catalogue))),
+                _unit_rows(statistics.co_liking),
             )
         )
+
+    @property
+    def of_means(self) -> ItemFeatures:
+        """The features that an item's mean may depend on.
+
+        Which items are liked together depends on the labels that the mean is the mean of: from an
+        item that few rated, its label could be read.
+        """
+        return ItemFeatures(self.blocks[:NUM_MEAN_BLOCKS])
 
     def weighted(self, variances: Sequence[float]) -> Float64s:
         """(items, sum of d) whose products are the kernel with a variance for each block."""
@@ -73,6 +91,13 @@ def _years(year: NDArray[np.floating]) -> Float64s:
     rows = np.zeros((len(year), len(years)))
     rows[known] = (vectors * np.sqrt(np.maximum(strength, 0.0)))[which]
     return rows
+
+
+def _rated_together(labels: Labels, num_items: int) -> NDArray[np.float32]:
+    """(items, k) factors of who rated what, whatever they said of it."""
+    ones, at = np.ones(len(labels.user)), (labels.user, labels.item)
+    num_users = int(labels.user.max(initial=-1)) + 1
+    return item_factors(csr_matrix((ones, at), shape=(num_users, num_items)), SHRINKAGE)
 
 
 def _unit_rows(factors: NDArray[np.float32]) -> Float64s:

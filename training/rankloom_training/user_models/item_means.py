@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from rankloom_training.user_models.item_features import Float64s, ItemFeatures
+from rankloom_training.user_models.labels import Labels
 from rankloom_training.user_models.variances import USUAL_PRIOR, MeanPrior
 
 ROUNDS = 4  # means, and users' offsets from them, in turn
@@ -22,37 +22,24 @@ SMALLEST, LARGEST = 1e-6, 1.0  # bounds of a variance; labels are 0 or 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Labels:
-    """Rows of a log: ``user``, ``item``, ``liked``, (rows,) each."""
-
-    user: NDArray[np.int64]
-    item: NDArray[np.int64]
-    liked: NDArray[np.bool_]
-
-    @property
-    def overall(self) -> float:
-        """Share of likes; 0.5 without rows."""
-        return float(self.liked.mean()) if len(self.liked) else 0.5
-
-    def averages(self, means: Float64s) -> ItemAverages:
-        """Of labels less the overall mean and the user's offset.
-
-        ``means``: (items,) as known so far; the users' offsets are from them.
-        """
-        residual = self.liked - self.overall
-        unexplained = np.bincount(self.user, residual - means[self.item])
-        offset = unexplained / (np.bincount(self.user) + OFFSET_PRIOR_ROWS)
-        rows = np.bincount(self.item, minlength=len(means)).astype(np.float64)
-        sums = np.bincount(self.item, residual - offset[self.user], minlength=len(means))
-        return ItemAverages(sums / np.maximum(rows, 1.0), rows)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class ItemAverages:
     """``average``: (items,) of the item's rows. ``rows``: (items,) their number."""
 
     average: Float64s
     rows: Float64s
+
+    @classmethod
+    def of(cls, labels: Labels, means: Float64s) -> ItemAverages:
+        """Of labels less the overall mean and the user's offset.
+
+        ``means``: (items,) as known so far; the users' offsets are from them.
+        """
+        residual = labels.liked - labels.overall
+        unexplained = np.bincount(labels.user, residual - means[labels.item])
+        offset = unexplained / (np.bincount(labels.user) + OFFSET_PRIOR_ROWS)
+        rows = np.bincount(labels.item, minlength=len(means)).astype(np.float64)
+        sums = np.bincount(labels.item, residual - offset[labels.user], minlength=len(means))
+        return cls(sums / np.maximum(rows, 1.0), rows)
 
     def posterior(self, features: Float64s, prior: MeanPrior) -> _Posterior:
         """``features``: (items, d), weighted by the prior."""
@@ -122,7 +109,7 @@ def _in_rounds(
 ) -> tuple[Float64s, MeanPrior]:
     means = np.zeros(len(features.blocks[0]))
     for _ in range(ROUNDS):
-        averages = labels.averages(means)
+        averages = ItemAverages.of(labels, means)
         prior = change(averages, prior)
         weighted = features.weighted(prior.blocks)
         means = averages.posterior(weighted, prior).means(prior.own)

@@ -9,7 +9,7 @@ SESSION_S = 7_200.0  # on MovieLens-1M, half an hour and a day are as likely
 
 @dataclass(frozen=True, slots=True)
 class MeanPrior:
-    """Of an item's mean. ``blocks``: of each block of item features, in their order.
+    """Of an item's mean. ``blocks``: of each block of ``ItemFeatures.of_means``, in their order.
 
     ``own``: of what no feature says. ``row``: of one label about the mean.
     """
@@ -40,9 +40,9 @@ class UserModelPrior:
     users: UserPrior
 
 
-NUM_BLOCKS = 5  # of item features, see ItemFeatures
+NUM_BLOCKS, NUM_MEAN_BLOCKS = 5, 4  # of item features, see ItemFeatures
 # Of the size that films have; what fitting starts from.
 USUAL_PRIOR = UserModelPrior(
-    MeanPrior((0.005,) * NUM_BLOCKS, own=0.01, row=0.15),
+    MeanPrior((0.005,) * NUM_MEAN_BLOCKS, own=0.01, row=0.15),
     UserPrior((0.005,) * NUM_BLOCKS, level=0.018, session=0.0074, noise=0.15),
 )

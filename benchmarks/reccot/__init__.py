@@ -1,0 +1,1 @@
+"""What rationales are worth to the two towers."""

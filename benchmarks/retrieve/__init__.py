@@ -1,0 +1,1 @@
+"""What retrieval costs beside bare faiss, and whether swaps mix revisions."""

@@ -1,0 +1,169 @@
+"""Group-relative policy optimisation of a decoder's answers, by TRL (extra `rl`)."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rankloom_training.reccot.decoder import ANSWER_TOKENS, AnswerDecoder
+from rankloom_training.reccot.generators import REPORTS
+from rankloom_training.reccot.low_rank import lora_config
+from rankloom_training.reccot.rewards import ClassWeights, rewards_of
+
+_SHOWN = {
+    "reward": "reward",
+    "kl": "kl",
+    "rewards/format/mean": "format",
+    "rewards/accuracy/mean": "accuracy",
+    "rewards/quality/mean": "quality",
+}
+
+CURVE, PLOT = REPORTS
+RewardFunction = Callable[..., list[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class GrpoOptions:
+    """``steps``: 0 leaves it out. ``group``: answers to each prompt. ``prompts``: of each step.
+
+    ``kl``: weight of the divergence from the decoder before. ``learning_rate``: of a small decoder;
+    a pretrained one learns at a fifth of it. ``weighted``: rare ratings count more.
+    """
+
+    steps: int = 0
+    group: int = 8
+    prompts: int = 4
+    kl: float = 0.04
+    learning_rate: float = 1e-3
+    temperature: float = 1.0
+    save_every: int = 20
+    weighted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """``source``: what an answer may speak of. ``rating``: the row's own."""
+
+    prompt: str
+    source: str
+    rating: float
+
+
+def improve(
+    decoder: AnswerDecoder,
+    questions: Sequence[Question],
+    weights: ClassWeights,
+    options: GrpoOptions,
+    seed: int,
+    unfinished: Path,
+    callbacks: Sequence[object] = (),
+) -> list[dict[str, float]]:
+    """Trains the decoder in place on the rewards of its own answers; returns the curve by step.
+
+    Goes on from the newest checkpoint in ``unfinished``, to the same curve. ``weights``: of the
+    rows of the questions alone.
+    """
+    # The extra `rl`, which takes seconds to import.
+    from datasets import Dataset
+    from transformers.trainer_callback import PrinterCallback
+    from transformers.trainer_utils import get_last_checkpoint
+    from trl import GRPOTrainer
+
+    warnings.simplefilter("ignore", FutureWarning)  # TRL sets options that transformers renames
+    rows: Any = Dataset.from_list([vars_of(question) for question in questions])
+    trainer: Any = GRPOTrainer(
+        model=decoder.model.train(),
+        reward_funcs=reward_functions(weights),
+        args=_config(options, decoder.is_pretrained, seed, unfinished),
+        train_dataset=rows,
+        processing_class=decoder.tokenizer,
+        peft_config=lora_config(),
+        callbacks=list(callbacks),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=_newest(unfinished, get_last_checkpoint))
+    decoder.model = trainer.model.merge_and_unload().eval()
+    return curve_of(trainer.state.log_history)
+
+
+def vars_of(question: Question) -> dict[str, object]:
+    """A row of TRL's data set; its further columns come to the reward functions with the answer."""
+    return {"prompt": question.prompt, "source": question.source, "rating": question.rating}
+
+
+def reward_functions(weights: ClassWeights) -> list[RewardFunction]:
+    """One for each part, in TRL's form: lists of answers and of their rows' own columns."""
+    return [_reward(part, weights) for part in ("format", "accuracy", "quality")]
+
+
+def _reward(part: str, weights: ClassWeights) -> RewardFunction:
+    def reward(
+        *, completions: list[str], source: list[str], rating: list[float], **_: object
+    ) -> list[float]:
+        rows = zip(completions, source, rating, strict=True)
+        scored = (rewards_of(raw, text, stars, weights) for raw, text, stars in rows)
+        return [float(getattr(one, part)) for one in scored]
+
+    reward.__name__ = part  # TRL's logs name it so
+    return reward
+
+
+def curve_of(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """Step, reward, its three parts and the divergence, of each step."""
+    return [
+        {"step": each["step"]} | {ours: float(each[theirs]) for theirs, ours in _SHOWN.items()}
+        for each in history
+        if "reward" in each
+    ]
+
+
+def write_curve(folder: Path, curve: Sequence[Mapping[str, float]], seed: int) -> None:
+    """As JSON, and as a plot beside it."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    path = folder / CURVE
+    path.write_text(json.dumps({"seed": seed, "steps": list(curve)}, indent=1) + "\n")
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    for name in ("reward", "format", "accuracy", "quality", "kl"):
+        axes.plot([each["step"] for each in curve], [each[name] for each in curve], label=name)
+    axes.set(xlabel="step", ylabel="mean over the answers of a step")
+    axes.legend()
+    figure.savefig(folder / PLOT)
+    pyplot.close(figure)
+
+
+def _config(options: GrpoOptions, is_pretrained: bool, seed: int, folder: Path) -> Any:  # noqa: ANN401
+    import torch
+    from trl import GRPOConfig
+
+    return GRPOConfig(
+        output_dir=str(folder),
+        per_device_train_batch_size=options.prompts * options.group,
+        num_generations=options.group,
+        max_completion_length=ANSWER_TOKENS,
+        max_steps=options.steps,
+        learning_rate=options.learning_rate / (5 if is_pretrained else 1),
+        temperature=options.temperature,
+        beta=options.kl,
+        seed=seed,
+        data_seed=seed,
+        logging_steps=1,
+        save_steps=options.save_every,
+        save_total_limit=1,
+        report_to="none",
+        disable_tqdm=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        use_cpu=not torch.cuda.is_available(),
+    )
+
+
+def _newest(folder: Path, find: Callable[[str], str | None]) -> str | None:
+    return find(str(folder)) if folder.is_dir() else None

@@ -1,0 +1,134 @@
+"""Trains the two towers: squared error of ratings, and the match of reviews with their owner."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rankloom_training.data import Split
+from rankloom_training.data.reviews import HIGHEST, LOWEST, Reviews
+from rankloom_training.reccot.contrast import Contrast, contrast
+from rankloom_training.reccot.tower_rows import TowerRows
+from rankloom_training.reccot.towers import UNKNOWN, TowerInputs, TowerShape, TwoTowers
+
+MATCH_WEIGHT = 0.2
+HIDDEN_IDS = 0.1  # share of training rows whose user, or item, is taken for unknown
+PREDICTED_AT_ONCE = 512
+OnEpoch = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TowerOptions:
+    """``patience``: epochs without a lower error on validation rows that end the training."""
+
+    hidden: int = 64
+    layers: int = 1
+    heads: int = 4
+    dropout: float = 0.2
+    epochs: int = 20
+    patience: int = 3
+    batch: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    match: Contrast = Contrast.TRIPLET
+    seed: int = 0
+
+
+def train_towers(
+    reviews: Reviews, rows: TowerRows, options: TowerOptions, on_epoch: OnEpoch
+) -> TwoTowers:
+    """The towers of the epoch with the lowest squared error on validation rows."""
+    torch.manual_seed(options.seed)
+    training, validation = reviews.rows(Split.TRAIN), reviews.rows(Split.VALID)
+    users, items = rows.num_codes
+    shape = TowerShape(
+        dim=rows.vectors.shape[1],
+        users=users,
+        items=items,
+        hidden=options.hidden,
+        layers=options.layers,
+        heads=options.heads,
+        dropout=options.dropout,
+    )
+    model = TwoTowers(shape, float(reviews.rating[training].mean()))
+    loop = _Loop(model, rows, torch.from_numpy(reviews.rating).float(), options)
+    best, kept, since = math.inf, copy.deepcopy(model.state_dict()), 0
+    for epoch in range(1, options.epochs + 1):
+        loop.epoch(training)
+        wrong = predict(model, rows, validation) - reviews.rating[validation]
+        error = float(np.mean(wrong**2))
+        on_epoch(epoch, options.epochs)
+        since += 1
+        if error < best:
+            best, kept, since = error, copy.deepcopy(model.state_dict()), 0
+        if since >= options.patience:
+            break
+    model.load_state_dict(kept)
+    return model.eval()
+
+
+@torch.inference_mode()
+def predict(model: TwoTowers, rows: TowerRows, wanted: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(n,) ratings, from LOWEST to HIGHEST."""
+    model.eval()
+    found = [
+        model(*rows.inputs(wanted[start : start + PREDICTED_AT_ONCE]).tensors()).numpy()
+        for start in range(0, len(wanted), PREDICTED_AT_ONCE)
+    ]
+    return np.clip(np.concatenate(found).astype(np.float64), LOWEST, HIGHEST)
+
+
+class _Loop:
+    def __init__(
+        self, model: TwoTowers, rows: TowerRows, ratings: Tensor, options: TowerOptions
+    ) -> None:
+        self._model, self._rows, self._ratings, self._options = model, rows, ratings, options
+        self._random = np.random.default_rng(options.seed)
+        self._optimiser = torch.optim.AdamW(
+            model.parameters(), options.learning_rate, weight_decay=options.weight_decay
+        )
+
+    def epoch(self, training: NDArray[np.int64]) -> None:
+        self._model.train()
+        order = self._random.permutation(training)
+        for start in range(0, len(order), self._options.batch):
+            self._step(order[start : start + self._options.batch])
+
+    def _step(self, rows: NDArray[np.int64]) -> None:
+        given = self._rows.inputs(rows)
+        for codes in (given.user, given.item):
+            codes[torch.rand(len(codes)) < HIDDEN_IDS] = UNKNOWN
+        self._optimiser.zero_grad()
+        of_user, of_item = self._model.features(*given.tensors())
+        loss = functional.mse_loss(self._model.rating(of_user, of_item), self._ratings[rows])
+        loss = loss + MATCH_WEIGHT * match_loss(
+            self._options.match, self._model, given, of_user, of_item
+        )
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+        self._optimiser.step()
+
+
+def match_loss(
+    kind: Contrast, model: TwoTowers, given: TowerInputs, of_user: Tensor, of_item: Tensor
+) -> Tensor:
+    """Draws pooled reviews to the id of their owner, and away from that of another in the batch."""
+    return _match(kind, of_user, given.user, given.user_mask, model.users) + _match(
+        kind, of_item, given.item, given.item_mask, model.items
+    )
+
+
+def _match(
+    kind: Contrast, pooled: Tensor, codes: Tensor, mask: Tensor, table: nn.Embedding
+) -> Tensor:
+    usable = mask.any(dim=1) & (codes != UNKNOWN)
+    own = codes[usable]
+    return contrast(kind, pooled[usable], table(own), own[:, None] == own[None, :])
