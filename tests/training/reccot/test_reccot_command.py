@@ -33,12 +33,12 @@ def test_from_reviews_to_towers(
 ) -> None:
     file, encoder, towers = tmp_path / "r.parquet", tmp_path / "encoder", tmp_path / "towers"
     assert run("generate", "--data", data, "--out", file) == 0
-    assert run("encode", "--data", data, "--rationales", file, "--out", encoder, "--epochs", 1) == 0
+    assert run("encode", "--data", data, "--rationales", file, "--out", encoder, "--passes", 1) == 0
     again = capsys.readouterr().out
     assert "of which 0.0% were stored already" in again
-    assert run("encode", "--data", data, "--rationales", file, "--out", encoder, "--epochs", 1) == 0
+    assert run("encode", "--data", data, "--rationales", file, "--out", encoder, "--passes", 1) == 0
     assert "of which 100.0% were stored already" in capsys.readouterr().out
-    assert run("towers", "--data", data, "--encoder", encoder, "--out", towers, "--epochs", 1) == 0
+    assert run("towers", "--data", data, "--encoder", encoder, "--out", towers, "--passes", 1) == 0
     shown = capsys.readouterr().out
     reviews = load_reviews(data)
     assert f"{(reviews.split == 2).sum()} test rows" in shown

@@ -94,7 +94,7 @@ def _configure_encode(actions: Actions) -> None:
         metavar="NAME",
         help="a sentence-transformers or BERT-like model by path or hub id (default: a small one)",
     )
-    _add_number(encode, "--epochs", 3, "of training")
+    _add_number(encode, "--passes", 3, "over the training reviews")
     _add_store_size(encode)
     encode.add_argument("--contrast", choices=CONTRASTS, default="triplet", help="of ratings")
     encode.set_defaults(act=_encode)
@@ -105,7 +105,7 @@ def _configure_towers(actions: Actions) -> None:
     _add_data(towers)
     towers.add_argument("--encoder", type=Path, required=True, help="what `encode` wrote")
     towers.add_argument("--out", type=Path, required=True, help="folder of towers and report")
-    _add_number(towers, "--epochs", 20, "of training at most")
+    _add_number(towers, "--passes", 20, "over the training rows at most")
     _add_store_size(towers)
     towers.add_argument("--match", choices=CONTRASTS, default="triplet", help="of reviews and ids")
     towers.set_defaults(act=_towers)
@@ -177,7 +177,7 @@ def _encode(args: argparse.Namespace) -> int:
     from rankloom_training.reccot.contrast import Contrast
     from rankloom_training.reccot.encode import encode
 
-    options = AlignmentOptions(epochs=args.epochs, contrast=Contrast(args.contrast), seed=args.seed)
+    options = AlignmentOptions(epochs=args.passes, contrast=Contrast(args.contrast), seed=args.seed)
     made = encode(
         reviews, args.rationales, args.encoder, options, args.out, args.max_mib << 20, Progress()
     )
@@ -193,7 +193,7 @@ def _towers(args: argparse.Namespace) -> int:
     from rankloom_training.reccot.rate import rate, report_lines
     from rankloom_training.reccot.tower_training import TowerOptions
 
-    options = TowerOptions(epochs=args.epochs, match=Contrast(args.match), seed=args.seed)
+    options = TowerOptions(epochs=args.passes, match=Contrast(args.match), seed=args.seed)
     report = rate(reviews, args.encoder, options, args.out, args.max_mib << 20, Progress())
     for line in report_lines(report):
         print(line)
