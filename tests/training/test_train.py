@@ -52,6 +52,10 @@ def test_another_learning_rate_of_the_groups_trains_the_groups_alone(
     shown = capfd.readouterr().err
     assert shown.count("kept from an earlier run") == 6
     assert "time           about" in shown
+    labels = [line.split(maxsplit=1)[0] for line in shown.splitlines()]
+    assert labels[: labels.index("collaborative")] == [
+        "log", "items", "times", "likes", "split", "time"
+    ]  # fmt: skip
     assert digest == open_bundle(tmp_path / "other").digest != open_bundle(bundle_folder).digest
 
 

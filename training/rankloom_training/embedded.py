@@ -134,7 +134,7 @@ def train_decoder(
     but = fmt.liked if log.sampled else NO_TOKEN
     torch.manual_seed(seed)
     model = LlamaForCausalLM(_config(tokenizer, shape))
-    model.to(torch.device(device))
+    cast("Any", model).to(device)
     attention.wire(model)
     lessons = list(lessons_of(tokenizer, fmt, catalogue, log, rows, words))
     random = np.random.default_rng(seed)

@@ -112,12 +112,7 @@ class TrainingJob:
         made = [stage.name for stage in self._planned() if not stage.is_reused]
         self.work.begin()
         took = estimate(self.dataset, self.options).text(made)
-        limits = limits_of(self.dataset.log)
-        for label, text in (
-            *self.report,
-            *((("limits", limits),) if limits else ()),
-            ("time", took),
-        ):
+        for label, text in (*self.report, *limits_of(self.dataset.log), ("time", took)):
             progress.tell(label, text)
         keep_freed_memory()
         amounts = workloads(self.dataset, self.options)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -59,7 +59,7 @@ class AnswerDecoder:
 
     def answers(self, prompts: Sequence[str], batch: int = 64) -> list[str]:
         """The likeliest answer to each prompt; equal prompts get equal answers."""
-        order = np.argsort([len(prompt) for prompt in prompts], kind="stable").tolist()
+        order: list[int] = np.argsort([len(prompt) for prompt in prompts], kind="stable").tolist()
         found = [""] * len(prompts)
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
@@ -128,8 +128,8 @@ def small_decoder(
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=cast("int", tokenizer.eos_token_id),
+        pad_token_id=cast("int", tokenizer.pad_token_id),
     )
     return AnswerDecoder(LlamaForCausalLM(config), tokenizer, is_pretrained=False)
 

@@ -62,10 +62,10 @@ def review_vectors(
     found = np.zeros((len(texts), encoder.dim), dtype=np.float32)
     rows = np.flatnonzero(np.array([bool(text) for text in texts]))
     for start in range(0, len(rows), AT_ONCE):
-        part = rows[start : start + AT_ONCE]
+        part: list[int] = rows[start : start + AT_ONCE].tolist()
         found[part] = _vectors(
-            [_key(reviews, row, texts[row], encoder) for row in part.tolist()],
-            [texts[row] for row in part.tolist()],
+            [_key(reviews, row, texts[row], encoder) for row in part],
+            [texts[row] for row in part],
             encoder,
             store,
         )
@@ -152,7 +152,7 @@ def train_encoder(
 ) -> float:
     """Trains on training reviews alone and writes the encoder; returns the error on validation."""
     training, validation = (
-        RatedTexts([texts[row] for row in rows], reviews.rating[rows])
+        RatedTexts([texts[int(row)] for row in rows], reviews.rating[rows])
         for rows in (spoken_rows(reviews, Split.TRAIN), spoken_rows(reviews, Split.VALID))
     )
     model = open_text_model(base) if base else small_text_model(training.texts, options.seed)

@@ -54,7 +54,7 @@ class TextEncoder:
             rows = order[start : start + BATCH_WINDOWS]
             length = int(windows.mask[rows].sum(axis=1).max())
             given = {"ids": windows.ids[rows, :length], "mask": windows.mask[rows, :length]}
-            found[rows] = self._session.run(None, given)[0]
+            found[rows] = np.asarray(self._session.run(None, given)[0])
         return mean_of_windows(found, windows.owner, len(texts))
 
     def _check_dim(self, folder: Path) -> None:

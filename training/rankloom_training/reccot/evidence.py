@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,8 @@ class TermEvidence:
 
     def thinks(self, items: Sequence[Item], texts: Sequence[str]) -> Iterator[str]:
         """The item's labels, and the words that weigh most on each side."""
-        worth = self._words.transform(texts).multiply(self._ridge.coef_).tocsr()
+        found: Any = self._words.transform(texts)
+        worth = found.multiply(self._ridge.coef_).tocsr()
         for item, (start, end) in zip(items, pairwise(worth.indptr.tolist()), strict=True):
             names = self._terms[worth.indices[start:end]].tolist()
             yield _think(item, list(zip(worth.data[start:end].tolist(), names, strict=True)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +48,13 @@ class Generator(Protocol):
 class EvidenceGenerator:
     """Ratings and words by ridge regression: see ``TermEvidence``."""
 
-    name: ClassVar[str] = "evidence"
-    options: ClassVar[Mapping[str, object]] = {"generator": "evidence"}
+    @property
+    def name(self) -> str:
+        return "evidence"
+
+    @property
+    def options(self) -> Mapping[str, object]:
+        return {"generator": self.name}
 
     def train(self, reviews: Reviews, rows: Rows, folder: Path, unfinished: Path) -> None:
         np.save(folder / "rows.npy", rows)

@@ -71,11 +71,12 @@ def improve(
     from datasets import Dataset
     from transformers.trainer_callback import PrinterCallback
     from transformers.trainer_utils import get_last_checkpoint
-    from trl import GRPOTrainer
+    from trl.trainer.grpo_trainer import GRPOTrainer
 
     warnings.simplefilter("ignore", FutureWarning)  # TRL sets options that transformers renames
     rows: Any = Dataset.from_list([vars_of(question) for question in questions])
-    trainer: Any = GRPOTrainer(
+    make: Any = GRPOTrainer
+    trainer = make(
         model=decoder.model.train(),
         reward_funcs=reward_functions(weights),
         args=_config(options, decoder.is_pretrained, seed, unfinished),
@@ -141,7 +142,7 @@ def write_curve(folder: Path, curve: Sequence[Mapping[str, float]], seed: int) -
 
 def _config(options: GrpoOptions, is_pretrained: bool, seed: int, folder: Path) -> Any:  # noqa: ANN401
     import torch
-    from trl import GRPOConfig
+    from trl.trainer.grpo_config import GRPOConfig
 
     return GRPOConfig(
         output_dir=str(folder),

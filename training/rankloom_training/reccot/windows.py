@@ -55,4 +55,4 @@ def mean_of_windows(
     total = np.zeros((number, vectors.shape[1]), dtype=np.float32)
     np.add.at(total, owner, vectors)
     counts = np.bincount(owner, minlength=number).astype(np.float32)
-    return np.asarray(total / np.maximum(counts, 1.0)[:, None])
+    return np.asarray(total / np.maximum(counts, 1.0)[:, None], dtype=np.float32)
