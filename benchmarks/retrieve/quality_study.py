@@ -106,7 +106,8 @@ def _case_of(data: Dataset, unseen: Unseen) -> _Case:
 
 def _ways(data: Dataset, scorer: BundleScorer, models: Sequence[str]) -> dict[str, _Vectors]:
     provider = scorer.loaded.provider
-    space = CollaborativeSpace(provider.scorer)
+    rows = None if data.sampling else scorer.loaded.features.popularity
+    space = CollaborativeSpace(provider.scorer, rows)
     ways = {BUNDLE: _Vectors(provider.encoder, scorer.loaded.retriever.index, space)}
     for model in models:
         progress(f"fitting {model}")
@@ -130,7 +131,10 @@ def _fitted(data: Dataset, kind: str, *, sampled: bool) -> _Vectors:
     if data.negatives is not None:
         add_to_biases(model, -data.negatives.offset)
     tables = (model.vectors.weight, model.item_bias.weight[:, 0])
-    space = CollaborativeSpace(Scorer(*(each.detach().numpy()[1:].copy() for each in tables)))
+    scorer = Scorer(*(each.detach().numpy()[1:].copy() for each in tables))
+    chosen = data.log.item[data.log.split == Split.TRAIN]
+    counts = np.bincount(chosen, minlength=len(data.catalogue)).astype(np.float32)
+    space = CollaborativeSpace(scorer, None if sampled else counts)
     return _Vectors(Encoder(export(model)), ItemIndex(space.items), space, likes_alone=sampled)
 
 

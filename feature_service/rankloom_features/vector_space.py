@@ -34,12 +34,20 @@ class VectorSpace(Protocol):
 
 
 class CollaborativeSpace:
-    """The collaborative model's logit u · v + b as one inner product: [u, 1] · [v, b]."""
+    """The collaborative model's logit u · v + b as one inner product: [u, 1] · [v, b].
+
+    A model of ratings knows who likes an item, and not who will choose it. With the items' training
+    rows n, b + log(n + 1) stands in the place of b: the product is then the log of the odds of a
+    like times how often the item was chosen.
+    """
 
     name = "collaborative"
 
-    def __init__(self, scorer: Scorer) -> None:
-        self.items = np.ascontiguousarray(np.column_stack([scorer.vectors, scorer.bias]))
+    def __init__(self, scorer: Scorer, rows: NDArray[np.floating] | None) -> None:
+        """``rows``: (items,) n; None for a model that was fitted to likes against sampled items."""
+        bias = scorer.bias if rows is None else scorer.bias + np.log1p(rows)
+        items = np.column_stack([scorer.vectors, bias]).astype(np.float32)
+        self.items: NDArray[np.float32] = np.ascontiguousarray(items)
 
     def user(self, features: UserFeatures) -> NDArray[np.float32]:
         """(dim + 1,) float32."""

@@ -38,12 +38,17 @@ def ids(answer: RetrieveResponse) -> list[str]:
 def nearest(
     loaded: LoadedBundle, user: str, allows: Callable[[int], bool] = lambda _: True
 ) -> list[str]:
-    """All items that the user has not seen, by the collaborative logit."""
-    features = loaded.provider.features(UserQuery(user, None))
-    every = np.arange(len(loaded.catalogue))
-    logits = loaded.provider.scorer.logits(features.vector, every)
-    seen = {event.item_id for event in features.events}
-    return _ranked(loaded, logits, lambda n: allows(n) and item_id(loaded, n) not in seen)
+    """All items that the user has not seen, by ``scores``."""
+    events = loaded.provider.features(UserQuery(user, None)).events
+    seen, found = {event.item_id for event in events}, scores(loaded, user)
+    return _ranked(loaded, found, lambda n: allows(n) and item_id(loaded, n) not in seen)
+
+
+def scores(loaded: LoadedBundle, user: str) -> NDArray[np.float32]:
+    """(items,) the collaborative logit, plus the log of how often each item was chosen."""
+    vector = loaded.provider.features(UserQuery(user, None)).vector
+    logits = loaded.provider.scorer.logits(vector, np.arange(len(loaded.catalogue)))
+    return np.asarray(logits + np.log1p(loaded.features.popularity))
 
 
 def most_popular(loaded: LoadedBundle) -> list[str]:

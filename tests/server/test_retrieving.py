@@ -14,12 +14,11 @@ import pytest
 
 from cases.hanging_server import HANGING, HangingDecoder
 from rankloom_engine.model import Decoder
-from rankloom_features.provider import UserQuery
 from rankloom_proto.v1 import ranking_pb2
 from rankloom_proto.v1.features_pb2 import Event, History
 from rankloom_proto.v1.ranking_pb2 import ItemSelection, RetrieveOptions
 from server.rankings import known_user, rank, ranking_channel, request
-from server.retrievals import ids, item_id, most_popular, nearest, retrieve
+from server.retrievals import ids, item_id, most_popular, nearest, retrieve, scores
 from server.served_parts import ServedParts
 from server.servers import failure_of
 from server.test_live_events import NEWCOMER, events_file, liked, serving
@@ -38,7 +37,7 @@ def selecting(**fields: object) -> RetrieveOptions:
     return RetrieveOptions(selection=ItemSelection(**fields))  # type: ignore[arg-type]
 
 
-async def test_the_nearest_unseen_items_come_with_their_logits(
+async def test_the_nearest_unseen_items_come_with_their_scores(
     channel: grpc.aio.Channel, parts: ServedParts
 ) -> None:
     user, loaded = known_user(parts), parts.loaded
@@ -50,10 +49,9 @@ async def test_the_nearest_unseen_items_come_with_their_logits(
     assert not answer.cold_start
     assert answer.history_version == loaded.provider.events.version(user) > 0
     assert [item.rank for item in answer.items] == [1, 2, 3, 4, 5]
-    features = loaded.provider.features(UserQuery(user, None))
     indices = np.array([loaded.catalogue.index(each) for each in ids(answer)])
-    logits = loaded.provider.scorer.logits(features.vector, indices)
-    assert [item.score for item in answer.items] == pytest.approx(logits.tolist(), abs=1e-5)
+    expected = scores(loaded, user)[indices].tolist()
+    assert [item.score for item in answer.items] == pytest.approx(expected, abs=1e-5)
     timing = answer.timing
     assert timing.total.ToNanoseconds() >= timing.search.ToNanoseconds() > 0
     assert timing.model.ToNanoseconds() == 0

@@ -69,7 +69,7 @@ class AddedItems:
             parts.ITEM_VECTORS: bytes(safetensors.numpy.save({"vectors": vectors})),
             parts.ITEM_STATISTICS: statistics_to_bytes(_unrated(statistics, num)),
         }
-        made[parts.ITEM_INDEX] = self._item_index(made)
+        made[parts.ITEM_INDEX] = self.item_index(made)
         if parts.USER_MODEL in bundle.parts:
             users = UserModel.from_bytes(bundle.read(parts.USER_MODEL), len(self.loaded.catalogue))
             made[parts.USER_MODEL] = users.with_items(num).to_bytes()
@@ -81,9 +81,16 @@ class AddedItems:
             made[parts.ITEM_COLUMNS] = grown.to_bytes()
         return made
 
-    def _item_index(self, made: Mapping[str, bytes]) -> bytes:
-        encoder, vectors = Encoder(made[parts.ENCODER]), made[parts.ITEM_VECTORS]
-        space = CollaborativeSpace(scorer_from_bytes(encoder, vectors, len(self.catalogue)))
+    def item_index(self, made: Mapping[str, bytes]) -> bytes:
+        """Of new parts, and of the bundle's own where they are not new."""
+        bundle, num = self.loaded.bundle, len(self.catalogue)
+        encoder, vectors, statistics = (
+            made.get(part) or bundle.read(part)
+            for part in (parts.ENCODER, parts.ITEM_VECTORS, parts.ITEM_STATISTICS)
+        )
+        rows = statistics_from_bytes(statistics, num).rows
+        scorer = scorer_from_bytes(Encoder(encoder), vectors, num)
+        space = CollaborativeSpace(scorer, None if bundle.metadata.get("implicit") else rows)
         index = self.loaded.retriever.index.grown(space.items)
         ids = [item.item_id for item in self.catalogue.items]
         return index.to_bytes(IndexedVectors.of(space, ids))

@@ -111,6 +111,7 @@ class RefreshedBundle:
         ``folder`` must not exist. Returns the digest.
         """
         made = {**self.grown, **self._counted_parts()}
+        made[parts.ITEM_INDEX] = self.items.item_index(made)
         encoder = made.get(parts.ENCODER) or self.bundle.read(parts.ENCODER)
         metadata = {
             "feature_version": Encoder(encoder).feature_version,

@@ -11,6 +11,7 @@ from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import open_bundle, seal
 from rankloom_features.encoder import Encoder
 from rankloom_features.item_index import IndexedVectors, ItemIndex
+from rankloom_features.loading import statistics_from_bytes
 from rankloom_features.scorer import scorer_from_bytes
 from rankloom_features.vector_space import CollaborativeSpace
 from rankloom_training.assemble import assemble
@@ -88,7 +89,10 @@ class CalibrateStage(Stage):
         files = given.of(CollaborativeFiles)
         encoder, vectors = files.model()
         ids = [item.item_id for item in given.dataset.catalogue.items]
-        space = CollaborativeSpace(scorer_from_bytes(Encoder(encoder), vectors, len(ids)))
+        scorer = scorer_from_bytes(Encoder(encoder), vectors, len(ids))
+        _, statistics, _ = given.of(TreesFiles).ranker()
+        rows = statistics_from_bytes(statistics, len(ids)).rows
+        space = CollaborativeSpace(scorer, None if given.dataset.sampling else rows)
         users = space.users(files.vectors(Split.VALID)[:_INDEX_USERS])
         index = ItemIndex.built(space.items, users, self.whole.max_exact_items)
         return index.to_bytes(IndexedVectors.of(space, ids))
