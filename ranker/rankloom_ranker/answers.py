@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankloom_adapters.router import Route
-from rankloom_engine.explain import StopReason
 from rankloom_ranker.fallback import Fallback, FallbackReason
+
+if TYPE_CHECKING:  # a feature server knows these answers, and loads no torch
+    from rankloom_engine.explain import StopReason
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,9 @@ from rankloom_features.selection import ItemSelector
 from rankloom_features.vector_space import VectorSpace
 from rankloom_ranker.answers import Retrieval, RetrievalOrder, RetrievedItem
 from rankloom_ranker.fallback import FallbackReason, fallback_after
-from rankloom_ranker.query import RetrieveQuery
+
+if TYPE_CHECKING:  # a feature server loads this module, and no torch
+    from rankloom_ranker.query import RetrieveQuery
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,7 +27,8 @@ _ALLOWED: Final = frozenset(
         "method", "code", "request_id", "fallback_level", "fallback_reason", "route", "cold_start",
         "features_failure", "num_candidates", "history_events", "prompt_tokens",
         "generated_tokens", "stop_reason", "num_evidence", "num_explained", "evidence_failure",
-        "total_ms", "features_ms", "prompt_ms", "queue_ms", "model_ms",
+        "total_ms", "features_ms", "prompt_ms", "queue_ms", "model_ms", "search_ms",
+        "k", "retrieve_k",
         # a fault
         "error_id", "exception", "caused_by", "stack",
     }

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from benchmarks.common.results import BenchmarkResult, RunFacts
-from benchmarks.stages.clock import ClockedProgress, ComputeCount, flops_per_cpu_s
+from benchmarks.stages.clock import ClockedProgress, ComputeCount, counted, flops_per_cpu_s
 from benchmarks.stages.report import StageCost, figures, summary
 from torch import nn
 from torch.nn import functional
@@ -50,7 +50,7 @@ def test_all_is_counted_without_gradients_too() -> None:
 @pytest.mark.parametrize("kind", MODEL_NAMES)
 def test_what_is_exported_is_not_counted_and_not_disturbed(kind: str) -> None:
     model = create_model(kind, 20, 8)
-    with ComputeCount() as count:
+    with counted() as count:
         assert export(model)
     assert count.flops < 1e9
 

@@ -33,7 +33,8 @@ def save_expert(folder: Path) -> None:
 def other_hashes() -> dict[str, str]:
     """The environment of a process in which sets have another order than in this one."""
     seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
-    environment = {**os.environ, "PYTHONHASHSEED": seed}
+    path = [str(Path(small.__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(path)}
     hashes = [sys.executable, "-c", "print(hash('rankloom'))"]
     assert int(subprocess.check_output(hashes, env=environment)) != hash("rankloom")
     return environment
