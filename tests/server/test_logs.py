@@ -65,14 +65,26 @@ def test_the_level_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
 def written_fields() -> Iterator[str]:
     """Names of the fields that the server's own code writes or notes."""
     for path in Path(logs.__file__).parent.rglob("*.py"):
-        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        module = ast.parse(path.read_text(encoding="utf-8"))
+        functions = {n.name: n for n in ast.walk(module) if isinstance(n, ast.FunctionDef)}
+        for call in ast.walk(module):
             if isinstance(call, ast.Call) and ast.unparse(call.func) in ("logs.write", "logs.note"):
                 yield from (word.arg for word in call.keywords if word.arg)
+                made_by = [ast.unparse(word.value).partition("(")[0] for word in call.keywords]
+                for name in filter(functions.__contains__, made_by):
+                    yield from keys_of(functions[name])
+
+
+def keys_of(function: ast.FunctionDef) -> Iterator[str]:
+    """Keys of the dictionaries that a function writes down."""
+    for found in ast.walk(function):
+        if isinstance(found, ast.Dict):
+            yield from (str(ast.literal_eval(key)) for key in found.keys if key)
 
 
 def test_every_field_that_is_written_is_on_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     fields = set(written_fields())
-    assert {"verdict", "code", "method"} <= fields
+    assert {"verdict", "code", "method", "route", "retrieval_order"} <= fields
     logs.write("all", **dict.fromkeys(fields, 1))
     (line,) = read_lines(capsys)
     assert fields <= line.keys()
