@@ -57,7 +57,7 @@ def grown(loaded: LoadedBundle, num_items: int) -> LoadedBundle:
         loaded.provider.events,
     )
     popularity = _padded(loaded.features.popularity, new)
-    space = CollaborativeSpace(scorer, popularity)
+    space = CollaborativeSpace(scorer, popularity, sampled=False)
     retriever = Retriever(catalogue, space, ItemIndex(space.items), popularity)
     retriever.warm()
     features = BundleFeatures(provider, popularity, loaded.features.info)

@@ -106,8 +106,8 @@ def _case_of(data: Dataset, unseen: Unseen) -> _Case:
 
 def _ways(data: Dataset, scorer: BundleScorer, models: Sequence[str]) -> dict[str, _Vectors]:
     provider = scorer.loaded.provider
-    rows = None if data.sampling else scorer.loaded.features.popularity
-    space = CollaborativeSpace(provider.scorer, rows)
+    counts, sampled = scorer.loaded.features.popularity, data.sampling is not None
+    space = CollaborativeSpace(provider.scorer, counts, sampled=sampled)
     ways = {BUNDLE: _Vectors(provider.encoder, scorer.loaded.retriever.index, space)}
     for model in models:
         progress(f"fitting {model}")
@@ -134,7 +134,7 @@ def _fitted(data: Dataset, kind: str, *, sampled: bool) -> _Vectors:
     scorer = Scorer(*(each.detach().numpy()[1:].copy() for each in tables))
     chosen = data.log.item[data.log.split == Split.TRAIN]
     counts = np.bincount(chosen, minlength=len(data.catalogue)).astype(np.float32)
-    space = CollaborativeSpace(scorer, None if sampled else counts)
+    space = CollaborativeSpace(scorer, counts, sampled=sampled)
     return _Vectors(Encoder(export(model)), ItemIndex(space.items), space, likes_alone=sampled)
 
 

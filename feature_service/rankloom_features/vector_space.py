@@ -38,14 +38,15 @@ class CollaborativeSpace:
 
     A model of ratings knows who likes an item, and not who will choose it. With the items' training
     rows n, b + log(n + 1) stands in the place of b: the product is then the log of the odds of a
-    like times how often the item was chosen.
+    like times how often the item was chosen. A model that was fitted to likes against sampled items
+    knows both.
     """
 
     name = "collaborative"
 
-    def __init__(self, scorer: Scorer, rows: NDArray[np.floating] | None) -> None:
-        """``rows``: (items,) n; None for a model that was fitted to likes against sampled items."""
-        bias = scorer.bias if rows is None else scorer.bias + np.log1p(rows)
+    def __init__(self, scorer: Scorer, rows: NDArray[np.floating], *, sampled: bool) -> None:
+        """``rows``: (items,) n. ``sampled``: whether the model learnt from sampled dislikes."""
+        bias = scorer.bias if sampled else scorer.bias + np.log1p(rows)
         items = np.column_stack([scorer.vectors, bias]).astype(np.float32)
         self.items: NDArray[np.float32] = np.ascontiguousarray(items)
 

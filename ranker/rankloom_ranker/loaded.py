@@ -184,8 +184,8 @@ def _phraser(prompts: PromptAssembler) -> Phraser | None:
 def _retriever(bundle: Bundle, features: BundleFeatures) -> Retriever:
     """A bundle without an index is searched exactly: its vectors are all that needs."""
     catalogue, scorer = features.provider.catalogue, features.provider.scorer
-    rows = None if bundle.metadata.get("implicit") else features.popularity
-    space = CollaborativeSpace(scorer, rows)
+    sampled = bool(bundle.metadata.get("implicit"))
+    space = CollaborativeSpace(scorer, features.popularity, sampled=sampled)
     if parts.ITEM_INDEX in bundle.parts:
         ids = [item.item_id for item in catalogue.items]
         index = ItemIndex.from_bytes(bundle.read(parts.ITEM_INDEX), space, ids)

@@ -90,7 +90,7 @@ class AddedItems:
         )
         rows = statistics_from_bytes(statistics, num).rows
         scorer = scorer_from_bytes(Encoder(encoder), vectors, num)
-        space = CollaborativeSpace(scorer, None if bundle.metadata.get("implicit") else rows)
+        space = CollaborativeSpace(scorer, rows, sampled=bool(bundle.metadata.get("implicit")))
         index = self.loaded.retriever.index.grown(space.items)
         ids = [item.item_id for item in self.catalogue.items]
         return index.to_bytes(IndexedVectors.of(space, ids))

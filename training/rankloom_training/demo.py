@@ -134,8 +134,8 @@ def _show(
         title = _title(catalogue, item.item_id)
         table.add_row(str(item.rank), title, f"{item.probability:.3f}", f"{item.score:+.3f}")
     console.print(table)
-    times = dataclasses.asdict(ranking.timing)
-    spans = ", ".join(f"{name[:-2]} {1000 * value:.1f} ms" for name, value in times.items())
+    times = dataclasses.asdict(ranking.timing).items()
+    spans = ", ".join(f"{name[:-2]} {1000 * value:.1f} ms" for name, value in times if value)
     console.print(f"{num_candidates} candidates: {spans}", highlight=False)
 
 

@@ -112,11 +112,11 @@ def _routing(routing: Routing) -> Iterable[tuple[str, str]]:
 
 
 def _times(timing: Timing) -> str:
-    stages = asdict(timing)
-    if not timing.search_s:
-        del stages["search_s"]
-    shown = (f"{name.removesuffix('_s')} {value * 1e3:.1f} ms" for name, value in stages.items())
-    return "  ".join(shown)
+    """The stages that the call had."""
+    stages = asdict(timing).items()
+    return "  ".join(
+        f"{name.removesuffix('_s')} {value * 1e3:.1f} ms" for name, value in stages if value
+    )
 
 
 def _row(item: RankedItem) -> tuple[str, str, str, str]:

@@ -92,7 +92,7 @@ class CalibrateStage(Stage):
         scorer = scorer_from_bytes(Encoder(encoder), vectors, len(ids))
         _, statistics, _ = given.of(TreesFiles).ranker()
         rows = statistics_from_bytes(statistics, len(ids)).rows
-        space = CollaborativeSpace(scorer, None if given.dataset.sampling else rows)
+        space = CollaborativeSpace(scorer, rows, sampled=given.dataset.sampling is not None)
         users = space.users(files.vectors(Split.VALID)[:_INDEX_USERS])
         index = ItemIndex.built(space.items, users, self.whole.max_exact_items)
         return index.to_bytes(IndexedVectors.of(space, ids))
