@@ -176,7 +176,7 @@ class RetrievalOrder(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RetrievedItem:
-    """``score``: inner product and bias, or the number of training rows, as the order says."""
+    """``score``: by the vector space, or the number of training rows, as the order says."""
 
     item_id: str
     score: float

@@ -146,7 +146,7 @@ class _RetrievalOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Retrie
     DESCRIPTOR: _descriptor.EnumDescriptor
     RETRIEVAL_ORDER_UNSPECIFIED: _RetrievalOrder.ValueType  # 0
     RETRIEVAL_ORDER_VECTOR: _RetrievalOrder.ValueType  # 1
-    """The inner product with the user's vector, and the item's bias."""
+    """The logit of a like by the user's vector, and the log of how often the item was chosen."""
     RETRIEVAL_ORDER_POPULARITY: _RetrievalOrder.ValueType  # 2
     """How often the item is in the training rows."""
 
@@ -155,7 +155,7 @@ class RetrievalOrder(_RetrievalOrder, metaclass=_RetrievalOrderEnumTypeWrapper):
 
 RETRIEVAL_ORDER_UNSPECIFIED: RetrievalOrder.ValueType  # 0
 RETRIEVAL_ORDER_VECTOR: RetrievalOrder.ValueType  # 1
-"""The inner product with the user's vector, and the item's bias."""
+"""The logit of a like by the user's vector, and the log of how often the item was chosen."""
 RETRIEVAL_ORDER_POPULARITY: RetrievalOrder.ValueType  # 2
 """How often the item is in the training rows."""
 Global___RetrievalOrder: _TypeAlias = RetrievalOrder  # noqa: Y015
