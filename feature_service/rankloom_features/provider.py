@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -37,13 +38,15 @@ MAX_CACHED_USERS = 4096  # some kilobytes each
 class UserQuery:
     """Whose features, and for which candidates. Exactly one of the first two is set.
 
-    ``ablate_newest``: also the features without one event, for each of the last so many.
+    ``ablate_newest``: also the features without one event, for each of the last so many. ``at``:
+    when they are asked for, seconds since 1970; None: as the clock says.
     """
 
     user_id: str | None
     history: tuple[Event, ...] | None
     candidates: tuple[Item, ...] = ()
     ablate_newest: int = 0
+    at: float | None = None
 
 
 class HistoryVersion:
@@ -167,13 +170,16 @@ class FeatureProvider:
         self, query: UserQuery, user: _EncodedHistory, ablated: Sequence[_EncodedHistory]
     ) -> UserFeatures:
         candidates = self.catalogue.traits_of(query.candidates)
+        now = time.time() if query.at is None else query.at
         return replace(
-            self._features(user, candidates),
-            ablated=tuple(self._features(each, candidates) for each in ablated),
+            self._features(user, candidates, now),
+            ablated=tuple(self._features(each, candidates, now) for each in ablated),
             user_id=query.user_id,
         )
 
-    def _features(self, encoded: _EncodedHistory, candidates: ItemTraits) -> UserFeatures:
+    def _features(
+        self, encoded: _EncodedHistory, candidates: ItemTraits, now: float
+    ) -> UserFeatures:
         return UserFeatures(
             history_version=encoded.version,
             vector=encoded.vector,
@@ -181,15 +187,18 @@ class FeatureProvider:
             cold_start=not encoded.events,
             events=encoded.events,
             stored_version=encoded.stored_version,
-            tabular=self._matrix(encoded, candidates),
+            tabular=self._matrix(encoded, candidates, now),
             schema_digest=self.schema_digest,
         )
 
-    def _matrix(self, encoded: _EncodedHistory, candidates: ItemTraits) -> NDArray[np.float32]:
+    def _matrix(
+        self, encoded: _EncodedHistory, candidates: ItemTraits, now: float
+    ) -> NDArray[np.float32]:
         if not len(candidates.index):  # the profile need not be computed
             return np.zeros((0, self.num_columns), np.float32)
         logits = self.scorer.logits(encoded.vector, candidates.index)
-        return with_collaborative(self._tabular.matrix(encoded.profile, candidates), logits)
+        tabular = self._tabular.matrix(encoded.profile, candidates, now=now)
+        return with_collaborative(tabular, logits)
 
 
 @dataclass(frozen=True, eq=False)
