@@ -54,6 +54,8 @@ PARAMETERS = {
     "deterministic": True,
     "verbose": -1,
 }
+# Trees that correct a good start are smaller: most of what is left to learn is noise.
+CORRECTING = {"learning_rate": 0.1, "num_leaves": 15, "lambda_l2": 20.0}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -210,7 +212,8 @@ class Boosters:
         start: str | None = None,
     ) -> None:
         constraints = [int(name in MONOTONE) for name in names]
-        self._parameters = PARAMETERS | {"monotone_constraints": constraints}
+        sizes = {} if start is None else CORRECTING
+        self._parameters = PARAMETERS | sizes | {"monotone_constraints": constraints}
         self._start = None if start is None else train.start_from(list(names).index(start))
         self._table = train
         self._train = train.rows(self._start, params=dict(self._parameters))
