@@ -154,8 +154,9 @@ def _key_of(user_id: str, item_id: str) -> bytes:
 
 def _plain(text: str, max_chars: int) -> str:
     """On one line, and without characters that control a terminal or a direction of writing."""
-    shown = (char if char.isprintable() else " " for char in text)
-    return " ".join("".join(shown).split())[:max_chars].rstrip()
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else " " for char in text)
+    return " ".join(text.split())[:max_chars].rstrip()
 
 
 def _from_us(number: int) -> datetime:

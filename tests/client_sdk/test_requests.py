@@ -208,9 +208,7 @@ def test_every_argument_of_an_explanation_is_sent() -> None:
     )
     film = Item("b", title="Été", year=1999)
     history = [Event("x", liked=True)]
-    request = build_explain(
-        item=film, user=None, history=history, options=options, source="stored"
-    )
+    request = build_explain(item=film, user=None, history=history, options=options, source="stored")
     assert request == ExplainRequest(
         request_id="r",
         history=History(events=[WireEvent(item_id="x", liked=True)]),

@@ -116,7 +116,7 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("docs/reasons.md", "rankloom traces check"): (run,),
     ("docs/reasons.md", "rankloom traces show"): (run,),
     ("docs/reccot.md", "rankloom reccot example"): (run, parse, parse, parse),
-    ("docs/reccot.md", "rankloom train --data reviews"): (parse, parse, parse, parse),
+    ("docs/reccot.md", "rankloom train --data reviews"): (parse, parse, parse),
     ("docs/results.md", "rankloom train --data DATA --out BUNDLE --protocol p0"): (parse, parse),
     (
         "docs/results.md",
