@@ -49,6 +49,7 @@ ITEM_VECTORS = "features/item_vectors.safetensors"
 ROUTER = "router.json"
 PROJECTOR = "projector.safetensors"
 PROMPT = "prompt.json"
+RATIONALES = "reccot/rationales.sqlite"  # absent where none were attached
 RECIPE = "train.yaml"  # how it was trained; absent in bundles of other origin
 TREES = "ranker/trees.onnx"
 USER_MODEL = "features/user_model.safetensors"  # absent where it was trained without one

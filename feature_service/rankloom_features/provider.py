@@ -122,6 +122,17 @@ class FeatureProvider:
             for query, user, each in zip(queries, encoded, left, strict=True)
         )
 
+    def with_candidates(self, features: UserFeatures, candidates: Sequence[Item]) -> UserFeatures:
+        """The same features with the tabular rows of other candidates.
+
+        They are of the same events, whatever was recorded since. ``features``: of any provider.
+        """
+        encoded = self._users.made(features)
+        if encoded is None:
+            (encoded,) = self._encoded([(features.events, features.stored_version)])
+        tabular = self._matrix(encoded, self.catalogue.traits_of(candidates))
+        return replace(features, tabular=tabular, schema_digest=self.schema_digest)
+
     def forget(self, user_id: str) -> None:
         """Drops what is kept of the user's events in memory."""
         self._users.drop(user_id)
@@ -241,6 +252,12 @@ class _UserCache:
                 return None
             self._kept.move_to_end(user_id)
             return found
+
+    def made(self, features: UserFeatures) -> _EncodedHistory | None:
+        """What these features were made of, if it is still kept."""
+        with self._lock:
+            found = self._kept.get(features.user_id or "")
+        return found if found and found.version is features.history_version else None
 
     def keep(self, user_id: str, encoded: _EncodedHistory, num_forgotten: int) -> None:
         """``num_forgotten``: before the history was read; the user may be forgotten since."""

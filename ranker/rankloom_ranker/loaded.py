@@ -33,6 +33,7 @@ from rankloom_features.vector_space import CollaborativeSpace
 from rankloom_ranker.features import FeatureSpace, space_of
 from rankloom_ranker.item_groups import ItemGroups
 from rankloom_ranker.retrieving import Retriever
+from rankloom_ranker.stored_rationales import RationalesError, StoredRationales
 
 _FEATURE_PARTS = (
     parts.CATALOGUE,
@@ -85,7 +86,8 @@ class LoadedBundle:
 
     ``phraser``: None where the decoder finds its own words.
     ``expert_digests``: SHA-256 of the weight files, in the order of ``router.experts``.
-    ``item_groups``: None where groups are clusters of users.
+    ``item_groups``: None where groups are clusters of users. ``rationales``: None without stored
+    explanations.
     """
 
     bundle: Bundle
@@ -99,6 +101,7 @@ class LoadedBundle:
     phraser: Phraser | None
     retriever: Retriever
     item_groups: ItemGroups | None = None
+    rationales: StoredRationales | None = None
 
     @property
     def digest(self) -> str:
@@ -172,6 +175,7 @@ def load_bundle(
         phraser=prompts.phraser if prompts else _phraser(assembler),
         retriever=retrieval.retriever if retrieval else _retriever(bundle, own),
         item_groups=_item_groups(bundle, len(items), len(router.groups)),
+        rationales=_rationales(bundle),
     )
     _check_fit(loaded)
     return loaded
@@ -265,6 +269,18 @@ def _item_groups(bundle: Bundle, num_items: int, num_groups: int) -> ItemGroups 
     if parts.ITEM_GROUPS not in bundle.parts:
         return None
     return ItemGroups.from_bytes(bundle.read(parts.ITEM_GROUPS), num_items, num_groups)
+
+
+def _rationales(bundle: Bundle) -> StoredRationales | None:
+    """They are read where they lie, so the whole file is compared with the manifest first."""
+    if parts.RATIONALES not in bundle.parts:
+        return None
+    bundle.check_part(parts.RATIONALES)
+    try:
+        digest = bundle.parts[parts.RATIONALES].sha256
+        return StoredRationales(bundle.folder / parts.RATIONALES, digest)
+    except RationalesError as error:
+        raise BundleError(parts.RATIONALES, str(error)) from error
 
 
 def _check_fit(loaded: LoadedBundle) -> None:

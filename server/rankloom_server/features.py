@@ -7,11 +7,14 @@ another version, or a fault.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 import grpc
 
+from rankloom_features.catalogue import Item
 from rankloom_features.event_store.store import EventStoreError
 from rankloom_features.provider import FeatureProvider, UserFeatures, UserQuery
 from rankloom_features.wire import features_from_wire, query_to_wire
@@ -45,6 +48,29 @@ _CHANNEL_OPTIONS: Final = (
 _PROBE: Final = features_pb2.GetUserFeaturesRequest(
     users=[features_pb2.UserQuery(history=features_pb2.History())]
 )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeatureRead:
+    """One user's features as they were read; None where nothing usable came in time.
+
+    ``fault``: why their vector cannot be used, if it cannot.
+    """
+
+    features: UserFeatures | None
+    fault: FallbackReason | None = None
+
+    async def with_candidates(
+        self, provider: FeatureProvider, candidates: Sequence[Item]
+    ) -> FeatureRead:
+        """The same read, with the tabular rows of these candidates. Long lists run on a thread."""
+        if self.features is None:
+            return self
+        if len(candidates) <= MAX_CANDIDATES_ON_LOOP:
+            features = provider.with_candidates(self.features, candidates)
+        else:
+            features = await asyncio.to_thread(provider.with_candidates, self.features, candidates)
+        return replace(self, features=features)
 
 
 class FeatureSource(Protocol):

@@ -22,7 +22,7 @@ from rankloom_ranker.ranking import rank_by_popularity, rank_with_features
 from rankloom_ranker.served import served_ranking
 from rankloom_server import logs
 from rankloom_server.errors import FeaturesUnavailableError
-from rankloom_server.features import ablated_features, usable_features
+from rankloom_server.features import FeatureRead, ablated_features, usable_features
 from rankloom_server.parse import check_fusion, check_text, check_texts
 from rankloom_server.revision_loader import ServedRevision
 from rankloom_server.served_log import ServedLog
@@ -101,17 +101,19 @@ class RankPipeline:
         deadline: float,
         started: float,
         arranged: Arrange | None = None,
+        read: FeatureRead | None = None,
     ) -> RankAnswer:
         """Ranks under a lease that the caller keeps; raises what ``rank`` raises.
 
         ``started``: when the call began, on time.perf_counter's clock. ``arranged``: changes which
-        items are returned, and in which order.
+        items are returned, and in which order. ``read``: the user's features, if the call has
+        read them already; all of an answer is then of one history.
         """
         try:
             check_texts(query, lease.value.loaded.catalogue)
             check_fusion(query, lease.value.engine.ranks)
             check_room(lease.value, query, deadline)
-            ranking, features = await self._rank(lease.value, query, deadline)
+            ranking, features = await self._rank(lease.value, query, deadline, read)
         except EngineOverloadedError:
             raise  # refused for what others asked: it says nothing about the revision
         except Exception:
@@ -140,7 +142,7 @@ class RankPipeline:
         ranking = query.ranking
         with (
             self._revisions.lease(ranking.revision, ranking.user_key) as lease,
-            _without_fallback(),
+            without_fallback(),
         ):
             check_digest(lease, ranking.bundle_digest)
             served = lease.value
@@ -185,23 +187,27 @@ class RankPipeline:
             self.num_prefiltered += max(len(query.user.candidates) - query.prefilter, 0)
 
     async def _rank(
-        self, served: ServedRevision, query: RankQuery, deadline: float
+        self,
+        served: ServedRevision,
+        query: RankQuery,
+        deadline: float,
+        read: FeatureRead | None,
     ) -> tuple[Ranking, UserFeatures | None]:
         """The ranking, and the features that it was made from."""
         started = time.perf_counter()
-        try:
-            features, fault = await self.features(served, query.user, deadline)
-        except FeaturesUnavailableError as error:
-            logs.note(features_failure=error.cause)
-            ranking = rank_by_popularity(served.loaded, query)
-            return _with_features_s(ranking, time.perf_counter() - started), None
+        if read is None:
+            read = await self.read(served, query.user, deadline)
+        else:
+            read = await read.with_candidates(served.loaded.provider, query.user.candidates)
         features_s = time.perf_counter() - started
+        if read.features is None:
+            return _with_features_s(rank_by_popularity(served.loaded, query), features_s), None
         with logged_failure():
             ranking = await rank_with_features(
-                served.ranker, served.engine, query, features, fault, deadline
+                served.ranker, served.engine, query, read.features, read.fault, deadline
             )
         log_failure(ranking)
-        return _with_features_s(ranking, features_s), features
+        return _with_features_s(ranking, features_s), read.features
 
     async def _explained(
         self,
@@ -236,6 +242,14 @@ class RankPipeline:
                 return ()
 
         return ablations
+
+    async def read(self, served: ServedRevision, user: UserQuery, deadline: float) -> FeatureRead:
+        """As ``features``, with none where nothing usable comes in time. Raises TimeoutError."""
+        try:
+            return FeatureRead(*await self.features(served, user, deadline))
+        except FeaturesUnavailableError as error:
+            logs.note(features_failure=error.cause)
+            return FeatureRead(None)
 
     async def features(
         self, served: ServedRevision, user: UserQuery, deadline: float
@@ -278,7 +292,7 @@ def logged_failure() -> Iterator[None]:
 
 
 @contextmanager
-def _without_fallback() -> Iterator[None]:
+def without_fallback() -> Iterator[None]:
     """Turns failures that a ranking would fall back from into FallbackRefusedError."""
     try:
         yield

@@ -5,6 +5,7 @@ import gc
 import time
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from rankloom_features.loading import (
     statistics_from_bytes,
     statistics_to_bytes,
 )
-from rankloom_features.provider import FeatureProvider, UserQuery
+from rankloom_features.provider import FeatureProvider, HistoryVersion, UserQuery
 from rankloom_features.session_columns import SESSION_S
 from rankloom_features.user_model import UserModelError
 
@@ -129,6 +130,21 @@ def test_who_comes_again_has_the_same_features(provider: FeatureProvider) -> Non
         assert one.tabular.tobytes() == other.tabular.tobytes()
         assert one.vector.tobytes() == other.vector.tobytes()
         assert one.events == other.events
+
+
+def test_candidates_can_follow_later_of_the_same_history(provider_bytes: Bytes) -> None:
+    provider = made_of(provider_bytes)
+    for user in (UserQuery(KNOWN_USER, None), UserQuery(None, EVENTS[:2]), UserQuery(None, ())):
+        read, at_once = (
+            provider.features(each) for each in (user, replace(user, candidates=ITEMS))
+        )
+        late = Event("item-6", True, 2_000_000.0)
+        provider.events.append([UserEvent("late", KNOWN_USER, late)])
+        for features in (read, replace(read, history_version=HistoryVersion())):
+            later = provider.with_candidates(features, ITEMS)
+            assert later.tabular.tobytes() == at_once.tabular.tobytes()
+            assert (later.events, later.stored_version) == (read.events, read.stored_version)
+            assert later.history_version is features.history_version
 
 
 def test_only_so_many_users_are_kept(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
 
 import grpc
 import pytest
 
+from rankloom_features.event_store.memory import MemoryEventStore
+from rankloom_features.event_store.store import StoredHistory, UserEvent
+from rankloom_features.events import Event
 from rankloom_proto.v1 import ranking_pb2
 from rankloom_proto.v1.ranking_pb2 import (
     ItemSelection,
@@ -14,11 +18,13 @@ from rankloom_proto.v1.ranking_pb2 import (
     RecommendOptions,
     RecommendResponse,
 )
+from rankloom_ranker.loaded import load_bundle
 from rankloom_server.feature_app import feature_server
-from server.rankings import candidates, known_user, order, rank, ranking_channel, request
+from server.rankings import candidates, item_ids, known_user, order, rank, ranking_channel, request
 from server.retrievals import ids, recommend, retrieve
 from server.served_parts import ServedParts
 from server.servers import failure_of, opened, settings
+from server.test_live_events import NEWCOMER
 
 TINY = 1e-5
 
@@ -109,6 +115,45 @@ async def test_features_from_another_server_are_enough(
         found = await retrieve(remote, user_id=user, k=5)
         assert ids(found) == ids(await retrieve(channel, user_id=user, k=5))
         assert found.history_version == here.history_version
+
+
+class GrowingEvents(MemoryEventStore):
+    """A newcomer likes one item more after each time that somebody reads the history."""
+
+    def __init__(self, items: Sequence[str]) -> None:
+        super().__init__()
+        self.left = list(items)
+
+    def version(self, user_id: str) -> int:
+        return super().history(user_id).version
+
+    def history(self, user_id: str, version: int | None = None) -> StoredHistory:
+        found = super().history(user_id, version)
+        if user_id == NEWCOMER and self.left:
+            item = self.left.pop()
+            self.append([UserEvent(item, NEWCOMER, Event(item, liked=True, time=1.0))])
+        return found
+
+
+@pytest.mark.parametrize("is_remote", [False, True], ids=["own features", "another server's"])
+async def test_both_halves_are_of_one_history_whatever_is_recorded_between(
+    parts: ServedParts, monkeypatch: pytest.MonkeyPatch, *, is_remote: bool
+) -> None:
+    events = GrowingEvents(item_ids(parts, 40))
+    loaded = load_bundle(parts.loaded.bundle, events=events)
+    monkeypatch.setattr("rankloom_server.revision_loader.load_bundle", lambda *_: loaded)
+    async with AsyncExitStack() as stack:
+        source: dict[str, object] = {}
+        if is_remote:
+            server = feature_server(settings().server, loaded.features, "")
+            source["features"] = await stack.enter_async_context(opened(server))
+        channel = await stack.enter_async_context(ranking_channel(parts, **source))
+        for num_events in range(3):
+            num_left = len(events.left)
+            answer = await recommend(channel, user_id=NEWCOMER, k=40)
+            assert answer.ranking.routing.history_events == num_events
+            assert answer.history_version == num_events
+            assert len(events.left) == num_left - 1, "the history was read once"
 
 
 BAD: dict[str, tuple[dict[str, object], str]] = {

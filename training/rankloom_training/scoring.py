@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -15,6 +17,7 @@ from rankloom_adapters.bundle import Bundle
 from rankloom_adapters.router import Fusion
 from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_engine.loading import Hardware, load_decoder
+from rankloom_engine.model import Decoder
 from rankloom_engine.offline import score_all
 from rankloom_engine.prompt import Prompt
 from rankloom_features.catalogue import Item
@@ -25,12 +28,16 @@ from rankloom_ranker.loaded import load_bundle
 from rankloom_ranker.query import RankQuery
 from rankloom_ranker.ranker import Ranker
 from rankloom_training.data import Dataset
+from rankloom_training.side_by_side import SideBySide, copies
 from rankloom_training.visibility import View, runs
 
 K = TypeVar("K", bound=Hashable)
 Step = Callable[[int, int], None]
 
+MixedPrompt = tuple[Prompt, MixtureWeights]
+
 MAX_BATCH_TOKENS = 4096
+PART = 128  # prompts that one thread scores before it takes others
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,14 +173,26 @@ class BundleScorer:
             for each in mixtures.values()
             for request, mixture in enumerate(each)
         }
-        scored = score_all(self.decoder, list(distinct.values()), MAX_BATCH_TOKENS, on_step)
-        margins = dict(zip(distinct, scored, strict=True))
+        margins = dict(zip(distinct, self._scored(list(distinct.values()), on_step), strict=True))
         return {
             name: np.concatenate(
                 [margins[_key(request, mixture)] for request, mixture in enumerate(each)]
             )
             for name, each in mixtures.items()
         }
+
+    def _scored(self, prompts: Sequence[MixedPrompt], on_step: Step) -> list[NDArray[np.float32]]:
+        """(candidates,) margins of each prompt; passes are the same whatever the threads are."""
+        parts = [prompts[at : at + PART] for at in range(0, len(prompts), PART)]
+        jobs = [partial(_score, part) for part in parts]
+        found = SideBySide(copies(self.decoder, len(jobs)), on_step).run(jobs, [*map(len, parts)])
+        return list(chain.from_iterable(found))
+
+
+def _score(
+    prompts: Sequence[MixedPrompt], decoder: Decoder, on_step: Step
+) -> list[NDArray[np.float32]]:
+    return score_all(decoder, prompts, MAX_BATCH_TOKENS, on_step)
 
 
 def _key(request: int, mixture: MixtureWeights) -> tuple[int, Fusion, bytes]:

@@ -34,10 +34,12 @@ from rankloom_features.selection import UnknownAttributeError
 from rankloom_features.wire import InvalidFieldError
 from rankloom_proto.v1 import ranking_pb2
 from rankloom_ranker.errors import FallbackRefusedError
+from rankloom_ranker.stored_rationales import UnreadableRationalesError
 from rankloom_server import logs
 from rankloom_server.errors import (
     ForbiddenError,
     MalformedError,
+    NoStoredExplanationError,
     NotServingError,
     OverloadedError,
     UnauthenticatedError,
@@ -174,6 +176,12 @@ _REFUSALS: Final[dict[type, Callable[[Any], Refusal]]] = {
     UnknownAttributeError: _unknown_attribute,
     UnknownRevisionError: _revision_unknown,
     FallbackRefusedError: _fallback_refused,
+    NoStoredExplanationError: _reasoned(
+        grpc.StatusCode.NOT_FOUND, ranking_pb2.ERROR_REASON_NO_STORED_EXPLANATION
+    ),
+    UnreadableRationalesError: _reasoned(
+        grpc.StatusCode.UNAVAILABLE, ranking_pb2.ERROR_REASON_STORE_UNAVAILABLE, DISK_RETRY_S
+    ),
     OverloadedError: _overloaded,
     EngineOverloadedError: _overloaded,
     NotServingError: _not_serving,

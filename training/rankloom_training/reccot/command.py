@@ -26,6 +26,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     _configure_generate(actions)
     _configure_encode(actions)
     _configure_towers(actions)
+    _configure_attach(actions)
 
 
 def _configure_example(actions: Actions) -> None:
@@ -109,6 +110,16 @@ def _configure_towers(actions: Actions) -> None:
     _add_store_size(towers)
     towers.add_argument("--match", choices=CONTRASTS, default="triplet", help="of reviews and ids")
     towers.set_defaults(act=_towers)
+
+
+def _configure_attach(actions: Actions) -> None:
+    attach = _action(actions, "attach", "write a bundle that answers with stored rationales")
+    attach.add_argument("--bundle", type=Path, required=True, help="it stays as it is")
+    attach.add_argument(
+        "--rationales", type=Path, required=True, metavar="FILE", help="what `generate` wrote"
+    )
+    attach.add_argument("--out", type=Path, required=True, help="folder to write the bundle to")
+    attach.set_defaults(act=_attach)
 
 
 def _action(actions: Actions, name: str, summary: str) -> argparse.ArgumentParser:
@@ -197,6 +208,18 @@ def _towers(args: argparse.Namespace) -> int:
     report = rate(reviews, args.encoder, options, args.out, args.max_mib << 20, Progress())
     for line in report_lines(report):
         print(line)
+    return 0
+
+
+def _attach(args: argparse.Namespace) -> int:
+    from rankloom_training.reccot.attach import attach
+
+    made = attach(args.bundle, args.rationales, args.out)
+    print(f"{args.out}: bundle {made.digest[:12]} with {made.num_rationales:,} rationales")
+    if made.answered is not None:
+        print(f"{made.answered:,} of them are about events beside it, and so can be answered")
+    if made.was_signed:
+        print("sign it with `rankloom bundle sign`: a signature is of one bundle alone")
     return 0
 
 

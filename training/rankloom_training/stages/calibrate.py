@@ -59,6 +59,7 @@ class CalibrateStage(Stage):
         "rankloom_training.metrics",
         "rankloom_training.option_file",
         "rankloom_training.scoring",
+        "rankloom_training.side_by_side",
         "rankloom_training.stages.rows",
     )
 

@@ -35,6 +35,15 @@ class GlobalStage(Stage):
         files = GlobalFiles(given.folder)
         trainer = ExpertTrainer(learner.decoder, self.seed, recompute=given.machine.recompute)
         train, valid, recipe = learner.train, learner.valid, self.global_recipe
-        learn(trainer, train, valid, recipe, given, files.expert.name, with_projector=True)
+        learn(
+            trainer,
+            train,
+            valid,
+            recipe,
+            given,
+            files.expert.name,
+            with_projector=True,
+            on_step=given.progress.step,
+        )
         trainer.save(files.expert, given.of(BaseFiles).weights)
         files.write_projector(learner.decoder.projector.to_bytes())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +15,10 @@ from rankloom_engine.expert_bank import max_stacked
 from rankloom_ranker.item_groups import ItemGroups
 from rankloom_training import base
 from rankloom_training.data import Split
-from rankloom_training.experts import RANK, ExpertTrainer
+from rankloom_training.experts import RANK, ExpertTrainer, OnStep
 from rankloom_training.groups import gain_of, have_both_classes, window_groups
-from rankloom_training.metrics import Estimate
 from rankloom_training.options import ObjectiveName, Recipe
+from rankloom_training.side_by_side import SideBySide, copies
 from rankloom_training.stages.artefacts import (
     BaseFiles,
     CollaborativeFiles,
@@ -50,6 +51,7 @@ class GroupsStage(Stage):
         "rankloom_engine.expert_bank",
         "rankloom_ranker.item_groups",
         "rankloom_training.groups",
+        "rankloom_training.side_by_side",
     )
 
     def run(self, given: StageInputs) -> None:
@@ -57,22 +59,45 @@ class GroupsStage(Stage):
         rows = LogRows.of(given.dataset, self.protocol, self.seed)
         projector = given.of(GlobalFiles).projector()
         learner = Learner.of(given, rows, self.lm_rows, projector, self._curriculum(given, rows))
-        files, router = GroupsFiles(given.folder), _served_router(given, learner)
-        files.write_router(router, _item_groups(given))
-        trainer = ExpertTrainer(learner.decoder, self.seed, recompute=given.machine.recompute)
+        router = _served_router(given, learner)
+        GroupsFiles(given.folder).write_router(router, _item_groups(given))
+        groups = list(_groups(given, learner, rows, router))
+        jobs = [partial(self._make, given, rows, group) for group in groups]
+        decoders = copies(learner.decoder, len(jobs))
+        trainers = [
+            ExpertTrainer(each, self.seed, recompute=given.machine.recompute) for each in decoders
+        ]
+        SideBySide(trainers, given.progress.step).run(jobs, [len(each.train) for each in groups])
+
+    def _make(
+        self,
+        given: StageInputs,
+        rows: LogRows,
+        group: _GroupWindows,
+        trainer: ExpertTrainer,
+        on_step: OnStep,
+    ) -> None:
+        """Trains the expert of a group from the global one, and writes the better of the two."""
         trainer.load_adapter(given.of(GlobalFiles).expert)
         start = trainer.state()
-        for group in _groups(given, learner, rows, router):
+        train, valid, recipe = group.train, group.valid, self.group_recipe
+        found = learn(
+            trainer,
+            train,
+            valid,
+            recipe,
+            given,
+            group.name,
+            with_projector=False,
+            on_step=on_step,
+        )
+        gain = gain_of(_users_of(rows, valid), valid, found)
+        given.progress.note(f"{group.name}: {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]")
+        if gain.low <= 0.0:
+            # The best of several epochs looks better than it is. An expert that is not
+            # clearly better than the global one would add noise to the mixture.
             trainer.load(start)
-            gain = self._train(trainer, group, rows, given)
-            given.progress.note(
-                f"{group.name}: {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
-            )
-            if gain.low <= 0.0:
-                # The best of several epochs looks better than it is. An expert that is not
-                # clearly better than the global one would add noise to the mixture.
-                trainer.load(start)
-            trainer.save(files.expert(group.name), given.of(BaseFiles).weights)
+        trainer.save(GroupsFiles(given.folder).expert(group.name), given.of(BaseFiles).weights)
 
     def _curriculum(self, given: StageInputs, rows: LogRows) -> Curriculum:
         # With the mixed objective words come from the base and the global expert: groups that
@@ -80,22 +105,6 @@ class GroupsStage(Stage):
         with_words = self.group_recipe.objective is ObjectiveName.COMPLETION
         group = None if self.shots is None else _row_groups(given, rows)
         return Curriculum(with_words, self.shots, group)
-
-    def _train(
-        self, trainer: ExpertTrainer, group: _GroupWindows, rows: LogRows, given: StageInputs
-    ) -> Estimate:
-        """Trains in place; returns the gain in AUC over the global expert."""
-        found = learn(
-            trainer,
-            group.train,
-            group.valid,
-            self.group_recipe,
-            given,
-            group.name,
-            with_projector=False,
-        )
-        users = _users_of(rows, group.valid)
-        return gain_of(users, group.valid, found)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,7 +15,7 @@ from rankloom_engine.projector import Projector
 from rankloom_engine.prompt import PromptAssembler, PromptFormat
 from rankloom_training import base
 from rankloom_training.data import Split
-from rankloom_training.experts import ExpertTrainer, TrainedMargins
+from rankloom_training.experts import ExpertTrainer, OnStep, TrainedMargins
 from rankloom_training.options import Recipe
 from rankloom_training.stages.artefacts import (
     BaseFiles,
@@ -99,14 +99,15 @@ def learn(
     name: str,
     *,
     with_projector: bool,
+    on_step: OnStep,
 ) -> TrainedMargins:
-    """Trains the expert of that name in place, reports its progress and keeps checkpoints."""
+    """Trains the expert of that name in place, notes its progress and keeps checkpoints."""
     return trainer.train(
         train,
         valid,
         recipe,
         with_projector=with_projector,
-        on_step=given.progress.step,
+        on_step=on_step,
         on_epoch=lambda epoch, auc: given.progress.note(f"epoch {epoch}: AUC {auc:.4f}"),
         checkpoint=given.checkpoint(name),
     )
