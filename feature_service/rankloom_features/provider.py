@@ -130,7 +130,7 @@ class FeatureProvider:
         encoded = self._users.made(features)
         if encoded is None:
             (encoded,) = self._encoded([(features.events, features.stored_version)])
-        tabular = self._matrix(encoded, self.catalogue.traits_of(candidates))
+        tabular = self._matrix(encoded, self.catalogue.traits_of(candidates), time.time())
         return replace(features, tabular=tabular, schema_digest=self.schema_digest)
 
     def forget(self, user_id: str) -> None:

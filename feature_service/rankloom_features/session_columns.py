@@ -35,13 +35,19 @@ class SessionProfile:
 @dataclass(frozen=True, slots=True, eq=False)
 class SessionColumns:
     """``factors``: (items, k); the products of two items' factors say how much more often than by
-    chance they are liked in one session.
+    chance they are liked in one session. None where that is not known: then there is no column.
     """
 
-    factors: NDArray[np.float32]
+    factors: NDArray[np.float32] | None
 
-    def profile(self, history: History, seen: NDArray[np.int64]) -> SessionProfile:
+    @property
+    def names(self) -> tuple[str, ...]:
+        return () if self.factors is None else SESSION_COLUMNS
+
+    def profile(self, history: History, seen: NDArray[np.int64]) -> SessionProfile | None:
         """The user after the first ``seen`` events, (m,)."""
+        if self.factors is None:
+            return None
         liked = self.factors[history.index[history.liked]].astype(np.float64)
         # Zeros stand before the first like, and zeros are what a user without likes has.
         padded = np.concatenate([np.zeros((WINDOW, self.factors.shape[1])), liked])
@@ -52,14 +58,17 @@ class SessionColumns:
 
     def columns(
         self,
-        profile: SessionProfile,
+        profile: SessionProfile | None,
         index: NDArray[np.int64],
         moment: NDArray[np.int64],
         now: Floats,
     ) -> NDArray[np.float32]:
-        """(n, 3) of n candidates: ``index``, -1 for an unknown item; ``moment``, of the profile;
-        ``now``, seconds since 1970. NaN where a value is unknown or the session is over.
+        """(n, names) of n candidates; NaN where a value is unknown or the session is over.
+
+        ``index``: -1 for an unknown item. ``moment``: of the profile. ``now``: seconds since 1970.
         """
+        if self.factors is None or profile is None:
+            return np.zeros((len(index), 0), np.float32)
         pause_h = np.maximum(now - profile.time[moment], 0.0) / 3600.0
         known = np.where(index >= 0, index, 0)
         candidate = self.factors[known].astype(np.float64)

@@ -25,7 +25,7 @@ from rankloom_features.running import (
     running_means,
     running_sums,
 )
-from rankloom_features.session_columns import SESSION_COLUMNS, SessionColumns, SessionProfile
+from rankloom_features.session_columns import SessionColumns, SessionProfile
 from rankloom_features.user_model import USER_MODEL_COLUMNS, UserModel, UserStates
 
 LEVEL_PRIOR_ROWS = 5.0
@@ -101,7 +101,7 @@ class Profile:
     centred residual; NaN without events. ``num_events``, ``num_liked``: (m,). ``liked``:
     catalogue indices of all liked items; a moment has the first ``num_liked`` of them.
     ``columns``: mean of each item column over the liked items that have it, (m, C). ``states``:
-    of the user model, None without one. ``session``: None where no session columns are computed.
+    of the user model, None without one. ``session``: None where sessions are not known.
     """
 
     values: Mapping[str, Floats]
@@ -136,11 +136,9 @@ class TabularFeatures:
         self._attribute_share = weight @ self._traits.attributes
         self._years = np.unique(self._traits.year[~np.isnan(self._traits.year)])
         self._user_model, self._columns = user_model, columns
-        known = statistics.co_session is not None
-        self._session = SessionColumns(statistics.co_session) if known else None
+        self._session = SessionColumns(statistics.co_session)
         modelled = USER_MODEL_COLUMNS if user_model else ()
-        sessions = SESSION_COLUMNS if known else ()
-        self.names = (*column_names(catalogue, columns), *modelled, *sessions)
+        self.names = (*column_names(catalogue, columns), *modelled, *self._session.names)
         self.schema_digest = schema_digest(self.names)
 
     def profile(self, history: History, seen: NDArray[np.int64] | None = None) -> Profile:
@@ -162,7 +160,7 @@ class TabularFeatures:
             liked=history.index[history.liked],
             columns=self._liked_columns(history, num_liked),
             states=self._user_model.states(history, seen) if self._user_model else None,
-            session=self._session.profile(history, seen) if self._session else None,
+            session=self._session.profile(history, seen),
         )
 
     def matrix(
@@ -192,11 +190,8 @@ class TabularFeatures:
         facts = self._columns.at(candidates.index)
         gaps = facts - profile.columns[moment]
         modelled = self._modelled(profile, candidates.index, moment)
-        further: list[Floats] = [candidates.attributes, facts, gaps, *modelled]
-        if self._session is not None and profile.session is not None:
-            further.append(
-                self._session.columns(profile.session, candidates.index, moment, np.asarray(now))
-            )
+        sessions = self._session.columns(profile.session, candidates.index, moment, np.asarray(now))
+        further: list[Floats] = [candidates.attributes, facts, gaps, *modelled, sessions]
         matrix[:, len(_COMPUTED) :] = np.concatenate(further, axis=1)
         return matrix
 

@@ -78,9 +78,9 @@ class LogRows:
         """
         if not self.log.sampled:
             return None
-        weight = 1.0 / np.sqrt(np.bincount(sessions(self.log)))[sessions(self.log)]
-        found = weight[self.indices(split)]
-        return np.asarray(found / found.mean())
+        session = sessions(self.log)
+        weight = 1.0 / np.sqrt(np.bincount(session)[session[self.indices(split)]])
+        return np.asarray(weight / weight.mean())
 
     def examples(self, split: Split, epoch: int = 0) -> Examples:
         """The rows as the collaborative model sees them, sampled negatives as in ``epoch``."""
