@@ -151,7 +151,7 @@ def _server(
     ranking_pb2_grpc.add_RankingServiceServicer_to_server(
         ranking.RankingService(
             pipeline,
-            RetrievalPipeline(revisions, pipeline),
+            RetrievalPipeline(revisions, pipeline, deployment.observer),
             stored,
             admission,
             settings.server.default_deadline_s,
