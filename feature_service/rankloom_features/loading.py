@@ -11,6 +11,7 @@ from rankloom_features.event_store.store import EventStore
 from rankloom_features.item_columns import NO_COLUMNS, ItemColumns
 from rankloom_features.item_statistics import ItemStatistics
 from rankloom_features.provider import FeatureProvider
+from rankloom_features.review_ratings import ReviewRatings
 from rankloom_features.scorer import scorer_from_bytes
 from rankloom_features.tabular import TabularFeatures
 from rankloom_features.user_model import UserModel
@@ -30,11 +31,12 @@ def provider_from_bytes(
     user_model: bytes | None = None,
     item_columns: bytes | None = None,
     attribute_columns: bytes | None = None,
+    ratings: ReviewRatings | None = None,
 ) -> FeatureProvider:
     """A provider from its parts. ``user_model``, ``item_columns``: None for a bundle without them.
 
     ``events``: where the histories of user ids are. ``attribute_columns``: None where the
-    catalogue says it.
+    catalogue says it. ``ratings``: None for a bundle without towers.
 
     Raises CatalogueError, EncoderError, StatisticsError, UserModelError or
     ItemColumnsError, all ValueErrors.
@@ -47,7 +49,7 @@ def provider_from_bytes(
     columns = ItemColumns.from_bytes(item_columns, len(items)) if item_columns else NO_COLUMNS
     users = UserModel.from_bytes(user_model, len(items)) if user_model else None
     tabular = TabularFeatures(items, statistics, users, columns)
-    return FeatureProvider(items, model, scorer, tabular, events)
+    return FeatureProvider(items, model, scorer, tabular, events, ratings)
 
 
 def statistics_to_bytes(statistics: ItemStatistics) -> bytes:

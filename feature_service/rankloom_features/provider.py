@@ -21,6 +21,7 @@ from rankloom_features.events import (
     known_events,
     without_each,
 )
+from rankloom_features.review_ratings import ReviewRatings
 from rankloom_features.scorer import Scorer
 from rankloom_features.tabular import (
     COLLABORATIVE,
@@ -38,12 +39,14 @@ class UserQuery:
     """Whose features, and for which candidates. Exactly one of the first two is set.
 
     ``ablate_newest``: also the features without one event, for each of the last so many.
+    ``predict_ratings``: also the ratings that towers predict for the candidates.
     """
 
     user_id: str | None
     history: tuple[Event, ...] | None
     candidates: tuple[Item, ...] = ()
     ablate_newest: int = 0
+    predict_ratings: bool = False
 
 
 class HistoryVersion:
@@ -62,7 +65,8 @@ class UserFeatures:
     oldest first. ``stored_version``: the version of the history in the event store; None for an
     inline one. ``tabular``: (candidates, columns) float32, NaN where a value is not known.
     ``ablated``: the features without one of the newest events, in the order of these. ``user_id``:
-    whose they are; None for an inline history.
+    whose they are; None for an inline history. ``predicted_ratings``: (candidates,) float32, as
+    ``ReviewRatings.ratings``; None where they were not asked for, or the bundle has no towers.
     """
 
     history_version: HistoryVersion
@@ -75,6 +79,7 @@ class UserFeatures:
     schema_digest: str
     ablated: tuple[UserFeatures, ...] = ()
     user_id: str | None = None
+    predicted_ratings: NDArray[np.float32] | None = None
 
 
 class FeatureProvider:
@@ -87,6 +92,7 @@ class FeatureProvider:
         scorer: Scorer,
         tabular: TabularFeatures,
         events: EventStore,
+        ratings: ReviewRatings | None = None,
     ) -> None:
         self.catalogue = catalogue
         self.encoder = encoder
@@ -95,7 +101,7 @@ class FeatureProvider:
         self.schema_digest = schema_digest(self.columns)
         self.num_columns = len(self.columns)
         self.events = events
-        self._tabular = tabular
+        self._tabular, self._ratings = tabular, ratings
         self._users = _UserCache(MAX_CACHED_USERS)
 
     def features(self, query: UserQuery) -> UserFeatures:
@@ -182,7 +188,14 @@ class FeatureProvider:
             self._features(user, candidates),
             ablated=tuple(self._features(each, candidates) for each in ablated),
             user_id=query.user_id,
+            predicted_ratings=self._predicted(query, user.events),
         )
+
+    def _predicted(self, query: UserQuery, events: tuple[Event, ...]) -> NDArray[np.float32] | None:
+        if self._ratings is None or not query.predict_ratings or not query.candidates:
+            return None
+        item_ids = [item.item_id for item in query.candidates]
+        return self._ratings.ratings(query.user_id, events, item_ids)
 
     def _features(self, encoded: _EncodedHistory, candidates: ItemTraits) -> UserFeatures:
         return UserFeatures(

@@ -32,7 +32,7 @@ Bytes = dict[str, bytes]
 
 
 def made_of(given: Bytes) -> FeatureProvider:
-    return provider_from_bytes(**given, events=known_events())
+    return provider_from_bytes(**given, events=known_events(), ratings=None)
 
 
 @pytest.fixture(scope="session")

@@ -126,3 +126,13 @@ def test_what_is_wrong_is_said_in_one_line(
         assert message in printed.err
         assert printed.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_half_of_the_towers_or_nothing_is_refused(
+    bundle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--bundle", bundle_folder, "--out", tmp_path / "out")
+    assert run("attach", *given) == 2
+    assert "nothing to attach; give --rationales" in capsys.readouterr().err
+    assert run("attach", *given, "--towers", tmp_path) == 2
+    assert "give all three" in capsys.readouterr().err
