@@ -54,16 +54,16 @@ def provider_from_bytes(
 
 def statistics_to_bytes(statistics: ItemStatistics) -> bytes:
     """safetensors."""
-    return bytes(
-        safetensors.numpy.save(
-            {
-                "rows": np.ascontiguousarray(statistics.rows),
-                "likes": np.ascontiguousarray(statistics.likes),
-                "co_liking": np.ascontiguousarray(statistics.co_liking),
-                "co_rating": np.ascontiguousarray(statistics.co_rating),
-            }
-        )
-    )
+    arrays = {
+        "rows": statistics.rows,
+        "likes": statistics.likes,
+        "co_liking": statistics.co_liking,
+        "co_rating": statistics.co_rating,
+    }
+    if statistics.co_session is not None:
+        arrays["co_session"] = statistics.co_session
+    given = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    return bytes(safetensors.numpy.save(given))
 
 
 def statistics_from_bytes(data: bytes, num_items: int) -> ItemStatistics:
@@ -77,10 +77,9 @@ def statistics_from_bytes(data: bytes, num_items: int) -> ItemStatistics:
 
 
 def _check(statistics: ItemStatistics, num_items: int) -> None:
-    counts, factors = (
-        (statistics.rows, statistics.likes),
-        (statistics.co_liking, statistics.co_rating),
-    )
+    counts = statistics.rows, statistics.likes
+    every = statistics.co_liking, statistics.co_rating, statistics.co_session
+    factors = [array for array in every if array is not None]
     if any(array.shape[:1] != (num_items,) for array in (*counts, *factors)):
         raise StatisticsError("item statistics: of another catalogue")
     if any(array.ndim != 1 for array in counts) or any(array.ndim != 2 for array in factors):

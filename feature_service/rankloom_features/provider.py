@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +40,8 @@ class UserQuery:
     """Whose features, and for which candidates. Exactly one of the first two is set.
 
     ``ablate_newest``: also the features without one event, for each of the last so many.
-    ``predict_ratings``: also the ratings that towers predict for the candidates.
+    ``predict_ratings``: also the ratings that towers predict for the candidates. ``at``: when they
+    are asked for, seconds since 1970; None: as the clock says.
     """
 
     user_id: str | None
@@ -47,6 +49,7 @@ class UserQuery:
     candidates: tuple[Item, ...] = ()
     ablate_newest: int = 0
     predict_ratings: bool = False
+    at: float | None = None
 
 
 class HistoryVersion:
@@ -133,7 +136,7 @@ class FeatureProvider:
         encoded = self._users.made(features)
         if encoded is None:
             (encoded,) = self._encoded([(features.events, features.stored_version)])
-        tabular = self._matrix(encoded, self.catalogue.traits_of(candidates))
+        tabular = self._matrix(encoded, self.catalogue.traits_of(candidates), time.time())
         return replace(features, tabular=tabular, schema_digest=self.schema_digest)
 
     def forget(self, user_id: str) -> None:
@@ -184,9 +187,10 @@ class FeatureProvider:
         self, query: UserQuery, user: _EncodedHistory, ablated: Sequence[_EncodedHistory]
     ) -> UserFeatures:
         candidates = self.catalogue.traits_of(query.candidates)
+        now = time.time() if query.at is None else query.at
         return replace(
-            self._features(user, candidates),
-            ablated=tuple(self._features(each, candidates) for each in ablated),
+            self._features(user, candidates, now),
+            ablated=tuple(self._features(each, candidates, now) for each in ablated),
             user_id=query.user_id,
             predicted_ratings=self._predicted(query, user.events),
         )
@@ -197,7 +201,9 @@ class FeatureProvider:
         item_ids = [item.item_id for item in query.candidates]
         return self._ratings.ratings(query.user_id, events, item_ids)
 
-    def _features(self, encoded: _EncodedHistory, candidates: ItemTraits) -> UserFeatures:
+    def _features(
+        self, encoded: _EncodedHistory, candidates: ItemTraits, now: float
+    ) -> UserFeatures:
         return UserFeatures(
             history_version=encoded.version,
             vector=encoded.vector,
@@ -205,15 +211,18 @@ class FeatureProvider:
             cold_start=not encoded.events,
             events=encoded.events,
             stored_version=encoded.stored_version,
-            tabular=self._matrix(encoded, candidates),
+            tabular=self._matrix(encoded, candidates, now),
             schema_digest=self.schema_digest,
         )
 
-    def _matrix(self, encoded: _EncodedHistory, candidates: ItemTraits) -> NDArray[np.float32]:
+    def _matrix(
+        self, encoded: _EncodedHistory, candidates: ItemTraits, now: float
+    ) -> NDArray[np.float32]:
         if not len(candidates.index):  # the profile need not be computed
             return np.zeros((0, self.num_columns), np.float32)
         logits = self.scorer.logits(encoded.vector, candidates.index)
-        return with_collaborative(self._tabular.matrix(encoded.profile, candidates), logits)
+        tabular = self._tabular.matrix(encoded.profile, candidates, now=now)
+        return with_collaborative(tabular, logits)
 
 
 @dataclass(frozen=True, eq=False)
