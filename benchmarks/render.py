@@ -30,11 +30,12 @@ from benchmarks.kills import report as kills
 from benchmarks.overload import report as overload
 from benchmarks.prefilter import report as prefilter
 from benchmarks.replay import report as replay
-from benchmarks.retrieve import quality_report
+from benchmarks.retrieve import live_report, quality_report
 from benchmarks.retrieve import report as retrieve
 from benchmarks.scale import report as scale
 from benchmarks.serve import report as serve
 from benchmarks.stages import report as stages
+from benchmarks.stored import report as stored
 from benchmarks.swap import report as swap
 from benchmarks.training import report as training
 
@@ -48,9 +49,11 @@ SUMMARIES: Mapping[str, Callable[[BenchmarkResult], str]] = {
     "overload": overload.summary,
     "events": events.summary,
     "explain": explain.summary,
+    "stored": stored.summary,
     "features": features.summary,
     "retrieve": retrieve.summary,
     "retrieve-quality": quality_report.summary,
+    "retrieve-live": live_report.summary,
     "faults": faults.summary,
     "replay": replay.summary,
     "prefilter": prefilter.summary,

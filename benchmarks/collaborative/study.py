@@ -55,7 +55,7 @@ def _scores(
     data: Dataset, protocol: Protocol, name: str, seed: int, views: Sequence[View]
 ) -> list[NDArray[np.float32]]:
     """(rows,) logits of each view's rows, of one fit."""
-    rows, progress = LogRows.every_of(data, protocol, seed), Progress()
+    rows, progress = LogRows.every_of(data, protocol, seed).as_they_come(), Progress()
     with progress.stage(f"{name} {seed}"):
         model = CollaborativeFits(CollaborativeStage(protocol, name, seed), rows, progress).of_all()
     return [score(model, _examples(data, view)) for view in views]

@@ -6,29 +6,28 @@ it is kept in memory.
 
 from __future__ import annotations
 
-import sqlite3
-import weakref
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from pathlib import Path
-from threading import Lock
 from typing import Final
 
-from rankloom_features.events import Event
+from rankloom_features.bundled_tables import BundledTables, TableFormat, write_tables
+from rankloom_features.events import SAME_TIME_S, Event
 
 MAX_RATIONALE_CHARS: Final = 2_000
 MAX_GENERATOR_CHARS: Final = 256
-FORMAT: Final = 1
-SAME_TIME_S: Final = 1e-3  # times cross the wire as nanoseconds and are floats of seconds here
 _KEY_BYTES: Final = 16
-_APPLICATION: Final = 0x724C7261  # "rLra"
-_TABLE: Final = (
-    "CREATE TABLE rationales (key BLOB NOT NULL, reviewed REAL NOT NULL, written INTEGER NOT NULL, "
-    "rating REAL NOT NULL, generator TEXT NOT NULL, text TEXT NOT NULL, "
-    "PRIMARY KEY (key, reviewed)) STRICT, WITHOUT ROWID"
+_FORMAT: Final = TableFormat(
+    content="rationales",
+    application=0x724C7261,  # "rLra"
+    version=1,
+    tables=(
+        "CREATE TABLE rationales (key BLOB NOT NULL, reviewed REAL NOT NULL, "
+        "written INTEGER NOT NULL, rating REAL NOT NULL, generator TEXT NOT NULL, "
+        "text TEXT NOT NULL, PRIMARY KEY (key, reviewed)) STRICT, WITHOUT ROWID",
+    ),
 )
 _FIND: Final = (
     f"SELECT substr(text, 1, {MAX_RATIONALE_CHARS}), rating, reviewed, written, "
@@ -36,14 +35,6 @@ _FIND: Final = (
     "FROM rationales WHERE key = ? ORDER BY reviewed DESC"
 )
 _UNIX_START: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class RationalesError(ValueError):
-    """The file does not hold rationales in this format."""
-
-
-class UnreadableRationalesError(Exception):
-    """The file can no longer be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,35 +68,20 @@ class StoredRationales:
     """
 
     def __init__(self, path: Path, digest: str) -> None:
-        """Raises RationalesError."""
-        self.digest = digest
-        self._lock = Lock()
-        self._file = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False
-        )
-        weakref.finalize(self, self._file.close)
-        try:
-            _check_format(self._file)
-        except sqlite3.Error as error:
-            raise RationalesError(f"is not a file of rationales: {error}") from error
+        """Raises TablesError."""
+        self.digest, self._tables = digest, BundledTables(path, _FORMAT)
 
     def find(self, user_id: str, item_id: str) -> tuple[StoredRationale, ...]:
         """Of the user's reviews of the item, the newest review first.
 
-        Raises UnreadableRationalesError.
+        Raises UnreadableTablesError.
         """
-        key = _key_of(user_id, item_id)
-        try:
-            with self._lock, closing(self._file.execute(_FIND, (key,))) as rows:
-                return tuple(
-                    StoredRationale(text, rating, reviewed, _from_us(written), generator)
-                    for text, rating, reviewed, written, generator in rows
-                )
-        except sqlite3.Error as error:
-            advice = "check the disk, and stage the bundle again"
-            raise UnreadableRationalesError(
-                f"the bundle's rationales cannot be read: {error}; {advice}"
-            ) from error
+        return tuple(
+            StoredRationale(text, rating, reviewed, _from_us(written), generator)
+            for text, rating, reviewed, written, generator in self._tables.rows(
+                _FIND, _key_of(user_id, item_id)
+            )
+        )
 
 
 def newest_of_history(
@@ -125,14 +101,8 @@ def write_rationale_part(path: Path, rationales: Iterable[UserRationale]) -> int
     then empty is left out. Of two rationales of one review the later one stays.
     """
     rows = {row[:2]: row for row in map(_row_of, rationales) if row[-1]}
-    with closing(sqlite3.connect(path)) as file, file:
-        file.execute("PRAGMA synchronous=OFF")  # a file that was cut short is written anew
-        file.execute(f"PRAGMA application_id={_APPLICATION}")
-        file.execute(f"PRAGMA user_version={FORMAT}")
-        file.execute(_TABLE)
-        # In the order of the keys, so that pages are full.
-        insert = "INSERT INTO rationales VALUES (?, ?, ?, ?, ?, ?)"
-        file.executemany(insert, (rows[key] for key in sorted(rows)))
+    insert = "INSERT INTO rationales VALUES (?, ?, ?, ?, ?, ?)"
+    write_tables(path, _FORMAT, {insert: (rows[key] for key in sorted(rows))})
     return len(rows)
 
 
@@ -161,18 +131,3 @@ def _plain(text: str, max_chars: int) -> str:
 
 def _from_us(number: int) -> datetime:
     return _UNIX_START + timedelta(microseconds=number)
-
-
-def _check_format(file: sqlite3.Connection) -> None:
-    """Raises RationalesError. Nothing but the one table may be in the file: views and triggers
-    would be run.
-    """
-    file.execute("PRAGMA trusted_schema=OFF")
-    [application] = file.execute("PRAGMA application_id").fetchone()
-    [found] = file.execute("PRAGMA user_version").fetchone()
-    if application != _APPLICATION:
-        raise RationalesError("is not a file of rationales")
-    if found != FORMAT:
-        raise RationalesError(f"format {found}, this version reads format {FORMAT}")
-    if file.execute("SELECT sql FROM sqlite_schema").fetchall() != [(_TABLE,)]:
-        raise RationalesError("holds other tables than a file of rationales does")

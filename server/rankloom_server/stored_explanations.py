@@ -39,7 +39,7 @@ class StoredExplanations:
     async def explain(self, query: StoredQuery, deadline: float) -> StoredAnswer:
         """Answers one query; ``deadline`` is on time.monotonic's clock.
 
-        Raises NoStoredExplanationError, UnreadableRationalesError, UnknownRevisionError,
+        Raises NoStoredExplanationError, UnreadableTablesError, UnknownRevisionError,
         FallbackRefusedError where the user's events cannot be had, or TimeoutError.
         """
         try:

@@ -295,6 +295,10 @@ def test_features(server: FakeServer) -> None:
     with FeatureClient(server.target) as client:
         default = client.user_features(user="42", items=["a", "b"])
         assert default == make_features(FeatureQuery(user="42", items=["a", "b"]))
+        assert default.predicted_ratings is None
+        predicted = client.user_features(user="42", items=["a", "b"], predict_ratings=True)
+        assert predicted.predicted_ratings is not None
+        assert all(1.0 <= rating <= 5.0 for rating in predicted.predicted_ratings)
         assert client.user_features(history=[]).cold_start
         server.on_features(
             scripted, lambda query: replace(scripted, feature_version=query.user or "")

@@ -18,6 +18,7 @@ WRITERS = {
     "training/rankloom_training/assemble.py",
     "training/rankloom_training/base.py",
     "training/rankloom_training/reccot/attach.py",
+    "training/rankloom_training/reccot/tower_parts.py",
     "training/rankloom_training/refresh/experts.py",
     "training/rankloom_training/refresh/refreshed.py",
     "training/rankloom_training/stages/artefacts.py",

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from rankloom_features.bundled_tables import TablesError, UnreadableTablesError
 from rankloom_ranker.stored_rationales import (
     MAX_RATIONALE_CHARS,
-    RationalesError,
     StoredRationale,
     StoredRationales,
-    UnreadableRationalesError,
     UserRationale,
     write_rationale_part,
 )
@@ -123,7 +122,7 @@ def test_another_file_is_refused(
 ) -> None:
     write_rationale_part(tmp_path / "r", [one("u", "i")])
     spoil(tmp_path / "r")
-    with pytest.raises(RationalesError, match=message):
+    with pytest.raises(TablesError, match=message):
         StoredRationales(tmp_path / "r", "d")
 
 
@@ -133,6 +132,6 @@ def test_a_disk_that_fails_later_is_told_without_the_users_data(tmp_path: Path) 
     path = tmp_path / "r"
     header, rest = path.read_bytes()[:4096], path.stat().st_size - 4096
     path.write_bytes(header + b"\xff" * rest)
-    with pytest.raises(UnreadableRationalesError, match="check the disk") as caught:
+    with pytest.raises(UnreadableTablesError, match="check the disk") as caught:
         [file.find(each.user_id, "i") for each in given]
     assert "u1" not in str(caught.value)

@@ -20,7 +20,7 @@ from rankloom_training.data import Dataset, Interactions, Split
 from rankloom_training.scoring import BundleScorer, PreparedRequest, Request, Step, requests_of
 from rankloom_training.serving import serving
 from rankloom_training.variants import Variant
-from rankloom_training.visibility import Protocol, View, sampled_users, scoring_view
+from rankloom_training.visibility import Protocol, sampled_users, scoring_view
 
 SEED = 0  # of the rows that are drawn: users, and negatives
 SERVED = "served"
@@ -72,7 +72,7 @@ def requests_of_test(
     view = scoring_view(log, protocol, Split.TEST)
     if max_rows is not None:
         chosen = sampled_users(log.user[view.rows], log.num_users, max_rows, SEED)
-        view = View(view.rows[chosen[log.user[view.rows]]], view.cutoff)
+        view = view.only(chosen[log.user[view.rows]])
     return requests_of(dataset, view)
 
 

@@ -160,7 +160,12 @@ def make_features(query: FeatureQuery) -> UserFeatures:
         history_version=None if query.user is None else 0,
         history_age_s=None,
         tabular=TabularFeatures(rows, "fake") if ids else None,
+        predicted_ratings=_ratings(user, ids) if query.predict_ratings and ids else None,
     )
+
+
+def _ratings(user: str, item_ids: Sequence[str]) -> tuple[float, ...]:
+    return tuple(3.0 + 2.0 * _numbers(f"{user} {item_id}", 1)[0] for item_id in item_ids)
 
 
 def default_score(item_id: str) -> float:

@@ -186,7 +186,12 @@ def _user_event(event: features_pb2.UserEvent) -> UserEvent:
 
 def _query(message: features_pb2.UserQuery) -> FeatureQuery:
     user, history = _subject(message)
-    return FeatureQuery(user=user, history=history, items=tuple(map(_item, message.candidates)))
+    return FeatureQuery(
+        user=user,
+        history=history,
+        items=tuple(map(_item, message.candidates)),
+        predict_ratings=message.predict_ratings,
+    )
 
 
 def _subject(

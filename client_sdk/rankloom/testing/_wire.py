@@ -137,6 +137,7 @@ def features_to_wire(features: UserFeatures) -> features_pb2.UserFeatures:
         history_version=features.history_version,
         history_age=None if features.history_age_s is None else _duration(features.history_age_s),
         tabular=None if features.tabular is None else _tabular(features.tabular),
+        predicted_ratings=_floats(features.predicted_ratings or ()),
     )
 
 

@@ -28,13 +28,13 @@ from rankloom_adapters.signing import SignatureError
 from rankloom_adapters.sources import SourceError
 from rankloom_adapters.store import StoreError
 from rankloom_engine.errors import EngineClosedError, EngineOverloadedError, WorkExpiredError
+from rankloom_features.bundled_tables import UnreadableTablesError
 from rankloom_features.event_store.store import EventStoreError, EventStoreFullError
 from rankloom_features.model_info import FeatureVersionError
 from rankloom_features.selection import UnknownAttributeError
 from rankloom_features.wire import InvalidFieldError
 from rankloom_proto.v1 import ranking_pb2
 from rankloom_ranker.errors import FallbackRefusedError
-from rankloom_ranker.stored_rationales import UnreadableRationalesError
 from rankloom_server import logs
 from rankloom_server.errors import (
     ForbiddenError,
@@ -179,7 +179,7 @@ _REFUSALS: Final[dict[type, Callable[[Any], Refusal]]] = {
     NoStoredExplanationError: _reasoned(
         grpc.StatusCode.NOT_FOUND, ranking_pb2.ERROR_REASON_NO_STORED_EXPLANATION
     ),
-    UnreadableRationalesError: _reasoned(
+    UnreadableTablesError: _reasoned(
         grpc.StatusCode.UNAVAILABLE, ranking_pb2.ERROR_REASON_STORE_UNAVAILABLE, DISK_RETRY_S
     ),
     OverloadedError: _overloaded,

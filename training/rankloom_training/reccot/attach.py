@@ -1,4 +1,4 @@
-"""Rationales as a part of a bundle, so that a server answers with them without a language model."""
+"""RecCoT's rationales and towers as parts of a bundle, which need no language model there."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ from rankloom_ranker.stored_rationales import (
     write_rationale_part,
 )
 from rankloom_training.data import DataError
+from rankloom_training.progress import Progress
 from rankloom_training.reccot.rationale_file import ReviewRationale, read_rationales
+from rankloom_training.reccot.tower_parts import TrainedTowers
 from rankloom_training.train import OutputError
 
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """``answered``: rationales whose review is among the events beside the bundle; None where no
-    events are beside it. ``was_signed``: the bundle without them; the new one needs a signature of
-    its own.
+    """``num_rationales``: how many the file gave. ``answered``: those whose review is among the
+    events beside the bundle; None where no events are beside it. ``was_signed``: the bundle
+    without them; the new one needs a signature of its own.
     """
 
     digest: str
@@ -40,8 +42,10 @@ class Attached:
     was_signed: bool
 
 
-def attach(source: Path, rationales: Path, out: Path) -> Attached:
-    """Writes the bundle ``source`` with these rationales to ``out``, and its events beside it.
+def attach(
+    source: Path, out: Path, rationales: Path | None, towers: TrainedTowers | None
+) -> Attached:
+    """Writes the bundle ``source`` with these parts to ``out``, and its events beside it.
 
     Rationales with a problem are left out. Raises OutputError, DataError, BundleError,
     EventStoreError or OSError.
@@ -50,18 +54,25 @@ def attach(source: Path, rationales: Path, out: Path) -> Attached:
         if path.exists():
             raise OutputError(f"{path} exists; remove it or choose another path")
     bundle = open_bundle(source)
-    sound = [_user_rationale(one) for one in read_rationales(rationales) if one.answer is not None]
-    if not sound:
-        raise DataError(f"{rationales}: none of its rationales is sound; write them anew")
-    data, num = _part_of(sound)
+    sound = _sound(rationales) if rationales else []
+    given = towers.bundle_parts(Progress()) if towers else {}
+    if sound:
+        given[parts.RATIONALES] = _part_of(sound)
     begun = out.with_name(f"{out.name}.begun")
     shutil.rmtree(begun, ignore_errors=True)
-    digest = with_parts(bundle, {parts.RATIONALES: data}, begun, {})
+    digest = with_parts(bundle, given, begun, {})
     answered = _with_events(source, begun, sound)
     if answered is not None:
         os.replace(events_beside(begun), events_beside(out))
     os.replace(begun, out)
-    return Attached(digest, num, answered, read_signature(source) is not None)
+    return Attached(digest, len(sound), answered, read_signature(source) is not None)
+
+
+def _sound(rationales: Path) -> list[UserRationale]:
+    found = [_user_rationale(one) for one in read_rationales(rationales) if one.answer is not None]
+    if not found:
+        raise DataError(f"{rationales}: none of its rationales is sound; write them anew")
+    return found
 
 
 def _user_rationale(one: ReviewRationale) -> UserRationale:
@@ -70,11 +81,11 @@ def _user_rationale(one: ReviewRationale) -> UserRationale:
     return UserRationale(one.user_id, one.item_id, stored)
 
 
-def _part_of(rationales: Iterable[UserRationale]) -> tuple[bytes, int]:
+def _part_of(rationales: Iterable[UserRationale]) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rationales.sqlite"
-        num = write_rationale_part(path, rationales)
-        return path.read_bytes(), num
+        write_rationale_part(path, rationales)
+        return path.read_bytes()
 
 
 def _with_events(source: Path, out: Path, rationales: Sequence[UserRationale]) -> int | None:
