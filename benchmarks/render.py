@@ -35,6 +35,7 @@ from benchmarks.retrieve import report as retrieve
 from benchmarks.scale import report as scale
 from benchmarks.serve import report as serve
 from benchmarks.stages import report as stages
+from benchmarks.stored import report as stored
 from benchmarks.swap import report as swap
 from benchmarks.training import report as training
 
@@ -48,6 +49,7 @@ SUMMARIES: Mapping[str, Callable[[BenchmarkResult], str]] = {
     "overload": overload.summary,
     "events": events.summary,
     "explain": explain.summary,
+    "stored": stored.summary,
     "features": features.summary,
     "retrieve": retrieve.summary,
     "retrieve-quality": quality_report.summary,

@@ -46,10 +46,16 @@ ITEM_GROUPS = "item_groups.json"  # absent where groups are clusters of users
 ITEM_INDEX = "features/item_index.safetensors"  # absent in earlier bundles
 ITEM_STATISTICS = "features/item_statistics.safetensors"
 ITEM_VECTORS = "features/item_vectors.safetensors"
+REVIEW_VECTORS = "reccot/review_vectors.sqlite"  # absent without towers
 ROUTER = "router.json"
 PROJECTOR = "projector.safetensors"
 PROMPT = "prompt.json"
+RATIONALES = "reccot/rationales.sqlite"  # absent where none were attached
 RECIPE = "train.yaml"  # how it was trained; absent in bundles of other origin
+TEXT_ENCODER = "reccot/encoder.onnx"  # with the two below: what made the vectors of reviews
+TEXT_SETTINGS = "reccot/encoder.json"
+TEXT_TOKENIZER = "reccot/tokenizer.json"
+TOWERS = "reccot/towers.onnx"
 TREES = "ranker/trees.onnx"
 USER_MODEL = "features/user_model.safetensors"  # absent where it was trained without one
 

@@ -64,7 +64,7 @@ def _cases(dataset: Dataset) -> list[tuple[Request, NDArray[np.bool_]]]:
         rows = own[is_test][np.sort(first)]
         label = log.liked[rows]
         if label.any() and not label.all():
-            cases.append((Request(dataset, rows, own[~is_test]), label))
+            cases.append((Request(dataset, rows, own[~is_test], int(rows[0])), label))
     return cases
 
 

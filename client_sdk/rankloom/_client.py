@@ -7,9 +7,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from rankloom._connection import Connection, Translating
-from rankloom._requests import build_explain_request, build_request
+from rankloom._requests import AnySource, build_explain_request, build_request
 from rankloom._responses import ExplanationParts, parse_response
-from rankloom._results import Event, ExplainOptions, Explanation, Item, Ranking, RankOptions
+from rankloom._results import (
+    Event,
+    ExplainOptions,
+    Explanation,
+    ExplanationSource,
+    Item,
+    Ranking,
+    RankOptions,
+)
 from rankloom._retrieval_messages import (
     build_recommend_request,
     build_retrieve_request,
@@ -122,6 +130,7 @@ class Client(Connection):
         user: str | None = None,
         history: Sequence[Event] | None = None,
         options: ExplainOptions = _EXPLAIN_DEFAULTS,
+        source: AnySource = ExplanationSource.LIVE,
         timeout_s: float | None = None,
         request_id: str | None = None,
     ) -> ExplanationStream:
@@ -131,11 +140,19 @@ class Client(Connection):
             explanation = client.explain("318", user="42").result()
 
         Give the user as for `rank`. The server ends the text early enough for the verdict to
-        arrive within `timeout_s`. Raises InvalidRequestError if an argument is wrong; the stream
-        raises what the server answers.
+        arrive within `timeout_s`. With `source="stored"` no text is written: the server answers
+        with the rationale that its bundle has of the user's own review of the item, within
+        milliseconds and without a verdict; only `revision` may be set in `options`. Raises
+        InvalidRequestError if an argument is wrong; the stream raises what the server answers,
+        such as NotFoundError where no explanation is stored.
         """
         request = build_explain_request(
-            item, user=user, history=history, options=options, request_id=request_id
+            item,
+            user=user,
+            history=history,
+            options=options,
+            source=source,
+            request_id=request_id,
         )
         limit_s = self._limit_s(timeout_s)
         with self._translating(request.request_id):

@@ -42,6 +42,7 @@ class FeatureClient(Connection):
         user: str | None = None,
         history: Sequence[Event] | None = None,
         items: Sequence[str | Item] = (),
+        predict_ratings: bool = False,
         feature_version: str | None = None,
         timeout_s: float | None = None,
     ) -> UserFeatures:
@@ -50,7 +51,9 @@ class FeatureClient(Connection):
         Give the user's id as `user`, or the user's events as `history`, oldest first; an empty
         history is a new user. With `feature_version`, features of another version are an error.
         """
-        query = FeatureQuery(user=user, history=history, items=items)
+        query = FeatureQuery(
+            user=user, history=history, items=items, predict_ratings=predict_ratings
+        )
         (features,) = self._get(build_features_request(query, feature_version), timeout_s)
         return features
 

@@ -71,7 +71,11 @@ def _request(
 
 def _user(query: FeatureQuery, prefix: str) -> features_pb2.UserQuery:
     check_subject(query.user, query.history, prefix)
-    message = features_pb2.UserQuery(candidates=build_candidates(query.items, f"{prefix}items"))
+    field = f"{prefix}predict_ratings"
+    message = features_pb2.UserQuery(
+        candidates=build_candidates(query.items, f"{prefix}items"),
+        predict_ratings=checked_type(query.predict_ratings, bool, field, "bool"),
+    )
     set_subject(message, query.user, query.history, prefix)
     return message
 
@@ -85,7 +89,14 @@ def _features(features: features_pb2.UserFeatures) -> UserFeatures:
         history_version=features.history_version if features.HasField("history_version") else None,
         history_age_s=_age_s(features),
         tabular=_tabular(features.tabular) if features.HasField("tabular") else None,
+        predicted_ratings=_ratings(features),
     )
+
+
+def _ratings(features: features_pb2.UserFeatures) -> tuple[float, ...] | None:
+    if not features.predicted_ratings:
+        return None
+    return _floats(features.predicted_ratings, features.tabular.rows)
 
 
 def _age_s(features: features_pb2.UserFeatures) -> float | None:

@@ -11,11 +11,13 @@ class FeatureQuery:
     """A user for `FeatureClient.user_features_batch`: give exactly one of `user` and `history`.
 
     `items`: candidates; with them, the answer has their tabular features.
+    `predict_ratings`: also the ratings that the server's towers predict for them.
     """
 
     user: str | None = None
     history: Sequence[Event] | None = None
     items: Sequence[str | Item] = ()
+    predict_ratings: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,8 @@ class UserFeatures:
     each change; None if the query had a history of its own.
     `history_age_s`: seconds since the newest of `events`; None if none of them has a time.
     `tabular`: None if the query had no candidates.
+    `predicted_ratings`: one for each candidate, on the scale of the reviews, NaN for an item of the
+    user's events; None if they were not asked for, or the server's bundle has no towers.
     """
 
     vector: tuple[float, ...]
@@ -51,3 +55,4 @@ class UserFeatures:
     history_version: int | None
     history_age_s: float | None
     tabular: TabularFeatures | None
+    predicted_ratings: tuple[float, ...] | None = None

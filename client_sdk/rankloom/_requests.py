@@ -7,6 +7,7 @@ number of candidates, are left to the server, which knows its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, TypeAlias
 from uuid import uuid4
 
 from rankloom._checks import (
@@ -24,8 +25,19 @@ from rankloom._request_parts import (
     check_subject,
     set_subject,
 )
-from rankloom._results import Event, ExplainOptions, Fusion, Item, RankOptions, Revision
+from rankloom._results import (
+    Event,
+    ExplainOptions,
+    ExplanationSource,
+    Fusion,
+    Item,
+    RankOptions,
+    Revision,
+)
+from rankloom.errors import InvalidRequestError
 from rankloom_proto.v1 import ranking_pb2
+
+AnySource: TypeAlias = ExplanationSource | Literal["live", "stored"]
 
 
 def build_request(
@@ -54,6 +66,7 @@ def build_explain_request(
     user: str | None,
     history: Sequence[Event] | None,
     options: ExplainOptions,
+    source: AnySource,
     request_id: str | None,
 ) -> ranking_pb2.ExplainRequest:
     """Return the wire request, or raise InvalidRequestError naming the field."""
@@ -62,10 +75,19 @@ def build_explain_request(
         request_id=build_request_id(request_id),
         candidate=build_candidate(item, "item"),
         options=_explain_options(options),
+        source=_source(source),
     )
     set_subject(request, user, history)
     check_size(request, "item")
     return request
+
+
+def _source(value: object) -> ranking_pb2.ExplanationSource.ValueType:
+    if value == ExplanationSource.LIVE:
+        return ranking_pb2.EXPLANATION_SOURCE_LIVE
+    if value == ExplanationSource.STORED:
+        return ranking_pb2.EXPLANATION_SOURCE_STORED
+    raise InvalidRequestError.of_field("source", 'must be "live" or "stored"')
 
 
 def build_request_id(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC
 from enum import StrEnum
 from typing import Final, TypeVar
 
@@ -12,6 +13,7 @@ from rankloom._results import (
     Evidence,
     ExpertWeight,
     Explanation,
+    ExplanationSource,
     FallbackLevel,
     FallbackReason,
     ItemExplanation,
@@ -21,6 +23,7 @@ from rankloom._results import (
     Route,
     Routing,
     StopReason,
+    StoredRationale,
     Timing,
     Verdict,
 )
@@ -45,6 +48,10 @@ _FALLBACK_REASONS: Final = wire_names(
 )
 _VERDICTS: Final = wire_names(ranking_pb2.Verdict.items(), Verdict, "VERDICT_")
 _STOP_REASONS: Final = wire_names(ranking_pb2.StopReason.items(), StopReason, "STOP_REASON_")
+_SOURCES: Final = {
+    ranking_pb2.EXPLANATION_SOURCE_UNSPECIFIED: ExplanationSource.LIVE,
+    **wire_names(ranking_pb2.ExplanationSource.items(), ExplanationSource, "EXPLANATION_SOURCE_"),
+}
 
 
 def parse_response(response: ranking_pb2.RankResponse) -> Ranking:
@@ -100,7 +107,14 @@ def _explanation(final: ranking_pb2.Explanation, text: str) -> Explanation:
         generated_tokens=final.generated_tokens,
         stop_reason=_STOP_REASONS.get(final.stop_reason, StopReason.UNKNOWN),
         evidence=_evidence(final.evidence),
+        source=_SOURCES.get(final.source, ExplanationSource.UNKNOWN),
+        stored=_stored(final.stored) if final.HasField("stored") else None,
     )
+
+
+def _stored(stored: ranking_pb2.StoredRationale) -> StoredRationale:
+    written = stored.written.ToDatetime(UTC)
+    return StoredRationale(written, stored.generator, stored.digest, stored.rating)
 
 
 def _item_explanation(message: ranking_pb2.ItemExplanation) -> ItemExplanation:

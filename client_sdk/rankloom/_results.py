@@ -51,7 +51,7 @@ class Verdict(StrEnum):
 
     LIKED = "liked"
     DISLIKED = "disliked"
-    UNKNOWN = "unknown"  # a verdict that only a newer server knows
+    UNKNOWN = "unknown"  # none, or a verdict that only a newer server knows
 
 
 class StopReason(StrEnum):
@@ -61,7 +61,15 @@ class StopReason(StrEnum):
     MAX_TOKENS = "max_tokens"
     DEADLINE = "deadline"
     GROUNDING = "grounding"
-    UNKNOWN = "unknown"  # a reason that only a newer server knows
+    UNKNOWN = "unknown"  # none, or a reason that only a newer server knows
+
+
+class ExplanationSource(StrEnum):
+    """Where an explanation comes from: written for the call, or beforehand."""
+
+    LIVE = "live"
+    STORED = "stored"
+    UNKNOWN = "unknown"  # a source that only a newer server knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +261,22 @@ class Ranking:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredRationale:
+    """Where a stored explanation comes from.
+
+    `written`: when it was written, UTC.
+    `generator`: what wrote it, such as the name of a model.
+    `digest`: of all rationales that the bundle has: their version.
+    `rating`: from 1 to 5, what the user's review seems to give the item.
+    """
+
+    written: datetime
+    generator: str
+    digest: str
+    rating: float
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """A text about one item, and the verdict that it explains.
 
@@ -261,6 +285,9 @@ class Explanation:
     `generated_tokens`: tokens of the text.
     `stop_reason`: why the text ended; at MAX_TOKENS and DEADLINE it is cut short.
     `evidence`: of the newest events that the model read, oldest first; fewer if time ran short.
+    `stored`: where a stored explanation comes from; None for a live one. A stored one says why the
+    user rated the item as they did, and has no verdict: it is UNKNOWN, as are route and stop
+    reason, and score, probability and tokens are 0.
     """
 
     request_id: str
@@ -274,3 +301,5 @@ class Explanation:
     generated_tokens: int
     stop_reason: StopReason
     evidence: tuple[Evidence, ...] = ()
+    source: ExplanationSource = ExplanationSource.LIVE
+    stored: StoredRationale | None = None

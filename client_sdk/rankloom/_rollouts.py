@@ -135,6 +135,7 @@ class GateSpec:
     `min_samples`: users that each side needs before a gate is judged, at least 2.
     `min_group_samples`: the same for a group of users that is judged alone.
     `min_topk_overlap`, `min_kendall`: how well a shadow's rankings must agree with the active ones.
+    `min_recall_overlap`: the share of retrieved items that a shadow must retrieve too.
     `max_psi`, `max_ks`: how far the distributions of scores may move.
     `max_tie_rate_increase`, `max_error_increase`: by how much these shares may grow.
     `max_calibration_shift`: how far the mean probability may move, up or down.
@@ -159,6 +160,7 @@ class GateSpec:
     max_agreement_shift: float | None = None
     false_alarms: float | None = None
     max_checks: int | None = None
+    min_recall_overlap: float | None = None
 
 
 # The gates whose bound is a minimum, by name; those of all others are maxima.

@@ -2,7 +2,7 @@
 
 RankloomError                  the base: message, status, reason, request_id
 ├── InvalidRequestError        an argument is wrong; violations name the fields
-├── NotFoundError              there is no such revision, or it no longer serves
+├── NotFoundError              there is no such revision, or no stored explanation
 ├── PreconditionError          valid, but impossible in the server's present state; current
 ├── AuthenticationError        the server does not know the caller
 ├── PermissionDeniedError      the caller may not do this
@@ -74,6 +74,7 @@ class ErrorReason(StrEnum):
     REGISTRY_UNAVAILABLE = "registry_unavailable"
     EVENT_STORE_UNAVAILABLE = "event_store_unavailable"
     FEATURE_VERSION_MISMATCH = "feature_version_mismatch"
+    NO_STORED_EXPLANATION = "no_stored_explanation"
     UNAUTHENTICATED = "unauthenticated"
     PERMISSION_DENIED = "permission_denied"
     UNKNOWN = "unknown"  # a reason that only a newer server knows
@@ -157,7 +158,7 @@ class InvalidRequestError(RankloomError):
 
 
 class NotFoundError(RankloomError):
-    """There is no revision of that number, or it no longer serves."""
+    """There is no revision of that number, it no longer serves, or nothing is stored."""
 
 
 class PreconditionError(RankloomError):

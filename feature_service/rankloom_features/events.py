@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from rankloom_features.catalogue import Catalogue
 
 MIN_TIME_S, MAX_TIME_S = -62_135_596_800, 253_402_300_799  # the years 1 to 9999
+# Times closer than this are one time: they cross the wire as nanoseconds, and are floats here.
+SAME_TIME_S = 1e-3
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,15 @@ class ItemStatistics:
 
     ``rows`` and ``likes``: (items,) float32 counts. ``co_liking`` and ``co_rating``: (items, k)
     float32 factors. The inner product of two items' factors measures how often they are liked
-    together, or rated above average together.
+    together, or rated above average together. ``co_session``: (items, k) likewise of items that are
+    liked in one session; None for a log that has dislikes.
     """
 
     rows: NDArray[np.float32]
     likes: NDArray[np.float32]
     co_liking: NDArray[np.float32]
     co_rating: NDArray[np.float32]
+    co_session: NDArray[np.float32] | None = None
 
     @property
     def overall_mean(self) -> float:

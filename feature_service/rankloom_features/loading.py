@@ -11,6 +11,7 @@ from rankloom_features.event_store.store import EventStore
 from rankloom_features.item_columns import NO_COLUMNS, ItemColumns
 from rankloom_features.item_statistics import ItemStatistics
 from rankloom_features.provider import FeatureProvider
+from rankloom_features.review_ratings import ReviewRatings
 from rankloom_features.scorer import scorer_from_bytes
 from rankloom_features.tabular import TabularFeatures
 from rankloom_features.user_model import UserModel
@@ -30,11 +31,12 @@ def provider_from_bytes(
     user_model: bytes | None = None,
     item_columns: bytes | None = None,
     attribute_columns: bytes | None = None,
+    ratings: ReviewRatings | None = None,
 ) -> FeatureProvider:
     """A provider from its parts. ``user_model``, ``item_columns``: None for a bundle without them.
 
     ``events``: where the histories of user ids are. ``attribute_columns``: None where the
-    catalogue says it.
+    catalogue says it. ``ratings``: None for a bundle without towers.
 
     Raises CatalogueError, EncoderError, StatisticsError, UserModelError or
     ItemColumnsError, all ValueErrors.
@@ -47,21 +49,21 @@ def provider_from_bytes(
     columns = ItemColumns.from_bytes(item_columns, len(items)) if item_columns else NO_COLUMNS
     users = UserModel.from_bytes(user_model, len(items)) if user_model else None
     tabular = TabularFeatures(items, statistics, users, columns)
-    return FeatureProvider(items, model, scorer, tabular, events)
+    return FeatureProvider(items, model, scorer, tabular, events, ratings)
 
 
 def statistics_to_bytes(statistics: ItemStatistics) -> bytes:
     """safetensors."""
-    return bytes(
-        safetensors.numpy.save(
-            {
-                "rows": np.ascontiguousarray(statistics.rows),
-                "likes": np.ascontiguousarray(statistics.likes),
-                "co_liking": np.ascontiguousarray(statistics.co_liking),
-                "co_rating": np.ascontiguousarray(statistics.co_rating),
-            }
-        )
-    )
+    arrays = {
+        "rows": statistics.rows,
+        "likes": statistics.likes,
+        "co_liking": statistics.co_liking,
+        "co_rating": statistics.co_rating,
+    }
+    if statistics.co_session is not None:
+        arrays["co_session"] = statistics.co_session
+    given = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    return bytes(safetensors.numpy.save(given))
 
 
 def statistics_from_bytes(data: bytes, num_items: int) -> ItemStatistics:
@@ -75,10 +77,9 @@ def statistics_from_bytes(data: bytes, num_items: int) -> ItemStatistics:
 
 
 def _check(statistics: ItemStatistics, num_items: int) -> None:
-    counts, factors = (
-        (statistics.rows, statistics.likes),
-        (statistics.co_liking, statistics.co_rating),
-    )
+    counts = statistics.rows, statistics.likes
+    every = statistics.co_liking, statistics.co_rating, statistics.co_session
+    factors = [array for array in every if array is not None]
     if any(array.shape[:1] != (num_items,) for array in (*counts, *factors)):
         raise StatisticsError("item statistics: of another catalogue")
     if any(array.ndim != 1 for array in counts) or any(array.ndim != 2 for array in factors):

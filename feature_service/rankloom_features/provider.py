@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from rankloom_features.events import (
     known_events,
     without_each,
 )
+from rankloom_features.review_ratings import ReviewRatings
 from rankloom_features.scorer import Scorer
 from rankloom_features.tabular import (
     COLLABORATIVE,
@@ -38,12 +40,16 @@ class UserQuery:
     """Whose features, and for which candidates. Exactly one of the first two is set.
 
     ``ablate_newest``: also the features without one event, for each of the last so many.
+    ``predict_ratings``: also the ratings that towers predict for the candidates. ``at``: when they
+    are asked for, seconds since 1970; None: as the clock says.
     """
 
     user_id: str | None
     history: tuple[Event, ...] | None
     candidates: tuple[Item, ...] = ()
     ablate_newest: int = 0
+    predict_ratings: bool = False
+    at: float | None = None
 
 
 class HistoryVersion:
@@ -62,7 +68,8 @@ class UserFeatures:
     oldest first. ``stored_version``: the version of the history in the event store; None for an
     inline one. ``tabular``: (candidates, columns) float32, NaN where a value is not known.
     ``ablated``: the features without one of the newest events, in the order of these. ``user_id``:
-    whose they are; None for an inline history.
+    whose they are; None for an inline history. ``predicted_ratings``: (candidates,) float32, as
+    ``ReviewRatings.ratings``; None where they were not asked for, or the bundle has no towers.
     """
 
     history_version: HistoryVersion
@@ -75,6 +82,7 @@ class UserFeatures:
     schema_digest: str
     ablated: tuple[UserFeatures, ...] = ()
     user_id: str | None = None
+    predicted_ratings: NDArray[np.float32] | None = None
 
 
 class FeatureProvider:
@@ -87,6 +95,7 @@ class FeatureProvider:
         scorer: Scorer,
         tabular: TabularFeatures,
         events: EventStore,
+        ratings: ReviewRatings | None = None,
     ) -> None:
         self.catalogue = catalogue
         self.encoder = encoder
@@ -95,7 +104,7 @@ class FeatureProvider:
         self.schema_digest = schema_digest(self.columns)
         self.num_columns = len(self.columns)
         self.events = events
-        self._tabular = tabular
+        self._tabular, self._ratings = tabular, ratings
         self._users = _UserCache(MAX_CACHED_USERS)
 
     def features(self, query: UserQuery) -> UserFeatures:
@@ -127,7 +136,7 @@ class FeatureProvider:
         encoded = self._users.made(features)
         if encoded is None:
             (encoded,) = self._encoded([(features.events, features.stored_version)])
-        tabular = self._matrix(encoded, self.catalogue.traits_of(candidates))
+        tabular = self._matrix(encoded, self.catalogue.traits_of(candidates), time.time())
         return replace(features, tabular=tabular, schema_digest=self.schema_digest)
 
     def forget(self, user_id: str) -> None:
@@ -178,13 +187,23 @@ class FeatureProvider:
         self, query: UserQuery, user: _EncodedHistory, ablated: Sequence[_EncodedHistory]
     ) -> UserFeatures:
         candidates = self.catalogue.traits_of(query.candidates)
+        now = time.time() if query.at is None else query.at
         return replace(
-            self._features(user, candidates),
-            ablated=tuple(self._features(each, candidates) for each in ablated),
+            self._features(user, candidates, now),
+            ablated=tuple(self._features(each, candidates, now) for each in ablated),
             user_id=query.user_id,
+            predicted_ratings=self._predicted(query, user.events),
         )
 
-    def _features(self, encoded: _EncodedHistory, candidates: ItemTraits) -> UserFeatures:
+    def _predicted(self, query: UserQuery, events: tuple[Event, ...]) -> NDArray[np.float32] | None:
+        if self._ratings is None or not query.predict_ratings or not query.candidates:
+            return None
+        item_ids = [item.item_id for item in query.candidates]
+        return self._ratings.ratings(query.user_id, events, item_ids)
+
+    def _features(
+        self, encoded: _EncodedHistory, candidates: ItemTraits, now: float
+    ) -> UserFeatures:
         return UserFeatures(
             history_version=encoded.version,
             vector=encoded.vector,
@@ -192,15 +211,18 @@ class FeatureProvider:
             cold_start=not encoded.events,
             events=encoded.events,
             stored_version=encoded.stored_version,
-            tabular=self._matrix(encoded, candidates),
+            tabular=self._matrix(encoded, candidates, now),
             schema_digest=self.schema_digest,
         )
 
-    def _matrix(self, encoded: _EncodedHistory, candidates: ItemTraits) -> NDArray[np.float32]:
+    def _matrix(
+        self, encoded: _EncodedHistory, candidates: ItemTraits, now: float
+    ) -> NDArray[np.float32]:
         if not len(candidates.index):  # the profile need not be computed
             return np.zeros((0, self.num_columns), np.float32)
         logits = self.scorer.logits(encoded.vector, candidates.index)
-        return with_collaborative(self._tabular.matrix(encoded.profile, candidates), logits)
+        tabular = self._tabular.matrix(encoded.profile, candidates, now=now)
+        return with_collaborative(tabular, logits)
 
 
 @dataclass(frozen=True, eq=False)

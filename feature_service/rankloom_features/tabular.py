@@ -7,6 +7,7 @@ passed in, so that serving and training share one definition.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from rankloom_features.running import (
     running_means,
     running_sums,
 )
+from rankloom_features.session_columns import SessionColumns, SessionProfile
 from rankloom_features.user_model import USER_MODEL_COLUMNS, UserModel, UserStates
 
 LEVEL_PRIOR_ROWS = 5.0
@@ -31,7 +33,8 @@ YEAR_SCALE = 6.0
 RECENT_EVENTS = (5, 20)
 MAX_PRODUCTS = 1 << 20  # computed at once; a user may have thousands of rows and of likes
 
-_ITEM = ("item_log_count", "item_mean", "item_year")
+LOG_COUNT = "item_log_count"
+_ITEM = (LOG_COUNT, "item_mean", "item_year")
 _USER = (
     "user_log_liked",
     "user_log_disliked",
@@ -79,6 +82,8 @@ MONOTONE = frozenset(
         "user_model_mean",
         "user_model_item_mean",
         "user_model_affinity",
+        "pair_session_lift",
+        "pair_session_last",
         COLLABORATIVE,
     }
 )
@@ -96,7 +101,7 @@ class Profile:
     centred residual; NaN without events. ``num_events``, ``num_liked``: (m,). ``liked``:
     catalogue indices of all liked items; a moment has the first ``num_liked`` of them.
     ``columns``: mean of each item column over the liked items that have it, (m, C). ``states``:
-    of the user model, None without one.
+    of the user model, None without one. ``session``: None where sessions are not known.
     """
 
     values: Mapping[str, Floats]
@@ -108,6 +113,7 @@ class Profile:
     liked: NDArray[np.int64]
     columns: Floats
     states: UserStates | None
+    session: SessionProfile | None
 
 
 class TabularFeatures:
@@ -130,8 +136,9 @@ class TabularFeatures:
         self._attribute_share = weight @ self._traits.attributes
         self._years = np.unique(self._traits.year[~np.isnan(self._traits.year)])
         self._user_model, self._columns = user_model, columns
+        self._session = SessionColumns(statistics.co_session)
         modelled = USER_MODEL_COLUMNS if user_model else ()
-        self.names = (*column_names(catalogue, columns), *modelled)
+        self.names = (*column_names(catalogue, columns), *modelled, *self._session.names)
         self.schema_digest = schema_digest(self.names)
 
     def profile(self, history: History, seen: NDArray[np.int64] | None = None) -> Profile:
@@ -153,6 +160,7 @@ class TabularFeatures:
             liked=history.index[history.liked],
             columns=self._liked_columns(history, num_liked),
             states=self._user_model.states(history, seen) if self._user_model else None,
+            session=self._session.profile(history, seen),
         )
 
     def matrix(
@@ -160,10 +168,12 @@ class TabularFeatures:
         profile: Profile,
         candidates: ItemTraits,
         moment: NDArray[np.int64] | None = None,
+        now: Floats | float = math.nan,
     ) -> NDArray[np.float32]:
         """(n, len(names)) float32 for n candidates; NaN where a value is unknown.
 
-        ``moment``: (n,) the moment of the profile for each candidate; None: the first.
+        ``moment``: (n,) the moment of the profile for each candidate; None: the first. ``now``:
+        when the candidates are asked for, seconds since 1970, (n,) or one for all; NaN: unknown.
         """
         known = candidates.index >= 0
         index = np.where(known, candidates.index, 0)
@@ -180,7 +190,8 @@ class TabularFeatures:
         facts = self._columns.at(candidates.index)
         gaps = facts - profile.columns[moment]
         modelled = self._modelled(profile, candidates.index, moment)
-        further: list[Floats] = [candidates.attributes, facts, gaps, *modelled]
+        sessions = self._session.columns(profile.session, candidates.index, moment, np.asarray(now))
+        further: list[Floats] = [candidates.attributes, facts, gaps, *modelled, sessions]
         matrix[:, len(_COMPUTED) :] = np.concatenate(further, axis=1)
         return matrix
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import lightgbm
@@ -28,11 +29,24 @@ _ZERO: Final = np.float32(1e-35)
 _DOUBLES: Final = ("nodes_values", "target_weights")
 
 
-def export_trees(boosters: Sequence[lightgbm.Booster]) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What the trees' scores are added to: the value of a ``column``, less ``shift``."""
+
+    column: int
+    shift: float
+
+    def of(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(n,) of rows (n, columns)."""
+        return np.asarray(rows[:, self.column].astype(np.float64) - self.shift)
+
+
+def export_trees(boosters: Sequence[lightgbm.Booster], start: Start | None = None) -> bytes:
     """Returns the mean of the boosters' raw scores as ONNX bytes, checked within TOLERANCE.
 
-    Input: ``features`` (n, columns) float64. Output: ``logits`` (n, 1) float32. Raises
-    ExportError for splits on categories, and if the results differ.
+    ``start``: added to it, if there is one. Input: ``features`` (n, columns) float64. Output:
+    ``logits`` (n, 1) float32. Raises ExportError for splits on categories, and if the results
+    differ.
     """
     forest, trees = _Forest(), 0
     for booster in boosters:
@@ -42,7 +56,7 @@ def export_trees(boosters: Sequence[lightgbm.Booster]) -> bytes:
     num_columns = boosters[0].num_feature()
     data = _model(forest.attributes, num_columns)
     _check_equal(boosters, data, forest.attributes["nodes_values"])
-    return data
+    return data if start is None else _model(forest.attributes, num_columns, start)
 
 
 class _Forest:
@@ -82,22 +96,38 @@ def _unknown_goes_left(found: dict[str, Any]) -> int:
     return int(found["threshold"] >= 0.0)
 
 
-def _model(attributes: dict[str, list[Any]], num_columns: int) -> bytes:
+def _model(attributes: dict[str, list[Any]], num_columns: int, start: Start | None = None) -> bytes:
     given: dict[str, Any] = {**attributes}
     for name in _DOUBLES:
         doubles = np.array(given.pop(name), np.float64)
         given[f"{name}_as_tensor"] = numpy_helper.from_array(doubles, name)
+    made = "logits" if start is None else "trees"
     node = helper.make_node(
-        "TreeEnsembleRegressor", ["features"], ["logits"], domain="ai.onnx.ml", n_targets=1, **given
+        "TreeEnsembleRegressor", ["features"], [made], domain="ai.onnx.ml", n_targets=1, **given
     )
+    nodes, constants = ([], []) if start is None else _added_start(start)
     features = helper.make_tensor_value_info(
         "features", onnx.TensorProto.DOUBLE, ["n", num_columns]
     )
     logits = helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["n", 1])
-    graph = helper.make_graph([node], "trees", [features], [logits])
+    graph = helper.make_graph([node, *nodes], "trees", [features], [logits], constants)
     opsets = [helper.make_opsetid(domain, version) for domain, version in _OPSETS.items()]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
     return bytes(model.SerializeToString())
+
+
+def _added_start(start: Start) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """logits = trees + (features[:, column] − shift), in float64; and the constants of it."""
+    make, double, single = helper.make_node, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT
+    nodes = [
+        make("Gather", ["features", "column"], ["value"], axis=1),
+        make("Sub", ["value", "shift"], ["start"]),
+        make("Cast", ["trees"], ["trees_double"], to=double),
+        make("Add", ["trees_double", "start"], ["sum"]),
+        make("Cast", ["sum"], ["logits"], to=single),
+    ]
+    column = numpy_helper.from_array(np.array([start.column]), "column")
+    return nodes, [column, numpy_helper.from_array(np.array(start.shift), "shift")]
 
 
 def _check_equal(

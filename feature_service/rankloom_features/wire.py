@@ -70,6 +70,7 @@ def parse_users(message: features_pb2.GetUserFeaturesRequest) -> tuple[UserQuery
         replace(
             parse_query(user, user.WhichOneof("subject"), f"users[{index}]."),
             ablate_newest=user.ablate_newest,
+            predict_ratings=user.predict_ratings,
         )
         for index, user in enumerate(message.users)
     )
@@ -179,6 +180,7 @@ def query_to_wire(query: UserQuery) -> features_pb2.UserQuery:
             for item in query.candidates
         ],
         ablate_newest=query.ablate_newest,
+        predict_ratings=query.predict_ratings,
     )
     if query.history is not None:
         events = map(_event_to_wire, query.history)
@@ -199,6 +201,8 @@ def features_to_wire(features: UserFeatures) -> features_pb2.UserFeatures:
         ablated=(features_to_wire(replace(each, events=())) for each in features.ablated),
         user_id=features.user_id or "",
     )
+    if features.predicted_ratings is not None:
+        message.predicted_ratings = features.predicted_ratings.astype(_FLOAT).tobytes()
     rows, columns = features.tabular.shape
     if rows:
         values = features.tabular.astype(_FLOAT).tobytes()
@@ -229,6 +233,7 @@ def _features_of(message: features_pb2.UserFeatures, events: tuple[Event, ...]) 
         tabular=_matrix(message.tabular),
         schema_digest=message.tabular.schema_digest,
         user_id=message.user_id or None,
+        predicted_ratings=_floats(message.predicted_ratings) if message.predicted_ratings else None,
     )
 
 

@@ -19,6 +19,7 @@ from rankloom_engine.grounding import Grounder
 from rankloom_engine.parts import EngineParts
 from rankloom_engine.phrased import Phraser
 from rankloom_engine.prompt import PromptAssembler, PromptFormat, load_tokenizer
+from rankloom_features.bundled_tables import TablesError, UnreadableTablesError
 from rankloom_features.catalogue import Catalogue
 from rankloom_features.event_store.memory import NO_EVENTS
 from rankloom_features.event_store.store import EventStore
@@ -29,10 +30,13 @@ from rankloom_features.loading import provider_from_bytes, statistics_from_bytes
 from rankloom_features.model_info import FeatureVersionError, ModelInfo, model_info_of
 from rankloom_features.provider import FeatureProvider, UserFeatures, UserQuery
 from rankloom_features.ranker import TreeRanker
+from rankloom_features.review_ratings import ReviewRatings, ReviewRatingsError
+from rankloom_features.review_vectors import ReviewVectors
 from rankloom_features.vector_space import CollaborativeSpace
 from rankloom_ranker.features import FeatureSpace, space_of
 from rankloom_ranker.item_groups import ItemGroups
 from rankloom_ranker.retrieving import Retriever
+from rankloom_ranker.stored_rationales import StoredRationales
 
 _FEATURE_PARTS = (
     parts.CATALOGUE,
@@ -42,6 +46,8 @@ _FEATURE_PARTS = (
     parts.USER_MODEL,
     parts.ITEM_COLUMNS,
     parts.ATTRIBUTE_COLUMNS,
+    parts.TOWERS,
+    parts.REVIEW_VECTORS,
 )
 _RETRIEVAL_PARTS = (*_FEATURE_PARTS, parts.ITEM_INDEX)
 _PROMPT_PARTS = (parts.CATALOGUE, parts.BASE_TOKENIZER, parts.PROMPT, parts.ITEM_VECTORS)
@@ -85,7 +91,8 @@ class LoadedBundle:
 
     ``phraser``: None where the decoder finds its own words.
     ``expert_digests``: SHA-256 of the weight files, in the order of ``router.experts``.
-    ``item_groups``: None where groups are clusters of users.
+    ``item_groups``: None where groups are clusters of users. ``rationales``: None without stored
+    explanations.
     """
 
     bundle: Bundle
@@ -99,6 +106,7 @@ class LoadedBundle:
     phraser: Phraser | None
     retriever: Retriever
     item_groups: ItemGroups | None = None
+    rationales: StoredRationales | None = None
 
     @property
     def digest(self) -> str:
@@ -172,6 +180,7 @@ def load_bundle(
         phraser=prompts.phraser if prompts else _phraser(assembler),
         retriever=retrieval.retriever if retrieval else _retriever(bundle, own),
         item_groups=_item_groups(bundle, len(items), len(router.groups)),
+        rationales=_rationales(bundle),
     )
     _check_fit(loaded)
     return loaded
@@ -219,6 +228,7 @@ def load_features(bundle: Bundle, events: EventStore = NO_EVENTS) -> BundleFeatu
         user_model=given(parts.USER_MODEL),
         item_columns=given(parts.ITEM_COLUMNS),
         attribute_columns=given(parts.ATTRIBUTE_COLUMNS),
+        ratings=_ratings(bundle),
     )
     if not len(provider.catalogue):
         raise BundleError(parts.CATALOGUE, "holds no item")
@@ -265,6 +275,42 @@ def _item_groups(bundle: Bundle, num_items: int, num_groups: int) -> ItemGroups 
     if parts.ITEM_GROUPS not in bundle.parts:
         return None
     return ItemGroups.from_bytes(bundle.read(parts.ITEM_GROUPS), num_items, num_groups)
+
+
+def _rationales(bundle: Bundle) -> StoredRationales | None:
+    """They are read where they lie, so the whole file is compared with the manifest first."""
+    if parts.RATIONALES not in bundle.parts:
+        return None
+    bundle.check_part(parts.RATIONALES)
+    try:
+        digest = bundle.parts[parts.RATIONALES].sha256
+        return StoredRationales(bundle.folder / parts.RATIONALES, digest)
+    except TablesError as error:
+        raise BundleError(parts.RATIONALES, str(error)) from error
+
+
+def _ratings(bundle: Bundle) -> ReviewRatings | None:
+    """None without towers. Raises BundleError where the parts are not of each other."""
+    if parts.TOWERS not in bundle.parts:
+        return None
+    bundle.check_part(parts.REVIEW_VECTORS)
+    try:
+        reviews = ReviewVectors(bundle.folder / parts.REVIEW_VECTORS)
+        _check_origin(bundle, reviews)
+        return ReviewRatings(bundle.read(parts.TOWERS), reviews)
+    except (TablesError, UnreadableTablesError) as error:
+        raise BundleError(parts.REVIEW_VECTORS, str(error)) from error
+    except ReviewRatingsError as error:
+        raise BundleError(parts.TOWERS, str(error)) from error
+
+
+def _check_origin(bundle: Bundle, reviews: ReviewVectors) -> None:
+    """Raises BundleError where the vectors were made by another encoder, or for other towers."""
+    made_with = {parts.TEXT_ENCODER: reviews.origin.encoder, parts.TOWERS: reviews.origin.towers}
+    for name, digest in made_with.items():
+        if bundle.part(name).sha256 != digest:
+            advice = "attach encoder, towers and vectors together"
+            raise BundleError(parts.REVIEW_VECTORS, f"not of the bundle's {name}; {advice}")
 
 
 def _check_fit(loaded: LoadedBundle) -> None:

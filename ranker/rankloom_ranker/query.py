@@ -78,6 +78,17 @@ class ExplainQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredQuery:
+    """One requested stored explanation. The rest is as in RankQuery."""
+
+    request_id: str
+    user_id: str
+    item_id: str
+    revision: int | None = None
+    bundle_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RetrieveQuery:
     """Items to find for one user, who comes without candidates. The rest is as in RankQuery."""
 

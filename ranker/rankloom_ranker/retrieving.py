@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,10 @@ from rankloom_ranker.fallback import FallbackReason, fallback_after
 
 if TYPE_CHECKING:  # a feature server loads this module, and no torch
     from rankloom_ranker.query import RetrieveQuery
+
+
+# Handing work to a thread and back takes as long as searching some thousand items.
+MAX_ITEMS_ON_LOOP: Final = 20_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,3 +95,15 @@ class Retriever:
     def warm(self) -> None:
         """Computes what the first call would wait for."""
         _ = self._by_popularity, self._selector
+
+
+async def retrieve(
+    retriever: Retriever,
+    query: RetrieveQuery,
+    features: UserFeatures | None,
+    fault: FallbackReason | None,
+) -> Retrieval:
+    """As the retriever does. A large catalogue is searched on a thread beside the event loop."""
+    if len(retriever.index) <= MAX_ITEMS_ON_LOOP:
+        return retriever.retrieve(query, features, fault)
+    return await asyncio.to_thread(retriever.retrieve, query, features, fault)

@@ -31,6 +31,7 @@ from rankloom_server.rpc.lifecycle import Facts, RpcServer
 from rankloom_server.served_log import ServedLog, opened_log
 from rankloom_server.state import ServerState
 from rankloom_server.stored_events import opened_events
+from rankloom_server.stored_explanations import StoredExplanations
 from rankloom_server.watchdog import Watchdog, end_process
 
 
@@ -145,10 +146,13 @@ def _server(
         served_log=served_log,
     )
     server.metrics.watch_rankings(pipeline)
+    stored = StoredExplanations(revisions, pipeline)
+    server.metrics.watch_stored_explanations(stored)
     ranking_pb2_grpc.add_RankingServiceServicer_to_server(
         ranking.RankingService(
             pipeline,
-            RetrievalPipeline(revisions, pipeline),
+            RetrievalPipeline(revisions, pipeline, deployment.observer),
+            stored,
             admission,
             settings.server.default_deadline_s,
         ),

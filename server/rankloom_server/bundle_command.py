@@ -9,7 +9,7 @@ from pathlib import Path
 
 class BundleCommand:
     name = "bundle"
-    help = "sign bundles, check signatures, convert older bundles, look into experts"
+    help = "sign bundles, check signatures, convert older bundles, look into bundles and experts"
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments."""
@@ -42,8 +42,12 @@ class BundleCommand:
             help="convert a signed bundle; its signature is not valid for the new one",
         )  # fmt: skip
 
-        inspect = _add(actions, "inspect", "show what is in an expert, or why it is refused")
-        inspect.add_argument("expert", metavar="EXPERT", type=Path, help="folder in PEFT's format")
+        inspect = _add(
+            actions, "inspect", "show what is in an expert or a bundle, or why it is refused"
+        )
+        inspect.add_argument(
+            "expert", metavar="FOLDER", type=Path, help="an expert in PEFT's format, or a bundle"
+        )
         inspect.add_argument(
             "--bundle", metavar="BUNDLE", type=Path,
             help="check the expert as if it were staged beside this bundle's",
@@ -73,7 +77,7 @@ class BundleCommand:
         except ExpertError as error:
             return _refuse(1, f"{args.expert}: {error.reason}")
         except BundleError as error:
-            return _refuse(1, f"{args.bundle}: {error}")
+            return _refuse(1, f"{folders[-1]}: {error}")
         except OSError as error:
             return _refuse(1, f"{folders[0]}: {error.strerror}")
         sys.stdout.write(f"{done}\n")
@@ -124,6 +128,12 @@ def _convert(args: argparse.Namespace) -> str:
 
 
 def _inspect(args: argparse.Namespace) -> str:
+    from rankloom_adapters.bundle import MANIFEST
+
+    if args.bundle is None and (args.expert / MANIFEST).exists():
+        from rankloom_server.bundle_text import describe_bundle
+
+        return describe_bundle(args.expert, as_json=args.json)
     from rankloom_server.expert_text import describe_expert
 
     return describe_expert(args.expert, args.bundle, as_json=args.json)

@@ -9,6 +9,7 @@ Exception
 ├── OverloadedError            as many calls as it admits are in flight
 ├── UnauthenticatedError       the call carries no token
 ├── ForbiddenError             the token is not the server's
+├── NoStoredExplanationError   a stored explanation was asked for, and there is none
 └── FeaturesUnavailableError   no features came in their share of the deadline
 """
 
@@ -51,6 +52,13 @@ class UnauthenticatedError(Exception):
 
 class ForbiddenError(Exception):
     """The token is not the server's."""
+
+
+class NoStoredExplanationError(Exception):
+    """There is no stored explanation. ``reason``: of what, or where."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; ask for a live one, with source LIVE")
 
 
 class FeaturesUnavailableError(Exception):

@@ -28,7 +28,7 @@ _ALLOWED: Final = frozenset(
         "features_failure", "num_candidates", "history_events", "prompt_tokens",
         "generated_tokens", "stop_reason", "num_evidence", "num_explained", "evidence_failure",
         "total_ms", "features_ms", "prompt_ms", "queue_ms", "model_ms", "search_ms",
-        "k", "retrieve_k", "num_retrieved", "retrieval_order",
+        "k", "retrieve_k", "num_retrieved", "retrieval_order", "explanation_source",
         # a fault
         "error_id", "exception", "caused_by", "stack",
     }

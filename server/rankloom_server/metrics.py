@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # a feature server counts its calls too, and loads no torch
     from rankloom_features.service import FeatureService
     from rankloom_server.pipeline import RankPipeline
     from rankloom_server.served_log import ServedLog
+    from rankloom_server.stored_explanations import StoredExplanations
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -52,6 +53,10 @@ class ServerMetrics:
         """Reads the counts of scored candidates at every scrape."""
         self.registry.register(_RankingCollector(pipeline))
 
+    def watch_stored_explanations(self, stored: StoredExplanations) -> None:
+        """Reads the counts of stored explanations at every scrape."""
+        self.registry.register(_StoredCollector(stored))
+
     def watch_served_log(self, log: ServedLog) -> None:
         """Reads the log's counts at every scrape."""
         self.registry.register(_ServedLogCollector(log))
@@ -75,6 +80,23 @@ class _RankingCollector(Collector):
             "rankloom_candidates_prefiltered",
             "Candidates that a prefilter left to the trees",
             self._pipeline.num_prefiltered,
+        )
+
+
+class _StoredCollector(Collector):
+    def __init__(self, stored: StoredExplanations) -> None:
+        self._stored = stored
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            "rankloom_stored_explanations_found",
+            "Stored explanations that were answered",
+            self._stored.num_found,
+        )
+        yield CounterMetricFamily(
+            "rankloom_stored_explanations_missing",
+            "Calls for a stored explanation that is not there",
+            self._stored.num_missing,
         )
 
 

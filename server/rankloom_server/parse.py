@@ -23,7 +23,7 @@ from rankloom_features.wire import (
     parse_user,
 )
 from rankloom_proto.v1 import ranking_pb2
-from rankloom_ranker.query import ExplainParams, ExplainQuery, RankQuery
+from rankloom_ranker.query import ExplainParams, ExplainQuery, RankQuery, StoredQuery
 
 MAX_REQUEST_ID_CHARS = 128
 MAX_DIGEST_CHARS = 128
@@ -33,6 +33,7 @@ MAX_TEMPERATURE = 2.0
 
 
 _Pinning = ranking_pb2.RankOptions | ranking_pb2.ExplainOptions | ranking_pb2.RetrieveOptions
+_PIN: Final = frozenset({"revision", "bundle_digest"})
 _FUSION: Final = {
     ranking_pb2.FUSION_UNSPECIFIED: Fusion.EXACT_SUM,
     ranking_pb2.FUSION_EXACT_SUM: Fusion.EXACT_SUM,
@@ -95,6 +96,34 @@ def parse_explain(message: ranking_pb2.ExplainRequest, caller: str = "") -> Expl
         caller=caller,
     )
     return ExplainQuery(ranking, _parse_params(options, "options"))
+
+
+def asks_for_stored(message: ranking_pb2.ExplainRequest) -> bool:
+    """Whether a stored explanation is asked for. Raises InvalidFieldError."""
+    if message.source not in ranking_pb2.ExplanationSource.values():
+        raise InvalidFieldError("source", "unknown value")
+    return message.source == ranking_pb2.EXPLANATION_SOURCE_STORED
+
+
+def parse_stored(message: ranking_pb2.ExplainRequest) -> StoredQuery:
+    """The query of a request for a stored explanation. Raises InvalidFieldError."""
+    check_chars("request_id", message.request_id, 0, MAX_REQUEST_ID_CHARS)
+    item = parse_candidate(message.candidate, "candidate")
+    user = parse_user(message, message.WhichOneof("subject"), (item,))
+    if user.user_id is None:
+        raise InvalidFieldError("user_id", "needed: stored explanations are of known users")
+    options = message.options
+    for field, _ in options.ListFields():
+        if field.name not in _PIN:
+            bounds = "must be left out: a stored explanation is written already"
+            raise InvalidFieldError(f"options.{field.name}", bounds)
+    return StoredQuery(
+        message.request_id,
+        user.user_id,
+        item.item_id,
+        revision=options.revision if options.HasField("revision") else None,
+        bundle_digest=parse_digest(options),
+    )
 
 
 def parse_digest(options: _Pinning) -> str:

@@ -142,7 +142,7 @@ class RankPipeline:
         ranking = query.ranking
         with (
             self._revisions.lease(ranking.revision, ranking.user_key) as lease,
-            _without_fallback(),
+            without_fallback(),
         ):
             check_digest(lease, ranking.bundle_digest)
             served = lease.value
@@ -292,7 +292,7 @@ def logged_failure() -> Iterator[None]:
 
 
 @contextmanager
-def _without_fallback() -> Iterator[None]:
+def without_fallback() -> Iterator[None]:
     """Turns failures that a ranking would fall back from into FallbackRefusedError."""
     try:
         yield

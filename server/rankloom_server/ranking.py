@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -14,7 +14,7 @@ from rankloom_proto.v1 import ranking_pb2, ranking_pb2_grpc
 from rankloom_ranker.answers import Retrieval, Routing
 from rankloom_server import logs
 from rankloom_server.admission import Admission
-from rankloom_server.parse import parse_explain, parse_rank
+from rankloom_server.parse import asks_for_stored, parse_explain, parse_rank, parse_stored
 from rankloom_server.parse_retrieval import parse_recommend, parse_retrieve
 from rankloom_server.pipeline import ExplainAnswer, RankAnswer, RankPipeline
 from rankloom_server.ranking_wire import (
@@ -22,8 +22,10 @@ from rankloom_server.ranking_wire import (
     explanation_to_wire,
     recommendation_to_wire,
     retrieval_to_wire,
+    stored_to_wire,
 )
 from rankloom_server.retrieval_pipeline import RetrievalPipeline, RetrieveAnswer
+from rankloom_server.stored_explanations import StoredExplanations
 
 SERVICE_NAME = ranking_pb2.DESCRIPTOR.services_by_name["RankingService"].full_name
 
@@ -35,10 +37,12 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
         self,
         pipeline: RankPipeline,
         retrieving: RetrievalPipeline,
+        stored: StoredExplanations,
         admission: Admission,
         default_deadline_s: float,
     ) -> None:
-        self._pipeline, self._retrieving, self._admission = pipeline, retrieving, admission
+        self._pipeline, self._retrieving, self._stored = pipeline, retrieving, stored
+        self._admission = admission
         self._default_deadline_s = default_deadline_s
 
     async def Rank(
@@ -82,6 +86,10 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
         self, request: ranking_pb2.ExplainRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncGenerator[ranking_pb2.ExplainResponse, None]:
         """Text about one candidate, then its verdict, within the deadline."""
+        if asks_for_stored(request):
+            for part in await self._explain_stored(request, context):
+                yield part
+            return
         query = parse_explain(request, _host_of(context.peer()))
         logs.note(request_id=query.ranking.request_id)
         deadline = time.monotonic() + self._budget_s(context)
@@ -94,6 +102,17 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
                 yield ranking_pb2.ExplainResponse(chunk=chunk)
             _note_explanation(answer)
             yield explanation_to_wire(query.ranking.request_id, answer)
+
+    async def _explain_stored(
+        self, request: ranking_pb2.ExplainRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> Sequence[ranking_pb2.ExplainResponse]:
+        query = parse_stored(request)
+        logs.note(request_id=query.request_id, explanation_source="STORED")
+        deadline = time.monotonic() + self._budget_s(context)
+        async with asyncio.timeout_at(deadline):
+            answer = await self._stored.explain(query, deadline)
+        logs.note(revision=answer.revision)
+        return stored_to_wire(query.request_id, answer)
 
     def _budget_s(self, context: grpc.aio.ServicerContext[Any, Any]) -> float:
         left_s: float | None = context.time_remaining()  # None where the call brings no deadline

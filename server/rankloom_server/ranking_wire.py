@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from rankloom_adapters.router import Route
 from rankloom_proto.v1 import ranking_pb2
@@ -21,6 +22,7 @@ from rankloom_ranker.answers import (
 from rankloom_ranker.fallback import FallbackLevel, FallbackReason
 from rankloom_server.pipeline import ExplainAnswer, RankAnswer
 from rankloom_server.retrieval_pipeline import RecommendAnswer, RetrieveAnswer
+from rankloom_server.stored_explanations import StoredAnswer
 
 _LEVELS = {
     fallback_level: ranking_pb2.FallbackLevel.Value(f"FALLBACK_LEVEL_{fallback_level.name}")
@@ -68,8 +70,32 @@ def explanation_to_wire(request_id: str, answer: ExplainAnswer) -> ranking_pb2.E
         generated_tokens=explanation.num_tokens,
         stop_reason=ranking_pb2.StopReason.Value(f"STOP_REASON_{explanation.stop.name}"),
         evidence=map(_evidence_to_wire, explanation.evidence),
+        source=ranking_pb2.EXPLANATION_SOURCE_LIVE,
     )
     return ranking_pb2.ExplainResponse(final=final)
+
+
+def stored_to_wire(
+    request_id: str, answer: StoredAnswer
+) -> tuple[ranking_pb2.ExplainResponse, ranking_pb2.ExplainResponse]:
+    """The whole text, and the final message."""
+    rationale, written = answer.rationale, Timestamp()
+    written.FromDatetime(rationale.written)
+    final = ranking_pb2.Explanation(
+        request_id=request_id,
+        revision=_revision_to_wire(answer),
+        source=ranking_pb2.EXPLANATION_SOURCE_STORED,
+        stored=ranking_pb2.StoredRationale(
+            written=written,
+            generator=rationale.generator,
+            digest=answer.rationales_digest,
+            rating=rationale.rating,
+        ),
+    )
+    return (
+        ranking_pb2.ExplainResponse(chunk=ranking_pb2.ExplanationChunk(text=rationale.text)),
+        ranking_pb2.ExplainResponse(final=final),
+    )
 
 
 def retrieval_to_wire(request_id: str, answer: RetrieveAnswer) -> ranking_pb2.RetrieveResponse:
@@ -133,7 +159,7 @@ def _evidence_to_wire(evidence: EventEvidence) -> ranking_pb2.Evidence:
 
 
 def _revision_to_wire(
-    answer: RankAnswer | ExplainAnswer | RetrieveAnswer,
+    answer: RankAnswer | ExplainAnswer | RetrieveAnswer | StoredAnswer,
 ) -> ranking_pb2.Revision:
     return ranking_pb2.Revision(number=answer.revision, bundle_digest=answer.bundle_digest)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
 
 import numpy as np
 
@@ -17,12 +15,11 @@ from rankloom_ranker.diversity import most_marginal, scaled
 from rankloom_ranker.fallback import fallback_after
 from rankloom_ranker.loaded import LoadedBundle
 from rankloom_ranker.query import RankQuery, RecommendQuery, RetrieveQuery
+from rankloom_ranker.retrieving import retrieve
 from rankloom_server.features import FeatureRead
 from rankloom_server.pipeline import RankAnswer, RankPipeline, check_digest, check_room
 from rankloom_server.revision_loader import ServedRevision
-
-# Handing work to a thread and back takes as long as searching some thousand items.
-MAX_ITEMS_ON_LOOP: Final = 20_000
+from rankloom_server.trials import Observer
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +44,14 @@ class RecommendAnswer:
 class RetrievalPipeline:
     """Retrieves with the revision in service. Used from one event loop."""
 
-    def __init__(self, revisions: Revisions[ServedRevision], ranking: RankPipeline) -> None:
-        self._revisions, self._ranking = revisions, ranking
+    def __init__(
+        self,
+        revisions: Revisions[ServedRevision],
+        ranking: RankPipeline,
+        observer: Observer | None = None,
+    ) -> None:
+        """``observer``: is notified of every retrieval, for a revision on trial."""
+        self._revisions, self._ranking, self._observer = revisions, ranking, observer
 
     async def retrieve(self, query: RetrieveQuery, deadline: float) -> RetrieveAnswer:
         """Answers one query; ``deadline`` is on time.monotonic's clock.
@@ -58,7 +61,7 @@ class RetrievalPipeline:
         started = time.perf_counter()
         with self._revisions.lease(query.revision, query.user_key) as lease:
             check_digest(lease, query.bundle_digest)
-            _, found, timing = await self._retrieved(lease.value, query, deadline)
+            _, found, timing = await self._retrieved(lease, query, deadline)
             timing = replace(timing, total_s=time.perf_counter() - started)
             return RetrieveAnswer(lease.number, lease.value.loaded.digest, found, timing)
 
@@ -69,7 +72,7 @@ class RetrievalPipeline:
         with self._revisions.lease(ranking.revision, ranking.user_key) as lease:
             check_digest(lease, ranking.bundle_digest)
             check_room(lease.value, ranking, deadline)
-            read, found, timing = await self._retrieved(lease.value, query.retrieval, deadline)
+            read, found, timing = await self._retrieved(lease, query.retrieval, deadline)
             if not found.items:
                 return RecommendAnswer(_nothing(lease, timing, started), found, timing)
             arranged = partial(_diverse, lease.value.loaded, query)
@@ -79,18 +82,16 @@ class RetrievalPipeline:
             return RecommendAnswer(_with_retrieval_s(ranked, timing), found, timing)
 
     async def _retrieved(
-        self, served: ServedRevision, query: RetrieveQuery, deadline: float
+        self, lease: Lease[ServedRevision], query: RetrieveQuery, deadline: float
     ) -> tuple[FeatureRead, Retrieval, Timing]:
-        """``query``'s items, and the features that they were found by."""
-        started = time.perf_counter()
+        """The query's items, and the features that they were found by."""
+        served, started = lease.value, time.perf_counter()
         read = await self._ranking.read(served, query.user, deadline)
         searching = time.perf_counter()
-        retriever = served.loaded.retriever
-        if len(retriever.index) <= MAX_ITEMS_ON_LOOP:
-            found = retriever.retrieve(query, read.features, read.fault)
-        else:
-            found = await asyncio.to_thread(retriever.retrieve, query, read.features, read.fault)
+        found = await retrieve(served.loaded.retriever, query, read.features, read.fault)
         done = time.perf_counter()
+        if self._observer is not None:
+            self._observer.retrieved(query, lease, read.features, found)
         return read, found, Timing(features_s=searching - started, search_s=done - searching)
 
 

@@ -1,10 +1,9 @@
-"""Collects evidence about a revision on trial; ranks again for a shadow."""
+"""Collects evidence about a revision on trial; answers again for a shadow."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import replace
@@ -15,6 +14,7 @@ from rankloom_adapters.rollout.evidence import (
     Observation,
     Reply,
     compare,
+    compare_retrievals,
     observe,
     observe_failure,
 )
@@ -23,21 +23,19 @@ from rankloom_adapters.rollout.states import RolloutState
 from rankloom_adapters.rollout.trial import Trial
 from rankloom_adapters.split import Arm, arm_of, position_of
 from rankloom_engine.errors import NonFiniteError
-from rankloom_ranker.answers import Ranking, ScoringRecord
+from rankloom_features.provider import UserFeatures
+from rankloom_ranker.answers import Ranking, Retrieval, RetrievalOrder, ScoringRecord
 from rankloom_ranker.fallback import FallbackLevel
-from rankloom_ranker.query import RankQuery
-from rankloom_ranker.ranking import rank_with_features
+from rankloom_ranker.query import RankQuery, RetrieveQuery
 from rankloom_server import logs
-from rankloom_server.features import usable_features
 from rankloom_server.revision_loader import ServedRevision
+from rankloom_server.shadowing import ranked_again, retrieved_again
 
-SHADOW_TIME_S = 5.0
-_SHADOW_CALLER = "\0shadow"  # not a host name, so that it has a fair share of its own
 _MANTISSA = 1 << 53
 
 
 class Observer(Protocol):
-    """Is notified of every requested ranking."""
+    """Is notified of every requested ranking and retrieval."""
 
     def ranked(
         self,
@@ -49,6 +47,16 @@ class Observer(Protocol):
         """``ranking``: None if there is no answer. Must not raise or take long."""
         ...
 
+    def retrieved(
+        self,
+        query: RetrieveQuery,
+        lease: Lease[ServedRevision],
+        features: UserFeatures | None,
+        found: Retrieval,
+    ) -> None:
+        """``features``: that the items were found by. Must not raise or take long."""
+        ...
+
 
 class Trials:
     """Collects the evidence of the running trial, if there is one. Use it from one event loop."""
@@ -58,7 +66,7 @@ class Trials:
     ) -> None:
         self._manager, self._revisions = manager, revisions
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_shadowing = self._is_judging = False
+        self._is_ranking = self._is_retrieving = self._is_judging = False
         self._random = random.Random()
 
     def ranked(
@@ -79,6 +87,28 @@ class Trials:
         elif lease.number == self._manager.ledger.active:
             self._shadow(trial, query, lease, ranking)
 
+    def retrieved(
+        self,
+        query: RetrieveQuery,
+        lease: Lease[ServedRevision],
+        features: UserFeatures | None,
+        found: Retrieval,
+    ) -> None:
+        """Retrieves a sample of requests again with a shadow, one at a time.
+
+        A list says nothing about the index where it is a fallback, or all that may be retrieved.
+        """
+        trial = self._manager.trial
+        if trial is None or trial.state is not RolloutState.SHADOW or query.revision is not None:
+            return
+        if lease.number != self._manager.ledger.active or self._is_retrieving:
+            return
+        if found.reason is not None or len(found.items) < query.k or not self._takes(trial):
+            return
+        self._is_retrieving = True
+        group = _group_among(lease.value, features, found)
+        self._begin(self._compare_retrieval(trial, query, group, found))
+
     async def close(self) -> None:
         """Cancels running comparisons and checks."""
         for task in tuple(self._tasks):
@@ -98,7 +128,7 @@ class Trials:
         answered = traffic.canary if arm is Arm.CANARY else traffic.active
         if arm is Arm.REST or traffic.canary != trial.revision or lease.number != answered:
             return  # it began before the trial, or its arm is not compared
-        user, group = _number_of(query), self._group_of(ranking)
+        user, group = _number_of(query.user_key), self._group_of(ranking)
         trial.add(arm, _observed(user, group, ranking, latency_s))
         self._judge_if_due(trial)
 
@@ -132,12 +162,16 @@ class Trials:
         self, trial: Trial, query: RankQuery, lease: Lease[ServedRevision], ranking: Ranking
     ) -> None:
         """Ranks a sample of requests again, one at a time, while no request waits for the model."""
-        if self._is_shadowing or lease.value.engine.num_waiting:
+        if self._is_ranking or lease.value.engine.num_waiting:
             return
-        if self._random.random() * 100 >= trial.percent:
+        if not self._takes(trial):
             return
-        self._is_shadowing = True
+        self._is_ranking = True
         self._begin(self._compare(trial, query, ranking))
+
+    def _takes(self, trial: Trial) -> bool:
+        """Whether one more request is in a shadow's sample."""
+        return self._random.random() * 100 < trial.percent
 
     async def _compare(self, trial: Trial, query: RankQuery, ranking: Ranking) -> None:
         try:
@@ -145,10 +179,10 @@ class Trials:
                 suppress(UnknownRevisionError),
                 self._revisions.lease(trial.revision) as lease,
             ):
-                theirs = await _ranked_again(lease.value, query)
+                theirs = await ranked_again(lease.value, query)
                 group = self._group_of(ranking)
                 pair = compare(
-                    _number_of(query),
+                    _number_of(query.user_key),
                     group,
                     _reply(ranking),
                     _reply(theirs),
@@ -159,28 +193,30 @@ class Trials:
         except Exception as error:
             logs.fault("shadow_failed", error)
         finally:
-            self._is_shadowing = False
+            self._is_ranking = False
+
+    async def _compare_retrieval(
+        self, trial: Trial, query: RetrieveQuery, group: str, found: Retrieval
+    ) -> None:
+        try:
+            with (
+                suppress(UnknownRevisionError),
+                self._revisions.lease(trial.revision) as lease,
+            ):
+                theirs = await retrieved_again(lease.value, query)
+                ours = [item.item_id for item in found.items]
+                user = _number_of(query.user_key)
+                trial.add_retrieval(compare_retrievals(user, group, ours, theirs))
+                self._judge_if_due(trial)
+        except Exception as error:
+            logs.fault("shadow_failed", error)
+        finally:
+            self._is_retrieving = False
 
     def _begin(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-async def _ranked_again(served: ServedRevision, query: RankQuery) -> Ranking | None:
-    """What a revision answers to a query; None where it fails."""
-    own = replace(query, caller=_SHADOW_CALLER, allow_fallback=True, allow_partial=False)
-    try:
-        features, fault = await usable_features(
-            served.features, served.loaded.space, own.user, SHADOW_TIME_S
-        )
-        deadline = time.monotonic() + SHADOW_TIME_S
-        return await rank_with_features(
-            served.ranker, served.engine, own, features, fault, deadline
-        )
-    except Exception as error:
-        logs.fault("shadow_unanswered", error)
-        return None
 
 
 def _observed(user: int, group: str, ranking: Ranking | None, latency_s: float) -> Observation:
@@ -217,5 +253,12 @@ def _is_non_finite(record: ScoringRecord) -> bool:
     return isinstance(record.failure, NonFiniteError)
 
 
-def _number_of(query: RankQuery) -> int:
-    return int(position_of(query.user_key, "user") * _MANTISSA)
+def _number_of(user_key: str) -> int:
+    return int(position_of(user_key, "user") * _MANTISSA)
+
+
+def _group_among(served: ServedRevision, features: UserFeatures | None, found: Retrieval) -> str:
+    """The user's largest expert in a revision's router; empty for who has no vector."""
+    if features is None or found.order is not RetrievalOrder.VECTOR:
+        return ""
+    return served.loaded.router.largest(served.loaded.routing_vector(features))

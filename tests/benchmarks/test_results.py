@@ -19,7 +19,7 @@ from benchmarks import render
 
 ROOMS = (
     *("engine", "engine.padding", "serve", "overload", "explain", "swap", "kills", "canary"),
-    *("training", "stages", "domains", "events", "replay", "faults", "prefilter"),
+    *("training", "stages", "domains", "events", "replay", "faults", "prefilter", "stored"),
 )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from cases.peft_adapters import adapted, save
 from rankloom._cli.main import main
+from rankloom_adapters.bundle import seal
 
 TEXT = r"""expert       mine
 digest       [0-9a-f]{64}
@@ -68,4 +70,30 @@ def test_other_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert code == 1
     assert "an expert's folder holds adapter_config.json and adapter_model.safetensors" in said
     (tmp_path / "manifest.json").write_text("{}")
-    assert "give one of its folders experts/NAME" in refusal(capsys, tmp_path)[1]
+    code, said = refusal(capsys, tmp_path, "--bundle", tmp_path)
+    assert "give one of its folders experts/NAME" in said
+    code, said = refusal(capsys, tmp_path)
+    assert (code, f"{tmp_path}: bundle: manifest.json: not a manifest" in said) == (1, True)
+
+
+def test_a_bundle_is_shown_by_its_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "reccot").mkdir()
+    (tmp_path / "reccot" / "towers.onnx").write_bytes(b"x" * 2**20)
+    (tmp_path / "catalogue.jsonl").write_bytes(b"")
+    digest = seal(tmp_path, {"derived_from": "an earlier one"})
+    towers = sha256(b"x" * 2**20).hexdigest()
+    assert inspect(tmp_path) == 0
+    head, parts = capsys.readouterr().out.split("\n\n")
+    assert head.splitlines() == [
+        f"bundle              {digest}",
+        "derived_from        an earlier one",
+        "signed              no",
+        "experts             none",
+    ]
+    assert f"reccot/towers.onnx  {towers[:12]}      1.000 MiB" in parts
+    assert inspect(tmp_path, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["bundle"], list(found["parts"])) == (
+        digest, ["catalogue.jsonl", "reccot/towers.onnx"],
+    )  # fmt: skip
+    assert found["parts"]["reccot/towers.onnx"] == {"sha256": towers, "bytes": 2**20}

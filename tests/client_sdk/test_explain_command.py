@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.rpc.error_details_pb2 import ErrorInfo
 
 from client_sdk.recording_server import Behaviour, RecordingServer, Silence, fail, tell, tell_then
 from rankloom import Evidence
@@ -65,6 +66,53 @@ def test_words_and_then_the_verdict(
     server.will(telling("You", " like", " wars."))
     assert explain(server, "--user", "u", "--item", "a") == 0
     assert capsys.readouterr() == (PRINTED, "")
+
+
+PRINTED_STORED = """\
+It is warm.
+
+written     2026-05-04 03:02:01+00:00
+generator   small \ufffd model
+rating      4.5
+rationales  d1
+request     r
+revision    7  sha256:ab
+"""
+
+
+def storing() -> Behaviour:
+    stored = wire.StoredRationale(generator="small \x1b model", digest="d1", rating=4.5)
+    stored.written.FromJsonString("2026-05-04T03:02:01.000007Z")
+    return tell(
+        "It is warm.",
+        request_id="r",
+        revision=wire.Revision(number=7, bundle_digest="sha256:ab"),
+        source=wire.EXPLANATION_SOURCE_STORED,
+        stored=stored,
+    )
+
+
+def test_a_stored_text_and_where_it_comes_from(
+    server: RecordingServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.will(storing())
+    given = ("--user", "u", "--item", "a", "--source", "stored")
+    assert explain(server, *given) == 0
+    assert server.received[-1].explain_request.source == wire.EXPLANATION_SOURCE_STORED
+    assert capsys.readouterr() == (PRINTED_STORED, "")
+    assert explain(server, *given, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["source"], printed["text"]) == ("stored", "It is warm.")
+    assert printed["stored"]["written"] == "2026-05-04T03:02:01.000007+00:00"
+
+
+def test_nothing_stored_is_answered_with_what_to_do(
+    server: RecordingServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reason = ErrorInfo(reason="NO_STORED_EXPLANATION", domain="rankloom")
+    server.will(fail(grpc.StatusCode.NOT_FOUND, "no stored explanation", reason))
+    assert explain(server, "--user", "u", "--item", "a", "--source", "stored") == 1
+    assert "leave out --source to have one written" in capsys.readouterr().err
 
 
 def test_without_words_the_verdict_alone(
@@ -125,6 +173,7 @@ def test_an_error_between_words(
         ["--user", "u", "--item", "a", "--max-tokens", "x"],
         ["--user", "u", "--item", "a", "--max-tokens", "-1"],
         ["--user", "u", "--item", "a", "--temp", "1"],
+        ["--user", "u", "--item", "a", "--source", "fresh"],
         ["--user", "u", "--item", "a", "--timeout", "0"],
     ],
 )

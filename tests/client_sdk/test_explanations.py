@@ -6,6 +6,7 @@ import asyncio
 import pickle
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -32,6 +33,8 @@ from rankloom import (
     Evidence,
     ExpertWeight,
     Explanation,
+    ExplanationSource,
+    InvalidRequestError,
     NotFoundError,
     PreconditionError,
     Revision,
@@ -39,6 +42,7 @@ from rankloom import (
     Routing,
     ServerError,
     StopReason,
+    StoredRationale,
     UnavailableError,
     Verdict,
 )
@@ -95,6 +99,47 @@ async def test_the_whole_at_once(client_class: AnyClient, server: RecordingServe
     server.will(tell("You", " like", " wars.", **FINAL))
     async with client_class(server.target) as client:
         assert await client.explain("a", user="u", request_id="r").result() == WHOLE
+
+
+STORED = Explanation(
+    request_id="r",
+    text="It is warm.",
+    verdict=Verdict.UNKNOWN,
+    score=0.0,
+    probability=0.0,
+    revision=Revision(7, "sha256:ab"),
+    routing=Routing(Route.UNKNOWN, (), 0.0, False, 0),
+    prompt_tokens=0,
+    generated_tokens=0,
+    stop_reason=StopReason.UNKNOWN,
+    source=ExplanationSource.STORED,
+    stored=StoredRationale(datetime(2026, 5, 4, 3, 2, 1, 7, UTC), "evidence", "d1", 4.5),
+)
+
+
+async def test_a_stored_explanation_comes_with_its_origin(
+    client_class: AnyClient, server: RecordingServer
+) -> None:
+    stored = wire.StoredRationale(generator="evidence", digest="d1", rating=4.5)
+    stored.written.FromJsonString("2026-05-04T03:02:01.000007Z")
+    source = wire.EXPLANATION_SOURCE_STORED
+    server.will(tell("It is warm.", revision=FINAL["revision"], source=source, stored=stored))
+    async with client_class(server.target) as client:
+        for given in ("stored", ExplanationSource.STORED):
+            answer = await client.explain("a", user="u", request_id="r", source=given).result()
+            assert answer == STORED
+            assert pickle.loads(pickle.dumps(answer)) == STORED
+    assert [each.explain_request.source for each in server.received] == [source] * 2
+
+
+async def test_another_source_is_refused_before_anything_is_sent(
+    client_class: AnyClient, server: RecordingServer
+) -> None:
+    async with client_class(server.target) as client:
+        for wrong in ("fresh", ExplanationSource.UNKNOWN, None):
+            with pytest.raises(InvalidRequestError, match='source: must be "live" or "stored"'):
+                client.explain("a", user="u", source=wrong)  # type: ignore[arg-type]
+    assert not server.received
 
 
 async def test_the_rest_belongs_to_the_whole(

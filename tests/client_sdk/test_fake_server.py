@@ -27,6 +27,7 @@ from rankloom import (
     Evidence,
     ExplainOptions,
     Explanation,
+    ExplanationSource,
     FallbackLevel,
     FallbackReason,
     FeatureClient,
@@ -68,6 +69,7 @@ from rankloom.testing import (
     make_features,
     make_item_explanation,
     make_ranking,
+    make_stored_explanation,
 )
 
 
@@ -246,6 +248,22 @@ def test_explanations(server: FakeServer, client: Client) -> None:
     assert (call.item, call.user, call.options) == (Item("318"), "42", ExplainOptions(seed=3))
 
 
+def test_stored_explanations(server: FakeServer, client: Client) -> None:
+    default = client.explain("318", user="42", source="stored")
+    assert len(list(default)) == 1, "a stored text comes whole"
+    assert default.result().stored is not None
+    whole = replace(make_stored_explanation("It is warm.", rating=2.0), request_id="r")
+    missing = fail(NotFoundError, reason=ErrorReason.NO_STORED_EXPLANATION)
+    server.on_explain(whole, missing)
+    assert client.explain("318", user="42", source="stored").result() == whole
+    with pytest.raises(NotFoundError) as caught:
+        client.explain("318", user="42", source="stored").result()
+    assert caught.value.reason is ErrorReason.NO_STORED_EXPLANATION
+    assert [call.source for call in server.explain_calls] == [ExplanationSource.STORED] * 3
+    client.explain("318", user="42").close()
+    assert all(call.source is ExplanationSource.LIVE for call in server.explain_calls[3:])
+
+
 def test_an_explanation_without_a_script_fits_the_ranking(client: Client) -> None:
     ranking = client.rank(["a", "b", "c", "d"], user="u")
     for item in ranking.items:
@@ -277,6 +295,10 @@ def test_features(server: FakeServer) -> None:
     with FeatureClient(server.target) as client:
         default = client.user_features(user="42", items=["a", "b"])
         assert default == make_features(FeatureQuery(user="42", items=["a", "b"]))
+        assert default.predicted_ratings is None
+        predicted = client.user_features(user="42", items=["a", "b"], predict_ratings=True)
+        assert predicted.predicted_ratings is not None
+        assert all(1.0 <= rating <= 5.0 for rating in predicted.predicted_ratings)
         assert client.user_features(history=[]).cold_start
         server.on_features(
             scripted, lambda query: replace(scripted, feature_version=query.user or "")

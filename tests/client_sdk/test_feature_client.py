@@ -125,12 +125,35 @@ async def test_unknown_values_are_nan(
     assert second == pytest.approx(0.1)
 
 
+async def test_predicted_ratings_come_where_they_are_asked_for(
+    feature_client_class: AnyFeatureClient, server: RecordingServer
+) -> None:
+    matrix = wire.TabularMatrix(rows=2, columns=0)
+    server.will(answer(features(tabular=matrix, predicted_ratings=floats(4.5, math.nan))))
+    async with feature_client_class(server.target) as client:
+        found = await client.user_features(user="42", items=["a", "b"], predict_ratings=True)
+        assert found.predicted_ratings is not None
+        first, second = found.predicted_ratings
+        assert first == 4.5
+        assert math.isnan(second)
+        server.will(answer(features(tabular=matrix)))
+        plain = await client.user_features(user="42", items=["a", "b"])
+        assert plain.predicted_ratings is None
+        with pytest.raises(InvalidRequestError, match="predict_ratings: must be bool"):
+            await client.user_features(user="42", predict_ratings=1)  # type: ignore[arg-type]
+    asked = [each.features_request.users[0].predict_ratings for each in server.received]
+    assert asked == [True, False]
+
+
 MALFORMED: dict[str, tuple[wire.UserFeatures, ...]] = {
     "nobody": (),
     "two users": (features(), features()),
     "half a float": (features(vector=b"\x00" * 6),),
     "too few values": (
         features(tabular=wire.TabularMatrix(rows=2, columns=3, values=floats(1, 2, 3))),
+    ),
+    "ratings of other candidates": (
+        features(tabular=wire.TabularMatrix(rows=2, columns=0), predicted_ratings=floats(4.0)),
     ),
     "values without rows": (features(tabular=wire.TabularMatrix(values=floats(1))),),
 }

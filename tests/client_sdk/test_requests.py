@@ -192,7 +192,8 @@ def test_what_the_wire_cannot_express_is_refused(field: str, arguments: dict[str
 def build_explain(**changes: object) -> ExplainRequest:
     """Build a request that is valid except for the changes."""
     defaults = {"item": "a", "user": "u", "history": None, "options": ExplainOptions()}
-    return build_explain_request(**{**defaults, "request_id": "r", **changes})  # type: ignore[arg-type]
+    given = {**defaults, "source": "live", "request_id": "r", **changes}
+    return build_explain_request(**given)  # type: ignore[arg-type]
 
 
 def test_every_argument_of_an_explanation_is_sent() -> None:
@@ -206,7 +207,8 @@ def test_every_argument_of_an_explanation_is_sent() -> None:
         grounded=False,
     )
     film = Item("b", title="Été", year=1999)
-    request = build_explain(item=film, user=None, history=[Event("x", liked=True)], options=options)
+    history = [Event("x", liked=True)]
+    request = build_explain(item=film, user=None, history=history, options=options, source="stored")
     assert request == ExplainRequest(
         request_id="r",
         history=History(events=[WireEvent(item_id="x", liked=True)]),
@@ -220,6 +222,7 @@ def test_every_argument_of_an_explanation_is_sent() -> None:
             max_evidence=0,
             grounded=False,
         ),
+        source=ranking_pb2.EXPLANATION_SOURCE_STORED,
     )
 
 
@@ -228,6 +231,7 @@ def test_an_explanations_defaults_leave_the_choice_to_the_server() -> None:
     assert request.user_id == "u"
     assert request.candidate == Candidate(item_id="a")
     assert request.options == ranking_pb2.ExplainOptions()
+    assert request.source == ranking_pb2.EXPLANATION_SOURCE_LIVE
     assert len(request.request_id) == 32
 
 
@@ -245,6 +249,7 @@ EXPLAIN_REFUSED: list[tuple[str, str, dict[str, Any]]] = [
     ("year", "item.year", {"item": Item("a", year="1999")}),  # type: ignore[arg-type]
     ("event", "history[0]", {"user": None, "history": ["a"]}),
     ("options", "options", {"options": RankOptions()}),
+    ("source", "source", {"source": "fresh"}),
     ("max-tokens", "options.max_tokens", {"options": ExplainOptions(max_tokens=-1)}),
     (
         "temperature-word",

@@ -31,7 +31,7 @@ from rankloom._cli.main import main
 from rankloom._cli.rollout_rendering import as_json, revisions_as_text, rollout_as_text
 from rankloom._rollout_responses import parse_rollout
 from rankloom.errors import ErrorDetails
-from rankloom_adapters.rollout.gates import GateRule, canary_rules, shadow_rules
+from rankloom_adapters.rollout.gates import GateRule, canary_rules, retrieval_rules, shadow_rules
 from rankloom_adapters.rollout.thresholds import Thresholds
 from rankloom_proto.v1 import rollout_pb2 as wire
 
@@ -140,7 +140,9 @@ def test_the_worst_gate_is_the_finding(finding: str) -> None:
     assert table.splitlines()[1].endswith(f"{found.outcome:{len('judgement')}}  {finding}")
 
 
-RULES = (*canary_rules(Thresholds()), *shadow_rules(Thresholds()))
+RULES = tuple(
+    rule for rules in (canary_rules, shadow_rules, retrieval_rules) for rule in rules(Thresholds())
+)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)

@@ -116,6 +116,8 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("docs/reasons.md", "rankloom traces check"): (run,),
     ("docs/reasons.md", "rankloom traces show"): (run,),
     ("docs/reccot.md", "rankloom reccot example"): (run, parse, parse, parse),
+    ("docs/reccot.md", "rankloom train --data reviews"): (parse, parse, parse),
+    ("docs/reccot.md", "from rankloom import FeatureClient"): None,
     ("docs/results.md", "rankloom train --data DATA --out BUNDLE --protocol p0"): (parse, parse),
     (
         "docs/results.md",
@@ -156,6 +158,7 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("docs/serving.md", "from rankloom import Client"): None,
     ("docs/serving.md", "from rankloom import Client, ExplainOptions"): None,
     ("docs/serving.md", "from rankloom import Client, ItemSelection"): None,
+    ("docs/serving.md", "from rankloom import Client, NotFoundError"): None,
     ("docs/serving.md", "from rankloom import Client, ExplainOptions, RankOptions"): None,
 }
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import gc
+import time
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,13 +28,14 @@ from rankloom_features.loading import (
     statistics_to_bytes,
 )
 from rankloom_features.provider import FeatureProvider, HistoryVersion, UserQuery
+from rankloom_features.session_columns import SESSION_S
 from rankloom_features.user_model import UserModelError
 
 Bytes = dict[str, bytes]
 
 
 def made_of(given: Bytes) -> FeatureProvider:
-    return provider_from_bytes(**given, events=known_events())
+    return provider_from_bytes(**given, events=known_events(), ratings=None)
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +64,35 @@ def test_a_known_user_has_features(provider: FeatureProvider) -> None:
     assert found.feature_version == provider.encoder.feature_version
     assert found.schema_digest == provider.schema_digest
     assert found.stored_version == len(EVENTS)
+
+
+@pytest.fixture
+def with_sessions(provider_bytes: Bytes) -> FeatureProvider:
+    """Of a bundle of likes alone, whose statistics say what is liked in one session."""
+    statistics = statistics_from_bytes(provider_bytes["item_statistics"], len(ITEMS))
+    known = dataclasses.replace(statistics, co_session=np.ones((len(ITEMS), 2), np.float32))
+    return made_of({**provider_bytes, "item_statistics": statistics_to_bytes(known)})
+
+
+def test_session_columns_are_of_the_time_of_the_call(with_sessions: FeatureProvider) -> None:
+    now = time.time()
+    events = (Event(ITEMS[0].item_id, True, now - 3600.0),)
+    lift = with_sessions.columns.index("pair_session_lift")
+
+    def lift_at(at: float | None) -> float:
+        query = UserQuery(None, events, ITEMS[1:2], at=at)
+        return float(with_sessions.features(query).tabular[0, lift])
+
+    assert lift_at(None) == lift_at(now) == 2.0
+    assert np.isnan(lift_at(now + SESSION_S))
+
+
+def test_factors_of_sessions_are_of_this_catalogue(provider_bytes: Bytes) -> None:
+    statistics = statistics_from_bytes(provider_bytes["item_statistics"], len(ITEMS))
+    assert statistics.co_session is None
+    other = dataclasses.replace(statistics, co_session=np.ones((len(ITEMS) + 1, 2), np.float32))
+    with pytest.raises(StatisticsError, match="another catalogue"):
+        statistics_from_bytes(statistics_to_bytes(other), len(ITEMS))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -20,6 +21,7 @@ from feature_service.user_models import random_user_model
 from rankloom_features.catalogue import Catalogue, Item
 from rankloom_features.events import History
 from rankloom_features.item_statistics import ItemStatistics
+from rankloom_features.session_columns import SESSION_COLUMNS
 from rankloom_features.tabular import (
     COLLABORATIVE,
     MONOTONE,
@@ -64,7 +66,22 @@ def test_shape_names_and_type() -> None:
     assert own[-3:] == tuple(f"attribute:{name}" for name in GENRES)
     assert FEATURES.names == (*own, *USER_MODEL_COLUMNS)
     assert len(set(FEATURES.names)) == len(FEATURES.names)
-    assert {*FEATURES.names, COLLABORATIVE} >= MONOTONE
+    assert {*FEATURES.names, *SESSION_COLUMNS, COLLABORATIVE} >= MONOTONE
+
+
+def test_session_columns_come_last_where_sessions_are_known() -> None:
+    factors = np.ones((NUM_ITEMS, 2), np.float32)
+    statistics = dataclasses.replace(STATISTICS, co_session=factors)
+    features = TabularFeatures(CATALOGUE, statistics, USERS)
+    assert features.names == (*FEATURES.names, *SESSION_COLUMNS)
+    past = dataclasses.replace(MIXED, time=np.arange(float(len(MIXED))))
+    now = float(past.time[-1])
+    found = features.matrix(features.profile(past), traits(1, 2), now=now)
+    others = FEATURES.matrix(FEATURES.profile(past), traits(1, 2))
+    assert found[:, :-3].tobytes() == others.tobytes()
+    assert not np.isnan(found[:, -3:]).any()
+    unknown = features.matrix(features.profile(past), traits(1, 2))
+    assert np.isnan(unknown[:, -3:]).all()
 
 
 def test_the_collaborative_logit_is_the_last_column() -> None:

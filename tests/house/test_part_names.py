@@ -17,6 +17,8 @@ WRITERS = {
     "training/rankloom_training/added_items.py",
     "training/rankloom_training/assemble.py",
     "training/rankloom_training/base.py",
+    "training/rankloom_training/reccot/attach.py",
+    "training/rankloom_training/reccot/tower_parts.py",
     "training/rankloom_training/refresh/experts.py",
     "training/rankloom_training/refresh/refreshed.py",
     "training/rankloom_training/stages/artefacts.py",

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import grpc
 import numpy as np
+import safetensors.numpy
 from numpy.typing import NDArray
 
+from rankloom_adapters import bundle as parts
+from rankloom_adapters.bundle import open_bundle, seal
 from rankloom_features.provider import UserQuery
 from rankloom_proto.v1.ranking_pb2 import (
     RecommendRequest,
@@ -29,6 +34,19 @@ async def recommend(channel: grpc.aio.Channel, **fields: object) -> RecommendRes
     message = RecommendRequest(**fields)  # type: ignore[arg-type]
     answer: RecommendResponse = await RankingServiceStub(channel).Recommend(message, timeout=30)
     return answer
+
+
+def retrieving_otherwise(bundle: Path, folder: Path) -> Path:
+    """The bundle with items counted as often as others were: it retrieves other items."""
+    shutil.copytree(bundle, folder)
+    opened = open_bundle(bundle)
+    loaded = safetensors.numpy.load(opened.read(parts.ITEM_STATISTICS))
+    rare = np.argsort(np.argsort(loaded["rows"])) < len(loaded["rows"]) // 2
+    loaded["rows"] = np.where(rare, 1e6, 1.0).astype(np.float32)
+    (folder / parts.ITEM_STATISTICS).write_bytes(safetensors.numpy.save(loaded))
+    (folder / parts.ITEM_INDEX).unlink()  # it is of the former counts
+    seal(folder, {**opened.metadata, "copy": folder.name})
+    return folder
 
 
 def ids(answer: RetrieveResponse) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,21 @@ def test_scores_through_grpc_equal_those_in_the_process(
 ) -> None:
     served = scores_of_server(served_folder, requests_of_test(dataset, Protocol.P1), quiet)
     assert np.abs(served - scored.scores["served"]).max() <= 1e-5
+
+
+def test_a_log_of_another_domain_is_scored_by_its_words(
+    scorer: BundleScorer, small_data: Path, tmp_path: Path
+) -> None:
+    """No user and no item of it is known to the bundle."""
+    for name in ("interactions.csv", "items.csv"):
+        text = (small_data / name).read_text(encoding="utf-8")
+        (tmp_path / name).write_text(re.sub(r"\b([iu]\d+),", r"other-\1,", text), encoding="utf-8")
+    other = load_dataset(tmp_path)
+    found = score_rows(scorer, requests_of_test(other, Protocol.P1, max_rows=60), quiet)
+    assert all(np.isfinite(each).all() for each in found.scores.values())
+    assert not found.scores["cf"].any()
+    assert set(found.route) == {"global"}
+    assert len(np.unique(found.scores["served"] - found.scores["lightgbm"])) > 1
 
 
 def test_every_test_row_is_scored_once(dataset: Dataset, scored: ScoredRows) -> None:

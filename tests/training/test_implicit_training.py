@@ -13,7 +13,7 @@ from rich.console import Console
 
 from rankloom_adapters.bundle import open_bundle
 from rankloom_training import reporting
-from rankloom_training.all_items import unseen_items
+from rankloom_training.all_items import LIKES_EACH, next_likes, unseen_items
 from rankloom_training.data import Dataset, Split, load_dataset
 from rankloom_training.data.negatives import NegativeSampling
 from rankloom_training.evaluate import Report, evaluate
@@ -127,6 +127,32 @@ def test_what_a_user_knows_is_not_ranked(likes: Path) -> None:
         assert not np.isin(log.item[own & (log.split != Split.TEST)], case.items).any()
         later = np.unique(log.item[own & (log.split == Split.TEST)])
         assert sorted(case.items[case.liked]) == later.tolist()
+
+
+def test_a_next_like_is_looked_for_with_all_events_before_it(likes: Path) -> None:
+    given = load_dataset(likes)
+    log, users = given.log, np.arange(given.log.num_users)
+    cases, num = list(next_likes(given, users)), np.zeros(len(users), np.int64)
+    assert len(cases) > len(list(unseen_items(given, users)))
+    for case in cases:
+        (row,) = case.history.rows
+        before = np.flatnonzero((log.user == log.user[row]) & (np.arange(len(log)) < row))
+        assert case.history.seen.tolist() == before.tolist()
+        assert case.history.time == log.time[row]
+        assert case.items[case.liked].tolist() == [log.item[row]]
+        assert not np.isin(log.item[before], case.items).any()
+        num[log.user[row]] += 1
+    assert num.max() == LIKES_EACH
+
+
+def test_the_report_has_next_likes_too(found: Report, tmp_path: Path) -> None:
+    assert found.next_like is not None
+    assert set(found.next_like.served_minus) == {"lightgbm", "cf", "popularity"}
+    reporting.write_json(found, {}, tmp_path / "report.json")
+    fields = json.loads((tmp_path / "report.json").read_text())
+    assert fields["next_like"]["num_users"] == found.next_like.num_users
+    tables = [str(table.title) for table in reporting.tables(found)]
+    assert sum("the next like" in title for title in tables) == 1
 
 
 def sampled(likes: Path) -> Dataset:

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import lightgbm
 import numpy as np
 import pytest
 
 from rankloom_features.item_columns import ItemColumns
 from rankloom_features.ranker import TreeRanker
 from rankloom_features.tabular import COLLABORATIVE
+from rankloom_features.tree_export import TOLERANCE, export_trees, raw_scores
 from rankloom_training.data import Dataset, Split
 from rankloom_training.item_factors import FACTOR_RANK
 from rankloom_training.trees import (
@@ -140,6 +142,56 @@ def test_trees_leave_out_what_sampling_adds_to_the_rows() -> None:
         spread[name] = logits[offset > 0].mean() - logits[offset < 0].mean()
     assert abs(spread["with"]) < 0.2
     assert spread["without"] > 3.0
+
+
+def counted(seed: int, num: int = 3000) -> FeatureTable:
+    """Rows whose label follows from the first column alone, as the logarithm of its odds."""
+    random = np.random.default_rng(seed)
+    features = np.stack([random.uniform(-4, 4, num), random.random(num)], axis=1)
+    label = random.random(num) < 1 / (1 + np.exp(1.0 - features[:, 0]))
+    return FeatureTable(features.astype(np.float32), label, np.arange(num))
+
+
+def test_trees_add_to_the_column_that_they_start_from() -> None:
+    train, valid = counted(0), counted(1)
+    made = Boosters(train, valid, ("start", "noise"), lambda done, total: None, "start")
+    grid = np.column_stack([np.linspace(-8, 8, 50), np.full(50, 0.5)]).astype(np.float32)
+    served = TreeRanker(made.ranker()).logits(grid)
+    assert served == pytest.approx(grid[:, 0] - 1.0, abs=0.6)  # far beyond the rows, too
+    held_out = made.out_of_fold_logits(train.user % 5)
+    assert held_out == pytest.approx(train.features[:, 0] - 1.0, abs=0.6)
+
+
+def test_the_exported_start_is_that_of_the_boosters() -> None:
+    train, valid = counted(0), counted(1)
+    start = train.start_from(0)
+    rows = train.rows(start)
+    booster = lightgbm.train({"verbose": -1, "num_leaves": 4}, rows, 5)
+    exported = TreeRanker(export_trees([booster], start)).logits(valid.features)
+    expected = raw_scores([booster], valid.features) + start.of(valid.features)
+    assert exported == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_the_mean_probability_at_the_start_is_the_share_of_likes() -> None:
+    table = counted(2)
+    weight = np.where(table.label, 3.0, 1.0)
+    for each in (table, dataclasses.replace(table, weight=weight, offset=np.full(3000, 2.0))):
+        start = each.start_from(0)
+        logit = start.of(each.features) + (0.0 if each.offset is None else each.offset)
+        probability = np.average(1 / (1 + np.exp(-logit)), weights=each.weight)
+        assert probability == pytest.approx(np.average(each.label, weights=each.weight))
+
+
+def test_rows_count_by_their_weight() -> None:
+    """Two kinds of rows contradict each other; the heavier ones are believed."""
+    random = np.random.default_rng(0)
+    features = random.random((2000, 2)).astype(np.float32)
+    label = features[:, 1] > 0.5
+    turned = np.arange(2000) % 2 == 0
+    weight = np.where(turned, 9.0, 1.0)
+    table = FeatureTable(features, label ^ turned, np.arange(2000), None, weight)
+    logits = TreeRanker(boosters(table, table).ranker()).logits(features)
+    assert logits[label].mean() < logits[~label].mean() - 1.0
 
 
 def test_tables_are_joined_in_order() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rankloom_features.session_columns import SESSION_S
 from rankloom_training.data import DataError, Interactions, Split, load_dataset
-from rankloom_training.visibility import Protocol, sampled_users, scoring_view, training_views
+from rankloom_training.visibility import (
+    Protocol,
+    coming_back,
+    sampled_users,
+    scoring_view,
+    sessions,
+    training_views,
+    validation_view,
+)
 from training.logs import random_log, write_csv
 
 seeds = st.integers(0, 2**32 - 1)
@@ -124,3 +134,55 @@ def test_a_sample_of_rows_has_whole_users_and_keeps_to_its_size() -> None:
     assert chosen.tolist() != sampled_users(user, 60, 300, seed=2).tolist()
     assert sampled_users(user, 60, len(user), seed=1)[:50].all()
     assert sampled_users(user, 60, 1, seed=1).sum() == 1
+
+
+def likes_alone(seed: int) -> Interactions:
+    """A log whose dislikes are sampled, with some pauses that end a session."""
+    log = random_log(seed, num_users=30, mean_rows=18).log
+    pauses = np.random.default_rng(seed).choice([60.0, SESSION_S], len(log), p=[0.7, 0.3])
+    return dataclasses.replace(log, time=np.cumsum(pauses), sampled=True)
+
+
+def test_a_session_ends_with_the_user_or_with_a_long_pause() -> None:
+    log = likes_alone(0)
+    found = sessions(log)
+    for row in range(1, len(log)):
+        ends = log.user[row] != log.user[row - 1] or log.time[row] - log.time[row - 1] >= SESSION_S
+        assert found[row] - found[row - 1] == int(ends)
+
+
+def test_in_half_of_the_sessions_of_likes_alone_a_row_sees_what_was_before_the_session() -> None:
+    log = likes_alone(1)
+    session = sessions(log)
+    (train,), valid = training_views(log, Protocol.P1, 0), validation_view(log, Protocol.P1, 0)
+    hidden = dict[int, set[bool]]()
+    for view in (train, valid):
+        histories = view.histories(log)
+        for at, row in enumerate(view.rows.tolist()):
+            liked = [other for other in earlier_rows(log, row) if log.liked[other]]
+            earlier = [other for other in liked if session[other] < session[row]]
+            found = view.visible_before(log, row).tolist()
+            assert found in (liked, earlier)
+            assert histories.end[at] - histories.first[at] == len(found)
+            asked = int(view.ends[at])
+            assert asked == row or session[asked - 1] != session[row] == session[asked]
+            if liked != earlier:
+                hidden.setdefault(int(session[row]), set()).add(found == earlier)
+        assert view.as_they_come().rows.tolist() == view.rows.tolist()
+        assert view.as_they_come().ends.tolist() == view.rows.tolist()
+    assert all(len(each) == 1 for each in hidden.values())
+    share = np.mean([each == {True} for each in hidden.values()])
+    assert 0.3 < share < 0.7
+
+
+def test_which_sessions_are_hidden_follows_from_the_seed() -> None:
+    log = likes_alone(2)
+    one, same, other = (coming_back(log, seed).tolist() for seed in (0, 0, 1))
+    assert one == same != other
+
+
+def test_ratings_are_seen_as_they_come() -> None:
+    log = random_log(3).log
+    for protocol in Protocol:
+        assert all(view.asked is None for view in training_views(log, protocol, 0))
+        assert validation_view(log, protocol, 0).asked is None

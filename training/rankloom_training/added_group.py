@@ -153,10 +153,10 @@ class AddedGroup:
 
     def _about_new(self, view: View, options: TrainOptions) -> View:
         """The rows about the new items, of as many users as the language model may see."""
-        rows = view.rows[self.items.is_new[self.data.log.item[view.rows]]]
-        user = self.data.log.user[rows]
+        about_new = view.only(self.items.is_new[self.data.log.item[view.rows]])
+        user = self.data.log.user[about_new.rows]
         chosen = sampled_users(user, self.data.log.num_users, options.lm_rows, options.seed)
-        return View(rows[chosen[user]], view.cutoff)
+        return about_new.only(chosen[user])
 
     def _routing(self) -> dict[str, bytes]:
         """The router and the items' groups, with the new group as the last one."""

@@ -117,4 +117,5 @@ def _unrated(statistics: ItemStatistics, num: int) -> ItemStatistics:
         _grown(statistics.likes, num),
         _grown(statistics.co_liking, num),
         _grown(statistics.co_rating, num),
+        None if statistics.co_session is None else _grown(statistics.co_session, num),
     )

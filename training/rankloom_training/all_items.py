@@ -22,6 +22,9 @@ from rankloom_training.scoring import BundleScorer, Request, Step
 
 TOP = 10
 SERVED = "served"
+PREFILTER = 50  # so many of a list are scored by the language model, as ``prefilter`` does
+LIKES_EACH = 4  # likes of a user that are looked for as they come, at most
+SEED = 0  # of which ones
 Scores = Mapping[str, NDArray[np.floating]]
 
 
@@ -51,65 +54,103 @@ class AllItemsReport:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unseen:
-    """What one user does not know before the test rows.
+    """What one user does not know at some time of the test rows.
 
     ``history``: the call's events. ``items``: (n,) catalogue indices. ``liked``: (n,) whether the
-    user likes the item in the test rows.
+    item is one of those that the user likes afterwards.
     """
 
     history: Request
     items: NDArray[np.int64]
     liked: NDArray[np.bool_]
 
+    def query(self, items: NDArray[np.int64]) -> UserQuery:
+        """About some of the items."""
+        given = self.history.dataset.catalogue.items
+        return UserQuery(None, self.history.events, _picked(given, items), at=self.history.time)
+
     def queries(self) -> list[UserQuery]:
         """The items in as few calls as a server takes them."""
-        events, items = self.history.events, self.history.dataset.catalogue.items
         calls = np.split(self.items, range(MAX_CANDIDATES, len(self.items), MAX_CANDIDATES))
-        return [UserQuery(None, events, _picked(items, call)) for call in calls]
+        return list(map(self.query, calls))
 
 
 def unseen_items(dataset: Dataset, users: NDArray[np.int64]) -> Iterator[Unseen]:
     """For each of the users who like an item in the test rows that they did not know before."""
-    log, every = dataset.log, np.arange(len(dataset.catalogue))
+    log = dataset.log
     for user in users:
         own = np.flatnonzero(log.happened & (log.user == user))
         is_test = log.split[own] == Split.TEST
-        known = np.isin(every, log.item[own[~is_test]])
-        liked = np.isin(every, log.item[own[is_test & log.liked[own]]])
-        if (liked & ~known).any():
-            history = Request(dataset, own[is_test], own[~is_test])
-            yield Unseen(history, every[~known], liked[~known])
+        if is_test.any():
+            found = _unseen(dataset, own[~is_test], own[is_test])
+            yield from [found] if found.liked.any() else []
+
+
+def next_likes(dataset: Dataset, users: NDArray[np.int64]) -> Iterator[Unseen]:
+    """For each of the users some of the test likes of unknown items, at random, each to be found
+    with all events before it.
+    """
+    log, random = dataset.log, np.random.default_rng(SEED)
+    for user in users:
+        own = np.flatnonzero(log.happened & (log.user == user))
+        _, first = np.unique(log.item[own], return_index=True)
+        new = own[np.sort(first)]
+        new = new[(log.split[new] == Split.TEST) & log.liked[new]]
+        for row in np.sort(random.permutation(new)[:LIKES_EACH]):
+            yield _unseen(dataset, own[own < row], np.array([row]))
+
+
+def _unseen(dataset: Dataset, before: NDArray[np.int64], after: NDArray[np.int64]) -> Unseen:
+    """At the time of the first row of ``after``; both are rows of one user, oldest first."""
+    log, every = dataset.log, np.arange(len(dataset.catalogue))
+    known = np.isin(every, log.item[before])
+    liked = np.isin(every, log.item[after[log.liked[after]]])
+    call = Request(dataset, after, before, int(after[0]))
+    return Unseen(call, every[~known], liked[~known])
 
 
 def rank_all_items(
-    scorer: BundleScorer, dataset: Dataset, users: NDArray[np.int64], on_step: Step
+    scorer: BundleScorer, cases: Sequence[Unseen], on_step: Step
 ) -> AllItemsReport | None:
-    """Ranks for each of ``users`` all items that the user does not know, in one list.
+    """Ranks for each case all items that the user does not know, in one list; None without cases.
 
-    None if none of them likes such an item in the test rows.
+    A user's metrics are the means over the user's cases.
     """
-    cases = list(unseen_items(dataset, users))
-    found: list[dict[str, tuple[float, float, float]]] = []
+    found: list[Mapping[str, tuple[float, float, float]]] = []
     for case in cases:
         scores = _scores(scorer, case)
         found.append({name: _top_metrics(case.liked, score) for name, score in scores.items()})
         on_step(len(found), len(cases))
-    return _report(found, len(dataset.catalogue)) if found else None
+    if not found:
+        return None
+    users = np.array([case.history.dataset.log.user[case.history.asked] for case in cases])
+    return _report(found, users, len(cases[0].history.dataset.catalogue))
 
 
 def _scores(scorer: BundleScorer, case: Unseen) -> Scores:
     """(n,) of each score for the case's items."""
-    prepared = [scorer.prepare(query, case.history.rows) for query in case.queries()]
-    weights = scorer.loaded.router.route(prepared[0].routing_vector).weights
-    mixtures = {SERVED: [MixtureWeights(weights)] * len(prepared)}
-    margins = scorer.margins(prepared, mixtures, lambda num_scored, num_prompts: None)[SERVED]
-    tree_logits = np.concatenate([one.tree_logits for one in prepared])
+    features = scorer.loaded.provider.features(case.query(case.items))
+    tree_logits = scorer.loaded.trees.logits(features.tabular)
     return {
-        SERVED: tree_logits + margins,
+        SERVED: _served(scorer, case, tree_logits),
         "lightgbm": tree_logits,
-        "cf": np.concatenate([one.collaborative for one in prepared]),
+        "cf": features.tabular[:, -1],
         "popularity": scorer.loaded.features.popularity[case.items],
     }
+
+
+def _served(
+    scorer: BundleScorer, case: Unseen, tree_logits: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(n,) the scores of the PREFILTER items that the trees rank highest; the others are below."""
+    first = np.argsort(-tree_logits, kind="stable")[:PREFILTER]
+    prepared = scorer.prepare(case.query(case.items[first]), case.history.rows)
+    weights = scorer.loaded.router.route(prepared.routing_vector).weights
+    mixtures = {SERVED: [MixtureWeights(weights)]}
+    margins = scorer.margins([prepared], mixtures, lambda num_scored, num_prompts: None)
+    scores = np.full(len(tree_logits), -np.inf)
+    scores[first] = prepared.tree_logits + margins[SERVED]
+    return scores
 
 
 def _top_metrics(
@@ -121,13 +162,15 @@ def _top_metrics(
 
 
 def _report(
-    found: Sequence[Mapping[str, tuple[float, float, float]]], num_items: int
+    found: Sequence[Mapping[str, tuple[float, float, float]]],
+    users: NDArray[np.int64],
+    num_items: int,
 ) -> AllItemsReport:
-    """``found``: the metrics of each score, for each user."""
-    values = {name: np.array([one[name] for one in found]) for name in found[0]}
+    """``found``: the metrics of each score, for each case. ``users``: (cases,) of whom it is."""
+    values = {name: _by_user(np.array([one[name] for one in found]), users) for name in found[0]}
     ndcgs = {name: value[:, 0] for name, value in values.items()}
     return AllItemsReport(
-        num_users=len(found),
+        num_users=len(ndcgs[SERVED]),
         num_items=num_items,
         metrics={
             name: TopMetrics(*(mean_over_users(column.tolist()) for column in value.T))
@@ -139,6 +182,14 @@ def _report(
             if name != SERVED
         },
     )
+
+
+def _by_user(values: NDArray[np.float64], users: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(users, k) means of the rows, (cases, k), of each user."""
+    of, num = np.unique(users, return_inverse=True, return_counts=True)[1:]
+    sums = np.zeros((len(num), values.shape[1]))
+    np.add.at(sums, of, values)
+    return np.asarray(sums / num[:, None])
 
 
 def _picked(items: Sequence[Item], indices: NDArray[np.int64]) -> tuple[Item, ...]:

@@ -13,7 +13,12 @@ from rankloom_adapters.bundle import Bundle, open_bundle
 from rankloom_adapters.router import Route
 from rankloom_engine.memory import keep_freed_memory
 from rankloom_training import metrics
-from rankloom_training.all_items import AllItemsReport, rank_all_items
+from rankloom_training.all_items import (
+    AllItemsReport,
+    next_likes,
+    rank_all_items,
+    unseen_items,
+)
 from rankloom_training.calibrate import calibration_errors
 from rankloom_training.data import Dataset, Split, load_dataset
 from rankloom_training.data.negatives import NegativeSampling
@@ -50,7 +55,8 @@ class Report:
 
     ``num_rows``: of the test rows, ``num_test_rows``, how many were scored. ``negatives``: how
     the dislikes among them were sampled, if they were; ``metrics``, ``parts`` and
-    ``fused_over_global`` are then over sampled negatives, and ``all_items`` is not.
+    ``fused_over_global`` are then over sampled negatives, and ``all_items`` is not: it ranks all
+    items before the test rows, and ``next_like`` before single test rows.
     ``explanations``: None if none were asked for. ``share_liked``: of the scored rows.
     ``calibration``: expected errors of the served probability on these rows, before and after the
     bundle's calibration; empty over sampled negatives, whose share is no one's.
@@ -69,6 +75,7 @@ class Report:
     fused_over_global: Estimate
     negatives: NegativeSampling | None = None
     all_items: AllItemsReport | None = None
+    next_like: AllItemsReport | None = None
     explanations: ExplanationReport | None = None
     served_minus: Mapping[str, Comparison] = dataclasses.field(default_factory=dict)
 
@@ -91,6 +98,8 @@ class Report:
             fields["sampled_negatives"] = self.negatives.to_json()
         if self.all_items is not None:
             fields["all_unseen_items"] = self.all_items.to_json()
+        if self.next_like is not None:
+            fields["next_like"] = self.next_like.to_json()
         if self.explanations is not None:
             fields["explanations"] = dataclasses.asdict(self.explanations)
         return fields | {
@@ -186,9 +195,14 @@ def evaluate(
     num_test = int((dataset.log.split == Split.TEST).sum())
     report = report_of(scored, protocol, opened, num_test)
     if dataset.sampling is not None:
+        users = np.unique(scored.user)
         with progress.stage("all items") as stage:
-            all_items = rank_all_items(scorer, given, np.unique(scored.user), stage.step)
-        report = dataclasses.replace(report, negatives=dataset.sampling, all_items=all_items)
+            all_items = rank_all_items(scorer, list(unseen_items(given, users)), stage.step)
+        with progress.stage("next likes") as stage:
+            next_like = rank_all_items(scorer, list(next_likes(given, users)), stage.step)
+        report = dataclasses.replace(
+            report, negatives=dataset.sampling, all_items=all_items, next_like=next_like
+        )
     return report, scored, dataset
 
 

@@ -15,7 +15,7 @@ from rankloom_training.explained import ExplainedRow
 from rankloom_training.scoring import Request, Step, requests_of
 from rankloom_training.serving import serving
 from rankloom_training.traces.trace_file import traces_of
-from rankloom_training.visibility import Protocol, View, scoring_view
+from rankloom_training.visibility import Protocol, scoring_view
 
 IN_FLIGHT = 4
 TIMEOUT_S = 120.0  # an explanation that a deadline cuts says more of this machine than of the model
@@ -63,7 +63,7 @@ def _drawn(
 ) -> list[Request]:
     view = scoring_view(dataset.log, protocol, Split.TEST)
     if references is not None:
-        view = View(view.rows[np.isin(view.rows, list(references))], view.cutoff)
+        view = view.only(np.isin(view.rows, list(references)))
     having = [request for request in requests_of(dataset, view) if len(request.seen)]
     order = np.random.default_rng(SEED).permutation(len(having))
     return [having[index] for index in order[:number]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from scipy.sparse.linalg import aslinearoperator, eigsh
+from scipy.sparse.linalg import LinearOperator, aslinearoperator, eigsh
 
 FACTOR_RANK = 24
 NOISE = float(np.finfo(np.float32).eps) ** 2  # share of the largest squared singular value
@@ -18,11 +18,21 @@ def item_factors(matrix: csr_matrix, shrinkage: float) -> NDArray[np.float32]:
     """
     square = np.asarray(matrix.multiply(matrix).sum(axis=0)).ravel()
     scaled = aslinearoperator(matrix.multiply(1.0 / np.sqrt(square + shrinkage)).tocsr())
-    factors = np.zeros((len(square), FACTOR_RANK), np.float32)
-    rank = min(FACTOR_RANK, len(square) - 1)
-    if rank and square.any():
-        # The solver restarts from a random vector when it breaks down, so it needs a fixed seed.
-        strength, found = eigsh(scaled.T @ scaled, k=rank, rng=np.random.default_rng(0))
+    return strongest_factors(scaled.T @ scaled, len(square), FACTOR_RANK)
+
+
+def strongest_factors(
+    products: LinearOperator | csr_matrix, num_items: int, rank: int
+) -> NDArray[np.float32]:
+    """(items, rank) factors whose products are nearest to ``products``, (items, items) and
+    symmetric; strongest last, and zero where there are fewer of positive strength.
+    """
+    factors = np.zeros((num_items, rank), np.float32)
+    possible = min(rank, num_items - 1)
+    # The solver restarts from a random vector when it breaks down, so it needs a fixed seed.
+    random = np.random.default_rng(0)
+    if possible and (products @ random.random(num_items)).any():
+        strength, found = eigsh(products, k=possible, which="LA", rng=random)
         known = strength > NOISE * strength.max()
-        factors[:, FACTOR_RANK - known.sum() :] = found[:, known] * np.sqrt(strength[known])
+        factors[:, rank - known.sum() :] = found[:, known] * np.sqrt(strength[known])
     return factors

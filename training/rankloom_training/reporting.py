@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from rankloom_training.all_items import AllItemsReport
+from rankloom_training.all_items import LIKES_EACH, PREFILTER, AllItemsReport
 from rankloom_training.data import Dataset
 from rankloom_training.evaluate import Report
 from rankloom_training.explained import ExplanationReport
@@ -18,6 +18,8 @@ from rankloom_training.scored_rows import ScoredRows
 
 SYNTHETIC = ("Bayes optimum", "served", "fused", "global")
 TOP_METRICS = {"ndcg10": "NDCG@10", "hit10": "hit@10", "recall10": "recall@10"}
+_BEFORE_TEST = "all unseen items before the test rows, and the likes among these"
+_AS_THEY_COME = f"the next like, {LIKES_EACH} test likes a user at most, with all events before it"
 METRICS = {"auc": "AUC", "uauc": "UAUC", "ndcg5": "NDCG@5", "map5": "MAP@5"}
 
 
@@ -35,7 +37,8 @@ def tables(report: Report) -> list[Table]:
     for name, (rows, value) in report.parts.items():
         parts.add_row(name, str(rows), f"{100 * report.share(rows):.1f} %", _number(value))
     further = [comparison_table(report)]
-    further += [all_items_table(report.all_items)] if report.all_items else []
+    further += [all_items_table(report.all_items, _BEFORE_TEST)] if report.all_items else []
+    further += [all_items_table(report.next_like, _AS_THEY_COME)] if report.next_like else []
     further += [explanation_table(report.explanations)] if report.explanations else []
     return [scores, parts, *further]
 
@@ -71,11 +74,15 @@ def comparison_table(report: Report) -> Table:
     return table
 
 
-def all_items_table(report: AllItemsReport) -> Table:
-    """Metrics of rankings of all items that a user did not know, and what the served one gains."""
+def all_items_table(report: AllItemsReport, when: str) -> Table:
+    """Metrics of rankings of all items that a user did not know, and what the served one gains.
+
+    ``when``: the users did not know them, and what is to be found.
+    """
     title = (
-        f"all unseen items: of {report.num_items:,}, those that each of {report.num_users} users "
-        f"did not know before the test rows, in one list, scored in this process"
+        f"{when}: of {report.num_items:,} items, those that each of {report.num_users} users did "
+        f"not know, in one list, scored in this process; the language model scores the trees' "
+        f"first {PREFILTER}"
     )
     table = Table("score", *TOP_METRICS.values(), "served − it, NDCG@10 (paired)", title=title)
     for name, found in report.metrics.items():

@@ -20,7 +20,7 @@ from rankloom_training.data import Dataset, Interactions, Split
 from rankloom_training.scoring import BundleScorer, PreparedRequest, Request, Step, requests_of
 from rankloom_training.serving import serving
 from rankloom_training.variants import Variant
-from rankloom_training.visibility import Protocol, View, sampled_users, scoring_view
+from rankloom_training.visibility import Protocol, sampled_users, scoring_view
 
 SEED = 0  # of the rows that are drawn: users, and negatives
 SERVED = "served"
@@ -72,7 +72,7 @@ def requests_of_test(
     view = scoring_view(log, protocol, Split.TEST)
     if max_rows is not None:
         chosen = sampled_users(log.user[view.rows], log.num_users, max_rows, SEED)
-        view = View(view.rows[chosen[log.user[view.rows]]], view.cutoff)
+        view = view.only(chosen[log.user[view.rows]])
     return requests_of(dataset, view)
 
 
@@ -82,13 +82,17 @@ def score_rows(
     on_step: Step,
     variants: Sequence[Variant] = (),
 ) -> ScoredRows:
-    """Scores rows in this process. ``variants``: other mixtures to score."""
+    """Scores rows in this process. ``variants``: other mixtures to score.
+
+    The collaborative model gives even odds to items that the bundle does not know.
+    """
     prepared = [scorer.prepare(one.query(), one.rows) for one in requests]
     router, mixtures = scorer.loaded.router, _mixtures(scorer.loaded.router, prepared, variants)
     tree_logits = np.concatenate([one.tree_logits for one in prepared])
     margins = scorer.margins(prepared, mixtures, on_step)
     scores = {name: tree_logits + found.astype(np.float64) for name, found in margins.items()}
-    scores["cf"] = np.concatenate([one.collaborative for one in prepared]).astype(np.float64)
+    collaborative = np.concatenate([one.collaborative for one in prepared]).astype(np.float64)
+    scores["cf"] = np.where(np.isnan(collaborative), 0.0, collaborative)
     scores["lightgbm"] = tree_logits
     ordered = {name: scores[name] for name in (*OWN_SCORES, *(each.name for each in variants))}
     routes = [router.route(one.routing_vector).route for one in prepared]

@@ -45,16 +45,23 @@ class Request:
     """Rows of one user that see the same events: one ranking call.
 
     ``rows``: (n,) indices into the log. ``seen``: indices of the visible events, oldest first. All
-    requests share these arrays; events and items are made when they are asked for.
+    requests share these arrays; events and items are made when they are asked for. ``asked``: the
+    row at whose time the call is made.
     """
 
     dataset: Dataset
     rows: NDArray[np.int64]
     seen: NDArray[np.int64]
+    asked: int
 
     def query(self) -> UserQuery:
         """The newest visible events, as many as a call may have, and the rows' items."""
-        return UserQuery(None, self.events, self.items)
+        return UserQuery(None, self.events, self.items, at=self.time)
+
+    @property
+    def time(self) -> float:
+        """When the call is made, seconds since 1970."""
+        return float(self.dataset.log.time[self.asked])
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -105,7 +112,12 @@ def requests_of(dataset: Dataset, view: View) -> list[Request]:
     ]
     first, end = histories.first, histories.end
     return [
-        Request(dataset, view.rows[own], visible[first[own.start] : end[own.start]])
+        Request(
+            dataset,
+            view.rows[own],
+            visible[first[own.start] : end[own.start]],
+            int(view.ends[own.start]),
+        )
         for own in calls
     ]
 

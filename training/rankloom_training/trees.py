@@ -10,7 +10,9 @@ import lightgbm
 import numpy as np
 from lightgbm.callback import CallbackEnv
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.sparse import csr_matrix
+from scipy.special import expit
 
 from rankloom_features.catalogue import Catalogue
 from rankloom_features.histories import Histories
@@ -21,11 +23,12 @@ from rankloom_features.tabular import (
     MONOTONE,
     TabularFeatures,
 )
-from rankloom_features.tree_export import export_trees, raw_scores
+from rankloom_features.tree_export import Start, export_trees, raw_scores
 from rankloom_features.user_model import UserModel
 from rankloom_training.data import Interactions, Split
 from rankloom_training.folds import NUM_FOLDS, user_folds
 from rankloom_training.item_factors import item_factors
+from rankloom_training.session_factors import session_factors
 from rankloom_training.user_models.fit import fitted_prior, fitted_user_model
 from rankloom_training.user_models.item_features import ItemFeatures
 from rankloom_training.user_models.labels import labels_of
@@ -36,6 +39,7 @@ OnStep = Callable[[int, int], None]
 NUM_BOOSTERS = 3
 CO_LIKING_SHRINKAGE, CO_RATING_SHRINKAGE = 5.0, 3.0
 MAX_ROUNDS, PATIENCE = 500, 60
+MAX_SHIFT = 100.0  # of a logit
 PARAMETERS = {
     "objective": "binary",
     "extra_trees": True,
@@ -50,6 +54,8 @@ PARAMETERS = {
     "deterministic": True,
     "verbose": -1,
 }
+# Trees that correct a good start are smaller: most of what is left to learn is noise.
+CORRECTING = {"learning_rate": 0.1, "num_leaves": 15, "lambda_l2": 20.0}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,17 +63,34 @@ class FeatureTable:
     """Rows ready for the trees. ``features``: (n, columns); ``label``, ``user``: (n,).
 
     ``offset``: (n,) log-odds that sampling adds to the rows, and that the trees leave out.
+    ``weight``: (n,) how much each row counts; None: all alike.
     """
 
     features: NDArray[np.float32]
     label: NDArray[np.bool_]
     user: NDArray[np.int64]
     offset: NDArray[np.float64] | None = None
+    weight: NDArray[np.float64] | None = None
 
-    def rows(self, **options: Any) -> lightgbm.Dataset:  # noqa: ANN401
+    def rows(self, start: Start | None, **options: Any) -> lightgbm.Dataset:  # noqa: ANN401
+        """``start``: what the trees' scores are added to."""
+        first = np.zeros(len(self.label)) if self.offset is None else self.offset
+        first = first if start is None else first + start.of(self.features)
         # Given any start, even 0, LightGBM does not start from the mean.
-        start = None if self.offset is None or not self.offset.any() else self.offset
-        return lightgbm.Dataset(self.features, self.label, init_score=start, **options)
+        given = first if first.any() else None
+        return lightgbm.Dataset(
+            self.features, self.label, weight=self.weight, init_score=given, **options
+        )
+
+    def start_from(self, column: int) -> Start:
+        """The column's values, less what makes their mean probability the share of likes."""
+        logit = Start(column, 0.0).of(self.features)
+        logit = logit if self.offset is None else logit + self.offset
+
+        def excess(shift: float) -> float:
+            return float(np.average(expit(logit - shift) - self.label, weights=self.weight))
+
+        return Start(column, brentq(excess, -MAX_SHIFT, MAX_SHIFT))
 
 
 def item_statistics(
@@ -91,6 +114,7 @@ def item_statistics(
         likes,
         item_factors(liking, CO_LIKING_SHRINKAGE),
         item_factors(rating, CO_RATING_SHRINKAGE),
+        session_factors(log, rows, len(catalogue)) if log.sampled else None,
     )
 
 
@@ -145,7 +169,8 @@ class HeldOutFeatures:
         features[:, -1] = logits
         for own in runs(users):
             user = int(users[own.start])
-            features[own, :-1] = self._of_user(user, view.rows[own], histories.only(own))
+            now = self._log.time[view.ends[own]]
+            features[own, :-1] = self._of_user(user, view.rows[own], histories.only(own), now)
         return FeatureTable(features, self._log.liked[view.rows], users)
 
     def _features(self, rows: NDArray[np.bool_]) -> TabularFeatures:
@@ -160,7 +185,7 @@ class HeldOutFeatures:
         return fitted_user_model(labels, features, self._prior)
 
     def _of_user(
-        self, user: int, rows: NDArray[np.int64], histories: Histories
+        self, user: int, rows: NDArray[np.int64], histories: Histories, now: NDArray[np.float64]
     ) -> NDArray[np.float32]:
         """(rows, columns) of one user, whose events are computed with once."""
         features = self._held_out[self.fold[user]] if self._train[rows[0]] else self.served
@@ -168,28 +193,37 @@ class HeldOutFeatures:
         events = histories.between(int(first), int(end[-1]))
         seen, moment = np.unique(end - first, return_inverse=True)
         candidates = self._catalogue.traits_at(self._log.item[rows])
-        return features.matrix(features.profile(events, seen), candidates, moment)
+        return features.matrix(features.profile(events, seen), candidates, moment, now)
 
 
 class Boosters:
     """Fits boosters that share the bins of one table, stopped early on ``valid``.
 
-    ``on_step``: called with the rounds done and to do, over all boosters.
+    ``on_step``: called with the rounds done and to do, over all boosters. ``start``: the column
+    whose values their scores are added to.
     """
 
     def __init__(
-        self, train: FeatureTable, valid: FeatureTable, names: Sequence[str], on_step: OnStep
+        self,
+        train: FeatureTable,
+        valid: FeatureTable,
+        names: Sequence[str],
+        on_step: OnStep,
+        start: str | None = None,
     ) -> None:
         constraints = [int(name in MONOTONE) for name in names]
-        self._parameters = PARAMETERS | {"monotone_constraints": constraints}
+        sizes = {} if start is None else CORRECTING
+        self._parameters = PARAMETERS | sizes | {"monotone_constraints": constraints}
+        self._start = None if start is None else train.start_from(list(names).index(start))
         self._table = train
-        self._train = train.rows(params=dict(self._parameters))
-        self._valid = valid.rows(reference=self._train)
+        self._train = train.rows(self._start, params=dict(self._parameters))
+        self._valid = valid.rows(self._start, reference=self._train)
         self._on_step, self._fitted = on_step, 0
 
     def ranker(self) -> bytes:
         """Boosters of different seeds as one ONNX model."""
-        return export_trees([self._fit(self._train, seed) for seed in range(NUM_BOOSTERS)])
+        boosters = [self._fit(self._train, seed) for seed in range(NUM_BOOSTERS)]
+        return export_trees(boosters, self._start)
 
     def out_of_fold_logits(self, fold: NDArray[np.int64]) -> NDArray[np.float64]:
         """(rows,) logits of the training rows, from boosters that never saw the row's user.
@@ -201,7 +235,7 @@ class Boosters:
             own = own_fold == held_out
             booster = self._fit(self._train.subset(np.flatnonzero(~own).tolist()), held_out)
             logits[own] = raw_scores([booster], self._table.features[own])
-        return logits
+        return logits if self._start is None else logits + self._start.of(self._table.features)
 
     def _fit(self, rows: lightgbm.Dataset, seed: int) -> lightgbm.Booster:
         def progress(env: CallbackEnv) -> None:

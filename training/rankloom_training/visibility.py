@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from rankloom_features.events import History
 from rankloom_features.histories import Histories
+from rankloom_features.session_columns import SESSION_S
 from rankloom_training.data import Interactions, Split
 
 TABLE_ROWS = 2_000_000  # training rows with features, at most: all rows of some users
+_STREAM = 2  # other draws of the same seed are independent of these
 VALID_SHARE = 4  # so many times fewer validation rows are seen where rows are limited
 
 
@@ -34,16 +36,33 @@ class View:
     """Rows of the log to train on or to score, and which earlier events each may see.
 
     ``rows``: (n,) indices into the log, ascending. ``cutoff``: (users,) indices into the
-    log: a user's dislikes are visible in rows before it. Likes are always visible.
+    log: a user's dislikes are visible in rows before it. Likes are always visible. ``asked``:
+    (log rows,) the row at whose time each row is asked for, of which it sees what is before; None:
+    the row itself.
     """
 
     rows: NDArray[np.int64]
     cutoff: NDArray[np.int64]
+    asked: NDArray[np.int64] | None = None
+
+    def only(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> View:
+        """Some of the rows: a mask or indices of ``rows``."""
+        return View(self.rows[chosen], self.cutoff, self.asked)
+
+    def as_they_come(self) -> View:
+        """The same rows, each of which is asked for at its own time."""
+        return View(self.rows, self.cutoff)
+
+    @property
+    def ends(self) -> NDArray[np.int64]:
+        """(n,) the row at whose time each of ``rows`` is asked for."""
+        return self.rows if self.asked is None else self.asked[self.rows]
 
     def visible_before(self, log: Interactions, row: int) -> NDArray[np.int64]:
         """Indices of the user's earlier rows that are visible, oldest first."""
         user = log.user[row]
-        earlier = np.arange(int(log.start[user]), row)
+        end = row if self.asked is None else self.asked[row]
+        earlier = np.arange(int(log.start[user]), end)
         return np.asarray(earlier[log.liked[earlier] | (earlier < self.cutoff[user])])
 
     def visible(self, log: Interactions) -> NDArray[np.int64]:
@@ -58,7 +77,7 @@ class View:
             log.liked[visible],
             log.time[visible],
             np.searchsorted(visible, log.start[log.user[self.rows]]),
-            np.searchsorted(visible, self.rows),
+            np.searchsorted(visible, self.ends),
         )
 
     def history_before(self, log: Interactions, row: int) -> History:
@@ -79,9 +98,12 @@ def training_views(log: Interactions, protocol: Protocol, seed: int) -> tuple[Vi
     moment, or none, so there are two views. In the first, each user's dislikes are visible
     before a random row, and only the rows from there on are trained on. In the second, no
     dislike is visible.
+    Likes alone are seen as users who come back see them, in half of the sessions (``coming_back``).
     """
     rows = np.flatnonzero(log.split == Split.TRAIN)
-    if protocol is Protocol.P1 or log.sampled:
+    if log.sampled:
+        return (View(rows, _scoring_cutoff(log, protocol), coming_back(log, seed)),)
+    if protocol is Protocol.P1:
         return (View(rows, _scoring_cutoff(log, protocol)),)
     last = log.start + np.bincount(log.user[rows], minlength=log.num_users)
     random = np.random.default_rng(seed).integers(log.start, np.maximum(last, log.start + 1))
@@ -89,6 +111,32 @@ def training_views(log: Interactions, protocol: Protocol, seed: int) -> tuple[Vi
         View(rows[rows >= random[log.user[rows]]], random),
         View(rows, log.start.copy()),
     )
+
+
+def validation_view(log: Interactions, protocol: Protocol, seed: int) -> View:
+    """The validation rows, with the kind of history that the training rows have."""
+    view = scoring_view(log, protocol, Split.VALID)
+    return View(view.rows, view.cutoff, coming_back(log, seed)) if log.sampled else view
+
+
+def coming_back(log: Interactions, seed: int) -> NDArray[np.int64]:
+    """(rows,) the row at whose time each row is asked for: in half of the sessions, drawn at
+    random, the session's first.
+
+    Most likes follow others of the same session, and what goes with these says much of them. A
+    model that saw only such rows would expect as much of the last session when a user comes back.
+    """
+    session, every = sessions(log), np.arange(len(log))
+    hidden = np.random.default_rng((seed, _STREAM)).random(len(log)) < 0.5
+    first = np.searchsorted(session, session)
+    return np.where(hidden[first], first, every)
+
+
+def sessions(log: Interactions) -> NDArray[np.int64]:
+    """(rows,) the number of each row's session, ascending."""
+    begins = np.ones(len(log), np.bool_)
+    begins[1:] = (np.diff(log.user) != 0) | (np.diff(log.time) >= SESSION_S)
+    return np.cumsum(begins)
 
 
 def _scoring_cutoff(log: Interactions, protocol: Protocol) -> NDArray[np.int64]:

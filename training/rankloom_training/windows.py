@@ -89,7 +89,7 @@ class WindowMaker:
     def _of_user(self, inputs: Inputs, rows: NDArray[np.int64]) -> Iterator[Window]:
         last = int(inputs.view.rows[rows[-1]])
         context = inputs.view.visible_before(self._log, last)
-        seen = np.searchsorted(context, inputs.view.rows[rows])
+        seen = np.searchsorted(context, inputs.view.ends[rows])
         for start, chosen in _chunks(seen, self._builder.format.max_events):
             stop = int(seen[chosen[-1]])
             opening = self._opening(context[:start])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,11 @@ def topk_overlap(one: Scores, other: Scores, k: int) -> float:
     """
     k = min(k, len(one))
     return len(np.intersect1d(_best(one, k), _best(other, k))) / k
+
+
+def recall_overlap(one: Sequence[str], other: Sequence[str]) -> float:
+    """Share of the item ids of a list, not an empty one, that the other list has too."""
+    return len(set(one) & set(other)) / len(set(one))
 
 
 def _best(scores: Scores, k: int) -> NDArray[np.int64]:

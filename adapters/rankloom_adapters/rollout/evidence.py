@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from rankloom_adapters.rollout.agreement import Scores, kendall, tie_rate, topk_overlap
+from rankloom_adapters.rollout.agreement import (
+    Scores,
+    kendall,
+    recall_overlap,
+    tie_rate,
+    topk_overlap,
+)
 from rankloom_adapters.split import Arm
 
 DEFAULT_TOP_K = 5
@@ -166,6 +173,25 @@ def compare(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class RetrievalPair:
+    """One retrieval that the active revision and its shadow answered.
+
+    ``overlap``: the share of the active one's items that the shadow retrieved too.
+    """
+
+    user: int
+    group: str
+    overlap: float
+
+
+def compare_retrievals(
+    user: int, group: str, active: Sequence[str], shadow: Sequence[str]
+) -> RetrievalPair:
+    """Compares the item ids of both; ``active``: at least one. ``shadow``: none if it failed."""
+    return RetrievalPair(user, group, recall_overlap(active, shadow))
+
+
 def _check_latency(latency_s: float) -> None:
     if not 0.0 <= latency_s < math.inf:
         raise ValueError(f"invalid latency: {latency_s} s; measure it with a monotonic clock")
@@ -192,6 +218,7 @@ class Evidence:
             arm: deque[Observation](maxlen=max_observations) for arm in (Arm.CANARY, Arm.BASELINE)
         }
         self._pairs = deque[Pair](maxlen=max_observations)
+        self._retrievals = deque[RetrievalPair](maxlen=max_observations)
 
     def add(self, arm: Arm, observation: Observation) -> None:
         """Adds an observation; drops the arm's oldest one at the limit."""
@@ -201,6 +228,10 @@ class Evidence:
         """Adds a pair; drops the oldest one at the limit."""
         self._pairs.append(pair)
 
+    def add_retrieval(self, pair: RetrievalPair) -> None:
+        """Adds a pair of retrievals; drops the oldest one at the limit."""
+        self._retrievals.append(pair)
+
     def observations(self, arm: Arm) -> tuple[Observation, ...]:
         """A copy for another thread, oldest first."""
         return tuple(self._of(arm))
@@ -209,6 +240,11 @@ class Evidence:
     def pairs(self) -> tuple[Pair, ...]:
         """A copy for another thread, oldest first."""
         return tuple(self._pairs)
+
+    @property
+    def retrievals(self) -> tuple[RetrievalPair, ...]:
+        """A copy for another thread, oldest first."""
+        return tuple(self._retrievals)
 
     def _of(self, arm: Arm) -> deque[Observation]:
         if arm not in self._observations:

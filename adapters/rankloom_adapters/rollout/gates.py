@@ -121,6 +121,12 @@ def shadow_rules(thresholds: Thresholds) -> tuple[GateRule[ObservationTable], ..
     )
 
 
+def retrieval_rules(thresholds: Thresholds) -> tuple[GateRule[ObservationTable], ...]:
+    """The gate on what a shadow retrieves."""
+    overlap = thresholds.min_recall_overlap
+    return (GateRule("recall_overlap", overlap, _of("overlap", _below(overlap)), operator.lt),)
+
+
 def _between(column: str, test: Callable[[Sample, Sample], Finding]) -> Measure[Arms]:
     def measure(arms: Arms, min_users: int) -> tuple[int, Finding | None]:
         ours, theirs = arms.canary.means(column), arms.baseline.means(column)

@@ -10,18 +10,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
-from rankloom_adapters.rollout.evidence import Observation, Pair
+from rankloom_adapters.rollout.evidence import Observation, Pair, RetrievalPair
 from rankloom_adapters.rollout.gates import (
     GateOutcome,
     GateResult,
     GateRule,
     canary_rules,
+    retrieval_rules,
     shadow_rules,
 )
 from rankloom_adapters.rollout.states import MAX_REASON_CHARS
-from rankloom_adapters.rollout.table import ObservationTable, arms_of, table_of_pairs
+from rankloom_adapters.rollout.table import (
+    ObservationTable,
+    arms_of,
+    table_of_pairs,
+    table_of_retrievals,
+)
 from rankloom_adapters.rollout.thresholds import Thresholds
 
 _MAX_GROUP_CHARS = 60
@@ -53,6 +59,35 @@ class _Grouped(Protocol):
 T = TypeVar("T", bound=_Grouped)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Family(Generic[T]):
+    """Evidence of one kind, and the rules that judge it for all users and for each large group."""
+
+    observed: T
+    rules: Sequence[GateRule[T]]
+    groups: Sequence[str]
+
+    @classmethod
+    def of(cls, observed: T, rules: Sequence[GateRule[T]], thresholds: Thresholds) -> Self:
+        return cls(observed, rules, sorted(observed.groups(thresholds.min_group_samples)))
+
+    @property
+    def num_tests(self) -> int:
+        return len(self.rules) * (1 + len(self.groups))
+
+    def check(self, thresholds: Thresholds, level: float) -> tuple[GateResult, ...]:
+        """The result of each rule; ``level``: of significance, of each test."""
+        num_all, num_group = thresholds.min_samples, thresholds.min_group_samples
+        parts: Mapping[str, T] = {group: self.observed.of(group) for group in self.groups}
+        of_all = [rule.check(self.observed, "", num_all, level) for rule in self.rules]
+        of_groups = [
+            rule.check(part, group, num_group, level)
+            for group, part in parts.items()
+            for rule in self.rules
+        ]
+        return (*of_all, *of_groups)
+
+
 def judge_canary(
     canary: Sequence[Observation],
     baseline: Sequence[Observation],
@@ -61,30 +96,29 @@ def judge_canary(
 ) -> Judgement:
     """Judges a canary by all rankings of both arms; ``check`` counts from 1."""
     arms = arms_of(canary, baseline)
-    gates = _gates(arms, canary_rules(thresholds), thresholds, check)
+    family = _Family.of(arms, canary_rules(thresholds), thresholds)
+    gates = family.check(thresholds, thresholds.level(family.num_tests, check))
     return _judgement((_finiteness(arms.canary, thresholds), *gates), thresholds)
 
 
-def judge_shadow(pairs: Sequence[Pair], thresholds: Thresholds, check: int = 1) -> Judgement:
-    """Judges a shadow by all pairs of rankings; ``check`` counts from 1."""
+def judge_shadow(
+    pairs: Sequence[Pair],
+    thresholds: Thresholds,
+    check: int = 1,
+    retrievals: Sequence[RetrievalPair] = (),
+) -> Judgement:
+    """Judges a shadow by all pairs of rankings, and of retrievals if there are any.
+
+    ``check`` counts from 1.
+    """
     table = table_of_pairs(pairs)
-    gates = _gates(table, shadow_rules(thresholds), thresholds, check)
+    families = [_Family.of(table, shadow_rules(thresholds), thresholds)]
+    if retrievals:
+        retrieved = table_of_retrievals(retrievals)
+        families.append(_Family.of(retrieved, retrieval_rules(thresholds), thresholds))
+    level = thresholds.level(sum(each.num_tests for each in families), check)
+    gates = [gate for each in families for gate in each.check(thresholds, level)]
     return _judgement((_finiteness(table, thresholds), *gates), thresholds)
-
-
-def _gates(
-    observed: T, rules: Sequence[GateRule[T]], thresholds: Thresholds, check: int
-) -> tuple[GateResult, ...]:
-    groups = sorted(observed.groups(thresholds.min_group_samples))
-    level = thresholds.level(len(rules) * (1 + len(groups)), check)
-    of_all = [rule.check(observed, "", thresholds.min_samples, level) for rule in rules]
-    parts: Mapping[str, T] = {group: observed.of(group) for group in groups}
-    of_groups = [
-        rule.check(part, group, thresholds.min_group_samples, level)
-        for group, part in parts.items()
-        for rule in rules
-    ]
-    return (*of_all, *of_groups)
 
 
 def _finiteness(table: ObservationTable, thresholds: Thresholds) -> GateResult:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from operator import attrgetter
 from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankloom_adapters.rollout.evidence import Observation, Pair
+from rankloom_adapters.rollout.evidence import Observation, Pair, RetrievalPair
 from rankloom_adapters.rollout.statistics import Sample
 
 V = TypeVar("V", int, str)
@@ -138,12 +137,18 @@ def table_of_pairs(pairs: Sequence[Pair]) -> ObservationTable:
     )
 
 
+def table_of_retrievals(pairs: Sequence[RetrievalPair]) -> ObservationTable:
+    """The column ``overlap``."""
+    return _table(pairs, ("overlap",))
+
+
 def _table(
-    records: Sequence[Observation] | Sequence[Pair], names: tuple[str, ...]
+    records: Sequence[Observation] | Sequence[Pair] | Sequence[RetrievalPair],
+    names: tuple[str, ...],
 ) -> ObservationTable:
     """Sorts the rows, so that no sum depends on the order of the records."""
-    rows = chain.from_iterable(map(attrgetter(*names), records))
-    values = np.fromiter(rows, dtype=np.float64).reshape(-1, len(names))
+    rows = list(map(attrgetter(*names), records))
+    values = np.array(rows, np.float64).reshape(-1, len(names))
     user, _ = _indices([each.user for each in records])
     group, group_names = _indices([each.group for each in records])
     order = np.lexsort((*values.T, user))

@@ -11,6 +11,7 @@ _WHOLE = {"min_samples": 2, "min_group_samples": 2, "top_k": 1, "max_checks": 1}
 _WITHIN = {
     "min_topk_overlap": (0.0, 1.0),
     "min_kendall": (-1.0, 1.0),
+    "min_recall_overlap": (0.0, 1.0),
     "max_psi": (0.0, math.inf),
     "max_ks": (0.0, 1.0),
     "max_tie_rate_increase": (0.0, 1.0),
@@ -40,6 +41,8 @@ class Thresholds:
     """Mean share of the top items that the shadow must have too."""
     min_kendall: float = 0.5
     """Mean τ_b of the active revision's and the shadow's scores."""
+    min_recall_overlap: float = 0.5
+    """Mean share of the retrieved items that the shadow must retrieve too."""
     max_psi: float = 0.25
     """Population stability index; in credit scoring, a value above 0.25 is a real shift."""
     max_ks: float = 0.2

@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from rankloom_adapters.rollout.evidence import Evidence, Observation, Pair
+from rankloom_adapters.rollout.evidence import Evidence, Observation, Pair, RetrievalPair
+from rankloom_adapters.rollout.gates import GateOutcome
 from rankloom_adapters.rollout.judge import Judgement, TrialVerdict, judge_canary, judge_shadow
 from rankloom_adapters.rollout.states import Rollout, RolloutState
 from rankloom_adapters.rollout.thresholds import Thresholds
@@ -42,7 +43,8 @@ class Trial:
         self.num_seen = {Arm.CANARY: 0, Arm.BASELINE: 0}
         self._evidence = Evidence()
         self._num_checks = 0
-        self._next_at = self.thresholds.min_samples
+        self._next_at = self._next_retrieval_at = self.thresholds.min_samples
+        self._num_retrievals = 0
         self._num_judged = 0
         self._has_bad_score = False
 
@@ -59,12 +61,18 @@ class Trial:
             self.num_seen[arm] += 1
         self._has_bad_score |= pair.non_finite
 
+    def add_retrieval(self, pair: RetrievalPair) -> None:
+        """Adds a retrieval that the active revision and the shadow answered."""
+        self._evidence.add_retrieval(pair)
+        self._num_retrievals += 1
+
     @property
     def is_due(self) -> bool:
         """Whether a check is due."""
         if self.judgement.verdict is TrialVerdict.BREACH:
             return False
         enough = min(self.num_seen.values()) >= self._next_at
+        enough |= self._num_retrievals >= self._next_retrieval_at
         return self._has_bad_score or enough
 
     @property
@@ -77,20 +85,23 @@ class Trial:
 
     @property
     def _num_seen(self) -> int:
-        return sum(self.num_seen.values())
+        return sum(self.num_seen.values()) + self._num_retrievals
 
     def check(self) -> Callable[[], Judgement]:
         """Starts a check; call the returned function in any thread, its result goes to `take`."""
         self._next_at = max(int(min(self.num_seen.values()) * GROWTH), self._next_at)
+        grown = int(self._num_retrievals * GROWTH)
+        self._next_retrieval_at = max(grown, self._next_retrieval_at)
         self._num_judged, self._has_bad_score = self._num_seen, False
         limits, number = self.thresholds, self._num_checks + 1
         if self.state is RolloutState.SHADOW:
-            pairs = self._evidence.pairs
-            return lambda: judge_shadow(pairs, limits, number)
+            pairs, retrievals = self._evidence.pairs, self._evidence.retrievals
+            return lambda: judge_shadow(pairs, limits, number, retrievals)
         canary, baseline = (self._evidence.observations(arm) for arm in self.num_seen)
         return lambda: judge_canary(canary, baseline, limits, number)
 
     def take(self, judgement: Judgement) -> None:
-        """Ends a check. One without enough data does not count."""
+        """Ends a check. One without enough data for any gate does not count."""
         self.judgement = judgement
-        self._num_checks += judgement.verdict is not TrialVerdict.NO_DATA
+        tested = (gate.outcome is not GateOutcome.NO_DATA for gate in judgement.gates)
+        self._num_checks += any(tested)

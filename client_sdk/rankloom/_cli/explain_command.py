@@ -25,6 +25,13 @@ class ExplainCommand:
             "--item", metavar="ID", required=True, help="id of an item in the server's catalogue"
         )
         parser.add_argument(
+            "--source",
+            choices=("live", "stored"),
+            default="live",
+            help="write a text (live, the default), or look up the rationale of the user's own "
+            "review of the item (stored), which needs no language model",
+        )
+        parser.add_argument(
             "--max-tokens", metavar="N", type=int, help="maximum length of the text"
         )
         parser.add_argument(
@@ -65,7 +72,11 @@ class ExplainCommand:
         with (
             open_client(args) as client,
             client.explain(
-                args.item, user=args.user, history=args.history, options=options
+                args.item,
+                user=args.user,
+                history=args.history,
+                options=options,
+                source=args.source,
             ) as stream,
         ):
             if not args.json:

@@ -44,6 +44,8 @@ def hint_of_call(error: RankloomError) -> str:
     if isinstance(error, ConnectionFailedError):
         return "is `rankloom serve` running, and is --server its address?"
     fields = [v.field for v in error.violations] if isinstance(error, InvalidRequestError) else []
+    if error.reason is ErrorReason.NO_STORED_EXPLANATION:
+        return "leave out --source to have one written"
     if any(field.startswith("candidates[") for field in fields):
         return (
             "check the ids; --candidates FILE takes ids with a comma, and texts of items that the "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
+from datetime import datetime
 
 from rankloom._cli.alignment import aligned, visible
 from rankloom._cli.charts import evidence_chart
@@ -70,14 +71,25 @@ def _retrieval_head(retrieval: Retrieval) -> Iterable[tuple[str, str]]:
 
 def explanation_as_json(explanation: Explanation) -> str:
     """Return one JSON object; its keys are the fields of `Explanation`."""
-    return json.dumps(asdict(explanation), indent=2)
+    return json.dumps(asdict(explanation), indent=2, default=datetime.isoformat)
 
 
 def explanation_as_text(explanation: Explanation) -> str:
     """Return the verdict, how it was found and a chart of the evidence, without the text."""
-    rows = [(label, value) for label, value in _verdict(explanation) if value]
+    head = _verdict(explanation) if explanation.stored is None else _stored(explanation)
+    rows = [(label, value) for label, value in head if value]
     chart = list(evidence_chart(explanation.evidence))
     return "\n".join([*aligned(rows, "<<"), *(["", *chart] if chart else [])])
+
+
+def _stored(explanation: Explanation) -> Iterable[tuple[str, str]]:
+    assert explanation.stored is not None
+    yield "written", explanation.stored.written.isoformat(" ", "seconds")
+    yield "generator", visible(explanation.stored.generator)
+    yield "rating", f"{explanation.stored.rating:g}"
+    yield "rationales", explanation.stored.digest
+    yield "request", explanation.request_id
+    yield "revision", _revision(explanation.revision)
 
 
 def _verdict(explanation: Explanation) -> Iterable[tuple[str, str]]:

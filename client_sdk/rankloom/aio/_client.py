@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Final, Self
 import grpc.aio
 
 from rankloom._connection import Translating
-from rankloom._requests import build_explain_request, build_request
+from rankloom._requests import AnySource, build_explain_request, build_request
 from rankloom._responses import ExplanationParts, parse_response
-from rankloom._results import Event, ExplainOptions, Explanation, Item, Ranking, RankOptions
+from rankloom._results import (
+    Event,
+    ExplainOptions,
+    Explanation,
+    ExplanationSource,
+    Item,
+    Ranking,
+    RankOptions,
+)
 from rankloom._retrieval_messages import (
     build_recommend_request,
     build_retrieve_request,
@@ -108,6 +116,7 @@ class AsyncClient(AsyncConnection):
         user: str | None = None,
         history: Sequence[Event] | None = None,
         options: ExplainOptions = _EXPLAIN_DEFAULTS,
+        source: AnySource = ExplanationSource.LIVE,
         timeout_s: float | None = None,
         request_id: str | None = None,
     ) -> AsyncExplanationStream:
@@ -117,7 +126,12 @@ class AsyncClient(AsyncConnection):
         explanation = await client.explain("318", user="42").result()
         """
         request = build_explain_request(
-            item, user=user, history=history, options=options, request_id=request_id
+            item,
+            user=user,
+            history=history,
+            options=options,
+            source=source,
+            request_id=request_id,
         )
         limit_s = self._limit_s(timeout_s)
         with self._translating(request.request_id):

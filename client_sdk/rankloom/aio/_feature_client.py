@@ -41,11 +41,14 @@ class AsyncFeatureClient(AsyncConnection):
         user: str | None = None,
         history: Sequence[Event] | None = None,
         items: Sequence[str | Item] = (),
+        predict_ratings: bool = False,
         feature_version: str | None = None,
         timeout_s: float | None = None,
     ) -> UserFeatures:
         """Return the features of one user, as `FeatureClient.user_features`."""
-        query = FeatureQuery(user=user, history=history, items=items)
+        query = FeatureQuery(
+            user=user, history=history, items=items, predict_ratings=predict_ratings
+        )
         (features,) = await self._get(build_features_request(query, feature_version), timeout_s)
         return features
 

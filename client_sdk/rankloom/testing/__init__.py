@@ -26,6 +26,7 @@ from rankloom.testing._answers import (
     make_ranking,
     make_recommendation,
     make_retrieval,
+    make_stored_explanation,
 )
 from rankloom.testing._calls import (
     ExplainCall,
@@ -58,6 +59,7 @@ __all__ = [
     "make_ranking",
     "make_recommendation",
     "make_retrieval",
+    "make_stored_explanation",
 ]
 
 _show_as(__name__, globals(), __all__)

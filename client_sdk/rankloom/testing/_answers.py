@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
 import grpc
@@ -16,6 +17,7 @@ from rankloom._features import FeatureQuery, TabularFeatures, UserFeatures
 from rankloom._results import (
     Evidence,
     Explanation,
+    ExplanationSource,
     FallbackLevel,
     ItemExplanation,
     RankedItem,
@@ -24,6 +26,7 @@ from rankloom._results import (
     Route,
     Routing,
     StopReason,
+    StoredRationale,
     Timing,
     Verdict,
 )
@@ -35,6 +38,7 @@ _Answer = TypeVar("_Answer")
 
 REVISION: Final = Revision(1, "fake")
 _ROUTING: Final = Routing(Route.GLOBAL, (), entropy=0.0, cold_start=False, history_events=0)
+_WRITTEN: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _NUM_FEATURES: Final = 8
 _NUM_COLUMNS: Final = 3
 MODEL_INFO: Final = ModelInfo(
@@ -109,6 +113,24 @@ def make_explanation(
     )
 
 
+def make_stored_explanation(text: str, *, rating: float = 4.0) -> Explanation:
+    """Return an explanation as a server stores it: with this text, and without a verdict."""
+    return Explanation(
+        request_id="",
+        text=text,
+        verdict=Verdict.UNKNOWN,
+        score=0.0,
+        probability=0.0,
+        revision=REVISION,
+        routing=Routing(Route.UNKNOWN, (), entropy=0.0, cold_start=False, history_events=0),
+        prompt_tokens=0,
+        generated_tokens=0,
+        stop_reason=StopReason.UNKNOWN,
+        source=ExplanationSource.STORED,
+        stored=StoredRationale(_WRITTEN, "fake", "fake", rating),
+    )
+
+
 def make_item_explanation(
     item_id: str, text: str, *, score: float = 1.0, evidence: Sequence[Evidence] = ()
 ) -> ItemExplanation:
@@ -138,7 +160,12 @@ def make_features(query: FeatureQuery) -> UserFeatures:
         history_version=None if query.user is None else 0,
         history_age_s=None,
         tabular=TabularFeatures(rows, "fake") if ids else None,
+        predicted_ratings=_ratings(user, ids) if query.predict_ratings and ids else None,
     )
+
+
+def _ratings(user: str, item_ids: Sequence[str]) -> tuple[float, ...]:
+    return tuple(3.0 + 2.0 * _numbers(f"{user} {item_id}", 1)[0] for item_id in item_ids)
 
 
 def default_score(item_id: str) -> float:

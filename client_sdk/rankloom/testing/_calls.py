@@ -6,7 +6,7 @@ from typing import Any
 
 from rankloom._events import UserEvent
 from rankloom._features import FeatureQuery
-from rankloom._results import Event, ExplainOptions, Item, RankOptions
+from rankloom._results import Event, ExplainOptions, ExplanationSource, Item, RankOptions
 from rankloom._retrievals import RecommendOptions, RetrieveOptions
 
 
@@ -35,6 +35,7 @@ class ExplainCall:
     user: str | None
     history: tuple[Event, ...] | None
     options: ExplainOptions
+    source: ExplanationSource
     request_id: str
     timeout_s: float
 

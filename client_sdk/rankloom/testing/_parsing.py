@@ -10,7 +10,15 @@ from rankloom._events import UserEvent
 from rankloom._feature_messages import parse_event, parse_time
 from rankloom._features import FeatureQuery
 from rankloom._responses import wire_names
-from rankloom._results import Event, ExplainOptions, Fusion, Item, RankOptions, Revision
+from rankloom._results import (
+    Event,
+    ExplainOptions,
+    ExplanationSource,
+    Fusion,
+    Item,
+    RankOptions,
+    Revision,
+)
 from rankloom._retrievals import ItemSelection, RecommendOptions, RetrieveOptions
 from rankloom._rollouts import GateSpec
 from rankloom.testing._calls import (
@@ -113,9 +121,15 @@ def parse_explain(
         user=user,
         history=history,
         options=_explain_options(request.options),
+        source=_source(request.source),
         request_id=request.request_id,
         timeout_s=_timeout_s(context),
     )
+
+
+def _source(number: ranking_pb2.ExplanationSource.ValueType) -> ExplanationSource:
+    is_stored = number == ranking_pb2.EXPLANATION_SOURCE_STORED
+    return ExplanationSource.STORED if is_stored else ExplanationSource.LIVE
 
 
 def _explain_options(options: ranking_pb2.ExplainOptions) -> ExplainOptions:
@@ -172,7 +186,12 @@ def _user_event(event: features_pb2.UserEvent) -> UserEvent:
 
 def _query(message: features_pb2.UserQuery) -> FeatureQuery:
     user, history = _subject(message)
-    return FeatureQuery(user=user, history=history, items=tuple(map(_item, message.candidates)))
+    return FeatureQuery(
+        user=user,
+        history=history,
+        items=tuple(map(_item, message.candidates)),
+        predict_ratings=message.predict_ratings,
+    )
 
 
 def _subject(

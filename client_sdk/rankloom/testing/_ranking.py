@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from rankloom._results import Explanation, ItemExplanation, Ranking
+from rankloom._results import Explanation, ExplanationSource, ItemExplanation, Ranking
 from rankloom._retrievals import Recommendation, Retrieval
 from rankloom.errors import RankloomError
 from rankloom.testing._answers import (
@@ -22,6 +22,7 @@ from rankloom.testing._answers import (
     make_ranking,
     make_recommendation,
     make_retrieval,
+    make_stored_explanation,
     play,
 )
 from rankloom.testing._calls import Call, ExplainCall, RankCall, RecommendCall, RetrieveCall
@@ -135,13 +136,13 @@ class FakeRanking(ranking_pb2_grpc.RankingServiceServicer):
             fault(f"an explanation was scripted as {type(answer).__name__}", context)
         whole = answer if isinstance(answer, Explanation) else None
         text = answer.text if isinstance(answer, Explanation) else answer
-        pieces = re.findall(r"\s*\S+|\s+", text) if isinstance(text, str) else text
+        pieces = _pieces(text, call) if isinstance(text, str) else text
         written = []
         for piece in pieces:
             written.append(str(play(piece, call, context)))
             chunk = ranking_pb2.ExplanationChunk(text=written[-1])
             yield ranking_pb2.ExplainResponse(chunk=chunk)
-        final = whole or make_explanation("".join(written), score=default_score(call.item.item_id))
+        final = whole or _whole("".join(written), call)
         yield explanation_to_wire(replace(final, request_id=final.request_id or call.request_id))
 
 
@@ -178,6 +179,21 @@ def _default_explanations(ranking: Ranking, call: RankCall) -> tuple[ItemExplana
         )
         for item in scored
     )
+
+
+def _pieces(text: str, call: ExplainCall) -> list[str]:
+    """Words, as a model writes them; a stored text comes whole."""
+    return [text] if _is_stored(call) else re.findall(r"\s*\S+|\s+", text)
+
+
+def _whole(text: str, call: ExplainCall) -> Explanation:
+    if _is_stored(call):
+        return make_stored_explanation(text)
+    return make_explanation(text, score=default_score(call.item.item_id))
+
+
+def _is_stored(call: ExplainCall) -> bool:
+    return call.source is ExplanationSource.STORED
 
 
 def _default_text(call: ExplainCall) -> str:

@@ -21,6 +21,7 @@ from rankloom._results import (
     Ranking,
     Revision,
     Routing,
+    StoredRationale,
     Timing,
 )
 from rankloom._retrievals import Recommendation, Retrieval
@@ -95,8 +96,18 @@ def explanation_to_wire(explanation: Explanation) -> ranking_pb2.ExplainResponse
         generated_tokens=explanation.generated_tokens,
         stop_reason=_number(ranking_pb2.StopReason, "STOP_REASON", explanation.stop_reason),
         evidence=map(_evidence, explanation.evidence),
+        source=_number(ranking_pb2.ExplanationSource, "EXPLANATION_SOURCE", explanation.source),
+        stored=None if explanation.stored is None else _stored(explanation.stored),
     )
     return ranking_pb2.ExplainResponse(final=final)
+
+
+def _stored(stored: StoredRationale) -> ranking_pb2.StoredRationale:
+    written = Timestamp()
+    written.FromDatetime(stored.written)
+    return ranking_pb2.StoredRationale(
+        written=written, generator=stored.generator, digest=stored.digest, rating=stored.rating
+    )
 
 
 def _item_explanation(explanation: ItemExplanation) -> ranking_pb2.ItemExplanation:
@@ -126,6 +137,7 @@ def features_to_wire(features: UserFeatures) -> features_pb2.UserFeatures:
         history_version=features.history_version,
         history_age=None if features.history_age_s is None else _duration(features.history_age_s),
         tabular=None if features.tabular is None else _tabular(features.tabular),
+        predicted_ratings=_floats(features.predicted_ratings or ()),
     )
 
 

@@ -139,11 +139,14 @@ class UserQuery(_message.Message):
     HISTORY_FIELD_NUMBER: _builtins.int
     CANDIDATES_FIELD_NUMBER: _builtins.int
     ABLATE_NEWEST_FIELD_NUMBER: _builtins.int
+    PREDICT_RATINGS_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     ablate_newest: _builtins.int
     """Also answer the features without one event, for each of the last so many known events; with
     the users themselves at most 256 in a request.
     """
+    predict_ratings: _builtins.bool
+    """Also answer the ratings that the bundle's towers predict for the candidates."""
     @_builtins.property
     def history(self) -> Global___History: ...
     @_builtins.property
@@ -157,10 +160,11 @@ class UserQuery(_message.Message):
         history: Global___History | None = ...,
         candidates: _abc.Iterable[Global___Candidate] | None = ...,
         ablate_newest: _builtins.int = ...,
+        predict_ratings: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "subject", b"subject", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ablate_newest", b"ablate_newest", "candidates", b"candidates", "history", b"history", "subject", b"subject", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ablate_newest", b"ablate_newest", "candidates", b"candidates", "history", b"history", "predict_ratings", b"predict_ratings", "subject", b"subject", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["user_id", "history"]  # noqa: Y015
     _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
@@ -231,6 +235,7 @@ class UserFeatures(_message.Message):
     HISTORY_VERSION_FIELD_NUMBER: _builtins.int
     HISTORY_AGE_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
+    PREDICTED_RATINGS_FIELD_NUMBER: _builtins.int
     vector: _builtins.bytes
     """The user's latent vector: little-endian float32 values."""
     feature_version: _builtins.str
@@ -246,6 +251,11 @@ class UserFeatures(_message.Message):
     user_id: _builtins.str
     """Whose features these are, as the query named the user; empty for an inline history. Whoever
     asked can so tell a mixed-up answer.
+    """
+    predicted_ratings: _builtins.bytes
+    """Where the query asks for them and the bundle has towers: a rating for each candidate, in the
+    order of the query, on the scale of the reviews that the towers learnt from. Little-endian
+    float32; NaN for an item of the user's events, whose rating the towers would have read.
     """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
@@ -277,10 +287,11 @@ class UserFeatures(_message.Message):
         history_version: _builtins.int | None = ...,
         history_age: _duration_pb2.Duration | None = ...,
         user_id: _builtins.str = ...,
+        predicted_ratings: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_history_version", b"_history_version", "history_age", b"history_age", "history_version", b"history_version", "tabular", b"tabular"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_history_version", b"_history_version", "ablated", b"ablated", "cold_start", b"cold_start", "events", b"events", "feature_version", b"feature_version", "history_age", b"history_age", "history_version", b"history_version", "tabular", b"tabular", "user_id", b"user_id", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_history_version", b"_history_version", "ablated", b"ablated", "cold_start", b"cold_start", "events", b"events", "feature_version", b"feature_version", "history_age", b"history_age", "history_version", b"history_version", "predicted_ratings", b"predicted_ratings", "tabular", b"tabular", "user_id", b"user_id", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__history_version: _TypeAlias = _typing.Literal["history_version"]  # noqa: Y015
     _WhichOneofArgType__history_version: _TypeAlias = _typing.Literal["_history_version", b"_history_version"]  # noqa: Y015

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from rankloom_proto.v1 import features_pb2 as _features_pb2
@@ -160,6 +161,34 @@ RETRIEVAL_ORDER_POPULARITY: RetrievalOrder.ValueType  # 2
 """How often the item is in the training rows."""
 Global___RetrievalOrder: _TypeAlias = RetrievalOrder  # noqa: Y015
 
+class _ExplanationSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExplanationSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExplanationSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXPLANATION_SOURCE_UNSPECIFIED: _ExplanationSource.ValueType  # 0
+    """LIVE."""
+    EXPLANATION_SOURCE_LIVE: _ExplanationSource.ValueType  # 1
+    """Written for this call by the user's mixture of experts, behind its verdict."""
+    EXPLANATION_SOURCE_STORED: _ExplanationSource.ValueType  # 2
+    """The rationale that the bundle has of the user's own review of the item. It needs a user_id;
+    of the options, only revision and bundle_digest may be set.
+    """
+
+class ExplanationSource(_ExplanationSource, metaclass=_ExplanationSourceEnumTypeWrapper):
+    """Where an explanation comes from."""
+
+EXPLANATION_SOURCE_UNSPECIFIED: ExplanationSource.ValueType  # 0
+"""LIVE."""
+EXPLANATION_SOURCE_LIVE: ExplanationSource.ValueType  # 1
+"""Written for this call by the user's mixture of experts, behind its verdict."""
+EXPLANATION_SOURCE_STORED: ExplanationSource.ValueType  # 2
+"""The rationale that the bundle has of the user's own review of the item. It needs a user_id;
+of the options, only revision and bundle_digest may be set.
+"""
+Global___ExplanationSource: _TypeAlias = ExplanationSource  # noqa: Y015
+
 class _Verdict:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -255,6 +284,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The event store cannot be read or written; the message says why."""
     ERROR_REASON_FEATURE_VERSION_MISMATCH: _ErrorReason.ValueType  # 19
     """No live revision has the feature version that must answer."""
+    ERROR_REASON_NO_STORED_EXPLANATION: _ErrorReason.ValueType  # 20
+    """There is no stored explanation of this user and item; a live one may be asked for."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorInfo.reason in the statuses of all rankloom services; the domain is "rankloom"."""
@@ -298,6 +329,8 @@ ERROR_REASON_EVENT_STORE_UNAVAILABLE: ErrorReason.ValueType  # 18
 """The event store cannot be read or written; the message says why."""
 ERROR_REASON_FEATURE_VERSION_MISMATCH: ErrorReason.ValueType  # 19
 """No live revision has the feature version that must answer."""
+ERROR_REASON_NO_STORED_EXPLANATION: ErrorReason.ValueType  # 20
+"""There is no stored explanation of this user and item; a live one may be asked for."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
@@ -997,9 +1030,11 @@ class ExplainRequest(_message.Message):
     HISTORY_FIELD_NUMBER: _builtins.int
     CANDIDATE_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Returned in the final message. At most 128 characters."""
     user_id: _builtins.str
+    source: Global___ExplanationSource.ValueType
     @_builtins.property
     def history(self) -> _features_pb2.History: ...
     @_builtins.property
@@ -1014,10 +1049,11 @@ class ExplainRequest(_message.Message):
         history: _features_pb2.History | None = ...,
         candidate: _features_pb2.Candidate | None = ...,
         options: Global___ExplainOptions | None = ...,
+        source: Global___ExplanationSource.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "history", b"history", "options", b"options", "subject", b"subject", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "history", b"history", "options", b"options", "request_id", b"request_id", "subject", b"subject", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "history", b"history", "options", b"options", "request_id", b"request_id", "source", b"source", "subject", b"subject", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["user_id", "history"]  # noqa: Y015
     _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
@@ -1152,7 +1188,9 @@ Global___ExplanationChunk: _TypeAlias = ExplanationChunk  # noqa: Y015
 
 @_typing.final
 class Explanation(_message.Message):
-    """The verdict that the text explains, and how it was computed."""
+    """The verdict that the text explains, and how it was computed. A stored explanation has none of it:
+    only request_id, revision, source and stored.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1166,6 +1204,8 @@ class Explanation(_message.Message):
     GENERATED_TOKENS_FIELD_NUMBER: _builtins.int
     STOP_REASON_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    STORED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     verdict: Global___Verdict.ValueType
     score: _builtins.float
@@ -1177,6 +1217,8 @@ class Explanation(_message.Message):
     generated_tokens: _builtins.int
     """The number of tokens in the text."""
     stop_reason: Global___StopReason.ValueType
+    source: Global___ExplanationSource.ValueType
+    """LIVE or STORED."""
     @_builtins.property
     def revision(self) -> Global___Revision: ...
     @_builtins.property
@@ -1186,6 +1228,10 @@ class Explanation(_message.Message):
         """What each event in the prompt did to the score, oldest first. Events without it: those beyond
         max_evidence, and those for which time ran short.
         """
+
+    @_builtins.property
+    def stored(self) -> Global___StoredRationale:
+        """Of a stored explanation."""
 
     def __init__(
         self,
@@ -1200,14 +1246,52 @@ class Explanation(_message.Message):
         generated_tokens: _builtins.int = ...,
         stop_reason: Global___StopReason.ValueType = ...,
         evidence: _abc.Iterable[Global___Evidence] | None = ...,
+        source: Global___ExplanationSource.ValueType = ...,
+        stored: Global___StoredRationale | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "routing", b"routing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "routing", b"routing", "stored", b"stored"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "generated_tokens", b"generated_tokens", "probability", b"probability", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "revision", b"revision", "routing", b"routing", "score", b"score", "stop_reason", b"stop_reason", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "generated_tokens", b"generated_tokens", "probability", b"probability", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "revision", b"revision", "routing", b"routing", "score", b"score", "source", b"source", "stop_reason", b"stop_reason", "stored", b"stored", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Explanation: _TypeAlias = Explanation  # noqa: Y015
+
+@_typing.final
+class StoredRationale(_message.Message):
+    """Where a stored explanation comes from: it says why the user rated the item as they did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WRITTEN_FIELD_NUMBER: _builtins.int
+    GENERATOR_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    RATING_FIELD_NUMBER: _builtins.int
+    generator: _builtins.str
+    """What wrote it, such as the name of a model."""
+    digest: _builtins.str
+    """SHA-256 of the bundle's rationales, in hexadecimal: their version."""
+    rating: _builtins.float
+    """The rating, 1 to 5, that the review gives the item, as far as the writer can tell."""
+    @_builtins.property
+    def written(self) -> _timestamp_pb2.Timestamp:
+        """When it was written."""
+
+    def __init__(
+        self,
+        *,
+        written: _timestamp_pb2.Timestamp | None = ...,
+        generator: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        rating: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["written", b"written"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "generator", b"generator", "rating", b"rating", "written", b"written"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoredRationale: _TypeAlias = StoredRationale  # noqa: Y015
 
 @_typing.final
 class Evidence(_message.Message):

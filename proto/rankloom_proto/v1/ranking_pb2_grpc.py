@@ -84,7 +84,8 @@ class RankingServiceServicer(object):
 
     def Explain(self, request, context):
         """Explains one candidate to one user: streams the text as it is generated, then the verdict.
-        The verdict is the one that a ranking by the same revision gives.
+        The verdict is the one that a ranking by the same revision gives. A stored explanation comes
+        whole and has no verdict: no language model takes part.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,7 +41,8 @@ class RankingServiceStub:
     """Retrieves items and ranks them: both by one revision, within one deadline."""
     Explain: _grpc.UnaryStreamMultiCallable[_ranking_pb2.ExplainRequest, _ranking_pb2.ExplainResponse]
     """Explains one candidate to one user: streams the text as it is generated, then the verdict.
-    The verdict is the one that a ranking by the same revision gives.
+    The verdict is the one that a ranking by the same revision gives. A stored explanation comes
+    whole and has no verdict: no language model takes part.
     """
 
 @_typing.type_check_only
@@ -57,7 +58,8 @@ class RankingServiceAsyncStub(RankingServiceStub):
     """Retrieves items and ranks them: both by one revision, within one deadline."""
     Explain: _aio.UnaryStreamMultiCallable[_ranking_pb2.ExplainRequest, _ranking_pb2.ExplainResponse]  # type: ignore[assignment]
     """Explains one candidate to one user: streams the text as it is generated, then the verdict.
-    The verdict is the one that a ranking by the same revision gives.
+    The verdict is the one that a ranking by the same revision gives. A stored explanation comes
+    whole and has no verdict: no language model takes part.
     """
 
 class RankingServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -94,7 +96,8 @@ class RankingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_ranking_pb2.ExplainResponse], _abc.AsyncIterator[_ranking_pb2.ExplainResponse]]:
         """Explains one candidate to one user: streams the text as it is generated, then the verdict.
-        The verdict is the one that a ranking by the same revision gives.
+        The verdict is the one that a ranking by the same revision gives. A stored explanation comes
+        whole and has no verdict: no language model takes part.
         """
 
 def add_RankingServiceServicer_to_server(servicer: RankingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -32,7 +32,7 @@ class _RolloutStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RolloutS
     ROLLOUT_STATE_WARMED: _RolloutState.ValueType  # 2
     """Loaded and warmed; no traffic."""
     ROLLOUT_STATE_SHADOW: _RolloutState.ValueType  # 3
-    """Ranks a sample of live requests a second time."""
+    """Answers a sample of live rankings and retrievals a second time."""
     ROLLOUT_STATE_CANARY: _RolloutState.ValueType  # 4
     """Serves a share of the users."""
     ROLLOUT_STATE_ACTIVE: _RolloutState.ValueType  # 5
@@ -50,7 +50,7 @@ ROLLOUT_STATE_STAGED: RolloutState.ValueType  # 1
 ROLLOUT_STATE_WARMED: RolloutState.ValueType  # 2
 """Loaded and warmed; no traffic."""
 ROLLOUT_STATE_SHADOW: RolloutState.ValueType  # 3
-"""Ranks a sample of live requests a second time."""
+"""Answers a sample of live rankings and retrievals a second time."""
 ROLLOUT_STATE_CANARY: RolloutState.ValueType  # 4
 """Serves a share of the users."""
 ROLLOUT_STATE_ACTIVE: RolloutState.ValueType  # 5
@@ -225,6 +225,7 @@ class GateSpec(_message.Message):
     MAX_AGREEMENT_SHIFT_FIELD_NUMBER: _builtins.int
     FALSE_ALARMS_FIELD_NUMBER: _builtins.int
     MAX_CHECKS_FIELD_NUMBER: _builtins.int
+    MIN_RECALL_OVERLAP_FIELD_NUMBER: _builtins.int
     min_samples: _builtins.int
     """The fewest users of each side for a judgement; at least 2."""
     min_group_samples: _builtins.int
@@ -243,6 +244,7 @@ class GateSpec(_message.Message):
     """The share of harmless rollouts that may be breached by chance."""
     max_checks: _builtins.int
     """The number of checks that share half of false_alarms; later checks share the other half."""
+    min_recall_overlap: _builtins.float
     def __init__(
         self,
         *,
@@ -260,10 +262,11 @@ class GateSpec(_message.Message):
         max_agreement_shift: _builtins.float | None = ...,
         false_alarms: _builtins.float | None = ...,
         max_checks: _builtins.int | None = ...,
+        min_recall_overlap: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_false_alarms", b"_false_alarms", "_max_agreement_shift", b"_max_agreement_shift", "_max_calibration_shift", b"_max_calibration_shift", "_max_checks", b"_max_checks", "_max_error_increase", b"_max_error_increase", "_max_ks", b"_max_ks", "_max_latency_ratio", b"_max_latency_ratio", "_max_psi", b"_max_psi", "_max_tie_rate_increase", b"_max_tie_rate_increase", "_min_group_samples", b"_min_group_samples", "_min_kendall", b"_min_kendall", "_min_samples", b"_min_samples", "_min_topk_overlap", b"_min_topk_overlap", "_top_k", b"_top_k", "false_alarms", b"false_alarms", "max_agreement_shift", b"max_agreement_shift", "max_calibration_shift", b"max_calibration_shift", "max_checks", b"max_checks", "max_error_increase", b"max_error_increase", "max_ks", b"max_ks", "max_latency_ratio", b"max_latency_ratio", "max_psi", b"max_psi", "max_tie_rate_increase", b"max_tie_rate_increase", "min_group_samples", b"min_group_samples", "min_kendall", b"min_kendall", "min_samples", b"min_samples", "min_topk_overlap", b"min_topk_overlap", "top_k", b"top_k"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_false_alarms", b"_false_alarms", "_max_agreement_shift", b"_max_agreement_shift", "_max_calibration_shift", b"_max_calibration_shift", "_max_checks", b"_max_checks", "_max_error_increase", b"_max_error_increase", "_max_ks", b"_max_ks", "_max_latency_ratio", b"_max_latency_ratio", "_max_psi", b"_max_psi", "_max_tie_rate_increase", b"_max_tie_rate_increase", "_min_group_samples", b"_min_group_samples", "_min_kendall", b"_min_kendall", "_min_recall_overlap", b"_min_recall_overlap", "_min_samples", b"_min_samples", "_min_topk_overlap", b"_min_topk_overlap", "_top_k", b"_top_k", "false_alarms", b"false_alarms", "max_agreement_shift", b"max_agreement_shift", "max_calibration_shift", b"max_calibration_shift", "max_checks", b"max_checks", "max_error_increase", b"max_error_increase", "max_ks", b"max_ks", "max_latency_ratio", b"max_latency_ratio", "max_psi", b"max_psi", "max_tie_rate_increase", b"max_tie_rate_increase", "min_group_samples", b"min_group_samples", "min_kendall", b"min_kendall", "min_recall_overlap", b"min_recall_overlap", "min_samples", b"min_samples", "min_topk_overlap", b"min_topk_overlap", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_false_alarms", b"_false_alarms", "_max_agreement_shift", b"_max_agreement_shift", "_max_calibration_shift", b"_max_calibration_shift", "_max_checks", b"_max_checks", "_max_error_increase", b"_max_error_increase", "_max_ks", b"_max_ks", "_max_latency_ratio", b"_max_latency_ratio", "_max_psi", b"_max_psi", "_max_tie_rate_increase", b"_max_tie_rate_increase", "_min_group_samples", b"_min_group_samples", "_min_kendall", b"_min_kendall", "_min_samples", b"_min_samples", "_min_topk_overlap", b"_min_topk_overlap", "_top_k", b"_top_k", "false_alarms", b"false_alarms", "max_agreement_shift", b"max_agreement_shift", "max_calibration_shift", b"max_calibration_shift", "max_checks", b"max_checks", "max_error_increase", b"max_error_increase", "max_ks", b"max_ks", "max_latency_ratio", b"max_latency_ratio", "max_psi", b"max_psi", "max_tie_rate_increase", b"max_tie_rate_increase", "min_group_samples", b"min_group_samples", "min_kendall", b"min_kendall", "min_samples", b"min_samples", "min_topk_overlap", b"min_topk_overlap", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_false_alarms", b"_false_alarms", "_max_agreement_shift", b"_max_agreement_shift", "_max_calibration_shift", b"_max_calibration_shift", "_max_checks", b"_max_checks", "_max_error_increase", b"_max_error_increase", "_max_ks", b"_max_ks", "_max_latency_ratio", b"_max_latency_ratio", "_max_psi", b"_max_psi", "_max_tie_rate_increase", b"_max_tie_rate_increase", "_min_group_samples", b"_min_group_samples", "_min_kendall", b"_min_kendall", "_min_recall_overlap", b"_min_recall_overlap", "_min_samples", b"_min_samples", "_min_topk_overlap", b"_min_topk_overlap", "_top_k", b"_top_k", "false_alarms", b"false_alarms", "max_agreement_shift", b"max_agreement_shift", "max_calibration_shift", b"max_calibration_shift", "max_checks", b"max_checks", "max_error_increase", b"max_error_increase", "max_ks", b"max_ks", "max_latency_ratio", b"max_latency_ratio", "max_psi", b"max_psi", "max_tie_rate_increase", b"max_tie_rate_increase", "min_group_samples", b"min_group_samples", "min_kendall", b"min_kendall", "min_recall_overlap", b"min_recall_overlap", "min_samples", b"min_samples", "min_topk_overlap", b"min_topk_overlap", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__false_alarms: _TypeAlias = _typing.Literal["false_alarms"]  # noqa: Y015
     _WhichOneofArgType__false_alarms: _TypeAlias = _typing.Literal["_false_alarms", b"_false_alarms"]  # noqa: Y015
@@ -287,6 +290,8 @@ class GateSpec(_message.Message):
     _WhichOneofArgType__min_group_samples: _TypeAlias = _typing.Literal["_min_group_samples", b"_min_group_samples"]  # noqa: Y015
     _WhichOneofReturnType__min_kendall: _TypeAlias = _typing.Literal["min_kendall"]  # noqa: Y015
     _WhichOneofArgType__min_kendall: _TypeAlias = _typing.Literal["_min_kendall", b"_min_kendall"]  # noqa: Y015
+    _WhichOneofReturnType__min_recall_overlap: _TypeAlias = _typing.Literal["min_recall_overlap"]  # noqa: Y015
+    _WhichOneofArgType__min_recall_overlap: _TypeAlias = _typing.Literal["_min_recall_overlap", b"_min_recall_overlap"]  # noqa: Y015
     _WhichOneofReturnType__min_samples: _TypeAlias = _typing.Literal["min_samples"]  # noqa: Y015
     _WhichOneofArgType__min_samples: _TypeAlias = _typing.Literal["_min_samples", b"_min_samples"]  # noqa: Y015
     _WhichOneofReturnType__min_topk_overlap: _TypeAlias = _typing.Literal["min_topk_overlap"]  # noqa: Y015
@@ -315,6 +320,8 @@ class GateSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_group_samples) -> _WhichOneofReturnType__min_group_samples | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_kendall) -> _WhichOneofReturnType__min_kendall | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_recall_overlap) -> _WhichOneofReturnType__min_recall_overlap | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_samples) -> _WhichOneofReturnType__min_samples | None: ...
     @_typing.overload
@@ -512,7 +519,7 @@ class StartShadowRequest(_message.Message):
     expected_revision: _builtins.int
     idempotency_key: _builtins.str
     percent: _builtins.int
-    """Percentage of the requests to rank a second time, 1 to 100; 0: all. A request is skipped
+    """Percentage of the requests to answer a second time, 1 to 100; 0: all. A ranking is skipped
     while others wait for the model.
     """
     @_builtins.property

@@ -114,7 +114,8 @@ class RolloutServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def StartShadow(self, request, context):
-        """Ranks a sample of live requests a second time and compares; responses do not change.
+        """Answers a sample of live rankings and retrievals a second time and compares; responses do not
+        change.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

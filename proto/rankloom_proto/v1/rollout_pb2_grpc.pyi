@@ -43,7 +43,9 @@ class RolloutServiceStub:
     StageUpload: _grpc.StreamUnaryMultiCallable[_rollout_pb2.StageUploadRequest, _rollout_pb2.StageUploadResponse]
     """Like Stage, with the files in the stream."""
     StartShadow: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.StartShadowRequest, _rollout_pb2.StartShadowResponse]
-    """Ranks a sample of live requests a second time and compares; responses do not change."""
+    """Answers a sample of live rankings and retrievals a second time and compares; responses do not
+    change.
+    """
     StartCanary: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.StartCanaryRequest, _rollout_pb2.StartCanaryResponse]
     """Sends a share of the users there, always the same ones. Repeat it to change the share."""
     Promote: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.PromoteRequest, _rollout_pb2.PromoteResponse]
@@ -72,7 +74,9 @@ class RolloutServiceAsyncStub(RolloutServiceStub):
     StageUpload: _aio.StreamUnaryMultiCallable[_rollout_pb2.StageUploadRequest, _rollout_pb2.StageUploadResponse]  # type: ignore[assignment]
     """Like Stage, with the files in the stream."""
     StartShadow: _aio.UnaryUnaryMultiCallable[_rollout_pb2.StartShadowRequest, _rollout_pb2.StartShadowResponse]  # type: ignore[assignment]
-    """Ranks a sample of live requests a second time and compares; responses do not change."""
+    """Answers a sample of live rankings and retrievals a second time and compares; responses do not
+    change.
+    """
     StartCanary: _aio.UnaryUnaryMultiCallable[_rollout_pb2.StartCanaryRequest, _rollout_pb2.StartCanaryResponse]  # type: ignore[assignment]
     """Sends a share of the users there, always the same ones. Repeat it to change the share."""
     Promote: _aio.UnaryUnaryMultiCallable[_rollout_pb2.PromoteRequest, _rollout_pb2.PromoteResponse]  # type: ignore[assignment]
@@ -116,7 +120,9 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rollout_pb2.StartShadowRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rollout_pb2.StartShadowResponse, _abc.Awaitable[_rollout_pb2.StartShadowResponse]]:
-        """Ranks a sample of live requests a second time and compares; responses do not change."""
+        """Answers a sample of live rankings and retrievals a second time and compares; responses do not
+        change.
+        """
 
     @_abc_1.abstractmethod
     def StartCanary(

@@ -28,6 +28,7 @@ from rankloom_adapters.signing import SignatureError
 from rankloom_adapters.sources import SourceError
 from rankloom_adapters.store import StoreError
 from rankloom_engine.errors import EngineClosedError, EngineOverloadedError, WorkExpiredError
+from rankloom_features.bundled_tables import UnreadableTablesError
 from rankloom_features.event_store.store import EventStoreError, EventStoreFullError
 from rankloom_features.model_info import FeatureVersionError
 from rankloom_features.selection import UnknownAttributeError
@@ -38,6 +39,7 @@ from rankloom_server import logs
 from rankloom_server.errors import (
     ForbiddenError,
     MalformedError,
+    NoStoredExplanationError,
     NotServingError,
     OverloadedError,
     UnauthenticatedError,
@@ -174,6 +176,12 @@ _REFUSALS: Final[dict[type, Callable[[Any], Refusal]]] = {
     UnknownAttributeError: _unknown_attribute,
     UnknownRevisionError: _revision_unknown,
     FallbackRefusedError: _fallback_refused,
+    NoStoredExplanationError: _reasoned(
+        grpc.StatusCode.NOT_FOUND, ranking_pb2.ERROR_REASON_NO_STORED_EXPLANATION
+    ),
+    UnreadableTablesError: _reasoned(
+        grpc.StatusCode.UNAVAILABLE, ranking_pb2.ERROR_REASON_STORE_UNAVAILABLE, DISK_RETRY_S
+    ),
     OverloadedError: _overloaded,
     EngineOverloadedError: _overloaded,
     NotServingError: _not_serving,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
-from rankloom_adapters.rollout.agreement import kendall, tie_rate, topk_overlap
+from rankloom_adapters.rollout.agreement import kendall, recall_overlap, tie_rate, topk_overlap
 from rankloom_adapters.rollout.evidence import (
     Evidence,
     Observation,
@@ -63,6 +63,11 @@ def test_overlap_by_hand() -> None:
     assert topk_overlap(one, other, 3) == pytest.approx(2 / 3)
     assert topk_overlap(one, other, 10) == 1.0  # the lists are shorter than k
     assert topk_overlap(floats(1, 1, 1), floats(1, 1, 1), 2) == 1.0
+
+
+def test_recall_overlap_is_the_share_that_is_retrieved_too() -> None:
+    assert recall_overlap(["a", "b", "c", "d"], ["d", "x", "a"]) == 0.5
+    assert recall_overlap(["a"], []) == 0.0
 
 
 def test_a_ranking_is_reduced_to_figures() -> None:

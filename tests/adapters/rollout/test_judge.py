@@ -20,7 +20,7 @@ from adapters.rollout.observed import (
     pairs,
     users_of,
 )
-from rankloom_adapters.rollout.evidence import Observation, Pair
+from rankloom_adapters.rollout.evidence import Observation, Pair, RetrievalPair
 from rankloom_adapters.rollout.gates import GateOutcome, GateResult
 from rankloom_adapters.rollout.judge import (
     Judgement,
@@ -260,6 +260,43 @@ def test_each_gate_of_a_shadow_has_a_bound(
     assert gate_of(judge_shadow(harmed, loosened), gate).outcome is GateOutcome.PASSED
 
 
+def retrievals(overlap: float, num: int = 300) -> list[RetrievalPair]:
+    """One for each user, around a mean overlap."""
+    spread = np.random.default_rng(0).uniform(-0.1, 0.1, num)
+    return [
+        RetrievalPair(user, GROUPS[user % 2], min(max(overlap + more, 0.0), 1.0))
+        for user, more in enumerate(spread.tolist())
+    ]
+
+
+def test_what_a_shadow_retrieves_has_a_bound_for_all_users_and_for_each_group() -> None:
+    seen, bad = pairs(1, 600), retrievals(0.3)
+    assert judge_shadow(seen, DEFAULTS, retrievals=retrievals(0.9)).verdict is TrialVerdict.PASS
+    found = judge_shadow(seen, DEFAULTS, retrievals=bad)
+    gate = gate_of(found, "recall_overlap")
+    assert (found.verdict, gate.outcome) == (TrialVerdict.BREACH, GateOutcome.BREACHED)
+    assert gate.value == pytest.approx(0.3, abs=0.02)
+    assert "recall_overlap is 0.3" in found.reason
+    loose = with_bound("min_recall_overlap", 0.2)
+    assert judge_shadow(seen, loose, retrievals=bad).verdict is TrialVerdict.PASS
+    of_group = [
+        bad_one if good.group == GROUPS[0] else good
+        for good, bad_one in zip(retrievals(0.9), bad, strict=True)
+    ]
+    harmed = judge_shadow(seen, DEFAULTS, retrievals=of_group)
+    assert gate_of(harmed, "recall_overlap").outcome is GateOutcome.PASSED
+    assert f"recall_overlap of group {GROUPS[0]} is" in harmed.reason
+
+
+def test_few_retrievals_prove_nothing_and_none_need_not() -> None:
+    seen = pairs(1, 600)
+    few = judge_shadow(seen, DEFAULTS, retrievals=retrievals(0.3, 90))
+    assert few.verdict is TrialVerdict.NO_DATA
+    assert few.reason == "recall_overlap: 90 users, 200 are needed"
+    names = {gate.name for gate in judge_shadow(seen, DEFAULTS).gates}
+    assert "recall_overlap" not in names
+
+
 def test_a_shadow_that_fails_with_the_active_one_harms_nothing() -> None:
     seen = [
         replace(each, active_failed=each.user % 4 == 0, shadow_failed=each.user % 4 == 0)
@@ -289,6 +326,7 @@ def test_few_pairs_prove_nothing() -> None:
         ("max_checks", 0),
         ("min_topk_overlap", 1.1),
         ("min_kendall", -2.0),
+        ("min_recall_overlap", 1.1),
         ("max_psi", -0.1),
         ("max_psi", math.inf),
         ("max_ks", math.nan),

@@ -25,6 +25,7 @@ from adapters.rollout.observed import (
 from rankloom_adapters.rollout.evidence import (
     Observation,
     Reply,
+    RetrievalPair,
     compare,
     observe,
     observe_failure,
@@ -127,6 +128,19 @@ def test_a_canary_that_turns_bad_late_goes_back() -> None:
             trial.take(trial.check()())
     assert trial.judgement.verdict is TrialVerdict.BREACH
     assert "errors" in trial.judgement.reason
+
+
+def test_retrievals_alone_can_end_a_trial_but_not_pass_it() -> None:
+    for overlap, verdict in ((0.1, TrialVerdict.BREACH), (1.0, TrialVerdict.NO_DATA)):
+        trial = Trial(Rollout(2, "digest", RolloutState.SHADOW, gates='{"min_samples": 20}'))
+        due = []
+        for user in range(60):
+            trial.add_retrieval(RetrievalPair(user, "", overlap))
+            if trial.is_due:
+                due.append(user + 1)
+                trial.take(trial.check()())
+        assert trial.judgement.verdict is verdict
+        assert due == ([20] if verdict is TrialVerdict.BREACH else [20, 30, 45])
 
 
 def a_canary(gates: str) -> Rollout:

@@ -75,4 +75,4 @@ def _examples(view: View, log: Interactions) -> Examples:
 
 
 def _of_users(view: View, log: Interactions, users: NDArray[np.bool_]) -> View:
-    return View(view.rows[users[log.user[view.rows]]], view.cutoff)
+    return view.only(users[log.user[view.rows]])

@@ -15,6 +15,7 @@ from rankloom_training.teachers.choosing import EVIDENCE
 
 if TYPE_CHECKING:
     from rankloom_training.data.reviews import Reviews
+    from rankloom_training.reccot.tower_parts import TrainedTowers
 
 Actions: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 CONTRASTS = ("triplet", "infonce", "none")
@@ -26,6 +27,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     _configure_generate(actions)
     _configure_encode(actions)
     _configure_towers(actions)
+    _configure_attach(actions)
 
 
 def _configure_example(actions: Actions) -> None:
@@ -109,6 +111,20 @@ def _configure_towers(actions: Actions) -> None:
     _add_store_size(towers)
     towers.add_argument("--match", choices=CONTRASTS, default="triplet", help="of reviews and ids")
     towers.set_defaults(act=_towers)
+
+
+def _configure_attach(actions: Actions) -> None:
+    attach = _action(actions, "attach", "write a bundle with rationales or towers of reviews")
+    attach.add_argument("--bundle", type=Path, required=True, help="it stays as it is")
+    attach.add_argument(
+        "--rationales", type=Path, metavar="FILE", help="what `generate` wrote, to answer with"
+    )
+    attach.add_argument("--data", type=Path, help="with --towers: the reviews of both")
+    attach.add_argument("--encoder", type=Path, help="with --towers: what `encode` wrote")
+    attach.add_argument("--towers", type=Path, help="what `towers` wrote, to predict ratings with")
+    _add_store_size(attach)
+    attach.add_argument("--out", type=Path, required=True, help="folder to write the bundle to")
+    attach.set_defaults(act=_attach)
 
 
 def _action(actions: Actions, name: str, summary: str) -> argparse.ArgumentParser:
@@ -198,6 +214,31 @@ def _towers(args: argparse.Namespace) -> int:
     for line in report_lines(report):
         print(line)
     return 0
+
+
+def _attach(args: argparse.Namespace) -> int:
+    given = (args.data, args.encoder, args.towers)
+    if any(given) and not all(given):
+        raise ValueError("towers need --data, --encoder and --towers; give all three")
+    if not any(given) and args.rationales is None:
+        raise ValueError("nothing to attach; give --rationales, or --data, --encoder and --towers")
+    from rankloom_training.reccot.attach import attach
+
+    made = attach(args.bundle, args.out, args.rationales, _trained_towers(args))
+    print(f"{args.out}: bundle {made.digest[:12]} with {made.num_rationales:,} rationales")
+    if made.num_rationales and made.answered is not None:
+        print(f"{made.answered:,} of them are about events beside it, and so can be answered")
+    if made.was_signed:
+        print("sign it with `rankloom bundle sign`: a signature is of one bundle alone")
+    return 0
+
+
+def _trained_towers(args: argparse.Namespace) -> TrainedTowers | None:
+    if args.towers is None:
+        return None
+    from rankloom_training.reccot.tower_parts import TrainedTowers
+
+    return TrainedTowers(_reviews(args), args.encoder, args.towers, args.max_mib << 20)
 
 
 def _reviews(args: argparse.Namespace) -> Reviews:

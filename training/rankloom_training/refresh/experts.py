@@ -141,9 +141,6 @@ class ExpertRefresh:
         rows = np.concatenate([view.rows[log.time[view.rows] >= self.since] for view in views])
         chosen = sampled_users(log.user[rows], log.num_users, most, options.seed)
         return [
-            View(
-                view.rows[(log.time[view.rows] >= self.since) & chosen[log.user[view.rows]]],
-                view.cutoff,
-            )
+            view.only((log.time[view.rows] >= self.since) & chosen[log.user[view.rows]])
             for view in views
         ]

@@ -27,6 +27,7 @@ from rankloom_features.event_store.sqlite import SqliteEventStore, copy_events
 from rankloom_features.event_store.store import events_beside
 from rankloom_features.item_columns import NO_COLUMNS, ItemColumns
 from rankloom_features.loading import statistics_to_bytes
+from rankloom_features.session_columns import SESSION_COLUMNS
 from rankloom_ranker.item_groups import NO_GROUP, ItemGroups
 from rankloom_ranker.loaded import load_bundle
 from rankloom_training.added_items import AddedItems
@@ -161,6 +162,8 @@ class RefreshedBundle:
         log, catalogue, columns = self.data.log, self.items.catalogue, self.data.item_columns
         train = log.split == Split.TRAIN
         statistics = item_statistics(log, catalogue, train)
+        if SESSION_COLUMNS[-1] not in self.items.loaded.provider.columns:  # nor in its trees
+            statistics = dataclasses.replace(statistics, co_session=None)
         made = {parts.ITEM_STATISTICS: statistics_to_bytes(statistics)}
         if parts.USER_MODEL in self.bundle.parts:
             prior = held_out_prior(catalogue, log, 0, columns)

@@ -21,7 +21,7 @@ from rankloom_features.provider import FeatureProvider, UserQuery
 from rankloom_training.data import DataError
 from rankloom_training.served.read import served_files, served_tables
 
-_READ: Final = ("user_id", "history_version", "schema_digest", "items", "features")
+_READ: Final = ("time", "user_id", "history_version", "schema_digest", "items", "features")
 TOLERANCE: Final = 1e-6  # below it, two values are equal
 
 
@@ -63,7 +63,7 @@ def skew_of(
             skipped += 1
             continue
         items = tuple(map(Item, ranking["items"]))
-        computed = provider.features(UserQuery(None, events, items)).tabular
+        computed = provider.features(UserQuery(None, events, items, at=ranking["time"])).tabular
         differences.append(_difference(served, computed))
     if not differences:
         raise DataError(

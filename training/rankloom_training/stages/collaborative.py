@@ -55,7 +55,7 @@ class CollaborativeStage(Stage):
 
     def run(self, given: StageInputs) -> None:
         """Trains the model, and one more for each fold of users."""
-        every = LogRows.every_of(given.dataset, self.protocol, self.seed)
+        every = LogRows.every_of(given.dataset, self.protocol, self.seed).as_they_come()
         fits, files = _Fits(self, every, given.progress), CollaborativeFiles(given.folder)
         model = fits.fit(fits.folds >= 0)
         onnx = export(model)

@@ -17,7 +17,6 @@ from rankloom_training import base
 from rankloom_training.data import Split
 from rankloom_training.experts import RANK, ExpertTrainer, OnStep
 from rankloom_training.groups import gain_of, have_both_classes, window_groups
-from rankloom_training.metrics import Estimate
 from rankloom_training.options import ObjectiveName, Recipe
 from rankloom_training.side_by_side import SideBySide, copies
 from rankloom_training.stages.artefacts import (
@@ -78,10 +77,21 @@ class GroupsStage(Stage):
         trainer: ExpertTrainer,
         on_step: OnStep,
     ) -> None:
-        """Trains the expert of a group, from the global one, and writes it."""
+        """Trains the expert of a group from the global one, and writes the better of the two."""
         trainer.load_adapter(given.of(GlobalFiles).expert)
         start = trainer.state()
-        gain = self._train(given, rows, group, trainer, on_step)
+        train, valid, recipe = group.train, group.valid, self.group_recipe
+        found = learn(
+            trainer,
+            train,
+            valid,
+            recipe,
+            given,
+            group.name,
+            with_projector=False,
+            on_step=on_step,
+        )
+        gain = gain_of(_users_of(rows, valid), valid, found)
         given.progress.note(f"{group.name}: {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]")
         if gain.low <= 0.0:
             # The best of several epochs looks better than it is. An expert that is not
@@ -95,28 +105,6 @@ class GroupsStage(Stage):
         with_words = self.group_recipe.objective is ObjectiveName.COMPLETION
         group = None if self.shots is None else _row_groups(given, rows)
         return Curriculum(with_words, self.shots, group)
-
-    def _train(
-        self,
-        given: StageInputs,
-        rows: LogRows,
-        group: _GroupWindows,
-        trainer: ExpertTrainer,
-        on_step: OnStep,
-    ) -> Estimate:
-        """Trains in place; returns the gain in AUC over the global expert."""
-        found = learn(
-            trainer,
-            group.train,
-            group.valid,
-            self.group_recipe,
-            given,
-            group.name,
-            with_projector=False,
-            on_step=on_step,
-        )
-        users = _users_of(rows, group.valid)
-        return gain_of(users, group.valid, found)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

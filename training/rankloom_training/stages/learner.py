@@ -26,7 +26,6 @@ from rankloom_training.stages.artefacts import (
 from rankloom_training.stages.curriculum import Curriculum
 from rankloom_training.stages.rows import LogRows
 from rankloom_training.stages.stage import StageInputs
-from rankloom_training.visibility import View
 from rankloom_training.windows import Inputs, Window, WindowMaker
 from rankloom_training.words import words_of
 
@@ -137,7 +136,7 @@ def _windows(
     windows, first = list[Window](), 0
     for view in rows.views(split):
         kept = np.flatnonzero(chosen[view.rows])
-        seen, at = View(view.rows[kept], view.cutoff), first + kept
+        seen, at = view.only(kept), first + kept
         made = maker.windows(Inputs(seen, vectors[at], tabular[at], tree_logits[at]))
         windows += [dataclasses.replace(window, rows=at[window.rows]) for window in made]
         first += len(view.rows)

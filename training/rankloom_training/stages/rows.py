@@ -18,8 +18,9 @@ from rankloom_training.visibility import (
     Protocol,
     View,
     sampled_users,
-    scoring_view,
+    sessions,
     training_views,
+    validation_view,
 )
 
 
@@ -45,8 +46,13 @@ class LogRows:
     @classmethod
     def every_of(cls, dataset: Dataset, protocol: Protocol, seed: int) -> LogRows:
         """All rows, however many."""
-        valid = scoring_view(dataset.log, protocol, Split.VALID)
+        valid = validation_view(dataset.log, protocol, seed)
         return cls(dataset, training_views(dataset.log, protocol, seed), valid, seed)
+
+    def as_they_come(self) -> LogRows:
+        """The same rows, each of which sees all events before it that its protocol allows."""
+        train = tuple(view.as_they_come() for view in self.train)
+        return LogRows(self.dataset, train, self.valid.as_they_come(), self.seed)
 
     @property
     def log(self) -> Interactions:
@@ -63,6 +69,18 @@ class LogRows:
     def sampling_offset(self, split: Split) -> NDArray[np.float64]:
         """(rows,) what the sampling of negatives adds to the log-odds of a like."""
         return self.dataset.sampling_offset(self.indices(split))
+
+    def weight(self, split: Split) -> NDArray[np.float64] | None:
+        """(rows,) how much each row counts for the trees; None: all alike.
+
+        Of likes alone, a session of n rows counts √n times as much as one of a single row: what
+        users do when they come back is a small part of the rows, and all of some lists.
+        """
+        if not self.log.sampled:
+            return None
+        session = sessions(self.log)
+        weight = 1.0 / np.sqrt(np.bincount(session)[session[self.indices(split)]])
+        return np.asarray(weight / weight.mean())
 
     def examples(self, split: Split, epoch: int = 0) -> Examples:
         """The rows as the collaborative model sees them, sampled negatives as in ``epoch``."""
@@ -84,23 +102,26 @@ class LogRows:
         return chosen_users(self.log, self.indices(split), max_rows // share, self.seed)
 
     def newest_of_users(self) -> NDArray[np.int64]:
-        """(users,) for each training user, which training row of the views is the newest."""
-        best_first = self._newest_of_first_view()
+        """(users,) for each training user, which training row of the views knows most of them."""
+        best_first = self._longest_history_first()
         users = self.log.user[self.indices(Split.TRAIN)[best_first]]
         return np.asarray(best_first[np.unique(users, return_index=True)[1]])
 
-    def _newest_of_first_view(self) -> NDArray[np.int64]:
-        """Indices of all training rows: those of the first view, whose histories are the longest,
-        before the others', and of each view the newest first.
+    def _longest_history_first(self) -> NDArray[np.int64]:
+        """Indices of all training rows; of histories of one length those of the first view come
+        first, and the newest of a view.
         """
         sizes = [len(view.rows) for view in self.train]
         indices = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
-        return np.concatenate([each[::-1] for each in indices])
+        newest_first = np.concatenate([each[::-1] for each in indices])
+        histories = self.histories(Split.TRAIN)
+        length = (histories.end - histories.first)[newest_first]
+        return newest_first[np.argsort(-length, kind="stable")]
 
     def _of_some(self, view: View, split: Split) -> View:
         """The view's rows of the users who have features."""
         users = self.for_language_model(split, TABLE_ROWS)
-        return View(view.rows[users[self.log.user[view.rows]]], view.cutoff)
+        return view.only(users[self.log.user[view.rows]])
 
 
 def limits_of(log: Interactions) -> Iterator[Line]:

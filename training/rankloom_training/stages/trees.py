@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rankloom_features.loading import statistics_to_bytes
 from rankloom_features.ranker import TreeRanker
+from rankloom_features.tabular import LOG_COUNT
 from rankloom_training.data import Split
 from rankloom_training.metrics import auc
 from rankloom_training.stages.artefacts import CollaborativeFiles, TreesFiles
@@ -38,12 +39,14 @@ class TreesStage(Stage):
         "rankloom_features.item_statistics",
         "rankloom_features.loading",
         "rankloom_features.ranker",
+        "rankloom_features.session_columns",
         "rankloom_features.tabular",
         "rankloom_features.tree_export",
         "rankloom_features.user_model",
         "rankloom_training.folds",
         "rankloom_training.item_factors",
         "rankloom_training.metrics",
+        "rankloom_training.session_factors",
         "rankloom_training.stages.rows",
         "rankloom_training.trees",
         "rankloom_training.user_models",
@@ -59,7 +62,9 @@ class TreesStage(Stage):
         logits = given.of(CollaborativeFiles).logits
         train = _table(held_out, rows, Split.TRAIN, logits(Split.TRAIN))
         valid = _table(held_out, rows, Split.VALID, logits(Split.VALID))
-        boosters = Boosters(train, valid, held_out.names, given.progress.step)
+        # Likes alone say what users choose: the trees say what differs from popularity.
+        start = LOG_COUNT if data.log.sampled else None
+        boosters = Boosters(train, valid, held_out.names, given.progress.step, start)
         ranker = boosters.ranker()
         statistics, users = statistics_to_bytes(held_out.statistics), held_out.user_model.to_bytes()
         files.write_ranker(ranker, statistics, users)
@@ -76,4 +81,5 @@ def _table(
     views = rows.views(split)
     ends = np.cumsum([len(view.rows) for view in views])[:-1]
     table = joined(list(map(held_out.table, views, np.split(logits, ends))))
-    return dataclasses.replace(table, offset=rows.sampling_offset(split))
+    offset, weight = rows.sampling_offset(split), rows.weight(split)
+    return dataclasses.replace(table, offset=offset, weight=weight)

@@ -1,0 +1,1 @@
+"""What a stored explanation costs over loopback."""
