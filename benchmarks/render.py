@@ -30,7 +30,7 @@ from benchmarks.kills import report as kills
 from benchmarks.overload import report as overload
 from benchmarks.prefilter import report as prefilter
 from benchmarks.replay import report as replay
-from benchmarks.retrieve import quality_report
+from benchmarks.retrieve import live_report, quality_report
 from benchmarks.retrieve import report as retrieve
 from benchmarks.scale import report as scale
 from benchmarks.serve import report as serve
@@ -53,6 +53,7 @@ SUMMARIES: Mapping[str, Callable[[BenchmarkResult], str]] = {
     "features": features.summary,
     "retrieve": retrieve.summary,
     "retrieve-quality": quality_report.summary,
+    "retrieve-live": live_report.summary,
     "faults": faults.summary,
     "replay": replay.summary,
     "prefilter": prefilter.summary,

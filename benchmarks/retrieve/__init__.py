@@ -1,1 +1,1 @@
-"""What retrieval costs beside bare faiss, and whether swaps mix revisions."""
+"""What retrieval costs, how good and fresh it is, and whether swaps mix revisions."""

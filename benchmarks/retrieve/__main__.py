@@ -1,12 +1,12 @@
-"""Measures what retrieval costs beside bare faiss, and whether swaps mix revisions.
+"""Measures what retrieval costs beside bare faiss.
 
-    python -m benchmarks.retrieve [--bundle FOLDER] [--turns N] [--swaps N] [--sizes N ...]
+    python -m benchmarks.retrieve [--bundle FOLDER] [--turns N] [--sizes N ...]
 
 In turns, for catalogues of 10⁴, 10⁵ and 10⁶ generated items around those of a trained bundle:
 bare faiss on the index of the server, the whole search with what the user has seen left out,
 Retrieve of 100 over loopback, and an empty call. Then cells on the largest catalogue: recall of
-users whom they were not fitted to. Then Recommend of 20 from 10⁵ items beside Rank of the 100
-candidates that it ranks. Last, a server in a process of its own swaps two bundles under callers.
+users whom they were not fitted to. Last, Recommend of 20 from 10⁵ items beside Rank of the 100
+candidates that it ranks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ def main() -> None:
     parser = command_line("retrieve", __doc__)
     add_bundle(parser)
     parser.add_argument("--turns", type=count, default=100, help="of each kind; default: 100")
-    parser.add_argument("--swaps", type=count, default=300, help="default: 300")
     parser.add_argument(
         "--sizes",
         type=count,
@@ -51,12 +50,12 @@ def run(args: argparse.Namespace) -> None:
     facts = RunFacts.now()
     with TemporaryDirectory() as name:
         bundle = args.bundle or make_small_bundle(Path(name))
-        found = run_retrieve_study(bundle, Path(name), args.sizes, args.turns, args.swaps)
+        found = run_retrieve_study(bundle, args.sizes, args.turns)
     result = BenchmarkResult(
         room="retrieve",
         facts=facts,
         dtype="float32",
-        settings={"turns": args.turns, "swaps": args.swaps, "sizes": args.sizes},
+        settings={"turns": args.turns, "sizes": args.sizes},
         figures=figures(found),
     )
     print(result.headline(), summary(result), f"written: {write(result, args.results)}", sep="\n\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.common.results import BenchmarkResult
@@ -17,7 +16,7 @@ MAX_OVER_BARE, MAX_ADDED, MIN_RECALL = 1.3, 0.1, 0.95
 
 def figures(study: RetrieveStudy) -> dict[str, Any]:
     """Medians in milliseconds, and their ratios."""
-    cells, recommend, swaps = study.cells, study.recommend, study.swaps
+    cells, recommend = study.cells, study.recommend
     rank_ms, recommend_ms = _ms(recommend.rank), _ms(recommend.recommend)
     return {
         "sizes": [
@@ -44,7 +43,6 @@ def figures(study: RetrieveStudy) -> dict[str, Any]:
             "recommend_ms": recommend_ms,
             "added": round(recommend_ms / rank_ms - 1.0, 3),
         },
-        "swaps": {name: value for name, value in asdict(swaps).items() if name != "examples"},
     }
 
 
@@ -74,15 +72,13 @@ def _summary(result: BenchmarkResult) -> Iterator[str]:
         f"{cells['bare_ms']:.2f} | {cells['search_ms']:.2f} | {cells['search_over_bare']:.2f} | | |"
     )
     yield ""
-    recommend, swaps = found["recommend"], found["swaps"]
+    recommend = found["recommend"]
     yield (
         f"Recall of the cells: {cells['recall']:.3f}, at least {MIN_RECALL:g} is wanted; they took "
         f"{cells['build_s']:.0f} s to build. `Recommend` of 20 from {recommend['items']:,} items "
         f"takes {recommend['recommend_ms']:.0f} ms and `Rank` of the same 100 candidates "
         f"{recommend['rank_ms']:.0f} ms: {100 * recommend['added']:+.0f} %, at most "
-        f"{100 * MAX_ADDED:+.0f} % is wanted. {swaps['swaps']} swaps under calls: "
-        f"{swaps['answers']:,} answers, {swaps['failed']} failed, {swaps['mixed']} mixed, "
-        f"{swaps['stale']} stale."
+        f"{100 * MAX_ADDED:+.0f} % is wanted."
     )
 
 

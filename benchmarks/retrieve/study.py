@@ -17,10 +17,8 @@ import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
 
-from benchmarks.common.server_process import serving
 from benchmarks.common.timing import progress
 from benchmarks.retrieve.generated import grown, serving_grown
-from benchmarks.retrieve.swaps import SwapCounts, swap_under_calls, with_added_item
 from rankloom_adapters.bundle import open_bundle
 from rankloom_features.item_index import ItemIndex, best_items, recall
 from rankloom_features.provider import UserQuery
@@ -36,7 +34,6 @@ from rankloom_training.user_events import events_of_bundle
 K: Final = 100
 RECOMMENDED: Final = 20
 TIMEOUT_S: Final = 60.0
-USERS_OF_SWAPS: Final = 32
 FITTED, TESTED = 50, 50  # users whom an approximate index is fitted to, and others
 faiss: Any = import_module("faiss")
 
@@ -88,13 +85,10 @@ class RetrieveStudy:
     sizes: list[SizeStudy]
     cells: CellStudy
     recommend: RecommendStudy
-    swaps: SwapCounts
 
 
-def run_retrieve_study(
-    bundle: Path, folder: Path, sizes: list[int], turns: int, swaps: int
-) -> RetrieveStudy:
-    """``folder``: for what is written. The recommendation is from the middle one of the sizes."""
+def run_retrieve_study(bundle: Path, sizes: list[int], turns: int) -> RetrieveStudy:
+    """The recommendation is from the middle one of the sizes."""
     progress(f"{turns} turns of {', '.join(map(str, sizes))} items")
     by_size = [asyncio.run(run_size_study(bundle, size, turns)) for size in sizes]
     progress("cells")
@@ -102,18 +96,7 @@ def run_retrieve_study(
     progress("recommendations")
     middle = sorted(sizes)[len(sizes) // 2]
     recommend = asyncio.run(run_recommend_study(bundle, middle, turns))
-    progress(f"{swaps} swaps")
-    return RetrieveStudy(by_size, cells, recommend, swap_study(bundle, folder, swaps))
-
-
-def swap_study(bundle: Path, folder: Path, swaps: int) -> SwapCounts:
-    """Swaps under calls to a server in a process of its own; ``folder``: for what is written."""
-    other = with_added_item(bundle, folder / "other")
-    with events_of_bundle(bundle) as store:
-        users = list(store.users())[:USERS_OF_SWAPS]
-    with serving(bundle, folder / "state", threads=1, cache_mib=16) as server:
-        calls = swap_under_calls(server.ranking, server.rollout, other, users, swaps)
-        return asyncio.run(calls)
+    return RetrieveStudy(by_size, cells, recommend)
 
 
 async def run_size_study(bundle: Path, num_items: int, turns: int) -> SizeStudy:

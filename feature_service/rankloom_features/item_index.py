@@ -27,6 +27,8 @@ faiss: Any = import_module("faiss")
 MIN_RECALL: Final = 0.95  # of an approximate index, over the users that it is fitted to
 FITTED_RECALL: Final = 0.97  # so that other users have MIN_RECALL too
 RECALL_AT: Final = 100
+# Items that are passed over after a search: a selector makes each comparison of the search slower.
+MAX_PASSED_OVER: Final = 256
 _ITERATIONS, _POINTS_PER_CELL, _SEED = 10, 64, 0  # of k-means
 
 
@@ -103,17 +105,32 @@ class ItemIndex:
         ``user``: (dim,). ``allowed``: (items,), None for all. Of equal items, the first in the
         catalogue comes first. Scores do not depend on the kind of the index.
         """
-        num_allowed = len(self) if allowed is None else int(allowed.sum())
-        num = min(num, num_allowed)
+        num_left_out = 0 if allowed is None else len(self) - int(np.count_nonzero(allowed))
+        num = min(num, len(self) - num_left_out)
         if not num:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        _, found = self._index.search(user[None], num, params=self._parameters(allowed))
-        items = found[0][found[0] >= 0]
+        items = self._nearest(user, num, allowed, num_left_out)
         if len(items) < num:  # the cells searched have too few that are allowed
             items = np.arange(len(self)) if allowed is None else np.flatnonzero(allowed)
         scores = (self.vectors[items] * user).sum(axis=1)
         order = np.lexsort((items, -scores))[:num]
         return items[order], scores[order]
+
+    def _nearest(
+        self,
+        user: NDArray[np.float32],
+        num: int,
+        allowed: NDArray[np.bool_] | None,
+        num_left_out: int,
+    ) -> NDArray[np.int64]:
+        """``num`` indices, or fewer where the cells searched have too few that are allowed."""
+        if num_left_out > MAX_PASSED_OVER:
+            _, found = self._index.search(user[None], num, params=self._parameters(allowed))
+            return np.asarray(found[0][found[0] >= 0])
+        more = num + num_left_out
+        _, found = self._index.search(user[None], more, params=self._parameters(None))
+        items = np.asarray(found[0][found[0] >= 0])
+        return items if allowed is None else items[allowed[items]][:num]
 
     def grown(self, vectors: NDArray[np.float32]) -> ItemIndex:
         """This index for more items: ``vectors`` has its rows first, and the new ones behind."""

@@ -175,23 +175,17 @@ class RetrievalOrder(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class RetrievedItem:
-    """``score``: by the vector space, or the number of training rows, as the order says."""
-
-    item_id: str
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
 class Retrieval:
-    """The nearest items, best first.
+    """The nearest items, best first, and the score of each.
 
-    ``reason``: why the user's vector could not be used, None where it could. ``cold_start``:
-    nothing is known about the user. ``history_version``: of the stored history; None for an
-    inline one, or where there were no features.
+    ``scores``: by the vector space, or the numbers of training rows, as the order says. ``reason``:
+    why the user's vector could not be used, None where it could. ``cold_start``: nothing is known
+    about the user. ``history_version``: of the stored history; None for an inline one, or where
+    there were no features.
     """
 
-    items: tuple[RetrievedItem, ...]
+    item_ids: tuple[str, ...]
+    scores: tuple[float, ...]
     order: RetrievalOrder
     reason: FallbackReason | None
     cold_start: bool

@@ -15,7 +15,7 @@ from rankloom_features.item_index import ItemIndex
 from rankloom_features.provider import UserFeatures
 from rankloom_features.selection import ItemSelector
 from rankloom_features.vector_space import VectorSpace
-from rankloom_ranker.answers import Retrieval, RetrievalOrder, RetrievedItem
+from rankloom_ranker.answers import Retrieval, RetrievalOrder
 from rankloom_ranker.fallback import FallbackReason, fallback_after
 
 if TYPE_CHECKING:  # a feature server loads this module, and no torch
@@ -62,7 +62,8 @@ class Retriever:
             items, scores = self.index.search(self.space.user(features), query.k, allowed)
             order = RetrievalOrder.VECTOR
         return Retrieval(
-            items=self._named(items, scores),
+            item_ids=tuple(self.catalogue.items[index].item_id for index in items.tolist()),
+            scores=tuple(scores.tolist()),
             order=order,
             reason=reason,
             cold_start=cold_start,
@@ -75,13 +76,6 @@ class Retriever:
         ranked = self._by_popularity
         items = ranked[allowed[ranked]][:num]
         return items, self.popularity[items]
-
-    def _named(
-        self, items: NDArray[np.int64], scores: NDArray[np.float32]
-    ) -> tuple[RetrievedItem, ...]:
-        named = self.catalogue.items
-        rows = zip(items.tolist(), scores.tolist(), strict=True)
-        return tuple(RetrievedItem(named[index].item_id, score) for index, score in rows)
 
     @cached_property
     def _by_popularity(self) -> NDArray[np.int64]:

@@ -58,7 +58,7 @@ class NoStoredExplanationError(Exception):
     """There is no stored explanation. ``reason``: of what, or where."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"{reason}; ask for a live one, with source LIVE")
+        super().__init__(f"{reason}; ask for a live one")
 
 
 class FeaturesUnavailableError(Exception):

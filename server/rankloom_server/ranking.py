@@ -165,7 +165,7 @@ def _note_retrieval(answer: RetrieveAnswer) -> None:
 
 
 def _retrieval_facts(found: Retrieval) -> dict[str, object]:
-    return {"num_retrieved": len(found.items), "retrieval_order": found.order.name}
+    return {"num_retrieved": len(found.item_ids), "retrieval_order": found.order.name}
 
 
 def _routing_facts(routing: Routing) -> dict[str, object]:

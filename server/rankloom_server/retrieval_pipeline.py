@@ -73,7 +73,7 @@ class RetrievalPipeline:
             check_digest(lease, ranking.bundle_digest)
             check_room(lease.value, ranking, deadline)
             read, found, timing = await self._retrieved(lease, query.retrieval, deadline)
-            if not found.items:
+            if not found.item_ids:
                 return RecommendAnswer(_nothing(lease, timing, started), found, timing)
             arranged = partial(_diverse, lease.value.loaded, query)
             ranked = await self._ranking.rank_leased(
@@ -97,7 +97,7 @@ class RetrievalPipeline:
 
 def _ranking_of(query: RecommendQuery, found: Retrieval) -> RankQuery:
     """How the retrieved items are ranked: all of them, if the best are then to differ."""
-    candidates = tuple(Item(item.item_id) for item in found.items)
+    candidates = tuple(map(Item, found.item_ids))
     user = replace(query.ranking.user, candidates=candidates)
     return replace(query.ranking, user=user, top_k=None if query.diversity else query.k)
 

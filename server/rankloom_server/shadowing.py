@@ -45,4 +45,4 @@ async def retrieved_again(served: ServedRevision, query: RetrieveQuery) -> tuple
     except Exception as error:
         logs.fault("shadow_unanswered", error)
         return ()
-    return tuple(item.item_id for item in found.items)
+    return found.item_ids

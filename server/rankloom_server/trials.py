@@ -103,7 +103,7 @@ class Trials:
             return
         if lease.number != self._manager.ledger.active or self._is_retrieving:
             return
-        if found.reason is not None or len(found.items) < query.k or not self._takes(trial):
+        if found.reason is not None or len(found.item_ids) < query.k or not self._takes(trial):
             return
         self._is_retrieving = True
         group = _group_among(lease.value, features, found)
@@ -204,9 +204,8 @@ class Trials:
                 self._revisions.lease(trial.revision) as lease,
             ):
                 theirs = await retrieved_again(lease.value, query)
-                ours = [item.item_id for item in found.items]
                 user = _number_of(query.user_key)
-                trial.add_retrieval(compare_retrievals(user, group, ours, theirs))
+                trial.add_retrieval(compare_retrievals(user, group, found.item_ids, theirs))
                 self._judge_if_due(trial)
         except Exception as error:
             logs.fault("shadow_failed", error)

@@ -7,7 +7,8 @@ import math
 from pathlib import Path
 
 from benchmarks.common.results import BenchmarkResult, RunFacts
-from benchmarks.retrieve import quality_report, report
+from benchmarks.retrieve import live_report, quality_report, report
+from benchmarks.retrieve.freshness import run_freshness_study
 from benchmarks.retrieve.quality import MODELS
 from benchmarks.retrieve.quality_study import RECOMMEND, run_quality_study
 from benchmarks.retrieve.study import (
@@ -15,9 +16,14 @@ from benchmarks.retrieve.study import (
     run_cell_study,
     run_recommend_study,
     run_size_study,
+)
+from benchmarks.retrieve.swaps import (
+    KnownAnswers,
+    RetrievalCall,
+    RetrievalOutcome,
+    SwapCounts,
     swap_study,
 )
-from benchmarks.retrieve.swaps import RetrievalOutcome, SwapCounts
 from benchmarks.swap.checker import Timeline
 
 
@@ -37,10 +43,9 @@ async def test_searches_calls_and_cells_are_measured(served_folder: Path) -> Non
     recommend = await run_recommend_study(served_folder, 2_000, 2)
     cells = run_cell_study(served_folder, 4_000, 3)
     assert cells.recall > 0.9
-    study = RetrieveStudy([size], cells, recommend, SwapCounts(swaps=1, answers=9))
+    study = RetrieveStudy([size], cells, recommend)
     shown = report.summary(result_of(report.figures(study)))
     assert "| 2,000 |" in shown
-    assert "9 answers, 0 failed, 0 mixed, 0 stale" in shown
 
 
 def test_an_item_comes_and_goes_with_its_bundle_and_no_answer_mixes_revisions(
@@ -48,21 +53,38 @@ def test_an_item_comes_and_goes_with_its_bundle_and_no_answer_mixes_revisions(
 ) -> None:
     counts = swap_study(served_folder, tmp_path, 2)
     assert (counts.swaps, counts.faults) == (2, 0), counts
-    assert counts.answers >= 2 * 8  # each revision answered calls that began after its promotion
+    # Each revision answered calls that began after its promotion.
+    assert counts.retrievals + counts.recommendations >= 2 * 8
+    assert min(counts.retrievals, counts.recommendations) > 0
+
+
+async def test_an_event_is_in_the_very_next_retrieval(served_folder: Path, tmp_path: Path) -> None:
+    fresh = await run_freshness_study(served_folder, tmp_path, 5)
+    assert fresh.calls == [1] * 5
+    assert max(fresh.seconds) < 1.0
+    figures = live_report.figures(fresh, SwapCounts(swaps=3, retrievals=9, recommendations=4))
+    shown = live_report.summary(result_of(figures))
+    assert "| swaps; retrievals and recommendations checked | 3; 9 and 4 |  |" in shown
+    assert "| failed, mixed, stale | 0, 0, 0 | all 0 |" in shown
 
 
 def test_faults_are_counted() -> None:
+    call = RetrievalCall("u", recommends=True)
+    known = KnownAnswers(1, {call: {"a": 1.0, "b": 0.5}}, {call: {"a": 1.5, "c": 0.5}})
     timeline, counts = Timeline(1), SwapCounts()
     timeline.switched(2, 10.0, 11.0)
-    for answer in (
-        RetrievalOutcome(1.0, 2.0, 1, has_added=False),
-        RetrievalOutcome(10.5, 10.6, 2, has_added=True),
-        RetrievalOutcome(12.0, 13.0, 1, has_added=False),  # stale
-        RetrievalOutcome(12.0, 13.0, 2, has_added=False),  # mixed
-        RetrievalOutcome(1.0, 2.0, 2, has_added=True),  # before it was promoted
+    for sent, revision, scores in (
+        (1.0, 1, {"b": 0.5, "a": 1.00001}),
+        (10.5, 2, {"a": 1.5, "c": 0.5}),
+        (12.0, 1, {"a": 1.0, "b": 0.5}),  # stale
+        (12.0, 2, {"a": 1.0, "b": 0.5}),  # mixed: items and scores of the other
+        (12.0, 2, {"a": 1.5, "b": 0.5}),  # mixed: items of the other
+        (12.0, 2, {"a": 1.0, "c": 0.5}),  # mixed: a score of the other
+        (1.0, 2, {"a": 1.5, "c": 0.5}),  # before it was promoted
     ):
-        counts.check(answer, 1, timeline)
-    assert (counts.answers, counts.mixed, counts.stale, counts.failed) == (5, 1, 2, 0)
+        counts.check(RetrievalOutcome(call, sent, sent + 0.1, revision, scores), known, timeline)
+    assert (counts.recommendations, counts.mixed, counts.stale, counts.failed) == (7, 3, 2, 0)
+    assert len(counts.examples) == 5
 
 
 def test_what_is_retrieved_is_compared(served_folder: Path, small_data: Path) -> None:

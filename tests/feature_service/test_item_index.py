@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rankloom_features.item_index import (
+    MAX_PASSED_OVER,
     MIN_RECALL,
     Cells,
     IndexedVectors,
@@ -65,6 +66,21 @@ def test_an_exact_index_orders_as_the_products_do(
     found, scores = ItemIndex(items).search(user, num, allowed)
     assert found.tolist() == best(items, user, num, allowed)
     np.testing.assert_array_equal(scores, (items[found] * user).sum(axis=1))
+
+
+@pytest.mark.parametrize("max_exact", [0, 4_000], ids=["cells", "exact"])
+@pytest.mark.parametrize("num_left_out", [0, 1, MAX_PASSED_OVER, MAX_PASSED_OVER + 1, 3_950])
+def test_what_is_left_out_never_costs_a_place(max_exact: int, num_left_out: int) -> None:
+    items, users = vectors(4_000, clusters=40), vectors(5, 1)
+    index = ItemIndex.built(items, users, max_exact)
+    for user in users:
+        allowed = np.ones(len(items), np.bool_)
+        allowed[np.argsort(-(items @ user))[:num_left_out]] = False  # the best of all
+        found, _ = index.search(user, 60, allowed)
+        assert len(found) == min(60, 4_000 - num_left_out)
+        assert allowed[found].all()
+        if index.cells is None:
+            assert found.tolist() == best(items, user, 60, allowed)
 
 
 def test_equal_items_keep_the_order_of_the_catalogue() -> None:

@@ -89,7 +89,7 @@ async def refused(channel: grpc.aio.Channel, user: str, item: str) -> None:
     assert (failure.code, failure.reason) == (
         grpc.StatusCode.NOT_FOUND, "NO_STORED_EXPLANATION",
     )  # fmt: skip
-    assert "source LIVE" in failure.message
+    assert "; ask for a live one" in failure.message
 
 
 async def test_others_and_other_items_have_none(

@@ -31,7 +31,7 @@ def strongest_factors(
     possible = min(rank, num_items - 1)
     # The solver restarts from a random vector when it breaks down, so it needs a fixed seed.
     random = np.random.default_rng(0)
-    if possible and (products @ random.random(num_items)).any():
+    if possible and np.any(products @ random.random(num_items)):
         strength, found = eigsh(products, k=possible, which="LA", rng=random)
         known = strength > NOISE * strength.max()
         factors[:, rank - known.sum() :] = found[:, known] * np.sqrt(strength[known])

@@ -10,7 +10,7 @@ import lightgbm
 import numpy as np
 from lightgbm.callback import CallbackEnv
 from numpy.typing import NDArray
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 from scipy.sparse import csr_matrix
 from scipy.special import expit
 
@@ -90,7 +90,7 @@ class FeatureTable:
         def excess(shift: float) -> float:
             return float(np.average(expit(logit - shift) - self.label, weights=self.weight))
 
-        return Start(column, brentq(excess, -MAX_SHIFT, MAX_SHIFT))
+        return Start(column, float(root_scalar(excess, bracket=(-MAX_SHIFT, MAX_SHIFT)).root))
 
 
 def item_statistics(

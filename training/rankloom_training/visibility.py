@@ -136,7 +136,7 @@ def sessions(log: Interactions) -> NDArray[np.int64]:
     """(rows,) the number of each row's session, ascending."""
     begins = np.ones(len(log), np.bool_)
     begins[1:] = (np.diff(log.user) != 0) | (np.diff(log.time) >= SESSION_S)
-    return np.cumsum(begins)
+    return np.cumsum(begins, dtype=np.int64)
 
 
 def _scoring_cutoff(log: Interactions, protocol: Protocol) -> NDArray[np.int64]:

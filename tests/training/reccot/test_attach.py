@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from contextlib import closing
@@ -10,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from rankloom_adapters.bundle import MANIFEST, RATIONALES, SIGNATURE, open_bundle
+from rankloom_adapters.bundle import MANIFEST, RATIONALES, SIGNATURE, open_bundle, seal
 from rankloom_adapters.signing import generate_keys, read_private_key, sign
 from rankloom_features.event_store.sqlite import SqliteEventStore
 from rankloom_features.event_store.store import events_beside
 from rankloom_features.events import Event
 from rankloom_ranker.loaded import load_bundle
+from rankloom_training.data import load_dataset
 from rankloom_training.reccot.answer import AnswerProblem
 from rankloom_training.reccot.rationale_file import ReviewRationale, write_rationales
+from rankloom_training.user_events import write_events
 from training.reccot.test_reccot_command import run
 
 USER = "u3"
@@ -136,3 +139,20 @@ def test_half_of_the_towers_or_nothing_is_refused(
     assert "nothing to attach; give --rationales" in capsys.readouterr().err
     assert run("attach", *given, "--towers", tmp_path) == 2
     assert "give all three" in capsys.readouterr().err
+
+
+def test_the_events_of_a_training_on_the_reviews_have_them_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bundle's events are written as `rankloom train` writes them."""
+    data, bundle, file = tmp_path / "reviews", tmp_path / "bundle", tmp_path / "r.parquet"
+    run("example", "--out", data, "--users", 12)
+    run("generate", "--data", data, "--out", file)
+    bundle.mkdir()
+    seal(bundle, {})
+    write_events(load_dataset(data), bundle)
+    capsys.readouterr()
+    assert run("attach", "--bundle", bundle, "--rationales", file, "--out", tmp_path / "out") == 0
+    total, answered = re.findall(r"([\d,]+) (?:rationales|of them)", capsys.readouterr().out)
+    assert total == answered
+    assert int(total.replace(",", "")) > 100

@@ -27,7 +27,8 @@ from rankloom_features.event_store.memory import MemoryEventStore
 from rankloom_features.event_store.store import UserEvent
 from rankloom_features.events import Event
 from rankloom_features.provider import UserQuery
-from rankloom_features.review_vectors import ReviewOrigin, write_review_vectors
+from rankloom_features.review_ratings import ReviewRatings, ReviewRatingsError
+from rankloom_features.review_vectors import ReviewOrigin, ReviewVectors, write_review_vectors
 from rankloom_ranker.loaded import BundleFeatures, load_features
 from rankloom_server.feature_app import feature_server
 from rankloom_training.data.interactions import Split
@@ -209,3 +210,12 @@ def test_towers_of_another_encoder_are_not_attached(
         assert run("attach", *given, "--towers", towers, "--out", tmp_path / "out") == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_code_that_the_towers_do_not_know_is_refused(made: Path) -> None:
+    own = ReviewVectors(open_bundle(made / "bundle").folder / REVIEW_VECTORS)
+    stranger = replace(own.of_user(USER), code=9_999)
+    ratings = ReviewRatings((made / "towers" / PROGRAM).read_bytes(), own)
+    assert ratings.predicted(own.of_user(USER), ["item-0"]).shape == (1,)
+    with pytest.raises(ReviewRatingsError, match="of other users or items than the vectors"):
+        ratings.predicted(stranger, ["item-0"])

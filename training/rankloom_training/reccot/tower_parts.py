@@ -43,30 +43,34 @@ class TrainedTowers:
     def bundle_parts(self, progress: Progress) -> dict[str, bytes]:
         """Raises DataError where encoder, towers and reviews are not of each other."""
         vectors = open_vectors(self.reviews, self.encoder, self.max_bytes, progress)
-        rows = TowerRows.of(self.reviews, vectors)
         program = _read(self.towers / tower_files.PROGRAM, "towers")
         encoder = _read(self.encoder / text_encoder.PROGRAM, "encode")
         origin = ReviewOrigin(_digest(encoder), _digest(program), vectors.shape[1], MOST_REVIEWS)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "review_vectors.sqlite"
-            users = _newest(self.reviews, self.reviews.user, rows.user, vectors)
-            items = _newest(self.reviews, self.reviews.item, rows.item, vectors)
-            names = [item.item_id for item in self.reviews.catalogue.items]
-            write_review_vectors(
-                path,
-                origin,
-                ((self.reviews.user_ids[user], newest) for user, newest in users),
-                ((names[item], newest) for item, newest in items),
-            )
-            self._try_out(program, path, rows)
-            data = path.read_bytes()
         return {
             parts.TEXT_ENCODER: encoder,
             parts.TEXT_TOKENIZER: _read(self.encoder / text_encoder.TOKENIZER, "encode"),
             parts.TEXT_SETTINGS: _read(self.encoder / text_encoder.SETTINGS, "encode"),
             parts.TOWERS: program,
-            parts.REVIEW_VECTORS: data,
+            parts.REVIEW_VECTORS: self._vector_part(origin, program, vectors),
         }
+
+    def _vector_part(
+        self, origin: ReviewOrigin, program: bytes, vectors: NDArray[np.float32]
+    ) -> bytes:
+        reviews, rows = self.reviews, TowerRows.of(self.reviews, vectors)
+        item_ids = [item.item_id for item in reviews.catalogue.items]
+        users = _newest(reviews, reviews.user, rows.user, vectors)
+        items = _newest(reviews, reviews.item, rows.item, vectors)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "review_vectors.sqlite"
+            write_review_vectors(
+                path,
+                origin,
+                ((reviews.user_ids[user], newest) for user, newest in users),
+                ((item_ids[item], newest) for item, newest in items),
+            )
+            self._try_out(program, path, rows)
+            return path.read_bytes()
 
     def _try_out(self, program: bytes, path: Path, rows: TowerRows) -> None:
         """Predicts for the last codes, which towers of fewer users or items do not know."""
