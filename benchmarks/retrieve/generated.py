@@ -1,7 +1,7 @@
 """A trained bundle with a catalogue of any size, made in memory: all but its items is real.
 
-Items are generated around those of the bundle, so that their vectors are about as alike as items
-are. No events are about them.
+Items are generated around those of the bundle, so that their vectors and counts are about as alike
+as those of items are. No events are about them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def grown(loaded: LoadedBundle, num_items: int) -> LoadedBundle:
     new = num_items - len(loaded.catalogue)
     items = (Item(f"generated-{n}", f"Generated {n}", 1950 + n % 70) for n in range(new))
     catalogue = Catalogue((*loaded.catalogue.items, *items), loaded.catalogue.attribute_names)
-    scorer = _more_vectors(loaded.provider.scorer, new)
+    near = np.random.default_rng(0).integers(0, len(loaded.catalogue), new)
+    scorer = _more_vectors(loaded.provider.scorer, near)
     provider = FeatureProvider(
         catalogue,
         loaded.provider.encoder,
@@ -56,7 +57,7 @@ def grown(loaded: LoadedBundle, num_items: int) -> LoadedBundle:
         _tabular(loaded, catalogue, new),
         loaded.provider.events,
     )
-    popularity = _padded(loaded.features.popularity, new)
+    popularity = np.append(loaded.features.popularity, loaded.features.popularity[near])
     space = CollaborativeSpace(scorer, popularity, sampled=False)
     retriever = Retriever(catalogue, space, ItemIndex(space.items), popularity)
     retriever.warm()
@@ -64,10 +65,10 @@ def grown(loaded: LoadedBundle, num_items: int) -> LoadedBundle:
     return replace(loaded, features=features, retriever=retriever)
 
 
-def _more_vectors(scorer: Scorer, new: int) -> Scorer:
-    random = np.random.default_rng(0)
-    near = random.integers(0, len(scorer.vectors), new)
-    noise = random.normal(0.0, SPREAD * scorer.vectors.std(), (new, scorer.vectors.shape[1]))
+def _more_vectors(scorer: Scorer, near: NDArray[np.int64]) -> Scorer:
+    """``near``: (new,) the item that each new one is generated around."""
+    spread, shape = SPREAD * scorer.vectors.std(), (len(near), scorer.vectors.shape[1])
+    noise = np.random.default_rng(1).normal(0.0, spread, shape)
     vectors = np.concatenate([scorer.vectors, scorer.vectors[near] + noise]).astype(np.float32)
     return Scorer(vectors, np.append(scorer.bias, scorer.bias[near]).astype(np.float32))
 

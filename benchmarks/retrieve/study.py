@@ -43,7 +43,8 @@ class SizeStudy:
     """Seconds of each turn. ``bare``: CPU time of faiss on the same index; ``search``: the same
     for all that is between features and answer.
 
-    ``call``: Retrieve over loopback, on the wall; ``empty``: a call that does nothing.
+    ``call``: CPU time of Retrieve over loopback, of server and caller; ``empty``: of a call that
+    does nothing. ``waited``: for Retrieve, on the wall.
     """
 
     num_items: int
@@ -51,6 +52,7 @@ class SizeStudy:
     search: list[float] = field(default_factory=list[float])
     call: list[float] = field(default_factory=list[float])
     empty: list[float] = field(default_factory=list[float])
+    waited: list[float] = field(default_factory=list[float])
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +113,13 @@ async def run_size_study(bundle: Path, num_items: int, turns: int) -> SizeStudy:
                 user = users[turn % len(users)]
                 check = health.Check(health_pb2.HealthCheckRequest(service=SERVICE_NAME))
                 asked = ranking_pb2.RetrieveRequest(user_id=user, k=K)
-                empty = await _seconds(check)
-                call = await _seconds(ranking.Retrieve(asked, timeout=TIMEOUT_S))
+                empty, _ = await _cpu_and_wall(check)
+                call, waited = await _cpu_and_wall(ranking.Retrieve(asked, timeout=TIMEOUT_S))
                 bare, search = _searches(loaded, user)
                 if turn >= 0:
                     found.empty.append(empty)
                     found.call.append(call)
+                    found.waited.append(waited)
                     found.bare.append(bare)
                     found.search.append(search)
     return found
@@ -216,6 +219,13 @@ async def _seconds(call: Any) -> float:  # noqa: ANN401
     started = time.perf_counter()
     await call
     return time.perf_counter() - started
+
+
+async def _cpu_and_wall(call: Any) -> tuple[float, float]:  # noqa: ANN401
+    """Seconds of this process, which has both the server and its caller."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    await call
+    return time.process_time() - cpu, time.perf_counter() - wall
 
 
 def _timed(work: Callable[[], object]) -> float:

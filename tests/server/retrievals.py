@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Final, cast
 
 import grpc
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import open_bundle, seal
+from rankloom_features.catalogue import Catalogue, Item
 from rankloom_features.provider import UserQuery
 from rankloom_proto.v1.ranking_pb2 import (
     RecommendRequest,
@@ -21,7 +23,13 @@ from rankloom_proto.v1.ranking_pb2 import (
     RetrieveResponse,
 )
 from rankloom_proto.v1.ranking_pb2_grpc import RankingServiceStub
-from rankloom_ranker.loaded import LoadedBundle
+from rankloom_ranker.loaded import LoadedBundle, load_bundle
+from rankloom_training.added_items import AddedItems
+
+if TYPE_CHECKING:
+    from rankloom_training.data import Dataset
+
+ADDED: Final = Item("added-later", "Added Later", 2001)
 
 
 async def retrieve(channel: grpc.aio.Channel, **fields: object) -> RetrieveResponse:
@@ -34,6 +42,19 @@ async def recommend(channel: grpc.aio.Channel, **fields: object) -> RecommendRes
     message = RecommendRequest(**fields)  # type: ignore[arg-type]
     answer: RecommendResponse = await RankingServiceStub(channel).Recommend(message, timeout=30)
     return answer
+
+
+def with_added_item(bundle: Path, folder: Path) -> Path:
+    """The bundle with ADDED in its catalogue."""
+    loaded = load_bundle(open_bundle(bundle))
+    catalogue = Catalogue((*loaded.catalogue.items, ADDED), loaded.catalogue.attribute_names)
+    no_data = cast("Dataset", None)  # read for columns of the item table alone
+    added = AddedItems(loaded, no_data, catalogue, np.zeros(1, np.int64))
+    shutil.copytree(bundle, folder)
+    for part, data in added.bundle_parts().items():
+        (folder / part).write_bytes(data)
+    seal(folder, loaded.bundle.metadata)
+    return folder
 
 
 def retrieving_otherwise(bundle: Path, folder: Path) -> Path:

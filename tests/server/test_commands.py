@@ -265,14 +265,6 @@ def test_the_feature_server_loads_no_language_model() -> None:
     assert not loaded & {"torch", "transformers", "lightgbm"}
 
 
-def test_the_ranking_server_needs_no_lightgbm() -> None:
-    code = "import sys, rankloom_server.app; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    loaded = set(done.stdout.split())
-    assert "rankloom_server.app" in loaded
-    assert not loaded & {"lightgbm", "onnx"}  # pipelines of training alone need those
-
-
 def test_serving_loads_nothing_that_its_extra_does_not_bring(tmp_path: Path) -> None:
     bundle.seal(tmp_path, {})  # it can be opened, and not loaded
     code = (
@@ -288,6 +280,7 @@ def test_serving_loads_nothing_that_its_extra_does_not_bring(tmp_path: Path) -> 
     loaded = set(done.stdout.split())
     assert {"rankloom_server.app", "transformers.modeling_utils"} <= loaded
     assert not loaded & {"accelerate", "scipy", "sklearn"}
+    assert not loaded & {"lightgbm", "onnx"}  # pipelines of training alone need those
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -18,7 +18,18 @@ from rankloom_proto.v1 import ranking_pb2
 from rankloom_proto.v1.features_pb2 import Event, History
 from rankloom_proto.v1.ranking_pb2 import ItemSelection, RetrieveOptions
 from server.rankings import known_user, rank, ranking_channel, request
-from server.retrievals import ids, item_id, most_popular, nearest, retrieve, scores
+from server.retrievals import (
+    ADDED,
+    ids,
+    item_id,
+    most_popular,
+    nearest,
+    recommend,
+    retrieve,
+    scores,
+    with_added_item,
+)
+from server.rollouts import rolling_out
 from server.served_parts import ServedParts
 from server.servers import failure_of
 from server.test_live_events import NEWCOMER, events_file, liked, serving
@@ -118,6 +129,29 @@ async def test_what_was_recorded_is_in_the_next_retrieval(
         assert second not in ids(later)
         scores = [{item.item_id: item.score for item in each.items} for each in (after, later)]
         assert all(scores[0][item] != scores[1][item] for item in ids(later))
+
+
+async def test_an_added_item_comes_with_its_revision_and_goes_with_it(
+    served_folder: Path, parts: ServedParts, tmp_path: Path
+) -> None:
+    other = with_added_item(served_folder, tmp_path / "other")
+    async with rolling_out(served_folder, tmp_path / "state") as server:
+
+        async def answered() -> list[tuple[int, bool]]:
+            near = await retrieve(server.ranking, user_id=known_user(parts), k=1000)
+            best = (await recommend(server.ranking, user_id=known_user(parts), k=100)).ranking
+            recommended = [item.item_id for item in best.items]
+            return [
+                (near.revision.number, ADDED.item_id in ids(near)),
+                (best.revision.number, ADDED.item_id in recommended),
+            ]
+
+        await server.stage(other)
+        assert await answered() == [(1, False)] * 2
+        await server.promote(2)
+        assert await answered() == [(2, True)] * 2
+        await server.roll_back(2, 2)
+        assert await answered() == [(1, False)] * 2
 
 
 async def test_no_language_model_is_waited_for(parts: ServedParts) -> None:

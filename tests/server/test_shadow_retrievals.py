@@ -53,11 +53,12 @@ async def retrieved_by_all(
 
 async def judged(server: Running) -> rollout_pb2.Rollout:
     """The revision on trial, once every gate has data."""
+    found = await server.get(2)
     for _ in range(100):
-        found = await server.get(2)
         if found.judgement.outcome != rollout_pb2.GATE_OUTCOME_NO_DATA:
             return found
         await asyncio.sleep(0.05)
+        found = await server.get(2)
     raise AssertionError(found.judgement)
 
 

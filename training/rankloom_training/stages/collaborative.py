@@ -56,8 +56,9 @@ class CollaborativeStage(Stage):
     def run(self, given: StageInputs) -> None:
         """Trains the model, and one more for each fold of users."""
         every = LogRows.every_of(given.dataset, self.protocol, self.seed).as_they_come()
-        fits, files = _Fits(self, every, given.progress), CollaborativeFiles(given.folder)
-        model = fits.fit(fits.folds >= 0)
+        fits = CollaborativeFits(self, every, given.progress)
+        files = CollaborativeFiles(given.folder)
+        model = fits.of_all()
         onnx = export(model)
         files.write_model(onnx, model.vectors.weight.detach().numpy()[1:].copy())
         encoder, rows = Encoder(onnx), LogRows.of(given.dataset, self.protocol, self.seed)
@@ -68,7 +69,7 @@ class CollaborativeStage(Stage):
         files.write_rows(Split.TRAIN, vectors, _out_of_fold(train, own_fold, fits))
 
 
-class _Fits:
+class CollaborativeFits:
     """Fits models of one kind, stopped early on the same validation rows, and reports progress.
 
     ``folds``: (users,) the fold of each user.
@@ -79,6 +80,10 @@ class _Fits:
         self._valid, self._done = rows.examples(Split.VALID), 0
         self._is_large = num_rounds(len(rows.indices(Split.TRAIN))) > 1
         self.folds = user_folds(rows.log.num_users, stage.seed)
+
+    def of_all(self) -> CollaborativeModel:
+        """The model of all users' training rows."""
+        return self.fit(self.folds >= 0)
 
     def fit(self, users: NDArray[np.bool_]) -> CollaborativeModel:
         """A model of the users' training rows, with fresh negatives every epoch."""
@@ -125,7 +130,9 @@ class _Fits:
         self._progress.step(self._done * MAX_ROUNDS + number, (NUM_FOLDS + 1) * MAX_ROUNDS)
 
 
-def _out_of_fold(train: Examples, own_fold: NDArray[np.int64], fits: _Fits) -> NDArray[np.float32]:
+def _out_of_fold(
+    train: Examples, own_fold: NDArray[np.int64], fits: CollaborativeFits
+) -> NDArray[np.float32]:
     """(rows,) logits of the training rows, from models that never saw the row's user.
 
     ``own_fold``: (rows,) the fold of each row's user.
