@@ -21,7 +21,7 @@ from rankloom_training.reccot.encode import encoder_texts, train_encoder
 from rankloom_training.reccot.encoder import TextEncoder
 from rankloom_training.reccot.prompts import item_text
 from rankloom_training.reccot.rationale_file import ReviewRationale
-from rankloom_training.reccot.tower_rows import TowerRows
+from rankloom_training.reccot.tower_rows import TowerRows, with_ratings
 from rankloom_training.reccot.tower_training import TowerOptions, predict, train_towers
 
 WITH, WITHOUT = "towers, with rationales", "towers, reviews alone"
@@ -76,7 +76,7 @@ class RationaleStudy:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             train_encoder(self.reviews, texts, self.encoder, options, folder, Progress())
-            return TextEncoder(folder).encode(texts)
+            return with_ratings(TextEncoder(folder).encode(texts), self.reviews.rating)
 
     def _towers(self, rows: TowerRows, options: TowerOptions) -> NDArray[np.float64]:
         model = train_towers(self.reviews, rows, options, lambda *_: None)

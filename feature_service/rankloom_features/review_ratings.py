@@ -39,7 +39,7 @@ class ReviewRatings:
         found, dim = given["user_vectors"][-1], reviews.origin.dim
         if found != dim:
             raise ReviewRatingsError(
-                f"the towers read vectors of {found} numbers, the text encoder's have {dim}; train "
+                f"the towers read vectors of {found} numbers, the stored ones have {dim}; train "
                 "the towers on this encoder with `rankloom reccot towers`"
             )
 

@@ -189,7 +189,7 @@ def test_parts_of_another_origin_are_refused(made: Path, tmp_path: Path, kind: s
         "towers": ({TOWERS: b"others"}, "not of the bundle's reccot/towers.onnx"),
         "dim": (
             {REVIEW_VECTORS: vectors_of(own, tmp_path / "v")},
-            r"the towers read vectors of \d+ numbers, the text encoder's have 999",
+            r"the towers read vectors of \d+ numbers, the stored ones have 999",
         ),
         "damaged": ({REVIEW_VECTORS: b"nothing"}, "is not a file of vectors of reviews"),
     }[kind]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -12,10 +13,16 @@ import torch
 from rankloom_training.data import Split
 from rankloom_training.data.reviews import Reviews
 from rankloom_training.reccot.contrast import Contrast
+from rankloom_training.reccot.factors import RatingFactors
 from rankloom_training.reccot.tower_files import PROGRAM, RatingProgram, write_towers
-from rankloom_training.reccot.tower_rows import TowerRows
-from rankloom_training.reccot.tower_training import TowerOptions, predict, train_towers
-from rankloom_training.reccot.towers import UNKNOWN, TowerShape, TwoTowers
+from rankloom_training.reccot.tower_rows import UNKNOWN, TowerRows, with_ratings
+from rankloom_training.reccot.tower_training import (
+    TowerOptions,
+    match_loss,
+    predict,
+    train_towers,
+)
+from rankloom_training.reccot.towers import TowerShape, TwoTowers
 from training.reccot.few_reviews import few_reviews, without_row
 
 DIM = 8
@@ -43,8 +50,10 @@ def rows(reviews: Reviews) -> TowerRows:
 def model(rows: TowerRows) -> TwoTowers:
     """Untrained, with weights that let every input through."""
     torch.manual_seed(0)
-    made = TwoTowers(TowerShape(DIM, *rows.num_codes, hidden=8, heads=2), 4.0)
-    torch.nn.init.normal_(made.of_user.nothing)
+    made = TwoTowers(TowerShape(DIM, hidden=8, heads=2), RatingFactors(*rows.num_codes, 8, 4.0))
+    for parameter in made.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter)
     return made.eval()
 
 
@@ -123,6 +132,57 @@ def test_unknown_users_and_items_share_a_code(reviews: Reviews, rows: TowerRows)
 def test_a_row_without_any_review_is_predicted(rows: TowerRows, model: TwoTowers) -> None:
     found = predict(model, rows, np.array([0]))
     assert 1.0 <= found[0] <= 5.0
+
+
+def test_before_the_training_towers_are_matrix_factorisation(rows: TowerRows) -> None:
+    factors = RatingFactors(*rows.num_codes, 8, 4.0)
+    model = TwoTowers(TowerShape(DIM, hidden=8, heads=2), factors).eval()
+    given = rows.inputs(np.arange(50))
+    with torch.inference_mode():
+        assert torch.equal(model(*given.tensors()), factors(given.user, given.item))
+
+
+def test_the_rating_of_an_earlier_review_is_seen_and_the_own_one_is_not(
+    reviews: Reviews, model: TwoTowers
+) -> None:
+    vectors = vectors_of(reviews)[:, 1:]
+    histories = TowerRows.of(reviews, vectors).histories
+    row = int(np.flatnonzero((histories.user >= 0).all(axis=1))[0])
+
+    def predicted(changed: int | None) -> torch.Tensor:
+        rating = reviews.rating.copy()
+        if changed is not None:
+            rating[changed] = 1.0 if rating[changed] > 1.0 else 5.0
+        rows = TowerRows.of(reviews, with_ratings(vectors, rating))
+        with torch.inference_mode():
+            return torch.as_tensor(model(*rows.inputs(np.array([row])).tensors()))
+
+    assert torch.equal(predicted(row), predicted(None))
+    assert not torch.allclose(predicted(int(histories.user[row, -1])), predicted(None), atol=1e-4)
+
+
+def test_ratings_of_reviews_are_from_minus_one_to_one() -> None:
+    found = with_ratings(np.zeros((3, 2), np.float32), np.array([1.0, 3.0, 5.0]))
+    np.testing.assert_array_equal(found, [[0, 0, -1], [0, 0, 0], [0, 0, 1]])
+
+
+@pytest.mark.parametrize("kind", [Contrast.TRIPLET, Contrast.INFO_NCE])
+def test_the_match_turns_ids_and_leaves_their_length_and_the_rating(
+    rows: TowerRows, model: TwoTowers, kind: Contrast
+) -> None:
+    own = copy.deepcopy(model)
+    given = rows.inputs(np.arange(200, 300))
+    of_user, of_item = (each.detach() for each in own.features(*given.tensors()))
+    match_loss(kind, own, given, of_user, of_item).backward()
+    for table in (own.factors.users, own.factors.items):
+        ids, moved = table.vector.weight.detach(), table.vector.weight.grad
+        assert moved is not None
+        assert moved.abs().max() > 1e-3
+        torch.testing.assert_close(
+            (ids * moved).sum(dim=1), torch.zeros(len(ids)), atol=1e-5, rtol=0
+        )
+        assert table.bias.weight.grad is None
+    assert all(each.grad is None for each in own.head.parameters())
 
 
 @pytest.mark.parametrize("match", list(Contrast))

@@ -107,7 +107,7 @@ def _configure_towers(actions: Actions) -> None:
     _add_data(towers)
     towers.add_argument("--encoder", type=Path, required=True, help="what `encode` wrote")
     towers.add_argument("--out", type=Path, required=True, help="folder of towers and report")
-    _add_number(towers, "--passes", 20, "over the training rows at most")
+    _add_number(towers, "--passes", 40, "over the training rows at most")
     _add_store_size(towers)
     towers.add_argument("--match", choices=CONTRASTS, default="triplet", help="of reviews and ids")
     towers.set_defaults(act=_towers)

@@ -20,6 +20,7 @@ from rankloom_training.reccot.encoder import TextEncoder, write_encoder
 from rankloom_training.reccot.rationale_file import ReviewRationale, rationales_of, text_digest
 from rankloom_training.reccot.steps import Steps
 from rankloom_training.reccot.text_model import open_text_model, small_text_model
+from rankloom_training.reccot.tower_rows import with_ratings
 from rankloom_training.reccot.vector_store import VectorKey, VectorStore
 from rankloom_training.stages.workspace import Workspace
 
@@ -165,13 +166,17 @@ def train_encoder(
 def open_vectors(
     reviews: Reviews, folder: Path, max_bytes: int, progress: Progress
 ) -> NDArray[np.float32]:
-    """(rows, dim) from what ``encode`` wrote; vectors that the store lost are made again."""
+    """(rows, dim + 1) what towers read of reviews, from what ``encode`` wrote.
+
+    Vectors that the store lost are made again.
+    """
     rationales = folder / RATIONALES
     texts = encoder_texts(
         reviews, rationales_of(rationales, reviews) if rationales.exists() else None
     )
     with closing(VectorStore(store_path(folder), max_bytes)) as store, progress.stage("vectors"):
-        return review_vectors(reviews, texts, TextEncoder(folder), store, progress.step)
+        vectors = review_vectors(reviews, texts, TextEncoder(folder), store, progress.step)
+    return with_ratings(vectors, reviews.rating)
 
 
 def _store(

@@ -16,9 +16,8 @@ from rankloom_training.reccot.baselines import factor_predictions, mean_predicti
 from rankloom_training.reccot.encode import open_vectors
 from rankloom_training.reccot.measures import RatingErrors, paired_difference
 from rankloom_training.reccot.tower_files import write_towers
-from rankloom_training.reccot.tower_rows import TowerRows
+from rankloom_training.reccot.tower_rows import UNKNOWN, TowerRows
 from rankloom_training.reccot.tower_training import TowerOptions, predict, train_towers
-from rankloom_training.reccot.towers import UNKNOWN
 
 TOWERS = "towers"
 

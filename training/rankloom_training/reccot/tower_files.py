@@ -11,10 +11,10 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from rankloom_features.export import TOLERANCE, ExportError, onnx_bytes
+from rankloom_features.export import TOLERANCE, ExportError, traced_onnx_bytes
 from rankloom_training.reccot.encoder import one_thread
-from rankloom_training.reccot.tower_rows import TowerRows
-from rankloom_training.reccot.towers import TowerInputs, TwoTowers
+from rankloom_training.reccot.tower_rows import TowerInputs, TowerRows
+from rankloom_training.reccot.towers import TwoTowers
 
 PROGRAM, REPORT = "towers.onnx", "towers.json"
 NAMES = ("user", "item", "user_vectors", "user_mask", "item_vectors", "item_mask")
@@ -25,10 +25,9 @@ def write_towers(
     folder: Path, model: TwoTowers, rows: TowerRows, report: Mapping[str, object]
 ) -> None:
     """Raises ExportError if the program differs from ``model`` by more than 1e-4."""
-    number = torch.export.Dim("rows")
-    example = rows.inputs(np.arange(2)).tensors()
-    given = {name: (each, {0: number}) for name, each in zip(NAMES, example, strict=True)}
-    program = onnx_bytes(model.eval(), given, ["rating"])
+    example = dict(zip(NAMES, rows.inputs(np.arange(2)).tensors(), strict=True))
+    sizes = {name: {0: "rows"} for name in (*NAMES, "rating")}
+    program = traced_onnx_bytes(model.eval(), example, ["rating"], sizes)
     _check_equal(model, program, rows)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / PROGRAM).write_bytes(program)

@@ -10,14 +10,48 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rankloom_training.data import Split
-from rankloom_training.data.reviews import Reviews
+from rankloom_training.data.reviews import HIGHEST, LOWEST, Reviews
 from rankloom_training.reccot.histories import ReviewHistories
-from rankloom_training.reccot.towers import UNKNOWN, TowerInputs
+
+UNKNOWN = 0  # the code of every user, or item, without a training row
+
+
+def with_ratings(vectors: NDArray[np.float32], ratings: NDArray[np.float64]) -> NDArray[np.float32]:
+    """(rows, dim + 1) what towers read of each review: its vector, and its rating from -1 to 1.
+
+    A text encoder fits the ratings that it was trained on better than later ones; with the rating
+    itself beside the vector, reviews say equally much before and after the end of training.
+    """
+    centred = (ratings - (HIGHEST + LOWEST) / 2) / ((HIGHEST - LOWEST) / 2)
+    return np.hstack([vectors, centred.astype(np.float32)[:, None]])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TowerInputs:
+    """Rows to predict. ``user``, ``item``: (n,) int64 codes.
+
+    ``user_vectors``, ``item_vectors``: (n, reviews, dim); ``user_mask``, ``item_mask``:
+    (n, reviews) bool, True where there is a review.
+    """
+
+    user: Tensor
+    item: Tensor
+    user_vectors: Tensor
+    user_mask: Tensor
+    item_vectors: Tensor
+    item_mask: Tensor
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """In the order of ``TwoTowers.forward``."""
+        return (
+            *(self.user, self.item),
+            *(self.user_vectors, self.user_mask, self.item_vectors, self.item_mask),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TowerRows:
-    """``user``, ``item``: (rows,) codes. ``vectors``: (rows, dim) float32 of each review."""
+    """``user``, ``item``: (rows,) codes. ``vectors``: (rows, dim) float32, of `with_ratings`."""
 
     user: NDArray[np.int64]
     item: NDArray[np.int64]

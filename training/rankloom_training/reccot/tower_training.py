@@ -16,8 +16,9 @@ from torch.nn import functional
 from rankloom_training.data import Split
 from rankloom_training.data.reviews import HIGHEST, LOWEST, Reviews
 from rankloom_training.reccot.contrast import Contrast, contrast
-from rankloom_training.reccot.tower_rows import TowerRows
-from rankloom_training.reccot.towers import UNKNOWN, TowerInputs, TowerShape, TwoTowers
+from rankloom_training.reccot.factors import fit_factors
+from rankloom_training.reccot.tower_rows import UNKNOWN, TowerInputs, TowerRows
+from rankloom_training.reccot.towers import TowerShape, TwoTowers
 
 MATCH_WEIGHT = 0.2
 HIDDEN_IDS = 0.1  # share of training rows whose user, or item, is taken for unknown
@@ -27,17 +28,21 @@ OnEpoch = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class TowerOptions:
-    """``patience``: epochs without a lower error on validation rows that end the training."""
+    """``patience``: epochs without a lower error on validation rows that end the training.
 
-    hidden: int = 64
+    ``id_decay``: weight decay of what is learnt by user and by item, which few rows teach.
+    """
+
+    hidden: int = 32
     layers: int = 1
     heads: int = 4
     dropout: float = 0.2
-    epochs: int = 20
-    patience: int = 3
+    epochs: int = 40
+    patience: int = 6
     batch: int = 128
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
+    id_decay: float = 0.1
     match: Contrast = Contrast.TRIPLET
     seed: int = 0
 
@@ -48,17 +53,14 @@ def train_towers(
     """The towers of the epoch with the lowest squared error on validation rows."""
     torch.manual_seed(options.seed)
     training, validation = reviews.rows(Split.TRAIN), reviews.rows(Split.VALID)
-    users, items = rows.num_codes
     shape = TowerShape(
         dim=rows.vectors.shape[1],
-        users=users,
-        items=items,
         hidden=options.hidden,
         layers=options.layers,
         heads=options.heads,
         dropout=options.dropout,
     )
-    model = TwoTowers(shape, float(reviews.rating[training].mean()))
+    model = TwoTowers(shape, fit_factors(reviews, rows, options.hidden, options.seed))
     loop = _Loop(model, rows, torch.from_numpy(reviews.rating).float(), options)
     best, kept, since = math.inf, copy.deepcopy(model.state_dict()), 0
     for epoch in range(1, options.epochs + 1):
@@ -92,9 +94,7 @@ class _Loop:
     ) -> None:
         self._model, self._rows, self._ratings, self._options = model, rows, ratings, options
         self._random = np.random.default_rng(options.seed)
-        self._optimiser = torch.optim.AdamW(
-            model.parameters(), options.learning_rate, weight_decay=options.weight_decay
-        )
+        self._optimiser = torch.optim.AdamW(_groups(model, options), options.learning_rate)
 
     def epoch(self, training: NDArray[np.int64]) -> None:
         self._model.train()
@@ -108,7 +108,8 @@ class _Loop:
             codes[torch.rand(len(codes)) < HIDDEN_IDS] = UNKNOWN
         self._optimiser.zero_grad()
         of_user, of_item = self._model.features(*given.tensors())
-        loss = functional.mse_loss(self._model.rating(of_user, of_item), self._ratings[rows])
+        found = self._model.rating(given.user, given.item, of_user, of_item)
+        loss = functional.mse_loss(found, self._ratings[rows])
         loss = loss + MATCH_WEIGHT * match_loss(
             self._options.match, self._model, given, of_user, of_item
         )
@@ -120,9 +121,14 @@ class _Loop:
 def match_loss(
     kind: Contrast, model: TwoTowers, given: TowerInputs, of_user: Tensor, of_item: Tensor
 ) -> Tensor:
-    """Draws pooled reviews to the id of their owner, and away from that of another in the batch."""
-    return _match(kind, of_user, given.user, given.user_mask, model.users) + _match(
-        kind, of_item, given.item, given.item_mask, model.items
+    """Draws pooled reviews to the id of their owner, and away from that of another in the batch.
+
+    By direction alone, and through a layer of its own: how long ids are, and what the rating is
+    made of, stays with the squared error.
+    """
+    user, item = model.match_user(of_user), model.match_item(of_item)
+    return _match(kind, user, given.user, given.user_mask, model.factors.users.vector) + _match(
+        kind, item, given.item, given.item_mask, model.factors.items.vector
     )
 
 
@@ -131,4 +137,16 @@ def _match(
 ) -> Tensor:
     usable = mask.any(dim=1) & (codes != UNKNOWN)
     own = codes[usable]
-    return contrast(kind, pooled[usable], table(own), own[:, None] == own[None, :])
+    anchors, ids = functional.normalize(pooled[usable]), functional.normalize(table(own))
+    return contrast(kind, anchors, ids, own[:, None] == own[None, :])
+
+
+def _groups(model: TwoTowers, options: TowerOptions) -> list[dict[str, object]]:
+    """Parameters with the weight decay of their kind."""
+    ids = list(model.factors.parameters())
+    known = set(map(id, ids))
+    others = [each for each in model.parameters() if id(each) not in known]
+    return [
+        {"params": ids, "weight_decay": options.id_decay},
+        {"params": others, "weight_decay": options.weight_decay},
+    ]

@@ -12,44 +12,20 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-UNKNOWN = 0  # the code of every user, or item, without a training row
+from rankloom_training.reccot.factors import RatingFactors
 
 
 @dataclass(frozen=True, slots=True)
 class TowerShape:
-    """``dim``: of a review vector. ``users``, ``items``: codes, UNKNOWN with them."""
+    """``dim``: of what is read of a review."""
 
     dim: int
-    users: int
-    items: int
-    hidden: int = 64
+    hidden: int = 32
     layers: int = 1
     heads: int = 4
     dropout: float = 0.2
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TowerInputs:
-    """Rows to predict. ``user``, ``item``: (n,) int64 codes.
-
-    ``user_vectors``, ``item_vectors``: (n, reviews, dim); ``user_mask``, ``item_mask``:
-    (n, reviews) bool, True where there is a review.
-    """
-
-    user: Tensor
-    item: Tensor
-    user_vectors: Tensor
-    user_mask: Tensor
-    item_vectors: Tensor
-    item_mask: Tensor
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        """In the order of ``TwoTowers.forward``."""
-        return (
-            *(self.user, self.item),
-            *(self.user_vectors, self.user_mask, self.item_vectors, self.item_mask),
-        )
 
 
 class ReviewPool(nn.Module):
@@ -77,20 +53,24 @@ class ReviewPool(nn.Module):
 
 
 class TwoTowers(nn.Module):
-    """``mean``: of the training ratings, from which predictions start."""
+    """Matrix factorisation with biases, whose vectors the pooled reviews change, and a head.
 
-    def __init__(self, shape: TowerShape, mean: float) -> None:
+    mean + b_user + b_item + (p + A f) · (q + B g) + head(f, g, f * g), where f and g are the pooled
+    reviews of user and item. All that reviews add is zero before the training.
+    """
+
+    def __init__(self, shape: TowerShape, factors: RatingFactors) -> None:
+        """``factors``: with vectors of ``shape.hidden`` numbers. They are trained further."""
         super().__init__()
-        self.shape = shape
-        self.users = nn.Embedding(shape.users, shape.hidden)
-        self.items = nn.Embedding(shape.items, shape.hidden)
+        self.shape, self.factors, hidden = shape, factors, shape.hidden
         self.of_user, self.of_item = ReviewPool(shape), ReviewPool(shape)
-        self.head = nn.Sequential(
-            nn.Linear(3 * shape.hidden, shape.hidden), nn.GELU(), nn.Linear(shape.hidden, 1)
-        )
-        self.register_buffer("mean", torch.tensor(mean))
-        for table in (self.users, self.items):
-            nn.init.normal_(table.weight, std=0.1)
+        self.add_user, self.add_item = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
+        self.match_user, self.match_item = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
+        self.hidden, self.head = nn.Linear(3 * hidden, hidden), nn.Linear(hidden, 1)
+        self.dropout = nn.Dropout(shape.dropout)
+        for layer in (self.add_user, self.add_item, self.head):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def features(
         self,
@@ -103,14 +83,17 @@ class TwoTowers(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """(n, hidden) of the users and of the items; the arguments are those of TowerInputs."""
         return (
-            self.of_user(self.items(item), user_vectors, user_mask),
-            self.of_item(self.users(user), item_vectors, item_mask),
+            self.of_user(self.factors.items.vector(item), user_vectors, user_mask),
+            self.of_item(self.factors.users.vector(user), item_vectors, item_mask),
         )
 
-    def rating(self, of_user: Tensor, of_item: Tensor) -> Tensor:
-        """(n,) from the features of both sides."""
+    def rating(self, user: Tensor, item: Tensor, of_user: Tensor, of_item: Tensor) -> Tensor:
+        """(n,) from the codes and the features of both sides."""
+        p = self.factors.users.vector(user) + self.add_user(of_user)
+        q = self.factors.items.vector(item) + self.add_item(of_item)
         both = torch.cat([of_user, of_item, of_user * of_item], dim=1)
-        rating: Tensor = self.mean + self.head(both)[:, 0]
+        more = self.head(self.dropout(functional.gelu(self.hidden(both))))[:, 0]
+        rating: Tensor = self.factors.biases(user, item) + (p * q).sum(dim=1) + more
         return rating
 
     def forward(
@@ -123,6 +106,5 @@ class TwoTowers(nn.Module):
         item_mask: Tensor,
     ) -> Tensor:
         """(n,) predicted ratings."""
-        return self.rating(
-            *self.features(user, item, user_vectors, user_mask, item_vectors, item_mask)
-        )
+        pooled = self.features(user, item, user_vectors, user_mask, item_vectors, item_mask)
+        return self.rating(user, item, *pooled)
