@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rankloom_features.export import TOLERANCE, ExportError, traced_onnx_bytes
 from rankloom_training.reccot.encoder import one_thread
@@ -25,7 +26,7 @@ def write_towers(
     folder: Path, model: TwoTowers, rows: TowerRows, report: Mapping[str, object]
 ) -> None:
     """Raises ExportError if the program differs from ``model`` by more than 1e-4."""
-    example = dict(zip(NAMES, rows.inputs(np.arange(2)).tensors(), strict=True))
+    example: dict[str, Tensor] = dict(zip(NAMES, rows.inputs(np.arange(2)).tensors(), strict=True))
     sizes = {name: {0: "rows"} for name in (*NAMES, "rating")}
     program = traced_onnx_bytes(model.eval(), example, ["rating"], sizes)
     _check_equal(model, program, rows)
