@@ -201,6 +201,7 @@ def test_every_reason_of_a_rollout_has_a_hint() -> None:
         ErrorReason.FALLBACK_REFUSED,
         ErrorReason.EVENT_STORE_UNAVAILABLE,
         ErrorReason.FEATURE_VERSION_MISMATCH,
+        ErrorReason.NO_STORED_EXPLANATION,
         ErrorReason.UNKNOWN,
     }
     for reason in ErrorReason:

@@ -131,6 +131,7 @@ BAD = {
 
 GOOD = [
     "two epochs more than the best epoch",
+    "--set base_epochs=1 --set global_recipe.epochs=4",
     "routing, mixture, revision and fallback level",
     "text generation by other servers",
     "prior to the first release",

@@ -36,8 +36,8 @@ RETIRED = (
     RetiredWord(
         r"epochs?",
         "feature version",
-        unless=r"(?:best|two|three|few|\d+|each|per|every|training) epochs?|epoch(?:s:? )?\d"
-        r"|[_.]epochs",
+        unless=r"(?:base|best|two|three|few|\d+|each|per|every|training) epochs?|epoch(?:s:? )?\d"
+        r"|\.epochs",
     ),
     RetiredWord(r"seats?", "engine handle"),
     RetiredWord(r"semantics", "fusion"),
