@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from benchmarks.common.matmuls import RUN_FLOPS, matmuls
 from benchmarks.common.timing import timed
 from benchmarks.stages.report import StageCost
 from rankloom_training.progress import Progress, StageProgress
+from rankloom_training.side_by_side import SideBySide
 
 ROUNDS = 3  # of plain matrix products, before the training and after it
 
@@ -74,15 +76,32 @@ class ComputeCount(TorchDispatchMode):
 
 @contextmanager
 def counted() -> Iterator[ComputeCount]:
-    """Counts the block, but for models that are exported in it: their tracing bears no observer."""
-    export = torch.onnx.export
+    """Counts the block, and the jobs that run side by side in it, each on a thread of its own.
+
+    Models that are exported in it are left out: their tracing bears no observer.
+    """
+    export, own, do = torch.onnx.export, threading.get_ident(), SideBySide.do
+    of_threads = list[ComputeCount]()
 
     def uncounted(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         with _disable_current_modes():
             return export(*args, **kwargs)
 
-    with patch.object(torch.onnx, "export", uncounted), ComputeCount() as count:
+    def counting(*args: Any) -> Any:  # noqa: ANN401
+        if threading.get_ident() == own:
+            return do(*args)
+        with ComputeCount() as count:
+            of_threads.append(count)
+            return do(*args)
+
+    with (
+        patch.object(torch.onnx, "export", uncounted),
+        patch.object(SideBySide, "do", counting),
+        ComputeCount() as count,
+    ):
         yield count
+    count.flops += sum(each.flops for each in of_threads)
+    count.embedded += sum(each.embedded for each in of_threads)
 
 
 class ClockedProgress(Progress):

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from rankloom_features.export import export
 from rankloom_features.models import MODEL_NAMES, create_model
+from rankloom_training.side_by_side import OnStep, SideBySide
 
 ROWS, INNER, COLUMNS = 5, 7, 11
 
@@ -53,6 +54,18 @@ def test_what_is_exported_is_not_counted_and_not_disturbed(kind: str) -> None:
     with counted() as count:
         assert export(model)
     assert count.flops < 1e9
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_what_runs_side_by_side_is_counted_once(num_threads: int) -> None:
+    def job(model: nn.Linear, on_step: OnStep) -> None:
+        model(torch.randn(ROWS, INNER, requires_grad=True)).sum().backward()
+        on_step(1, 1)
+
+    layers = [nn.Linear(INNER, COLUMNS) for _ in range(num_threads)]
+    with counted() as count:
+        SideBySide(layers, lambda *_: None).run([job] * 3, [1] * 3)
+    assert count.flops == 3 * 3 * 2 * ROWS * INNER * COLUMNS
 
 
 def test_a_stage_is_clocked_by_name() -> None:

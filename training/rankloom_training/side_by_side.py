@@ -57,7 +57,7 @@ class SideBySide(Generic[M]):
         """
         done = [0.0] * len(jobs)
         tasks = [
-            partial(self._do, job, partial(self._step, done, sizes, at))
+            partial(self.do, job, partial(self._step, done, sizes, at))
             for at, job in enumerate(jobs)
         ]
         if self._num == 1:
@@ -69,7 +69,8 @@ class SideBySide(Generic[M]):
         finally:
             torch.set_num_threads(num_threads)  # what a thread sets holds for later threads too
 
-    def _do(self, job: Callable[[M, OnStep], T], on_step: OnStep) -> T:
+    def do(self, job: Callable[[M, OnStep], T], on_step: OnStep) -> T:
+        """Does one job, in this thread, with a model that is free."""
         model = self._free.get()
         try:
             return job(model, on_step)
