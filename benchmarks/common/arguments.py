@@ -71,7 +71,8 @@ def add_stages(parser: argparse.ArgumentParser) -> None:
 def run_command(run: Callable[[], str | None], *, set_environment: bool = True) -> NoReturn:
     """Runs a benchmark and exits: 0, or 1 with the text that ``run`` returns.
 
-    Ctrl-C and SIGTERM end it without a traceback, after its processes and folders are gone.
+    Ctrl-C and SIGTERM end it without a traceback, after its processes and folders are gone, and so
+    do a log and a bundle that cannot be used.
     ``set_environment``: whether OpenMP's threads wait as a server's do, unless the user chose.
     """
     if set_environment:
@@ -84,6 +85,17 @@ def run_command(run: Callable[[], str | None], *, set_environment: bool = True) 
     except KeyboardInterrupt:
         print("interrupted: no result was written", file=sys.stderr)
         sys.exit(130)
+    except ValueError as error:
+        if not _is_of_input(error):
+            raise
+        sys.exit(f"error: {error}")
+
+
+def _is_of_input(error: ValueError) -> bool:
+    from rankloom_adapters.bundle import BundleError
+    from rankloom_training.data import DataError
+
+    return isinstance(error, (BundleError, DataError))
 
 
 def count(text: str) -> int:

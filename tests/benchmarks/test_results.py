@@ -145,6 +145,14 @@ def test_a_wrong_argument_is_refused_with_what_to_do(command: str, message: str)
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("room", ["collaborative", "user_model"])
+def test_a_log_that_cannot_be_read_gives_no_traceback(room: str, tmp_path: Path) -> None:
+    folder = tmp_path / "none"
+    done = run(room, "--data", str(folder))
+    assert done.returncode == 1
+    assert done.stderr == f"error: {folder}: no such folder; pass the folder that holds the log\n"
+
+
 def test_ctrl_c_prints_no_traceback(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.engine.padding", "--results", str(tmp_path)]
     process = subprocess.Popen(
