@@ -8,14 +8,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rankloom_training.rollout_demo import roll_out
+from rankloom_training.rollout_demo import roll_back, roll_out, served
 
 COUNTS = re.compile(r"│ (\w[^│]*?) +│ (\w+) +│ (\d+) +│ (\d+) +│ (\d+) +│ (\d+) +│")
 
 
-def test_an_expert_is_rolled_out_and_back_without_a_failed_call(served_folder: Path) -> None:
+def test_a_bundle_is_rolled_out_and_back_without_a_failed_call(
+    bundle_folder: Path, served_folder: Path
+) -> None:
     page = Console(file=io.StringIO(), record=True, width=120)
-    roll_out(served_folder, page)
+    with served(bundle_folder) as server:
+        assert roll_out(server, served_folder, page) == 2
+        assert server.operator.list().active == 2
+        roll_back(server, 2, page)
     rows = COUNTS.findall(page.export_text())
     states = [row[1] for row in rows]
     assert states == ["warmed", "canary", "canary", "active", "rolled_back"]
@@ -23,5 +28,5 @@ def test_an_expert_is_rolled_out_and_back_without_a_failed_call(served_folder: P
     assert counts[0][1] == 0 < counts[0][0]
     assert counts[1][1] > 0, "the canary answers"
     assert counts[3][1] > counts[2][1], "the promoted revision answers"
-    assert counts[4][0] > counts[3][0], "the first revision answers again"
+    assert counts[4][0] > 0, "the first revision answers again"
     assert {tuple(row[2:]) for row in counts} == {(0, 0)}, "failed, stale"

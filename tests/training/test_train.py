@@ -10,6 +10,7 @@ import pytest
 
 from rankloom_adapters.bundle import RECIPE, open_bundle
 from rankloom_features.event_store.store import EventStoreError, events_beside
+from rankloom_ranker.loaded import load_bundle
 from rankloom_training.option_file import read_options
 from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
@@ -57,6 +58,23 @@ def test_another_learning_rate_of_the_groups_trains_the_groups_alone(
         "log", "items", "times", "likes", "split", "time"
     ]  # fmt: skip
     assert digest == open_bundle(tmp_path / "other").digest != open_bundle(bundle_folder).digest
+
+
+@pytest.mark.usefixtures("bundle_folder")
+def test_experts_of_groups_can_be_left_for_later(
+    small_data: Path, finished_stages: Path, tmp_path: Path
+) -> None:
+    work, out = shutil.copytree(finished_stages, tmp_path / "stages"), tmp_path / "first"
+    without = dataclasses.replace(small_options(), group_experts=False)
+    TrainingJob.checked(small_data, out, without, work).run(Progress())
+    loaded = load_bundle(open_bundle(out))
+    assert len(loaded.expert_digests) > 2
+    assert len(set(loaded.expert_digests)) == 1
+    plan = plan_of(TrainingJob.checked(small_data, tmp_path / "then", small_options(), work))
+    assert [name for name, fate in plan.items() if fate != "reused"] == [
+        "groups", "calibrate", "time"
+    ]  # fmt: skip
+    assert "group_experts: False → True" in plan["groups"]
 
 
 @pytest.mark.usefixtures("bundle_folder")

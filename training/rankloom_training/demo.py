@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import shutil
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -26,10 +28,9 @@ from rankloom_training.explain_demo import explain
 from rankloom_training.option_file import to_yaml
 from rankloom_training.options import DEMO_OPTIONS, TrainOptions
 from rankloom_training.progress import Progress
-from rankloom_training.rollout_demo import roll_out
-from rankloom_training.serving import serving
+from rankloom_training.rollout_demo import roll_back, roll_out, served
 from rankloom_training.synthetic import read_truth, write_synthetic
-from rankloom_training.train import train_bundle
+from rankloom_training.train import TrainingJob
 from rankloom_training.user_events import events_of_bundle
 from rankloom_training.visibility import Protocol
 
@@ -40,29 +41,48 @@ MAX_TEST_ROWS = 1200  # someone waits for it
 
 
 def run_demo(data: Path | None, folder: Path, options: TrainOptions, console: Console) -> None:
-    """Builds or reuses a bundle under ``folder``, serves it, ranks, and judges it.
+    """Builds or reuses bundles under ``folder``, serves, ranks, rolls experts out, and judges.
 
     ``data``: an interaction log of one's own; None: the embedded one. Raises ValueErrors
     that say what to do.
     """
+    started = time.monotonic()
     data = _embedded(folder) if data is None else data
     if not data.is_dir():
         raise DataError(f"{data}: no such folder; pass the folder that holds the log")
     bundle = folder / _bundle_name(data, options)
-    if not bundle.exists():
+    first = bundle.with_name(f"{bundle.name}-first")
+    work = bundle.with_name(f"{bundle.name}.work")
+    if not first.exists():
         console.print(f"Training a bundle on {data.name} (kept for the next run) …")
-        digest = train_bundle(data, bundle, options, Progress())
-        console.print(f"bundle {digest[:12]}")
+        _train(data, first, dataclasses.replace(options, group_experts=False), work, console)
     with ExitStack() as running:
-        events = running.enter_context(events_of_bundle(bundle))
-        loaded = load_bundle(open_bundle(bundle), events=events)
+        loaded = _loaded(first, running)
         with console.status("Starting the server …"):
-            address = running.enter_context(serving(bundle))
-        client = running.enter_context(rankloom.Client(address, timeout_s=TIMEOUT_S))
-        best = _rank_for_tastes(client, loaded, console)
-        _judge(bundle, data, options.protocol, console)
-        roll_out(bundle, console)
+            server = running.enter_context(served(first))
+        client = running.enter_context(rankloom.Client(server.address, timeout_s=TIMEOUT_S))
+        _rank_for_tastes(client, loaded, console)
+        console.print(f"first rankings {time.monotonic() - started:.0f} s after the start")
+        if not bundle.exists():
+            console.print("The server goes on; experts are trained for each group of users …")
+            _train(data, bundle, options, work, console)
+            shutil.rmtree(work)
+        revision = roll_out(server, bundle, console)
+        best = _rank_for_tastes(client, _loaded(bundle, running), console)
         explain(client, loaded.catalogue, best, console)
+        if revision is not None:
+            roll_back(server, revision, console)
+    _judge(bundle, data, options.protocol, console)
+
+
+def _train(data: Path, out: Path, options: TrainOptions, work: Path, console: Console) -> None:
+    digest = TrainingJob.checked(data, out, options, work).run(Progress())
+    console.print(f"bundle {digest[:12]}")
+
+
+def _loaded(bundle: Path, running: ExitStack) -> LoadedBundle:
+    events = running.enter_context(events_of_bundle(bundle))
+    return load_bundle(open_bundle(bundle), events=events)
 
 
 def _bundle_name(data: Path, options: TrainOptions) -> str:

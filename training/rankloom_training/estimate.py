@@ -68,7 +68,9 @@ def workloads(dataset: Dataset, options: TrainOptions) -> dict[str, Workload]:
         ),
         "groups": Workload(
             f"groups {base}",
-            _taught(seen, options, num_groups) * options.group_recipe.epochs,
+            options.group_experts
+            * _taught(seen, options, num_groups)
+            * options.group_recipe.epochs,
         ),
         "calibrate": Workload(f"calibrate {base}", min(valid, CALIBRATION_ROWS)),
     }

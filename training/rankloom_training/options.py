@@ -106,8 +106,9 @@ class TrainOptions:
     ``base``: a local path or hub id of a causal LM; None trains the embedded decoder.
     ``num_groups``: of users; "auto": chosen on validation rows, see ``grouping.choice``.
     ``group_by``: a category of the item table whose values are the groups; None: ``num_groups``
-    clusters of users. ``lm_rows``: how many training rows the language model sees at most, all
-    rows of some users.
+    clusters of users. ``group_experts``: whether each group gets an expert of its own; if not, all
+    have copies of the global one. ``lm_rows``: how many training rows the language model sees at
+    most, all rows of some users.
     ``traces``: a file of traces to learn words from; None: the evidence teacher writes about
     ``trace_share`` of the rows that the language model sees (ThinkRec: 0.2); 0: no words.
     ``trace_kind``: what it writes. ``shots``: each expert learns from so many rows with a text,
@@ -126,6 +127,7 @@ class TrainOptions:
     num_groups: GroupCount | Literal["auto"] = 3
     clustering: Clustering = Clustering.KMEANS
     group_by: Annotated[str, Field(min_length=1)] | None = None
+    group_experts: Annotated[bool, Field(strict=True)] = True
     base_epochs: Epochs = 2
     global_recipe: Recipe = GLOBAL_RECIPE
     group_recipe: Recipe = GROUP_RECIPE

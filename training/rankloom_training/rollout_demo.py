@@ -1,7 +1,8 @@
-"""The demonstration's last part: an expert is rolled out and back while clients rank."""
+"""The rollout of the demonstration: a bundle replaces another, and back, while clients rank."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import tempfile
 import threading
@@ -11,23 +12,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
-import numpy as np
-import safetensors.numpy
 from rich.console import Console
 from rich.table import Table
 
 import rankloom
-from rankloom_adapters.bundle import Bundle, open_bundle
-from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE
-from rankloom_ranker.loaded import bundled_experts, load_features
+from rankloom_adapters.bundle import open_bundle
+from rankloom_features.event_store.store import events_beside
+from rankloom_ranker.loaded import load_features
 from rankloom_training.serving import serving_rollouts
 from rankloom_training.user_events import events_of_bundle
 
-EXPERT, CHANGE = "global", 1.05
+FIRST = 1  # the revision that a server begins with
 NUM_CALLERS, NUM_CANDIDATES = 2, 6
 PERCENT, MIN_USERS, MAX_USERS = 50, 5, 60
-MAX_LATENCY_RATIO = 2.0  # two clients on a busy machine wait for each other
+# Experts of groups that had none are meant to move the scores: what is judged is errors, latency,
+# ties and calibration. Two clients on a busy machine wait for each other.
+GATES: Final = rankloom.GateSpec(
+    max_ks=1.0, max_psi=100.0, max_agreement_shift=2.0, max_latency_ratio=2.0
+)
 TRIAL_S, TURN_S, TIMEOUT_S = 90.0, 2.0, 10.0
 
 
@@ -39,7 +43,7 @@ class DemoTraffic:
     """
 
     num_users: int
-    serving: int = 1
+    serving: int
     answered: Counter[int] = field(default_factory=Counter)
     num_failed: int = 0
     num_stale: int = 0
@@ -59,67 +63,89 @@ class DemoTraffic:
             return tuple(map(str, counts))
 
 
-def roll_out(bundle: Path, console: Console) -> None:
-    """Rolls a new expert out on a server under load, and prints what the clients got."""
-    console.rule("a new expert, live")
-    with tempfile.TemporaryDirectory() as folder:
-        expert = _new_expert(open_bundle(bundle), Path(folder) / "expert")
-        with (
-            serving_rollouts(bundle, Path(folder) / "state") as (address, rollouts),
-            rankloom.RolloutClient(rollouts) as operator,
-            _ranking(bundle, address) as traffic,
-        ):
-            console.print(_course(operator, traffic, expert, _gates(traffic.num_users)))
+class Course:
+    """Changes of revision under traffic: a table of the states, and the traffic's counts so far."""
+
+    def __init__(self, traffic: DemoTraffic) -> None:
+        self.traffic = traffic
+        self.table = Table("step", "state", "by 1", "by 2", "failed", "stale")
+
+    def note(self, step: str, rollout: rankloom.Rollout) -> None:
+        """Adds a row, after some more traffic."""
+        time.sleep(TURN_S)
+        self.table.add_row(step, rollout.state.value, *self.traffic.row())
+
+
+@dataclass(frozen=True, slots=True)
+class DemoServer:
+    """A running server: the bundle that it began with, and where it takes rankings and rollouts."""
+
+    bundle: Path
+    address: str
+    operator: rankloom.RolloutClient
+
+
+@contextmanager
+def served(bundle: Path) -> Iterator[DemoServer]:
+    """Runs a server of the bundle, with the events beside it. Raises ServerStartError."""
+    events = ("--events", str(events_beside(bundle)))
+    with (
+        tempfile.TemporaryDirectory() as state,
+        serving_rollouts(bundle, Path(state), *events) as (address, rollouts),
+        rankloom.RolloutClient(rollouts) as operator,
+    ):
+        yield DemoServer(bundle, address, operator)
+
+
+def roll_out(server: DemoServer, bundle: Path, console: Console) -> int | None:
+    """Rolls a bundle out while clients rank, and prints what they got. Returns its revision.
+
+    It is staged, half of the users are moved to it, and the rest follow if it passes its gates;
+    None if it does not.
+    """
+    console.rule("new experts, live")
+    with _ranking(server, FIRST) as course:
+        promoted = _promoted(server.operator, course, bundle)
+    console.print(course.table)
+    return promoted
+
+
+def roll_back(server: DemoServer, revision: int, console: Console) -> None:
+    """Takes a promotion back while clients rank, and prints what they got."""
+    console.rule("and back")
+    with _ranking(server, revision) as course:
+        course.traffic.serving = 0
+        rolled_back = server.operator.roll_back(revision, reason="end of the demonstration")
+        course.traffic.serving = FIRST
+        course.note("roll back", rolled_back)
+    console.print(course.table)
+
+
+def _promoted(operator: rankloom.RolloutClient, course: Course, bundle: Path) -> int | None:
+    """Stage, canary, promote."""
+    staged = operator.stage(str(bundle.resolve()))
+    revision = staged.revision
+    course.note("stage the new bundle", staged)
+    course.traffic.serving = 0
+    gates = _gates(course.traffic.num_users)
+    canary = operator.start_canary(revision, PERCENT, gates=gates)
+    course.note(f"canary of {PERCENT} %", canary)
+    judged = _judged(operator, revision)
+    if judged.state is not rankloom.RolloutState.CANARY or not _passed(judged):
+        reason = judged.judgement.reason if judged.judgement else judged.reason
+        course.note(f"not promoted: {reason}", judged)
+        return None
+    course.note(f"gates passed after {_num_users(judged)} users", judged)
+    promoted = operator.promote(revision)
+    course.traffic.serving = revision
+    course.note("promote", promoted)
+    return revision
 
 
 def _gates(num_users: int) -> rankloom.GateSpec:
     """A canary of PERCENT = 50 gets half of the users; half of them suffice for a verdict."""
     enough = max(MIN_USERS, min(MAX_USERS, num_users // 4))
-    return rankloom.GateSpec(min_samples=enough, max_latency_ratio=MAX_LATENCY_RATIO)
-
-
-def _new_expert(bundle: Bundle, folder: Path) -> Path:
-    """A stand-in for a retrained expert: the bundle's own with slightly larger weights."""
-    folder.mkdir()
-    [expert] = bundled_experts(bundle, [EXPERT])
-    tensors = safetensors.numpy.load(expert.weights.read())
-    grown = {name: np.asarray(array * CHANGE) for name, array in tensors.items()}
-    (folder / CONFIG_FILE).write_bytes(expert.config.read())
-    (folder / WEIGHTS_FILE).write_bytes(safetensors.numpy.save(grown))
-    return folder
-
-
-def _course(
-    operator: rankloom.RolloutClient, traffic: DemoTraffic, expert: Path, gates: rankloom.GateSpec
-) -> Table:
-    """Stage, canary, promote, roll back. Each table row has the traffic counts so far."""
-    table = Table("step", "state", "by 1", "by 2", "failed", "stale")
-
-    def note(step: str, rollout: rankloom.Rollout) -> None:
-        time.sleep(TURN_S)
-        table.add_row(step, rollout.state.value, *traffic.row())
-
-    staged = operator.stage_expert(EXPERT, str(expert))
-    revision = staged.revision
-    note(f"stage a new {EXPERT} expert", staged)
-    traffic.serving = 0
-    note(f"canary of {PERCENT} %", operator.start_canary(revision, PERCENT, gates=gates))
-    judged = _judged(operator, revision)
-    if judged.state is not rankloom.RolloutState.CANARY or not _passed(judged):
-        note(
-            f"not promoted: {judged.judgement.reason if judged.judgement else judged.reason}",
-            judged,
-        )
-        return table
-    note(f"gates passed after {_num_users(judged)} users", judged)
-    promoted = operator.promote(revision)
-    traffic.serving = revision
-    note("promote", promoted)
-    traffic.serving = 0
-    rolled_back = operator.roll_back(revision, reason="end of the demonstration")
-    traffic.serving = 1
-    note("roll back", rolled_back)
-    return table
+    return dataclasses.replace(GATES, min_samples=enough)
 
 
 def _judged(operator: rankloom.RolloutClient, revision: int) -> rankloom.Rollout:
@@ -144,24 +170,27 @@ def _num_users(rollout: rankloom.Rollout) -> int:
 
 
 @contextmanager
-def _ranking(bundle: Path, address: str) -> Iterator[DemoTraffic]:
-    """Clients that rank for one user after the other until the block ends."""
-    provider, stop = load_features(open_bundle(bundle)).provider, threading.Event()
-    with events_of_bundle(bundle) as events:
+def _ranking(server: DemoServer, serving: int) -> Iterator[Course]:
+    """Clients that rank for one user after the other until the block ends.
+
+    ``serving``: the revision that must answer them.
+    """
+    provider, stop = load_features(open_bundle(server.bundle)).provider, threading.Event()
+    with events_of_bundle(server.bundle) as events:
         users = list(events.users())
-    traffic = DemoTraffic(len(users))
+    traffic = DemoTraffic(len(users), serving)
     items = [item.item_id for item in provider.catalogue.items]
     threads = [
         threading.Thread(
             target=_call,
-            args=(address, users[n::NUM_CALLERS], items[:NUM_CANDIDATES], traffic, stop),
+            args=(server.address, users[n::NUM_CALLERS], items[:NUM_CANDIDATES], traffic, stop),
         )
         for n in range(NUM_CALLERS)
     ]
     for thread in threads:
         thread.start()
     try:
-        yield traffic
+        yield Course(traffic)
     finally:
         stop.set()
         for thread in threads:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rankloom_adapters.router import Router, group_of
 from rankloom_engine.expert_bank import max_stacked
+from rankloom_engine.model import Decoder
 from rankloom_ranker.item_groups import ItemGroups
 from rankloom_training import base
 from rankloom_training.data import Split
@@ -40,6 +41,7 @@ class GroupsStage(Stage):
 
     protocol: Protocol
     lm_rows: int
+    group_experts: bool
     group_recipe: Recipe
     shots: int | None
     seed: int
@@ -55,12 +57,19 @@ class GroupsStage(Stage):
     )
 
     def run(self, given: StageInputs) -> None:
-        """Trains each group's expert on the windows of the group. Raises CurriculumError."""
+        """Trains or copies each group's expert. Raises CurriculumError."""
         rows = LogRows.of(given.dataset, self.protocol, self.seed)
         projector = given.of(GlobalFiles).projector()
         learner = Learner.of(given, rows, self.lm_rows, projector, self._curriculum(given, rows))
         router = _served_router(given, learner)
         GroupsFiles(given.folder).write_router(router, _item_groups(given))
+        if self.group_experts:
+            self._train(given, learner, rows, router)
+        else:
+            self._copy(given, learner.decoder, router)
+
+    def _train(self, given: StageInputs, learner: Learner, rows: LogRows, router: Router) -> None:
+        """Trains each expert on the windows of its group."""
         groups = list(_groups(given, learner, rows, router))
         jobs = [partial(self._make, given, rows, group) for group in groups]
         decoders = copies(learner.decoder, len(jobs))
@@ -68,6 +77,12 @@ class GroupsStage(Stage):
             ExpertTrainer(each, self.seed, recompute=given.machine.recompute) for each in decoders
         ]
         SideBySide(trainers, given.progress.step).run(jobs, [len(each.train) for each in groups])
+
+    def _copy(self, given: StageInputs, decoder: Decoder, router: Router) -> None:
+        trainer = ExpertTrainer(decoder, self.seed)
+        trainer.load_adapter(given.of(GlobalFiles).expert)
+        for name in router.groups:
+            trainer.save(GroupsFiles(given.folder).expert(name), given.of(BaseFiles).weights)
 
     def _make(
         self,
