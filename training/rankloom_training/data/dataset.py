@@ -217,8 +217,10 @@ def _renumbered(
     users: IdColumn, keep: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Codes without gaps, though users may have lost all their rows."""
-    left, codes = np.unique(users.codes[keep], return_inverse=True)
-    return codes.astype(np.int64), tuple(users.names[code] for code in left)
+    codes = users.codes[keep]
+    left = np.bincount(codes, minlength=len(users.names)) > 0
+    names = tuple(users.names[code] for code in np.flatnonzero(left))
+    return (np.cumsum(left) - 1)[codes], names
 
 
 def _hidden(paths: list[Path]) -> Iterator[str]:

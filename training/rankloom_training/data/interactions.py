@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from rankloom_training.data.ordering import stable_order
+
 VALID_FROM, TEST_FROM = 0.70, 0.85  # share of the log before each split, if none is given
 
 
@@ -90,7 +92,7 @@ def sorted_log(
     split: NDArray[np.int8],
 ) -> Interactions:
     """Sorts rows by user, time and ``order``; rows that are equal in these keep their order."""
-    by = np.lexsort((order, time, user))
+    by = stable_order(user, time, order)
     start = np.searchsorted(user[by], np.arange(len(user_ids))).astype(np.int64)
     return Interactions(user[by], item[by], liked[by], time[by], split[by], start, user_ids)
 
@@ -102,11 +104,29 @@ def split_by_time(time: NDArray[np.float64]) -> NDArray[np.int8]:
 
 
 def first_of_duplicates(*columns: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """(rows,) False for each exact repeat of an earlier row."""
-    by = np.lexsort(columns[::-1])  # stable: equal rows stay in their order
-    repeats = np.ones(max(len(by) - 1, 0), dtype=np.bool_)
-    for column in columns:
-        repeats &= column[by[1:]] == column[by[:-1]]
-    keep = np.ones(len(by), dtype=np.bool_)
-    keep[by[1:][repeats]] = False
+    """(rows,) False for each exact repeat of an earlier row. ``columns``: user and item first."""
+    alike = _rows_alike(columns[:2])  # of most logs a few rows, and only these can be repeats
+    by = alike[stable_order(*(column[alike] for column in columns))]
+    keep = np.ones(len(columns[0]), dtype=np.bool_)
+    keep[by[1:][_same_as_before(columns, by)]] = False
     return keep
+
+
+def _rows_alike(columns: Sequence[NDArray[np.generic]]) -> NDArray[np.int64]:
+    """The rows that another row is equal to, in their order."""
+    by = stable_order(*columns)
+    same = _same_as_before(columns, by)
+    alike = np.zeros(len(by), dtype=np.bool_)
+    alike[by[1:][same]] = alike[by[:-1][same]] = True
+    return np.flatnonzero(alike)
+
+
+def _same_as_before(
+    columns: Sequence[NDArray[np.generic]], by: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """(len(by) − 1,) whether each row but the first is equal to the one before it."""
+    same = np.ones(max(len(by) - 1, 0), dtype=np.bool_)
+    for column in columns:
+        ordered = column[by]
+        same &= ordered[1:] == ordered[:-1]
+    return same
