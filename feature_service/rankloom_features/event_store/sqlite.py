@@ -42,7 +42,7 @@ from rankloom_features.event_store.store import (
     UserEvent,
 )
 
-_MAX_ITEMS: Final = 200_000  # whose numbers are kept in memory, some 30 MB
+_MAX_ITEMS: Final = 200_000  # whose numbers and ids are kept in memory, some 30 MB each way
 
 
 def copy_events(source: Path, target: Path) -> None:
@@ -81,6 +81,7 @@ class SqliteEventStore:
         self._writing = Lock()
         self._waiting: deque[_Append] = deque()
         self._items: dict[str, int] = {}
+        self._item_ids: dict[int, str] = {}
 
     def version(self, user_id: str) -> int:
         with translated(self.path), self._readers.reader() as db:
@@ -89,7 +90,7 @@ class SqliteEventStore:
     def history(self, user_id: str, version: int | None = None) -> StoredHistory:
         until = MAX_POSITION if version is None else version
         with translated(self.path), self._readers.reader() as db:
-            return history_of_user(db, partition_of(user_id), user_id, until)
+            return history_of_user(db, partition_of(user_id), user_id, until, self._known_ids())
 
     def append(self, events: Sequence[UserEvent]) -> tuple[int, ...]:
         """Also raises ValueError: an event without a finite time, or an id that is not text."""
@@ -143,6 +144,12 @@ class SqliteEventStore:
         with self._writing, translated(self.path):
             self._readers.close()
             self._writer.close()
+
+    def _known_ids(self) -> dict[int, str]:
+        """Another one once it is full, since other threads may read from it."""
+        if len(self._item_ids) > _MAX_ITEMS:
+            self._item_ids = {}
+        return self._item_ids
 
     def _store_waiting(self) -> None:
         """Stores all appends that wait, in one transaction; all of them fail together."""

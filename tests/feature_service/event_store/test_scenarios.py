@@ -74,6 +74,25 @@ def test_events_come_by_time_and_then_as_they_were_stored(store: EventStore) -> 
     assert items_of(store) == ["early", "equal 1", "equal 2", "late"]
 
 
+def test_positions_grow_after_a_call_with_nothing_new(store: EventStore) -> None:
+    stored = store.append([made("a", "u"), made("b", "v"), made("c", "u")])
+    assert store.append([made("a", "u")]) == stored[:1]
+    assert store.append([made("d", "u")])[0] > stored[-1]
+
+
+def test_positions_follow_the_order_of_a_call_with_many_users(store: EventStore) -> None:
+    users = [f"user {number}" for number in range(300)]
+    known = store.append([made("known", user) for user in users[:50]])
+    mixed = [made(event, user) for user in users for event in ("known", "new")]
+    positions = store.append([*mixed, made("new", users[0])])
+    assert positions[:100:2] == known
+    fresh = [*positions[1:100:2], *positions[100:-1]]
+    assert known[-1] < fresh[0]
+    assert fresh == sorted(set(fresh))
+    assert positions[-1] == positions[1]
+    assert store.version(users[-1]) == positions[-2]
+
+
 def test_a_version_is_one_history(store: EventStore) -> None:
     seen = [store.version("u")]
     for step in range(3):
