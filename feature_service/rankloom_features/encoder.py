@@ -29,9 +29,11 @@ class Encoder:
 
     def __init__(self, model: bytes) -> None:
         self.feature_version = hashlib.sha256(model).hexdigest()
+        self._no_candidates = np.zeros((_ROWS, 1), np.int64)  # of each history: padding
         try:
             self._session = open_session(model)
-            self.dim = int(self._session.get_outputs()[0].shape[1])
+            vectors = self._session.get_outputs()[0]
+            self.dim, self._only_vectors = int(vectors.shape[1]), [vectors.name]
         except Exception as error:  # onnxruntime has a class for each cause
             raise EncoderError("the feature model is not a valid ONNX model") from error
 
@@ -53,7 +55,7 @@ class Encoder:
 
     def encode(self, histories: Sequence[History]) -> NDArray[np.float32]:
         """(n, dim) float32 user vectors; zero for an empty history."""
-        return self.encode_and_score(histories, np.zeros((len(histories), 1), dtype=np.int64))[0]
+        return self.encode_all(Histories.of(histories))
 
     def encode_and_score(
         self, histories: Sequence[History], candidates: NDArray[np.int64]
@@ -66,12 +68,18 @@ class Encoder:
 
     def encode_all(self, histories: Histories) -> NDArray[np.float32]:
         """(n, dim) float32 user vectors of any number of histories."""
-        vectors = np.zeros((len(histories), self.dim), np.float32)
-        none = np.zeros((_ROWS, 1), np.int64)
-        for at in range(0, len(histories), _ROWS):
-            part = histories.only(slice(at, at + _ROWS))
-            vectors[at : at + _ROWS], _ = self._run(*part.newest(MAX_EVENTS), none[: len(part)])
-        return vectors
+        if len(histories) <= _ROWS:
+            return self._vectors(histories)  # nothing to cut and to join
+        starts = range(0, len(histories), _ROWS)
+        parts = [histories.only(slice(at, at + _ROWS)) for at in starts]
+        return np.concatenate([self._vectors(part) for part in parts])
+
+    def _vectors(self, histories: Histories) -> NDArray[np.float32]:
+        """(n, dim) user vectors by one run, which scores nothing."""
+        items, liked = histories.newest(MAX_EVENTS)
+        feed = {"items": items, "liked": liked, "candidates": self._no_candidates[: len(items)]}
+        (vectors,) = self._session.run(self._only_vectors, feed)
+        return np.asarray(vectors, np.float32)
 
     def _run(
         self, items: NDArray[np.int64], liked: NDArray[np.int64], candidates: NDArray[np.int64]

@@ -32,6 +32,10 @@ class Histories:
     @classmethod
     def of(cls, histories: Sequence[History]) -> Histories:
         """The same histories, one after the other."""
+        if len(histories) == 1:
+            (one,) = histories
+            first, end = np.zeros(1, np.int64), np.array([len(one)], np.int64)
+            return cls(one.index, one.liked, one.time, first, end)
         lengths = [len(history) for history in histories]
         end = np.cumsum(lengths, dtype=np.int64)
         none = History.untimed(np.zeros(0, np.int64), np.zeros(0, np.bool_))
@@ -72,9 +76,24 @@ class Histories:
 
         An item is its catalogue index + 1; a label is 1 where the item was liked.
         """
+        if len(self) == 1:
+            return self._newest_of_one(length)
         at = self.end[:, None] - np.arange(length, 0, -1)
         seen = at >= self.first[:, None]
-        at = np.where(seen, at, 0)
         if not len(self.index):
             return np.zeros(at.shape, np.int64), np.zeros(at.shape, np.int64)
-        return np.where(seen, self.index[at] + 1, 0), (seen & self.liked[at]).astype(np.int64)
+        items = self.index.take(at, mode="clip")  # what is clipped is not seen
+        items += 1
+        items *= seen
+        return items, (self.liked.take(at, mode="clip") & seen).astype(np.int64)
+
+    def _newest_of_one(self, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """A single user's call waits for each operation on arrays, however short these are."""
+        items, liked = np.zeros((2, 1, length), np.int64)
+        end = int(self.end[0])
+        first = max(int(self.first[0]), end - length)
+        if end > first:
+            items[0, first - end :] = self.index[first:end]
+            items[0, first - end :] += 1
+            liked[0, first - end :] = self.liked[first:end]
+        return items, liked

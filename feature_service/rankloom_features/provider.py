@@ -32,6 +32,8 @@ from rankloom_features.tabular import (
     with_collaborative,
 )
 
+# A millisecond of work: handing it to a thread and back would take a good part of that.
+MAX_CANDIDATES_ON_LOOP = 32
 MAX_CACHED_USERS = 4096  # some kilobytes each
 
 
@@ -106,6 +108,7 @@ class FeatureProvider:
         self.events = events
         self._tabular, self._ratings = tabular, ratings
         self._users = _UserCache(MAX_CACHED_USERS)
+        self._no_candidates = catalogue.traits_of(())
 
     def features(self, query: UserQuery) -> UserFeatures:
         """Features of one user; a user without events is cold, not an error.
@@ -186,10 +189,13 @@ class FeatureProvider:
     def _answer(
         self, query: UserQuery, user: _EncodedHistory, ablated: Sequence[_EncodedHistory]
     ) -> UserFeatures:
-        candidates = self.catalogue.traits_of(query.candidates)
+        items = query.candidates
+        candidates = self.catalogue.traits_of(items) if items else self._no_candidates
         now = time.time() if query.at is None else query.at
-        return replace(
-            self._features(user, candidates, now),
+        return self._features(
+            user,
+            candidates,
+            now,
             ablated=tuple(self._features(each, candidates, now) for each in ablated),
             user_id=query.user_id,
             predicted_ratings=self._predicted(query, user.events),
@@ -202,7 +208,14 @@ class FeatureProvider:
         return self._ratings.ratings(query.user_id, events, item_ids)
 
     def _features(
-        self, encoded: _EncodedHistory, candidates: ItemTraits, now: float
+        self,
+        encoded: _EncodedHistory,
+        candidates: ItemTraits,
+        now: float,
+        *,
+        ablated: tuple[UserFeatures, ...] = (),
+        user_id: str | None = None,
+        predicted_ratings: NDArray[np.float32] | None = None,
     ) -> UserFeatures:
         return UserFeatures(
             history_version=encoded.version,
@@ -213,6 +226,9 @@ class FeatureProvider:
             stored_version=encoded.stored_version,
             tabular=self._matrix(encoded, candidates, now),
             schema_digest=self.schema_digest,
+            ablated=ablated,
+            user_id=user_id,
+            predicted_ratings=predicted_ratings,
         )
 
     def _matrix(

@@ -11,14 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
 
 from rankloom_features.event_store.store import EventStore
 from rankloom_features.event_wire import parse_events, parse_forgotten
 from rankloom_features.events import Event
 from rankloom_features.model_info import ModelInfo
-from rankloom_features.provider import UserFeatures, UserQuery
-from rankloom_features.wire import features_to_wire, parse_users, parse_version
+from rankloom_features.provider import MAX_CANDIDATES_ON_LOOP, UserFeatures, UserQuery
+from rankloom_features.wire import parse_users, parse_version, write_features
 from rankloom_proto.v1 import features_pb2, features_pb2_grpc
 
 SERVICE_NAME = features_pb2.DESCRIPTOR.services_by_name["FeatureService"].full_name
@@ -61,6 +60,8 @@ class FeatureService(features_pb2_grpc.FeatureServiceServicer):
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> features_pb2.GetUserFeaturesResponse:
         """Features of each user, in order. Raises InvalidFieldError or FeatureVersionError."""
+        if _is_short(request):
+            return self._features(request)
         return await asyncio.to_thread(self._features, request)
 
     async def RecordEvents(
@@ -108,21 +109,29 @@ class FeatureService(features_pb2_grpc.FeatureServiceServicer):
     ) -> features_pb2.GetUserFeaturesResponse:
         queries, feature_version = parse_users(request), parse_version(request)
         found = self._provider.features_of_many(queries, feature_version)
-        now = self._clock()
-        return features_pb2.GetUserFeaturesResponse(features=(_aged(each, now) for each in found))
+        response, now = features_pb2.GetUserFeaturesResponse(), self._clock()
+        for each in found:
+            _write_aged(each, now, response.features.add())
+        return response
 
     def _stored(self, request: features_pb2.RecordEventsRequest, arrived: float) -> tuple[int, ...]:
         like_above = self._provider.model_info().like_above
         return self._store.append(parse_events(request, like_above, arrived))
 
 
-def _aged(features: UserFeatures, now: float) -> features_pb2.UserFeatures:
-    message = features_to_wire(features)
+def _is_short(request: features_pb2.GetUserFeaturesRequest) -> bool:
+    """One stored user and few candidates; the event loop answers for an embedded service too."""
+    if len(request.users) != 1:
+        return False
+    user = request.users[0]
+    is_plain = user.HasField("user_id") and not (user.ablate_newest or user.predict_ratings)
+    return is_plain and len(user.candidates) <= MAX_CANDIDATES_ON_LOOP
+
+
+def _write_aged(features: UserFeatures, now: float, message: features_pb2.UserFeatures) -> None:
+    write_features(features, message)
     if (age_s := _age_s(features.events, now)) is not None:
-        age = Duration()
-        age.FromNanoseconds(round(age_s * 1e9))
-        message.history_age.CopyFrom(age)
-    return message
+        message.history_age.FromNanoseconds(round(age_s * 1e9))
 
 
 def _age_s(events: Sequence[Event], now: float) -> float | None:

@@ -67,13 +67,16 @@ def parse_users(message: features_pb2.GetUserFeaturesRequest) -> tuple[UserQuery
         bounds = f"must be at most {MAX_USERS} over all users, themselves counted"
         raise InvalidFieldError("users[0].ablate_newest", bounds)
     return tuple(
-        replace(
-            parse_query(user, user.WhichOneof("subject"), f"users[{index}]."),
-            ablate_newest=user.ablate_newest,
-            predict_ratings=user.predict_ratings,
-        )
-        for index, user in enumerate(message.users)
+        _parse_whole_query(user, f"users[{index}].") for index, user in enumerate(message.users)
     )
+
+
+def _parse_whole_query(message: features_pb2.UserQuery, prefix: str) -> UserQuery:
+    query = parse_query(message, message.WhichOneof("subject"), prefix)
+    ablated, predicts = message.ablate_newest, message.predict_ratings
+    if not ablated and not predicts:
+        return query
+    return replace(query, ablate_newest=ablated, predict_ratings=predicts)
 
 
 def parse_version(message: features_pb2.GetUserFeaturesRequest) -> str | None:
@@ -183,24 +186,34 @@ def query_to_wire(query: UserQuery) -> features_pb2.UserQuery:
         predict_ratings=query.predict_ratings,
     )
     if query.history is not None:
-        events = map(_event_to_wire, query.history)
-        message.history.CopyFrom(features_pb2.History(events=events))
+        message.history.SetInParent()  # also where it has no events
+        _write_events(query.history, message.history)
     else:
         message.user_id = query.user_id or ""
     return message
 
 
 def features_to_wire(features: UserFeatures) -> features_pb2.UserFeatures:
-    """Encodes features; tabular ones only if the query has candidates. The age is the service's."""
-    message = features_pb2.UserFeatures(
-        vector=features.vector.astype(_FLOAT).tobytes(),
-        feature_version=features.feature_version,
-        cold_start=features.cold_start,
-        events=map(_event_to_wire, features.events),
-        history_version=features.stored_version,
-        ablated=(features_to_wire(replace(each, events=())) for each in features.ablated),
-        user_id=features.user_id or "",
-    )
+    """A message of its own, as `write_features` makes it."""
+    message = features_pb2.UserFeatures()
+    write_features(features, message)
+    return message
+
+
+def write_features(features: UserFeatures, message: features_pb2.UserFeatures) -> None:
+    """Encodes features; tabular ones only if the query has candidates. The age is the service's.
+
+    ``message``: an empty one, such as one within its response, which copies none then.
+    """
+    message.vector = features.vector.astype(_FLOAT).tobytes()
+    message.feature_version = features.feature_version
+    message.cold_start = features.cold_start
+    message.user_id = features.user_id or ""
+    if features.stored_version is not None:
+        message.history_version = features.stored_version
+    _write_events(features.events, message)
+    for each in features.ablated:
+        write_features(replace(each, events=()), message.ablated.add())
     if features.predicted_ratings is not None:
         message.predicted_ratings = features.predicted_ratings.astype(_FLOAT).tobytes()
     rows, columns = features.tabular.shape
@@ -211,7 +224,6 @@ def features_to_wire(features: UserFeatures) -> features_pb2.UserFeatures:
                 rows=rows, columns=columns, values=values, schema_digest=features.schema_digest
             )
         )
-    return message
 
 
 def features_from_wire(message: features_pb2.UserFeatures) -> UserFeatures:
@@ -255,10 +267,14 @@ def _event_from_wire(message: features_pb2.Event) -> Event:
     return Event(message.item_id, message.liked, time if message.HasField("time") else None)
 
 
-def _event_to_wire(event: Event) -> features_pb2.Event:
-    message = features_pb2.Event(item_id=event.item_id, liked=event.liked)
-    if event.time is not None:
-        seconds = math.floor(event.time)
-        nanos = min(round((event.time - seconds) * NANOS_PER_S), NANOS_PER_S - 1)
-        message.time.CopyFrom(Timestamp(seconds=seconds, nanos=nanos))
-    return message
+def _write_events(
+    events: Sequence[Event], target: features_pb2.History | features_pb2.UserFeatures
+) -> None:
+    """Appends events. They are written where they stay: copies took longer than all else here."""
+    for event in events:
+        message = target.events.add(item_id=event.item_id, liked=event.liked)
+        if event.time is not None:
+            time, seconds = message.time, math.floor(event.time)
+            time.seconds = seconds
+            if fraction := event.time - seconds:
+                time.nanos = min(round(fraction * NANOS_PER_S), NANOS_PER_S - 1)

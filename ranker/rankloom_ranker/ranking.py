@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rankloom_engine.errors import EngineFailedError
 from rankloom_engine.pool import EngineHandle
 from rankloom_engine.sequence import RequestOptions
-from rankloom_features.provider import UserFeatures
+from rankloom_features.provider import MAX_CANDIDATES_ON_LOOP, UserFeatures
 from rankloom_ranker.answers import RankedItem, Ranking, Routing, Scores, ScoringRecord, Timing
 from rankloom_ranker.errors import FallbackRefusedError
 from rankloom_ranker.fallback import FallbackReason, fallback_after
@@ -20,8 +20,6 @@ from rankloom_ranker.loaded import LoadedBundle
 from rankloom_ranker.query import RankQuery
 from rankloom_ranker.ranker import Ranker, RankingJob
 
-# A millisecond of work: handing it to a thread and back would take a good part of that.
-MAX_CANDIDATES_ON_LOOP = 32
 MAX_CHARS_ON_LOOP = 8_000  # of all candidates' own texts
 # Of the time left, kept for a partial answer's own way: a busy machine is late by a share of it.
 PARTIAL_RESERVE, PARTIAL_RESERVE_S = 0.1, 0.02

@@ -16,12 +16,16 @@ import grpc
 
 from rankloom_features.catalogue import Item
 from rankloom_features.event_store.store import EventStoreError
-from rankloom_features.provider import FeatureProvider, UserFeatures, UserQuery
+from rankloom_features.provider import (
+    MAX_CANDIDATES_ON_LOOP,
+    FeatureProvider,
+    UserFeatures,
+    UserQuery,
+)
 from rankloom_features.wire import features_from_wire, query_to_wire
 from rankloom_proto.v1 import features_pb2, features_pb2_grpc
 from rankloom_ranker.fallback import FallbackReason
 from rankloom_ranker.features import FeatureSpace, fault_of
-from rankloom_ranker.ranking import MAX_CANDIDATES_ON_LOOP
 from rankloom_server import logs
 from rankloom_server.breaker import Breaker
 from rankloom_server.errors import FeaturesUnavailableError

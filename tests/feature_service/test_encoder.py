@@ -50,6 +50,24 @@ def test_events_are_padded_on_the_left_and_cut_at_the_oldest() -> None:
         assert liked[row, MAX_EVENTS - kept :].tolist() == history.liked[-kept:].tolist()[:kept]
 
 
+def test_a_history_is_padded_alone_as_among_others() -> None:
+    made = histories()
+    together = pad_events(made)
+    for row, history in enumerate(made):
+        for alone, among in zip(pad_events([history]), together, strict=True):
+            assert alone.tolist() == among[row : row + 1].tolist()
+
+
+def test_user_vectors_do_not_depend_on_how_many_are_asked_for(exported: Exported) -> None:
+    encoder, random = Encoder(exported[1]), np.random.default_rng(3)
+    made = [random_history(random, length % 60) for length in range(1_100)]  # some runs
+    vectors = encoder.encode(made)
+    assert vectors.shape == (len(made), DIM)
+    for row in (0, 1, 511, 512, 1_099):
+        np.testing.assert_allclose(encoder.encode([made[row]])[0], vectors[row], atol=TOLERANCE)
+    assert encoder.encode([]).shape == (0, DIM)
+
+
 def test_the_epoch_is_the_digest_of_the_model(exported: Exported) -> None:
     _, data = exported
     assert Encoder(data).feature_version == hashlib.sha256(data).hexdigest()

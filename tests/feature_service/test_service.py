@@ -12,7 +12,7 @@ from feature_service.feature_bundle import EVENTS, ITEMS, KNOWN_USER
 from rankloom_features import wire
 from rankloom_features.catalogue import MAX_YEAR, Item
 from rankloom_features.events import MAX_TIME_S, MIN_TIME_S, Event
-from rankloom_features.provider import UserFeatures, UserQuery
+from rankloom_features.provider import MAX_CANDIDATES_ON_LOOP, UserFeatures, UserQuery
 from rankloom_features.wire import features_from_wire, features_to_wire, query_to_wire
 from rankloom_proto.v1 import features_pb2
 from rankloom_proto.v1.features_pb2 import (
@@ -71,6 +71,25 @@ async def test_answers_what_the_provider_computes(
         False,
         False,
     ]
+
+
+@pytest.mark.parametrize("num_candidates", [0, 3, MAX_CANDIDATES_ON_LOOP, 200])
+async def test_one_user_is_answered_as_among_others(
+    num_candidates: int, channel: grpc.aio.Channel
+) -> None:
+    candidates = tuple(Item(f"item-{number}") for number in range(num_candidates))
+    query = UserQuery(KNOWN_USER, None, candidates)
+    alone: GetUserFeaturesResponse = await ask(channel, query)
+    among: GetUserFeaturesResponse = await ask(channel, UserQuery("nobody", None), query)
+    found, expected = alone.features[0], among.features[1]
+    assert found.tabular.rows == num_candidates
+    tables = [features_from_wire(message).tabular for message in (found, expected)]
+    np.testing.assert_allclose(*tables, rtol=1e-3)  # some columns are of the moment
+    for message in (found, expected):
+        message.ClearField("tabular")
+        message.ClearField("history_age")
+    assert found == expected
+    assert len(found.events) == len(EVENTS)
 
 
 def assert_same(found: UserFeatures, expected: UserFeatures) -> None:
