@@ -23,7 +23,7 @@ from rankloom_features.event_store.store import StoreStatistics, UserEvent
 from rankloom_features.events import Event
 
 BATCH = 1_000  # events of one call
-BATCHES = 5  # per round
+BATCHES = 10  # per round: so many bring the write-ahead log into the file about once
 THREADS = 8
 SINGLE = 200  # calls with one event, per round
 ROUNDS = 5
