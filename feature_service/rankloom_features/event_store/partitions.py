@@ -65,15 +65,12 @@ def history_of_user(
 
 def _item_ids(
     db: sqlite3.Connection, numbers: Sequence[int], known: MutableMapping[int, str]
-) -> Iterable[str]:
+) -> list[str]:
     """The ids of items by number. An item keeps its number, so that each is read once."""
-    found = [known.get(number) for number in numbers]
-    if None in found:
+    if missing := [number for number in numbers if number not in known]:
         query = "SELECT number, id FROM items WHERE number IN (SELECT value FROM json_each(?))"
-        read = dict(db.execute(query, (json.dumps(numbers),)).fetchall())
-        known.update(read)
-        return [read[number] for number in numbers]
-    return [item for item in found if item is not None]
+        known.update(db.execute(query, (json.dumps(missing),)))
+    return [known[number] for number in numbers]
 
 
 def users_in(db: sqlite3.Connection, partition: int) -> list[str]:
