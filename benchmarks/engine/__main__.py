@@ -57,9 +57,10 @@ def run(args: argparse.Namespace) -> str | None:
 
     from benchmarks.common.results import BenchmarkResult, RunFacts, write
     from benchmarks.common.workload import SHAPES
+    from benchmarks.engine.findings import EngineStudy
     from benchmarks.engine.mixture_memory import rss_growth_mib
     from benchmarks.engine.report import figures, tables
-    from benchmarks.engine.study import EnginePlan, EngineStudy, WrongMarginsError, run_engine_study
+    from benchmarks.engine.study import EnginePlan, WrongMarginsError, run_engine_study
     from rankloom_engine.memory import keep_freed_memory
     from rankloom_engine.number_format import cpu_flags, dtype_for
 

@@ -5,16 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks.common.results import BenchmarkResult
 from benchmarks.common.timing import Spread, median_ratio, round_ratios
-
-if TYPE_CHECKING:
-    from benchmarks.engine.study import EngineStudy, VariantCosts
-
-ROUNDING = 0.06  # standard deviations of the margins
-OTHER_METHODS = ("full", "peft_linear")  # no sums of deltas: their difference is only shown
+from benchmarks.engine.findings import OTHER_METHODS, ROUNDING, EngineStudy, VariantCosts
 
 # Ratio → variants whose rates are divided, clock, and what it says.
 CPU, WALL = False, True

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
 from benchmarks.common.matmuls import RUN_FLOPS, matmuls
-from benchmarks.common.timing import Cost, interleaved, progress
+from benchmarks.common.timing import interleaved, progress
 from benchmarks.common.workload import (
     NUM_EXPERTS,
     ModelShape,
@@ -29,8 +29,14 @@ from benchmarks.engine.baselines import (
     PeftWeighted,
     with_adapters,
 )
+from benchmarks.engine.findings import (
+    OTHER_METHODS,
+    ROUNDING,
+    EngineStudy,
+    RoundingCheck,
+    VariantCosts,
+)
 from benchmarks.engine.rankloom_engine import RankloomEngine, TwoCalls
-from benchmarks.engine.report import OTHER_METHODS, ROUNDING
 from benchmarks.engine.roofline import fewest_flops
 from rankloom_adapters.expert import Expert
 
@@ -67,45 +73,6 @@ class TimedVariant:
     work: Callable[[], object]
     users: int
     candidates: float
-
-
-@dataclass(frozen=True, slots=True)
-class VariantCosts:
-    """The cost of one variant, round by round."""
-
-    users: int
-    candidates: float
-    costs: Sequence[Cost]
-
-    def rates(self, *, wall: bool = False) -> list[float]:
-        """Candidates per CPU-second, or per second on the wall, of each round."""
-        return [self.candidates / (cost.wall_s if wall else cost.cpu_s) for cost in self.costs]
-
-
-@dataclass(frozen=True, slots=True)
-class RoundingCheck:
-    """How far the timed number format moves the engine's margins from float32's.
-
-    ``error``: root mean square, in standard deviations of the margins; ``error_merged``: the same
-    for merged weights with whole prompts. ``ordered``: share of the pairs further apart than
-    ROUNDING standard deviations that keep their order.
-    """
-
-    error: float
-    error_merged: float
-    ordered: float
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStudy:
-    """Findings for one model, by variant.
-
-    ``differences``: the largest difference of float32 margins from merged weights.
-    """
-
-    differences: dict[str, float]
-    rounding: RoundingCheck
-    variants: dict[str, VariantCosts]
 
 
 class WrongMarginsError(Exception):

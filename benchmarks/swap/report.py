@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.common.results import BenchmarkResult
+from benchmarks.swap.checker import FAULTS
 
 if TYPE_CHECKING:
     from benchmarks.swap.study import SwapStudy
     from benchmarks.swap.watcher import SwapPhase
 
-FAULTS = ("failed", "wrong_version", "stale", "mixed")
 MAX_P99_RATIO = 1.25
 GROWTH_SHARE, GROWTH_MIB = 0.02, 8.0
 NUM_POINTS = 20  # of resident memory over the run

@@ -39,6 +39,17 @@ TOLERANCE = 1e-3
 MAX_TOKENS = 2048
 
 
+_sound = set[tuple[str, str, int, int]]()
+
+
+def check_once(config: PreTrainedConfig, num_tokens: int, num_positions: int) -> None:
+    """``check_architecture``, unless this process has found the same sound before."""
+    key = (type(config).__name__, config.to_json_string(), num_tokens, num_positions)
+    if key not in _sound:
+        check_architecture(config, num_tokens, num_positions)
+        _sound.add(key)
+
+
 @torch.inference_mode()
 def check_architecture(config: PreTrainedConfig, num_tokens: int, num_positions: int) -> None:
     """Raises ModelError, with the cause, if a decoder of this config could not be served.

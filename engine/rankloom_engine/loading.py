@@ -12,7 +12,7 @@ from torch import nn
 
 from rankloom_adapters.expert import Expert
 from rankloom_adapters.expert_cache import ExpertCache
-from rankloom_engine.checks import check_architecture
+from rankloom_engine.checks import check_once
 from rankloom_engine.compiling import compile_regions
 from rankloom_engine.decoder_files import load_decoder_model, read_config
 from rankloom_engine.errors import ModelError
@@ -71,7 +71,7 @@ def load_decoder(
     hardware = hardware or Hardware()
     experts = [expert.load(cache) for expert in parts.experts]
     config = read_config(parts.config.read())
-    check_architecture(config, parts.format.max_tokens, max_explained_tokens(parts.format))
+    check_once(config, parts.format.max_tokens, max_explained_tokens(parts.format))
     model = load_decoder_model(config, parts.weights.pieces(), DTYPES[hardware.dtype])
     table = cast("Any", model).get_input_embeddings()
     projector = Projector.from_bytes(parts.projector.read(), table.embedding_dim)

@@ -14,6 +14,7 @@ from client_sdk.clients import (
 )
 from client_sdk.recording_server import RecordingServer
 from rankloom import AsyncClient, AsyncFeatureClient, AsyncRolloutClient
+from rankloom.testing import FakeServer
 
 
 @pytest.fixture(params=[ThreadedClient, AsyncClient], ids=["sync", "aio"])
@@ -38,4 +39,10 @@ def rollout_client_class(request: pytest.FixtureRequest) -> AnyRolloutClient:
 @pytest.fixture
 def server() -> Iterator[RecordingServer]:
     with RecordingServer() as running:
+        yield running
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServer]:
+    with FakeServer() as running:
         yield running

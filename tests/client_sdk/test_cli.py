@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from google.protobuf.duration_pb2 import Duration
 from client_sdk.recording_server import RecordingServer, answer, fail, wait
 from client_sdk.test_errors import bad_request
 from rankloom import __version__
-from rankloom._cli.installation import install_command
 from rankloom._cli.main import main
 from rankloom_proto.v1 import ranking_pb2 as wire
 
@@ -321,82 +319,3 @@ def test_interrupt_leaves_quietly(server: RecordingServer, program: list[str]) -
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20.0)
     assert (process.returncode, out, err) == (130, "", "rankloom: interrupted\n")
-
-
-PLUGIN = """
-import argparse
-
-class Command:
-    help = "from the plugin"
-
-    def __init__(self, name):
-        self.name = name
-
-    def configure(self, parser):
-        parser.add_argument("--word", required=True)
-
-    def run(self, args):
-        if args.word == "import":
-            import a_package_that_nobody_has
-        print(self.name, args.word)
-        return 7
-
-hello = serve = Command("hello")
-"""
-
-
-@pytest.fixture
-def plugins(tmp_path: Path) -> dict[str, str]:
-    """Make an installation with commands of the test; return the environment that runs it."""
-    (tmp_path / "plugin.py").write_text(PLUGIN, encoding="utf-8")
-    (tmp_path / "needy.py").write_text("import a_package_that_nobody_has.part\n", encoding="utf-8")
-    (tmp_path / "broken.py").write_text("import rankloom.nothing\n", encoding="utf-8")
-    metadata = tmp_path / "rankloom-0.1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Name: rankloom\nVersion: 0.1.0\n", encoding="utf-8")
-    commands = "hello=plugin:hello\nserve=needy:x\ntrain=needy:x\nother=needy:x\nbroken=broken:x\n"
-    text = f"[rankloom.commands]\n{commands}"
-    (metadata / "entry_points.txt").write_text(text, encoding="utf-8")
-    return {**os.environ, "PYTHONPATH": str(tmp_path)}
-
-
-def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "rankloom", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-
-
-def test_plugin_runs(plugins: dict[str, str]) -> None:
-    done = run(plugins, "hello", "--word", "world")
-    assert (done.returncode, done.stdout, done.stderr) == (7, "hello world\n", "")
-
-
-def test_listing_imports_no_plugin(plugins: dict[str, str]) -> None:
-    done = run(plugins, "--help")
-    assert done.returncode == 0
-    assert "serve" in done.stdout
-    assert "other" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("arguments", "needs"),
-    [
-        (["serve", "--help"], f"rankloom serve needs: {install_command('server')}\n"),
-        (["train"], f"rankloom train needs: {install_command('train')}\n"),
-        (["other"], "rankloom other needs: the package a_package_that_nobody_has\n"),
-        (
-            ["hello", "--word", "import"],
-            "rankloom hello needs: the package a_package_that_nobody_has\n",
-        ),
-    ],
-)
-def test_missing_package_is_named(
-    plugins: dict[str, str], arguments: list[str], needs: str
-) -> None:
-    done = run(plugins, *arguments)
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", needs)
-
-
-def test_a_missing_module_of_ours_is_a_defect(plugins: dict[str, str]) -> None:
-    done = run(plugins, "broken")
-    assert done.returncode == 1
-    assert "No module named 'rankloom.nothing'" in done.stderr

@@ -34,12 +34,8 @@ from rankloom import (
     FeatureQuery,
     FieldViolation,
     Fusion,
-    Gate,
-    GateOutcome,
-    GateSpec,
     InvalidRequestError,
     Item,
-    Judgement,
     NotFoundError,
     OverloadedError,
     PreconditionError,
@@ -47,8 +43,6 @@ from rankloom import (
     RankloomError,
     RankOptions,
     Revision,
-    RolloutClient,
-    RolloutState,
     Route,
     Routing,
     ServerError,
@@ -74,19 +68,13 @@ from rankloom.testing import (
 
 
 @pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with FakeServer() as server:
-        yield server
-
-
-@pytest.fixture
-def client(server: FakeServer) -> Iterator[Client]:
-    with Client(server.target) as client:
+def client(fake: FakeServer) -> Iterator[Client]:
+    with Client(fake.target) as client:
         yield client
 
 
-def test_scores_rank_the_items_of_the_call(server: FakeServer, client: Client) -> None:
-    server.on_rank({"318": 2.0, "50": -1.0, "1": None})
+def test_scores_rank_the_items_of_the_call(fake: FakeServer, client: Client) -> None:
+    fake.on_rank({"318": 2.0, "50": -1.0, "1": None})
     ranking = client.rank(["1", "50", "2", "318"], user="42", request_id="r")
     assert ranking.scores() == {"318": 2.0, "50": -1.0}
     assert [item.item_id for item in ranking.items] == ["318", "50", "1", "2"]
@@ -97,17 +85,17 @@ def test_scores_rank_the_items_of_the_call(server: FakeServer, client: Client) -
     assert [item.item_id for item in best.items] == ["318"]
 
 
-def test_without_a_script_items_have_fixed_scores(server: FakeServer, client: Client) -> None:
+def test_without_a_script_items_have_fixed_scores(fake: FakeServer, client: Client) -> None:
     first = client.rank(["a", "b", "c"], user="42")
     assert len(set(first.scores().values())) == 3
     assert client.rank(["c", "b"], history=[]).scores().items() < first.scores().items()
-    server.on_rank({"a": 1.0})
+    fake.on_rank({"a": 1.0})
     assert client.rank(["a", "b"], user="42").scores() == {"a": 1.0}
-    server.on_rank()
+    fake.on_rank()
     assert client.rank(["b", "c", "a"], user="42").scores() == first.scores()
 
 
-def test_a_whole_ranking_arrives_as_it_is(server: FakeServer, client: Client) -> None:
+def test_a_whole_ranking_arrives_as_it_is(fake: FakeServer, client: Client) -> None:
     scripted = replace(
         make_ranking({"a": 1.0}),
         request_id="r",
@@ -123,13 +111,13 @@ def test_a_whole_ranking_arrives_as_it_is(server: FakeServer, client: Client) ->
     newer = replace(
         scripted, fallback_level=FallbackLevel.UNKNOWN, fallback_reason=FallbackReason.UNKNOWN
     )
-    server.on_rank(scripted, newer)
+    fake.on_rank(scripted, newer)
     assert client.rank(["x"], user="42") == scripted
     assert client.rank(["x"], user="42") == newer
 
 
-def test_answers_come_in_turn_and_the_last_one_stays(server: FakeServer, client: Client) -> None:
-    server.on_rank({"a": 1.0}, OverloadedError, lambda call: {call.item_ids[0]: len(call.items)})
+def test_answers_come_in_turn_and_the_last_one_stays(fake: FakeServer, client: Client) -> None:
+    fake.on_rank({"a": 1.0}, OverloadedError, lambda call: {call.item_ids[0]: len(call.items)})
     assert client.rank(["a"], user="u").scores() == {"a": 1.0}
     with pytest.raises(OverloadedError):
         client.rank(["a"], user="u")
@@ -137,7 +125,7 @@ def test_answers_come_in_turn_and_the_last_one_stays(server: FakeServer, client:
     assert client.rank(["c"], user="u").scores() == {"c": 1.0}
 
 
-def test_a_call_is_recorded_as_it_was_made(server: FakeServer, client: Client) -> None:
+def test_a_call_is_recorded_as_it_was_made(fake: FakeServer, client: Client) -> None:
     film = Item("b", title="Été", year=1999, attributes=("Drama",), description="long")
     history = (Event("x", liked=True), Event("y", liked=False))
     options = RankOptions(
@@ -145,17 +133,17 @@ def test_a_call_is_recorded_as_it_was_made(server: FakeServer, client: Client) -
     )
     client.rank(["a", film], history=history, options=options, request_id="r", timeout_s=9)
     client.rank(["a"], user="42")
-    assert server.rank_calls[0] == RankCall(
+    assert fake.rank_calls[0] == RankCall(
         items=(Item("a"), film),
         user=None,
         history=history,
         options=options,
         request_id="r",
-        timeout_s=server.rank_calls[0].timeout_s,
+        timeout_s=fake.rank_calls[0].timeout_s,
     )
-    assert 7.0 < server.rank_calls[0].timeout_s < 9.5
-    assert server.rank_calls[1].options == RankOptions()
-    assert (server.rank_calls[1].user, server.rank_calls[1].history) == ("42", None)
+    assert 7.0 < fake.rank_calls[0].timeout_s < 9.5
+    assert fake.rank_calls[1].options == RankOptions()
+    assert (fake.rank_calls[1].user, fake.rank_calls[1].history) == ("42", None)
 
 
 OF_NO_SERVER = (
@@ -173,17 +161,17 @@ ERRORS = [
 
 @pytest.mark.parametrize("kind", ERRORS)
 def test_every_error_of_a_server_can_be_scripted(
-    kind: type[RankloomError], server: FakeServer, client: Client
+    kind: type[RankloomError], fake: FakeServer, client: Client
 ) -> None:
-    server.on_rank(fail(kind, "no luck"))
+    fake.on_rank(fail(kind, "no luck"))
     with pytest.raises(RankloomError) as caught:
         client.rank(["a"], user="u")
     assert (type(caught.value), caught.value.message) == (kind, "no luck")
 
 
-def test_errors_have_their_details(server: FakeServer, client: Client) -> None:
+def test_errors_have_their_details(fake: FakeServer, client: Client) -> None:
     violation = FieldViolation("candidates", "at most 500")
-    server.on_rank(
+    fake.on_rank(
         fail(OverloadedError, reason=ErrorReason.OVERLOADED, retry_after_s=0.5),
         fail(InvalidRequestError, violations=(violation,)),
         fail(PreconditionError, reason=ErrorReason.REVISION_STALE, current=0),
@@ -208,14 +196,14 @@ def test_an_error_that_never_comes_from_a_server_is_refused() -> None:
         fail(rankloom.ClientClosedError)
 
 
-def test_the_client_retries_an_unavailable_server(server: FakeServer, client: Client) -> None:
-    server.on_rank(fail(UnavailableError, retry_after_s=0.1), {"a": 1.0})
+def test_the_client_retries_an_unavailable_server(fake: FakeServer, client: Client) -> None:
+    fake.on_rank(fail(UnavailableError, retry_after_s=0.1), {"a": 1.0})
     assert client.rank(["a"], user="u").scores() == {"a": 1.0}
-    assert len(server.rank_calls) == 2
+    assert len(fake.rank_calls) == 2
 
 
-def test_a_late_answer(server: FakeServer, client: Client) -> None:
-    server.on_rank(after(0.2, {"a": 1.0}), after(30.0, {"a": 1.0}))
+def test_a_late_answer(fake: FakeServer, client: Client) -> None:
+    fake.on_rank(after(0.2, {"a": 1.0}), after(30.0, {"a": 1.0}))
     started = time.monotonic()
     assert client.rank(["a"], user="u").scores() == {"a": 1.0}
     assert time.monotonic() - started > 0.15
@@ -224,17 +212,17 @@ def test_a_late_answer(server: FakeServer, client: Client) -> None:
     assert time.monotonic() - started < 10.0
 
 
-def test_a_mistake_in_the_script_is_named(server: FakeServer, client: Client) -> None:
-    server.on_rank(lambda call: {call.item_ids[5]: 1.0}, "a ranking")  # type: ignore[arg-type]
+def test_a_mistake_in_the_script_is_named(fake: FakeServer, client: Client) -> None:
+    fake.on_rank(lambda call: {call.item_ids[5]: 1.0}, "a ranking")  # type: ignore[arg-type]
     with pytest.raises(ServerError, match="the test's function raised IndexError: tuple index"):
         client.rank(["a"], user="u")
     with pytest.raises(ServerError, match="a ranking was scripted as str; correct"):
         client.rank(["a"], user="u")
 
 
-def test_explanations(server: FakeServer, client: Client) -> None:
+def test_explanations(fake: FakeServer, client: Client) -> None:
     whole = replace(make_explanation("You like it.", score=-1.0), request_id="r")
-    server.on_explain("You will  like it.", whole, ["You", after(0.1, " will"), NotFoundError])
+    fake.on_explain("You will  like it.", whole, ["You", after(0.1, " will"), NotFoundError])
     stream = client.explain("318", user="42", options=ExplainOptions(seed=3))
     assert list(stream) == ["You", " will", "  like", " it."]
     assert stream.result().text == "You will  like it."
@@ -244,24 +232,24 @@ def test_explanations(server: FakeServer, client: Client) -> None:
     assert [next(stream), next(stream)] == ["You", " will"]
     with pytest.raises(NotFoundError):
         next(stream)
-    call: ExplainCall = server.explain_calls[0]
+    call: ExplainCall = fake.explain_calls[0]
     assert (call.item, call.user, call.options) == (Item("318"), "42", ExplainOptions(seed=3))
 
 
-def test_stored_explanations(server: FakeServer, client: Client) -> None:
+def test_stored_explanations(fake: FakeServer, client: Client) -> None:
     default = client.explain("318", user="42", source="stored")
     assert len(list(default)) == 1, "a stored text comes whole"
     assert default.result().stored is not None
     whole = replace(make_stored_explanation("It is warm.", rating=2.0), request_id="r")
     missing = fail(NotFoundError, reason=ErrorReason.NO_STORED_EXPLANATION)
-    server.on_explain(whole, missing)
+    fake.on_explain(whole, missing)
     assert client.explain("318", user="42", source="stored").result() == whole
     with pytest.raises(NotFoundError) as caught:
         client.explain("318", user="42", source="stored").result()
     assert caught.value.reason is ErrorReason.NO_STORED_EXPLANATION
-    assert [call.source for call in server.explain_calls] == [ExplanationSource.STORED] * 3
+    assert [call.source for call in fake.explain_calls] == [ExplanationSource.STORED] * 3
     client.explain("318", user="42").close()
-    assert all(call.source is ExplanationSource.LIVE for call in server.explain_calls[3:])
+    assert all(call.source is ExplanationSource.LIVE for call in fake.explain_calls[3:])
 
 
 def test_an_explanation_without_a_script_fits_the_ranking(client: Client) -> None:
@@ -272,11 +260,11 @@ def test_an_explanation_without_a_script_fits_the_ranking(client: Client) -> Non
         assert ("dislike" in explanation.text) == (explanation.verdict is Verdict.DISLIKED)
 
 
-def test_explanations_come_with_a_ranking(server: FakeServer, client: Client) -> None:
+def test_explanations_come_with_a_ranking(fake: FakeServer, client: Client) -> None:
     options = RankOptions(explain_top_k=2, explain=ExplainOptions(max_evidence=1))
     evidence = [Evidence("x", True, 0.5)]
     whole = make_item_explanation("a", "You like it.", score=-1.0, evidence=evidence)
-    server.on_rank(
+    fake.on_rank(
         {"a": 1.0, "b": -1.0, "c": None},
         replace(make_ranking({"a": 1.0}), explanations=(whole,)),
     )
@@ -284,15 +272,15 @@ def test_explanations_come_with_a_ranking(server: FakeServer, client: Client) ->
     texts = [(each.item_id, each.text) for each in first.explanations]
     assert texts == [("a", "The user will like a."), ("b", "The user will dislike b.")]
     assert client.rank(["a"], user="u").explanations == (whole,)
-    assert server.rank_calls[0].options == options
+    assert fake.rank_calls[0].options == options
 
 
-def test_features(server: FakeServer) -> None:
+def test_features(fake: FakeServer) -> None:
     events = (Event("x", liked=True),)
     scripted = UserFeatures(
         (0.5, -1.0), "v1", False, events, 17, 1.5, TabularFeatures(((1.0,),), "s")
     )
-    with FeatureClient(server.target) as client:
+    with FeatureClient(fake.target) as client:
         default = client.user_features(user="42", items=["a", "b"])
         assert default == make_features(FeatureQuery(user="42", items=["a", "b"]))
         assert default.predicted_ratings is None
@@ -300,91 +288,28 @@ def test_features(server: FakeServer) -> None:
         assert predicted.predicted_ratings is not None
         assert all(1.0 <= rating <= 5.0 for rating in predicted.predicted_ratings)
         assert client.user_features(history=[]).cold_start
-        server.on_features(
+        fake.on_features(
             scripted, lambda query: replace(scripted, feature_version=query.user or "")
         )
         assert client.user_features(user="42", items=["a"]) == scripted
         queries = [FeatureQuery(user="1"), FeatureQuery(user="2")]
         many = client.user_features_batch(queries)
     assert [each.feature_version for each in many] == ["1", "2"]
-    call: FeatureCall = server.feature_calls[0]
+    call: FeatureCall = fake.feature_calls[0]
     assert call.queries == (FeatureQuery(user="42", items=(Item("a"), Item("b"))),)
 
 
-def test_a_rollout(server: FakeServer) -> None:
-    with RolloutClient(server.target, token="t") as operator:
-        staged = operator.stage("/bundles/next")
-        assert (staged.revision, staged.state) == (2, RolloutState.WARMED)
-        gates = GateSpec(max_ks=0.25)
-        canary = operator.start_canary(2, 5, gates=gates, expected=1, key="k")
-        assert (canary.state, canary.percent) == (RolloutState.CANARY, 5)
-        promoted = operator.promote(2, reason="good", key="p", expected=1)
-        assert operator.promote(2, reason="good", key="p", expected=1) == promoted
-        assert (operator.list().active, promoted.back_to) == (2, 1)
-        assert operator.roll_back(2).state is RolloutState.ROLLED_BACK
-        assert operator.get(1).state is RolloutState.ACTIVE
-        assert operator.retire(2).state is RolloutState.RETIRED
-    assert server.rollout_calls[2].method == "start_canary"
-    assert server.rollout_calls[2].token == "t"
-    assert server.rollout_calls[2].arguments == {
-        "revision": 2,
-        "percent": 5,
-        "gates": gates,
-        "expected": 1,
-        "key": "k",
-    }
-
-
-def test_a_rollout_that_is_refused(server: FakeServer) -> None:
-    with RolloutClient(server.target) as operator:
-        with pytest.raises(NotFoundError):
-            operator.get(9)
-        with pytest.raises(PreconditionError) as stale:
-            operator.stage("/next", expected=4)
-        assert (stale.value.reason, stale.value.current) == (ErrorReason.REVISION_STALE, 1)
-        with pytest.raises(PreconditionError, match="revision 1 is active: retire") as wrong:
-            operator.retire(1)
-        assert wrong.value.reason is ErrorReason.WRONG_STATE
-        operator.start_shadow(operator.stage("/next").revision)
-        other = operator.stage("/next").revision
-        with pytest.raises(PreconditionError, match="on trial"):
-            operator.promote(other)
-
-
-def test_a_scripted_rollout(server: FakeServer) -> None:
-    with RolloutClient(server.target) as operator:
-        staged = operator.stage("/next")
-        gate = Gate("kendall", "drama", 0.4, 0.5, 200, GateOutcome.BREACHED)
-        judgement = Judgement(GateOutcome.BREACHED, "kendall", (gate,), 120, 1080)
-        breached = replace(staged, state=RolloutState.ROLLED_BACK, judgement=judgement)
-        server.on_rollout(PreconditionError, breached, None)
-        with pytest.raises(PreconditionError):
-            operator.promote(2)
-        assert operator.start_shadow(2) == breached
-        assert operator.get(2) == breached
-        assert operator.retire(2).state is RolloutState.RETIRED
-
-
-def test_watching(server: FakeServer) -> None:
-    with RolloutClient(server.target) as operator:
-        changes = operator.watch()
-        assert [each.state for each in next(changes).rollouts] == [RolloutState.ACTIVE]
-        operator.stage("/next")
-        assert len(next(changes).rollouts) == 2
-        changes.close()
-
-
-async def test_the_same_server_in_asyncio(server: FakeServer) -> None:
-    server.on_rank(after(0.1, {"a": 1.0}))
-    async with AsyncClient(server.target) as client:
+async def test_the_same_server_in_asyncio(fake: FakeServer) -> None:
+    fake.on_rank(after(0.1, {"a": 1.0}))
+    async with AsyncClient(fake.target) as client:
         rankings = await asyncio.gather(*(client.rank(["a"], user=str(n)) for n in range(8)))
     assert [ranking.scores() for ranking in rankings] == [{"a": 1.0}] * 8
-    async with AsyncFeatureClient(server.target) as features:
+    async with AsyncFeatureClient(fake.target) as features:
         assert (await features.user_features(user="1")).feature_version == "fake"
-    async with AsyncRolloutClient(server.target) as operator:
+    async with AsyncRolloutClient(fake.target) as operator:
         assert (await operator.list()).active == 1
-    assert {call.user for call in server.rank_calls} == {str(n) for n in range(8)}
-    assert len(server.calls) == 10
+    assert {call.user for call in fake.rank_calls} == {str(n) for n in range(8)}
+    assert len(fake.calls) == 10
 
 
 def test_two_servers_and_an_end() -> None:

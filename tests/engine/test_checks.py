@@ -12,7 +12,7 @@ from engine.families import FAMILIES, tiny_family
 from engine.tiny import VOCABULARY
 from rankloom_engine import checks
 from rankloom_engine.attention import AttentionRule
-from rankloom_engine.checks import check_architecture
+from rankloom_engine.checks import check_architecture, check_once
 from rankloom_engine.errors import ModelError
 from rankloom_engine.small import small_config, small_model
 from rankloom_engine.structure import text_part
@@ -38,6 +38,16 @@ def refusal(config: PreTrainedConfig, tokens: int = TOKENS, positions: int = POS
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_family_is_accepted(name: str) -> None:
     check_architecture(tiny_family(name, **FAMILIES[name]).config, TOKENS, POSITIONS)
+
+
+def test_what_was_found_sound_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound, longer = (config_of("mistral", sliding_window=size) for size in (9, 10))
+    check_once(sound, TOKENS, POSITIONS)
+    monkeypatch.setattr("rankloom_engine.attention.AttentionRule", _without_window)
+    check_once(config_of("mistral", sliding_window=9), TOKENS, POSITIONS)
+    for config, tokens in ((longer, TOKENS), (longer, TOKENS), (sound, TOKENS + 1)):
+        with pytest.raises(ModelError, match="more than masks and positions"):
+            check_once(config, tokens, POSITIONS)
 
 
 def test_positions_end_where_they_were_learned() -> None:

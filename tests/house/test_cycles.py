@@ -1,18 +1,22 @@
-"""No two files of the packages import each other in a circle."""
+"""No two files of the packages, or of the benchmarks, import each other in a circle."""
 
 from __future__ import annotations
 
 import ast
+from pathlib import Path
 
 import pytest
 
 from house.cycles import cycles, import_graph
-from house.sources import PACKAGES, python_files, tree_of
+from house.sources import PACKAGES, ROOT, python_files, tree_of
 
 
-def test_the_packages_have_no_circles() -> None:
+@pytest.mark.parametrize(
+    "folders", [[*PACKAGES.values()], [ROOT / "benchmarks"]], ids=["packages", "benchmarks"]
+)
+def test_there_are_no_circles(folders: list[Path]) -> None:
     trees, packages = {}, set()
-    for folder in PACKAGES.values():
+    for folder in folders:
         for path in python_files(folder):
             parts = path.relative_to(folder.parent).with_suffix("").parts
             is_package = parts[-1] == "__init__"

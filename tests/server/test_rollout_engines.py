@@ -200,9 +200,9 @@ class HeldBack(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:  # noqa: ANN401
         def later() -> T:
-            if any(isinstance(each, BundledExpert) for each in args):
+            if isinstance(getattr(fn, "__self__", None), BundledExpert):
                 self.asked.set()
-                self.go.wait(30)
+                assert self.go.wait(30)
             return fn(*args, **kwargs)
 
         return super().submit(later)
@@ -220,7 +220,7 @@ async def test_a_decoder_stays_for_one_whose_files_are_still_read(
     first = await pool.admit(engine_parts(served_folder))
     other = engine_parts(other_bundle(served_folder, tmp_path / "other"))
     admitted = asyncio.create_task(pool.admit(other))
-    await asyncio.to_thread(files.asked.wait, 30)
+    assert await asyncio.to_thread(files.asked.wait, 30)
     pool.release(first)
     files.go.set()
     second = await admitted

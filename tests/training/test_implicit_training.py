@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import open_bundle
+from rankloom_features.session_columns import SESSION_COLUMNS
+from rankloom_ranker.loaded import load_bundle
 from rankloom_training import reporting
 from rankloom_training.all_items import LIKES_EACH, next_likes, unseen_items
 from rankloom_training.data import Dataset, Split, load_dataset
@@ -19,12 +22,14 @@ from rankloom_training.data.negatives import NegativeSampling
 from rankloom_training.evaluate import Report, evaluate
 from rankloom_training.option_file import OptionError
 from rankloom_training.progress import Progress
+from rankloom_training.refresh.refreshed import refresh
 from rankloom_training.scored_rows import ScoredRows
 from rankloom_training.stages.rows import LogRows
 from rankloom_training.train import TrainingJob
 from rankloom_training.user_events import events_of_bundle
 from rankloom_training.visibility import Protocol
 from small_data import small_options, train_small
+from training.sessionless import statistics_of, without_session_columns
 
 SAMPLING = NegativeSampling(3, "popularity")
 
@@ -78,6 +83,22 @@ def test_the_bundle_says_how_it_was_trained_and_serves_likes_alone(
     with events_of_bundle(trained) as store:
         assert store.statistics().num_events == len(given.log)
         assert all(event.liked for user in store.users() for event in store.history(user).events)
+
+
+@pytest.mark.parametrize("has_sessions", [True, False])
+def test_a_refresh_counts_sessions_only_where_its_trees_know_them(
+    likes: Path, trained: Path, tmp_path: Path, has_sessions: bool
+) -> None:
+    """Trees and projector stay, and have no place for another column."""
+    former = trained if has_sessions else without_session_columns(trained, tmp_path / "former")
+    before = open_bundle(former)
+    refresh(before, likes, tmp_path / "out", small_options(), Progress())
+    after = open_bundle(tmp_path / "out")
+    assert after.parts[parts.TREES] == before.parts[parts.TREES]
+    assert (statistics_of(after).co_session is not None) == has_sessions
+    columns = load_bundle(after).provider.columns
+    assert columns == load_bundle(before).provider.columns
+    assert (SESSION_COLUMNS[-1] in columns) == has_sessions
 
 
 def test_all_unseen_items_are_ranked_beside_popularity(likes: Path, found: Report) -> None:

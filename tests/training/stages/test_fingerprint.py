@@ -44,6 +44,7 @@ OTHERS: list[tuple[dict[str, object], set[str]]] = [
     ({"num_groups": "auto"}, {"router"}),
     ({"clustering": Clustering.WARD}, {"router"}),
     ({"group_by": "domain"}, {"router"}),
+    ({"group_experts": False}, {"groups"}),
     ({"base_epochs": 4}, {"base"}),
     ({"base": "a path"}, {"base"}),
     ({"collaborative": "sasrec"}, {"collaborative"}),

@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from rankloom_features.export import TOLERANCE, ExportError, onnx_bytes
+from rankloom_features.export import TOLERANCE, ExportError, onnx_bytes, traced_onnx_bytes
 from rankloom_training.data import DataError
 from rankloom_training.reccot.text_model import TextModel
 from rankloom_training.reccot.windows import WindowTokenizer, mean_of_windows
 
 PROGRAM, TOKENIZER, SETTINGS = "encoder.onnx", "tokenizer.json", "encoder.json"
 BATCH_WINDOWS = 32
+_EXAMPLE = torch.ones(2, 5, dtype=torch.int64)  # windows, tokens
 _CHECKED = ("Good.", "", "Quite long " * 700, "naïve 👍 — film")
 
 
@@ -69,18 +70,31 @@ class TextEncoder:
 def write_encoder(folder: Path, model: TextModel) -> None:
     """Writes the encoder. Raises ExportError if it differs from ``model`` by more than 1e-4."""
     model.eval()
-    windows, tokens = torch.export.Dim("windows"), torch.export.Dim("tokens")
-    example = torch.ones(2, 5, dtype=torch.int64)
-    shape = {0: windows, 1: tokens}
-    program = onnx_bytes(
-        model, {"ids": (example, shape), "mask": (example.clone(), shape)}, ["vector"]
-    )
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"dim": model.dim, "max_tokens": model.max_tokens, "padding": model.padding}
-    (folder / PROGRAM).write_bytes(program)
     (folder / TOKENIZER).write_text(model.tokenizer.to_str(), encoding="utf-8")
     (folder / SETTINGS).write_text(json.dumps(settings))
+    # A small BERT takes the same steps for all inputs; what a pretrained model does is not known.
+    program = _exported(model) if model.is_pretrained else _traced(model)
+    (folder / PROGRAM).write_bytes(program)
     _check_equal(model, TextEncoder(folder))
+
+
+def _traced(model: TextModel) -> bytes:
+    sizes = {0: "windows", 1: "tokens"}
+    return traced_onnx_bytes(
+        model,
+        {"ids": _EXAMPLE, "mask": _EXAMPLE.clone()},
+        ["vector"],
+        {"ids": sizes, "mask": sizes, "vector": {0: "windows"}},
+    )
+
+
+def _exported(model: TextModel) -> bytes:
+    shape = {0: torch.export.Dim("windows"), 1: torch.export.Dim("tokens")}
+    return onnx_bytes(
+        model, {"ids": (_EXAMPLE, shape), "mask": (_EXAMPLE.clone(), shape)}, ["vector"]
+    )
 
 
 def _check_equal(model: TextModel, encoder: TextEncoder) -> None:

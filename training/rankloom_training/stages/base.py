@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import nn
 
-from rankloom_engine.checks import check_architecture
+from rankloom_engine.checks import check_once
 from rankloom_engine.explain import max_explained_tokens
 from rankloom_engine.prompt import PromptFormat
 from rankloom_training import base, embedded
@@ -67,7 +67,7 @@ class BaseStage(Stage):
         model, tokenizer, fmt = made
         num_tokens = fmt.max_tokens
         config = cast("Any", model).config
-        check_architecture(config, num_tokens, max_explained_tokens(fmt))
+        check_once(config, num_tokens, max_explained_tokens(fmt))
         files = BaseFiles(given.folder)
         base.write_base(files.weights.parent, model, tokenizer)
         files.write_prompt(fmt.to_bytes())
