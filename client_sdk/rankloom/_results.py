@@ -105,7 +105,8 @@ class ExplainOptions:
     """How a text may be written; None leaves the choice to the server.
 
     `max_tokens`: the maximum length of the text.
-    `temperature`: 0 always takes the likeliest token; higher values draw more freely.
+    `temperature`: 0 takes the likeliest words, or always the same of some that are nearly as
+    likely; higher values draw more freely.
     `seed`: of the random draw; the same seed gives the same text.
     `fusion`: how the experts are combined.
     `revision`: the revision that must answer, such as that of the ranking to explain, whose bundle

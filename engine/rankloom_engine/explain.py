@@ -49,7 +49,10 @@ class StopReason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How to decode. ``temperature``: 0 takes the likeliest token, else ``seed`` draws one."""
+    """How to decode. ``temperature``: 0 takes the likeliest token, else ``seed`` draws one.
+
+    A guide may take another token than the likeliest.
+    """
 
     max_tokens: int = DEFAULT_EXPLAIN_TOKENS
     temperature: float = 0.0
@@ -68,7 +71,7 @@ class TokenGuide(Protocol):
     """Decides which tokens may come next in one text."""
 
     def choose(self, scores: NDArray[np.floating], stops: Set[int]) -> int | None:
-        """The token of the highest of the (vocabulary,) scores that may come next.
+        """A token that may come next, by the (vocabulary,) scores: the higher, the sooner.
 
         It becomes part of the text unless it is a stop. None where no token fits.
         """

@@ -2,20 +2,25 @@
 
 A small decoder cannot be trusted to say what its evidence is. Here it chooses the wording alone:
 at each place of the text stand sentences that are all true, and a token may come next where one of
-them goes on with it.
+them goes on with it. The likeliest would be the same few in every text; so where several are nearly
+as likely, one of them is drawn, by a seed made of the places: the same places give the same text.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
+from math import log
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from rankloom_engine.token_texts import UNFINISHED, token_texts
+
+NEARLY = log(10.0)  # a token a tenth as likely as the likeliest is as good as it
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,25 +68,24 @@ class PhrasedText:
         self._next = 0  # the first place that is not settled
         self._forced: list[int] = []
         self._num_read = 0  # characters
+        told = hashlib.sha256(repr(self._places).encode())
+        self._random = np.random.default_rng(int.from_bytes(told.digest()[:8]))
 
     def choose(self, scores: NDArray[np.floating], stops: Set[int]) -> int | None:
-        """The token of the highest score that may come next, which becomes part of the text.
+        """A token that may come next, which joins the text.
 
-        ``scores``: (vocabulary,). A stop token may come where no further sentence must. None where
-        no token fits.
+        ``scores``: (vocabulary,), in nats. A stop token may come where no further sentence must,
+        and comes as often as the decoder wants it. None where no token fits.
         """
         if self._forced:
             return self._spell()
-        adding = {
-            token: added for rest in self._rests() for token, added in self._phraser.tokens_of(rest)
-        }
-        may_stop = not self._begun and all(place.is_optional for place in self._left())
-        choices = [*adding, *(stops if may_stop else ())]
-        if not choices:
+        ways = list(self._ways_on(scores))
+        if self._may_end() and (not ways or self._ends(scores, stops)):
+            return max(stops, key=lambda each: float(scores[each]), default=None)
+        if not ways:
             return self._begin_to_spell()
-        token = int(max(choices, key=lambda each: float(scores[each])))
-        if token in adding:
-            self._write(adding[token])
+        token, added = self._one_of(ways, scores)
+        self._write(added)
         return token
 
     def add(self, _token_ids: tuple[int, ...]) -> str:
@@ -108,6 +112,32 @@ class PhrasedText:
         begun = self._begun
         rests = (each[len(begun) :] for _, each in self._open() if each.startswith(begun))
         return [rest for rest in dict.fromkeys(rests) if rest]
+
+    def _may_end(self) -> bool:
+        return not self._begun and all(place.is_optional for place in self._left())
+
+    def _ends(self, scores: NDArray[np.floating], stops: Set[int]) -> bool:
+        """Drawn: few of all the sentences that could follow are offered, so a stop is likelier
+        than each of them even where the decoder would rather go on.
+        """
+        likely = np.exp(scores - scores.max())
+        return bool(self._random.random() * likely.sum() < likely[list(stops)].sum())
+
+    def _ways_on(self, scores: NDArray[np.floating]) -> Iterator[tuple[int, str]]:
+        """The likeliest next token of each sentence that may go on, and what it adds."""
+        for rest in self._rests():
+            tokens = self._phraser.tokens_of(rest)
+            found = max(tokens, key=lambda each: float(scores[each[0]]), default=None)
+            if found is not None:
+                yield found
+
+    def _one_of(
+        self, ways: Sequence[tuple[int, str]], scores: NDArray[np.floating]
+    ) -> tuple[int, str]:
+        """Drawn from those that are nearly as likely as the likeliest."""
+        enough = max(float(scores[token]) for token, _ in ways) - NEARLY
+        near = [way for way in ways if float(scores[way[0]]) >= enough]
+        return near[int(self._random.integers(len(near)))]
 
     def _write(self, added: str) -> None:
         self._begun += added

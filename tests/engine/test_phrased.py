@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from rankloom_engine.phrased import Phraser, SentencePlace
+from rankloom_engine.phrased import NEARLY, Phraser, SentencePlace
 from rankloom_features.catalogue import Catalogue, Item
 from rankloom_training.embedded import train_tokenizer
 
@@ -60,16 +60,46 @@ def test_it_ends_only_where_no_further_sentence_must_stand() -> None:
     assert len(texts) > 4
 
 
-def test_the_model_chooses_the_wording() -> None:
-    places = [SentencePlace(("It is war.", "It is blue.", "No."))]
-    for wanted in places[0].sentences:
-        guide, text = Phraser(TOKENIZER).guide(places), ""
-        for token in TOKENIZER.encode(wanted, add_special_tokens=False).ids:
-            scores = np.zeros(TOKENIZER.get_vocab_size())
-            scores[token] = 1.0
-            assert guide.choose(scores, {STOP}) == token
-            text += guide.add((token,))
-        assert text == wanted
+def told(place: SentencePlace, wanted: str, preference: float) -> str:
+    """The text of a decoder that would spell ``wanted``, by so many nats."""
+    guide, text = Phraser(TOKENIZER).guide([place]), ""
+    ids = TOKENIZER.encode(wanted, add_special_tokens=False).ids
+    for at in range(200):
+        scores = np.zeros(TOKENIZER.get_vocab_size())
+        scores[STOP] = 100.0 if text else -100.0
+        if at < len(ids):
+            scores[ids[at]] += preference
+        token = guide.choose(scores, {STOP})
+        if token is None or token == STOP:
+            return text
+        text += guide.add((token,))
+    raise AssertionError("the text has no end")
+
+
+@pytest.mark.parametrize("wanted", ["It is war.", "It is blue.", "No."])
+def test_the_model_chooses_the_wording(wanted: str) -> None:
+    assert told(SentencePlace(("It is war.", "It is blue.", "No.")), wanted, NEARLY + 0.1) == wanted
+
+
+def test_wordings_that_are_nearly_as_likely_come_in_turn_and_one_text_stays_the_same() -> None:
+    """Each number makes another text, of which the decoder has one slight preference."""
+    sentences = ("It is war.", "It is blue.", "No.")
+    places = [SentencePlace((*sentences, f"War {number}.")) for number in range(60)]
+    texts = [told(place, "It is war.", NEARLY - 0.1) for place in places]
+    assert texts == [told(place, "It is war.", NEARLY - 0.1) for place in places]
+    assert all(5 < texts.count(each) < 30 for each in sentences)
+
+
+def test_a_text_ends_as_often_as_the_decoder_wants_it() -> None:
+    def ends(odds: float) -> float:
+        scores = np.zeros(TOKENIZER.get_vocab_size())
+        scores[STOP] = np.log(odds * (len(scores) - 1))
+        places = [[SentencePlace((f"Blue {number}.",), is_optional=True)] for number in range(400)]
+        guides = map(Phraser(TOKENIZER).guide, places)
+        return float(np.mean([guide.choose(scores, {STOP}) == STOP for guide in guides]))
+
+    assert ends(3.0) == pytest.approx(0.75, abs=0.08)
+    assert ends(1 / 3) == pytest.approx(0.25, abs=0.08)
 
 
 def test_an_unfinished_sentence_is_not_told() -> None:

@@ -22,7 +22,7 @@ def states(sentence: str, name: str, cited: list[Item]) -> bool:
     bare = sentence.lower()
     for item in cited:
         bare = bare.replace(f'"{item.title.lower()}"', "{titles}")
-    bare = re.sub(r"this (one|title|pick)\b", "{this}", bare)
+    bare = re.sub(r"this (one|title|pick|choice|item)\b", "{this}", bare)
     bare = re.sub(r"\bwar\b", "{shared}", bare)
     return bare in PATTERNS[Statement(name)]
 
@@ -31,7 +31,9 @@ def worded(pattern: str) -> set[str]:
     parts = re.split(r"\[([^\[\]]*)\]", pattern.lower())
     choices = [part.split("|") if at % 2 else [part] for at, part in enumerate(parts)]
     texts = map("".join, itertools.product(*choices))
-    return {re.sub(r"\{this\}|this (one|title|pick)\b", "{this}", text) for text in texts}
+    return {
+        re.sub(r"\{this\}|this (one|title|pick|choice|item)\b", "{this}", text) for text in texts
+    }
 
 
 PATTERNS = {

@@ -48,6 +48,15 @@ def test_every_text_is_of_whole_sentences(explained: list[ExplainedRow]) -> None
     assert stops == {rankloom.StopReason.STOP_TOKEN}
 
 
+def test_a_request_is_answered_with_the_same_words_again(
+    explained: list[ExplainedRow], bundle_folder: Path
+) -> None:
+    with serving(bundle_folder) as address, rankloom.Client(address, timeout_s=60.0) as client:
+        for row in explained[-4:]:
+            again = client.explain(row.candidate.item_id, user=row.user).result()
+            assert again.text == row.explanation.text
+
+
 def test_a_stranger_is_told_the_verdict_alone(explained: list[ExplainedRow]) -> None:
     for row in explained[:2]:
         assert not row.explanation.evidence

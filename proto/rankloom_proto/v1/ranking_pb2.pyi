@@ -1076,7 +1076,9 @@ class ExplainOptions(_message.Message):
     max_tokens: _builtins.int
     """The maximum number of generated tokens, up to 256; 0 or absent: the server's default, 64."""
     temperature: _builtins.float
-    """Sampling temperature, at most 2; 0 or absent: always the most likely token."""
+    """Sampling temperature, at most 2; 0 or absent: the most likely token, or one of some sentences
+    that are nearly as likely, always the same of one request.
+    """
     seed: _builtins.int
     """Seed of the sampling; the same seed gives the same tokens. Default: 0."""
     fusion: Global___Fusion.ValueType

@@ -20,6 +20,7 @@ from rankloom_ranker.phrasing.wording import Phrasing, listed, quoted, shared_at
 
 WORDINGS = 3  # offered at a place: the fewer, the more texts differ
 CANDIDATE = ("this one", "this title", "this pick")
+NAMES = (*CANDIDATE, "this choice", "this item")  # of the candidate; the last are not taught
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class _Sentences:
         }
 
         def filled(blank: str) -> str:
-            return blanks.get(blank) or self._phrasing.pick(CANDIDATE)
+            return blanks.get(blank) or self._phrasing.pick(NAMES)
 
         wordings = (self._phrasing.say(wanted, filled) for _ in range(WORDINGS))
         return SentencePlace(tuple(dict.fromkeys(wordings)), is_optional)

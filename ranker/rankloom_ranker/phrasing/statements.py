@@ -1,4 +1,7 @@
-"""What can be said of evidence: ``sentences.txt``, sorted by what a sentence states.
+"""What can be said of evidence, sorted by what a sentence states.
+
+``sentences.txt`` is taught to language models and offered to them; ``further_sentences.txt`` is
+offered alone, so that a further sentence needs no training and changes none.
 
 ``[a|b]`` stands for one of its parts. ``{titles}`` are the cited events, ``{this}`` is the
 candidate, ``{shared}`` what they have in common, ``{taste}`` an attribute of the candidate; in
@@ -8,7 +11,7 @@ people or other items, nor how sure or how strong it is: one explanation could n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum, auto
 from importlib.resources import files
 
@@ -49,8 +52,8 @@ class Statement(StrEnum):
     PROFILE_DISLIKES = auto()
 
 
-def _read() -> Iterator[tuple[Statement, str]]:
-    text = files("rankloom_ranker.phrasing").joinpath("sentences.txt").read_text(encoding="utf-8")
+def _read(name: str) -> Iterator[tuple[Statement, str]]:
+    text = files("rankloom_ranker.phrasing").joinpath(name).read_text(encoding="utf-8")
     statement = next(iter(Statement))
     for line in text.splitlines():
         if line.startswith("# "):
@@ -59,5 +62,10 @@ def _read() -> Iterator[tuple[Statement, str]]:
             yield statement, line
 
 
-_READ = tuple(_read())
-SENTENCES = {each: tuple(line for of, line in _READ if of is each) for each in Statement}
+def _by_statement(*names: str) -> Mapping[Statement, tuple[str, ...]]:
+    read = [each for name in names for each in _read(name)]
+    return {each: tuple(line for of, line in read if of is each) for each in Statement}
+
+
+TAUGHT = _by_statement("sentences.txt")
+SENTENCES = _by_statement("sentences.txt", "further_sentences.txt")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -13,17 +13,18 @@ from rankloom_ranker.phrasing.statements import SENTENCES, Statement
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _BLANK = re.compile(r"\{(\w+)\}")
 Filler = Callable[[str], str]
+Sentences = Mapping[Statement, Sequence[str]]
 
 
 class Phrasing:
     """Draws from a seeded generator: the same seed says the same things in the same words."""
 
-    def __init__(self, random: np.random.Generator) -> None:
-        self._random = random
+    def __init__(self, random: np.random.Generator, sentences: Sentences = SENTENCES) -> None:
+        self._random, self._sentences = random, sentences
 
     def say(self, statement: Statement, filled: Filler) -> str:
         """One of the statement's sentences. ``filled``: from a blank's name to its text."""
-        sentence = self.pick(SENTENCES[statement])
+        sentence = self.pick(self._sentences[statement])
         worded = _CHOICE.sub(lambda found: self.pick(found[1].split("|")), sentence)
         return _capital(_BLANK.sub(lambda found: filled(found[1]), worded))
 

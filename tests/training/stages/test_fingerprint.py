@@ -100,6 +100,7 @@ def test_the_fingerprint_changes_with_data_and_with_files_of_needed_stages() -> 
         ("rankloom_training.experts", {"global", "groups"}),
         ("rankloom_training.stages.group_experts", {"groups"}),
         ("rankloom_training.trees", {"trees"}),
+        ("rankloom_ranker.phrasing", {"traces"}),
         ("rankloom_features.fit", {"collaborative"}),
         ("rankloom_training.visibility", set(DIGESTS)),
     ],
@@ -149,6 +150,10 @@ def test_the_digest_of_code_is_that_of_its_source(
     (package / "one.py").write_text("a = 2")
     code_digest.cache_clear()
     assert {name for name in names if code_digest(name) != before[name]} == {*names[:2]}
+    package_before = code_digest("some_code")
+    (package / "sentences.txt").write_text("It is.")
+    code_digest.cache_clear()
+    assert code_digest("some_code") not in (before["some_code"], package_before)
     with pytest.raises(ModuleNotFoundError, match="no such module"):
         code_digest("some_code.third")
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from rankloom_ranker.phrasing.statements import SENTENCES
+from rankloom_ranker.phrasing.statements import SENTENCES, TAUGHT, Statement
 from rankloom_training.reasons.case import TraceCase
 from rankloom_training.reasons.grounding import Grounding
 from rankloom_training.reasons.problems import TraceProblem
@@ -107,9 +107,16 @@ def openings(statement: str) -> list[re.Pattern[str]]:
             ),
             re.IGNORECASE,
         )
-        for of, line in lines()
-        if of == statement
+        for line in TAUGHT[Statement[statement]]
     ]
+
+
+def test_texts_begin_with_sentences_that_are_taught() -> None:
+    kinds = [f"{side}_FOR_{kind}" for side in ("YES", "NO") for kind in ("LIKED", "DISLIKED")]
+    patterns = [pattern for kind in kinds for pattern in openings(kind)]
+    assert all(any(pattern.match(each.text) for pattern in patterns) for each in TEXTS)
+    further = set(SENTENCES[Statement.YES_FOR_LIKED]) - set(TAUGHT[Statement.YES_FOR_LIKED])
+    assert further
 
 
 def lines() -> list[tuple[str, str]]:
@@ -143,8 +150,8 @@ def test_the_first_verdict_does_not_see_the_label() -> None:
         assert {trace.repaired, other.repaired} == {True, False}
 
 
-def test_there_are_two_hundred_sentences() -> None:
-    assert len({line for _, line in lines()}) >= 200
+def test_there_are_four_hundred_sentences() -> None:
+    assert len({line for _, line in lines()}) >= 400
     assert all(SENTENCES.values())
 
 

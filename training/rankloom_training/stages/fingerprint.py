@@ -15,6 +15,7 @@ from rankloom_adapters import bundle as parts
 from rankloom_training.data import Dataset
 from rankloom_training.stages.stage import Stage
 
+SOURCES = (".py", ".txt")  # modules, and sentences that they read
 SHARED_CODE = ("rankloom_training.stages.artefacts", "rankloom_training.visibility")
 
 
@@ -52,7 +53,7 @@ def fingerprint_of(stage: Stage, data: str, digests: Mapping[str, str]) -> Finge
 
 @functools.cache
 def code_digest(name: str) -> str:
-    """SHA-256 of the source of a module, or of all modules of a package."""
+    """SHA-256 of the source of a module, or of all modules and texts of a package."""
     total = hashlib.sha256()
     for path in _sources(name):
         total.update(f"{path.name}\0".encode() + path.read_bytes() + b"\0")
@@ -64,7 +65,9 @@ def _sources(name: str) -> list[Path]:
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"{name}: no such module; correct the stage's code", name=name)
     origin = Path(spec.origin)
-    return sorted(origin.parent.rglob("*.py")) if origin.stem == "__init__" else [origin]
+    if origin.stem != "__init__":
+        return [origin]
+    return sorted(path for path in origin.parent.rglob("*") if path.suffix in SOURCES)
 
 
 def data_digest(dataset: Dataset) -> str:

@@ -46,6 +46,7 @@ class TracesStage(Stage):
     needs = (CollaborativeFiles, TreesFiles)
     code = (
         "rankloom_features",
+        "rankloom_ranker.phrasing",
         "rankloom_training.reasons",
         "rankloom_training.stages.rows",
         "rankloom_training.teachers",

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from rankloom_ranker.phrasing.places import CANDIDATE
-from rankloom_ranker.phrasing.statements import Statement
+from rankloom_ranker.phrasing.statements import TAUGHT, Statement
 from rankloom_ranker.phrasing.wording import (
     Phrasing,
     listed,
@@ -93,7 +93,7 @@ class _Writer:
     def __init__(self, case: TraceCase, verdict: bool, seed: int, *, cited_only: bool) -> None:
         self._case, self._verdict, self._cited_only = case, verdict, cited_only
         self._random = np.random.default_rng((seed, case.row, int(verdict)))
-        self._phrasing = Phrasing(self._random)
+        self._phrasing = Phrasing(self._random, TAUGHT)
         self._side = "YES" if verdict else "NO"
         self._candidate_named = False
 
