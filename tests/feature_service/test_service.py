@@ -83,8 +83,8 @@ async def test_one_user_is_answered_as_among_others(
     among: GetUserFeaturesResponse = await ask(channel, UserQuery("nobody", None), query)
     found, expected = alone.features[0], among.features[1]
     assert found.tabular.rows == num_candidates
-    tables = [features_from_wire(message).tabular for message in (found, expected)]
-    np.testing.assert_allclose(*tables, rtol=1e-3)  # some columns are of the moment
+    table, wanted = (features_from_wire(message).tabular for message in (found, expected))
+    np.testing.assert_allclose(table, wanted, rtol=1e-3)  # some columns are of the moment
     for message in (found, expected):
         message.ClearField("tabular")
         message.ClearField("history_age")
