@@ -23,8 +23,9 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import rankloom_adapters
@@ -113,6 +114,16 @@ async def first_serving(server: CrashingServer, folder: Path) -> None:
     assert active.state is RolloutState.ACTIVE
 
 
+@cache
+def _is_ours(file: str) -> bool:
+    return file.startswith(_OURS)
+
+
+@cache
+def _location(code: CodeType, line: int) -> str:
+    return f"{Path(code.co_filename).stem}.{code.co_name}:{line}"
+
+
 class Killer:
     """Counts the lines that run in all threads, and kills the process at one of them."""
 
@@ -130,15 +141,14 @@ class Killer:
         os.write(2, json.dumps(self.locations).encode())
 
     def trace(self, frame: FrameType, event: str, _: Any) -> Any:  # noqa: ANN401
-        if not frame.f_code.co_filename.startswith(_OURS):
+        if not _is_ours(frame.f_code.co_filename):
             return None
         if event == "line":
             self._count(frame)
         return self.trace
 
     def _count(self, frame: FrameType) -> None:
-        module = Path(frame.f_code.co_filename).stem
-        location = f"{module}.{frame.f_code.co_name}:{frame.f_lineno}"
+        location = _location(frame.f_code, frame.f_lineno)
         self.locations[location] += 1
         self.left -= 1
         if self.left < 0 or (location == self.location and self.locations[location] == self.times):
