@@ -120,7 +120,8 @@ class PhrasedText:
         """Drawn: few of all the sentences that could follow are offered, so a stop is likelier
         than each of them even where the decoder would rather go on.
         """
-        likely = np.exp(scores - scores.max())
+        with np.errstate(invalid="ignore"):  # of scores that are infinite or NaN it goes on
+            likely = np.exp(scores - scores.max())
         return bool(self._random.random() * likely.sum() < likely[list(stops)].sum())
 
     def _ways_on(self, scores: NDArray[np.floating]) -> Iterator[tuple[int, str]]:
@@ -136,7 +137,7 @@ class PhrasedText:
     ) -> tuple[int, str]:
         """Drawn from those that are nearly as likely as the likeliest."""
         enough = max(float(scores[token]) for token, _ in ways) - NEARLY
-        near = [way for way in ways if float(scores[way[0]]) >= enough]
+        near = [way for way in ways if not float(scores[way[0]]) < enough]  # all, where NaN
         return near[int(self._random.integers(len(near)))]
 
     def _write(self, added: str) -> None:

@@ -90,6 +90,16 @@ def test_wordings_that_are_nearly_as_likely_come_in_turn_and_one_text_stays_the_
     assert all(5 < texts.count(each) < 30 for each in sentences)
 
 
+@pytest.mark.parametrize("score", [np.nan, -np.inf, np.inf])
+def test_scores_that_say_nothing_still_give_a_sentence(score: float) -> None:
+    place = SentencePlace(("It is war.", "No."), is_optional=True)
+    guide, sentences = Phraser(TOKENIZER).guide([place]), ""
+    scores = np.full(TOKENIZER.get_vocab_size(), score)
+    while (token := guide.choose(scores, {STOP})) not in (None, STOP):
+        sentences += guide.add((token or 0,))
+    assert sentences in ("It is war.", "No.")
+
+
 def test_a_text_ends_as_often_as_the_decoder_wants_it() -> None:
     def ends(odds: float) -> float:
         scores = np.zeros(TOKENIZER.get_vocab_size())

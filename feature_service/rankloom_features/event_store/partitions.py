@@ -70,6 +70,10 @@ def _item_ids(
     if missing := [number for number in numbers if number not in known]:
         query = "SELECT number, id FROM items WHERE number IN (SELECT value FROM json_each(?))"
         known.update(db.execute(query, (json.dumps(missing),)))
+    if not known.keys() >= set(numbers):
+        error = sqlite3.DatabaseError("an event is of an item that is not there")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
     return [known[number] for number in numbers]
 
 

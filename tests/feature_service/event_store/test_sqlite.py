@@ -19,7 +19,11 @@ from feature_service.event_store.made import items_of, made
 from rankloom_features.event_store import sqlite_file
 from rankloom_features.event_store.keys import id_of, key_of, partition_of
 from rankloom_features.event_store.sqlite import SqliteEventStore
-from rankloom_features.event_store.store import EventStoreError, EventStoreFullError
+from rankloom_features.event_store.store import (
+    EventStoreDamagedError,
+    EventStoreError,
+    EventStoreFullError,
+)
 
 _APPENDER = """
 import sys
@@ -65,6 +69,16 @@ def bytes_of(folder: Path) -> bytes:
     """All that stands in the files, without long rows of zeros, which take time to search."""
     content = b"".join(file.read_bytes() for file in sorted(folder.iterdir()))
     return content.replace(bytes(64), b"")
+
+
+def test_an_event_whose_item_was_lost_is_damage(path: Path) -> None:
+    with closing(SqliteEventStore(path)) as store:
+        store.append([made("a", item="first")])
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DELETE FROM items")
+        db.commit()
+    with closing(SqliteEventStore(path)) as store, pytest.raises(EventStoreDamagedError):
+        items_of(store)
 
 
 def test_events_outlive_the_process(path: Path) -> None:
