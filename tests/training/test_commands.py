@@ -84,6 +84,12 @@ def test_a_folder_of_the_demonstration_that_cannot_be_made(
     assert said.endswith("check the path, and that you may write there\n")
 
 
+def test_the_demonstration_trains_experts_of_groups(refusal: Refusal, tmp_path: Path) -> None:
+    said = refusal("demo", "--folder", tmp_path, "--set", "group_experts=false")
+    assert said.startswith("rankloom demo: group_experts: the demonstration ranks without them")
+    assert not list(tmp_path.iterdir())
+
+
 def test_train_does_not_touch_a_folder_of_other_files(
     refusal: Refusal, small_data: Path, tmp_path: Path
 ) -> None:

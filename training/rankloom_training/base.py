@@ -24,7 +24,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file
 
 from rankloom_adapters import bundle as parts
-from rankloom_engine.checks import check_architecture
+from rankloom_engine.checks import check_once
 from rankloom_engine.decoder_files import load_decoder_model, read_config
 from rankloom_engine.errors import ModelError
 from rankloom_engine.explain import max_explained_tokens
@@ -80,7 +80,7 @@ def check_base(name: str, max_events: int, room: PromptRoom = NO_ROOM) -> None:
     _check_weights(name)
     fmt = room.of(_worded_format(*_tokenizer_of(name), max_events))
     try:
-        check_architecture(config, fmt.max_tokens, max_explained_tokens(fmt))
+        check_once(config, fmt.max_tokens, max_explained_tokens(fmt))
     except ModelError as error:
         raise BaseModelError(f"base model {name!r}: {str(error).removeprefix('base: ')}") from error
 

@@ -7,6 +7,7 @@ import hashlib
 import io
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from rankloom_training import reporting
 from rankloom_training.data import DataError
 from rankloom_training.evaluate import evaluate
 from rankloom_training.explain_demo import explain
-from rankloom_training.option_file import to_yaml
+from rankloom_training.option_file import OptionError, to_yaml
 from rankloom_training.options import DEMO_OPTIONS, TrainOptions
 from rankloom_training.progress import Progress
 from rankloom_training.rollout_demo import roll_back, roll_out, served
@@ -46,33 +47,43 @@ def run_demo(data: Path | None, folder: Path, options: TrainOptions, console: Co
     ``data``: an interaction log of one's own; None: the embedded one. Raises ValueErrors
     that say what to do.
     """
-    started = time.monotonic()
+    if not options.group_experts:
+        raise OptionError("group_experts: the demonstration ranks without them first; leave it out")
     data = _embedded(folder) if data is None else data
     if not data.is_dir():
         raise DataError(f"{data}: no such folder; pass the folder that holds the log")
     bundle = folder / _bundle_name(data, options)
+    work, started = bundle.with_name(f"{bundle.name}.work"), time.monotonic()
     first = bundle.with_name(f"{bundle.name}-first")
-    work = bundle.with_name(f"{bundle.name}.work")
     if not first.exists():
         console.print(f"Training a bundle on {data.name} (kept for the next run) …")
         _train(data, first, dataclasses.replace(options, group_experts=False), work, console)
+
+    def train_experts() -> None:
+        console.print(f"first rankings {time.monotonic() - started:.0f} s after the start")
+        if not bundle.exists():
+            console.print("The server goes on; experts are trained for each group of users …")
+            _train(data, bundle, options, work, console)
+        shutil.rmtree(work, ignore_errors=True)
+
+    _serve(first, bundle, train_experts, console)
+    _judge(bundle, data, options.protocol, console)
+
+
+def _serve(first: Path, bundle: Path, train_experts: Callable[[], None], console: Console) -> None:
+    """Ranks with the first bundle, then with the other one, which is rolled out over it."""
     with ExitStack() as running:
         loaded = _loaded(first, running)
         with console.status("Starting the server …"):
             server = running.enter_context(served(first))
         client = running.enter_context(rankloom.Client(server.address, timeout_s=TIMEOUT_S))
         _rank_for_tastes(client, loaded, console)
-        console.print(f"first rankings {time.monotonic() - started:.0f} s after the start")
-        if not bundle.exists():
-            console.print("The server goes on; experts are trained for each group of users …")
-            _train(data, bundle, options, work, console)
-            shutil.rmtree(work)
+        train_experts()
         revision = roll_out(server, bundle, console)
         best = _rank_for_tastes(client, _loaded(bundle, running), console)
         explain(client, loaded.catalogue, best, console)
         if revision is not None:
             roll_back(server, revision, console)
-    _judge(bundle, data, options.protocol, console)
 
 
 def _train(data: Path, out: Path, options: TrainOptions, work: Path, console: Console) -> None:
