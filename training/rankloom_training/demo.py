@@ -1,4 +1,4 @@
-"""The demonstration: data, bundle, server and a ranking through the SDK, in one command."""
+"""The demonstration: data, bundles, server, rankings and a rollout, in one command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of the demonstration: why each typical user is shown the best item."""
+"""The explanations of the demonstration: why each typical user is shown the best item."""
 
 from __future__ import annotations
 
