@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rankloom_training.rollout_demo import roll_back, roll_out, served
+from rankloom_training.rollout_demo import DemoTraffic, roll_back, roll_out, served
 
 COUNTS = re.compile(r"│ (\w[^│]*?) +│ (\w+) +│ (\d+) +│ (\d+) +│ (\d+) +│ (\d+) +│")
 
@@ -30,3 +30,19 @@ def test_a_bundle_is_rolled_out_and_back_without_a_failed_call(
     assert counts[3][1] > counts[2][1], "the promoted revision answers"
     assert counts[4][0] > 0, "the first revision answers again"
     assert {tuple(row[2:]) for row in counts} == {(0, 0)}, "failed, stale"
+
+
+def test_a_call_is_stale_only_under_a_rule_that_outlasts_it() -> None:
+    traffic = DemoTraffic(num_users=1, serving=1)
+    traffic.count(1, 2)
+    assert traffic.num_stale == 1, "the first revision had to answer"
+    traffic.serving = 0  # a canary starts while calls are on their way
+    traffic.count(1, 2)
+    traffic.serving = 2  # and is promoted
+    traffic.count(0, 1)
+    traffic.count(1, 1)
+    assert traffic.num_stale == 1
+    traffic.count(2, None)
+    assert (traffic.num_failed, traffic.num_stale) == (1, 1)
+    traffic.count(2, 1)
+    assert traffic.num_stale == 2, "the promoted revision had to answer"

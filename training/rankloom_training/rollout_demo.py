@@ -40,6 +40,8 @@ class DemoTraffic:
     """Counts answers by revision. Thread-safe.
 
     ``serving``: the revision that must answer calls from now on; 0 if either may.
+    A rule binds the calls that it outlasts: one that is on its way when the rule changes may
+    reach the server before the change or after it.
     """
 
     num_users: int
@@ -50,10 +52,11 @@ class DemoTraffic:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, expected: int, found: int | None) -> None:
-        """One call: the revision that had to answer (0: any), and that did (None: it failed)."""
+        """One call: ``serving`` as it began, and the revision that answered (None: it failed)."""
         with self.lock:
+            binding = expected == self.serving != 0
             self.num_failed += found is None
-            self.num_stale += found is not None and expected not in (0, found)
+            self.num_stale += binding and found not in (None, expected)
             self.answered[found or 0] += found is not None
 
     def row(self) -> tuple[str, ...]:
