@@ -1,10 +1,11 @@
-"""The start of a ranking server: state and bundle are looked at before torch is imported.
+"""The start of a ranking server: ports, state and bundle are looked at before torch is imported.
 
-The model's libraries take seconds, and what is wrong with a folder should be said at once.
+The model's libraries take seconds, and what is wrong with one of those should be said at once.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from rankloom_server import logs
 from rankloom_server.config import Settings
 from rankloom_server.errors import StartError
 from rankloom_server.keys import keyring_of
+from rankloom_server.rpc.listening import check_free
 from rankloom_server.state import opened_state
 
 _TRAINING_ONLY: Final = ("accelerate", "scipy", "sklearn")
@@ -25,6 +27,7 @@ _TRAINING_ONLY: Final = ("accelerate", "scipy", "sklearn")
 def serve_ranking(settings: Settings) -> None:
     """Serves until a signal to stop. Raises StartError."""
     logs.configure(settings.server.log_level)
+    asyncio.run(_check_addresses(settings))
     limiter = RateLimiter(settings.loading.load_mib_s << 20)
     with opened_state(settings.rollout.state, limiter) as state:
         if state is None:  # else the registry says what is served
@@ -32,6 +35,15 @@ def serve_ranking(settings: Settings) -> None:
         with _no_collections(), _without(*_TRAINING_ONLY):
             from rankloom_server.app import run_server
         run_server(settings, state, limiter)
+
+
+async def _check_addresses(settings: Settings) -> None:
+    """Raises ListenError for one that is taken."""
+    server = settings.server
+    beside = (server.metrics_address, settings.rollout.address, settings.features.served_at)
+    for address in (server.address, *beside):
+        if address is not None:
+            await check_free(address)
 
 
 def _check_bundle(settings: Settings) -> None:

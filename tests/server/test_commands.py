@@ -70,7 +70,9 @@ def test_each_wrong_setting_has_a_line(tmp_path: Path) -> None:
     assert_refused(done, "bundle: is not given", "--threads: ", "prot: no such setting")
 
 
-def test_a_wrong_folder_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
+def test_wrong_folders_and_taken_ports_are_refused_before_torch_is_imported(
+    tmp_path: Path, feature_folder: Path
+) -> None:
     code = (
         "import sys\n"
         "from rankloom._cli.main import main\n"
@@ -78,10 +80,17 @@ def test_a_wrong_folder_is_refused_before_torch_is_imported(tmp_path: Path) -> N
         "print(*sys.modules)"
     )
     state = ("--bundle", "b", "--rollout-port", "0", "--state", "/dev/null/x")
-    for arguments in (("--bundle", str(tmp_path)), state):
-        command = [sys.executable, "-c", code, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-        assert not set(done.stdout.split()) & {"torch", "transformers", "onnxruntime"}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        rollouts = ("--state", str(tmp_path / "state"), "--rollout-port", port)
+        ports = [("--port", port), ("--metrics-port", port), rollouts, ("--features-port", port)]
+        folder = ("--bundle", str(feature_folder))
+        for arguments in (("--bundle", str(tmp_path)), state, *((*folder, *one) for one in ports)):
+            command = [sys.executable, "-c", code, *arguments]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+            assert not set(done.stdout.split()) & {"torch", "transformers", "onnxruntime"}
+            if port in arguments:
+                assert f"cannot listen on 127.0.0.1:{port}: address already in use" in done.stderr
 
 
 def test_an_unknown_variable_is_refused() -> None:
