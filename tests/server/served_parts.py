@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from rankloom_ranker.loaded import LoadedBundle, load_bundle
 from rankloom_server.app import servers
 from rankloom_server.rpc.lifecycle import RpcServer
 from server.servers import settings
+
+PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,5 +38,16 @@ def load_parts(folder: Path, hardware: Hardware | None = None) -> ServedParts:
 async def ranking_server(parts: ServedParts, **values: object) -> AsyncIterator[RpcServer]:
     """A server that does not listen yet; it loads all but the decoder from the folder."""
     given = settings(bundle=parts.loaded.bundle.folder, **values)
-    async with servers(given, load=lambda *_: parts.decoder) as (server, _):
-        yield server
+    others = model_threads()
+    try:
+        async with servers(given, load=lambda *_: parts.decoder) as (server, _):
+            yield server
+    finally:
+        # A slow pass outlives its server, and the next server has the same decoder: two passes at
+        # once would mix their experts.
+        for thread in model_threads() - others:
+            thread.join(PATIENCE_S)
+
+
+def model_threads() -> set[threading.Thread]:
+    return {each for each in threading.enumerate() if each.name == "rankloom-model"}
