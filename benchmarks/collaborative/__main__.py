@@ -32,12 +32,14 @@ def main() -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Fits, scores, prints and writes."""
+    from rankloom_training.data import load_dataset
+
+    data = load_dataset(args.data)  # before torch is imported, which takes seconds
     from benchmarks.collaborative.study import study, summary
     from benchmarks.common.results import BenchmarkResult, RunFacts, write
-    from rankloom_training.data import load_dataset
     from rankloom_training.visibility import Protocol
 
-    facts, data = RunFacts.now(), load_dataset(args.data)
+    facts = RunFacts.now()
     models = args.models or ["mf", "lightgcn", "sasrec"]
     result = BenchmarkResult(
         room="collaborative",

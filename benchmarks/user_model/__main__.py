@@ -27,12 +27,14 @@ def main() -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Trains, scores, prints and writes."""
+    from rankloom_training.data import load_dataset
+
+    data = load_dataset(args.data)  # before libraries are imported that take seconds
     from benchmarks.common.results import BenchmarkResult, RunFacts, write
     from benchmarks.user_model.study import study, summary, update_us
-    from rankloom_training.data import load_dataset
     from rankloom_training.visibility import Protocol
 
-    facts, data = RunFacts.now(), load_dataset(args.data)
+    facts = RunFacts.now()
     found = study(data, Protocol(args.protocol), args.seeds)
     result = BenchmarkResult(
         room="user_model",
