@@ -3,8 +3,8 @@
     python -m benchmarks.reccot.grpo --data DATA [--steps N] [--seeds N]
 
 For each seed, a small decoder is taught the form of answers and then trained by GRPO, both on
-training reviews. Shown are the rewards of its first and last steps, and of its likeliest answers
-about validation reviews before and after, paired, with a bootstrap over users.
+training reviews. Shown are the rewards of its first and last steps, and of its answers about test
+reviews before and after, drawn and likeliest, paired, with a bootstrap over users.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +17,41 @@ from benchmarks.common.results import BenchmarkResult
 from rankloom_training.data import Split
 from rankloom_training.data.reviews import Reviews
 from rankloom_training.metrics import BOOTSTRAP_SAMPLES, Estimate
-from rankloom_training.reccot.decoder import WarmStart
+from rankloom_training.reccot.decoder import AnswerDecoder, WarmStart, open_decoder
 from rankloom_training.reccot.encode import spoken_rows
 from rankloom_training.reccot.generators import REPORTS
 from rankloom_training.reccot.grpo import GrpoOptions
 from rankloom_training.reccot.language_model import EMBEDDED, LanguageModelGenerator
 from rankloom_training.reccot.measures import paired_difference
-from rankloom_training.reccot.prompts import source_of
+from rankloom_training.reccot.prompts import prompt_of, source_of
 from rankloom_training.reccot.rewards import ClassWeights, rewards_of
 
 EDGE = 10  # steps that are the beginning, or the end, of a curve
-ASKED = 200  # validation reviews
-TAUGHT = WarmStart(rows=1200)
+DRAWS = 3  # of answers to each review
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class AnswerRewards:
+    """(test rows,) rewards of the likeliest answers, and means of DRAWS drawn ones.
+
+    What GRPO raises is the reward of answers that are drawn.
+    """
+
+    likeliest: Values
+    drawn: Values
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class SeedRewards:
-    """``curve``: rewards, their parts and the divergence by step. ``before``, ``after``:
-    (validation rows,) rewards. ``seconds``: of the whole training.
+    """``curve``: rewards, their parts and the divergence by step.
+
+    ``seconds``: of the whole training, the measuring included.
     """
 
     curve: Sequence[Mapping[str, float]]
-    before: Values
-    after: Values
+    before: AnswerRewards
+    after: AnswerRewards
     seconds: float
 
 
@@ -50,26 +61,25 @@ class RewardStudy:
 
     reviews: Reviews
     steps: int
-    start: WarmStart = TAUGHT
+    start: WarmStart = field(default_factory=WarmStart)
 
     def of_seed(self, seed: int) -> SeedRewards:
         """Trains once without GRPO, and once with it after the same beginning."""
         taught = LanguageModelGenerator(EMBEDDED, self.start, GrpoOptions(), seed)
-        improved = replace(taught, grpo=GrpoOptions(steps=self.steps))
         begun = time.perf_counter()
-        curve, after = self._trained(improved)
+        curve, after = self._trained(replace(taught, grpo=GrpoOptions(steps=self.steps)))
         seconds = time.perf_counter() - begun
         return SeedRewards(curve, self._trained(taught)[1], after, seconds)
 
     @property
     def asked(self) -> NDArray[np.int64]:
-        """(n,) rows of validation reviews."""
-        return spoken_rows(self.reviews, Split.VALID)[:ASKED]
+        """(n,) rows of test reviews."""
+        return spoken_rows(self.reviews, Split.TEST)
 
     def _trained(
         self, generator: LanguageModelGenerator
-    ) -> tuple[Sequence[Mapping[str, float]], Values]:
-        """The curve of rewards, and those of answers about validation reviews."""
+    ) -> tuple[Sequence[Mapping[str, float]], AnswerRewards]:
+        """The curve of rewards, and those of answers about test reviews."""
         rows = spoken_rows(self.reviews, Split.TRAIN)
         with tempfile.TemporaryDirectory() as name:
             folder, unfinished = Path(name) / "generator", Path(name) / "unfinished"
@@ -78,13 +88,18 @@ class RewardStudy:
             generator.train(self.reviews, rows, folder, unfinished)
             report = folder / REPORTS[0]
             curve = json.loads(report.read_text())["steps"] if report.exists() else []
-            return curve, self._rewards(generator, rows, folder)
+            return curve, self._rewards(open_decoder(str(folder)), rows)
 
-    def _rewards(
-        self, generator: LanguageModelGenerator, training: NDArray[np.int64], folder: Path
-    ) -> Values:
-        reviews, weights = self.reviews, ClassWeights.of(self.reviews.rating[training])
-        answers = generator.write(reviews, self.asked, folder)
+    def _rewards(self, decoder: AnswerDecoder, training: NDArray[np.int64]) -> AnswerRewards:
+        weights = ClassWeights.of(self.reviews.rating[training])
+        prompts = [prompt_of(self.reviews, row) for row in self.asked.tolist()]
+        drawn = [
+            self._of(decoder.answers(prompts, draw=number), weights) for number in range(DRAWS)
+        ]
+        return AnswerRewards(self._of(decoder.answers(prompts), weights), np.mean(drawn, axis=0))
+
+    def _of(self, answers: Sequence[str], weights: ClassWeights) -> Values:
+        reviews = self.reviews
         return np.array([
             rewards_of(raw, source_of(reviews, row), float(reviews.rating[row]), weights).total
             for row, raw in zip(self.asked.tolist(), answers, strict=True)
@@ -93,14 +108,17 @@ class RewardStudy:
 
 def figures_of(study: RewardStudy, found: Sequence[SeedRewards]) -> dict[str, Any]:
     """Rewards by seed, and their rise in the curves and on validation reviews."""
-    before, after = (
-        np.mean([getattr(seed, name) for seed in found], axis=0) for name in ("before", "after")
-    )
     user = study.reviews.user[study.asked]
+    rises = {}
+    for kind in ("drawn", "likeliest"):
+        after = np.mean([getattr(seed.after, kind) for seed in found], axis=0)
+        before = np.mean([getattr(seed.before, kind) for seed in found], axis=0)
+        rises[f"{kind}_rise"] = asdict(paired_difference(user, after, before))
+    curves = [_rewards_of(seed) for seed in found]
     return {
         "by_seed": [_of_seed(seed) for seed in found],
-        "curve_rise": asdict(curve_rise([_rewards_of(seed) for seed in found])),
-        "validation_rise": asdict(paired_difference(user, after, before)),
+        "curve_rise": asdict(curve_rise(curves)),
+        **rises,
     }
 
 
@@ -119,14 +137,16 @@ def curve_rise(curves: Sequence[Values]) -> Estimate:
 
 def summary(result: BenchmarkResult) -> str:
     """The table as lines."""
-    lines = ["seed  first 10 steps  last 10 steps  validation before   after  seconds"]
+    lines = [
+        "seed  first 10 steps  last 10 steps  drawn before   after  likeliest   after  seconds"
+    ]
     for number, seed in enumerate(result.figures["by_seed"]):
-        first, last = seed["first"], seed["last"]
+        drawn, likeliest = seed["drawn"], seed["likeliest"]
         lines.append(
-            f"{number:4}  {first:14.3f}  {last:13.3f}  {seed['before']:17.3f}  "
-            f"{seed['after']:6.3f}  {seed['seconds']:7.0f}"
+            f"{number:4}  {seed['first']:11.3f}  {seed['last']:10.3f}  {drawn[0]:12.3f}  "
+            f"{drawn[1]:6.3f}  {likeliest[0]:16.3f}  {likeliest[1]:6.3f}  {seed['seconds']:7.0f}"
         )
-    for name in ("curve_rise", "validation_rise"):
+    for name in ("curve_rise", "drawn_rise", "likeliest_rise"):
         rise = result.figures[name]
         lines.append(f"{name}: {rise['value']:+.3f} [{rise['low']:+.3f}, {rise['high']:+.3f}]")
     return "\n".join(lines)
@@ -137,8 +157,8 @@ def _of_seed(seed: SeedRewards) -> dict[str, Any]:
     return {
         "first": float(rewards[:EDGE].mean()),
         "last": float(rewards[-EDGE:].mean()),
-        "before": float(seed.before.mean()),
-        "after": float(seed.after.mean()),
+        "drawn": [float(each.drawn.mean()) for each in (seed.before, seed.after)],
+        "likeliest": [float(each.likeliest.mean()) for each in (seed.before, seed.after)],
         "seconds": seed.seconds,
         "curve": list(seed.curve),
     }

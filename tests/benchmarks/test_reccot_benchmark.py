@@ -10,6 +10,7 @@ from benchmarks.common.results import BenchmarkResult, RunFacts
 from benchmarks.reccot.report import figures_of, summary
 from benchmarks.reccot.reward_study import (
     EDGE,
+    AnswerRewards,
     RewardStudy,
     SeedRewards,
     curve_rise,
@@ -85,17 +86,21 @@ def test_the_table_of_rewards_has_both_rises(reviews: Reviews) -> None:
     study = RewardStudy(reviews, steps=20)
     curve = [{"reward": value} for value in (*[1.0] * EDGE, *[3.0] * EDGE)]
     number = len(study.asked)
-    found = [
-        SeedRewards(curve, np.zeros(number), np.full(number, seed), 9.0) for seed in (1.0, 2.0)
-    ]
+    nothing = np.zeros(number)
+    before, after = (
+        AnswerRewards(nothing, nothing),
+        [AnswerRewards(nothing - 1.0, np.full(number, seed)) for seed in (1.0, 2.0)],
+    )
+    found = [SeedRewards(curve, before, each, 9.0) for each in after]
     figures = reward_figures(study, found)
     assert figures["curve_rise"] == {"value": 2.0, "low": 2.0, "high": 2.0}
-    assert figures["validation_rise"] == {"value": 1.5, "low": 1.5, "high": 1.5}
+    assert figures["drawn_rise"] == {"value": 1.5, "low": 1.5, "high": 1.5}
+    assert figures["likeliest_rise"] == {"value": -1.0, "low": -1.0, "high": -1.0}
     result = BenchmarkResult(
         room="reccot-grpo", facts=RunFacts.now(), dtype="float32", settings={}, figures=figures
     )
     assert reward_summary(result).splitlines()[2].split() == [
-        *("1", "1.000", "3.000", "0.000", "2.000", "9"),
+        *("1", "1.000", "3.000", "0.000", "2.000", "0.000", "-1.000", "9"),
     ]
 
 
@@ -104,5 +109,6 @@ def test_both_trainings_of_a_seed_answer_the_same_reviews(reviews: Reviews) -> N
     study = RewardStudy(reviews, steps=1, start=WarmStart(rows=16, epochs=1))
     found = study.of_seed(0)
     assert len(found.curve) == 1
-    assert len(found.before) == len(found.after) == len(study.asked) > 0
-    assert np.isfinite([*found.before, *found.after]).all()
+    for rewards in (found.before, found.after):
+        assert len(rewards.likeliest) == len(rewards.drawn) == len(study.asked) > 0
+        assert np.isfinite([*rewards.likeliest, *rewards.drawn]).all()

@@ -18,6 +18,7 @@ from rankloom_training.reccot.decoder import AnswerDecoder, WarmStart, small_dec
 from rankloom_training.reccot.grpo import (
     GrpoOptions,
     Question,
+    curve_of,
     improve,
     reward_functions,
     write_curve,
@@ -26,6 +27,7 @@ from rankloom_training.reccot.rewards import LEAST, ClassWeights, answered
 
 TINY = DecoderShape(hidden=32, layers=1, heads=2, key_value_heads=1, intermediate=64)
 WORDS = ("awful", "poor", "fair", "good", "superb")
+PARTS = ("format", "accuracy", "quality")
 GRPO = GrpoOptions(steps=4, group=4, prompts=2, save_every=2)
 pytestmark = pytest.mark.filterwarnings("ignore")  # of TRL and what it imports
 
@@ -62,6 +64,20 @@ def test_a_small_decoder_learns_the_form(taught: AnswerDecoder) -> None:
 def test_answers_do_not_depend_on_the_others_of_a_batch(taught: AnswerDecoder) -> None:
     prompts = [each.prompt for each in questions(5)] + ["Review: " + "good " * 40 + "\nAnswer: "]
     assert taught.answers(prompts) == [taught.answers([prompt])[0] for prompt in prompts]
+
+
+def test_drawn_answers_are_those_of_their_seed(taught: AnswerDecoder) -> None:
+    prompts = [each.prompt for each in questions(5)] * 20
+    one, again, other = (taught.answers(prompts, draw=draw) for draw in (1, 1, 2))
+    assert one == again != other
+    assert len(set(one)) > len(set(taught.answers(prompts)))
+
+
+def test_a_curve_without_a_divergence_has_none() -> None:
+    """TRL measures none where it has no weight."""
+    logged = {"reward": 1.5, **{f"rewards/{part}/mean": 0.5 for part in PARTS}}
+    [step] = curve_of([{"step": 1, **logged}, {"step": 1, "train_loss": 2.0}])
+    assert step == {"step": 1, "reward": 1.5, "kl": 0.0, **dict.fromkeys(PARTS, 0.5)}
 
 
 def test_rewards_meet_the_rows_of_their_answers() -> None:

@@ -34,6 +34,7 @@ ANSWER_TOKENS = 128
 CONTEXT = 1024
 _PAD, _END = "<|pad|>", "<|end|>"
 _IGNORED = -100  # what cross-entropy leaves out
+_DRAWN: dict[str, Any] = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,21 @@ class AnswerDecoder:
     tokenizer: Any
     is_pretrained: bool
 
-    def answers(self, prompts: Sequence[str], batch: int = 64) -> list[str]:
-        """The likeliest answer to each prompt; equal prompts get equal answers."""
+    def answers(
+        self, prompts: Sequence[str], batch: int = 64, draw: int | None = None
+    ) -> list[str]:
+        """The likeliest answer to each prompt; equal prompts get equal answers.
+
+        ``draw``: a seed; the answers are drawn by their probability instead.
+        """
+        if draw is not None:
+            torch.manual_seed(draw)
         order: list[int] = np.argsort([len(prompt) for prompt in prompts], kind="stable").tolist()
         found = [""] * len(prompts)
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
-            for row, text in zip(rows, self._batch([prompts[row] for row in rows]), strict=True):
+            texts = self._batch([prompts[row] for row in rows], drawn=draw is not None)
+            for row, text in zip(rows, texts, strict=True):
                 found[row] = text
         return found
 
@@ -72,13 +81,13 @@ class AnswerDecoder:
         self.tokenizer.save_pretrained(folder)
 
     @torch.inference_mode()
-    def _batch(self, prompts: list[str]) -> list[str]:
+    def _batch(self, prompts: list[str], *, drawn: bool) -> list[str]:
         given = self.tokenizer(prompts, return_tensors="pt", padding=True)
         out = self.model.eval().generate(
             input_ids=given["input_ids"],
             attention_mask=given["attention_mask"],
             max_new_tokens=ANSWER_TOKENS,
-            do_sample=False,
+            **(_DRAWN if drawn else {"do_sample": False}),
         )
         answers = out[:, given["input_ids"].shape[1] :]
         texts: list[str] = self.tokenizer.batch_decode(answers, skip_special_tokens=True)

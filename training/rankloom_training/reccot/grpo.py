@@ -36,9 +36,9 @@ class GrpoOptions:
 
     steps: int = 0
     group: int = 8
-    prompts: int = 4
+    prompts: int = 8
     kl: float = 0.04
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     temperature: float = 1.0
     save_every: int = 20
     weighted: bool = True
@@ -116,7 +116,8 @@ def _reward(part: str, weights: ClassWeights) -> RewardFunction:
 def curve_of(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
     """Step, reward, its three parts and the divergence, of each step."""
     return [
-        {"step": each["step"]} | {ours: float(each[theirs]) for theirs, ours in _SHOWN.items()}
+        {"step": each["step"]}
+        | {ours: float(each.get(theirs, 0.0)) for theirs, ours in _SHOWN.items()}
         for each in history
         if "reward" in each
     ]
