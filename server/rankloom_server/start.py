@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -38,12 +39,15 @@ def serve_ranking(settings: Settings) -> None:
 
 
 async def _check_addresses(settings: Settings) -> None:
-    """Raises ListenError for one that is taken."""
+    """Raises ListenError for one that is taken, or given twice."""
     server = settings.server
     beside = (server.metrics_address, settings.rollout.address, settings.features.served_at)
-    for address in (server.address, *beside):
-        if address is not None:
-            await check_free(address)
+    given = [each for each in (server.address, *beside) if each is not None]
+    times = Counter(map(str, given))
+    for address in given:
+        if times[str(address)] > 1 and (address.path or address.port):
+            raise address.error("two services have this address; give one of them another")
+        await check_free(address)
 
 
 def _check_bundle(settings: Settings) -> None:
