@@ -75,6 +75,7 @@ def load_decoder(
     model = load_decoder_model(config, parts.weights.pieces(), DTYPES[hardware.dtype])
     table = cast("Any", model).get_input_embeddings()
     projector = Projector.from_bytes(parts.projector.read(), table.embedding_dim)
+    projector.check_fits(parts.latent_dim, parts.num_columns)
     move(model, hardware)
     decoder = Decoder(
         model,

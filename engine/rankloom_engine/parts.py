@@ -25,14 +25,17 @@ class File(Protocol):
 class EngineParts:
     """All that a decoder and its experts are loaded from.
 
-    ``format``: names the two verdict tokens and says how long a prompt can be. ``stops``: tokens
-    that end an explanation. ``experts``: in the order of a mixture's weights. ``decoder_key``:
+    ``latent_dim``, ``num_columns``: of the features that become soft tokens. ``format``: names the
+    two verdict tokens and says how long a prompt can be. ``stops``: tokens that end an explanation.
+    ``experts``: in the order of a mixture's weights. ``decoder_key``:
     equal keys can share one decoder.
     """
 
     config: File
     weights: File
     projector: File
+    latent_dim: int
+    num_columns: int
     format: PromptFormat
     stops: frozenset[int]
     experts: tuple[BundledExpert, ...]

@@ -51,6 +51,18 @@ class Projector(nn.Module):
         projected: Tensor = self.tabular(standard)
         return projected
 
+    def check_fits(self, latent_dim: int, num_columns: int) -> None:
+        """Raises ModelError where it was made for other features than these."""
+        for name, own, given in (
+            ("latent vectors", self.latent[0].in_features, latent_dim),
+            ("tabular features", len(self.mean), num_columns),
+        ):
+            if own != given:
+                raise ModelError(
+                    f"projector: made for {name} of {own} numbers, the bundle's have {given}; "
+                    "take projector and features from one training"
+                )
+
     def to_bytes(self) -> bytes:
         """The projector in safetensors' format."""
         state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}

@@ -140,6 +140,8 @@ class LoadedBundle:
             config=bundle.part(parts.BASE_CONFIG),
             weights=bundle.part(parts.BASE_WEIGHTS),
             projector=bundle.part(parts.PROJECTOR),
+            latent_dim=self.space.dim,
+            num_columns=self.space.num_columns,
             format=self.prompts.format,
             stops=self.prompts.stops,
             experts=bundled_experts(bundle, self.router.experts),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,9 @@ from feature_service.boosters import booster
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import BundleError, open_bundle, seal
 from rankloom_adapters.router import Router
+from rankloom_engine.errors import ModelError
+from rankloom_engine.loading import load_decoder
+from rankloom_engine.projector import Projector
 from rankloom_features.item_index import IndexedVectors, ItemIndexError
 from rankloom_features.tree_export import export_trees
 from rankloom_ranker.loaded import LoadedBundle, bundled_experts, load_bundle, load_features
@@ -60,6 +64,20 @@ def test_trees_of_other_columns_are_refused(served_folder: Path, tmp_path: Path)
     folder = changed(served_folder, tmp_path / "other", parts.TREES, trees)
     with pytest.raises(BundleError, match=r"trees\.onnx: .*columns"):
         load_bundle(open_bundle(folder))
+
+
+@pytest.mark.parametrize(
+    ("more", "told"), [((1, 0), "latent vectors of"), ((0, 2), "tabular features of")]
+)
+def test_a_projector_of_other_features_is_refused(
+    more: tuple[int, int], told: str, loaded: LoadedBundle, served_folder: Path, tmp_path: Path
+) -> None:
+    hidden = json.loads(loaded.bundle.read(parts.BASE_CONFIG))["hidden_size"]
+    space = loaded.space
+    projector = Projector(space.dim + more[0], space.num_columns + more[1], hidden)
+    folder = changed(served_folder, tmp_path / "other", parts.PROJECTOR, projector.to_bytes())
+    with pytest.raises(ModelError, match=rf"projector: made for {told}.*from one training"):
+        load_decoder(load_bundle(open_bundle(folder)).engine_parts())
 
 
 def test_a_bundle_with_events_is_refused(served_folder: Path, tmp_path: Path) -> None:
