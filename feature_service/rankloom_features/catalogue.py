@@ -44,7 +44,7 @@ class ItemTraits:
 
 
 class Catalogue:
-    """Items in a fixed order, found by id. Immutable."""
+    """Items in a fixed order, found by id. ``item_ids``: in that order. Immutable."""
 
     def __init__(self, items: Iterable[Item], columns: Sequence[str] | None = None) -> None:
         """``columns``: the attributes that are features; None: the most frequent ones.
@@ -55,6 +55,7 @@ class Catalogue:
         self._index = {item.item_id: index for index, item in enumerate(self.items)}
         if len(self._index) != len(self.items):
             raise CatalogueError("the catalogue has a duplicate item id")
+        self.item_ids = tuple(self._index)
         self.attribute_names = _most_frequent(self.items) if columns is None else tuple(columns)
         self._column = {name: column for column, name in enumerate(self.attribute_names)}
         self.traits = self._traits_of(self.items)

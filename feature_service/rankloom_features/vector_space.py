@@ -57,4 +57,6 @@ class CollaborativeSpace:
 
     def users(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, dim + 1) for (n, dim) vectors of the model."""
-        return np.column_stack([vectors, np.ones(len(vectors))]).astype(np.float32)
+        users = np.ones((len(vectors), vectors.shape[1] + 1), np.float32)
+        users[:, :-1] = vectors
+        return users

@@ -198,8 +198,8 @@ def _retriever(bundle: Bundle, features: BundleFeatures) -> Retriever:
     sampled = bool(bundle.metadata.get("implicit"))
     space = CollaborativeSpace(scorer, features.popularity, sampled=sampled)
     if parts.ITEM_INDEX in bundle.parts:
-        ids = [item.item_id for item in catalogue.items]
-        index = ItemIndex.from_bytes(bundle.read(parts.ITEM_INDEX), space, ids)
+        data = bundle.read(parts.ITEM_INDEX)
+        index = ItemIndex.from_bytes(data, space, catalogue.item_ids)
     else:
         index = ItemIndex(space.items)
     retriever = Retriever(catalogue, space, index, features.popularity)

@@ -62,7 +62,7 @@ class Retriever:
             items, scores = self.index.search(self.space.user(features), query.k, allowed)
             order = RetrievalOrder.VECTOR
         return Retrieval(
-            item_ids=tuple(self.catalogue.items[index].item_id for index in items.tolist()),
+            item_ids=tuple(map(self.catalogue.item_ids.__getitem__, items.tolist())),
             scores=tuple(scores.tolist()),
             order=order,
             reason=reason,

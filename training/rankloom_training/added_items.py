@@ -92,8 +92,7 @@ class AddedItems:
         scorer = scorer_from_bytes(Encoder(encoder), vectors, num)
         space = CollaborativeSpace(scorer, rows, sampled=bool(bundle.metadata.get("implicit")))
         index = self.loaded.retriever.index.grown(space.items)
-        ids = [item.item_id for item in self.catalogue.items]
-        return index.to_bytes(IndexedVectors.of(space, ids))
+        return index.to_bytes(IndexedVectors.of(space, self.catalogue.item_ids))
 
 
 def grown_columns(before: ItemColumns, given: ItemColumns, rows: NDArray[np.int64]) -> ItemColumns:

@@ -182,7 +182,7 @@ def _ranking(server: DemoServer, serving: int) -> Iterator[Course]:
     with events_of_bundle(server.bundle) as events:
         users = list(events.users())
     traffic = DemoTraffic(len(users), serving)
-    items = [item.item_id for item in provider.catalogue.items]
+    items = provider.catalogue.item_ids
     threads = [
         threading.Thread(
             target=_call,

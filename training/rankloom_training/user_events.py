@@ -31,7 +31,7 @@ def event_batches(dataset: Dataset) -> Iterator[pa.RecordBatch]:
     """The rows that happened, by user and time: user_id, item_id, liked and time."""
     log = dataset.log
     users = pa.array(log.user_ids, pa.string())
-    items = pa.array([item.item_id for item in dataset.catalogue.items], pa.string())
+    items = pa.array(dataset.catalogue.item_ids, pa.string())
     rows = np.flatnonzero(log.happened)
     for part in np.split(rows, range(_BATCH_ROWS, len(rows), _BATCH_ROWS)):
         yield pa.record_batch(

@@ -58,7 +58,7 @@ class TrainedTowers:
         self, origin: ReviewOrigin, program: bytes, vectors: NDArray[np.float32]
     ) -> bytes:
         reviews, rows = self.reviews, TowerRows.of(self.reviews, vectors)
-        item_ids = [item.item_id for item in reviews.catalogue.items]
+        item_ids = reviews.catalogue.item_ids
         users = _newest(reviews, reviews.user, rows.user, vectors)
         items = _newest(reviews, reviews.item, rows.item, vectors)
         with tempfile.TemporaryDirectory() as folder:

@@ -89,7 +89,7 @@ class CalibrateStage(Stage):
         """Of the collaborative model's vectors; an approximate one is fitted to users of valid."""
         files = given.of(CollaborativeFiles)
         encoder, vectors = files.model()
-        ids = [item.item_id for item in given.dataset.catalogue.items]
+        ids = given.dataset.catalogue.item_ids
         scorer = scorer_from_bytes(Encoder(encoder), vectors, len(ids))
         _, statistics, _ = given.of(TreesFiles).ranker()
         rows = statistics_from_bytes(statistics, len(ids)).rows
