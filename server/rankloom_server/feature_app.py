@@ -21,12 +21,14 @@ from rankloom_server.errors import StartError
 from rankloom_server.keys import keyring_of
 from rankloom_server.metrics import ServerMetrics
 from rankloom_server.rpc.lifecycle import Facts, RpcServer
+from rankloom_server.rpc.listening import check_all_free
 from rankloom_server.stored_events import opened_events
 
 
 def serve_features(settings: Settings) -> None:
     """Serves until a signal to stop. Raises StartError."""
     logs.configure(settings.server.log_level)
+    asyncio.run(check_all_free((settings.server.address, settings.server.metrics_address)))
     with opened_events(settings) as events:
         keyring = keyring_of(settings.loading.bundle_keys)
         digest, features = opened_features(settings.bundle, keyring, events)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -19,7 +18,7 @@ from rankloom_server import logs
 from rankloom_server.config import Settings
 from rankloom_server.errors import StartError
 from rankloom_server.keys import keyring_of
-from rankloom_server.rpc.listening import check_free
+from rankloom_server.rpc.listening import check_all_free
 from rankloom_server.state import opened_state
 
 _TRAINING_ONLY: Final = ("accelerate", "scipy", "sklearn")
@@ -28,7 +27,8 @@ _TRAINING_ONLY: Final = ("accelerate", "scipy", "sklearn")
 def serve_ranking(settings: Settings) -> None:
     """Serves until a signal to stop. Raises StartError."""
     logs.configure(settings.server.log_level)
-    asyncio.run(_check_addresses(settings))
+    server, beside = settings.server, (settings.rollout.address, settings.features.served_at)
+    asyncio.run(check_all_free((server.address, server.metrics_address, *beside)))
     limiter = RateLimiter(settings.loading.load_mib_s << 20)
     with opened_state(settings.rollout.state, limiter) as state:
         if state is None:  # else the registry says what is served
@@ -36,18 +36,6 @@ def serve_ranking(settings: Settings) -> None:
         with _no_collections(), _without(*_TRAINING_ONLY):
             from rankloom_server.app import run_server
         run_server(settings, state, limiter)
-
-
-async def _check_addresses(settings: Settings) -> None:
-    """Raises ListenError for one that is taken, or given twice."""
-    server = settings.server
-    beside = (server.metrics_address, settings.rollout.address, settings.features.served_at)
-    given = [each for each in (server.address, *beside) if each is not None]
-    times = Counter(map(str, given))
-    for address in given:
-        if times[str(address)] > 1 and (address.path or address.port):
-            raise address.error("two services have this address; give one of them another")
-        await check_free(address)
 
 
 def _check_bundle(settings: Settings) -> None:

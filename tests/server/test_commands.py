@@ -93,13 +93,17 @@ def test_wrong_folders_and_taken_ports_are_refused_before_torch_is_imported(
                 assert f"cannot listen on 127.0.0.1:{port}: address already in use" in done.stderr
 
 
-def test_an_address_for_two_services_is_refused(feature_folder: Path) -> None:
+@pytest.mark.parametrize("service", [(), ("features",)])
+def test_an_address_for_two_services_is_refused(
+    service: tuple[str, ...], feature_folder: Path
+) -> None:
+    arguments = (*service, "--bundle", str(feature_folder))
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = str(found.getsockname()[1])
-    done = run("--bundle", str(feature_folder), "--port", port, "--metrics-port", port)
+    done = run(*arguments, "--port", port, "--metrics-port", port)
     assert_refused(done, f"cannot listen on 127.0.0.1:{port}: two services have this address")
     hosts = {f"RANKLOOM_{name}HOST": "unix:one.sock" for name in ("", "METRICS_")}
-    done = run("--bundle", str(feature_folder), **hosts)
+    done = run(*arguments, **hosts)
     where = f"unix:{Path('one.sock').absolute()}"
     assert_refused(done, f"cannot listen on {where}: two services have this address; give one")
 

@@ -11,7 +11,8 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,6 +76,16 @@ async def check_free(address: ListenAddress) -> None:
         raise address.error(str(error.strerror).rpartition(": ")[2]) from error
     probe.close()
     await probe.wait_closed()
+
+
+async def check_all_free(addresses: Iterable[ListenAddress | None]) -> None:
+    """`check_free` of each that is given. Raises ListenError also for one that is given twice."""
+    given = [address for address in addresses if address is not None]
+    times = Counter(map(str, given))
+    for address in given:
+        if times[str(address)] > 1 and (address.path or address.port):
+            raise address.error("two services have this address; give one of them another")
+        await check_free(address)
 
 
 @contextmanager
