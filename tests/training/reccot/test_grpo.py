@@ -73,11 +73,15 @@ def test_drawn_answers_are_those_of_their_seed(taught: AnswerDecoder) -> None:
     assert len(set(one)) > len(set(taught.answers(prompts)))
 
 
-def test_a_curve_without_a_divergence_has_none() -> None:
+def test_a_curve_without_a_divergence_has_none(tmp_path: Path) -> None:
     """TRL measures none where it has no weight."""
     logged = {"reward": 1.5, **{f"rewards/{part}/mean": 0.5 for part in PARTS}}
     [step] = curve_of([{"step": 1, **logged}, {"step": 1, "train_loss": 2.0}])
-    assert step == {"step": 1, "reward": 1.5, "kl": 0.0, **dict.fromkeys(PARTS, 0.5)}
+    assert step == {"step": 1, "reward": 1.5, **dict.fromkeys(PARTS, 0.5)}
+    write_curve(tmp_path, [step], seed=0)
+    assert (tmp_path / "grpo.png").stat().st_size > 1000
+    with pytest.raises(KeyError):  # another name of a part is no part that is 0
+        curve_of([{"step": 1, "reward": 1.5}])
 
 
 def test_rewards_meet_the_rows_of_their_answers() -> None:

@@ -114,10 +114,11 @@ def _reward(part: str, weights: ClassWeights) -> RewardFunction:
 
 
 def curve_of(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
-    """Step, reward, its three parts and the divergence, of each step."""
+    """Step, reward, its three parts and, where it has a weight, the divergence of each step."""
     return [
         {"step": each["step"]}
-        | {ours: float(each.get(theirs, 0.0)) for theirs, ours in _SHOWN.items()}
+        | {ours: float(each[theirs]) for theirs, ours in _SHOWN.items() if theirs != "kl"}
+        | ({"kl": float(each["kl"])} if "kl" in each else {})
         for each in history
         if "reward" in each
     ]
@@ -133,7 +134,7 @@ def write_curve(folder: Path, curve: Sequence[Mapping[str, float]], seed: int) -
     path = folder / CURVE
     path.write_text(json.dumps({"seed": seed, "steps": list(curve)}, indent=1) + "\n")
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    for name in ("reward", "format", "accuracy", "quality", "kl"):
+    for name in (each for each in _SHOWN.values() if each in curve[0]):
         axes.plot([each["step"] for each in curve], [each[name] for each in curve], label=name)
     axes.set(xlabel="step", ylabel="mean over the answers of a step")
     axes.legend()
