@@ -94,11 +94,12 @@ class RewardStudy:
         weights = ClassWeights.of(self.reviews.rating[training])
         prompts = [prompt_of(self.reviews, row) for row in self.asked.tolist()]
         drawn = [
-            self._of(decoder.answers(prompts, draw=number), weights) for number in range(DRAWS)
+            self._totals(decoder.answers(prompts, draw=number), weights) for number in range(DRAWS)
         ]
-        return AnswerRewards(self._of(decoder.answers(prompts), weights), np.mean(drawn, axis=0))
+        likeliest = self._totals(decoder.answers(prompts), weights)
+        return AnswerRewards(likeliest, np.mean(drawn, axis=0))
 
-    def _of(self, answers: Sequence[str], weights: ClassWeights) -> Values:
+    def _totals(self, answers: Sequence[str], weights: ClassWeights) -> Values:
         reviews = self.reviews
         return np.array([
             rewards_of(raw, source_of(reviews, row), float(reviews.rating[row]), weights).total
@@ -138,13 +139,13 @@ def curve_rise(curves: Sequence[Values]) -> Estimate:
 def summary(result: BenchmarkResult) -> str:
     """The table as lines."""
     lines = [
-        "seed  first 10 steps  last 10 steps  drawn before   after  likeliest   after  seconds"
+        "seed  first steps  last steps  drawn before   after  likeliest before   after  time, s"
     ]
     for number, seed in enumerate(result.figures["by_seed"]):
         drawn, likeliest = seed["drawn"], seed["likeliest"]
         lines.append(
             f"{number:4}  {seed['first']:11.3f}  {seed['last']:10.3f}  {drawn[0]:12.3f}  "
-            f"{drawn[1]:6.3f}  {likeliest[0]:16.3f}  {likeliest[1]:6.3f}  {seed['seconds']:7.0f}"
+            f"{drawn[1]:6.3f}  {likeliest[0]:16.3f}  {likeliest[1]:6.3f}  {seed['seconds']:5.0f}"
         )
     for name in ("curve_rise", "drawn_rise", "likeliest_rise"):
         rise = result.figures[name]
