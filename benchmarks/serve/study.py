@@ -95,7 +95,7 @@ def run_serve_study(settings: Settings, calls: BenchmarkCalls, plan: ServePlan) 
     rounds: list[ServeRound] = []
     differences = []
     for pair in range(plan.pairs):
-        with _sides(settings, calls, engine_first=not pair % 2) as sides:
+        with _sides(settings, calls, engine_first=bool(pair % 2)) as sides:
             progress("comparing the scores of both sides")
             differences.append(largest_difference(*sides.scores()))
             prompts = sides.engine.run(in_process.describe, settings, calls)

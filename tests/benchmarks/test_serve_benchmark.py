@@ -38,7 +38,7 @@ def test_both_sides_do_the_same_work_and_every_process_is_ended(tiny_bundle: Pat
     calls = calls_of(tiny_bundle)[:NUM_CALLS]
     resource_tracker.ensure_running()  # a process that multiprocessing keeps
     before = child_ids()
-    found = study.run_serve_study(settings, calls, ServePlan(0.3, pairs=1, rounds=2))
+    found = study.run_serve_study(settings, calls, ServePlan(0.3, pairs=2, rounds=1))
     assert child_ids() == before
     assert found.difference <= study.TOLERANCE
     assert (found.prompts.prefix_tokens, found.prompts.candidate_tokens) == (205, 12)

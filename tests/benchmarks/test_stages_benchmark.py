@@ -83,9 +83,9 @@ def test_a_stage_is_clocked_by_name() -> None:
 
 
 def test_the_roofline_is_measured_round_by_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clock, "ROUNDS", 1)
-    [found] = flops_per_cpu_s()
-    assert found > 1e8
+    monkeypatch.setattr(clock, "ROUNDS", 2)
+    first, second = flops_per_cpu_s()
+    assert min(first, second) > 1e8
 
 
 def test_a_table_shows_tokens_of_the_language_model_and_shares_of_the_roofline() -> None:

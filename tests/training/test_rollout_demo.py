@@ -6,19 +6,16 @@ import io
 import re
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 
-from rankloom_training import rollout_demo
 from rankloom_training.rollout_demo import DemoTraffic, roll_back, roll_out, served
 
 COUNTS = re.compile(r"│ (\w[^│]*?) +│ (\w+) +│ (\d+) +│ (\d+) +│ (\d+) +│ (\d+) +│")
 
 
 def test_a_bundle_is_rolled_out_and_back_without_a_failed_call(
-    bundle_folder: Path, served_folder: Path, monkeypatch: pytest.MonkeyPatch
+    bundle_folder: Path, served_folder: Path
 ) -> None:
-    monkeypatch.setattr(rollout_demo, "TURN_S", 0.5)  # two seconds are for people who watch
     page = Console(file=io.StringIO(), record=True, width=120)
     with served(bundle_folder) as server:
         assert roll_out(server, served_folder, page) == 2
