@@ -138,9 +138,7 @@ def curve_rise(curves: Sequence[Values]) -> Estimate:
 
 def summary(result: BenchmarkResult) -> str:
     """The table as lines."""
-    lines = [
-        "seed  first steps  last steps  drawn before   after  likeliest before   after  time, s"
-    ]
+    lines = ["seed  first steps  last steps  drawn before   after  likeliest before   after      s"]
     for number, seed in enumerate(result.figures["by_seed"]):
         drawn, likeliest = seed["drawn"], seed["likeliest"]
         lines.append(
