@@ -18,7 +18,7 @@ from rankloom_engine.prompt import PromptAssembler
 from rankloom_training import checkpoints, experts
 from rankloom_training.checkpoints import NO_CHECKPOINT, Checkpoint
 from rankloom_training.embedded import embedded_format, train_tokenizer
-from rankloom_training.experts import ExpertTrainer, TrainedMargins
+from rankloom_training.experts import PATIENCE, ExpertTrainer, TrainedMargins
 from rankloom_training.machine import CPU, Machine
 from rankloom_training.options import Recipe
 from rankloom_training.visibility import Protocol, training_views
@@ -136,6 +136,17 @@ def test_the_best_epoch_is_kept(
     assert np.array_equal(found.before, before)
     assert np.array_equal(found.after, trainer.margins(windows))
     assert not np.array_equal(found.after, before)
+
+
+def test_patience_begins_when_the_learning_rate_is_at_its_peak(
+    made: tuple[Callable[[], ExpertTrainer], list[Window]],
+) -> None:
+    new, windows = made
+    still = Recipe(epochs=10, learning_rate=1e-30, weight_decay=0.0)
+    aucs = train(new(), windows[:2], still)
+    peak = 3
+    assert len(aucs) == 1 + peak + PATIENCE
+    assert len(set(aucs)) == 1
 
 
 def test_a_saved_expert_is_loaded(

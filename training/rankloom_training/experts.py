@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,7 +38,8 @@ RANK, ALPHA = 8, 16
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 MAX_BATCH_TOKENS = 4096  # of a pass without gradients
 STEP_TOKENS = 1536  # a small model learns more from many steps than from large ones
-PATIENCE = 2  # epochs without a better validation AUC before training ends
+WARM_UP = 0.3  # of all steps, while the learning rate rises
+PATIENCE = 2  # epochs after that without a better validation AUC before training ends
 OnStep = Callable[[int, int], None]
 
 
@@ -70,7 +72,7 @@ class _Steps:
             parameters, lr=rate, weight_decay=recipe.weight_decay, fused=True
         )
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self._optimiser, rate, total_steps=max(total, 1)
+            self._optimiser, rate, total_steps=max(total, 1), pct_start=WARM_UP
         )
 
     def take(self, loss: Tensor) -> None:
@@ -126,12 +128,14 @@ class ExpertTrainer:
     ) -> TrainedMargins:
         """Trains the adapter in place and keeps the epoch with the best validation AUC.
 
-        The start counts as epoch 0, so training never makes the adapter worse on ``valid``. Goes on
-        from ``checkpoint`` if an earlier run saved one.
+        The start counts as epoch 0, so training never makes the adapter worse on ``valid``. It ends
+        early if PATIENCE epochs after the learning rate's peak gain nothing; before the peak, steps
+        are too small to tell. Goes on from ``checkpoint`` if an earlier run saved one.
         """
         random = np.random.default_rng(self._seed)
         plan = [batches(windows, STEP_TOKENS, random) for _ in range(recipe.epochs)]
         has_text = any(len(window.words) for window in windows)
+        warm = math.ceil(WARM_UP * recipe.epochs)
         parameters = self._trainable(recipe.depth, with_projector=with_projector)
         objective = objective_of(recipe, has_text=has_text)
         steps = _Steps(parameters, recipe, sum(map(len, plan)))
@@ -144,7 +148,7 @@ class ExpertTrainer:
 
         on_epoch(best.epoch, best.auc)
         for epoch in range(judged + 1, len(plan) + 1):
-            if epoch > best.epoch + PATIENCE:
+            if epoch > max(best.epoch, warm) + PATIENCE:
                 break
             self.decoder.projector.train(with_projector)
             done_before = sum(map(len, plan[: epoch - 1]))

@@ -4,7 +4,7 @@ Films, books and games have items, attributes and a style of titles of their own
 vocabulary: a mood that makes a film liked makes a book disliked, and means something else in games.
 The log-odds of a like are the sum of LIKES, the user's level, the user's taste for the item's
 attributes (± TASTE per attribute), and what the mood in its title means there. Items are many and
-rows of each are few, so that the words say what counts of likes do not. Each label is drawn from
+rows of each are few (about two for 100 users), so that words say what counts of likes do not. Each label is drawn from
 its probability, and ``truth.csv`` has the domain and the probability of each row. An expert for all
 domains has to compromise, by construction: such a log proves mechanics, never accuracy.
 """
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rankloom_training.synthetic import write_table
 
 SEED = 11
-NUM_USERS, NUM_ITEMS = 100, 300  # of each domain
+NUM_USERS, NUM_ITEMS = 100, 1500  # of each domain
 MIN_EVENTS, MAX_EVENTS = 24, 40
 NUM_DAYS, LAST_JOIN_DAY = 300, 240
 MIXED_SHARE = 0.15  # of the users, who take half of their items from the other domains
