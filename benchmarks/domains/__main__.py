@@ -29,7 +29,11 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument(
-        "--lm-rows", type=count, default=10_000, metavar="N", help="default: 10,000 of each training"
+        "--lm-rows",
+        type=count,
+        default=10_000,
+        metavar="N",
+        help="of each training; default: 10,000",
     )
     parser.add_argument(
         "--work", type=Path, metavar="FOLDER", help="keep finished stages there for the next run"

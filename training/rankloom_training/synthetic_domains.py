@@ -4,9 +4,10 @@ Films, books and games have items, attributes and a style of titles of their own
 vocabulary: a mood that makes a film liked makes a book disliked, and means something else in games.
 The log-odds of a like are the sum of LIKES, the user's level, the user's taste for the item's
 attributes (± TASTE per attribute), and what the mood in its title means there. Items are many and
-rows of each are few (about two for 100 users), so that words say what counts of likes do not. Each label is drawn from
-its probability, and ``truth.csv`` has the domain and the probability of each row. An expert for all
-domains has to compromise, by construction: such a log proves mechanics, never accuracy.
+rows of each are few (about two for 100 users), so that words say what counts of likes do not. Each
+label is drawn from its probability, and ``truth.csv`` has the domain and the probability of each
+row. An expert for all domains has to compromise, by construction: such a log proves mechanics,
+never accuracy.
 """
 
 from __future__ import annotations
