@@ -8,6 +8,7 @@ learns from the rows about the new items; it stays only if it is better on their
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import shutil
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle, expert_part, open_bundle, seal
 from rankloom_adapters.derive import with_parts
 from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE
-from rankloom_adapters.router import GLOBAL, Router
+from rankloom_adapters.router import GLOBAL, Router, RouteThresholds
 from rankloom_features.encoder import Encoder
 from rankloom_features.event_store.sqlite import copy_events
 from rankloom_features.event_store.store import events_beside
@@ -200,10 +201,16 @@ def add_group(
 
 
 def _with_group(router: Router, name: str) -> Router:
-    """One more group: the users who have no events of the others."""
-    num = len(router.groups) + 1
+    """One more group: the users who have no events of the others, who keep their routes."""
+    num, before = len(router.groups) + 1, router.thresholds
+    # Of a number of groups that grows, ThinkRec's thresholds and the largest entropy change.
+    global_from = before.global_from * math.log(num - 1) / math.log(num)
     return dataclasses.replace(
-        router, groups=(*router.groups, name), centre=np.zeros(num), centroids=np.eye(num)
+        router,
+        groups=(*router.groups, name),
+        centre=np.zeros(num),
+        centroids=np.eye(num),
+        fitted_thresholds=RouteThresholds(before.single_above, global_from),
     )
 
 

@@ -17,7 +17,13 @@ from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_ranker.loaded import LoadedBundle
 from rankloom_training.data import Dataset
 from rankloom_training.data.checks import CALIBRATION_ROWS
-from rankloom_training.grouping.routing import FittedRouting, ValidRows, candidates, choose
+from rankloom_training.grouping.routing import (
+    FittedRouting,
+    ValidRows,
+    candidates,
+    choose,
+    item_group_candidates,
+)
 from rankloom_training.metrics import auc, expected_calibration_error
 from rankloom_training.scoring import BundleScorer, PreparedRequest, requests_of
 from rankloom_training.visibility import View
@@ -74,12 +80,14 @@ def fit_on_valid(
     """Fits on at most about CALIBRATION_ROWS rows of ``view``, taken evenly over its requests.
 
     Half of them choose the router, since each router is scored apart; all fit the probabilities.
+    Where groups are of items, all choose it: few users have events of several groups.
     """
     scorer = BundleScorer(bundle, device)
     requests = requests_of(dataset, view)
     every = max(1, round(len(view.rows) / CALIBRATION_ROWS))
     prepared = [scorer.prepare(one.query(), one.rows) for one in requests[::every]]
-    some, rest = prepared[::2], prepared[1::2]
+    is_by_items = scorer.loaded.item_groups is not None
+    some, rest = (prepared, []) if is_by_items else (prepared[::2], prepared[1::2])
     routers = _routers(scorer.loaded)
     scores = _scores(scorer, routers, some, dataset, on_step)
     routes = [[router.route(one.routing_vector).route for one in some] for router in routers]
@@ -94,12 +102,11 @@ def fit_on_valid(
 
 
 def _routers(loaded: LoadedBundle) -> list[Router]:
-    """Where no group has an expert of its own, all routers give the same scores.
-
-    Where groups are of items, who has events of one group alone goes to its expert.
-    """
-    if len(set(loaded.expert_digests)) == 1 or loaded.item_groups is not None:
+    """Where no group has an expert of its own, all routers give the same scores."""
+    if len(set(loaded.expert_digests)) == 1:
         return [loaded.router]
+    if loaded.item_groups is not None:
+        return item_group_candidates(loaded.router)
     return candidates(loaded.router)
 
 

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from rankloom_adapters.router import Route, Router
-from rankloom_training.grouping.routing import FUSE_ALL, ValidRows, candidates, choose
+from rankloom_ranker.item_groups import router_of_shares
+from rankloom_training.grouping.routing import (
+    FUSE_ALL,
+    ValidRows,
+    candidates,
+    choose,
+    item_group_candidates,
+)
 from rankloom_training.metrics import balance, balance_difference
 
 NUM_USERS, ROWS_EACH = 60, 12
@@ -67,6 +75,19 @@ def test_the_paper_comes_first_and_the_others_fuse_more() -> None:
     for each in others:
         fuses = each.thresholds == FUSE_ALL
         assert not fuses or each.route(vector).route is Route.FUSED
+
+
+@pytest.mark.parametrize("num", [2, 3, 20])
+def test_of_groups_of_items_only_who_has_hardly_any_other_events_has_an_experts_score(
+    num: int,
+) -> None:
+    first, *strict = item_group_candidates(router_of_shares(tuple(map(str, range(num)))))
+    own, most, half = np.zeros((3, num))
+    own[0], most[:2], half[:2] = 1.0, (0.7, 0.3), (0.55, 0.45)
+    assert first.route(most).route is Route.SINGLE
+    for router, routes in zip(strict, [("single", "single"), ("single", "global")], strict=True):
+        assert tuple(str(router.route(each).route) for each in (own, most)) == routes
+        assert router.route(half).route is Route.GLOBAL
 
 
 def test_the_balance_is_the_mean_of_both_metrics_and_its_difference_is_paired() -> None:
