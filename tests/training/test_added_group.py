@@ -278,4 +278,4 @@ def test_where_groups_experts_harm_users_of_several_these_get_the_global_expert(
 
 def scaled(weights: bytes, factor: float) -> bytes:
     tensors = {name: factor * value for name, value in load(weights).items()}
-    return save(tensors)
+    return bytes(save(tensors))
