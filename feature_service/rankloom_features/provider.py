@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rankloom_features.catalogue import Catalogue, Item, ItemTraits
 from rankloom_features.encoder import Encoder
-from rankloom_features.event_store.store import EventStore
+from rankloom_features.event_store.store import EventStore, LongHistoryError
 from rankloom_features.events import (
     Event,
     History,
@@ -34,6 +34,7 @@ from rankloom_features.tabular import (
 
 # A millisecond of work: handing it to a thread and back would take a good part of that.
 MAX_CANDIDATES_ON_LOOP = 32
+MAX_EVENTS_ON_LOOP = 500
 MAX_CACHED_USERS = 4096  # some kilobytes each
 
 
@@ -43,7 +44,8 @@ class UserQuery:
 
     ``ablate_newest``: also the features without one event, for each of the last so many.
     ``predict_ratings``: also the ratings that towers predict for the candidates. ``at``: when they
-    are asked for, seconds since 1970; None: as the clock says.
+    are asked for, seconds since 1970; None: as the clock says. ``most_events``: a longer stored
+    history is refused, since features of all its events would take too long here; None: none is.
     """
 
     user_id: str | None
@@ -52,6 +54,7 @@ class UserQuery:
     ablate_newest: int = 0
     predict_ratings: bool = False
     at: float | None = None
+    most_events: int | None = None
 
 
 class HistoryVersion:
@@ -87,6 +90,11 @@ class UserFeatures:
     predicted_ratings: NDArray[np.float32] | None = None
 
 
+def has_few_events(features: UserFeatures) -> bool:
+    """Whether work that grows with the user's events may be done on the event loop."""
+    return len(features.events) <= MAX_EVENTS_ON_LOOP
+
+
 class FeatureProvider:
     """Computes features in this process. Safe from several threads."""
 
@@ -113,13 +121,13 @@ class FeatureProvider:
     def features(self, query: UserQuery) -> UserFeatures:
         """Features of one user; a user without events is cold, not an error.
 
-        Raises EventStoreError.
+        Raises EventStoreError or LongHistoryError.
         """
         (found,) = self.features_of_many([query])
         return found
 
     def features_of_many(self, queries: Sequence[UserQuery]) -> tuple[UserFeatures, ...]:
-        """Features in the order of the queries. Raises EventStoreError."""
+        """Features in the order of the queries. Raises EventStoreError or LongHistoryError."""
         encoded = self._encoded_users(queries)
         left = [
             without_each(user.events, query.ablate_newest)
@@ -162,13 +170,16 @@ class FeatureProvider:
         user_id = query.user_id or ""
         if query.history is not None or user_id not in self._users:
             return None
-        return self._users.get(user_id, self.events.version(user_id))
+        found = self._users.get(user_id, self.events.version(user_id))
+        if found and query.most_events is not None and len(found.events) > query.most_events:
+            raise LongHistoryError
+        return found
 
     def _history(self, query: UserQuery) -> tuple[Sequence[Event], int | None]:
         """The query's events, and their version in the store."""
         if query.history is not None:
             return query.history, None
-        stored = self.events.history(query.user_id or "")
+        stored = self.events.history(query.user_id or "", most=query.most_events)
         return stored.events, stored.version
 
     def _encoded(

@@ -8,15 +8,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
 import grpc
 
-from rankloom_features.event_store.store import EventStore
+from rankloom_features.event_store.store import EventStore, LongHistoryError
 from rankloom_features.event_wire import parse_events, parse_forgotten
 from rankloom_features.events import Event
 from rankloom_features.model_info import ModelInfo
-from rankloom_features.provider import MAX_CANDIDATES_ON_LOOP, UserFeatures, UserQuery
+from rankloom_features.provider import (
+    MAX_CANDIDATES_ON_LOOP,
+    MAX_EVENTS_ON_LOOP,
+    UserFeatures,
+    UserQuery,
+)
 from rankloom_features.wire import parse_users, parse_version, write_features
 from rankloom_proto.v1 import features_pb2, features_pb2_grpc
 
@@ -61,7 +68,8 @@ class FeatureService(features_pb2_grpc.FeatureServiceServicer):
     ) -> features_pb2.GetUserFeaturesResponse:
         """Features of each user, in order. Raises InvalidFieldError or FeatureVersionError."""
         if _is_short(request):
-            return self._features(request)
+            with suppress(LongHistoryError):
+                return self._features(request, MAX_EVENTS_ON_LOOP)
         return await asyncio.to_thread(self._features, request)
 
     async def RecordEvents(
@@ -105,9 +113,10 @@ class FeatureService(features_pb2_grpc.FeatureServiceServicer):
         )
 
     def _features(
-        self, request: features_pb2.GetUserFeaturesRequest
+        self, request: features_pb2.GetUserFeaturesRequest, most_events: int | None = None
     ) -> features_pb2.GetUserFeaturesResponse:
-        queries, feature_version = parse_users(request), parse_version(request)
+        users, feature_version = parse_users(request), parse_version(request)
+        queries = [replace(each, most_events=most_events) for each in users]
         found = self._provider.features_of_many(queries, feature_version)
         response, now = features_pb2.GetUserFeaturesResponse(), self._clock()
         for each in found:

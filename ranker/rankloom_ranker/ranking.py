@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rankloom_engine.errors import EngineFailedError
 from rankloom_engine.pool import EngineHandle
 from rankloom_engine.sequence import RequestOptions
-from rankloom_features.provider import MAX_CANDIDATES_ON_LOOP, UserFeatures
+from rankloom_features.provider import MAX_CANDIDATES_ON_LOOP, UserFeatures, has_few_events
 from rankloom_ranker.answers import RankedItem, Ranking, Routing, Scores, ScoringRecord, Timing
 from rankloom_ranker.errors import FallbackRefusedError
 from rankloom_ranker.fallback import FallbackReason, fallback_after
@@ -80,8 +80,8 @@ def rank_by_popularity(loaded: LoadedBundle, query: RankQuery) -> Ranking:
 async def prepare(
     ranker: Ranker, query: RankQuery, features: UserFeatures, fault: FallbackReason | None
 ) -> RankingJob:
-    """The engine's job. Long lists and texts are prepared on a thread beside the event loop."""
-    is_short = len(query.user.candidates) <= MAX_CANDIDATES_ON_LOOP
+    """The engine's job. Long lists, histories and texts are prepared on a thread."""
+    is_short = len(query.user.candidates) <= MAX_CANDIDATES_ON_LOOP and has_few_events(features)
     if is_short and _num_chars(query) <= MAX_CHARS_ON_LOOP:
         return ranker.prepare(query, features, fault)
     return await asyncio.to_thread(_prepare_whole, ranker, query, features, fault)

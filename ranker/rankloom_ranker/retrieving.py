@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rankloom_features.catalogue import Catalogue
 from rankloom_features.item_index import ItemIndex
-from rankloom_features.provider import UserFeatures
+from rankloom_features.provider import UserFeatures, has_few_events
 from rankloom_features.selection import ItemSelector
 from rankloom_features.vector_space import VectorSpace
 from rankloom_ranker.answers import Retrieval, RetrievalOrder
@@ -97,7 +97,8 @@ async def retrieve(
     features: UserFeatures | None,
     fault: FallbackReason | None,
 ) -> Retrieval:
-    """As the retriever does. A large catalogue is searched on a thread beside the event loop."""
-    if len(retriever.index) <= MAX_ITEMS_ON_LOOP:
+    """As the retriever does. A large catalogue, and a long history, are searched on a thread."""
+    is_short = features is None or has_few_events(features)
+    if is_short and len(retriever.index) <= MAX_ITEMS_ON_LOOP:
         return retriever.retrieve(query, features, fault)
     return await asyncio.to_thread(retriever.retrieve, query, features, fault)

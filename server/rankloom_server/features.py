@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Final, Protocol
 import grpc
 
 from rankloom_features.catalogue import Item
-from rankloom_features.event_store.store import EventStoreError
+from rankloom_features.event_store.store import EventStoreError, LongHistoryError
 from rankloom_features.provider import (
     MAX_CANDIDATES_ON_LOOP,
+    MAX_EVENTS_ON_LOOP,
     FeatureProvider,
     UserFeatures,
     UserQuery,
+    has_few_events,
 )
 from rankloom_features.wire import features_from_wire, query_to_wire
 from rankloom_proto.v1 import features_pb2, features_pb2_grpc
@@ -67,10 +69,13 @@ class FeatureRead:
     async def with_candidates(
         self, provider: FeatureProvider, candidates: Sequence[Item]
     ) -> FeatureRead:
-        """The same read, with the tabular rows of these candidates. Long lists run on a thread."""
+        """The same read, with the tabular rows of these candidates.
+
+        Long lists and histories run on a thread.
+        """
         if self.features is None:
             return self
-        if len(candidates) <= MAX_CANDIDATES_ON_LOOP:
+        if len(candidates) <= MAX_CANDIDATES_ON_LOOP and has_few_events(self.features):
             features = provider.with_candidates(self.features, candidates)
         else:
             features = await asyncio.to_thread(provider.with_candidates, self.features, candidates)
@@ -96,11 +101,12 @@ class EmbeddedFeatures:
         self.provider = provider
 
     async def get(self, query: UserQuery, timeout_s: float) -> UserFeatures:
-        """Long lists run on a thread; a late one is left to finish without a waiter."""
+        """Long lists and histories run on a thread; a late one finishes without a waiter."""
         is_short = len(query.candidates) <= MAX_CANDIDATES_ON_LOOP and not query.ablate_newest
         try:
             if timeout_s > 0.0 and is_short:
-                return self.provider.features(query)
+                with suppress(LongHistoryError):
+                    return self.provider.features(replace(query, most_events=MAX_EVENTS_ON_LOOP))
             async with asyncio.timeout(timeout_s):
                 loop = asyncio.get_running_loop()
                 return await loop.run_in_executor(None, self.provider.features, query)

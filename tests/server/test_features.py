@@ -2,16 +2,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from threading import get_ident
 
 import numpy as np
 import pytest
 
 from feature_service.feature_bundle import DIM, ITEMS, KNOWN_USER
+from rankloom_adapters.bundle import open_bundle
+from rankloom_features.event_store.memory import MemoryEventStore
+from rankloom_features.event_store.store import LongHistoryError, StoredHistory, UserEvent
 from rankloom_features.events import Event
-from rankloom_features.provider import UserFeatures, UserQuery
-from rankloom_features.wire import features_to_wire
+from rankloom_features.provider import MAX_EVENTS_ON_LOOP, UserFeatures, UserQuery
+from rankloom_features.service import FeatureService
+from rankloom_features.wire import features_from_wire, features_to_wire, query_to_wire
 from rankloom_proto.v1.features_pb2 import (
     Event as EventMessage,
 )
@@ -24,7 +31,7 @@ from rankloom_proto.v1.features_pb2 import (
 )
 from rankloom_ranker.fallback import FallbackReason
 from rankloom_ranker.features import fault_of, space_of
-from rankloom_ranker.loaded import BundleFeatures
+from rankloom_ranker.loaded import BundleFeatures, load_features
 from rankloom_server.breaker import MAX_FAILURES
 from rankloom_server.errors import FeaturesUnavailableError
 from rankloom_server.feature_app import feature_server
@@ -71,6 +78,49 @@ async def test_embedded_and_remote_answer_alike(feature_parts: BundleFeatures) -
 
 async def test_an_embedded_source_that_is_late_is_given_up(feature_parts: BundleFeatures) -> None:
     assert await cause_of_failure(EmbeddedFeatures(feature_parts.provider), 0.0) == "timeout"
+
+
+class WatchedEvents(MemoryEventStore):
+    """Remembers which thread read a history in full."""
+
+    def __init__(self, events: Iterable[UserEvent]) -> None:
+        super().__init__(events)
+        self.readers: list[int] = []
+
+    def version(self, user_id: str) -> int:
+        return super().history(user_id).version
+
+    def history(
+        self, user_id: str, version: int | None = None, most: int | None = None
+    ) -> StoredHistory:
+        found = super().history(user_id, version, most)
+        self.readers.append(get_ident())
+        return found
+
+
+@pytest.mark.parametrize("is_long", [False, True], ids=["500 events", "501 events"])
+async def test_a_long_history_does_not_keep_the_event_loop(
+    feature_folder: Path, *, is_long: bool
+) -> None:
+    """Features of a hundred thousand events take seconds, in which nobody else is answered."""
+    every = range(MAX_EVENTS_ON_LOOP + is_long)
+    history = [Event(ITEMS[n % 7].item_id, n % 3 == 0, float(n)) for n in every]
+    store = WatchedEvents(UserEvent(str(n), "u", event) for n, event in enumerate(history))
+    features = load_features(open_bundle(feature_folder), events=store)
+    query = UserQuery("u", None, ITEMS[:3])
+    source = EmbeddedFeatures(features.provider)
+    asked = GetUserFeaturesRequest(users=[query_to_wire(query)])
+    whole = features.provider.features(replace(query, history=tuple(history), user_id=None))
+    for _ in range(2):  # the second time it is cached
+        found = await source.get(query, 10)
+        answer = await FeatureService(features, store).GetUserFeatures(asked, None)  # type: ignore[arg-type]
+        for each in (found, features_from_wire(answer.features[0])):
+            np.testing.assert_array_equal(each.vector, whole.vector)
+        at = time.time()
+        with pytest.raises(LongHistoryError) if is_long else nullcontext():
+            features.provider.features(replace(query, most_events=MAX_EVENTS_ON_LOOP, at=at))
+    assert store.readers
+    assert all((reader != get_ident()) == is_long for reader in store.readers)
 
 
 async def test_a_dead_service_opens_the_breaker() -> None:

@@ -127,8 +127,10 @@ class GrowingEvents(MemoryEventStore):
     def version(self, user_id: str) -> int:
         return super().history(user_id).version
 
-    def history(self, user_id: str, version: int | None = None) -> StoredHistory:
-        found = super().history(user_id, version)
+    def history(
+        self, user_id: str, version: int | None = None, most: int | None = None
+    ) -> StoredHistory:
+        found = super().history(user_id, version, most)
         if user_id == NEWCOMER and self.left:
             item = self.left.pop()
             self.append([UserEvent(item, NEWCOMER, Event(item, liked=True, time=1.0))])

@@ -6,7 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from threading import Lock
 from typing import Final
 
-from rankloom_features.event_store.store import StoredHistory, StoreStatistics, UserEvent
+from rankloom_features.event_store.store import (
+    LongHistoryError,
+    StoredHistory,
+    StoreStatistics,
+    UserEvent,
+)
 from rankloom_features.events import Event
 
 
@@ -22,10 +27,14 @@ class MemoryEventStore:
     def version(self, user_id: str) -> int:
         return self.history(user_id).version
 
-    def history(self, user_id: str, version: int | None = None) -> StoredHistory:
+    def history(
+        self, user_id: str, version: int | None = None, most: int | None = None
+    ) -> StoredHistory:
         with self._lock:
             stored = sorted(self._users.get(user_id, {}).values(), key=_by_time)
         seen = [each for each in stored if version is None or each[0] <= version]
+        if most is not None and len(seen) > most:
+            raise LongHistoryError
         last = max((position for position, _ in seen), default=0)
         return StoredHistory(tuple(event for _, event in seen), last)
 

@@ -10,10 +10,11 @@ from operator import itemgetter
 from typing import Final
 
 from rankloom_features.event_store.keys import NUM_PARTITIONS
-from rankloom_features.event_store.store import StoredHistory
+from rankloom_features.event_store.store import LongHistoryError, StoredHistory
 from rankloom_features.events import Event
 
 MAX_POSITION: Final = (1 << 63) - 1  # of SQLite's integers
+NO_LIMIT: Final = -1  # to SQLite
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +44,21 @@ def history_of_user(
     user_id: str,
     until: int,
     item_ids: MutableMapping[int, str],
+    most: int | None,
 ) -> StoredHistory:
     """The events up to a position. One statement, so that all rows are of one moment.
 
-    ``item_ids``: the ids of items that were read before, by number; further ones are added.
+    ``item_ids``: the ids of items that were read before, by number; further ones are added. Raises
+    LongHistoryError for more than ``most`` events.
     """
     rows = db.execute(  # CROSS JOIN: in this order
         f"SELECT item, liked, time, position FROM users_{partition} AS users "
         f"CROSS JOIN events_{partition} AS events ON events.user = users.number "
-        "WHERE users.id = ? AND position <= ?",
-        (user_id, until),
+        "WHERE users.id = ? AND position <= ? LIMIT ?",
+        (user_id, until, NO_LIMIT if most is None else most + 1),
     ).fetchall()
+    if most is not None and len(rows) > most:
+        raise LongHistoryError
     rows.sort(key=itemgetter(2, 3))  # by time and position; SQLite's sorter takes twice as long
     items = _item_ids(db, [row[0] for row in rows], item_ids)
     events = tuple(

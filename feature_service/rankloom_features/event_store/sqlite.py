@@ -87,10 +87,13 @@ class SqliteEventStore:
         with translated(self.path), self._readers.reader() as db:
             return version_of(db, partition_of(user_id), user_id)
 
-    def history(self, user_id: str, version: int | None = None) -> StoredHistory:
+    def history(
+        self, user_id: str, version: int | None = None, most: int | None = None
+    ) -> StoredHistory:
         until = MAX_POSITION if version is None else version
         with translated(self.path), self._readers.reader() as db:
-            return history_of_user(db, partition_of(user_id), user_id, until, self._known_ids())
+            known, partition = self._known_ids(), partition_of(user_id)
+            return history_of_user(db, partition, user_id, until, known, most)
 
     def append(self, events: Sequence[UserEvent]) -> tuple[int, ...]:
         """Also raises ValueError: an event without a finite time, or an id that is not text."""

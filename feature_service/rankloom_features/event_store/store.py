@@ -22,6 +22,10 @@ class EventStoreDamagedError(EventStoreError):
     """What was asked for lies on a damaged page; users on other pages can still be read."""
 
 
+class LongHistoryError(Exception):
+    """The user has more events than the caller has time for; ask again without a limit."""
+
+
 @dataclass(frozen=True, slots=True)
 class UserEvent:
     """One event to store. ``event_id``: unique among the user's events. ``event.time``: set."""
@@ -63,10 +67,13 @@ class EventStore(Protocol):
         """The version of the user's history; much cheaper than the history."""
         ...
 
-    def history(self, user_id: str, version: int | None = None) -> StoredHistory:
+    def history(
+        self, user_id: str, version: int | None = None, most: int | None = None
+    ) -> StoredHistory:
         """All stored events of the user, of one moment.
 
-        ``version``: as of an earlier version, without the events that were stored later.
+        ``version``: as of an earlier version, without the events that were stored later. Raises
+        LongHistoryError, after reading little, where there are more than ``most``.
         """
         ...
 

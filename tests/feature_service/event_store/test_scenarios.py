@@ -6,11 +6,12 @@ import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from feature_service.event_store.made import items_of, made
-from rankloom_features.event_store.store import EventStore, StoredHistory
+from rankloom_features.event_store.store import EventStore, LongHistoryError, StoredHistory
 from rankloom_features.events import Event
 
 _FRESH = itertools.count()  # users of one example are new to a store that others used
@@ -195,3 +196,13 @@ def test_a_history_is_read_as_of_an_earlier_version(store: EventStore) -> None:
     assert store.history("u", first) == before != store.history("u")
     assert store.history("u", 0) == StoredHistory((), 0)
     assert store.history("u", store.version("u")) == store.history("u")
+
+
+def test_a_history_that_is_longer_than_wanted_is_refused(store: EventStore) -> None:
+    first, *_ = store.append([made(str(number)) for number in range(4)])
+    assert store.history("u", most=4) == store.history("u")
+    assert store.history("nobody", most=0) == StoredHistory((), 0)
+    assert store.history("u", first, most=1) == store.history("u", first)
+    for version, most in ((None, 3), (first, 0)):
+        with pytest.raises(LongHistoryError):
+            store.history("u", version, most)
