@@ -255,24 +255,25 @@ def test_a_column_that_is_no_category_is_refused_early(games: Path, tmp_path: Pa
     assert not (tmp_path / "out.work").exists()
 
 
-def test_where_groups_experts_harm_users_of_several_these_get_the_global_expert(
-    before: Bundle, small_data: Path, tmp_path: Path
+@pytest.mark.parametrize("is_better", [False, True], ids=["global is right", "mixtures are"])
+def test_users_of_several_groups_have_the_global_expert_unless_mixtures_are_better(
+    before: Bundle, small_data: Path, tmp_path: Path, *, is_better: bool
 ) -> None:
-    """Nobody in the small log has events of one group alone. Labels are what the trees say."""
+    """Nobody in the small log has events of one group alone. Labels are what one score says."""
     names = load_bundle(before).router.groups
     weights = {name: expert_part(name, WEIGHTS_FILE) for name in (*names, GLOBAL)}
-    noisy = {weights[name]: scaled(before.read(weights[name]), 15.0) for name in names}
+    strong = {weights[name]: scaled(before.read(weights[name]), 15.0) for name in names}
     silent = {weights[GLOBAL]: scaled(before.read(weights[GLOBAL]), 0.0)}
-    with_parts(before, noisy | silent, tmp_path / "harmful", {})
-    harmful, data = open_bundle(tmp_path / "harmful"), load_dataset(small_data)
+    with_parts(before, strong | silent, tmp_path / "bundle", {})
+    bundle, data = open_bundle(tmp_path / "bundle"), load_dataset(small_data)
     view = scoring_view(data.log, Protocol.P1, Split.VALID)
-    scorer = BundleScorer(harmful)
+    scorer = BundleScorer(bundle)
     asked = [scorer.prepare(each.query(), each.rows) for each in requests_of(data, view)]
-    logits = np.concatenate([each.tree_logits for each in asked])
-    data.log.liked[np.concatenate([each.rows for each in asked])] = logits > np.median(logits)
-    fitted = fit_on_valid(harmful, data, view, lambda done, total: None)
-    assert fitted.routing.over_paper.value > 0.0
-    assert fitted.router.thresholds.global_from == 0.0
+    right = [scored(scorer, each) if is_better else each.tree_logits for each in asked]
+    likely = np.concatenate(right)
+    data.log.liked[np.concatenate([each.rows for each in asked])] = likely > np.median(likely)
+    fitted = fit_on_valid(bundle, data, view, lambda done, total: None)
+    assert (fitted.router.fitted_thresholds is None) == is_better
     assert fitted.num_rows == len(view.rows), "all rows choose"
 
 

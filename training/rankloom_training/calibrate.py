@@ -54,17 +54,17 @@ class Fitted:
             "temperature": self.router.temperature,
             "thresholds": dataclasses.asdict(self.router.thresholds),
             "routes": dict(self.routing.shares),
-            "over_paper": dataclasses.asdict(self.routing.over_paper),
+            "over_default": dataclasses.asdict(self.routing.over_default),
         }
 
     def text(self) -> str:
         """The router and the calibration in one line."""
-        gain, (before, after) = self.routing.over_paper, self.errors.values()
+        gain, (before, after) = self.routing.over_default, self.errors.values()
         shares = ", ".join(
             f"{route} {100 * share:.0f} %" for route, share in self.routing.shares.items()
         )
         return (
-            f"temperature {self.router.temperature}; rows: {shares}; over ThinkRec's thresholds "
+            f"temperature {self.router.temperature}; rows: {shares}; over the default router "
             f"{gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]; ECE "
             f"{before:.4f} before calibration, {after:.4f} after"
         )

@@ -16,9 +16,9 @@ from rankloom_training.metrics import Estimate, balance, balance_difference
 WARMER = (0.3, 1.0)
 FUSE_ALL = RouteThresholds(single_above=1.0, global_from=1.0)
 NO_GAIN = Estimate(0.0, 0.0, 0.0)
-# Of two groups of items, who has 58 % of the events in one, or 74 %, is of that group. Who has all
+# Of two groups of items, who has 74 % of the events in one, or 58 %, is of that group. Who has all
 # of them in one exceeds both, however many groups there are.
-OF_ONE_GROUP = (0.9, 0.999)
+OF_ONE_GROUP = (0.999, 0.9)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,12 +35,12 @@ class ValidRows:
 
 @dataclass(frozen=True, slots=True)
 class FittedRouting:
-    """``index``: of the chosen router. ``over_paper``: mean of AUC and UAUC, less that of
-    ThinkRec's router. ``shares``: route → share of the rows.
+    """``index``: of the chosen router. ``over_default``: mean of AUC and UAUC, less that of the
+    first router. ``shares``: route → share of the rows.
     """
 
     index: int
-    over_paper: Estimate
+    over_default: Estimate
     shares: Mapping[Route, float]
 
 
@@ -58,16 +58,17 @@ def candidates(router: Router) -> list[Router]:
 
 
 def item_group_candidates(router: Router) -> list[Router]:
-    """The router as it is, then those that give users of several groups the global expert.
+    """Routers that give users of several groups the global expert, then the router as it is.
 
     Where groups are of items, an expert has learnt nothing of the others' items, in which the same
-    words may mean the opposite.
+    words may mean the opposite. The rows of users of several groups are few, so that another router
+    than the most careful one must show that it is better.
     """
     strict = [
         dataclasses.replace(router, fitted_thresholds=RouteThresholds(least, global_from=0.0))
         for least in OF_ONE_GROUP
     ]
-    return [router, *strict]
+    return [*strict, router]
 
 
 def choose(
@@ -77,8 +78,8 @@ def choose(
 ) -> FittedRouting:
     """The best mean of AUC and UAUC if it is a standard error above that of the first router.
 
-    The first, ThinkRec's, is also the cheapest: one expert is one pass for all of a user's
-    evidence. ``scores``: (rows,) of each candidate. ``routes``: of each, for each request.
+    The first is also the cheapest: one expert is one pass for all of a user's evidence.
+    ``scores``: (rows,) of each candidate. ``routes``: of each, for each request.
     """
     found = [balance(rows.user, rows.label, score) for score in scores]
     best = int(np.argmax(found))  # the first where rows of one class say nothing: all are NaN
