@@ -23,6 +23,7 @@ from rankloom_training.synthetic_domains import BOOKS, COLUMN, FILMS, GAMES, wri
 from rankloom_training.train import TrainingJob
 from rankloom_training.visibility import Protocol, scoring_view
 
+ADDED_PASSES = 2  # of the others' epochs: base and global expert have read nothing of this domain
 MIXED = "users of both"
 MIXTURES = ("served", "fused", "single", "global", "no experts")
 
@@ -68,6 +69,9 @@ def run_domains_study(
     options = dataclasses.replace(options, group_by=COLUMN)
     TrainingJob.checked(folder / "two", folder / "bundle", options, work).run(progress)
     bundle = open_bundle(folder / "bundle")
+    recipe = options.group_recipe
+    longer = dataclasses.replace(recipe, epochs=ADDED_PASSES * recipe.epochs)
+    options = dataclasses.replace(options, group_recipe=longer)
     add_group(bundle, GAMES.name, folder / "third", folder / "added", options, progress)
     two, added = load_dataset(folder / "two"), open_bundle(folder / "added")
     before, after = scores_of(bundle, two, MIXTURES), scores_of(added, two, ("served",))

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankloom_adapters.router import Router
+from rankloom_adapters.router import Router, RouteThresholds
 from rankloom_features.histories import Histories
 from rankloom_features.running import running_sums
 
 NO_GROUP = -1
+# The weight of a share of .78 beside one of .22. Who has all events in one group exceeds it, be it
+# one of two or of twenty.
+OF_ONE_GROUP: Final = RouteThresholds(single_above=0.999, global_from=0.0)
 
 
 class ItemGroupsError(ValueError):
@@ -59,5 +63,10 @@ class ItemGroups:
 
 
 def router_of_shares(names: tuple[str, ...]) -> Router:
-    """Routes users by their shares of the groups of these names."""
-    return Router(names, np.zeros(len(names)), np.eye(len(names)))
+    """Routes users by their shares of the groups of these names.
+
+    Who has less than 78 % of their events in one of two groups has the global expert: a group's
+    expert has learnt nothing of other items, in which the same words may mean the opposite.
+    """
+    num = len(names)
+    return Router(names, np.zeros(num), np.eye(num), fitted_thresholds=OF_ONE_GROUP)

@@ -40,10 +40,18 @@ def test_a_user_of_one_group_goes_to_its_expert(events: list[int], group: int) -
     assert mixture.weights.tolist() == [float(at == group) for at in range(4)]
 
 
-def test_a_user_of_two_groups_has_both_experts_fused() -> None:
-    mixture = ROUTER.route(np.array(shares([0, 1])[0]))
-    assert mixture.route is Route.FUSED
-    assert mixture.weights[:2].tolist() == pytest.approx([0.5, 0.5], abs=1e-3)
+@pytest.mark.parametrize(("num_films", "route"), [(3, Route.GLOBAL), (4, Route.SINGLE)])
+def test_a_user_of_two_groups_has_the_global_expert_unless_nearly_all_events_are_of_one(
+    num_films: int, route: Route
+) -> None:
+    mixture = ROUTER.route(np.array(shares([0] * num_films + [1])[0]))
+    assert (mixture.route, mixture.cold_start) == (route, False)
+
+
+@pytest.mark.parametrize("num", [2, 20])
+def test_a_user_of_one_of_many_groups_has_its_expert(num: int) -> None:
+    router = router_of_shares(tuple(map(str, range(num))))
+    assert router.route(np.eye(num)[1]).route is Route.SINGLE
 
 
 @pytest.mark.parametrize("events", [[], [2]])

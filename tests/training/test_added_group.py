@@ -8,34 +8,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from safetensors.numpy import load, save
 
 import rankloom
 from rankloom._cli.main import main
 from rankloom_adapters import bundle as parts
-from rankloom_adapters.bundle import Bundle, expert_part, open_bundle
+from rankloom_adapters.bundle import Bundle, open_bundle
 from rankloom_adapters.derive import DERIVED_FROM, with_parts
-from rankloom_adapters.expert import WEIGHTS_FILE
-from rankloom_adapters.router import GLOBAL, Route, Router
+from rankloom_adapters.router import GLOBAL, Route, Router, RouteThresholds
 from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_features.event_store.sqlite import copy_events
 from rankloom_features.event_store.store import events_beside
 from rankloom_features.events import Event
 from rankloom_features.provider import UserQuery
-from rankloom_ranker.item_groups import ItemGroups, router_of_shares
+from rankloom_ranker.item_groups import OF_ONE_GROUP, ItemGroups, router_of_shares
 from rankloom_ranker.loaded import LoadedBundle, load_bundle
 from rankloom_training.added_group import ADDED, AddedGroup, add_group
-from rankloom_training.calibrate import fit_on_valid
 from rankloom_training.data import Split, load_dataset
 from rankloom_training.group_counts import GroupError
 from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
-from rankloom_training.scoring import BundleScorer, PreparedRequest, requests_of
+from rankloom_training.scoring import BundleScorer, PreparedRequest
 from rankloom_training.serving import serving
 from rankloom_training.synthetic_domains import FILMS, GAMES, write_domains
 from rankloom_training.train import train_bundle
 from rankloom_training.user_events import events_of_bundle
-from rankloom_training.visibility import Protocol, scoring_view
 from small_data import small_options
 
 OPTIONS = dataclasses.replace(small_options(), lm_rows=200)
@@ -121,32 +117,34 @@ def test_users_of_the_other_groups_keep_vectors_routes_and_scores(
     assert scored(scorers[0], one) == pytest.approx(scored(scorers[1], other), abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("odd", "even", "route"), [(4, 4, Route.GLOBAL), (6, 5, Route.FUSED), (6, 4, Route.SINGLE)]
-)
+@pytest.mark.parametrize(("odd", "even"), [(4, 4), (6, 5), (6, 4), (6, 1)])
+@pytest.mark.parametrize("thresholds", [None, OF_ONE_GROUP], ids=["ThinkRec's", "of shares"])
 def test_users_of_two_groups_keep_their_routes(
-    before: Bundle, after: Bundle, odd: int, even: int, route: Route
+    before: Bundle,
+    games: Path,
+    tmp_path: Path,
+    thresholds: RouteThresholds | None,
+    odd: int,
+    even: int,
 ) -> None:
-    """ThinkRec's thresholds depend on the number of groups; these do not."""
+    """ThinkRec's thresholds depend on the number of groups; a bundle may have them."""
+    router = dataclasses.replace(load_bundle(before).router, fitted_thresholds=thresholds)
+    with_parts(before, {parts.ROUTER: router.to_bytes()}, tmp_path / "before", {})
+    old = open_bundle(tmp_path / "before")
+    AddedGroup.checked(old, "games", load_dataset(games)).write_untrained(tmp_path / "after")
+    liked = [f"i{2 * n + 1}" for n in range(odd)] + [f"i{2 * n}" for n in range(even)]
     mixtures = []
-    for bundle in (before, after):
+    for bundle in (old, open_bundle(tmp_path / "after")):
         loaded = load_bundle(bundle)
-        liked = [f"i{2 * n + 1}" for n in range(odd)] + [f"i{2 * n}" for n in range(even)]
         vector = loaded.routing_vector(loaded.provider.features(query(loaded, *liked)))
         mixtures.append(loaded.router.route(vector))
-    assert [each.route for each in mixtures] == [route, route]
-    one, other = (each.weights.tolist() for each in mixtures)
-    assert np.delete(other, 2) == pytest.approx(one, abs=1e-3)
+    one, other = mixtures
+    assert one.route is other.route
+    assert np.delete(other.weights, 2) == pytest.approx(one.weights, abs=1e-3)
 
 
-def test_a_user_of_an_old_and_the_new_group_has_both_experts(after: Bundle) -> None:
-    loaded = load_bundle(after)
-    liked = [f"games-00{n}" for n in range(6)] + [f"i{2 * n + 1}" for n in range(5)]
-    mixture = loaded.router.route(
-        loaded.routing_vector(loaded.provider.features(query(loaded, *liked)))
-    )
-    assert mixture.route is Route.FUSED
-    assert mixture.weights.tolist() == pytest.approx([0.0, 0.22, 0.78, 0.0], abs=0.01)
+def test_a_user_of_an_old_and_the_new_group_has_the_global_expert(after: Bundle) -> None:
+    assert routed(load_bundle(after), "games-000", "i1") == (Route.GLOBAL, GLOBAL)
 
 
 def test_a_server_sends_users_of_the_new_group_to_the_new_expert(after: Bundle) -> None:
@@ -253,30 +251,3 @@ def test_a_column_that_is_no_category_is_refused_early(games: Path, tmp_path: Pa
     with pytest.raises(GroupError, match="no category year"):
         train_bundle(games, tmp_path / "out", TrainOptions(group_by="year"), Progress())
     assert not (tmp_path / "out.work").exists()
-
-
-@pytest.mark.parametrize("is_better", [False, True], ids=["global is right", "mixtures are"])
-def test_users_of_several_groups_have_the_global_expert_unless_mixtures_are_better(
-    before: Bundle, small_data: Path, tmp_path: Path, *, is_better: bool
-) -> None:
-    """Nobody in the small log has events of one group alone. Labels are what one score says."""
-    names = load_bundle(before).router.groups
-    weights = {name: expert_part(name, WEIGHTS_FILE) for name in (*names, GLOBAL)}
-    strong = {weights[name]: scaled(before.read(weights[name]), 15.0) for name in names}
-    silent = {weights[GLOBAL]: scaled(before.read(weights[GLOBAL]), 0.0)}
-    with_parts(before, strong | silent, tmp_path / "bundle", {})
-    bundle, data = open_bundle(tmp_path / "bundle"), load_dataset(small_data)
-    view = scoring_view(data.log, Protocol.P1, Split.VALID)
-    scorer = BundleScorer(bundle)
-    asked = [scorer.prepare(each.query(), each.rows) for each in requests_of(data, view)]
-    right = [scored(scorer, each) if is_better else each.tree_logits for each in asked]
-    likely = np.concatenate(right)
-    data.log.liked[np.concatenate([each.rows for each in asked])] = likely > np.median(likely)
-    fitted = fit_on_valid(bundle, data, view, lambda done, total: None)
-    assert (fitted.router.fitted_thresholds is None) == is_better
-    assert fitted.num_rows == len(view.rows), "all rows choose"
-
-
-def scaled(weights: bytes, factor: float) -> bytes:
-    tensors = {name: factor * value for name, value in load(weights).items()}
-    return bytes(save(tensors))

@@ -17,13 +17,7 @@ from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_ranker.loaded import LoadedBundle
 from rankloom_training.data import Dataset
 from rankloom_training.data.checks import CALIBRATION_ROWS
-from rankloom_training.grouping.routing import (
-    FittedRouting,
-    ValidRows,
-    candidates,
-    choose,
-    item_group_candidates,
-)
+from rankloom_training.grouping.routing import FittedRouting, ValidRows, candidates, choose
 from rankloom_training.metrics import auc, expected_calibration_error
 from rankloom_training.scoring import BundleScorer, PreparedRequest, requests_of
 from rankloom_training.visibility import View
@@ -54,17 +48,17 @@ class Fitted:
             "temperature": self.router.temperature,
             "thresholds": dataclasses.asdict(self.router.thresholds),
             "routes": dict(self.routing.shares),
-            "over_default": dataclasses.asdict(self.routing.over_default),
+            "over_paper": dataclasses.asdict(self.routing.over_paper),
         }
 
     def text(self) -> str:
         """The router and the calibration in one line."""
-        gain, (before, after) = self.routing.over_default, self.errors.values()
+        gain, (before, after) = self.routing.over_paper, self.errors.values()
         shares = ", ".join(
             f"{route} {100 * share:.0f} %" for route, share in self.routing.shares.items()
         )
         return (
-            f"temperature {self.router.temperature}; rows: {shares}; over the default router "
+            f"temperature {self.router.temperature}; rows: {shares}; over ThinkRec's thresholds "
             f"{gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]; ECE "
             f"{before:.4f} before calibration, {after:.4f} after"
         )
@@ -80,14 +74,12 @@ def fit_on_valid(
     """Fits on at most about CALIBRATION_ROWS rows of ``view``, taken evenly over its requests.
 
     Half of them choose the router, since each router is scored apart; all fit the probabilities.
-    Where groups are of items, all choose it: few users have events of several groups.
     """
     scorer = BundleScorer(bundle, device)
     requests = requests_of(dataset, view)
     every = max(1, round(len(view.rows) / CALIBRATION_ROWS))
     prepared = [scorer.prepare(one.query(), one.rows) for one in requests[::every]]
-    is_by_items = scorer.loaded.item_groups is not None
-    some, rest = (prepared, []) if is_by_items else (prepared[::2], prepared[1::2])
+    some, rest = prepared[::2], prepared[1::2]
     routers = _routers(scorer.loaded)
     scores = _scores(scorer, routers, some, dataset, on_step)
     routes = [[router.route(one.routing_vector).route for one in some] for router in routers]
@@ -102,11 +94,12 @@ def fit_on_valid(
 
 
 def _routers(loaded: LoadedBundle) -> list[Router]:
-    """Where no group has an expert of its own, all routers give the same scores."""
-    if len(set(loaded.expert_digests)) == 1:
+    """Where no group has an expert of its own, all routers give the same scores.
+
+    Where groups are of items, few rows are of users of several, too few to choose on.
+    """
+    if len(set(loaded.expert_digests)) == 1 or loaded.item_groups is not None:
         return [loaded.router]
-    if loaded.item_groups is not None:
-        return item_group_candidates(loaded.router)
     return candidates(loaded.router)
 
 

@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from rankloom_adapters.router import Route, Router
-from rankloom_ranker.item_groups import router_of_shares
-from rankloom_training.grouping.routing import (
-    FUSE_ALL,
-    ValidRows,
-    candidates,
-    choose,
-    item_group_candidates,
-)
+from rankloom_training.grouping.routing import FUSE_ALL, ValidRows, candidates, choose
 from rankloom_training.metrics import balance, balance_difference
 
 NUM_USERS, ROWS_EACH = 60, 12
@@ -42,7 +34,7 @@ def test_the_better_ranking_wins_whatever_its_route() -> None:
     few, many = routes(0.1), routes(0.9)
     found = choose(given, [scores(given, 0.5), scores(given, 1.0)], [many, few])
     assert found.index == 1
-    assert found.over_default.low > 0.0
+    assert found.over_paper.low > 0.0
     assert found.shares[Route.FUSED] == 0.1
     assert choose(given, [scores(given, 1.0), scores(given, 0.5)], [few, many]).index == 0
 
@@ -53,7 +45,7 @@ def test_where_no_ranking_is_better_beyond_noise_the_first_router_stays() -> Non
     others = [first + 1e-9, first + np.random.default_rng(2).normal(0.0, 0.05, len(first))]
     found = choose(given, [first, *others], [routes(0.1), routes(0.8), routes(0.5)])
     assert found.index == 0
-    assert (found.over_default.value, found.shares[Route.FUSED]) == (0.0, 0.1)
+    assert (found.over_paper.value, found.shares[Route.FUSED]) == (0.0, 0.1)
     assert sum(found.shares.values()) == 1.0
 
 
@@ -62,7 +54,7 @@ def test_rows_of_one_class_leave_the_first_router() -> None:
     one_class = ValidRows(given.user, np.ones_like(given.label), given.request)
     better = scores(given, 1.0)
     found = choose(one_class, [better, 2.0 * better], [routes(0.2), routes(0.9)])
-    assert (found.index, found.over_default.value) == (0, 0.0)
+    assert (found.index, found.over_paper.value) == (0, 0.0)
 
 
 def test_the_paper_comes_first_and_the_others_fuse_more() -> None:
@@ -75,19 +67,6 @@ def test_the_paper_comes_first_and_the_others_fuse_more() -> None:
     for each in others:
         fuses = each.thresholds == FUSE_ALL
         assert not fuses or each.route(vector).route is Route.FUSED
-
-
-@pytest.mark.parametrize("num", [2, 3, 20])
-def test_of_groups_of_items_only_who_has_hardly_any_other_events_has_an_experts_score(
-    num: int,
-) -> None:
-    *strict, last = item_group_candidates(router_of_shares(tuple(map(str, range(num)))))
-    own, most, half = np.zeros((3, num))
-    own[0], most[:2], half[:2] = 1.0, (0.7, 0.3), (0.55, 0.45)
-    assert last.route(most).route is Route.SINGLE
-    for router, routes in zip(strict, [("single", "global"), ("single", "single")], strict=True):
-        assert tuple(str(router.route(each).route) for each in (own, most)) == routes
-        assert router.route(half).route is Route.GLOBAL
 
 
 def test_the_balance_is_the_mean_of_both_metrics_and_its_difference_is_paired() -> None:

@@ -16,9 +16,6 @@ from rankloom_training.metrics import Estimate, balance, balance_difference
 WARMER = (0.3, 1.0)
 FUSE_ALL = RouteThresholds(single_above=1.0, global_from=1.0)
 NO_GAIN = Estimate(0.0, 0.0, 0.0)
-# Of two groups of items, who has 74 % of the events in one, or 58 %, is of that group. Who has all
-# of them in one exceeds both, however many groups there are.
-OF_ONE_GROUP = (0.999, 0.9)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,12 +32,12 @@ class ValidRows:
 
 @dataclass(frozen=True, slots=True)
 class FittedRouting:
-    """``index``: of the chosen router. ``over_default``: mean of AUC and UAUC, less that of the
-    first router. ``shares``: route → share of the rows.
+    """``index``: of the chosen router. ``over_paper``: mean of AUC and UAUC, less that of
+    ThinkRec's router. ``shares``: route → share of the rows.
     """
 
     index: int
-    over_default: Estimate
+    over_paper: Estimate
     shares: Mapping[Route, float]
 
 
@@ -57,20 +54,6 @@ def candidates(router: Router) -> list[Router]:
     return [router, *warmer]
 
 
-def item_group_candidates(router: Router) -> list[Router]:
-    """Routers that give users of several groups the global expert, then the router as it is.
-
-    Where groups are of items, an expert has learnt nothing of the others' items, in which the same
-    words may mean the opposite. The rows of users of several groups are few, so that another router
-    than the most careful one must show that it is better.
-    """
-    strict = [
-        dataclasses.replace(router, fitted_thresholds=RouteThresholds(least, global_from=0.0))
-        for least in OF_ONE_GROUP
-    ]
-    return [*strict, router]
-
-
 def choose(
     rows: ValidRows,
     scores: Sequence[NDArray[np.float64]],
@@ -78,8 +61,8 @@ def choose(
 ) -> FittedRouting:
     """The best mean of AUC and UAUC if it is a standard error above that of the first router.
 
-    The first is also the cheapest: one expert is one pass for all of a user's evidence.
-    ``scores``: (rows,) of each candidate. ``routes``: of each, for each request.
+    The first, ThinkRec's, is also the cheapest: one expert is one pass for all of a user's
+    evidence. ``scores``: (rows,) of each candidate. ``routes``: of each, for each request.
     """
     found = [balance(rows.user, rows.label, score) for score in scores]
     best = int(np.argmax(found))  # the first where rows of one class say nothing: all are NaN
