@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.common.arguments import command_line, count, run_command
 
-GROUP_EPOCHS = 12  # the log is a small one: after fewer, no expert has left its start
+GROUP_EPOCHS = 12  # the log is a small one: after six, not every expert has left its start
 
 
 def main() -> None:

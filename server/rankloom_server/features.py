@@ -102,7 +102,11 @@ class EmbeddedFeatures:
 
     async def get(self, query: UserQuery, timeout_s: float) -> UserFeatures:
         """Long lists and histories run on a thread; a late one finishes without a waiter."""
-        is_short = len(query.candidates) <= MAX_CANDIDATES_ON_LOOP and not query.ablate_newest
+        is_short = (
+            len(query.candidates) <= MAX_CANDIDATES_ON_LOOP
+            and len(query.history or ()) <= MAX_EVENTS_ON_LOOP
+            and not query.ablate_newest
+        )
         try:
             if timeout_s > 0.0 and is_short:
                 with suppress(LongHistoryError):

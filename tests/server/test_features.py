@@ -16,7 +16,12 @@ from rankloom_adapters.bundle import open_bundle
 from rankloom_features.event_store.memory import MemoryEventStore
 from rankloom_features.event_store.store import LongHistoryError, StoredHistory, UserEvent
 from rankloom_features.events import Event
-from rankloom_features.provider import MAX_EVENTS_ON_LOOP, UserFeatures, UserQuery
+from rankloom_features.provider import (
+    MAX_EVENTS_ON_LOOP,
+    FeatureProvider,
+    UserFeatures,
+    UserQuery,
+)
 from rankloom_features.service import FeatureService
 from rankloom_features.wire import features_from_wire, features_to_wire, query_to_wire
 from rankloom_proto.v1.features_pb2 import (
@@ -121,6 +126,22 @@ async def test_a_long_history_does_not_keep_the_event_loop(
             features.provider.features(replace(query, most_events=MAX_EVENTS_ON_LOOP, at=at))
     assert store.readers
     assert all((reader != get_ident()) == is_long for reader in store.readers)
+
+
+async def test_a_long_history_of_a_request_does_not_keep_it_either(
+    feature_parts: BundleFeatures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, compute = list[int](), FeatureProvider.features
+
+    def watched(provider: FeatureProvider, query: UserQuery) -> UserFeatures:
+        threads.append(get_ident())
+        return compute(provider, query)
+
+    monkeypatch.setattr(FeatureProvider, "features", watched)
+    events = [Event(ITEMS[n % 7].item_id, n % 3 == 0) for n in range(MAX_EVENTS_ON_LOOP + 1)]
+    for history in (events[1:], events):
+        await EmbeddedFeatures(feature_parts.provider).get(UserQuery(None, tuple(history)), 10)
+    assert [each == get_ident() for each in threads] == [True, False]
 
 
 async def test_a_dead_service_opens_the_breaker() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 
 import grpc
@@ -11,7 +12,8 @@ import pytest
 from rankloom_features.event_store.memory import MemoryEventStore
 from rankloom_features.event_store.store import StoredHistory, UserEvent
 from rankloom_features.events import Event
-from rankloom_proto.v1 import ranking_pb2
+from rankloom_features.provider import MAX_EVENTS_ON_LOOP
+from rankloom_proto.v1 import features_pb2, ranking_pb2
 from rankloom_proto.v1.ranking_pb2 import (
     ItemSelection,
     RankOptions,
@@ -115,6 +117,35 @@ async def test_features_from_another_server_are_enough(
         found = await retrieve(remote, user_id=user, k=5)
         assert ids(found) == ids(await retrieve(channel, user_id=user, k=5))
         assert found.history_version == here.history_version
+
+
+@pytest.mark.parametrize(
+    ("num_events", "on_threads"),
+    [
+        (MAX_EVENTS_ON_LOOP, set[str]()),
+        (MAX_EVENTS_ON_LOOP + 1, {"retrieve", "with_candidates", "_prepare_whole"}),
+    ],
+)
+async def test_what_grows_with_a_long_history_runs_on_threads(
+    parts: ServedParts,
+    channel: grpc.aio.Channel,
+    monkeypatch: pytest.MonkeyPatch,
+    num_events: int,
+    on_threads: set[str],
+) -> None:
+    found, to_thread = set[str](), asyncio.to_thread
+
+    async def watched(work: Callable[..., object], *arguments: object) -> object:
+        found.add(work.__name__)
+        return await to_thread(work, *arguments)
+
+    monkeypatch.setattr(asyncio, "to_thread", watched)
+    items = parts.loaded.catalogue.item_ids[:2]
+    events = [features_pb2.Event(item_id=items[n % 2], liked=True) for n in range(num_events)]
+    history, few = features_pb2.History(events=events), options(retrieve_k=10)
+    answer = await recommend(channel, history=history, k=3, options=few)
+    assert len(answer.ranking.items) == 3
+    assert found == on_threads
 
 
 class GrowingEvents(MemoryEventStore):
