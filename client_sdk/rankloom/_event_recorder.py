@@ -22,6 +22,7 @@ from rankloom._outbox import (
     PendingEvent,
     recorder_closed,
     still_waiting,
+    telling_of,
     timed,
 )
 from rankloom._policy import checked_timeout_s
@@ -91,7 +92,8 @@ class EventRecorder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        with telling_of(error):
+            self.close()
 
     @property
     def _sender(self) -> _Sender:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -147,6 +148,17 @@ def _not_recorded(
     error = EventsNotRecordedError(f"{len(events)} events are not recorded: {why}", tuple(events))
     error.__cause__ = cause
     return error
+
+
+@contextmanager
+def telling_of(error: BaseException | None) -> Iterator[None]:
+    """Keep the error that ended a `with` block in sight, as the cause, if closing fails as well."""
+    try:
+        yield
+    except EventsNotRecordedError as left:
+        if error is None:
+            raise
+        raise left from error
 
 
 def still_waiting(limit_s: float) -> DeadlineExceededError:

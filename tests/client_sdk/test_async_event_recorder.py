@@ -119,3 +119,19 @@ def test_both_recorders_take_the_same_arguments(name: str) -> None:
     blocking = inspect.signature(getattr(EventRecorder, name))
     asynchronous = inspect.signature(getattr(AsyncEventRecorder, name))
     assert blocking.parameters == asynchronous.parameters
+
+
+async def test_what_ended_the_block_stays_in_sight_when_events_are_left() -> None:
+    client = AsyncFeatureClient("127.0.0.1:1")
+    await client.close()
+    mistake = KeyError("in the block")
+
+    async def fail_in_a_block() -> None:
+        async with AsyncEventRecorder(client) as recorder:
+            await recorder.record(event(1))
+            raise mistake
+
+    with pytest.raises(EventsNotRecordedError) as caught:
+        await fail_in_a_block()
+    assert ids(caught.value.events) == ["1"]
+    assert caught.value.__cause__ is mistake

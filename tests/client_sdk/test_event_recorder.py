@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import pytest
@@ -104,10 +106,21 @@ def test_flush_does_not_wait_for_others() -> None:
         assert ids(server.events) == ["1"]
 
 
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port that no other process is given; one that asks for it by number can serve on it."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
+
+
 def test_events_survive_a_restart_of_the_server() -> None:
-    with FakeServer() as server:
-        port, target = server.port, server.target
-    with FeatureClient(target) as client, EventRecorder(client) as recorder:
+    with (
+        reserved_port() as port,
+        FeatureClient(f"127.0.0.1:{port}") as client,
+        EventRecorder(client) as recorder,
+    ):
         recorder.record(event(1))
         with pytest.raises(DeadlineExceededError) as caught:
             recorder.flush(0.3)
@@ -189,6 +202,22 @@ def test_a_client_that_was_closed_first_loses_nothing_silently() -> None:
     assert ids(caught.value.events) == ["1"]
     assert isinstance(caught.value.__cause__, ClientClosedError)
     assert time.monotonic() - began < 10.0
+
+
+def test_what_ended_the_block_stays_in_sight_when_events_are_left() -> None:
+    client = FeatureClient("127.0.0.1:1")
+    client.close()
+    mistake = KeyError("in the block")
+
+    def fail_in_a_block() -> None:
+        with EventRecorder(client) as recorder:
+            recorder.record(event(1))
+            raise mistake
+
+    with pytest.raises(EventsNotRecordedError) as caught:
+        fail_in_a_block()
+    assert ids(caught.value.events) == ["1"]
+    assert caught.value.__cause__ is mistake
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from rankloom._outbox import (
     PendingEvent,
     recorder_closed,
     still_waiting,
+    telling_of,
     timed,
 )
 from rankloom._policy import checked_timeout_s
@@ -108,7 +109,8 @@ class AsyncEventRecorder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.close()
+        with telling_of(error):
+            await self.close()
 
     async def _send_all(self, is_reached: Callable[[], bool], limit_s: float) -> None:
         self._num_flushes += 1
