@@ -53,7 +53,7 @@ def study(data: Dataset, protocol: Protocol, num_seeds: int) -> dict[str, list[f
 
 def update_us(data: Dataset) -> float:
     """Median microseconds of one event in a user model of the usual variances."""
-    model = HeldOutFeatures(data.catalogue, data.log, 0, data.item_columns).user_model
+    model = HeldOutFeatures(data, 0).user_model
     return float(np.median(_update_times(model))) * 1e6
 
 
@@ -69,9 +69,7 @@ def summary(result: BenchmarkResult) -> str:
 
 
 def _of_seed(data: Dataset, protocol: Protocol, seed: int) -> dict[str, list[float]]:
-    log, columns = data.log, data.item_columns
-    prior = held_out_prior(data.catalogue, log, seed, columns)
-    features = HeldOutFeatures(data.catalogue, log, seed, columns, prior)
+    log, features = data.log, HeldOutFeatures(data, seed, held_out_prior(data, seed))
     train = joined([_table(features, view) for view in LogRows.of(data, protocol, seed).train])
     scored = [_table(features, scoring_view(log, protocol, split)) for split in SPLITS]
     alone = features.names.index("user_model_mean")

@@ -26,6 +26,8 @@ class Command:
     def run(self, args):
         if args.word == "import":
             import a_package_that_nobody_has
+        if args.word == "embed":
+            raise ModuleNotFoundError(name="sentence_transformers.models")
         print(self.name, args.word)
         return 7
 
@@ -70,6 +72,7 @@ def test_listing_imports_no_plugin(plugins: dict[str, str]) -> None:
     [
         (["serve", "--help"], f"rankloom serve needs: {install_command('server')}\n"),
         (["train"], f"rankloom train needs: {install_command('train')}\n"),
+        (["hello", "--word", "embed"], f"rankloom hello needs: {install_command('text')}\n"),
         (["other"], "rankloom other needs: the package a_package_that_nobody_has\n"),
         (
             ["hello", "--word", "import"],

@@ -104,6 +104,7 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("README.md", "import lightgbm"): None,
     ("docs/data.md", "rankloom data check PATH"): (run,),
     ("docs/data.md", "rankloom items describe --data PATH"): (run,),
+    ("docs/data.md", "rankloom items embed --data PATH"): (parse,),
     ("docs/data.md", "rankloom train --data PATH --out my-bundle --implicit 4"): (parse,),
     ("docs/operate.md", "rankloom health"): (run,),
     ("docs/events.md", "rankloom events import"): (run, run, run, run),

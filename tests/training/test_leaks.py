@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -21,11 +23,11 @@ protocols = pytest.mark.parametrize("protocol", list(Protocol))
 
 @pytest.fixture(scope="session")
 def features(dataset: Dataset) -> HeldOutFeatures:
-    return HeldOutFeatures(dataset.catalogue, dataset.log, SEED)
+    return HeldOutFeatures(dataset, SEED)
 
 
 def features_of(dataset: Dataset, log: Interactions) -> HeldOutFeatures:
-    return HeldOutFeatures(dataset.catalogue, log, SEED)
+    return HeldOutFeatures(dataclasses.replace(dataset, log=log), SEED)
 
 
 def some_rows(rows: NDArray[np.int64]) -> NDArray[np.int64]:

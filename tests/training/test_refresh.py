@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 import rankloom
 from rankloom._cli.main import main
@@ -23,13 +25,14 @@ from rankloom_features.item_statistics import ItemStatistics
 from rankloom_features.loading import statistics_from_bytes
 from rankloom_features.user_model import UserModel
 from rankloom_ranker.loaded import load_bundle
-from rankloom_training.data import DataError, Dataset, Split, load_dataset, make_log
+from rankloom_training.data import DataError, Dataset, Split, item_vectors, load_dataset, make_log
 from rankloom_training.data.negatives import NegativeSampling
 from rankloom_training.metrics import Estimate
 from rankloom_training.progress import Progress
 from rankloom_training.refresh import experts
 from rankloom_training.refresh.refreshed import REFRESHES, RefreshedBundle, refresh
 from rankloom_training.serving import serving, serving_rollouts
+from rankloom_training.stages.calibrate import ITEM_VECTORS
 from rankloom_training.trees import HeldOutFeatures, held_out_prior
 from rankloom_training.user_events import events_of_bundle
 from small_data import GENRES, NUM_ITEMS, small_options
@@ -127,8 +130,8 @@ def test_statistics_and_user_model_are_those_of_a_training_on_both_logs(
     ]
     # The prior is fitted on some users, who differ with the order of the users.
     joined = RefreshedBundle.checked(before, load_dataset(new_rows), "new", 0).data
-    prior = held_out_prior(joined.catalogue, joined.log, 0, joined.item_columns)
-    anew = HeldOutFeatures(data.catalogue, data.log, 0, data.item_columns, prior)
+    prior = held_out_prior(joined, 0)
+    anew = HeldOutFeatures(data, 0, prior)
     assert found.rows.tolist() == anew.statistics.rows.tolist()
     assert found.likes.tolist() == anew.statistics.likes.tolist()
     products = [each.co_rating @ each.co_rating.T for each in (found, anew.statistics)]
@@ -250,3 +253,23 @@ def test_the_command_refreshes(
     assert out.is_dir()
     assert events_beside(out).is_file()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["out", "out.events.sqlite"]
+
+
+def test_item_vectors_come_from_the_new_folder_for_all_items(
+    new_rows: Path, before: Bundle, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(new_rows, tmp_path / "rows"))
+    ids = [item.item_id for item in load_bundle(before).catalogue.items]
+    vectors = np.random.default_rng(0).normal(size=(len(ids), 3)).astype(np.float32)
+    table = pa.table({"item_id": ids, "vector": list(vectors)})
+    parquet.write_table(table, folder / item_vectors.FILE_NAME)
+    found = RefreshedBundle.checked(before, load_dataset(folder), "new", 0).data.item_vectors
+    assert found is not None
+    assert np.array_equal(found[: len(ids)], vectors)
+    assert not found[len(ids) :].any()
+
+
+def test_a_bundle_of_item_vectors_needs_them(new_rows: Path, before: Bundle) -> None:
+    known = dataclasses.replace(before, metadata={**before.metadata, ITEM_VECTORS: True})
+    with pytest.raises(DataError, match=r"item_vectors.parquet.*rankloom items embed"):
+        RefreshedBundle.checked(known, load_dataset(new_rows), "new", 0)

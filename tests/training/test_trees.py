@@ -77,12 +77,12 @@ def test_the_same_log_gives_the_same_bits(seed: int) -> None:
     dataset = random_log(seed, num_users=24, num_items=40, mean_rows=18)
     view = training_views(dataset.log, Protocol.P1, 0)[0]
     none = np.zeros(len(view.rows), np.float32)
-    made = [HeldOutFeatures(dataset.catalogue, dataset.log, 5).table(view, none) for _ in range(3)]
+    made = [HeldOutFeatures(dataset, 5).table(view, none) for _ in range(3)]
     assert len({table.features.tobytes() for table in made}) == 1
 
 
 def test_rows_that_are_not_for_training_have_the_served_features(dataset: Dataset) -> None:
-    features = HeldOutFeatures(dataset.catalogue, dataset.log, 0)
+    features = HeldOutFeatures(dataset, 0)
     view = scoring_view(dataset.log, Protocol.P1, Split.TEST)
     logits = np.random.default_rng(0).normal(size=len(view.rows)).astype(np.float32)
     table = features.table(view, logits)
@@ -207,7 +207,7 @@ def test_item_columns_and_their_gaps_to_liked_items_are_features() -> None:
     values = np.arange(30, dtype=np.float32)[:, None]
     values[::7] = np.nan
     columns = ItemColumns(("votes",), values)
-    features = HeldOutFeatures(dataset.catalogue, dataset.log, 0, columns)
+    features = HeldOutFeatures(dataclasses.replace(dataset, item_columns=columns), 0)
     view = scoring_view(dataset.log, Protocol.P1, Split.TEST)
     table = features.table(view, np.zeros(len(view.rows), np.float32))
     fact, gap = (

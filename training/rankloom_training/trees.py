@@ -16,7 +16,6 @@ from scipy.special import expit
 
 from rankloom_features.catalogue import Catalogue
 from rankloom_features.histories import Histories
-from rankloom_features.item_columns import NO_COLUMNS, ItemColumns
 from rankloom_features.item_statistics import ItemStatistics
 from rankloom_features.tabular import (
     COLLABORATIVE,
@@ -25,7 +24,7 @@ from rankloom_features.tabular import (
 )
 from rankloom_features.tree_export import Start, export_trees, raw_scores
 from rankloom_features.user_model import UserModel
-from rankloom_training.data import Interactions, Split
+from rankloom_training.data import Dataset, Interactions, Split
 from rankloom_training.folds import NUM_FOLDS, user_folds
 from rankloom_training.item_factors import item_factors
 from rankloom_training.session_factors import session_factors
@@ -118,13 +117,12 @@ def item_statistics(
     )
 
 
-def held_out_prior(
-    catalogue: Catalogue, log: Interactions, seed: int, columns: ItemColumns
-) -> UserModelPrior:
+def held_out_prior(data: Dataset, seed: int) -> UserModelPrior:
     """The user model's prior, from the users of one fold and the items of the others."""
+    log = data.log
     train, own = log.split == Split.TRAIN, user_folds(log.num_users, seed)[log.user] == 0
-    statistics = item_statistics(log, catalogue, train & ~own)
-    features = ItemFeatures.of(catalogue, columns, statistics, labels_of(log, train & ~own))
+    statistics = item_statistics(log, data.catalogue, train & ~own)
+    features = ItemFeatures.of(data, statistics, labels_of(log, train & ~own))
     return fitted_prior(log, features, train & ~own, train & own)
 
 
@@ -135,23 +133,16 @@ class HeldOutFeatures:
     training rows, as in production. The ``prior``, a few variances, is for all of them.
     """
 
-    def __init__(
-        self,
-        catalogue: Catalogue,
-        log: Interactions,
-        seed: int,
-        columns: ItemColumns = NO_COLUMNS,
-        prior: UserModelPrior = USUAL_PRIOR,
-    ) -> None:
-        train = log.split == Split.TRAIN
-        self._catalogue, self._log, self._train = catalogue, log, train
-        self._columns, self._prior = columns, prior
-        self.fold = user_folds(log.num_users, seed)
-        self.statistics = item_statistics(log, catalogue, train)
+    def __init__(self, data: Dataset, seed: int, prior: UserModelPrior = USUAL_PRIOR) -> None:
+        self._data, self._prior = data, prior
+        self._catalogue, self._log = data.catalogue, data.log
+        self._train = train = self._log.split == Split.TRAIN
+        self.fold = user_folds(self._log.num_users, seed)
+        self.statistics = item_statistics(self._log, self._catalogue, train)
         self.user_model = self._user_model(train, self.statistics)
-        self.served = TabularFeatures(catalogue, self.statistics, self.user_model, columns)
+        self.served = self._tabular(self.statistics, self.user_model)
         self._held_out = [
-            self._features(train & (self.fold[log.user] != fold)) for fold in range(NUM_FOLDS)
+            self._features(train & (self.fold[self._log.user] != fold)) for fold in range(NUM_FOLDS)
         ]
 
     @property
@@ -176,12 +167,14 @@ class HeldOutFeatures:
     def _features(self, rows: NDArray[np.bool_]) -> TabularFeatures:
         """From the log's rows for which the mask is true."""
         statistics = item_statistics(self._log, self._catalogue, rows)
-        model = self._user_model(rows, statistics)
-        return TabularFeatures(self._catalogue, statistics, model, self._columns)
+        return self._tabular(statistics, self._user_model(rows, statistics))
+
+    def _tabular(self, statistics: ItemStatistics, model: UserModel) -> TabularFeatures:
+        return TabularFeatures(self._catalogue, statistics, model, self._data.item_columns)
 
     def _user_model(self, rows: NDArray[np.bool_], statistics: ItemStatistics) -> UserModel:
         labels = labels_of(self._log, rows)
-        features = ItemFeatures.of(self._catalogue, self._columns, statistics, labels)
+        features = ItemFeatures.of(self._data, statistics, labels)
         return fitted_user_model(labels, features, self._prior)
 
     def _of_user(

@@ -52,7 +52,7 @@ _HELP: Final = {
     "serve": "run a server",
     "bundle": "sign bundles, look into experts",
     "data": "check an interaction log before training",
-    "items": "write keywords and descriptions of items",
+    "items": "write texts and vectors of items",
     "traces": "make, check and show what the language model learns to say",
     "events": "bring events into a store and out of it, forget users",
     "train": "make a bundle from an interaction log",
@@ -73,6 +73,13 @@ _EXTRAS: Final = {
     "groups": "train",
     "evaluate": "train",
     "demo": "train",
+}
+# Of packages that only some actions of a command need.
+_EXTRAS_OF_PACKAGES: Final = {
+    "sentence_transformers": "text",
+    "trl": "rl",
+    "datasets": "rl",
+    "accelerate": "rl",
 }
 
 
@@ -173,7 +180,7 @@ def _report_missing(chosen: str, error: ModuleNotFoundError) -> int:
     package = (error.name or "").partition(".")[0]
     if not package or package.startswith("rankloom"):
         raise error
-    extra = _EXTRAS.get(chosen)
+    extra = _EXTRAS_OF_PACKAGES.get(package) or _EXTRAS.get(chosen)
     needs = install_command(extra) if extra else f"the package {package}"
     print(f"rankloom {chosen} needs: {needs}", file=sys.stderr)
     return 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -44,13 +45,13 @@ def true_means(folder: Path, dataset: Dataset) -> NDArray[np.float64]:
     return chance / np.maximum(rows, 1)
 
 
-def model_without_cold_rows(dataset: Dataset, columns: ItemColumns) -> UserModel:
+def model_without_cold_rows(dataset: Dataset) -> UserModel:
     log, cold = dataset.log, np.zeros(len(dataset.catalogue), np.bool_)
     cold[COLD] = True
     warm, own = ~cold[log.item], log.user % 5 == 0
     statistics = item_statistics(log, dataset.catalogue, warm & ~own)
     labels = labels_of(log, warm & ~own)
-    features = ItemFeatures.of(dataset.catalogue, columns, statistics, labels)
+    features = ItemFeatures.of(dataset, statistics, labels)
     return fitted_user_model(labels, features, fitted_prior(log, features, warm & ~own, warm & own))
 
 
@@ -64,7 +65,7 @@ def test_a_cold_item_is_as_items_with_its_columns(
 ) -> None:
     noise = np.random.default_rng(0).normal(0.0, 0.05, len(true_means))
     columns = ItemColumns(("review",), (true_means + noise)[:, None].astype(np.float32))
-    model = model_without_cold_rows(dataset, columns)
+    model = model_without_cold_rows(dataclasses.replace(dataset, item_columns=columns))
     shown = model.means[COLD] - model.prior.overall
     true = true_means[COLD] - model.prior.overall
     clear = np.abs(true) > 0.1
@@ -73,9 +74,22 @@ def test_a_cold_item_is_as_items_with_its_columns(
     assert agreement(model, true_means) > 0.8
 
 
+def test_a_cold_item_is_as_items_with_like_vectors(
+    dataset: Dataset, true_means: NDArray[np.float64]
+) -> None:
+    """As of a text encoder: what the means depend on is one direction among many."""
+    random = np.random.default_rng(2)
+    vectors = random.normal(0.0, 0.02, (len(true_means), 300)) + random.normal(size=300)
+    vectors += true_means[:, None] * random.normal(size=300)
+    known = dataclasses.replace(dataset, item_vectors=vectors.astype(np.float32))
+    assert agreement(model_without_cold_rows(known), true_means) > 0.8
+    assert agreement(model_without_cold_rows(dataset), true_means) < 0.6
+
+
 def test_a_column_without_meaning_says_little(
     dataset: Dataset, true_means: NDArray[np.float64]
 ) -> None:
     noise = np.random.default_rng(1).normal(size=(len(true_means), 1)).astype(np.float32)
-    model = model_without_cold_rows(dataset, ItemColumns(("noise",), noise))
+    columns = ItemColumns(("noise",), noise)
+    model = model_without_cold_rows(dataclasses.replace(dataset, item_columns=columns))
     assert agreement(model, true_means) < 0.6

@@ -21,7 +21,7 @@ def features_of(dataset: Dataset) -> ItemFeatures:
     train = dataset.log.split == Split.TRAIN
     statistics = item_statistics(dataset.log, dataset.catalogue, train)
     labels = labels_of(dataset.log, train)
-    return ItemFeatures.of(dataset.catalogue, dataset.item_columns, statistics, labels)
+    return ItemFeatures.of(dataset, statistics, labels)
 
 
 def fitted(dataset: Dataset, prior: UserModelPrior = USUAL_PRIOR) -> UserModel:
@@ -46,7 +46,7 @@ def test_any_log_has_a_prior_and_a_model(liked: bool | None, num_users: int) -> 
     if liked is not None:
         same = np.full(len(dataset.log), liked)
         dataset = dataclasses.replace(dataset, log=dataclasses.replace(dataset.log, liked=same))
-    prior = held_out_prior(dataset.catalogue, dataset.log, 0, dataset.item_columns)
+    prior = held_out_prior(dataset, 0)
     model = fitted(dataset, prior)
     assert np.isfinite(model.means).all()
     assert (model.noise > 0).all()
@@ -56,8 +56,8 @@ def test_users_who_agree_with_their_past_have_a_higher_level() -> None:
     """Half of the users like all, half nothing: the level says more than what they like."""
     dataset = random_log(3, num_users=60, num_items=40)
     log = dataclasses.replace(dataset.log, liked=dataset.log.user % 2 == 0)
-    found = held_out_prior(dataset.catalogue, log, 0, dataset.item_columns).users
-    chance = held_out_prior(dataset.catalogue, dataset.log, 0, dataset.item_columns).users
+    found = held_out_prior(dataclasses.replace(dataset, log=log), 0).users
+    chance = held_out_prior(dataset, 0).users
     assert found.level + found.session > 5 * (chance.level + chance.session)
 
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from rankloom_features.catalogue import Catalogue, Item
 from rankloom_features.item_columns import NO_COLUMNS, ItemColumns
 from rankloom_features.item_statistics import ItemStatistics
-from rankloom_training.user_models.item_features import YEAR_SCALE, ItemFeatures, strongest
+from rankloom_training.data import Dataset
+from rankloom_training.user_models.item_features import (
+    NUM_VECTOR_FACTORS,
+    YEAR_SCALE,
+    ItemFeatures,
+    strongest,
+)
 from rankloom_training.user_models.labels import Labels
+from training.logs import random_log
 
 ITEMS = (
     Item("a", "A", 1980, ("War", "Drama")),
@@ -30,8 +38,12 @@ def labels() -> Labels:
     return Labels(user, item, np.array([True, False, False, True]))
 
 
-def features(columns: ItemColumns = NO_COLUMNS) -> ItemFeatures:
-    return ItemFeatures.of(Catalogue(ITEMS), columns, statistics(), labels())
+def features(
+    columns: ItemColumns = NO_COLUMNS, vectors: NDArray[np.float32] | None = None
+) -> ItemFeatures:
+    log = random_log(0, num_users=2, num_items=len(ITEMS)).log
+    data = Dataset(Catalogue(ITEMS), log, item_columns=columns, item_vectors=vectors)
+    return ItemFeatures.of(data, statistics(), labels())
 
 
 def products(block: int, columns: ItemColumns = NO_COLUMNS) -> list[list[float]]:
@@ -52,13 +64,13 @@ def test_years_are_close_or_far_and_an_unknown_one_is_neither() -> None:
 
 
 def test_items_that_go_together_count_by_direction_alone() -> None:
-    lengths = np.linalg.norm(features().blocks[4], axis=1)
+    lengths = np.linalg.norm(features().blocks[5], axis=1)
     assert lengths.tolist() == pytest.approx([1, 1, 1])
 
 
 def test_items_that_the_same_users_rated_are_alike_whatever_they_said() -> None:
     expected = [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
-    assert products(3) == [pytest.approx(row, abs=1e-9) for row in expected]
+    assert products(4) == [pytest.approx(row, abs=1e-9) for row in expected]
 
 
 def test_item_columns_are_standardised_and_unknown_values_are_average() -> None:
@@ -68,9 +80,23 @@ def test_item_columns_are_standardised_and_unknown_values_are_average() -> None:
     assert not block[:, 1].any()
 
 
+def test_item_vectors_are_alike_by_direction_from_their_mean() -> None:
+    """The third item has none, so that it is like no other."""
+    vectors = np.array([[9.0, 1.0, 2.0], [9.0, 3.0, 2.0], [0.0, 0.0, 0.0]], np.float32)
+    block = features(vectors=vectors).blocks[3]
+    expected = [[1, -1, 0], [-1, 1, 0], [0, 0, 0]]
+    assert (block @ block.T).tolist() == [pytest.approx(row, abs=1e-9) for row in expected]
+
+
+def test_of_long_item_vectors_the_strongest_factors_are_kept() -> None:
+    vectors = np.random.default_rng(0).normal(size=(len(ITEMS), 500)).astype(np.float32)
+    assert features(vectors=vectors).blocks[3].shape[1] <= NUM_VECTOR_FACTORS
+    assert features().blocks[3].shape == (len(ITEMS), 0)
+
+
 def test_a_kernel_is_the_sum_of_its_blocks() -> None:
     found = features()
-    variances = (0.1, 0.2, 0.3, 0.4, 0.5)
+    variances = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
     weighted = found.weighted(variances)
     expected = sum(v * b @ b.T for v, b in zip(variances, found.blocks, strict=True))
     np.testing.assert_allclose(weighted @ weighted.T, expected, atol=1e-12)

@@ -86,18 +86,18 @@ def labels(num_rows: int = 6_000, seed: int = 2) -> tuple[Labels, NDArray[np.flo
     return Labels(user, item, random.random(num_rows) < true[item] + mild[user]), true
 
 
-def four_blocks() -> ItemFeatures:
-    """The third and the fourth have nothing to say: one is noise, one has no column."""
+def blocks_of_means() -> ItemFeatures:
+    """All but the first two have nothing to say: one is noise, the others have no column."""
     noise = np.random.default_rng(9).normal(size=(NUM_ITEMS, 1))
     none = np.zeros((NUM_ITEMS, 0))
-    return ItemFeatures((*features().blocks, noise, none))
+    return ItemFeatures((*features().blocks, noise, none, none))
 
 
 def test_the_fitted_prior_finds_what_means_depend_on() -> None:
     found, true = labels()
-    prior = fitted_mean_prior(found, four_blocks())
+    prior = fitted_mean_prior(found, blocks_of_means())
     assert prior.blocks[0] > 5 * max(prior.blocks[1], prior.blocks[2])
-    means = found.overall + item_means(found, four_blocks(), prior)
+    means = found.overall + item_means(found, blocks_of_means(), prior)
     assert np.abs(means - true).mean() < 0.04
 
 
@@ -105,15 +105,15 @@ def test_an_item_without_rows_is_as_its_features_say() -> None:
     found, true = labels()
     seen = found.item != int(np.argmax(true))
     fewer = Labels(found.user[seen], found.item[seen], found.liked[seen])
-    means = item_means(fewer, four_blocks(), fitted_mean_prior(fewer, four_blocks()))
+    means = item_means(fewer, blocks_of_means(), fitted_mean_prior(fewer, blocks_of_means()))
     assert means.argmax() == true.argmax()
 
 
 @pytest.mark.parametrize("liked", [True, False])
 def test_labels_of_one_class_have_no_means(liked: bool) -> None:
     one = Labels(np.arange(20), np.arange(20), np.full(20, liked))
-    prior = fitted_mean_prior(one, four_blocks())
-    assert not item_means(one, four_blocks(), prior).any()
+    prior = fitted_mean_prior(one, blocks_of_means())
+    assert not item_means(one, blocks_of_means(), prior).any()
     assert np.isfinite([*prior.blocks, prior.own, prior.row]).all()
 
 
@@ -121,4 +121,5 @@ def test_no_rows_are_no_error() -> None:
     none = np.zeros(0, np.int64)
     empty = Labels(none, none, none.astype(np.bool_))
     assert empty.overall == 0.5
-    assert not item_means(empty, four_blocks(), fitted_mean_prior(empty, four_blocks())).any()
+    prior = fitted_mean_prior(empty, blocks_of_means())
+    assert not item_means(empty, blocks_of_means(), prior).any()

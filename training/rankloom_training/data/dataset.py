@@ -32,6 +32,8 @@ from rankloom_training.data.interactions import (
     sorted_log,
     split_by_time,
 )
+from rankloom_training.data.item_vectors import FILE_NAME as ITEM_VECTORS_FILE
+from rankloom_training.data.item_vectors import read_item_vectors
 from rankloom_training.data.items import drift_warnings, read_ids, read_items
 from rankloom_training.data.likes import LikeRule, read_likes
 from rankloom_training.data.negatives import Negatives, NegativeSampling
@@ -80,7 +82,8 @@ class Dataset:
     """A catalogue, the log of its items, and warnings about what was changed on the way.
 
     ``item_columns``: further numbers of the items. ``source``: None for a log made in memory.
-    ``negatives``: draws the negatives of a log that has sampled ones.
+    ``negatives``: draws the negatives of a log that has sampled ones. ``item_vectors``:
+    (items, dim) float32, zero where unknown; None without any.
     """
 
     catalogue: Catalogue
@@ -89,6 +92,7 @@ class Dataset:
     item_columns: ItemColumns = dataclasses.field(default_factory=ItemColumns)
     source: DataSource | None = None
     negatives: Negatives | None = None
+    item_vectors: NDArray[np.float32] | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -137,7 +141,8 @@ def load_dataset(
     items, further = read_items(item_table), read_further_columns(item_table, settings)
     log_table = SourceTable(logs[0], LOG_COLUMNS, settings.names)
     read = _read_log(log_table, settings, items.catalogue, item_table.name)
-    files = (*files_of(logs[0]), *files_of(tables[0]), folder / SETTINGS_FILE)
+    further_files = (folder / SETTINGS_FILE, folder / ITEM_VECTORS_FILE)
+    files = (*files_of(logs[0]), *files_of(tables[0]), *further_files)
     return Dataset(
         items.catalogue,
         read.log,
@@ -152,6 +157,7 @@ def load_dataset(
             read.sampling,
             log_table.has("split"),
         ),
+        item_vectors=read_item_vectors(folder, items.catalogue),
     )
 
 

@@ -35,6 +35,9 @@ def report_lines(dataset: Dataset) -> list[Line]:
         lines.append(("negatives", f"{dataset.sampling}; metrics over them say so"))
     if columns := _item_columns(dataset):
         lines.append(("item columns", columns))
+    if (vectors := dataset.item_vectors) is not None:
+        known = f"{int(vectors.any(axis=1).sum()):,} of {len(vectors):,} items"
+        lines.append(("item vectors", f"{known}, {vectors.shape[1]} numbers each"))
     return [*lines, *(("warning", warning) for warning in dataset.warnings)]
 
 

@@ -38,7 +38,7 @@ def fit_influences(
     views, valid = training_views(log, protocol, seed), scoring_view(log, protocol, Split.VALID)
     half = np.random.default_rng(seed).random(log.num_users) < 0.5
     model = _collaborative(data, [_of_users(view, log, half) for view in views], valid, seed)
-    held_out = HeldOutFeatures(data.catalogue, log, seed, data.item_columns)
+    held_out = HeldOutFeatures(data, seed)
 
     def table(view: View) -> FeatureTable:
         return held_out.table(view, score(model, _examples(view, log)))

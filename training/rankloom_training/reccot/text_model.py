@@ -82,8 +82,7 @@ def open_text_model(name: str) -> TextModel:
     except Exception as error:  # the libraries raise many kinds; all of them mean this
         raise TextModelError(
             f"text encoder {name!r}: no sentence-transformers or BERT-like model with a fast "
-            f"tokenizer under that path or hub id; check the name, or leave it out to train a "
-            f"small one"
+            f"tokenizer under that path or hub id; check the name"
         ) from error
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import Bundle, open_bundle, replace_file, seal
@@ -32,7 +33,7 @@ from rankloom_ranker.item_groups import NO_GROUP, ItemGroups
 from rankloom_ranker.loaded import load_bundle
 from rankloom_training.added_items import AddedItems
 from rankloom_training.calibrate import Fitted, fit_on_valid
-from rankloom_training.data import DataError, Dataset, Split, load_dataset
+from rankloom_training.data import DataError, Dataset, Split, item_vectors, load_dataset
 from rankloom_training.data.negatives import Negatives, NegativeSampling
 from rankloom_training.evaluate import like_above_of, sampling_of
 from rankloom_training.item_texts.in_prompts import with_item_texts
@@ -41,6 +42,7 @@ from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress, StageProgress
 from rankloom_training.refresh.experts import ExpertRefresh
 from rankloom_training.refresh.joined_log import StoredEvents, joined_log
+from rankloom_training.stages.calibrate import ITEM_VECTORS
 from rankloom_training.train import OutputError
 from rankloom_training.trees import held_out_prior, item_statistics
 from rankloom_training.user_events import write_events
@@ -83,7 +85,8 @@ class RefreshedBundle:
         stored = _stored(bundle, items.catalogue)
         likes = stored if given.sampling is None else stored.only(stored.liked)
         columns = _columns(bundle, grown, len(items.catalogue))
-        new = Dataset(items.catalogue, log, item_columns=columns)
+        vectors = _vectors(bundle, given, items.catalogue, name)
+        new = Dataset(items.catalogue, log, item_columns=columns, item_vectors=vectors)
         data = dataclasses.replace(new, log=joined_log(likes, log, name))
         if given.sampling is not None:
             data = _with_negatives(data, given.sampling, seed)
@@ -118,6 +121,7 @@ class RefreshedBundle:
             "feature_version": Encoder(encoder).feature_version,
             "num_users": self.data.log.num_users,
             "num_items": len(self.items.catalogue),
+            ITEM_VECTORS: self.data.item_vectors is not None,
             REFRESHES: int(self.bundle.metadata.get(REFRESHES, 0)) + 1,
         }
         return with_parts(self.bundle, made, folder, metadata)
@@ -159,17 +163,16 @@ class RefreshedBundle:
 
     def _counted_parts(self) -> dict[str, bytes]:
         """What counts rows: of the former events and of the new training rows."""
-        log, catalogue, columns = self.data.log, self.items.catalogue, self.data.item_columns
+        log = self.data.log
         train = log.split == Split.TRAIN
-        statistics = item_statistics(log, catalogue, train)
+        statistics = item_statistics(log, self.data.catalogue, train)
         if SESSION_COLUMNS[-1] not in self.items.loaded.provider.columns:  # nor in its trees
             statistics = dataclasses.replace(statistics, co_session=None)
         made = {parts.ITEM_STATISTICS: statistics_to_bytes(statistics)}
         if parts.USER_MODEL in self.bundle.parts:
-            prior = held_out_prior(catalogue, log, 0, columns)
             labels = labels_of(log, train)
-            features = ItemFeatures.of(catalogue, columns, statistics, labels)
-            model = fitted_user_model(labels, features, prior)
+            features = ItemFeatures.of(self.data, statistics, labels)
+            model = fitted_user_model(labels, features, held_out_prior(self.data, 0))
             made[parts.USER_MODEL] = model.to_bytes()
         return made
 
@@ -254,6 +257,21 @@ def _columns(bundle: Bundle, grown: Mapping[str, bytes], num_items: int) -> Item
         return NO_COLUMNS
     data = grown.get(parts.ITEM_COLUMNS) or bundle.read(parts.ITEM_COLUMNS)
     return ItemColumns.from_bytes(data, num_items)
+
+
+def _vectors(
+    bundle: Bundle, given: Dataset, catalogue: Catalogue, name: str
+) -> NDArray[np.float32] | None:
+    """Of all items: the file may also have those whose rows are not given."""
+    file = next((path for path in given.files if path.name == item_vectors.FILE_NAME), None)
+    if file is not None:
+        return item_vectors.read_item_vectors(file.parent, catalogue)
+    if bundle.metadata.get(ITEM_VECTORS):
+        raise DataError(
+            f"{name}: has no {item_vectors.FILE_NAME}, and the bundle was trained with one; copy "
+            f"that file there, and add the new items with `rankloom items embed`"
+        )
+    return None
 
 
 def _with_negatives(likes: Dataset, sampling: NegativeSampling, seed: int) -> Dataset:

@@ -30,6 +30,7 @@ from rankloom_training.stages.artefacts import (
 from rankloom_training.stages.rows import LogRows
 from rankloom_training.stages.stage import BundleArtefact, Stage, StageInputs
 
+ITEM_VECTORS = "item_vectors"  # in the metadata: whether the user model knows some
 _INDEX_USERS = 200  # whom an approximate item index is fitted to
 _IN_BUNDLE: tuple[type[BundleArtefact], ...] = (
     CollaborativeFiles,
@@ -109,6 +110,7 @@ class CalibrateStage(Stage):
             "lm_rows": self.whole.lm_rows,
             "num_users": data.log.num_users,
             "num_items": len(data.catalogue),
+            ITEM_VECTORS: data.item_vectors is not None,
             "like_above": data.like_above,
             "implicit": data.sampling.to_json() if data.sampling else None,
         }

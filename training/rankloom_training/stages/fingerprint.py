@@ -85,4 +85,5 @@ def _pieces(dataset: Dataset) -> Iterator[bytes]:
     yield json.dumps(log.user_ids).encode()
     yield dataset.catalogue.to_bytes()
     yield dataset.item_columns.to_bytes() if len(dataset.item_columns) else b""
+    yield b"" if dataset.item_vectors is None else dataset.item_vectors.tobytes()
     yield repr((dataset.like_above, dataset.sampling)).encode()

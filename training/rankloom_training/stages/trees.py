@@ -55,9 +55,7 @@ class TreesStage(Stage):
     def run(self, given: StageInputs) -> None:
         """Fits the user model and boosters, and one more for each fold of users."""
         data, files = given.dataset, TreesFiles(given.folder)
-        columns = data.item_columns
-        prior = held_out_prior(data.catalogue, data.log, self.seed, columns)
-        held_out = HeldOutFeatures(data.catalogue, data.log, self.seed, columns, prior)
+        held_out = HeldOutFeatures(data, self.seed, held_out_prior(data, self.seed))
         rows = LogRows.of(data, self.protocol, self.seed)
         logits = given.of(CollaborativeFiles).logits
         train = _table(held_out, rows, Split.TRAIN, logits(Split.TRAIN))

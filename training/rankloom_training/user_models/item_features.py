@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from rankloom_features.catalogue import Catalogue
-from rankloom_features.item_columns import ItemColumns
 from rankloom_features.item_statistics import ItemStatistics
+from rankloom_training.data import Dataset
 from rankloom_training.item_factors import item_factors
 from rankloom_training.user_models.labels import Labels
 from rankloom_training.user_models.variances import NUM_MEAN_BLOCKS
@@ -19,12 +18,13 @@ from rankloom_training.user_models.variances import NUM_MEAN_BLOCKS
 Float64s = NDArray[np.float64]
 YEAR_SCALE = 8.0
 NUM_CO_FACTORS = 16
+NUM_VECTOR_FACTORS = 64  # of the items' vectors, which have hundreds of numbers
 SHRINKAGE = 3.0  # added to an item's number of rows in the cosine of items rated together
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ItemFeatures:
-    """Attributes, year, item columns, items rated together, items liked together.
+    """Attributes, year, item columns, item vectors, items rated together, items liked together.
 
     ``blocks``: (items, d) each. Where a value is unknown, the item's row of the block is zero.
     """
@@ -32,21 +32,16 @@ class ItemFeatures:
     blocks: tuple[Float64s, ...]
 
     @classmethod
-    def of(
-        cls,
-        catalogue: Catalogue,
-        columns: ItemColumns,
-        statistics: ItemStatistics,
-        labels: Labels,
-    ) -> ItemFeatures:
+    def of(cls, data: Dataset, statistics: ItemStatistics, labels: Labels) -> ItemFeatures:
         """``statistics``, ``labels``: without the users who will be modelled with the features."""
-        every = np.arange(len(catalogue))
+        traits, num = data.catalogue.traits, len(data.catalogue)
         return cls(
             (
-                _attributes(catalogue.traits.attributes),
-                _years(catalogue.traits.year),
-                _standardised(columns.at(every)),
-                _unit_rows(_rated_together(labels, len(catalogue))),
+                _attributes(traits.attributes),
+                _years(traits.year),
+                _standardised(data.item_columns.at(np.arange(num))),
+                _directions(data.item_vectors, num),
+                _unit_rows(_rated_together(labels, num)),
                 _unit_rows(statistics.co_liking),
             )
         )
@@ -100,10 +95,23 @@ def _rated_together(labels: Labels, num_items: int) -> NDArray[np.float32]:
     return item_factors(csr_matrix((ones, at), shape=(num_users, num_items)), SHRINKAGE)
 
 
+def _directions(vectors: NDArray[np.float32] | None, num_items: int) -> Float64s:
+    """(items, k) the strongest factors of the vectors less their mean, of length 1."""
+    if vectors is None:
+        return np.zeros((num_items, 0))
+    known = vectors.any(axis=1)
+    centred = np.zeros(vectors.shape)
+    centred[known] = vectors[known] - vectors[known].mean(axis=0, dtype=np.float64)
+    return _of_length_one(strongest(centred, NUM_VECTOR_FACTORS))
+
+
 def _unit_rows(factors: NDArray[np.float32]) -> Float64s:
-    strong = factors[:, -NUM_CO_FACTORS:].astype(np.float64)  # the strongest come last
-    length = np.linalg.norm(strong, axis=1, keepdims=True)
-    return np.asarray(np.divide(strong, length, out=np.zeros_like(strong), where=length > 0))
+    return _of_length_one(factors[:, -NUM_CO_FACTORS:].astype(np.float64))  # strongest come last
+
+
+def _of_length_one(rows: Float64s) -> Float64s:
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(np.divide(rows, length, out=np.zeros_like(rows), where=length > 0))
 
 
 def _standardised(values: NDArray[np.float32]) -> Float64s:

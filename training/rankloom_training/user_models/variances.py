@@ -40,7 +40,7 @@ class UserModelPrior:
     users: UserPrior
 
 
-NUM_BLOCKS, NUM_MEAN_BLOCKS = 5, 4  # of item features, see ItemFeatures
+NUM_BLOCKS, NUM_MEAN_BLOCKS = 6, 5  # of item features, see ItemFeatures
 # Of the size that films have; what fitting starts from.
 USUAL_PRIOR = UserModelPrior(
     MeanPrior((0.005,) * NUM_MEAN_BLOCKS, own=0.01, row=0.15),
