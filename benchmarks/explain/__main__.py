@@ -5,7 +5,8 @@
 Users with a history of 20 events are ranked (20 candidates of 12 tokens) and explained in turns,
 with features, router, prompts and passes, in CPU time; each has a prefix of its own, so that none
 is cached for the ranking. Once with a router that chooses one expert, so that a user's variants
-mostly share a mixture; once with one that fuses, so that each has its own and shares nothing.
+mostly share a mixture; once with one that fuses, so that each has its own and shares nothing; and
+once more with that one where every group has the global expert, so that all mixtures are one.
 
 Features and trees are trained on the embedded data, which takes some minutes; decoder and experts
 are random. float32 everywhere.

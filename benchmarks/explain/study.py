@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from benchmarks.common.bundles import with_random_decoder
 from benchmarks.common.workload import ModelShape
 from rankloom_adapters import bundle as parts
-from rankloom_adapters.bundle import open_bundle, seal
-from rankloom_adapters.router import Router
+from rankloom_adapters.bundle import expert_part, open_bundle, seal
+from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE
+from rankloom_adapters.router import GLOBAL, Router
 from rankloom_engine.explain import SamplingParams
 from rankloom_engine.grounding import GroundedText
 from rankloom_engine.loading import Hardware
@@ -41,9 +42,23 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 NUM_EVENTS, NUM_CANDIDATES, NUM_TOKENS = 20, 20, 48
 FOREVER: Final = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class RouterKind:
+    """``alike``: every group has the global expert, as where no group's own was better."""
+
+    temperature: float
+    alike: bool = False
+
+
 # Where the router chooses one expert, a user's variants mostly share a mixture; where it fuses,
-# each has its own, and the variants share no keys and values.
-TEMPERATURES: Final = {"single": 0.05, "fused": 0.3}
+# each has its own, and the variants share no keys and values unless the experts are alike.
+KINDS: Final = {
+    "single": RouterKind(0.05),
+    "fused": RouterKind(0.3),
+    "fused_alike": RouterKind(0.3, alike=True),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +82,7 @@ class WordsRun:
 
 @dataclass(frozen=True, slots=True)
 class ExplainStudy:
-    """``evidence``: runs by router temperature; ``words``: of grounded texts."""
+    """``evidence``: runs by kind of router; ``words``: of grounded texts."""
 
     evidence: dict[str, list[ExplainRun]]
     words: list[WordsRun]
@@ -77,20 +92,23 @@ def run_explain_study(trained: Path, folder: Path, shape: ModelShape, num: int) 
     """Measures ``num`` users with each router. ``trained``: a bundle of the embedded data."""
     with_random_decoder(trained, folder / "random", shape)
     evidence: dict[str, list[ExplainRun]] = {}
-    for name, temperature in TEMPERATURES.items():
-        bundle = with_router(folder / "random", folder / name, temperature)
+    for name, kind in KINDS.items():
+        bundle = with_router(folder / "random", folder / name, kind)
         evidence[name] = asyncio.run(_on(bundle, _evidence_runs, num))
     return ExplainStudy(evidence, asyncio.run(_on(folder / "single", _words_runs, num)))
 
 
-def with_router(bundle: Path, out: Path, temperature: float) -> Path:
-    """A copy of a bundle with room for all events, and with a router of this temperature."""
+def with_router(bundle: Path, out: Path, kind: RouterKind) -> Path:
+    """A copy of a bundle with room for all events, and with a router of this kind."""
     shutil.copytree(bundle, out)
     opened = open_bundle(bundle)
     fmt = PromptFormat.from_bytes(opened.read(parts.PROMPT))
     router = Router.from_bytes(opened.read(parts.ROUTER))
     (out / parts.PROMPT).write_bytes(replace(fmt, max_events=NUM_EVENTS).to_bytes())
-    (out / parts.ROUTER).write_bytes(replace(router, temperature=temperature).to_bytes())
+    (out / parts.ROUTER).write_bytes(replace(router, temperature=kind.temperature).to_bytes())
+    for name in router.groups if kind.alike else ():
+        for file in (WEIGHTS_FILE, CONFIG_FILE):
+            shutil.copyfile(out / expert_part(GLOBAL, file), out / expert_part(name, file))
     seal(out, opened.metadata)
     return out
 
@@ -159,7 +177,7 @@ async def _evidence_runs(bench: _Bench, num: int) -> list[ExplainRun]:
 async def _num_mixtures(bench: _Bench, scored: ScoredQuery) -> int:
     ablated = await bench.ablated(replace(scored.query.user, ablate_newest=NUM_EVENTS))
     jobs = [bench.ranker.prepare(scored.query, each) for each in ablated]
-    return len({job.weights.values.tobytes() for job in jobs})
+    return len({bench.engine.over_slots(job.weights).values.tobytes() for job in jobs})
 
 
 class _TimedGuide:

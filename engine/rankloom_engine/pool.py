@@ -1,8 +1,9 @@
 """The engines of all revisions: one decoder for each base, shared, on one model thread.
 
 Two bundles that differ in experts alone share a decoder, and an expert that both have is
-in one slot, so that replacing one expert writes one slot. Rows of several revisions
-run in one micro-batch, and each row goes through its own revision's experts.
+in one slot, so that replacing one expert writes one slot. So is an expert that several
+groups of a bundle have. Rows of several revisions run in one micro-batch, and each row
+goes through its own revision's experts.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import contextlib
 import gc
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from rankloom_adapters.bundled_expert import BundledExpert
 from rankloom_adapters.expert import Expert, ExpertError
 from rankloom_adapters.expert_cache import ExpertCache
+from rankloom_adapters.router import Fusion
 from rankloom_engine.errors import ModelError
 from rankloom_engine.expert_bank import ExpertBank, MixtureWeights
 from rankloom_engine.explain import SamplingParams, TokenChunk, TokenGuide
@@ -64,12 +66,14 @@ class _Shared:
 class EngineHandle:
     """One revision's experts on a decoder that others may share.
 
-    Weights are over the revision's own experts, in the order of its router.
+    Weights are over the revision's own experts, in the order of its router. ``slots``: of each;
+    experts of equal files have the same, and ``has_equal`` says that there are some.
     """
 
     runner: EngineRunner
     slots: NDArray[np.int64]
     num_slots: int
+    has_equal: bool
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -93,7 +97,7 @@ class EngineHandle:
         self, prompt: Prompt, weights: MixtureWeights, options: RequestOptions | None = None
     ) -> AbstractContextManager[ScoreRequest]:
         """Queues a prompt's candidates; see EngineRunner.submit."""
-        return self.runner.submit(prompt, self._over_slots(weights), options)
+        return self.runner.submit(prompt, self.over_slots(weights), options)
 
     def explain(
         self,
@@ -107,7 +111,7 @@ class EngineHandle:
         evidence: Sequence[int] = (),
     ) -> AsyncGenerator[TokenChunk, None]:
         """Tokens after a verdict; see EngineRunner.explain."""
-        over = self._over_slots(weights)
+        over = self.over_slots(weights)
         return self.runner.explain(
             prompt,
             over,
@@ -118,10 +122,18 @@ class EngineHandle:
             evidence=evidence,
         )
 
-    def _over_slots(self, weights: MixtureWeights) -> MixtureWeights:
-        values = np.zeros(self.num_slots, dtype=np.float32)
-        values[self.slots] = weights.values
-        return MixtureWeights(values, weights.fusion)
+    def over_slots(self, weights: MixtureWeights) -> MixtureWeights:
+        """The decoder's mixture: equal experts count as one, with all of their weight.
+
+        Rounded to six decimals where some are equal, so that mixtures are equal that say the same.
+        """
+        values = np.zeros(self.num_slots)
+        linear = weights.fusion is Fusion.PEFT_LINEAR  # which sums the roots of the weights
+        own = np.sqrt(weights.values, dtype=np.float64) if linear else weights.values
+        np.add.at(values, self.slots, own)
+        values = np.square(values) if linear else values
+        rounded = values.round(6) if self.has_equal else values
+        return MixtureWeights(rounded.astype(np.float32), weights.fusion)
 
 
 class EnginePool:
@@ -210,7 +222,9 @@ class EnginePool:
         """Takes a loaded decoder in and warms it up. Raises ModelError where it does not run."""
         runner = EngineRunner(decoder, self._limits, parts.stops, self._thread)
         bank = decoder.bank or ExpertBank(0, 1, 1)
-        shared = _Shared(parts.decoder_key, runner, bank, Slots(bank.num_slots), num_handles=1)
+        digests = [expert.digest for expert in parts.experts]
+        slots = Slots(bank.num_slots, digests)
+        shared = _Shared(parts.decoder_key, runner, bank, slots, num_handles=1)
         await runner.start()
         try:
             await runner.warm_up()
@@ -218,19 +232,18 @@ class EnginePool:
             await runner.close()
             raise ModelError(f"the bundle's parts do not work together: {error}") from error
         self._shared.append(shared)
-        taken = shared.slots.take([expert.digest for expert in parts.experts])
-        return _handle(shared, taken.slots)
+        return _handle(shared, slots.take(digests).slots)
 
     async def _handle_on(self, shared: _Shared, parts: EngineParts) -> EngineHandle:
         """A handle on a loaded decoder. Raises _MisfitError where its slots do not fit."""
         taken = shared.slots.take([expert.digest for expert in parts.experts])
         shared.num_handles += 1  # from now on: the last other one may leave while files are read
         pairs = zip(taken.slots, parts.experts, strict=True)
-        new = [(slot, expert) for slot, expert in pairs if slot in taken.new]
+        new = {slot: expert for slot, expert in pairs if slot in taken.new}
         try:
-            experts = await self._read([expert for _, expert in new])
+            experts = await self._read(new.values())
             _check(shared.bank, experts)
-            for (slot, _), expert in zip(new, experts, strict=True):
+            for slot, expert in zip(new, experts, strict=True):
                 await shared.runner.load(slot, expert)
         except BaseException:
             shared.slots.give_back(taken.slots, unwritten=taken.new)
@@ -247,7 +260,7 @@ class EnginePool:
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
-    async def _read(self, experts: Sequence[BundledExpert]) -> list[Expert]:
+    async def _read(self, experts: Iterable[BundledExpert]) -> list[Expert]:
         loop = asyncio.get_running_loop()
         return [
             await loop.run_in_executor(self._loader, expert.load, self._experts)
@@ -260,7 +273,9 @@ class _MisfitError(Exception):
 
 
 def _handle(shared: _Shared, slots: Sequence[int]) -> EngineHandle:
-    return EngineHandle(shared.runner, np.array(slots, dtype=np.int64), shared.bank.num_slots)
+    has_equal = len(set(slots)) < len(slots)
+    own = np.array(slots, dtype=np.int64)
+    return EngineHandle(shared.runner, own, shared.bank.num_slots, has_equal)
 
 
 def _check(bank: ExpertBank, experts: Sequence[Expert]) -> None:

@@ -33,27 +33,28 @@ class Slots:
     least recently used one goes first. An expert in use never goes.
     """
 
-    def __init__(self, num_slots: int) -> None:
-        self._slots = [_Slot() for _ in range(num_slots)]
+    def __init__(self, num_slots: int, keys: Sequence[str] = ()) -> None:
+        """``keys``: of the experts that the first slots have already."""
+        empty = itertools.repeat("", num_slots - len(keys))
+        self._slots = [_Slot(key) for key in itertools.chain(keys, empty)]
         self._clock = itertools.count(1)
 
     def take(self, keys: Sequence[str]) -> Taken:
-        """A slot for each key, no slot twice.
+        """A slot for each key; equal keys, which are one expert under two names, share one.
 
         Low slots first: a pass multiplies the whole span of slots that it uses. Raises
         NoFreeSlotError without taking any.
         """
-        chosen: list[int] = []
-        for key in keys:
-            chosen.append(self._found(key, chosen))
-        for index, slot in enumerate(chosen):
+        chosen = {key: self._found(key) for key in keys}
+        for key, slot in chosen.items():
             if slot < 0:
-                chosen[index] = self._free(chosen)
-        new = frozenset(s for s, key in zip(chosen, keys, strict=True) if self._slots[s].key != key)
-        for slot, key in zip(chosen, keys, strict=True):
+                chosen[key] = self._free(chosen.values())
+        new = frozenset(slot for key, slot in chosen.items() if self._slots[slot].key != key)
+        slots = tuple(chosen[key] for key in keys)
+        for slot, key in zip(slots, keys, strict=True):
             self._slots[slot].key = key
             self._slots[slot].num_users += 1
-        return Taken(tuple(chosen), new)
+        return Taken(slots, new)
 
     def give_back(self, slots: Sequence[int], *, unwritten: Collection[int] = ()) -> None:
         """Ends a revision's use. ``unwritten``: slots whose expert was never written."""
@@ -78,12 +79,11 @@ class Slots:
                     "restart the server and report it"
                 )
 
-    def _found(self, key: str, chosen: Sequence[int]) -> int:
+    def _found(self, key: str) -> int:
         """The slot that has the expert already; -1 if there is none."""
-        rows = enumerate(self._slots)
-        return next((n for n, slot in rows if slot.key == key and n not in chosen), -1)
+        return next((n for n, slot in enumerate(self._slots) if slot.key == key), -1)
 
-    def _free(self, chosen: Sequence[int]) -> int:
+    def _free(self, chosen: Collection[int]) -> int:
         free = [n for n, each in enumerate(self._slots) if not each.num_users and n not in chosen]
         if not free:
             raise NoFreeSlotError(

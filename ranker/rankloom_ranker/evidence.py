@@ -129,33 +129,47 @@ async def _margins(
     """(jobs, candidates) margins, NaN where time ran out."""
     alike: defaultdict[bytes, list[int]] = defaultdict(list)
     for index, job in enumerate(jobs):
-        alike[job.weights.values.tobytes()].append(index)
+        alike[_mixture(engine, job)].append(index)
+    known = {_mixture(engine, base): base.prompt.prefix}  # in the cache already
+    asked = [
+        (part, prompt)
+        for mixture, indices in alike.items()
+        for part, prompt in _shared(indices, jobs, known.get(mixture))
+    ]
     found = np.full((len(jobs), len(base.prompt.candidates)), np.nan, dtype=np.float32)
     with ExitStack() as stack:
         requests = [
-            stack.enter_context(
-                engine.submit(
-                    _joined([jobs[index] for index in indices], base),
-                    jobs[indices[0]].weights,
-                    options,
-                )
-            )
-            for indices in alike.values()
+            stack.enter_context(engine.submit(prompt, jobs[part[0]].weights, options))
+            for part, prompt in asked
         ]
-        for indices, request in zip(alike.values(), requests, strict=True):
-            found[indices] = (await request.result()).margins.reshape(len(indices), -1)
+        for (part, _), request in zip(asked, requests, strict=True):
+            found[part] = (await request.result()).margins.reshape(len(part), -1)
     return found
 
 
-def _joined(jobs: Sequence[RankingJob], base: RankingJob) -> Prompt:
-    """The prompts of jobs with one mixture as one, behind what they share most of."""
-    prompts = [job.prompt for job in jobs]
+def _mixture(engine: EngineHandle, job: RankingJob) -> bytes:
+    """Equal for jobs whose prefixes can share keys and values."""
+    return engine.over_slots(job.weights).values.tobytes()
+
+
+def _shared(
+    indices: list[int], jobs: Sequence[RankingJob], known: Segment | None
+) -> list[tuple[list[int], Prompt]]:
+    """What to ask about the jobs at these indices, which have one mixture: as one, or each alone.
+
+    As one, what they begin with is read once, and the rest once for each candidate. ``known``: a
+    prefix that the cache has for this mixture.
+    """
+    prompts = [jobs[index].prompt for index in indices]
     # The last one lacks the newest event, so it begins as all the others do up to their own gap.
-    trunks = [prompts[-1].prefix]
-    if np.array_equal(base.weights.values, jobs[0].weights.values):
-        trunks.insert(0, base.prompt.prefix)  # in the cache already
+    trunks = [each for each in (known, prompts[-1].prefix) if each is not None]
 
     def shared(trunk: Segment) -> int:
         return sum(common_length(trunk, prompt.prefix) for prompt in prompts)
 
-    return shared_prompt(prompts, max(trunks, key=shared))
+    trunk = max(trunks, key=shared)
+    joined = shared_prompt(prompts, trunk)
+    num_read = joined.num_tokens - (len(trunk) if trunk is known else 0)
+    if num_read <= sum(prompt.num_tokens for prompt in prompts):
+        return [(indices, joined)]
+    return [([index], prompt) for index, prompt in zip(indices, prompts, strict=True)]

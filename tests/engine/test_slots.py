@@ -21,8 +21,19 @@ def test_an_expert_that_is_there_is_not_written_again() -> None:
     assert second == Taken((0, 2), frozenset({2}))
 
 
-def test_a_revision_that_has_an_expert_twice_has_two_slots() -> None:
-    assert Slots(4).take(["a", "a"]).slots == (0, 1)
+def test_a_revision_that_has_an_expert_twice_has_it_in_one_slot() -> None:
+    slots = Slots(2)
+    taken = slots.take(["a", "b", "a"])
+    assert taken == Taken((0, 1, 0), frozenset({0, 1}))
+    slots.give_back(taken.slots)
+    slots.check_integrity()
+    assert slots.num_used == 0
+
+
+def test_what_is_there_from_the_beginning_is_found() -> None:
+    slots = Slots(4, ["a", "a", "b"])
+    assert slots.take(["a", "a", "b"]) == Taken((0, 0, 2))
+    assert slots.take(["c", "d"]) == Taken((3, 1), frozenset({1, 3})), "nobody uses the second a"
 
 
 def test_the_least_recently_used_one_goes_first() -> None:
@@ -74,7 +85,7 @@ class SlotsMachine(RuleBasedStateMachine):
             taken = self.slots.take(keys)
         except NoFreeSlotError:
             busy = {slot for _, used in self.used for slot in used.slots}
-            assert len(busy) + len(keys) > NUM
+            assert len(busy) + len(set(keys)) > NUM
             return
         for slot, key in zip(taken.slots, keys, strict=True):
             if slot in taken.new:
@@ -91,7 +102,7 @@ class SlotsMachine(RuleBasedStateMachine):
     @invariant()
     def every_revision_has_its_own(self) -> None:
         for keys, taken in self.used:
-            assert len(set(taken.slots)) == len(keys)
+            assert len(set(taken.slots)) == len(set(keys))
             assert [self.contents[slot] for slot in taken.slots] == keys
         assert self.slots.num_used == len({s for _, used in self.used for s in used.slots})
         self.slots.check_integrity()
