@@ -15,8 +15,11 @@ from rankloom_training.metrics import (
     average_precision,
     evaluate,
     expected_calibration_error,
+    mean_auc_difference,
+    mean_uauc_difference,
     ndcg,
     rows_by_user,
+    uauc_difference,
 )
 
 seeds = st.integers(0, 2**32 - 1)
@@ -174,6 +177,23 @@ def test_the_paired_difference() -> None:
     assert auc_difference(user, label, score, score) == Estimate(0.0, 0.0, 0.0)
     back = auc_difference(user, label, noise, score)
     assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
+
+
+def test_the_paired_difference_of_several_seeds_is_the_mean_of_theirs() -> None:
+    user, label, score = random_rows(2)
+    random = np.random.default_rng(0)
+    pairs = [(score + 0.1 * random.normal(size=len(user)), score) for _ in range(3)]
+    for single, mean in (
+        (auc_difference, mean_auc_difference),
+        (uauc_difference, mean_uauc_difference),
+    ):
+        each = [single(user, label, *pair) for pair in pairs]
+        found = mean(user, label, pairs)
+        assert found.value == pytest.approx(np.mean([one.value for one in each]))
+        assert found.low <= found.value <= found.high
+        widths = [one.high - one.low for one in each]
+        assert found.high - found.low < max(widths), "what is no seed's own averages out"
+        assert mean(user, label, pairs[:1]) == each[0]
 
 
 def test_calibration_error_is_the_mean_gap_of_the_bins() -> None:

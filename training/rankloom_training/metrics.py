@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 
 TOP = 5
 BOOTSTRAP_SAMPLES = 1000
+Pair = tuple[NDArray[np.floating], NDArray[np.floating]]  # scores, (n,) each
 NORMAL_95 = 1.96  # standard deviations on each side of a 95 % interval
 
 
@@ -106,13 +107,21 @@ def auc_difference(
     seed: int = 0,
 ) -> Estimate:
     """AUC of ``one`` minus AUC of ``other``, with a paired bootstrap over users."""
+    return mean_auc_difference(user, label, [(one, other)], seed)
+
+
+def mean_auc_difference(
+    user: NDArray[np.int64], label: NDArray[np.bool_], pairs: Sequence[Pair], seed: int = 0
+) -> Estimate:
+    """The mean of ``auc_difference`` over pairs of scores of the same rows, as of several seeds."""
     groups = rows_by_user(user)
-    first, second = (_auc_of_sample(groups, label, score) for score in (one, other))
-    return _estimate(
-        auc(label, one) - auc(label, other),
-        _user_samples(len(groups), seed),
-        lambda users: first(users) - second(users),
-    )
+    of_pairs = [[_auc_of_sample(groups, label, score) for score in pair] for pair in pairs]
+
+    def difference(users: NDArray[np.int64]) -> float:
+        return float(np.mean([first(users) - second(users) for first, second in of_pairs]))
+
+    whole = np.mean([auc(label, one) - auc(label, other) for one, other in pairs])
+    return _estimate(float(whole), _user_samples(len(groups), seed), difference)
 
 
 def uauc_difference(
@@ -123,9 +132,19 @@ def uauc_difference(
     seed: int = 0,
 ) -> Estimate:
     """UAUC of ``one`` minus UAUC of ``other``, with a paired bootstrap over users."""
+    return mean_uauc_difference(user, label, [(one, other)], seed)
+
+
+def mean_uauc_difference(
+    user: NDArray[np.int64], label: NDArray[np.bool_], pairs: Sequence[Pair], seed: int = 0
+) -> Estimate:
+    """The mean of ``uauc_difference`` over pairs of scores of the same rows."""
     groups = rows_by_user(user)
-    differences = [auc(label[rows], one[rows]) - auc(label[rows], other[rows]) for rows in groups]
-    return mean_over_users(differences, seed)
+    differences = [
+        [auc(label[rows], one[rows]) - auc(label[rows], other[rows]) for rows in groups]
+        for one, other in pairs
+    ]
+    return mean_over_users(np.mean(differences, axis=0).tolist(), seed)
 
 
 def balance(

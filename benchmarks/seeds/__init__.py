@@ -1,0 +1,1 @@
+"""What several bundles that differ in their seed serve, beside their parts."""
