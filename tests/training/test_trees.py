@@ -10,6 +10,7 @@ from rankloom_features.item_columns import ItemColumns
 from rankloom_features.ranker import TreeRanker
 from rankloom_features.tabular import COLLABORATIVE
 from rankloom_features.tree_export import TOLERANCE, export_trees, raw_scores
+from rankloom_features.user_model import USER_MODEL_COLUMNS
 from rankloom_training.data import Dataset, Split
 from rankloom_training.item_factors import FACTOR_RANK
 from rankloom_training.trees import (
@@ -221,3 +222,20 @@ def test_item_columns_and_their_gaps_to_liked_items_are_features() -> None:
         mean = liked[~np.isnan(liked)].mean() if (~np.isnan(liked)).any() else np.nan
         expected = columns.values[dataset.log.item[row], 0] - mean
         assert found == pytest.approx(expected, rel=1e-5, nan_ok=True)
+
+
+def test_item_vectors_reach_the_columns_of_the_user_model_alone() -> None:
+    dataset = random_log(3, num_users=40, num_items=30, mean_rows=20)
+    likes = np.bincount(dataset.log.item, dataset.log.liked, minlength=30)
+    rows = np.bincount(dataset.log.item, minlength=30)
+    vectors = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
+    vectors[:, 0] += 20.0 * likes / np.maximum(rows, 1)
+    known = dataclasses.replace(dataset, item_vectors=vectors)
+    view = scoring_view(dataset.log, Protocol.P1, Split.TEST)
+    none = np.zeros(len(view.rows), np.float32)
+    without, found = (HeldOutFeatures(each, 0).table(view, none) for each in (dataset, known))
+    names = np.array(HeldOutFeatures(dataset, 0).names)
+    differ = ~np.isclose(without.features, found.features, equal_nan=True).all(axis=0)
+    changed = set(names[differ])
+    assert {"user_model_mean", "user_model_item_mean", "user_model_affinity"} <= changed
+    assert changed <= set(USER_MODEL_COLUMNS)
