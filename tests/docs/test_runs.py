@@ -128,6 +128,7 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("docs/results.md", f"{LIKES} --set base_epochs=1"): (parse, parse),
     ("docs/results.md", "python -m benchmarks.collaborative"): (benchmark,),
     ("docs/results.md", "python -m benchmarks.reccot.grpo --data reviews"): (benchmark,),
+    ("docs/results.md", "rankloom reccot example --out reviews"): (parse, parse, benchmark),
     ("docs/results.md", "python -m benchmarks.seeds"): (benchmark,),
     ("docs/results.md", "python -m benchmarks.user_model"): (benchmark,),
     ("docs/rollout.md", "rankloom serve --bundle my-bundle --state my-state"): (parse,),
