@@ -16,9 +16,10 @@ from pyarrow import parquet
 import rankloom
 from rankloom._cli.main import main
 from rankloom_adapters import bundle as parts
-from rankloom_adapters.bundle import Bundle, open_bundle
+from rankloom_adapters.bundle import Bundle, expert_part, open_bundle
 from rankloom_adapters.derive import DERIVED_FROM
 from rankloom_adapters.expert import WEIGHTS_FILE
+from rankloom_adapters.router import GLOBAL
 from rankloom_features.event_store.sqlite import copy_events
 from rankloom_features.event_store.store import events_beside
 from rankloom_features.item_statistics import ItemStatistics
@@ -208,6 +209,25 @@ def test_experts_are_trained_further_and_kept_where_they_are_better(
     assert changed == [is_better] * 3, "the global one and two groups"
     assert {name: (before.folder / name).read_bytes() for name in before.parts} == files
     load_bundle(made)
+
+
+@pytest.mark.parametrize("is_better", [True, False])
+def test_without_group_experts_all_groups_have_the_refreshed_global_one(
+    before: Bundle, new_rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_better: bool
+) -> None:
+    gain = Estimate(0.1, 0.05 if is_better else -0.05, 0.15)
+    monkeypatch.setattr(experts, "gain_of", lambda *_: gain)
+    files = {name: (before.folder / name).read_bytes() for name in before.parts}
+    options = dataclasses.replace(small_options(), group_experts=False)
+    refresh(before, new_rows, tmp_path / "out", options, Progress(), with_experts=True)
+    made = open_bundle(tmp_path / "out")
+    made.check()
+    weights = {name: made.parts[name] for name in made.parts if name.endswith(WEIGHTS_FILE)}
+    assert len(weights) == 3
+    assert len(set(weights.values())) == 1
+    everyone = expert_part(GLOBAL, WEIGHTS_FILE)
+    assert (weights[everyone] != before.parts[everyone]) == is_better
+    assert {name: (before.folder / name).read_bytes() for name in before.parts} == files
 
 
 def test_what_cannot_be_refreshed_is_refused(

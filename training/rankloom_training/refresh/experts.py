@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +67,10 @@ class ExpertRefresh:
     machine: Machine
 
     def run(self, progress: Progress) -> None:
-        """Trains each expert from its former weights, on the verdicts of its group's rows."""
+        """Trains each expert from its former weights, on the verdicts of its group's rows.
+
+        Without experts for groups, all have the global one.
+        """
         loaded = load_bundle(self.draft)
         trainer = ExpertTrainer(
             decoder_of(loaded, self.machine), self.options.seed, recompute=self.machine.recompute
@@ -73,15 +78,25 @@ class ExpertRefresh:
         train = self._windows(loaded, self.former, Split.TRAIN)
         valid = self._windows(loaded, loaded, Split.VALID)
         groups = [(GLOBAL, train, valid)]
-        groups += [
-            (name, train.of_group(index), valid.of_group(index))
-            for index, name in enumerate(loaded.router.groups)
-        ]
+        names = loaded.router.groups
+        if self.options.group_experts:
+            groups += [
+                (name, train.of_group(index), valid.of_group(index))
+                for index, name in enumerate(names)
+            ]
         for name, own, judged in groups:
             with progress.stage(name) as shown:
                 gain = self._trained(trainer, name, own, judged, shown)
                 kept = "new" if gain.low > 0.0 else "former one stays"
                 shown.note(f"{gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]: {kept}")
+        if not self.options.group_experts:
+            for name in names:
+                self._copy_global(self.draft.folder / "experts" / name)
+
+    def _copy_global(self, folder: Path) -> None:
+        for file in (CONFIG_FILE, WEIGHTS_FILE):
+            (folder / file).unlink()  # the former bundle may share it
+            shutil.copyfile(self.draft.folder / "experts" / GLOBAL / file, folder / file)
 
     def _trained(
         self,
