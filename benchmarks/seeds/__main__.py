@@ -1,10 +1,11 @@
 """Compares what several bundles serve with the scores of their own parts, as a mean over them.
 
-    python -m benchmarks.seeds --data DATA [--protocol p0|p1] [--in-process] BUNDLE...
+    python -m benchmarks.seeds BUNDLE... [--against BUNDLE...] --data DATA [--protocol p0|p1]
 
 The bundles are trainings of one log that differ in their seed. Each one's served score, through
-gRPC, is compared with its trees' and its global expert's on all test rows. Differences are means
-over the bundles, paired, with a bootstrap over users.
+gRPC, is compared with its trees' and its global expert's on all test rows, and with that of the
+bundle of the same seed among those after --against, as of trainings with another option.
+Differences are means over the bundles, paired, with a bootstrap over users.
 """
 
 from __future__ import annotations
@@ -19,12 +20,17 @@ def main() -> None:
     """Prints the table and writes the result."""
     parser = command_line("seeds", __doc__)
     parser.add_argument("bundles", nargs="+", type=bundle_folder, metavar="BUNDLE")
+    parser.add_argument(
+        "--against", nargs="+", type=bundle_folder, default=[], metavar="BUNDLE", help="in order"
+    )
     parser.add_argument("--data", type=Path, required=True, metavar="DATA")
     parser.add_argument("--protocol", choices=("p0", "p1"), default="p1", help="default: p1")
     parser.add_argument(
         "--in-process", action="store_true", help="score in this process, without a server"
     )
     args = parser.parse_args()
+    if args.against and len(args.against) != len(args.bundles):
+        parser.error("--against: name as many bundles as before it, in the order of their seeds")
     run_command(lambda: run(args))
 
 
@@ -35,7 +41,10 @@ def run(args: argparse.Namespace) -> None:
     from rankloom_training.visibility import Protocol
 
     facts, protocol = RunFacts.now(), Protocol(args.protocol)
-    found = scored_by(args.bundles, args.data, protocol, through_grpc=not args.in_process)
+    found, others = (
+        scored_by(bundles, args.data, protocol, through_grpc=not args.in_process)
+        for bundles in (args.bundles, args.against)
+    )
     result = BenchmarkResult(
         room="seeds",
         facts=facts,
@@ -46,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
             "bundles": len(found),
             "through_grpc": not args.in_process,
         },
-        figures=figures_of(found),
+        figures=figures_of(found, others),
     )
     print(result.headline(), summary(result), f"written: {write(result, args.results)}", sep="\n\n")
 

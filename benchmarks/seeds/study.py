@@ -38,16 +38,22 @@ def scored_by(
     return found
 
 
-def figures_of(found: Sequence[ScoredRows]) -> dict[str, Any]:
-    """Means over the bundles: of each score, and of the served one less its parts."""
+def figures_of(found: Sequence[ScoredRows], others: Sequence[ScoredRows] = ()) -> dict[str, Any]:
+    """Means over the bundles: of each score, and of the served one less its parts.
+
+    ``others``: of other bundles, in the same order, whose served scores are compared too.
+    """
     user, label = found[0].user, found[0].label
     figures: dict[str, Any] = {}
     for name in (SERVED, *PARTS):
         aucs = [auc(label, each.scores[name]) for each in found]
         of_users = [_of_users(each, name) for each in found]
         figures[name] = {"auc": float(np.mean(aucs)), "uauc": float(np.nanmean(of_users))}
-    for name in PARTS:
-        pairs = [(each.scores[SERVED], each.scores[name]) for each in found]
+    compared = {name: [each.scores[name] for each in found] for name in PARTS}
+    if others:
+        compared["others"] = [each.scores[SERVED] for each in others]
+    for name, scores in compared.items():
+        pairs = [(each.scores[SERVED], score) for each, score in zip(found, scores, strict=True)]
         figures[f"{SERVED} - {name}"] = {
             "auc": asdict(mean_auc_difference(user, label, pairs)),
             "uauc": asdict(mean_uauc_difference(user, label, pairs)),
