@@ -137,10 +137,10 @@ def test_the_sdk_loads_nothing_heavy(tmp_path: Path) -> None:
 
 def test_the_sdk_loads_fast(tmp_path: Path) -> None:
     code = (
-        "import time; started = time.process_time(); import rankloom; "
-        "print(time.process_time() - started)"
+        "import time; started = time.perf_counter(); import rankloom; "
+        "print(time.perf_counter() - started)"
     )
-    # The best of five, in CPU time: the others may have met a busy machine.
+    # The best of five: the others may have waited for a busy machine.
     assert min(float(run_isolated(code, tmp_path)) for _ in range(5)) < 0.3
 
 

@@ -159,10 +159,10 @@ async def test_an_open_breaker_costs_no_time() -> None:
     async with asking(hang) as source:
         for _ in range(MAX_FAILURES):
             assert await cause_of_failure(source, 0.05) == "deadline_exceeded"
-        started = time.process_time()  # others' work on a busy machine does not count
+        started = time.perf_counter()
         for _ in range(100):
             assert await cause_of_failure(source, 10) == "breaker_open"
-        assert (time.process_time() - started) / 100 < 0.005
+        assert (time.perf_counter() - started) / 100 < 0.005
 
 
 async def once_closed(source: RemoteFeatures) -> UserFeatures:
