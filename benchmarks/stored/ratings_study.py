@@ -34,19 +34,12 @@ async def run_ratings_study(bundle: Path, turns: int, num_items: int) -> dict[st
         users = list(store.users())
     items = load_features(opened).provider.catalogue.item_ids[:num_items]
     candidates = [features_pb2.Candidate(item_id=item) for item in items]
-    found: dict[str, list[float]] = {name: [] for name in (EMPTY, FEATURES, RATINGS)}
     async with live_server(bundle) as stubs:
-        for turn in range(-WARM_UP, turns):
-            user = users[turn % len(users)]
-            calls = {
-                EMPTY: _empty(stubs),
-                FEATURES: _asked(stubs, user, candidates, ratings=False),
-                RATINGS: _asked(stubs, user, candidates, ratings=True),
-            }
-            seconds = await _timed(calls)
-            for name in found if turn >= 0 else ():
-                found[name].append(seconds[name])
-    return found
+        timed = [
+            await _turn(stubs, users[turn % len(users)], candidates)
+            for turn in range(WARM_UP + turns)
+        ]
+    return {name: [each[name] for each in timed[WARM_UP:]] for name in (EMPTY, FEATURES, RATINGS)}
 
 
 def figures(found: Mapping[str, list[float]]) -> dict[str, Any]:
@@ -60,6 +53,16 @@ def summary(result: BenchmarkResult) -> str:
     for name, each in result.figures.items():
         lines.append(f"{name:32} {each['p50']:.2f}  {each['p90']:.2f}  {each['p99']:.2f}")
     return "\n".join(lines)
+
+
+async def _turn(
+    stubs: LiveServer, user: str, candidates: list[features_pb2.Candidate]
+) -> dict[str, float]:
+    return {
+        EMPTY: await _seconds(_empty(stubs)),
+        FEATURES: await _seconds(_asked(stubs, user, candidates, ratings=False)),
+        RATINGS: await _seconds(_asked(stubs, user, candidates, ratings=True)),
+    }
 
 
 async def _empty(stubs: LiveServer) -> None:
@@ -76,10 +79,7 @@ async def _asked(
         raise RuntimeError("ratings came that were not asked for, or none came")
 
 
-async def _timed(calls: Mapping[str, Coroutine[Any, Any, object]]) -> dict[str, float]:
-    found = {}
-    for name, call in calls.items():
-        started = perf_counter()
-        await call
-        found[name] = perf_counter() - started
-    return found
+async def _seconds(call: Coroutine[Any, Any, object]) -> float:
+    started = perf_counter()
+    await call
+    return perf_counter() - started
