@@ -21,7 +21,8 @@ from rankloom_engine.model import Decoder
 from rankloom_engine.projector import Projector
 from rankloom_features.item_columns import NO_COLUMNS, ItemColumns
 from rankloom_features.loading import statistics_from_bytes
-from rankloom_features.tabular import TabularFeatures, with_collaborative
+from rankloom_features.model_columns import with_columns
+from rankloom_features.tabular import TabularFeatures
 from rankloom_features.user_model import UserModel
 from rankloom_ranker.loaded import LoadedBundle
 from rankloom_training.base import embeddings_of, read_base
@@ -114,7 +115,7 @@ class OfflineLog:
         each = [view.history_before(log, int(row)) for row in view.rows]
         encoder = self.loaded.provider.encoder
         vector, logits = encoder.encode_and_score(each, log.item[view.rows][:, None] + 1)
-        tabular = with_collaborative(np.concatenate(made), logits[:, 0])
+        tabular = with_columns(np.concatenate(made), [logits[:, 0]])
         return RowFeatures(vector, tabular, self.loaded.trees.logits(tabular))
 
     def _evaluated(self, view: View) -> Floats:

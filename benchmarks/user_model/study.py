@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common.results import BenchmarkResult
+from rankloom_features.model_columns import COLLABORATIVE
 from rankloom_features.ranker import TreeRanker
-from rankloom_features.tabular import COLLABORATIVE
 from rankloom_features.user_model import USER_MODEL_COLUMNS, UserModel
 from rankloom_training.data import Dataset, Split
 from rankloom_training.metrics import auc, rows_by_user

@@ -32,11 +32,12 @@ def provider_from_bytes(
     item_columns: bytes | None = None,
     attribute_columns: bytes | None = None,
     ratings: ReviewRatings | None = None,
+    rater: ReviewRatings | None = None,
 ) -> FeatureProvider:
     """A provider from its parts. ``user_model``, ``item_columns``: None for a bundle without them.
 
     ``events``: where the histories of user ids are. ``attribute_columns``: None where the
-    catalogue says it. ``ratings``: None for a bundle without towers.
+    catalogue says it. ``ratings``, ``rater``: None for a bundle without such towers.
 
     Raises CatalogueError, EncoderError, StatisticsError, UserModelError or
     ItemColumnsError, all ValueErrors.
@@ -49,7 +50,7 @@ def provider_from_bytes(
     columns = ItemColumns.from_bytes(item_columns, len(items)) if item_columns else NO_COLUMNS
     users = UserModel.from_bytes(user_model, len(items)) if user_model else None
     tabular = TabularFeatures(items, statistics, users, columns)
-    return FeatureProvider(items, model, scorer, tabular, events, ratings)
+    return FeatureProvider(items, model, scorer, tabular, events, ratings, rater)
 
 
 def statistics_to_bytes(statistics: ItemStatistics) -> bytes:

@@ -22,15 +22,11 @@ from rankloom_features.events import (
     known_events,
     without_each,
 )
+from rankloom_features.model_columns import model_columns, with_columns
 from rankloom_features.review_ratings import ReviewRatings
+from rankloom_features.review_vectors import NewestReviews
 from rankloom_features.scorer import Scorer
-from rankloom_features.tabular import (
-    COLLABORATIVE,
-    Profile,
-    TabularFeatures,
-    schema_digest,
-    with_collaborative,
-)
+from rankloom_features.tabular import Profile, TabularFeatures, schema_digest
 
 # A millisecond of work: handing it to a thread and back would take a good part of that.
 MAX_CANDIDATES_ON_LOOP = 32
@@ -106,28 +102,30 @@ class FeatureProvider:
         tabular: TabularFeatures,
         events: EventStore,
         ratings: ReviewRatings | None = None,
+        rater: ReviewRatings | None = None,
     ) -> None:
+        """``ratings``: those that are answered. ``rater``: those that are a column; None: none."""
         self.catalogue = catalogue
         self.encoder = encoder
         self.scorer = scorer
-        self.columns = (*tabular.names, COLLABORATIVE)
+        self.columns = (*tabular.names, *model_columns(rates_reviews=rater is not None))
         self.schema_digest = schema_digest(self.columns)
         self.num_columns = len(self.columns)
         self.events = events
-        self._tabular, self._ratings = tabular, ratings
+        self._tabular, self._ratings, self._rater = tabular, ratings or rater, rater
         self._users = _UserCache(MAX_CACHED_USERS)
         self._no_candidates = catalogue.traits_of(())
 
     def features(self, query: UserQuery) -> UserFeatures:
         """Features of one user; a user without events is cold, not an error.
 
-        Raises EventStoreError or LongHistoryError.
+        Raises EventStoreError, LongHistoryError or UnreadableTablesError.
         """
         (found,) = self.features_of_many([query])
         return found
 
     def features_of_many(self, queries: Sequence[UserQuery]) -> tuple[UserFeatures, ...]:
-        """Features in the order of the queries. Raises EventStoreError or LongHistoryError."""
+        """Features in the order of the queries. Raises what ``features`` does."""
         encoded = self._encoded_users(queries)
         left = [
             without_each(user.events, query.ablate_newest)
@@ -191,7 +189,9 @@ class FeatureProvider:
         arrays = [history_of(events, self.catalogue) for events in known]
         vectors = self.encoder.encode(arrays)
         return [
-            _EncodedHistory(HistoryVersion(), version, own, array, vector, self._tabular)
+            _EncodedHistory(
+                HistoryVersion(), version, own, array, vector, self._tabular, self._rater
+            )
             for (_, version), own, array, vector in zip(
                 histories, known, arrays, vectors, strict=True
             )
@@ -247,9 +247,12 @@ class FeatureProvider:
     ) -> NDArray[np.float32]:
         if not len(candidates.index):  # the profile need not be computed
             return np.zeros((0, self.num_columns), np.float32)
-        logits = self.scorer.logits(encoded.vector, candidates.index)
+        columns = [self.scorer.logits(encoded.vector, candidates.index)]
+        if self._rater:
+            ids = [self.catalogue.item_ids[at] if at >= 0 else "" for at in candidates.index]
+            columns.insert(0, self._rater.with_known(encoded.reviews, encoded.events, ids))
         tabular = self._tabular.matrix(encoded.profile, candidates, now=now)
-        return with_collaborative(tabular, logits)
+        return with_columns(tabular, columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,6 +265,13 @@ class _EncodedHistory:
     history: History
     vector: NDArray[np.float32]
     tabular: TabularFeatures
+    rater: ReviewRatings | None
+
+    @cached_property
+    def reviews(self) -> NewestReviews:
+        """Those of the events. Only where a column is made of them."""
+        assert self.rater is not None
+        return self.rater.known(None, self.events)
 
     @cached_property
     def profile(self) -> Profile:

@@ -7,15 +7,17 @@ unknown one. What others wrote about an item belongs to the model, as its statis
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankloom_features.events import SAME_TIME_S, Event
-from rankloom_features.review_vectors import UNKNOWN, NewestReviews, ReviewVectors
+from rankloom_features.events import Event
+from rankloom_features.review_vectors import NewestReviews, ReviewSource
 from rankloom_features.sessions import open_session
 
+MAX_CACHED_ITEMS: Final = 2048  # some kilobytes each
 _INPUTS: Final = ("user", "item", "user_vectors", "user_mask", "item_vectors", "item_mask")
 
 
@@ -26,13 +28,14 @@ class ReviewRatingsError(ValueError):
 class ReviewRatings:
     """The towers of one bundle. Safe from several threads."""
 
-    def __init__(self, towers: bytes, reviews: ReviewVectors) -> None:
+    def __init__(self, towers: bytes, reviews: ReviewSource) -> None:
         """``towers``: their ONNX program. Raises ReviewRatingsError."""
         try:
             self._session = open_session(towers)
         except Exception as error:  # onnxruntime raises many kinds
             raise ReviewRatingsError("the towers are not a program that can be run") from error
-        self._reviews = reviews
+        self._reviews, self.origin = reviews, reviews.origin
+        self._of_item = lru_cache(MAX_CACHED_ITEMS)(reviews.of_item)
         given = {each.name: each.shape for each in self._session.get_inputs()}
         if set(given) != set(_INPUTS):
             raise ReviewRatingsError("the program is not one of towers: its inputs differ")
@@ -51,14 +54,24 @@ class ReviewRatings:
         NaN for an item of the events: the towers would see the very review that they predict.
         Raises UnreadableTablesError.
         """
-        found = self.predicted(self._known(user_id, events), item_ids)
+        return self.with_known(self.known(user_id, events), events, item_ids)
+
+    def known(self, user_id: str | None, events: Sequence[Event]) -> NewestReviews:
+        """The user's reviews that are among the events. Raises UnreadableTablesError."""
+        return self._reviews.of_history(user_id, events)
+
+    def with_known(
+        self, user: NewestReviews, events: Sequence[Event], item_ids: Sequence[str]
+    ) -> NDArray[np.float32]:
+        """As ``ratings``, of a user with these reviews."""
+        found = self.predicted(user, item_ids)
         seen = {event.item_id for event in events}
         found[[item_id in seen for item_id in item_ids]] = np.nan
         return found
 
     def predicted(self, user: NewestReviews, item_ids: Sequence[str]) -> NDArray[np.float32]:
         """(items,) of a user with these reviews. Raises ReviewRatingsError for unknown codes."""
-        items = [self._reviews.of_item(item_id) for item_id in item_ids]
+        items = [self._of_item(item_id) for item_id in item_ids]
         try:
             return np.array(self._session.run(None, self._inputs(user, items))[0], np.float32)
         except Exception as error:
@@ -66,15 +79,6 @@ class ReviewRatings:
                 "the towers are of other users or items than the vectors; train them on the "
                 "same reviews with `rankloom reccot towers`"
             ) from error
-
-    def _known(self, user_id: str | None, events: Sequence[Event]) -> NewestReviews:
-        """The user's reviews that are among the events; an unknown user if none is."""
-        newest = self._reviews.of_user(user_id or "")
-        times = np.array([event.time for event in events if event.time is not None])
-        apart = np.abs(newest.times[:, None] - times[None])
-        kept = (apart < SAME_TIME_S).any(axis=1)
-        code = newest.code if kept.any() else UNKNOWN
-        return NewestReviews(code, newest.times[kept], newest.vectors[kept])
 
     def _inputs(
         self, user: NewestReviews, items: Sequence[NewestReviews]

@@ -18,6 +18,7 @@ from rankloom_features.catalogue import Catalogue, ItemTraits
 from rankloom_features.events import History
 from rankloom_features.item_columns import NO_COLUMNS, ItemColumns
 from rankloom_features.item_statistics import MEAN_PRIOR_ROWS, ItemStatistics
+from rankloom_features.model_columns import COLLABORATIVE, REVIEW_RATING
 from rankloom_features.running import (
     Floats,
     inner_products,
@@ -65,7 +66,6 @@ _PAIR = (
     "pair_co_rating_lift",
 )
 _COMPUTED = (*_ITEM, *_USER, *_PAIR)  # the candidate's attributes follow
-COLLABORATIVE = "collaborative_logit"  # the last column of the trees' input
 RECENT_LIKES = 10
 # The trees' score never falls when one of these rises.
 MONOTONE = frozenset(
@@ -84,6 +84,7 @@ MONOTONE = frozenset(
         "user_model_affinity",
         "pair_session_lift",
         "pair_session_last",
+        REVIEW_RATING,
         COLLABORATIVE,
     }
 )
@@ -365,19 +366,6 @@ def _attribute_levels(
         "pair_attribute_share": (attributes * share).sum(axis=1) / num,
         "pair_attribute_log_count": np.log1p((attributes * count).sum(axis=1) / num),
     }
-
-
-def with_collaborative(
-    matrix: NDArray[np.float32], logits: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """The matrix (n, columns) with the collaborative logits (n,) as last column.
-
-    A logit is NaN for an item that the model does not know.
-    """
-    joined = np.empty((len(matrix), matrix.shape[1] + 1), np.float32)
-    joined[:, :-1] = matrix
-    joined[:, -1] = logits
-    return joined
 
 
 def schema_digest(names: Sequence[str]) -> str:

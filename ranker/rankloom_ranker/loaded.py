@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +31,9 @@ from rankloom_features.loading import provider_from_bytes, statistics_from_bytes
 from rankloom_features.model_info import FeatureVersionError, ModelInfo, model_info_of
 from rankloom_features.provider import FeatureProvider, UserFeatures, UserQuery
 from rankloom_features.ranker import TreeRanker
+from rankloom_features.rated_reviews import RatedReviews
 from rankloom_features.review_ratings import ReviewRatings, ReviewRatingsError
-from rankloom_features.review_vectors import ReviewVectors
+from rankloom_features.review_vectors import ReviewSource, ReviewVectors
 from rankloom_features.vector_space import CollaborativeSpace
 from rankloom_ranker.features import FeatureSpace, space_of
 from rankloom_ranker.item_groups import ItemGroups
@@ -48,6 +50,8 @@ _FEATURE_PARTS = (
     parts.ATTRIBUTE_COLUMNS,
     parts.TOWERS,
     parts.REVIEW_VECTORS,
+    parts.RATING_TOWERS,
+    parts.RATED_REVIEWS,
 )
 _RETRIEVAL_PARTS = (*_FEATURE_PARTS, parts.ITEM_INDEX)
 _PROMPT_PARTS = (parts.CATALOGUE, parts.BASE_TOKENIZER, parts.PROMPT, parts.ITEM_VECTORS)
@@ -231,6 +235,7 @@ def load_features(bundle: Bundle, events: EventStore = NO_EVENTS) -> BundleFeatu
         item_columns=given(parts.ITEM_COLUMNS),
         attribute_columns=given(parts.ATTRIBUTE_COLUMNS),
         ratings=_ratings(bundle),
+        rater=_rater(bundle),
     )
     if not len(provider.catalogue):
         raise BundleError(parts.CATALOGUE, "holds no item")
@@ -292,27 +297,41 @@ def _rationales(bundle: Bundle) -> StoredRationales | None:
 
 
 def _ratings(bundle: Bundle) -> ReviewRatings | None:
-    """None without towers. Raises BundleError where the parts are not of each other."""
-    if parts.TOWERS not in bundle.parts:
+    """Of attached towers; None without them. Raises BundleError."""
+    found = _towers(bundle, parts.TOWERS, parts.REVIEW_VECTORS, ReviewVectors)
+    if found:
+        encoder = found.origin.encoder
+        _check_made_with(bundle, parts.REVIEW_VECTORS, parts.TEXT_ENCODER, encoder)
+    return found
+
+
+def _rater(bundle: Bundle) -> ReviewRatings | None:
+    """Of the towers that a column is made with; None without them. Raises BundleError."""
+    return _towers(bundle, parts.RATING_TOWERS, parts.RATED_REVIEWS, RatedReviews)
+
+
+def _towers(
+    bundle: Bundle, towers: str, reviews: str, kind: Callable[[Path], ReviewSource]
+) -> ReviewRatings | None:
+    """None without them. Raises BundleError where the parts are not of each other."""
+    if towers not in bundle.parts:
         return None
-    bundle.check_part(parts.REVIEW_VECTORS)
+    bundle.check_part(reviews)
     try:
-        reviews = ReviewVectors(bundle.folder / parts.REVIEW_VECTORS)
-        _check_origin(bundle, reviews)
-        return ReviewRatings(bundle.read(parts.TOWERS), reviews)
+        found = kind(bundle.folder / reviews)
+        _check_made_with(bundle, reviews, towers, found.origin.towers)
+        return ReviewRatings(bundle.read(towers), found)
     except (TablesError, UnreadableTablesError) as error:
-        raise BundleError(parts.REVIEW_VECTORS, str(error)) from error
+        raise BundleError(reviews, str(error)) from error
     except ReviewRatingsError as error:
-        raise BundleError(parts.TOWERS, str(error)) from error
+        raise BundleError(towers, str(error)) from error
 
 
-def _check_origin(bundle: Bundle, reviews: ReviewVectors) -> None:
-    """Raises BundleError where the vectors were made by another encoder, or for other towers."""
-    made_with = {parts.TEXT_ENCODER: reviews.origin.encoder, parts.TOWERS: reviews.origin.towers}
-    for name, digest in made_with.items():
-        if bundle.part(name).sha256 != digest:
-            advice = "attach encoder, towers and vectors together"
-            raise BundleError(parts.REVIEW_VECTORS, f"not of the bundle's {name}; {advice}")
+def _check_made_with(bundle: Bundle, reviews: str, name: str, digest: str) -> None:
+    """Raises BundleError where vectors of reviews were not made with that part of the bundle."""
+    if bundle.part(name).sha256 != digest:
+        advice = "attach encoder, towers and vectors together"
+        raise BundleError(reviews, f"not of the bundle's {name}; {advice}")
 
 
 def _check_fit(loaded: LoadedBundle) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import grpc
 
+from rankloom_features.bundled_tables import UnreadableTablesError
 from rankloom_features.catalogue import Item
 from rankloom_features.event_store.store import EventStoreError, LongHistoryError
 from rankloom_features.provider import (
@@ -116,9 +117,10 @@ class EmbeddedFeatures:
                 return await loop.run_in_executor(None, self.provider.features, query)
         except TimeoutError:
             raise FeaturesUnavailableError("timeout") from None
-        except EventStoreError as error:
+        except (EventStoreError, UnreadableTablesError) as error:
             logs.note(reason=str(error))
-            raise FeaturesUnavailableError("events_unreadable") from None
+            what = "events" if isinstance(error, EventStoreError) else "reviews"
+            raise FeaturesUnavailableError(f"{what}_unreadable") from None
 
     async def close(self) -> None:
         """Nothing is held."""

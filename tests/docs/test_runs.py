@@ -122,6 +122,7 @@ RUNS: dict[tuple[str, str], tuple[Check, ...] | None] = {
     ("docs/reasons.md", "rankloom traces show"): (run,),
     ("docs/reccot.md", "rankloom reccot example"): (run, parse, parse, parse),
     ("docs/reccot.md", "rankloom train --data reviews"): (parse, parse, parse),
+    ("docs/reccot.md", "rankloom train --data reviews --out my-reviewed-bundle"): (parse,),
     ("docs/reccot.md", "from rankloom import FeatureClient"): None,
     ("docs/results.md", "rankloom train --data DATA --out BUNDLE --protocol p0"): (parse, parse),
     ("docs/results.md", LIKES): (parse, parse),

@@ -35,7 +35,7 @@ Bytes = dict[str, bytes]
 
 
 def made_of(given: Bytes) -> FeatureProvider:
-    return provider_from_bytes(**given, events=known_events(), ratings=None)
+    return provider_from_bytes(**given, events=known_events(), ratings=None, rater=None)
 
 
 @pytest.fixture(scope="session")

@@ -21,14 +21,9 @@ from feature_service.user_models import random_user_model
 from rankloom_features.catalogue import Catalogue, Item
 from rankloom_features.events import History
 from rankloom_features.item_statistics import ItemStatistics
+from rankloom_features.model_columns import COLLABORATIVE, model_columns, with_columns
 from rankloom_features.session_columns import SESSION_COLUMNS
-from rankloom_features.tabular import (
-    COLLABORATIVE,
-    MONOTONE,
-    TabularFeatures,
-    column_names,
-    with_collaborative,
-)
+from rankloom_features.tabular import MONOTONE, TabularFeatures, column_names
 from rankloom_features.user_model import USER_MODEL_COLUMNS
 
 STATISTICS = random_statistics()
@@ -66,7 +61,9 @@ def test_shape_names_and_type() -> None:
     assert own[-3:] == tuple(f"attribute:{name}" for name in GENRES)
     assert FEATURES.names == (*own, *USER_MODEL_COLUMNS)
     assert len(set(FEATURES.names)) == len(FEATURES.names)
-    assert {*FEATURES.names, *SESSION_COLUMNS, COLLABORATIVE} >= MONOTONE
+    others = model_columns(rates_reviews=True)
+    assert {*FEATURES.names, *SESSION_COLUMNS, *others} >= MONOTONE
+    assert others[1:] == model_columns(rates_reviews=False) == (COLLABORATIVE,)
 
 
 def test_session_columns_come_last_where_sessions_are_known() -> None:
@@ -86,7 +83,7 @@ def test_session_columns_come_last_where_sessions_are_known() -> None:
 
 def test_the_collaborative_logit_is_the_last_column() -> None:
     matrix = FEATURES.matrix(FEATURES.profile(MIXED), traits(1, 2, 3))
-    found = with_collaborative(matrix, np.array([0.5, np.nan, 2.0], np.float32))
+    found = with_columns(matrix, [np.array([0.5, np.nan, 2.0], np.float32)])
     assert found[:, :-1].tobytes() == matrix.tobytes()
     assert found[:, -1].tolist() == pytest.approx([0.5, math.nan, 2.0], nan_ok=True)
     assert found.dtype == np.float32

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from rankloom_features.item_columns import ItemColumns
+from rankloom_features.model_columns import COLLABORATIVE
 from rankloom_features.ranker import TreeRanker
-from rankloom_features.tabular import COLLABORATIVE
 from rankloom_features.tree_export import TOLERANCE, export_trees, raw_scores
 from rankloom_features.user_model import USER_MODEL_COLUMNS
 from rankloom_training.data import Dataset, Split

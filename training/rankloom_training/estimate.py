@@ -57,8 +57,10 @@ def workloads(dataset: Dataset, options: TrainOptions) -> dict[str, Workload]:
     train, valid = int((split == Split.TRAIN).sum()), int((split == Split.VALID).sum())
     seen = min(train, options.lm_rows)
     num_groups = MAX_TRIED if options.num_groups == AUTO else options.num_groups
+    reviews = {"reviews": Workload("reviews", train)} if options.review_encoder else {}
     return {
         "collaborative": Workload(f"collaborative {options.collaborative}", train),
+        **reviews,
         "trees": Workload("trees", min(train, TABLE_ROWS) + min(valid, TABLE_ROWS // VALID_SHARE)),
         "router": Workload("router", train),
         "traces": Workload("traces", 0 if options.traces else round(seen * options.trace_share)),

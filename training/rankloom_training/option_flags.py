@@ -27,6 +27,7 @@ FLAGS = {
     "seed": "--seed",
     "like_above": "--like-above",
     "implicit": "--implicit",
+    "review_encoder": "--review-encoder",
 }
 
 
@@ -49,6 +50,9 @@ def add_option_flags(parser: argparse.ArgumentParser) -> None:
     add("--group-by", metavar="COLUMN",
         help="one group for each value of a category of the item table, such as a domain or a "
         "language, in place of clusters of users")  # fmt: skip
+    add("--review-encoder", metavar="FOLDER",
+        help="what `rankloom reccot encode` wrote of the log's reviews: ratings that towers "
+        "predict from them become a feature (default: reviews are not read)")  # fmt: skip
     add("--lm-rows", type=whole_number(1, MAX_ROWS), metavar="N",
         help="training rows that the language model sees at most, all rows of some users; "
         "the other models see every row (default: 20000)")  # fmt: skip

@@ -117,7 +117,9 @@ class TrainOptions:
     things before the prompt's events.
     ``like_above``: a rating above it is a like; None: as the data says. ``implicit``: how
     to sample negatives for a log of likes alone; None: as the data says. ``max_exact_items``:
-    a larger catalogue is searched approximately.
+    a larger catalogue is searched approximately. ``review_encoder``: a folder that
+    `rankloom reccot encode` wrote: what towers predict from the log's reviews is a feature; None:
+    reviews are not read.
     """
 
     recipe: RecipeName = RecipeName.THINKREC
@@ -142,6 +144,7 @@ class TrainOptions:
     like_above: Number | None = None
     implicit: Sampling = None
     max_exact_items: Annotated[int, Field(strict=True, ge=0)] = 1_000_000
+    review_encoder: str | None = None
 
     @property
     def has_texts(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ class TrainingJob:
         given = load_dataset(data, options.like_above, options.implicit)
         described = with_item_texts(given, data, options.item_texts)
         _check_model(options.collaborative, described.sampling)
-        dataset = described.with_negatives(options.seed)
+        dataset = _with_reviews(described, data, options).with_negatives(options.seed)
         if options.group_by is None:
             check_groups(options.num_groups, dataset.log.num_training_users)
         else:
@@ -80,7 +81,7 @@ class TrainingJob:
         if options.traces is not None:
             traces_of(Path(options.traces), dataset)
         workspace = Workspace(work or out.with_name(out.name + ".work"))
-        report = tuple(report_lines(given))
+        report = tuple(report_lines(dataclasses.replace(given, reviews=dataset.reviews)))
         return cls(dataset, report, options, out, workspace, work is not None, machine)
 
     def plan(self) -> list[Line]:
@@ -128,10 +129,12 @@ class TrainingJob:
         from rankloom_training.stages.base import check_base
         from rankloom_training.stages.fingerprint import data_digest
         from rankloom_training.stages.plan import planned
+        from rankloom_training.stages.reviews import check_encoder
         from rankloom_training.stages.sequence import stages_of
 
         self.machine.check()
         check_base(self.options)
+        check_encoder(self.options)
         return planned(stages_of(self.options), data_digest(self.dataset), self.work)
 
     def _deliver(self, bundle: Path) -> None:
@@ -147,6 +150,19 @@ class TrainingJob:
         shutil.rmtree(begun, ignore_errors=True)
         shutil.copytree(bundle, begun)
         begun.rename(self.out)
+
+
+def _with_reviews(dataset: Dataset, folder: Path, options: TrainOptions) -> Dataset:
+    """With the log's reviews, if they are asked for. Raises OptionError or DataError."""
+    if options.review_encoder is None:
+        return dataset
+    if dataset.sampling is not None:
+        raise OptionError(
+            "review_encoder: the log has likes alone, and towers learn from ratings; leave it out"
+        )
+    from rankloom_training.data.reviews import load_reviews
+
+    return dataclasses.replace(dataset, reviews=load_reviews(folder))
 
 
 def _check_model(name: str, sampling: NegativeSampling | None) -> None:

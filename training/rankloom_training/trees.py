@@ -17,11 +17,8 @@ from scipy.special import expit
 from rankloom_features.catalogue import Catalogue
 from rankloom_features.histories import Histories
 from rankloom_features.item_statistics import ItemStatistics
-from rankloom_features.tabular import (
-    COLLABORATIVE,
-    MONOTONE,
-    TabularFeatures,
-)
+from rankloom_features.model_columns import model_columns
+from rankloom_features.tabular import MONOTONE, TabularFeatures
 from rankloom_features.tree_export import Start, export_trees, raw_scores
 from rankloom_features.user_model import UserModel
 from rankloom_training.data import Dataset, Interactions, Split
@@ -131,10 +128,18 @@ class HeldOutFeatures:
 
     A training row gets those of the other folds of users; any other row gets those of all
     training rows, as in production. The ``prior``, a few variances, is for all of them.
+    ``rates_reviews``: whether there are towers of reviews, which give a column.
     """
 
-    def __init__(self, data: Dataset, seed: int, prior: UserModelPrior = USUAL_PRIOR) -> None:
-        self._data, self._prior = data, prior
+    def __init__(
+        self,
+        data: Dataset,
+        seed: int,
+        prior: UserModelPrior = USUAL_PRIOR,
+        *,
+        rates_reviews: bool = False,
+    ) -> None:
+        self._data, self._prior, self._rates_reviews = data, prior, rates_reviews
         self._catalogue, self._log = data.catalogue, data.log
         self._train = train = self._log.split == Split.TRAIN
         self.fold = user_folds(self._log.num_users, seed)
@@ -147,21 +152,22 @@ class HeldOutFeatures:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (*self.served.names, COLLABORATIVE)
+        return (*self.served.names, *model_columns(rates_reviews=self._rates_reviews))
 
-    def table(self, view: View, logits: NDArray[np.float32]) -> FeatureTable:
+    def table(self, view: View, *others: NDArray[np.float32]) -> FeatureTable:
         """Features of the view's rows, each from the events that the row may see.
 
-        ``logits``: (rows,) of the collaborative model; out of fold for training rows.
+        ``others``: (rows,) each, the columns of other models; out of fold for training rows.
         """
         histories = view.histories(self._log)
         users = self._log.user[view.rows]
+        num_own = len(self.served.names)
         features = np.empty((len(view.rows), len(self.names)), np.float32)
-        features[:, -1] = logits
+        features[:, num_own:] = np.stack(others, axis=1)
         for own in runs(users):
             user = int(users[own.start])
             now = self._log.time[view.ends[own]]
-            features[own, :-1] = self._of_user(user, view.rows[own], histories.only(own), now)
+            features[own, :num_own] = self._of_user(user, view.rows[own], histories.only(own), now)
         return FeatureTable(features, self._log.liked[view.rows], users)
 
     def _features(self, rows: NDArray[np.bool_]) -> TabularFeatures:

@@ -98,7 +98,7 @@ def rated(features: BundleFeatures, user: str) -> NDArray[np.float32]:
 def trained_ratings(made: Path, user: str) -> NDArray[np.float32]:
     """By the training's own code: for rows about all items that come next."""
     reviews = load_reviews(made / "reviews")
-    vectors = open_vectors(reviews, made / "encoder", 64 * MIB, Progress())
+    vectors = open_vectors(reviews, made / "encoder", 64 * MIB, Progress().step)
     later = with_rows_of(reviews, reviews.user_ids.index(user))
     none = np.zeros((len(ITEMS), vectors.shape[1]), np.float32)
     rows = TowerRows.of(later, np.concatenate([vectors, none]))

@@ -25,7 +25,7 @@ from rankloom_training.stages.stage import Stage
 from rankloom_training.visibility import Protocol
 from training.logs import random_log, relabelled
 
-OPTIONS = TrainOptions()
+OPTIONS = TrainOptions(review_encoder="nowhere")
 DIGESTS = {kind.makes.stage: "digest" for kind in STAGES}
 # What the packages make of a stage's files or describe it with, but not what is in them.
 NOT_CODE = {
@@ -61,6 +61,7 @@ OTHERS: list[tuple[dict[str, object], set[str]]] = [
     ({"like_above": 3.0}, set()),  # it is part of what was read
     ({"implicit": NegativeSampling(4)}, set()),
     ({"max_exact_items": 7}, set()),
+    ({"review_encoder": "elsewhere"}, set()),  # what is in the folder counts
 ]
 
 
@@ -90,6 +91,28 @@ def test_the_fingerprint_changes_with_data_and_with_files_of_needed_stages() -> 
     assert fingerprint_of(calibrate, "data", DIGESTS | {"groups": "other"}) != fingerprint_of(
         calibrate, "data", DIGESTS
     )
+
+
+def test_an_encoder_counts_by_what_is_in_its_folder(tmp_path: Path) -> None:
+    options = dataclasses.replace(OPTIONS, review_encoder=str(tmp_path))
+    before = fingerprints(options)
+    for name in ("encoder.onnx", "rationales.parquet"):
+        (tmp_path / name).write_bytes(b"other")
+        after = fingerprints(options)
+        assert {each for each in before if before[each] != after[each]} == {"reviews"}
+        before = after
+
+
+def test_stages_follow_reviews_only_where_they_are_read() -> None:
+    plain = {stage.name: stage for stage in stages_of(TrainOptions())}
+    assert "reviews" not in plain
+    digests = dict.fromkeys(plain, "digest")
+    for stage in stages_of(OPTIONS):
+        needs = fingerprint_of(stage, "data", DIGESTS).needs
+        follows = stage.name in {"trees", "traces", "calibrate"}
+        assert ("reviews" in needs) == follows
+        if stage.name in plain:
+            assert "reviews" not in fingerprint_of(plain[stage.name], "data", digests).needs
 
 
 @pytest.mark.parametrize(

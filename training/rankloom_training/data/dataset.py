@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,6 @@ from rankloom_training.data.files import ITEM_FILES, LOG_FILES, files_of, find_f
 from rankloom_training.data.further_columns import read_further_columns
 from rankloom_training.data.interactions import (
     Interactions,
-    Split,
     first_of_duplicates,
     sorted_log,
     split_by_time,
@@ -44,8 +44,12 @@ from rankloom_training.data.settings import (
     DataSettings,
     read_settings,
 )
+from rankloom_training.data.splits import given_split
 from rankloom_training.data.tables import SourceTable
 from rankloom_training.data.times import read_times
+
+if TYPE_CHECKING:
+    from rankloom_training.data.reviews import Reviews
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,8 @@ class Dataset:
 
     ``item_columns``: further numbers of the items. ``source``: None for a log made in memory.
     ``negatives``: draws the negatives of a log that has sampled ones. ``item_vectors``:
-    (items, dim) float32, zero where unknown; None without any.
+    (items, dim) float32, zero where unknown; None without any. ``reviews``: of the same log, where
+    they are asked for.
     """
 
     catalogue: Catalogue
@@ -93,6 +98,7 @@ class Dataset:
     source: DataSource | None = None
     negatives: Negatives | None = None
     item_vectors: NDArray[np.float32] | None = None
+    reviews: Reviews | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -204,19 +210,6 @@ def _read_log(
         *_repeated(table.name, likes.known, keep),
     )
     return _ReadLog(log, times.unit, likes.rule, sampling, warnings)
-
-
-def given_split(table: SourceTable) -> NDArray[np.int8]:
-    """(rows,) of the split that the log names."""
-    known = {split.name.lower(): int(split) for split in Split}
-    names = table.column("split").ids()
-    unknown = sorted(set(names.names) - set(known))
-    if unknown:
-        raise DataError(
-            f"{table.name}: column {table.theirs('split')}: unknown values "
-            f"{', '.join(name[:20] for name in unknown[:5])}; use {', '.join(known)}"
-        )
-    return np.array([known[name] for name in names.names], dtype=np.int8)[names.codes]
 
 
 def _renumbered(

@@ -38,7 +38,12 @@ def report_lines(dataset: Dataset) -> list[Line]:
     if (vectors := dataset.item_vectors) is not None:
         known = f"{int(vectors.any(axis=1).sum()):,} of {len(vectors):,} items"
         lines.append(("item vectors", f"{known}, {vectors.shape[1]} numbers each"))
-    return [*lines, *(("warning", warning) for warning in dataset.warnings)]
+    warnings = dataset.warnings
+    if (reviews := dataset.reviews) is not None:
+        spoken = f"{int(reviews.has_text.sum()):,} of {len(reviews):,}"
+        lines.append(("reviews", f"{spoken} rows have a review"))
+        warnings += reviews.warnings
+    return [*lines, *(("warning", warning) for warning in warnings)]
 
 
 def column_lines(dataset: Dataset) -> list[Line]:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from rankloom_features.catalogue import Catalogue
 from rankloom_training.data.checks import refuse_unknown
 from rankloom_training.data.columns import Column
-from rankloom_training.data.dataset import given_split
 from rankloom_training.data.errors import DataError
 from rankloom_training.data.files import ITEM_FILES, LOG_FILES, find_files
 from rankloom_training.data.interactions import Split, first_of_duplicates, split_by_time
@@ -24,6 +23,7 @@ from rankloom_training.data.settings import (
     DataSettings,
     read_settings,
 )
+from rankloom_training.data.splits import given_split
 from rankloom_training.data.tables import SourceTable
 from rankloom_training.data.times import read_times
 

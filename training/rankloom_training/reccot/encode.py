@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,13 @@ from rankloom_training.data import Split
 from rankloom_training.data.reviews import Reviews
 from rankloom_training.progress import Progress
 from rankloom_training.reccot.alignment import AlignmentOptions, RatedTexts, align
-from rankloom_training.reccot.encoder import TextEncoder, write_encoder
+from rankloom_training.reccot.encoder import (
+    PROGRAM,
+    SETTINGS,
+    TOKENIZER,
+    TextEncoder,
+    write_encoder,
+)
 from rankloom_training.reccot.rationale_file import ReviewRationale, rationales_of, text_digest
 from rankloom_training.reccot.steps import Steps
 from rankloom_training.reccot.text_model import open_text_model, small_text_model
@@ -164,7 +171,7 @@ def train_encoder(
 
 
 def open_vectors(
-    reviews: Reviews, folder: Path, max_bytes: int, progress: Progress
+    reviews: Reviews, folder: Path, max_bytes: int, on_step: OnStep
 ) -> NDArray[np.float32]:
     """(rows, dim + 1) what towers read of reviews, from what ``encode`` wrote.
 
@@ -174,9 +181,18 @@ def open_vectors(
     texts = encoder_texts(
         reviews, rationales_of(rationales, reviews) if rationales.exists() else None
     )
-    with closing(VectorStore(store_path(folder), max_bytes)) as store, progress.stage("vectors"):
-        vectors = review_vectors(reviews, texts, TextEncoder(folder), store, progress.step)
+    with closing(VectorStore(store_path(folder), max_bytes)) as store:
+        vectors = review_vectors(reviews, texts, TextEncoder(folder), store, on_step)
     return with_ratings(vectors, reviews.rating)
+
+
+def encoder_digest(folder: Path) -> str:
+    """SHA-256 of what ``open_vectors`` reads there; of nothing where it is not there."""
+    total = sha256()
+    for name in (PROGRAM, TOKENIZER, SETTINGS, RATIONALES):
+        data = (folder / name).read_bytes() if (folder / name).is_file() else b""
+        total.update(len(data).to_bytes(8, "big") + data)
+    return total.hexdigest()
 
 
 def _store(

@@ -26,18 +26,26 @@ class ReviewHistories:
 
     @classmethod
     def of(cls, reviews: Reviews) -> ReviewHistories:
-        return cls(_before(reviews, reviews.user), _before(reviews, reviews.item))
+        time = reviews.time
+        return cls(
+            last_reviews(reviews, reviews.user, time), last_reviews(reviews, reviews.item, time)
+        )
 
 
-def _before(reviews: Reviews, group: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(rows, MOST_REVIEWS) the last reviews with a text of the same group before each row."""
+def last_reviews(
+    reviews: Reviews, group: NDArray[np.int64], asked: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """(rows, MOST_REVIEWS) the last reviews with a text of each row's group before a time.
+
+    ``asked``: (rows,) that time.
+    """
     seen = np.full((len(reviews), MOST_REVIEWS), NOTHING, dtype=np.int64)
     has_text = reviews.has_text
     order = np.argsort(group, kind="stable")  # rows stay in the order of time
     starts = np.flatnonzero(np.diff(group[order], prepend=-1))
     for own in np.split(order, starts[1:]):
         spoken = own[has_text[own]]
-        ends = np.searchsorted(reviews.time[spoken], reviews.time[own], side="left")
+        ends = np.searchsorted(reviews.time[spoken], asked[own], side="left")
         at = ends[:, None] + np.arange(-MOST_REVIEWS, 0)
         if len(spoken):
             seen[own] = np.where(at >= 0, spoken[np.maximum(at, 0)], NOTHING)

@@ -46,7 +46,8 @@ def rate(
 
     ``encoder``: what ``encode`` wrote. ``max_bytes``: of its store.
     """
-    rows = TowerRows.of(reviews, open_vectors(reviews, encoder, max_bytes, progress))
+    with progress.stage("vectors"):
+        rows = TowerRows.of(reviews, open_vectors(reviews, encoder, max_bytes, progress.step))
     with progress.stage("towers"):
         model = train_towers(reviews, rows, options, progress.step)
     test = reviews.rows(Split.TEST)

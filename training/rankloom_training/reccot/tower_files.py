@@ -26,13 +26,19 @@ def write_towers(
     folder: Path, model: TwoTowers, rows: TowerRows, report: Mapping[str, object]
 ) -> None:
     """Raises ExportError if the program differs from ``model`` by more than 1e-4."""
+    program = towers_program(model, rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PROGRAM).write_bytes(program)
+    (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n")
+
+
+def towers_program(model: TwoTowers, rows: TowerRows) -> bytes:
+    """As ONNX. Raises ExportError if it differs from ``model`` by more than 1e-4."""
     example: dict[str, Tensor] = dict(zip(NAMES, rows.inputs(np.arange(2)).tensors(), strict=True))
     sizes = {name: {0: "rows"} for name in (*NAMES, "rating")}
     program = traced_onnx_bytes(model.eval(), example, ["rating"], sizes)
     _check_equal(model, program, rows)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / PROGRAM).write_bytes(program)
-    (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n")
+    return program
 
 
 class RatingProgram:

@@ -42,7 +42,8 @@ class TrainedTowers:
 
     def bundle_parts(self, progress: Progress) -> dict[str, bytes]:
         """Raises DataError where encoder, towers and reviews are not of each other."""
-        vectors = open_vectors(self.reviews, self.encoder, self.max_bytes, progress)
+        with progress.stage("vectors"):
+            vectors = open_vectors(self.reviews, self.encoder, self.max_bytes, progress.step)
         program = _read(self.towers / tower_files.PROGRAM, "towers")
         encoder = _read(self.encoder / text_encoder.PROGRAM, "encode")
         origin = ReviewOrigin(_digest(encoder), _digest(program), vectors.shape[1], MOST_REVIEWS)
@@ -59,8 +60,8 @@ class TrainedTowers:
     ) -> bytes:
         reviews, rows = self.reviews, TowerRows.of(self.reviews, vectors)
         item_ids = reviews.catalogue.item_ids
-        users = _newest(reviews, reviews.user, rows.user, vectors)
-        items = _newest(reviews, reviews.item, rows.item, vectors)
+        users = newest_reviews(reviews, reviews.user, rows.user, vectors)
+        items = newest_reviews(reviews, reviews.item, rows.item, vectors)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "review_vectors.sqlite"
             write_review_vectors(
@@ -83,7 +84,7 @@ class TrainedTowers:
             raise DataError(f"{self.towers}: {error}") from error
 
 
-def _newest(
+def newest_reviews(
     reviews: Reviews,
     group: NDArray[np.int64],
     code: NDArray[np.int64],

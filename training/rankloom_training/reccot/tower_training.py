@@ -77,15 +77,20 @@ def train_towers(
     return model.eval()
 
 
-@torch.inference_mode()
 def predict(model: TwoTowers, rows: TowerRows, wanted: NDArray[np.int64]) -> NDArray[np.float64]:
     """(n,) ratings, from LOWEST to HIGHEST."""
+    return np.clip(unbounded(model, rows, wanted).astype(np.float64), LOWEST, HIGHEST)
+
+
+@torch.inference_mode()
+def unbounded(model: TwoTowers, rows: TowerRows, wanted: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(n,) ratings as the exported program gives them."""
     model.eval()
-    found = [
-        model(*rows.inputs(wanted[start : start + PREDICTED_AT_ONCE]).tensors()).numpy()
-        for start in range(0, len(wanted), PREDICTED_AT_ONCE)
-    ]
-    return np.clip(np.concatenate(found).astype(np.float64), LOWEST, HIGHEST)
+    found = [np.zeros(0, np.float32)]
+    for start in range(0, len(wanted), PREDICTED_AT_ONCE):
+        given = rows.inputs(wanted[start : start + PREDICTED_AT_ONCE])
+        found.append(model(*given.tensors()).numpy())
+    return np.concatenate(found)
 
 
 class _Loop:

@@ -19,6 +19,8 @@ from rankloom_adapters import bundle as parts
 from rankloom_adapters.bundle import expert_part
 from rankloom_adapters.expert import CONFIG_FILE, WEIGHTS_FILE
 from rankloom_adapters.router import GLOBAL, Router
+from rankloom_features.rated_reviews import RatedReviews
+from rankloom_features.review_ratings import ReviewRatings
 from rankloom_features.scorer import read_item_vectors
 from rankloom_ranker.item_groups import ItemGroups
 from rankloom_training.data import Split
@@ -105,6 +107,35 @@ class RouterFiles:
         if not file.exists():
             return None
         return ItemGroups.from_bytes(file.read_bytes(), num_items, len(self.router().groups))
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewsFiles:
+    """Towers of the log's reviews, and the rating that they predict for rows of train and valid."""
+
+    folder: Path
+    stage: ClassVar[str] = "reviews"
+
+    def write_towers(self, program: bytes, reviews: bytes) -> None:
+        """``reviews``: the file of ``write_rated_reviews``."""
+        _write(self.folder / parts.RATING_TOWERS, program)
+        _write(self.folder / parts.RATED_REVIEWS, reviews)
+
+    def rater(self) -> ReviewRatings:
+        """As it is served."""
+        towers, reviews = self.bundle_parts().values()
+        return ReviewRatings(towers.read_bytes(), RatedReviews(reviews))
+
+    def write_rows(self, split: Split, rating: NDArray[np.float32]) -> None:
+        np.savez(_rows_file(self.folder, split), rating=rating)
+
+    def ratings(self, split: Split) -> NDArray[np.float32]:
+        """(rows,) out of fold for training rows, NaN for an item that the user knows."""
+        return _array(self.folder, split, "rating")
+
+    def bundle_parts(self) -> Parts:
+        made = (parts.RATING_TOWERS, parts.RATED_REVIEWS)
+        return {part: self.folder / part for part in made}
 
 
 @dataclass(frozen=True, slots=True)

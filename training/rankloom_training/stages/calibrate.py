@@ -25,6 +25,7 @@ from rankloom_training.stages.artefacts import (
     CollaborativeFiles,
     GlobalFiles,
     GroupsFiles,
+    ReviewsFiles,
     TreesFiles,
 )
 from rankloom_training.stages.rows import LogRows
@@ -48,6 +49,7 @@ class CalibrateStage(Stage):
     whole: TrainOptions
     makes = BundleFiles
     needs = _IN_BUNDLE
+    may_need = (ReviewsFiles,)
     code = (
         "rankloom_adapters.calibration",
         "rankloom_adapters.router",
@@ -73,6 +75,8 @@ class CalibrateStage(Stage):
         """Scores with the assembled bundle, then writes what was fitted into it."""
         data, files = given.dataset, BundleFiles(given.folder)
         made = [given.of(kind).bundle_parts() for kind in _IN_BUNDLE]
+        if reviews := given.maybe(ReviewsFiles):
+            made.append(reviews.bundle_parts())
         assemble(given.folder, made, data)
         files.write({parts.RECIPE: to_yaml(self.whole), parts.ITEM_INDEX: self._item_index(given)})
         metadata = self._metadata(given.folder, data)

@@ -47,7 +47,7 @@ def fingerprint_of(stage: Stage, data: str, digests: Mapping[str, str]) -> Finge
         data=data,
         options=stage.options,
         code={name: code_digest(name) for name in modules},
-        needs={kind.stage: digests[kind.stage] for kind in stage.needs},
+        needs={kind.stage: digests[kind.stage] for kind in stage.needed_of(digests)},
     )
 
 
@@ -87,3 +87,5 @@ def _pieces(dataset: Dataset) -> Iterator[bytes]:
     yield dataset.item_columns.to_bytes() if len(dataset.item_columns) else b""
     yield b"" if dataset.item_vectors is None else dataset.item_vectors.tobytes()
     yield repr((dataset.like_above, dataset.sampling)).encode()
+    if dataset.reviews is not None:
+        yield dataset.reviews.digest().encode()

@@ -36,23 +36,27 @@ class PlannedStage:
 def planned(stages: Sequence[Stage], data: str, work: Workspace) -> list[PlannedStage]:
     """What becomes of each stage. ``data``: of ``data_digest``. Changes nothing."""
     kept, plan = dict[str, str](), list[PlannedStage]()
+    every = {stage.name for stage in stages}
     for stage in stages:
-        after = tuple(kind.stage for kind in stage.needs if kind.stage not in kept)
-        one = PlannedStage(stage.name, tuple(_reasons(stage, data, kept, work)), after)
+        needs = [kind.stage for kind in stage.needed_of(every)]
+        after = tuple(name for name in needs if name not in kept)
+        one = PlannedStage(stage.name, tuple(_reasons(stage, needs, data, kept, work)), after)
         if one.is_reused:
             kept[stage.name] = work.digest(stage.name) or ""
         plan.append(one)
     return plan
 
 
-def _reasons(stage: Stage, data: str, kept: Mapping[str, str], work: Workspace) -> Iterator[str]:
-    """``kept``: digests of the stages that are reused."""
+def _reasons(
+    stage: Stage, needs: Sequence[str], data: str, kept: Mapping[str, str], work: Workspace
+) -> Iterator[str]:
+    """``needs``: names of stages. ``kept``: digests of the stages that are reused."""
     before = work.made_from(stage.name)
     if before is None:
         yield "not made yet"
         return
-    needs = _mapping(before, "needs")
-    assumed = {kind.stage: str(needs.get(kind.stage)) for kind in stage.needs} | dict(kept)
+    used = _mapping(before, "needs")
+    assumed = {name: str(used.get(name)) for name in needs} | dict(kept)
     now = fingerprint_of(stage, data, assumed)
     yield from differences(before, now)
     if work.digest(stage.name) is None:

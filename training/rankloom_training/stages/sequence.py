@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from rankloom_training.stages.collaborative import CollaborativeStage
 from rankloom_training.stages.fingerprint import data_digest, fingerprint_of
 from rankloom_training.stages.global_expert import GlobalStage
 from rankloom_training.stages.group_experts import GroupsStage
+from rankloom_training.stages.reviews import ReviewsStage
 from rankloom_training.stages.router import RouterStage
 from rankloom_training.stages.stage import Stage, StageInputs
 from rankloom_training.stages.traces import TracesStage
@@ -28,6 +29,7 @@ from rankloom_training.stages.workspace import Workspace
 
 STAGES: tuple[type[Stage], ...] = (
     CollaborativeStage,
+    ReviewsStage,
     TreesStage,
     RouterStage,
     TracesStage,
@@ -39,8 +41,8 @@ STAGES: tuple[type[Stage], ...] = (
 
 
 def stages_of(options: TrainOptions) -> list[Stage]:
-    """All stages with their options, each after those that it needs."""
-    return [kind.configured(options) for kind in STAGES]
+    """The stages with their options, each after those that it needs."""
+    return [kind.configured(options) for kind in STAGES if kind.is_asked(options)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +73,11 @@ class StageRunner:
             self.progress.note("kept from an earlier run")
             return kept
         resumes, started = self.work.unfinished(name, fingerprint).exists(), time.monotonic()
-        digest = self.work.make(name, fingerprint, partial(self._fill, stage))
+        digest = self.work.make(name, fingerprint, partial(self._fill, stage, [*fingerprint.needs]))
         if (amount := self.workloads.get(name)) and not resumes:
             remember(amount.kind, amount.rows, time.monotonic() - started)
         return digest
 
-    def _fill(self, stage: Stage, folder: Path, unfinished: Path) -> None:
-        made = {kind.stage: self.work.folder_of(kind.stage) for kind in stage.needs}
+    def _fill(self, stage: Stage, needs: Sequence[str], folder: Path, unfinished: Path) -> None:
+        made = {name: self.work.folder_of(name) for name in needs}
         stage.run(StageInputs(self.dataset, folder, made, self.progress, unfinished, self.machine))

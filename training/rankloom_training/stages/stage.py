@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, Self, TypeVar
@@ -62,6 +62,10 @@ class StageInputs:
         """The files of a stage that this one needs. Raises KeyError for any other."""
         return kind(self.made[kind.stage])
 
+    def maybe(self, kind: type[A]) -> A | None:
+        """The files of a stage that this one may need; None where it is not made."""
+        return self.of(kind) if kind.stage in self.made else None
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -69,11 +73,13 @@ class Stage:
 
     A field is named like the field of ``TrainOptions`` that gives its value, so a stage cannot
     read an option that its fingerprint leaves out. ``code``: modules and packages beside the
-    stage's own that decide what it makes.
+    stage's own that decide what it makes. ``may_need``: files of stages that are made only where
+    an option asks for them.
     """
 
     makes: ClassVar[type[Artefact]]
     needs: ClassVar[tuple[type[Artefact], ...]] = ()
+    may_need: ClassVar[tuple[type[Artefact], ...]] = ()
     code: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
@@ -83,9 +89,18 @@ class Stage:
             **{field.name: getattr(options, field.name) for field in dataclasses.fields(cls)}
         )
 
+    @classmethod
+    def is_asked(cls, options: TrainOptions) -> bool:
+        """Whether these options need what the stage makes."""
+        return True
+
     @property
     def name(self) -> str:
         return self.makes.stage
+
+    def needed_of(self, made: Container[str]) -> tuple[type[Artefact], ...]:
+        """Whose files it needs in a sequence. ``made``: names of the sequence's stages."""
+        return (*self.needs, *(kind for kind in self.may_need if kind.stage in made))
 
     @property
     def options(self) -> dict[str, object]:

@@ -18,7 +18,12 @@ from rankloom_training.data import Dataset, Split
 from rankloom_training.reasons.grounding import named_items
 from rankloom_training.reasons.influences import TreeInfluences
 from rankloom_training.reasons.trace import Trace, TraceKind
-from rankloom_training.stages.artefacts import CollaborativeFiles, TracesFiles, TreesFiles
+from rankloom_training.stages.artefacts import (
+    CollaborativeFiles,
+    ReviewsFiles,
+    TracesFiles,
+    TreesFiles,
+)
 from rankloom_training.stages.rows import LogRows
 from rankloom_training.stages.stage import Stage, StageInputs
 from rankloom_training.teachers.evidence import EvidenceTeacher
@@ -44,6 +49,7 @@ class TracesStage(Stage):
     seed: int
     makes = TracesFiles
     needs = (CollaborativeFiles, TreesFiles)
+    may_need = (ReviewsFiles,)
     code = (
         "rankloom_features",
         "rankloom_ranker.phrasing",
@@ -103,6 +109,7 @@ def _influences(given: StageInputs) -> TreeInfluences:
     data = given.dataset
     encoder, item_vectors = given.of(CollaborativeFiles).model()
     trees, item_statistics, user_model = given.of(TreesFiles).ranker()
+    reviews = given.maybe(ReviewsFiles)
     provider = provider_from_bytes(
         catalogue=data.catalogue.to_bytes(),
         events=NO_EVENTS,
@@ -111,6 +118,7 @@ def _influences(given: StageInputs) -> TreeInfluences:
         item_statistics=item_statistics,
         user_model=user_model,
         item_columns=data.item_columns.to_bytes() if len(data.item_columns) else None,
+        rater=reviews.rater() if reviews else None,
     )
     return TreeInfluences(provider, TreeRanker(trees))
 

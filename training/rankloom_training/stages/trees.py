@@ -13,7 +13,7 @@ from rankloom_features.ranker import TreeRanker
 from rankloom_features.tabular import LOG_COUNT
 from rankloom_training.data import Split
 from rankloom_training.metrics import auc
-from rankloom_training.stages.artefacts import CollaborativeFiles, TreesFiles
+from rankloom_training.stages.artefacts import CollaborativeFiles, ReviewsFiles, TreesFiles
 from rankloom_training.stages.rows import LogRows
 from rankloom_training.stages.stage import Stage, StageInputs
 from rankloom_training.trees import (
@@ -34,6 +34,7 @@ class TreesStage(Stage):
     seed: int
     makes = TreesFiles
     needs = (CollaborativeFiles,)
+    may_need = (ReviewsFiles,)
     code = (
         "rankloom_features.item_columns",
         "rankloom_features.item_statistics",
@@ -55,11 +56,12 @@ class TreesStage(Stage):
     def run(self, given: StageInputs) -> None:
         """Fits the user model and boosters, and one more for each fold of users."""
         data, files = given.dataset, TreesFiles(given.folder)
-        held_out = HeldOutFeatures(data, self.seed, held_out_prior(data, self.seed))
+        reviews = given.maybe(ReviewsFiles)
+        prior, rates = held_out_prior(data, self.seed), reviews is not None
+        held_out = HeldOutFeatures(data, self.seed, prior, rates_reviews=rates)
         rows = LogRows.of(data, self.protocol, self.seed)
-        logits = given.of(CollaborativeFiles).logits
-        train = _table(held_out, rows, Split.TRAIN, logits(Split.TRAIN))
-        valid = _table(held_out, rows, Split.VALID, logits(Split.VALID))
+        train = _table(held_out, rows, Split.TRAIN, _columns(given, Split.TRAIN))
+        valid = _table(held_out, rows, Split.VALID, _columns(given, Split.VALID))
         # Likes alone say what users choose: the trees say what differs from popularity.
         start = LOG_COUNT if data.log.sampled else None
         boosters = Boosters(train, valid, held_out.names, given.progress.step, start)
@@ -73,11 +75,18 @@ class TreesStage(Stage):
         given.progress.note(f"AUC {found:.4f}")
 
 
+def _columns(given: StageInputs, split: Split) -> NDArray[np.float32]:
+    """(columns, rows) of other models, in the order of ``model_columns``."""
+    reviews, logits = given.maybe(ReviewsFiles), given.of(CollaborativeFiles).logits(split)
+    return np.stack([*([reviews.ratings(split)] if reviews else []), logits])
+
+
 def _table(
-    held_out: HeldOutFeatures, rows: LogRows, split: Split, logits: NDArray[np.float32]
+    held_out: HeldOutFeatures, rows: LogRows, split: Split, columns: NDArray[np.float32]
 ) -> FeatureTable:
     views = rows.views(split)
     ends = np.cumsum([len(view.rows) for view in views])[:-1]
-    table = joined(list(map(held_out.table, views, np.split(logits, ends))))
+    parts = zip(views, np.split(columns, ends, axis=1), strict=True)
+    table = joined([held_out.table(view, *others) for view, others in parts])
     offset, weight = rows.sampling_offset(split), rows.weight(split)
     return dataclasses.replace(table, offset=offset, weight=weight)
