@@ -22,7 +22,7 @@ from rankloom_features.events import (
     known_events,
     without_each,
 )
-from rankloom_features.model_columns import model_columns, with_columns
+from rankloom_features.model_columns import REVIEW_RATING, model_columns, with_columns
 from rankloom_features.review_ratings import ReviewRatings
 from rankloom_features.review_vectors import NewestReviews
 from rankloom_features.scorer import Scorer
@@ -89,6 +89,14 @@ class UserFeatures:
 def has_few_events(features: UserFeatures) -> bool:
     """Whether work that grows with the user's events may be done on the event loop."""
     return len(features.events) <= MAX_EVENTS_ON_LOOP
+
+
+def max_on_loop(columns: Sequence[str]) -> int:
+    """For how many candidates these columns may be computed on the event loop.
+
+    Towers of reviews take longer, and may wait for the disk.
+    """
+    return 0 if REVIEW_RATING in columns else MAX_CANDIDATES_ON_LOOP
 
 
 class FeatureProvider:

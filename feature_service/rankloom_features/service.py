@@ -19,10 +19,10 @@ from rankloom_features.event_wire import parse_events, parse_forgotten
 from rankloom_features.events import Event
 from rankloom_features.model_info import ModelInfo
 from rankloom_features.provider import (
-    MAX_CANDIDATES_ON_LOOP,
     MAX_EVENTS_ON_LOOP,
     UserFeatures,
     UserQuery,
+    max_on_loop,
 )
 from rankloom_features.wire import parse_users, parse_version, write_features
 from rankloom_proto.v1 import features_pb2, features_pb2_grpc
@@ -67,7 +67,7 @@ class FeatureService(features_pb2_grpc.FeatureServiceServicer):
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> features_pb2.GetUserFeaturesResponse:
         """Features of each user, in order. Raises InvalidFieldError or FeatureVersionError."""
-        if _is_short(request):
+        if _is_short(request, max_on_loop(self._provider.model_info().columns)):
             with suppress(LongHistoryError):
                 return self._features(request, MAX_EVENTS_ON_LOOP)
         return await asyncio.to_thread(self._features, request)
@@ -128,13 +128,16 @@ class FeatureService(features_pb2_grpc.FeatureServiceServicer):
         return self._store.append(parse_events(request, like_above, arrived))
 
 
-def _is_short(request: features_pb2.GetUserFeaturesRequest) -> bool:
-    """One stored user and few candidates; the event loop answers for an embedded service too."""
+def _is_short(request: features_pb2.GetUserFeaturesRequest, most: int) -> bool:
+    """One stored user and at most so many candidates.
+
+    The event loop answers for an embedded service too.
+    """
     if len(request.users) != 1:
         return False
     user = request.users[0]
     is_plain = user.HasField("user_id") and not (user.ablate_newest or user.predict_ratings)
-    return is_plain and len(user.candidates) <= MAX_CANDIDATES_ON_LOOP
+    return is_plain and len(user.candidates) <= most
 
 
 def _write_aged(features: UserFeatures, now: float, message: features_pb2.UserFeatures) -> None:

@@ -18,12 +18,12 @@ from rankloom_features.bundled_tables import UnreadableTablesError
 from rankloom_features.catalogue import Item
 from rankloom_features.event_store.store import EventStoreError, LongHistoryError
 from rankloom_features.provider import (
-    MAX_CANDIDATES_ON_LOOP,
     MAX_EVENTS_ON_LOOP,
     FeatureProvider,
     UserFeatures,
     UserQuery,
     has_few_events,
+    max_on_loop,
 )
 from rankloom_features.wire import features_from_wire, query_to_wire
 from rankloom_proto.v1 import features_pb2, features_pb2_grpc
@@ -76,7 +76,8 @@ class FeatureRead:
         """
         if self.features is None:
             return self
-        if len(candidates) <= MAX_CANDIDATES_ON_LOOP and has_few_events(self.features):
+        is_short = len(candidates) <= max_on_loop(provider.columns)
+        if is_short and has_few_events(self.features):
             features = provider.with_candidates(self.features, candidates)
         else:
             features = await asyncio.to_thread(provider.with_candidates, self.features, candidates)
@@ -104,7 +105,7 @@ class EmbeddedFeatures:
     async def get(self, query: UserQuery, timeout_s: float) -> UserFeatures:
         """Long lists and histories run on a thread; a late one finishes without a waiter."""
         is_short = (
-            len(query.candidates) <= MAX_CANDIDATES_ON_LOOP
+            len(query.candidates) <= max_on_loop(self.provider.columns)
             and len(query.history or ()) <= MAX_EVENTS_ON_LOOP
             and not query.ablate_newest
         )
