@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, LifoQueue
 from typing import Final
@@ -81,10 +81,13 @@ def _error_of(path: Path, error: sqlite3.Error) -> EventStoreError:
 def opened(path: Path) -> sqlite3.Connection:
     """A connection to the store, which is created if it is missing. Raises EventStoreError."""
     with translated(path):
+        was_left = _has_log(path)  # a process that was killed may have left one
         db = connect(path)
         try:
             _create_or_check(db, path)
-            truncate_log(db, 0.0)  # a process that was killed may have left one
+            truncate_log(db, 0.0)
+            if was_left:
+                _renew_log_index(db)
         except BaseException:
             db.close()
             raise
@@ -111,6 +114,23 @@ def _on_read_only_disk(path: Path) -> bool:
     """Whether the file can be read as it is, and no process can be writing it."""
     log = path.with_name(f"{path.name}-wal")
     return path.exists() and not log.exists() and not os.access(path.parent, os.W_OK)
+
+
+def _has_log(path: Path) -> bool:
+    log = path.with_name(f"{path.name}-wal")
+    return log.exists() and log.stat().st_size > 0
+
+
+def _renew_log_index(db: sqlite3.Connection) -> None:
+    """Writes once, since the first write to an empty log clears the log's index.
+
+    After a crash, SQLite makes that index in memory that it does not clear, and maps it to a file:
+    what this process held before, ids of users too, would stand there until then.
+    """
+    _set_wait(db, 0.0)
+    with suppress(sqlite3.OperationalError), transaction(db):  # whoever writes now clears it too
+        db.execute(f"PRAGMA user_version={FORMAT}")
+    truncate_log(db, 0.0)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -318,3 +319,21 @@ def test_a_closed_store_says_so(path: Path) -> None:
     for use in (lambda: store.history("u"), lambda: store.append([made("a")])):
         with pytest.raises(EventStoreError, match="closed"):
             use()
+
+
+def test_the_index_after_a_crash_holds_nothing_of_the_process_that_makes_it(
+    path: Path, tmp_path: Path
+) -> None:
+    """SQLite makes it in memory that the process has used before, and maps it to a file."""
+    store = SqliteEventStore(path)
+    store.append([made("1", "someone", "i0")])
+    crashed = tmp_path / "crashed.sqlite"
+    log = path.with_name(f"{path.name}-wal").read_bytes()
+    shutil.copy(path, crashed)
+    store.close()
+    crashed.with_name(f"{crashed.name}-wal").write_bytes(log[:56])  # cut within the first page
+    used = [b"user-of-before " * 2_400 for _ in range(200)]
+    del used
+    with closing(SqliteEventStore(crashed)):
+        content = b"".join(file.read_bytes() for file in tmp_path.glob("crashed*"))
+    assert b"user-of-before" not in content
