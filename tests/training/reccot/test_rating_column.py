@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ from numpy.typing import NDArray
 from rankloom_features.events import Event
 from rankloom_features.rated_reviews import RatedReviews, event_key
 from rankloom_features.review_ratings import ReviewRatings
+from rankloom_training.checkpoints import NO_CHECKPOINT, Checkpoint
 from rankloom_training.data import Dataset, Split, load_dataset
 from rankloom_training.data.reviews import Reviews, load_reviews
 from rankloom_training.reccot.histories import NOTHING
-from rankloom_training.reccot.rating_column import LoggedReviews, RatingColumn
+from rankloom_training.reccot.rating_column import LoggedReviews, OnStep, RatingColumn
 from rankloom_training.reccot.tower_rows import with_ratings
 from rankloom_training.reccot.tower_training import TowerOptions
 from rankloom_training.stages.rows import LogRows
@@ -52,10 +54,15 @@ def column(logged: LoggedReviews, reviews: Reviews) -> RatingColumn:
     return column_of(logged, reviews)
 
 
-def column_of(logged: LoggedReviews, reviews: Reviews) -> RatingColumn:
+def column_of(
+    logged: LoggedReviews,
+    reviews: Reviews,
+    on_step: OnStep = lambda *_: None,
+    checkpoint: Callable[[str], Checkpoint] = lambda _: NO_CHECKPOINT,
+) -> RatingColumn:
     random = np.random.default_rng(0).normal(size=(len(reviews), 6)).astype(np.float32)
     vectors = with_ratings(random, reviews.rating)
-    return RatingColumn(logged, vectors, TowerOptions(epochs=1), lambda *_: None)
+    return RatingColumn(logged, vectors, TowerOptions(epochs=1), on_step, checkpoint)
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +166,28 @@ def last_of_user_and_item(data: Dataset) -> int:
         log.item[train][:, None] == log.item[train]
     )
     return int(train[~(later & same).any(axis=1)][0])
+
+
+def test_a_killed_run_goes_on_with_the_towers_that_it_had(
+    data: Dataset, reviews: Reviews, logged: LoggedReviews, column: RatingColumn, tmp_path: Path
+) -> None:
+    views = LogRows.of(data, Protocol.P1, 0).views(Split.TRAIN)
+    steps: list[int] = []
+
+    def interrupted(done: int, total: int) -> None:
+        if done > 3:
+            raise KeyboardInterrupt
+
+    def checkpoint(name: str) -> Checkpoint:
+        return Checkpoint(tmp_path / f"{name}.pt")
+
+    with pytest.raises(KeyboardInterrupt):
+        column_of(logged, reviews, interrupted, checkpoint).out_of_fold(views)
+    assert {path.stem for path in tmp_path.iterdir()} == {"served", "fold-0", "fold-1"}
+    again = column_of(logged, reviews, lambda done, _: steps.append(done), checkpoint)
+    assert np.array_equal(again.out_of_fold(views), column.out_of_fold(views), equal_nan=True)
+    assert again.parts(ENCODER) == column.parts(ENCODER)
+    assert steps == [4, 5, 6]
 
 
 def test_no_row_sees_its_own_review_or_one_that_it_may_not_see(

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from rankloom_features.rated_reviews import event_key, write_rated_reviews
 from rankloom_features.review_vectors import ReviewOrigin
+from rankloom_training.checkpoints import NO_CHECKPOINT, Checkpoint
 from rankloom_training.data import Dataset, Split
 from rankloom_training.data.reviews import Reviews
 from rankloom_training.folds import NUM_FOLDS, user_folds
@@ -31,7 +32,12 @@ from rankloom_training.reccot.histories import (
 from rankloom_training.reccot.tower_files import towers_program
 from rankloom_training.reccot.tower_parts import newest_reviews
 from rankloom_training.reccot.tower_rows import TowerRows
-from rankloom_training.reccot.tower_training import TowerOptions, train_towers, unbounded
+from rankloom_training.reccot.tower_training import (
+    TowerOptions,
+    train_towers,
+    unbounded,
+    untrained_towers,
+)
 from rankloom_training.reccot.towers import TwoTowers
 from rankloom_training.visibility import View
 
@@ -123,13 +129,16 @@ class RatingColumn:
         vectors: NDArray[np.float32],
         options: TowerOptions,
         on_step: OnStep,
+        checkpoint: Callable[[str], Checkpoint] = lambda _: NO_CHECKPOINT,
     ) -> None:
-        """``vectors``: (reviews, dim) what towers read of each."""
+        """``vectors``: (reviews, dim) what towers read of each. ``checkpoint``: of towers, by name;
+        those of a killed run are not trained again.
+        """
         self._logged, self._options, self._on_step = logged, options, on_step
-        self._num_trained = 0
+        self._num_trained, self._checkpoint = 0, checkpoint
         self._fold = user_folds(logged.data.log.num_users, options.seed)
         self._rows = _rows_of(logged, _shared(logged, vectors))
-        self._model = self._trained(logged.reviews)
+        self._model = self._trained("served", logged.reviews)
 
     def parts(self, encoder: str) -> tuple[bytes, bytes]:
         """The towers' program, and the file of reviews that they read. ``encoder``: its digest.
@@ -154,7 +163,7 @@ class RatingColumn:
         """(rows,) each by towers that saw no rating of its user."""
         found = [np.full(len(view.rows), np.nan, np.float32) for view in views]
         for fold in range(NUM_FOLDS):
-            model = self._trained(self._without(fold))
+            model = self._trained(f"fold-{fold}", self._without(fold))
             for view, rating in zip(views, found, strict=True):
                 own = self._fold[self._logged.data.log.user[view.rows]] == fold
                 rating[own] = self._rated(model, view.only(own))
@@ -184,12 +193,18 @@ class RatingColumn:
         split[of_row[rows]] = Split.TEST
         return replace(self._logged.reviews, split=split)
 
-    def _trained(self, reviews: Reviews) -> TwoTowers:
+    def _trained(self, name: str, reviews: Reviews) -> TwoTowers:
         def on_epoch(epoch: int, epochs: int) -> None:
             done = self._num_trained * epochs + epoch
             self._on_step(done, (NUM_FOLDS + 1) * epochs)
 
-        model = train_towers(reviews, self._rows, self._options, on_epoch)
+        checkpoint = self._checkpoint(name)
+        if (kept := checkpoint.load()) is not None:
+            model = untrained_towers(self._rows, self._options)
+            model.load_state_dict(kept["towers"])
+        else:
+            model = train_towers(reviews, self._rows, self._options, on_epoch)
+            checkpoint.save(lambda: {"towers": model.state_dict()})
         self._num_trained += 1
         return model
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from rankloom_training.data import Split
 from rankloom_training.data.reviews import HIGHEST, LOWEST, Reviews
 from rankloom_training.reccot.contrast import Contrast, contrast
-from rankloom_training.reccot.factors import fit_factors
+from rankloom_training.reccot.factors import RatingFactors, fit_factors
 from rankloom_training.reccot.tower_rows import UNKNOWN, TowerInputs, TowerRows
 from rankloom_training.reccot.towers import TowerShape, TwoTowers
 
@@ -46,6 +46,17 @@ class TowerOptions:
     match: Contrast = Contrast.TRIPLET
     seed: int = 0
 
+    def shape(self, rows: TowerRows) -> TowerShape:
+        """Of towers that read these rows."""
+        dim = rows.vectors.shape[1]
+        return TowerShape(dim, self.hidden, self.layers, self.heads, self.dropout)
+
+
+def untrained_towers(rows: TowerRows, options: TowerOptions) -> TwoTowers:
+    """Of the form of ``train_towers``, to be filled with what that has learnt."""
+    factors = RatingFactors(*rows.num_codes, options.hidden, 0.0)
+    return TwoTowers(options.shape(rows), factors)
+
 
 def train_towers(
     reviews: Reviews, rows: TowerRows, options: TowerOptions, on_epoch: OnEpoch
@@ -53,14 +64,8 @@ def train_towers(
     """The towers of the epoch with the lowest squared error on validation rows."""
     torch.manual_seed(options.seed)
     training, validation = reviews.rows(Split.TRAIN), reviews.rows(Split.VALID)
-    shape = TowerShape(
-        dim=rows.vectors.shape[1],
-        hidden=options.hidden,
-        layers=options.layers,
-        heads=options.heads,
-        dropout=options.dropout,
-    )
-    model = TwoTowers(shape, fit_factors(reviews, rows, options.hidden, options.seed))
+    factors = fit_factors(reviews, rows, options.hidden, options.seed)
+    model = TwoTowers(options.shape(rows), factors)
     loop = _Loop(model, rows, torch.from_numpy(reviews.rating).float(), options)
     best, kept, since = math.inf, copy.deepcopy(model.state_dict()), 0
     for epoch in range(1, options.epochs + 1):

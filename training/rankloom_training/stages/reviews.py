@@ -57,7 +57,8 @@ class ReviewsStage(Stage):
         vectors = open_vectors(reviews, self._encoder, MAX_STORE_BYTES, given.progress.step)
         logged = LoggedReviews.of(given.dataset, reviews)
         options = TowerOptions(seed=self.seed)
-        column = RatingColumn(logged, vectors, options, given.progress.step)
+        step, checkpoint = given.progress.step, given.checkpoint
+        column = RatingColumn(logged, vectors, options, step, checkpoint)
         rows = LogRows.of(given.dataset, self.protocol, self.seed)
         files.write_towers(*column.parts(encoder_digest(self._encoder)))
         files.write_rows(Split.VALID, column.served(rows.views(Split.VALID)))
