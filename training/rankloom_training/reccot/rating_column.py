@@ -2,7 +2,7 @@
 
 The towers do not know who asks: a user is what they wrote, so that a history that a caller gives
 is rated as a stored one is. Only training rows' reviews are read, as the items' statistics are
-made of training rows. A training row is rated by towers that saw no rating of its user.
+made of training rows. A training row is rated by towers that were trained on no row of its user.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class RatingColumn:
         return np.concatenate([self._rated(self._model, view) for view in views])
 
     def out_of_fold(self, views: Sequence[View]) -> NDArray[np.float32]:
-        """(rows,) each by towers that saw no rating of its user."""
+        """(rows,) each by towers that were trained on no row of its user."""
         found = [np.full(len(view.rows), np.nan, np.float32) for view in views]
         for fold in range(NUM_FOLDS):
             model = self._trained(f"fold-{fold}", self._without(fold))
