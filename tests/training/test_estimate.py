@@ -33,6 +33,12 @@ def test_every_stage_has_a_workload() -> None:
     assert list(workloads(random_log(0), OPTIONS)) == [*STAGES]
 
 
+def test_reviews_take_time_where_they_are_read() -> None:
+    data, options = random_log(0), TrainOptions(review_encoder="somewhere")
+    assert list(workloads(data, options)) == [stage.name for stage in stages_of(options)]
+    assert estimate(data, options).seconds["reviews"]
+
+
 def test_rows_are_counted_once_for_each_epoch_and_capped() -> None:
     data = random_log(0)
     train = int((data.log.split == 0).sum())
