@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -57,12 +59,33 @@ def test_rows_of_one_class_leave_the_first_router() -> None:
     assert (found.index, found.over_paper.value) == (0, 0.0)
 
 
-def test_the_paper_comes_first_and_the_others_fuse_more() -> None:
+def test_of_routers_that_are_as_good_as_the_best_the_first_is_taken() -> None:
+    given = rows()
+    good = scores(given, 1.0)
+    best = good + np.random.default_rng(3).normal(0.0, 0.02, len(good)) + 0.02 * given.label
+    assert balance(given.user, given.label, best) > balance(given.user, given.label, good)
+    some = [routes(share) for share in (0.2, 0.0, 0.9)]
+    found = choose(given, [scores(given, 0.3), good - 1e-12, best], some)
+    above = balance_difference(given.user, given.label, best, good)
+    assert found.index == (2 if above.value >= above.standard_error else 1)
+    found = choose(given, [scores(given, 0.3), good, good + 1.0], some)
+    assert (found.index, found.shares[Route.FUSED]) == (1, 0.0)
+    assert found.over_paper.low > 0.0
+    assert choose(given, [scores(given, 0.3), good, scores(given, 3.0)], some).index == 2
+
+
+def test_the_paper_comes_first_then_no_groups_and_the_others_fuse_more() -> None:
     router = Router(("a", "b", "c"), np.zeros(4), np.eye(3, 4))
-    first, *others = candidates(router)
-    assert first is router
+    fitted = dataclasses.replace(router, temperature=1.0, fitted_thresholds=FUSE_ALL)
+    assert [each.to_bytes() for each in candidates(fitted)] == [
+        each.to_bytes() for each in candidates(router)
+    ]
+    first, none, *others = candidates(fitted)
+    assert first.to_bytes() == router.to_bytes()
     vector = np.array([0.9, 0.6, 0.0, 0.3])
     assert router.route(vector).route is Route.SINGLE
+    assert none.route(vector).route is Route.GLOBAL
+    assert none.route(np.eye(4)[0]).route is Route.GLOBAL
     assert {each.route(vector).route for each in others} >= {Route.FUSED, Route.GLOBAL}
     for each in others:
         fuses = each.thresholds == FUSE_ALL
