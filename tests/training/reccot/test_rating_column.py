@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from rankloom_features.events import Event
@@ -16,13 +17,16 @@ from rankloom_features.review_ratings import ReviewRatings
 from rankloom_training.checkpoints import NO_CHECKPOINT, Checkpoint
 from rankloom_training.data import Dataset, Split, load_dataset
 from rankloom_training.data.reviews import Reviews, load_reviews
+from rankloom_training.metrics import auc
+from rankloom_training.reccot.factors import fit_factors
 from rankloom_training.reccot.histories import NOTHING
 from rankloom_training.reccot.rating_column import LoggedReviews, OnStep, RatingColumn
-from rankloom_training.reccot.tower_rows import with_ratings
+from rankloom_training.reccot.tower_rows import TowerRows, with_ratings
 from rankloom_training.reccot.tower_training import TowerOptions
 from rankloom_training.stages.rows import LogRows
 from rankloom_training.synthetic_reviews import write_reviews
 from rankloom_training.visibility import Protocol, View, scoring_view
+from training.logs import write_csv
 
 ENCODER = "digest of an encoder"
 
@@ -188,6 +192,52 @@ def test_a_killed_run_goes_on_with_the_towers_that_it_had(
     assert np.array_equal(again.out_of_fold(views), column.out_of_fold(views), equal_nan=True)
     assert again.parts(ENCODER) == column.parts(ENCODER)
     assert steps == [4, 5, 6]
+
+
+def test_towers_start_from_what_raters_say_of_items(
+    data: Dataset, reviews: Reviews, logged: LoggedReviews
+) -> None:
+    """And from a user who may be any of them: with items' means alone they may learn no more."""
+    vectors = with_ratings(np.zeros((len(reviews), 3), np.float32), reviews.rating)
+    options = TowerOptions(epochs=1, learning_rate=0.0)
+    column = RatingColumn(logged, vectors, options, lambda *_: None)
+    named = TowerRows.of(logged.reviews, vectors)
+    fitted = fit_factors(logged.reviews, named, options.hidden, options.seed)
+    anyone = fitted.for_anyone(np.unique(named.user[reviews.rows(Split.TRAIN)]))
+    view = scoring_view(data.log, Protocol.P1, Split.VALID)
+    item = torch.from_numpy(named.item[logged.of_row[view.rows]])
+    with torch.inference_mode():
+        expected = anyone(torch.zeros_like(item), item).numpy()
+        some = np.unique(named.user[reviews.rows(Split.TRAIN)])
+        of_each = [fitted(torch.full_like(item, int(user)), item).numpy() for user in some]
+    np.testing.assert_allclose(column.served([view]), expected, atol=1e-6)
+    np.testing.assert_allclose(expected, np.mean(of_each, axis=0), atol=1e-5)
+
+
+def test_strangers_are_told_apart_by_what_they_wrote(tmp_path: Path) -> None:
+    """Half of the users love one half of the items and dislike the other."""
+    random = np.random.default_rng(0)
+    write_csv(tmp_path / "items.csv", [{"item_id": f"i{n}", "title": f"T{n}"} for n in range(24)])
+    pairs = [(user, item) for user in range(40) for item in random.permutation(24)[:16].tolist()]
+    loved = [user % 2 == item % 2 for user, item in pairs]
+    random.shuffle(times := list(range(len(pairs))))
+    rows = [
+        {"user_id": f"u{user}", "item_id": f"i{item}", "rating": 5 if fits else 2, "text": "Seen.",
+         "timestamp": 1_000 + time}
+        for (user, item), fits, time in zip(pairs, loved, times, strict=True)
+    ]  # fmt: skip
+    write_csv(tmp_path / "interactions.csv", rows)
+    data, reviews = load_dataset(tmp_path), load_reviews(tmp_path)
+    kind = np.eye(2, dtype=np.float32)[reviews.item % 2]
+    vectors = with_ratings(kind * reviews.rating[:, None].astype(np.float32), reviews.rating)
+    logged, options = LoggedReviews.of(data, reviews), TowerOptions(epochs=12)
+    column = RatingColumn(logged, vectors, options, lambda *_: None)
+    view = scoring_view(data.log, Protocol.P1, Split.VALID)
+    assert auc(data.log.liked[view.rows], column.served([view])) > 0.9
+    views = LogRows.of(data, Protocol.P1, 0).views(Split.TRAIN)
+    late = np.concatenate([np.arange(len(each.rows)) % 9 > 5 for each in views])
+    labels = np.concatenate([data.log.liked[each.rows] for each in views])
+    assert auc(labels[late], column.out_of_fold(views)[late]) > 0.8
 
 
 def test_no_row_sees_its_own_review_or_one_that_it_may_not_see(

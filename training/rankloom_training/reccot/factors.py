@@ -34,10 +34,26 @@ class RatingFactors(nn.Module):
     ``mean``: of the training ratings.
     """
 
+    mean: Tensor
+
     def __init__(self, users: int, items: int, dim: int, mean: float) -> None:
         super().__init__()
         self.users, self.items = IdTable(users, dim), IdTable(items, dim)
         self.register_buffer("mean", torch.tensor(mean))
+
+    def for_anyone(self, users: NDArray[np.int64]) -> RatingFactors:
+        """The same items, and one user who may be any of these: bias and vector are their means.
+
+        ``users``: (n,) codes.
+        """
+        items, dim = self.items.vector.weight.shape
+        found = RatingFactors(1, items, dim, float(self.mean))
+        found.items.load_state_dict(self.items.state_dict())
+        known = torch.from_numpy(users)
+        with torch.no_grad():
+            found.users.bias.weight[:] = self.users.bias.weight[known].mean(dim=0)
+            found.users.vector.weight[:] = self.users.vector.weight[known].mean(dim=0)
+        return found
 
     def biases(self, user: Tensor, item: Tensor) -> Tensor:
         """(n,) mean + b_user + b_item; ``user``, ``item``: (n,) codes."""

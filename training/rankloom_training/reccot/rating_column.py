@@ -23,6 +23,7 @@ from rankloom_training.checkpoints import NO_CHECKPOINT, Checkpoint
 from rankloom_training.data import Dataset, Split
 from rankloom_training.data.reviews import Reviews
 from rankloom_training.folds import NUM_FOLDS, user_folds
+from rankloom_training.reccot.factors import RatingFactors, fit_factors
 from rankloom_training.reccot.histories import (
     MOST_REVIEWS,
     NOTHING,
@@ -137,7 +138,8 @@ class RatingColumn:
         self._logged, self._options, self._on_step = logged, options, on_step
         self._num_trained, self._checkpoint = 0, checkpoint
         self._fold = user_folds(logged.data.log.num_users, options.seed)
-        self._rows = _rows_of(logged, _shared(logged, vectors))
+        self._named = TowerRows.of(logged.reviews, _shared(logged, vectors))
+        self._rows = _without_users(logged.reviews, self._named)
         self._model = self._trained("served", logged.reviews)
 
     def parts(self, encoder: str) -> tuple[bytes, bytes]:
@@ -203,10 +205,20 @@ class RatingColumn:
             model = untrained_towers(self._rows, self._options)
             model.load_state_dict(kept["towers"])
         else:
-            model = train_towers(reviews, self._rows, self._options, on_epoch)
+            factors = self._factors(reviews)
+            model = train_towers(reviews, self._rows, self._options, on_epoch, factors)
             checkpoint.save(lambda: {"towers": model.state_dict()})
         self._num_trained += 1
         return model
+
+    def _factors(self, reviews: Reviews) -> RatingFactors:
+        """Of items as their raters tell them apart, and of a user who may be anyone.
+
+        Without what raters say of items, towers that know no user learn little but their means.
+        """
+        options, trained = self._options, reviews.rows(Split.TRAIN)
+        found = fit_factors(reviews, self._named, options.hidden, options.seed)
+        return found.for_anyone(np.unique(self._named.user[trained]))
 
     def _rated(self, model: TwoTowers, view: View) -> NDArray[np.float32]:
         """(view's rows,) NaN for an item that the user knows, and for a row without a review."""
@@ -230,10 +242,8 @@ def _shared(logged: LoggedReviews, vectors: NDArray[np.float32]) -> NDArray[np.f
     return found
 
 
-def _rows_of(logged: LoggedReviews, vectors: NDArray[np.float32]) -> TowerRows:
+def _without_users(reviews: Reviews, named: TowerRows) -> TowerRows:
     """Users have no code. Rows that are not trained on see all reviews of their item."""
-    reviews = logged.reviews
-    codes = TowerRows.of(reviews, vectors)
     asked = np.where(reviews.split == Split.TRAIN, reviews.time, np.inf)
-    histories = ReviewHistories(codes.histories.user, last_reviews(reviews, reviews.item, asked))
-    return replace(codes, user=np.zeros_like(codes.user), histories=histories)
+    histories = ReviewHistories(named.histories.user, last_reviews(reviews, reviews.item, asked))
+    return replace(named, user=np.zeros_like(named.user), histories=histories)

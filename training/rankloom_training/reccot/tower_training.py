@@ -59,12 +59,20 @@ def untrained_towers(rows: TowerRows, options: TowerOptions) -> TwoTowers:
 
 
 def train_towers(
-    reviews: Reviews, rows: TowerRows, options: TowerOptions, on_epoch: OnEpoch
+    reviews: Reviews,
+    rows: TowerRows,
+    options: TowerOptions,
+    on_epoch: OnEpoch,
+    factors: RatingFactors | None = None,
 ) -> TwoTowers:
-    """The towers of the epoch with the lowest squared error on validation rows."""
+    """The towers of the epoch with the lowest squared error on validation rows.
+
+    ``factors``: what they begin with; None: those that are fitted to the rows.
+    """
     torch.manual_seed(options.seed)
     training, validation = reviews.rows(Split.TRAIN), reviews.rows(Split.VALID)
-    factors = fit_factors(reviews, rows, options.hidden, options.seed)
+    if factors is None:
+        factors = fit_factors(reviews, rows, options.hidden, options.seed)
     model = TwoTowers(options.shape(rows), factors)
     loop = _Loop(model, rows, torch.from_numpy(reviews.rating).float(), options)
     best, kept, since = math.inf, copy.deepcopy(model.state_dict()), 0
