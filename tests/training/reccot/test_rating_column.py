@@ -217,8 +217,8 @@ def test_towers_start_from_what_raters_say_of_items(
 def test_strangers_are_told_apart_by_what_they_wrote(tmp_path: Path) -> None:
     """Half of the users love one half of the items and dislike the other."""
     random = np.random.default_rng(0)
-    write_csv(tmp_path / "items.csv", [{"item_id": f"i{n}", "title": f"T{n}"} for n in range(24)])
-    pairs = [(user, item) for user in range(40) for item in random.permutation(24)[:16].tolist()]
+    write_csv(tmp_path / "items.csv", [{"item_id": f"i{n}", "title": f"T{n}"} for n in range(16)])
+    pairs = [(user, item) for user in range(30) for item in random.permutation(16)[:12].tolist()]
     loved = [user % 2 == item % 2 for user, item in pairs]
     random.shuffle(times := list(range(len(pairs))))
     rows = [
