@@ -12,6 +12,7 @@ import pytest
 
 from rankloom_training.data import DataError, Split, load_dataset
 from rankloom_training.data.reviews import MAX_TEXT_CHARS, load_reviews
+from rankloom_training.reccot.rating_column import LoggedReviews
 from rankloom_training.synthetic import write_synthetic
 from rankloom_training.synthetic_reviews import write_reviews
 from training.logs import Row, write_csv
@@ -152,7 +153,9 @@ def test_amazon_reads_as_it_is(tmp_path: Path, ending: str) -> None:
     assert read.texts[:2] == ("Number 0 was fine.", "Good\nNumber 1 was fine.")
     assert 2020 < 1970 + read.time[0] / 31_556_952 < 2021
     assert read.catalogue.items[1].title == "P1"
-    assert len(load_dataset(tmp_path).log) == 40
+    log = load_dataset(tmp_path)
+    assert len(log.log) == 40
+    assert sorted(LoggedReviews.of(log, read).of_row) == list(range(40)), "each row has its review"
 
 
 def test_the_embedded_reviews(tmp_path: Path) -> None:
