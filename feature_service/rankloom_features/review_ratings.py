@@ -42,8 +42,8 @@ class ReviewRatings:
         found, dim = given["user_vectors"][-1], reviews.origin.dim
         if found != dim:
             raise ReviewRatingsError(
-                f"the towers read vectors of {found} numbers, the stored ones have {dim}; train "
-                "the towers on this encoder with `rankloom reccot towers`"
+                f"the towers read vectors of {found} numbers, the stored ones have {dim}; take "
+                "both from one training, or from one `rankloom reccot attach`"
             )
 
     def ratings(

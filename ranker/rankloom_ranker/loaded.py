@@ -330,7 +330,7 @@ def _towers(
 def _check_made_with(bundle: Bundle, reviews: str, name: str, digest: str) -> None:
     """Raises BundleError where vectors of reviews were not made with that part of the bundle."""
     if bundle.part(name).sha256 != digest:
-        advice = "attach encoder, towers and vectors together"
+        advice = "take both from one training, or from one `rankloom reccot attach`"
         raise BundleError(reviews, f"not of the bundle's {name}; {advice}")
 
 

@@ -134,7 +134,7 @@ class TrainingJob:
 
         self.machine.check()
         check_base(self.options)
-        check_encoder(self.options)
+        check_encoder(self.options, self.dataset.reviews)
         return planned(stages_of(self.options), data_digest(self.dataset), self.work)
 
     def _deliver(self, bundle: Path) -> None:

@@ -128,7 +128,7 @@ def _renew_log_index(db: sqlite3.Connection) -> None:
     what this process held before, ids of users too, would stand there until then.
     """
     _set_wait(db, 0.0)
-    with suppress(sqlite3.OperationalError), transaction(db):  # whoever writes now clears it too
+    with suppress(sqlite3.Error), transaction(db):  # whoever writes now clears it too
         db.execute(f"PRAGMA user_version={FORMAT}")
     truncate_log(db, 0.0)
 

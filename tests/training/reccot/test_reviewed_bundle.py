@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from rankloom_training.data.negatives import NegativeSampling
 from rankloom_training.option_file import OptionError
 from rankloom_training.options import TrainOptions
 from rankloom_training.progress import Progress
+from rankloom_training.reccot.encode import RATIONALES
 from rankloom_training.refresh.refreshed import refresh
 from rankloom_training.scoring import Request, requests_of
 from rankloom_training.stages.artefacts import ReviewsFiles, TreesFiles
@@ -183,6 +185,13 @@ def test_what_cannot_be_learnt_from_is_refused_before_work(
     job = TrainingJob.checked(made / "reviews", out, other)
     with pytest.raises(DataError, match="is not a text encoder; make one with `rankloom reccot"):
         job.plan()
+    shutil.copytree(made / "encoder", tmp_path / "encoder")
+    assert run("example", "--out", tmp_path / "others", "--users", 10) == 0
+    rationales = tmp_path / "encoder" / RATIONALES
+    assert run("generate", "--data", tmp_path / "others", "--out", rationales) == 0
+    other = dataclasses.replace(given, review_encoder=str(tmp_path / "encoder"))
+    with pytest.raises(DataError, match="rationale"):
+        TrainingJob.checked(made / "reviews", out, other).plan()
     likes = tmp_path / "likes"
     likes.mkdir()
     (likes / "items.csv").write_bytes((made / "reviews" / "items.csv").read_bytes())

@@ -170,6 +170,13 @@ def train_encoder(
     return mse
 
 
+def texts_of(reviews: Reviews, folder: Path) -> list[str]:
+    """What the encoder in ``folder`` reads of each row. Raises DataError."""
+    rationales = folder / RATIONALES
+    known = rationales_of(rationales, reviews) if rationales.exists() else None
+    return encoder_texts(reviews, known)
+
+
 def open_vectors(
     reviews: Reviews, folder: Path, max_bytes: int, on_step: OnStep
 ) -> NDArray[np.float32]:
@@ -177,10 +184,7 @@ def open_vectors(
 
     Vectors that the store lost are made again.
     """
-    rationales = folder / RATIONALES
-    texts = encoder_texts(
-        reviews, rationales_of(rationales, reviews) if rationales.exists() else None
-    )
+    texts = texts_of(reviews, folder)
     with closing(VectorStore(store_path(folder), max_bytes)) as store:
         vectors = review_vectors(reviews, texts, TextEncoder(folder), store, on_step)
     return with_ratings(vectors, reviews.rating)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rankloom_training.data import DataError, Split
+from rankloom_training.data.reviews import Reviews
 from rankloom_training.options import TrainOptions
-from rankloom_training.reccot.encode import encoder_digest, open_vectors
+from rankloom_training.reccot.encode import encoder_digest, open_vectors, texts_of
 from rankloom_training.reccot.encoder import TextEncoder
 from rankloom_training.reccot.rating_column import LoggedReviews, RatingColumn
 from rankloom_training.reccot.tower_training import TowerOptions
@@ -65,7 +66,8 @@ class ReviewsStage(Stage):
         files.write_rows(Split.TRAIN, column.out_of_fold(rows.views(Split.TRAIN)))
 
 
-def check_encoder(options: TrainOptions) -> None:
-    """Raises DataError if the folder of the text encoder has none."""
-    if options.review_encoder is not None:
+def check_encoder(options: TrainOptions, reviews: Reviews | None) -> None:
+    """Raises DataError if the folder has no text encoder, or rationales of other reviews."""
+    if options.review_encoder is not None and reviews is not None:
         TextEncoder(Path(options.review_encoder))
+        texts_of(reviews, Path(options.review_encoder))
