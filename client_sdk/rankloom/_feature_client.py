@@ -43,16 +43,22 @@ class FeatureClient(Connection):
         history: Sequence[Event] | None = None,
         items: Sequence[str | Item] = (),
         predict_ratings: bool = False,
+        max_events: int | None = None,
         feature_version: str | None = None,
         timeout_s: float | None = None,
     ) -> UserFeatures:
         """Return the features of one user, and of the user with each of `items`.
 
         Give the user's id as `user`, or the user's events as `history`, oldest first; an empty
-        history is a new user. With `feature_version`, features of another version are an error.
+        history is a new user. `max_events`: answer at most so many of the newest events; the
+        features are of all. With `feature_version`, features of another version are an error.
         """
         query = FeatureQuery(
-            user=user, history=history, items=items, predict_ratings=predict_ratings
+            user=user,
+            history=history,
+            items=items,
+            predict_ratings=predict_ratings,
+            max_events=max_events,
         )
         (features,) = self._get(build_features_request(query, feature_version), timeout_s)
         return features

@@ -10,7 +10,13 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from rankloom._checks import checked_elements, checked_text, checked_type
+from rankloom._checks import (
+    UINT32,
+    checked_elements,
+    checked_text,
+    checked_type,
+    optional_integer,
+)
 from rankloom._features import FeatureQuery, TabularFeatures, UserFeatures
 from rankloom._request_parts import build_candidates, check_size, check_subject, set_subject
 from rankloom._results import Event
@@ -75,6 +81,7 @@ def _user(query: FeatureQuery, prefix: str) -> features_pb2.UserQuery:
     message = features_pb2.UserQuery(
         candidates=build_candidates(query.items, f"{prefix}items"),
         predict_ratings=checked_type(query.predict_ratings, bool, field, "bool"),
+        max_events=optional_integer(query.max_events, UINT32, f"{prefix}max_events"),
     )
     set_subject(message, query.user, query.history, prefix)
     return message

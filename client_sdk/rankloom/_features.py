@@ -12,12 +12,14 @@ class FeatureQuery:
 
     `items`: candidates; with them, the answer has their tabular features.
     `predict_ratings`: also the ratings that the server's towers predict for them.
+    `max_events`: answer at most so many of the newest events; None: all.
     """
 
     user: str | None = None
     history: Sequence[Event] | None = None
     items: Sequence[str | Item] = ()
     predict_ratings: bool = False
+    max_events: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +41,10 @@ class UserFeatures:
     `vector`: the latent vector; float32 values.
     `feature_version`: of the model that made the vector. Compare vectors of one version only.
     `cold_start`: True if no event of the user names a known item; then the vector means nothing.
-    `events`: the user's events with known items, oldest first.
+    `events`: the user's events with known items, oldest first; the newest `max_events` of them.
     `history_version`: of the stored events that the answer has seen: 0 for none, and larger after
     each change; None if the query had a history of its own.
-    `history_age_s`: seconds since the newest of `events`; None if none of them has a time.
+    `history_age_s`: seconds since the newest event; None if no event has a time.
     `tabular`: None if the query had no candidates.
     `predicted_ratings`: one for each candidate, on the scale of the reviews, NaN for an item of the
     user's events; None if they were not asked for, or the server's bundle has no towers.

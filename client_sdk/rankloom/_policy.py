@@ -18,7 +18,8 @@ DEFAULT_TIMEOUT_S: Final = 2.0
 ROLLOUT_TIMEOUT_S: Final = 10.0  # a change waits for the previous one, and for the disk
 STAGING_TIMEOUT_S: Final = 300.0
 MAX_ATTEMPTS: Final = 3
-MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024  # of a request: what servers take
+ANY_SIZE: Final = -1  # of an answer: features of 256 users with 500 items each have 30 MiB
 
 _SERVICE_CONFIG: Final = {
     # Calls are spread over all addresses of the target; a restarting server gets none.
@@ -59,7 +60,7 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
     # When a connection ends, the target's name is looked up again, so that added servers are found.
     # By default gRPC keeps what it found for 30 s.
     ("grpc.dns_min_time_between_resolutions_ms", 5_000),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", ANY_SIZE),
     ("grpc.primary_user_agent", f"rankloom-python/{__version__}"),
 )
 

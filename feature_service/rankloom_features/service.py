@@ -119,8 +119,11 @@ class FeatureService(features_pb2_grpc.FeatureServiceServicer):
         queries = [replace(each, most_events=most_events) for each in users]
         found = self._provider.features_of_many(queries, feature_version)
         response, now = features_pb2.GetUserFeaturesResponse(), self._clock()
-        for each in found:
-            _write_aged(each, now, response.features.add())
+        for user, each in zip(request.users, found, strict=True):
+            message = response.features.add()
+            write_features(_of_newest_events(each, user), message)
+            if (age_s := _age_s(each.events, now)) is not None:
+                message.history_age.FromNanoseconds(round(age_s * 1e9))
         return response
 
     def _stored(self, request: features_pb2.RecordEventsRequest, arrived: float) -> tuple[int, ...]:
@@ -140,10 +143,12 @@ def _is_short(request: features_pb2.GetUserFeaturesRequest, most: int) -> bool:
     return is_plain and len(user.candidates) <= most
 
 
-def _write_aged(features: UserFeatures, now: float, message: features_pb2.UserFeatures) -> None:
-    write_features(features, message)
-    if (age_s := _age_s(features.events, now)) is not None:
-        message.history_age.FromNanoseconds(round(age_s * 1e9))
+def _of_newest_events(features: UserFeatures, user: features_pb2.UserQuery) -> UserFeatures:
+    """With no more events than the query asks for."""
+    num = len(features.events)
+    if not user.HasField("max_events") or user.max_events >= num:
+        return features
+    return replace(features, events=features.events[num - user.max_events :])
 
 
 def _age_s(events: Sequence[Event], now: float) -> float | None:

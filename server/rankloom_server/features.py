@@ -51,6 +51,8 @@ _CHANNEL_OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 1_000),
     # Otherwise a new channel takes the connection of the former one.
     ("grpc.use_local_subchannel_pool", 1),
+    # Otherwise a user of 100,000 events has no features, and opens the breaker for all others.
+    ("grpc.max_receive_message_length", -1),
 )
 _PROBE: Final = features_pb2.GetUserFeaturesRequest(
     users=[features_pb2.UserQuery(history=features_pb2.History())]

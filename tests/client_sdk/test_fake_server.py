@@ -288,6 +288,9 @@ def test_features(fake: FakeServer) -> None:
         assert predicted.predicted_ratings is not None
         assert all(1.0 <= rating <= 5.0 for rating in predicted.predicted_ratings)
         assert client.user_features(history=[]).cold_start
+        history = [*events, Event("y", liked=False)]
+        newest = [client.user_features(history=history, max_events=n).events for n in (0, 1, 3)]
+        assert newest == [(), tuple(history[1:]), tuple(history)]
         fake.on_features(
             scripted, lambda query: replace(scripted, feature_version=query.user or "")
         )

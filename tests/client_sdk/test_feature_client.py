@@ -145,6 +145,19 @@ async def test_predicted_ratings_come_where_they_are_asked_for(
     assert asked == [True, False]
 
 
+async def test_how_many_events_are_answered_is_the_callers_choice(
+    feature_client_class: AnyFeatureClient, server: RecordingServer
+) -> None:
+    server.will(answer(features()))
+    async with feature_client_class(server.target) as client:
+        await client.user_features(user="42")
+        await client.user_features(user="42", max_events=0)
+        with pytest.raises(InvalidRequestError, match="max_events: must be from 0"):
+            await client.user_features(user="42", max_events=-1)
+    first, second = (each.features_request.users[0] for each in server.received)
+    assert (first.HasField("max_events"), second.HasField("max_events")) == (False, True)
+
+
 MALFORMED: dict[str, tuple[wire.UserFeatures, ...]] = {
     "nobody": (),
     "two users": (features(), features()),
@@ -177,6 +190,17 @@ async def test_an_empty_matrix(
     async with feature_client_class(server.target) as client:
         found = await client.user_features(user="42", items=["a"])
     assert found.tabular == TabularFeatures(((),) * rows, "")
+
+
+async def test_an_answer_may_be_larger_than_a_request(
+    feature_client_class: AnyFeatureClient, server: RecordingServer
+) -> None:
+    """256 users with 500 candidates each, or a few events of years, are more than 4 MiB."""
+    long = [wire.Event(item_id="x" * 256)] * (2 * MAX_MESSAGE_BYTES // 256)
+    server.will(answer(features(events=long)))
+    async with feature_client_class(server.target) as client:
+        found = await client.user_features(user="42", timeout_s=30)
+    assert len(found.events) == len(long)
 
 
 async def test_calls_have_the_policy_of_rankings(

@@ -109,6 +109,21 @@ async def test_events_come_oldest_first_with_their_times(channel: grpc.aio.Chann
     assert features_from_wire(answer.features[0]).events == EVENTS
 
 
+async def test_the_newest_events_alone_are_answered_where_few_are_asked_for(
+    channel: grpc.aio.Channel,
+) -> None:
+    asked = [QueryMessage(user_id=KNOWN_USER, max_events=most) for most in (0, 1, len(EVENTS) + 1)]
+    request = GetUserFeaturesRequest(users=[*asked, QueryMessage(user_id=KNOWN_USER)])
+    answer: GetUserFeaturesResponse = await FeatureServiceStub(channel).GetUserFeatures(
+        request, timeout=10
+    )
+    found = [features_from_wire(message).events for message in answer.features]
+    assert found == [(), EVENTS[-1:], EVENTS, EVENTS]
+    for message in answer.features:
+        message.ClearField("events")
+    assert all(message == answer.features[-1] for message in answer.features)
+
+
 def set_user(**fields: object) -> Mistake:
     return lambda request: request.users[0].MergeFrom(QueryMessage(**fields))  # type: ignore[arg-type]
 

@@ -68,6 +68,21 @@ async def cause_of_failure(source: RemoteFeatures | EmbeddedFeatures, timeout_s:
     return caught.value.cause
 
 
+async def test_a_user_of_many_events_costs_nobody_the_service(
+    feature_parts: BundleFeatures,
+) -> None:
+    """Their answer is larger than what gRPC takes by default."""
+    provider = feature_parts.provider
+    long = replace(provider.features(QUERY), events=(Event("x" * 256, liked=True),) * 40_000)
+
+    async def answer(_: GetUserFeaturesRequest) -> GetUserFeaturesResponse:
+        return GetUserFeaturesResponse(features=[features_to_wire(long)])
+
+    async with asking(answer) as source:
+        found = await source.get(QUERY, 30)
+    assert len(found.events) == 40_000
+
+
 async def test_embedded_and_remote_answer_alike(feature_parts: BundleFeatures) -> None:
     embedded = await EmbeddedFeatures(feature_parts.provider).get(QUERY, 10)
     async with (

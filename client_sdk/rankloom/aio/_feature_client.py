@@ -42,12 +42,17 @@ class AsyncFeatureClient(AsyncConnection):
         history: Sequence[Event] | None = None,
         items: Sequence[str | Item] = (),
         predict_ratings: bool = False,
+        max_events: int | None = None,
         feature_version: str | None = None,
         timeout_s: float | None = None,
     ) -> UserFeatures:
         """Return the features of one user, as `FeatureClient.user_features`."""
         query = FeatureQuery(
-            user=user, history=history, items=items, predict_ratings=predict_ratings
+            user=user,
+            history=history,
+            items=items,
+            predict_ratings=predict_ratings,
+            max_events=max_events,
         )
         (features,) = await self._get(build_features_request(query, feature_version), timeout_s)
         return features

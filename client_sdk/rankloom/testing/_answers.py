@@ -15,6 +15,7 @@ import grpc
 from rankloom._events import ModelInfo
 from rankloom._features import FeatureQuery, TabularFeatures, UserFeatures
 from rankloom._results import (
+    Event,
     Evidence,
     Explanation,
     ExplanationSource,
@@ -156,12 +157,16 @@ def make_features(query: FeatureQuery) -> UserFeatures:
         vector=_numbers(user, _NUM_FEATURES),
         feature_version="fake",
         cold_start=query.user is None and not events,
-        events=events,
+        events=_newest(events, query.max_events),
         history_version=None if query.user is None else 0,
         history_age_s=None,
         tabular=TabularFeatures(rows, "fake") if ids else None,
         predicted_ratings=_ratings(user, ids) if query.predict_ratings and ids else None,
     )
+
+
+def _newest(events: tuple[Event, ...], most: int | None) -> tuple[Event, ...]:
+    return events if most is None else events[max(0, len(events) - most) :]
 
 
 def _ratings(user: str, item_ids: Sequence[str]) -> tuple[float, ...]:

@@ -191,6 +191,7 @@ def _query(message: features_pb2.UserQuery) -> FeatureQuery:
         history=history,
         items=tuple(map(_item, message.candidates)),
         predict_ratings=message.predict_ratings,
+        max_events=message.max_events if message.HasField("max_events") else None,
     )
 
 

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n rankloom_proto/v1/features.proto\x12\x0brankloom.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"^\n\x08ItemText\x12\r\n\x05title\x18\x01 \x01(\t\x12\x11\n\x04year\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nattributes\x18\x03 \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x07\n\x05_year\"Q\n\x05\x45vent\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05liked\x18\x02 \x01(\x08\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"-\n\x07History\x12\"\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.rankloom.v1.Event\"A\n\tCandidate\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12#\n\x04text\x18\x02 \x01(\x0b\x32\x15.rankloom.v1.ItemText\"\xae\x01\n\tUserQuery\x12\x11\n\x07user_id\x18\x01 \x01(\tH\x00\x12\'\n\x07history\x18\x02 \x01(\x0b\x32\x14.rankloom.v1.HistoryH\x00\x12*\n\ncandidates\x18\x03 \x03(\x0b\x32\x16.rankloom.v1.Candidate\x12\x15\n\rablate_newest\x18\x04 \x01(\r\x12\x17\n\x0fpredict_ratings\x18\x05 \x01(\x08\x42\t\n\x07subject\"q\n\x16GetUserFeaturesRequest\x12%\n\x05users\x18\x01 \x03(\x0b\x32\x16.rankloom.v1.UserQuery\x12\x1c\n\x0f\x66\x65\x61ture_version\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x12\n\x10_feature_version\"F\n\x17GetUserFeaturesResponse\x12+\n\x08\x66\x65\x61tures\x18\x01 \x03(\x0b\x32\x19.rankloom.v1.UserFeatures\"\xea\x02\n\x0cUserFeatures\x12\x0e\n\x06vector\x18\x01 \x01(\x0c\x12\x17\n\x0f\x66\x65\x61ture_version\x18\x02 \x01(\t\x12\x12\n\ncold_start\x18\x03 \x01(\x08\x12\"\n\x06\x65vents\x18\x04 \x03(\x0b\x32\x12.rankloom.v1.Event\x12+\n\x07tabular\x18\x06 \x01(\x0b\x32\x1a.rankloom.v1.TabularMatrix\x12*\n\x07\x61\x62lated\x18\x07 \x03(\x0b\x32\x19.rankloom.v1.UserFeatures\x12\x1c\n\x0fhistory_version\x18\x08 \x01(\x04H\x00\x88\x01\x01\x12.\n\x0bhistory_age\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07user_id\x18\n \x01(\t\x12\x19\n\x11predicted_ratings\x18\x0b \x01(\x0c\x42\x12\n\x10_history_versionJ\x04\x08\x05\x10\x06R\x0clog_position\"U\n\rTabularMatrix\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\r\x12\x0e\n\x06values\x18\x03 \x01(\x0c\x12\x15\n\rschema_digest\x18\x04 \x01(\t\"=\n\x13RecordEventsRequest\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.rankloom.v1.UserEvent\"\x95\x01\n\tUserEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0f\n\x07item_id\x18\x03 \x01(\t\x12\x0f\n\x05liked\x18\x04 \x01(\x08H\x00\x12\x10\n\x06rating\x18\x05 \x01(\x01H\x00\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x07\n\x05label\")\n\x14RecordEventsResponse\x12\x11\n\tpositions\x18\x01 \x03(\x04\"$\n\x11\x46orgetUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"(\n\x12\x46orgetUserResponse\x12\x12\n\nnum_events\x18\x01 \x01(\x04\"\x15\n\x13GetModelInfoRequest\"\xad\x01\n\x14GetModelInfoResponse\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0b\n\x03\x64im\x18\x02 \x01(\r\x12\x17\n\x0f\x66\x65\x61ture_version\x18\x03 \x01(\t\x12\x11\n\tnum_items\x18\x04 \x01(\x04\x12\x0f\n\x07\x63olumns\x18\x05 \x03(\t\x12\x15\n\rschema_digest\x18\x06 \x01(\t\x12\x17\n\nlike_above\x18\x07 \x01(\x01H\x00\x88\x01\x01\x42\r\n\x0b_like_above2\xe7\x02\n\x0e\x46\x65\x61tureService\x12\\\n\x0fGetUserFeatures\x12#.rankloom.v1.GetUserFeaturesRequest\x1a$.rankloom.v1.GetUserFeaturesResponse\x12S\n\x0cRecordEvents\x12 .rankloom.v1.RecordEventsRequest\x1a!.rankloom.v1.RecordEventsResponse\x12M\n\nForgetUser\x12\x1e.rankloom.v1.ForgetUserRequest\x1a\x1f.rankloom.v1.ForgetUserResponse\x12S\n\x0cGetModelInfo\x12 .rankloom.v1.GetModelInfoRequest\x1a!.rankloom.v1.GetModelInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n rankloom_proto/v1/features.proto\x12\x0brankloom.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"^\n\x08ItemText\x12\r\n\x05title\x18\x01 \x01(\t\x12\x11\n\x04year\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nattributes\x18\x03 \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x07\n\x05_year\"Q\n\x05\x45vent\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05liked\x18\x02 \x01(\x08\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"-\n\x07History\x12\"\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.rankloom.v1.Event\"A\n\tCandidate\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12#\n\x04text\x18\x02 \x01(\x0b\x32\x15.rankloom.v1.ItemText\"\xd6\x01\n\tUserQuery\x12\x11\n\x07user_id\x18\x01 \x01(\tH\x00\x12\'\n\x07history\x18\x02 \x01(\x0b\x32\x14.rankloom.v1.HistoryH\x00\x12*\n\ncandidates\x18\x03 \x03(\x0b\x32\x16.rankloom.v1.Candidate\x12\x15\n\rablate_newest\x18\x04 \x01(\r\x12\x17\n\x0fpredict_ratings\x18\x05 \x01(\x08\x12\x17\n\nmax_events\x18\x06 \x01(\rH\x01\x88\x01\x01\x42\t\n\x07subjectB\r\n\x0b_max_events\"q\n\x16GetUserFeaturesRequest\x12%\n\x05users\x18\x01 \x03(\x0b\x32\x16.rankloom.v1.UserQuery\x12\x1c\n\x0f\x66\x65\x61ture_version\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x12\n\x10_feature_version\"F\n\x17GetUserFeaturesResponse\x12+\n\x08\x66\x65\x61tures\x18\x01 \x03(\x0b\x32\x19.rankloom.v1.UserFeatures\"\xea\x02\n\x0cUserFeatures\x12\x0e\n\x06vector\x18\x01 \x01(\x0c\x12\x17\n\x0f\x66\x65\x61ture_version\x18\x02 \x01(\t\x12\x12\n\ncold_start\x18\x03 \x01(\x08\x12\"\n\x06\x65vents\x18\x04 \x03(\x0b\x32\x12.rankloom.v1.Event\x12+\n\x07tabular\x18\x06 \x01(\x0b\x32\x1a.rankloom.v1.TabularMatrix\x12*\n\x07\x61\x62lated\x18\x07 \x03(\x0b\x32\x19.rankloom.v1.UserFeatures\x12\x1c\n\x0fhistory_version\x18\x08 \x01(\x04H\x00\x88\x01\x01\x12.\n\x0bhistory_age\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07user_id\x18\n \x01(\t\x12\x19\n\x11predicted_ratings\x18\x0b \x01(\x0c\x42\x12\n\x10_history_versionJ\x04\x08\x05\x10\x06R\x0clog_position\"U\n\rTabularMatrix\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\r\x12\x0e\n\x06values\x18\x03 \x01(\x0c\x12\x15\n\rschema_digest\x18\x04 \x01(\t\"=\n\x13RecordEventsRequest\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.rankloom.v1.UserEvent\"\x95\x01\n\tUserEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0f\n\x07item_id\x18\x03 \x01(\t\x12\x0f\n\x05liked\x18\x04 \x01(\x08H\x00\x12\x10\n\x06rating\x18\x05 \x01(\x01H\x00\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x07\n\x05label\")\n\x14RecordEventsResponse\x12\x11\n\tpositions\x18\x01 \x03(\x04\"$\n\x11\x46orgetUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"(\n\x12\x46orgetUserResponse\x12\x12\n\nnum_events\x18\x01 \x01(\x04\"\x15\n\x13GetModelInfoRequest\"\xad\x01\n\x14GetModelInfoResponse\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0b\n\x03\x64im\x18\x02 \x01(\r\x12\x17\n\x0f\x66\x65\x61ture_version\x18\x03 \x01(\t\x12\x11\n\tnum_items\x18\x04 \x01(\x04\x12\x0f\n\x07\x63olumns\x18\x05 \x03(\t\x12\x15\n\rschema_digest\x18\x06 \x01(\t\x12\x17\n\nlike_above\x18\x07 \x01(\x01H\x00\x88\x01\x01\x42\r\n\x0b_like_above2\xe7\x02\n\x0e\x46\x65\x61tureService\x12\\\n\x0fGetUserFeatures\x12#.rankloom.v1.GetUserFeaturesRequest\x1a$.rankloom.v1.GetUserFeaturesResponse\x12S\n\x0cRecordEvents\x12 .rankloom.v1.RecordEventsRequest\x1a!.rankloom.v1.RecordEventsResponse\x12M\n\nForgetUser\x12\x1e.rankloom.v1.ForgetUserRequest\x1a\x1f.rankloom.v1.ForgetUserResponse\x12S\n\x0cGetModelInfo\x12 .rankloom.v1.GetModelInfoRequest\x1a!.rankloom.v1.GetModelInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,29 +42,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CANDIDATE']._serialized_start=340
   _globals['_CANDIDATE']._serialized_end=405
   _globals['_USERQUERY']._serialized_start=408
-  _globals['_USERQUERY']._serialized_end=582
-  _globals['_GETUSERFEATURESREQUEST']._serialized_start=584
-  _globals['_GETUSERFEATURESREQUEST']._serialized_end=697
-  _globals['_GETUSERFEATURESRESPONSE']._serialized_start=699
-  _globals['_GETUSERFEATURESRESPONSE']._serialized_end=769
-  _globals['_USERFEATURES']._serialized_start=772
-  _globals['_USERFEATURES']._serialized_end=1134
-  _globals['_TABULARMATRIX']._serialized_start=1136
-  _globals['_TABULARMATRIX']._serialized_end=1221
-  _globals['_RECORDEVENTSREQUEST']._serialized_start=1223
-  _globals['_RECORDEVENTSREQUEST']._serialized_end=1284
-  _globals['_USEREVENT']._serialized_start=1287
-  _globals['_USEREVENT']._serialized_end=1436
-  _globals['_RECORDEVENTSRESPONSE']._serialized_start=1438
-  _globals['_RECORDEVENTSRESPONSE']._serialized_end=1479
-  _globals['_FORGETUSERREQUEST']._serialized_start=1481
-  _globals['_FORGETUSERREQUEST']._serialized_end=1517
-  _globals['_FORGETUSERRESPONSE']._serialized_start=1519
-  _globals['_FORGETUSERRESPONSE']._serialized_end=1559
-  _globals['_GETMODELINFOREQUEST']._serialized_start=1561
-  _globals['_GETMODELINFOREQUEST']._serialized_end=1582
-  _globals['_GETMODELINFORESPONSE']._serialized_start=1585
-  _globals['_GETMODELINFORESPONSE']._serialized_end=1758
-  _globals['_FEATURESERVICE']._serialized_start=1761
-  _globals['_FEATURESERVICE']._serialized_end=2120
+  _globals['_USERQUERY']._serialized_end=622
+  _globals['_GETUSERFEATURESREQUEST']._serialized_start=624
+  _globals['_GETUSERFEATURESREQUEST']._serialized_end=737
+  _globals['_GETUSERFEATURESRESPONSE']._serialized_start=739
+  _globals['_GETUSERFEATURESRESPONSE']._serialized_end=809
+  _globals['_USERFEATURES']._serialized_start=812
+  _globals['_USERFEATURES']._serialized_end=1174
+  _globals['_TABULARMATRIX']._serialized_start=1176
+  _globals['_TABULARMATRIX']._serialized_end=1261
+  _globals['_RECORDEVENTSREQUEST']._serialized_start=1263
+  _globals['_RECORDEVENTSREQUEST']._serialized_end=1324
+  _globals['_USEREVENT']._serialized_start=1327
+  _globals['_USEREVENT']._serialized_end=1476
+  _globals['_RECORDEVENTSRESPONSE']._serialized_start=1478
+  _globals['_RECORDEVENTSRESPONSE']._serialized_end=1519
+  _globals['_FORGETUSERREQUEST']._serialized_start=1521
+  _globals['_FORGETUSERREQUEST']._serialized_end=1557
+  _globals['_FORGETUSERRESPONSE']._serialized_start=1559
+  _globals['_FORGETUSERRESPONSE']._serialized_end=1599
+  _globals['_GETMODELINFOREQUEST']._serialized_start=1601
+  _globals['_GETMODELINFOREQUEST']._serialized_end=1622
+  _globals['_GETMODELINFORESPONSE']._serialized_start=1625
+  _globals['_GETMODELINFORESPONSE']._serialized_end=1798
+  _globals['_FEATURESERVICE']._serialized_start=1801
+  _globals['_FEATURESERVICE']._serialized_end=2160
 # @@protoc_insertion_point(module_scope)

@@ -140,6 +140,7 @@ class UserQuery(_message.Message):
     CANDIDATES_FIELD_NUMBER: _builtins.int
     ABLATE_NEWEST_FIELD_NUMBER: _builtins.int
     PREDICT_RATINGS_FIELD_NUMBER: _builtins.int
+    MAX_EVENTS_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     ablate_newest: _builtins.int
     """Also answer the features without one event, for each of the last so many known events; with
@@ -147,6 +148,10 @@ class UserQuery(_message.Message):
     """
     predict_ratings: _builtins.bool
     """Also answer the ratings that the bundle's towers predict for the candidates."""
+    max_events: _builtins.int
+    """Answer at most so many of the user's newest events, 0 for none; absent: all. The features are
+    of all events in any case.
+    """
     @_builtins.property
     def history(self) -> Global___History: ...
     @_builtins.property
@@ -161,13 +166,19 @@ class UserQuery(_message.Message):
         candidates: _abc.Iterable[Global___Candidate] | None = ...,
         ablate_newest: _builtins.int = ...,
         predict_ratings: _builtins.bool = ...,
+        max_events: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "subject", b"subject", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_events", b"_max_events", "history", b"history", "max_events", b"max_events", "subject", b"subject", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ablate_newest", b"ablate_newest", "candidates", b"candidates", "history", b"history", "predict_ratings", b"predict_ratings", "subject", b"subject", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_events", b"_max_events", "ablate_newest", b"ablate_newest", "candidates", b"candidates", "history", b"history", "max_events", b"max_events", "predict_ratings", b"predict_ratings", "subject", b"subject", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_events: _TypeAlias = _typing.Literal["max_events"]  # noqa: Y015
+    _WhichOneofArgType__max_events: _TypeAlias = _typing.Literal["_max_events", b"_max_events"]  # noqa: Y015
     _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["user_id", "history"]  # noqa: Y015
     _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_events) -> _WhichOneofReturnType__max_events | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
 
 Global___UserQuery: _TypeAlias = UserQuery  # noqa: Y015
@@ -259,7 +270,7 @@ class UserFeatures(_message.Message):
     """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
-        """The user's events whose items the catalogue knows, oldest first."""
+        """The user's events whose items the catalogue knows, oldest first; the newest `max_events` of them."""
 
     @_builtins.property
     def tabular(self) -> Global___TabularMatrix:
@@ -273,7 +284,9 @@ class UserFeatures(_message.Message):
 
     @_builtins.property
     def history_age(self) -> _duration_pb2.Duration:
-        """The time since the newest of `events`; 0 for one in the future. Unset where none has a time."""
+        """The time since the newest event whose item the catalogue knows; 0 for one in the future. Unset
+        where none has a time.
+        """
 
     def __init__(
         self,
