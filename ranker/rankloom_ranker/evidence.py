@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -56,9 +57,9 @@ class ScoredQuery:
 
     def prompt_items(self, catalogue: Catalogue, index: int) -> list[Item]:
         """The items of the events in the prompt, oldest first, and the candidate's."""
-        known = [item for each in self.features.events if (item := catalogue.get(each.item_id))]
-        first = len(known) - self.job.prompt.num_events
-        return [*known[first:], catalogue.resolve(self.query.user.candidates[index])]
+        backwards = (catalogue.get(each.item_id) for each in reversed(self.features.events))
+        newest = islice(filter(None, backwards), self.job.prompt.num_events)
+        return [*reversed([*newest]), catalogue.resolve(self.query.user.candidates[index])]
 
 
 async def evidence_of(
