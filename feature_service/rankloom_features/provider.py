@@ -71,6 +71,7 @@ class UserFeatures:
     ``ablated``: the features without one of the newest events, in the order of these. ``user_id``:
     whose they are; None for an inline history. ``predicted_ratings``: (candidates,) float32, as
     ``ReviewRatings.ratings``; None where they were not asked for, or the bundle has no towers.
+    ``at``: when ``tabular`` was computed, seconds since 1970; None for another process's.
     """
 
     history_version: HistoryVersion
@@ -84,6 +85,7 @@ class UserFeatures:
     ablated: tuple[UserFeatures, ...] = ()
     user_id: str | None = None
     predicted_ratings: NDArray[np.float32] | None = None
+    at: float | None = None
 
 
 def has_few_events(features: UserFeatures) -> bool:
@@ -153,8 +155,9 @@ class FeatureProvider:
         encoded = self._users.made(features)
         if encoded is None:
             (encoded,) = self._encoded([(features.events, features.stored_version)])
-        tabular = self._matrix(encoded, self.catalogue.traits_of(candidates), time.time())
-        return replace(features, tabular=tabular, schema_digest=self.schema_digest)
+        now = time.time()
+        tabular = self._matrix(encoded, self.catalogue.traits_of(candidates), now)
+        return replace(features, tabular=tabular, schema_digest=self.schema_digest, at=now)
 
     def forget(self, user_id: str) -> None:
         """Drops what is kept of the user's events in memory."""
@@ -248,6 +251,7 @@ class FeatureProvider:
             ablated=ablated,
             user_id=user_id,
             predicted_ratings=predicted_ratings,
+            at=now,
         )
 
     def _matrix(

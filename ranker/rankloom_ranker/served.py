@@ -1,9 +1,16 @@
-"""Rankings as they were served, as rows of a table: what learning and skew checks read."""
+"""Rankings as they were served, as rows of a table: what learning and skew checks read.
+
+No user's id is kept: a row names its user by a digest under a key of the folder. An id that the
+event store still has leads to its rows; a forgotten user's rows lead to nobody.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +20,22 @@ from rankloom_features.provider import UserFeatures
 from rankloom_ranker.answers import Ranking
 from rankloom_ranker.query import RankQuery
 
+KEY_FILE: Final = "users.key"  # in the folder of the rows
+KEY_BYTES: Final = 32
+_USER_BYTES: Final = 16
+
+
+def user_digest(key: bytes, user_id: str) -> bytes:
+    """By which rows of a folder with this key name a user."""
+    return blake2b(user_id.encode(), key=key, digest_size=_USER_BYTES).digest()
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServedRanking:
     """One ranking, without titles. Arrays are in the order of the request.
 
-    ``time``: seconds since 1970. ``history_version``: of the user's history in the event store,
+    ``time``: that of its features, seconds since 1970. ``user``: of ``user_digest``; None for an
+    inline history. ``history_version``: of the user's history in the event store,
     None for an inline one. ``rank``: (n,) from 1; 0 for an item that was not returned. ``score``,
     ``probability``: (n,), NaN where no model scored. ``features``: (n, columns), of the columns
     that ``schema_digest`` names; (n, 0) where there were none.
@@ -26,7 +43,7 @@ class ServedRanking:
 
     time: float
     request_id: str
-    user_id: str | None
+    user: bytes | None
     history_version: int | None
     revision: int
     bundle_digest: str
@@ -44,7 +61,7 @@ SCHEMA = pa.schema(
     [
         ("time", pa.float64()),
         ("request_id", pa.string()),
-        ("user_id", pa.string()),
+        ("user", pa.binary(_USER_BYTES)),
         ("history_version", pa.uint64()),
         ("revision", pa.int64()),
         ("bundle_digest", pa.string()),
@@ -61,22 +78,26 @@ SCHEMA = pa.schema(
 
 
 def served_ranking(
-    time: float,
+    key: bytes,
     query: RankQuery,
     revision: int,
     bundle_digest: str,
     ranking: Ranking,
     features: UserFeatures | None,
 ) -> ServedRanking:
-    """What is kept of an answer. ``features``: None where there were none."""
+    """What is kept of an answer.
+
+    ``key``: the folder's. ``features``: None where there were none.
+    """
+    user_id = query.user.user_id
     items = tuple(item.item_id for item in query.user.candidates)
     returned = {item.item_id: rank for rank, item in enumerate(ranking.items, 1)}
     unscored = np.full(len(items), np.nan)
     scores = ranking.record.scores if ranking.record else None
     return ServedRanking(
-        time=time,
+        time=features.at if features and features.at is not None else time.time(),
         request_id=query.request_id,
-        user_id=query.user.user_id,
+        user=None if user_id is None else user_digest(key, user_id),
         history_version=features.stored_version if features else None,
         revision=revision,
         bundle_digest=bundle_digest,

@@ -174,10 +174,8 @@ class RankPipeline:
         features: UserFeatures | None,
     ) -> None:
         if self._served_log is not None:
-            now, digest = time.time(), lease.value.loaded.digest
-            self._served_log.offer(
-                served_ranking(now, query, lease.number, digest, ranking, features)
-            )
+            log, digest = self._served_log, lease.value.loaded.digest
+            log.offer(served_ranking(log.key, query, lease.number, digest, ranking, features))
 
     def _count(self, query: RankQuery, ranking: Ranking) -> None:
         if ranking.record is None or not (num := int(ranking.record.scored.sum())):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import queue
+import secrets
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from typing import Final
 
 import pyarrow.parquet as pq
 
-from rankloom_ranker.served import ServedRanking, served_table
+from rankloom_ranker.served import KEY_BYTES, KEY_FILE, ServedRanking, served_table
 from rankloom_server import logs
 from rankloom_server.config import LearningSettings
 from rankloom_server.errors import StartError
@@ -32,7 +33,8 @@ _UNFINISHED: Final = ".begun"
 class ServedLog:
     """Writes rankings to a folder of at most ``max_bytes``: the oldest files go first.
 
-    A killed process loses what it ranked in its last FILE_S seconds. Thread-safe.
+    A killed process loses what it ranked in its last FILE_S seconds. ``key``: of the folder, for
+    the digests of users. Thread-safe.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -40,7 +42,7 @@ class ServedLog:
         self.num_dropped = self.num_written = 0
         self._folder, self._max_bytes = folder, max_bytes
         self._waiting: queue.Queue[ServedRanking | None] = queue.Queue(MAX_WAITING)
-        _prepare(folder)
+        self.key = _prepared(folder)
         self._thread = threading.Thread(target=self._run, name="rankloom-served-log", daemon=True)
         self._thread.start()
 
@@ -114,7 +116,8 @@ def opened_log(settings: LearningSettings) -> Iterator[ServedLog | None]:
         log.close()
 
 
-def _prepare(folder: Path) -> None:
+def _prepared(folder: Path) -> bytes:
+    """The key of a folder that can be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(f"served-*{_UNFINISHED}"):
@@ -122,6 +125,19 @@ def _prepare(folder: Path) -> None:
         probe = folder / f"served-probe{_UNFINISHED}"
         probe.touch()
         probe.unlink()
+        return _key(folder / KEY_FILE)
     except OSError as error:
         remedy = "give a folder that this process may write to"
         raise StartError(f"log_served: {folder}: {error.strerror}; {remedy}") from error
+
+
+def _key(path: Path) -> bytes:
+    """What is in the file, or a new one. Raises StartError and OSError."""
+    if not path.exists():
+        begun = path.with_name(f"served-key{_UNFINISHED}")
+        begun.touch(0o600)
+        begun.write_bytes(secrets.token_bytes(KEY_BYTES))
+        begun.replace(path)
+    if len(key := path.read_bytes()) != KEY_BYTES:
+        raise StartError(f"log_served: {path}: is no key; restore it, or give an empty folder")
+    return key

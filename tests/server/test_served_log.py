@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from rankloom_ranker.served import ServedRanking
+from rankloom_features.catalogue import Item
+from rankloom_features.provider import UserQuery
+from rankloom_ranker.served import KEY_FILE, ServedRanking, user_digest
 from rankloom_server import served_log
 from rankloom_server.app import servers
 from rankloom_server.errors import StartError
@@ -22,7 +25,11 @@ from server.servers import settings
 
 
 def rows_in(folder: Path) -> list[dict[str, object]]:
-    return [row for file in sorted(folder.iterdir()) for row in pq.read_table(file).to_pylist()]
+    return [row for file in files_in(folder) for row in pq.read_table(file).to_pylist()]
+
+
+def files_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob("served-*"))
 
 
 async def test_each_ranking_is_a_row(parts: ServedParts, tmp_path: Path) -> None:
@@ -32,7 +39,8 @@ async def test_each_ranking_is_a_row(parts: ServedParts, tmp_path: Path) -> None
         answer = await rank(channel, asked)
         await rank(channel, request(parts, 3, history={}))
     known, inline = rows_in(tmp_path)
-    assert (known["request_id"], known["user_id"]) == ("first", known_user(parts))
+    key = (tmp_path / KEY_FILE).read_bytes()
+    assert (known["request_id"], known["user"]) == ("first", user_digest(key, known_user(parts)))
     assert known["items"] == item_ids(parts, 5)
     assert sorted(known["rank"]) == [0, 0, 0, 1, 2]  # type: ignore[call-overload]
     order = np.argsort(np.array(known["rank"]))[3:]
@@ -43,7 +51,41 @@ async def test_each_ranking_is_a_row(parts: ServedParts, tmp_path: Path) -> None
     assert known["bundle_digest"] == parts.loaded.digest
     columns = parts.loaded.provider.num_columns
     assert np.array(known["features"]).shape == (5 * columns,)
-    assert (inline["user_id"], inline["history_version"]) == (None, None)
+    assert (inline["user"], inline["history_version"]) == (None, None)
+
+
+async def test_no_users_id_is_kept(parts: ServedParts, tmp_path: Path) -> None:
+    message = request(parts)
+    message.user_id = "someone-with-a-long-name"
+    async with ranking_channel(parts, log_served=tmp_path) as channel:
+        await rank(channel, message)
+    (row,) = rows_in(tmp_path)
+    assert "someone" not in str(row)
+    assert all(b"someone" not in file.read_bytes() for file in tmp_path.iterdir())
+    assert (tmp_path / KEY_FILE).stat().st_mode & 0o077 == 0
+
+
+async def test_a_folder_keeps_its_key(tmp_path: Path) -> None:
+    first = ServedLog(tmp_path, 1 << 20)
+    first.close()
+    second = ServedLog(tmp_path, 1 << 20)
+    second.close()
+    assert first.key == second.key
+    (tmp_path / KEY_FILE).write_bytes(b"short")
+    with pytest.raises(StartError, match="is no key; restore it"):
+        ServedLog(tmp_path, 1 << 20)
+
+
+async def test_the_time_is_that_of_the_features(parts: ServedParts, tmp_path: Path) -> None:
+    async with ranking_channel(parts, log_served=tmp_path) as channel:
+        before = time.time()
+        await rank(channel, request(parts))
+    (row,) = rows_in(tmp_path)
+    query = UserQuery(known_user(parts), None, tuple(map(Item, item_ids(parts, 5))))
+    provider = parts.loaded.provider
+    again = provider.features(dataclasses.replace(query, at=row["time"])).tabular  # type: ignore[arg-type]
+    assert row["time"] > before  # type: ignore[operator]
+    assert np.array_equal(np.array(row["features"], np.float32), again.ravel(), equal_nan=True)
 
 
 async def test_no_title_is_kept(parts: ServedParts, tmp_path: Path) -> None:
@@ -67,7 +109,7 @@ async def test_a_ranking_by_popularity_has_no_features(parts: ServedParts, tmp_p
 def ranking(number: int, num_items: int = 2) -> ServedRanking:
     nothing = np.full(num_items, np.nan)
     return ServedRanking(
-        float(number), "", "u", 1, 1, "d", "f", "s", "EXACT_MIXTURE", ("a",) * num_items,
+        float(number), "", bytes(16), 1, 1, "d", "f", "s", "EXACT_MIXTURE", ("a",) * num_items,
         np.zeros(num_items, np.int32), nothing, nothing, np.zeros((num_items, 4), np.float32),
     )  # fmt: skip
 
@@ -79,7 +121,7 @@ def test_many_rankings_are_several_files(tmp_path: Path, monkeypatch: pytest.Mon
         log.offer(ranking(number))
     log.close()
     assert [row["time"] for row in rows_in(tmp_path)] == [float(n) for n in range(8)]
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(files_in(tmp_path)) == 3
     assert (log.num_written, log.num_dropped) == (8, 0)
 
 
@@ -102,7 +144,7 @@ def test_the_oldest_files_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     kept = [row["time"] for row in rows_in(tmp_path)]
     assert kept == [float(n) for n in range(20)][-len(kept) :]
     assert 0 < len(kept) < 20
-    assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 20_000
+    assert sum(file.stat().st_size for file in files_in(tmp_path)) <= 20_000
 
 
 def test_what_too_many_wait_for_is_dropped_at_once(
@@ -151,7 +193,7 @@ async def test_a_full_disk_costs_no_ranking(
         for _ in range(3):
             assert len((await rank(channel, request(parts))).items) == 5
             await asyncio.sleep(0)
-    assert list((tmp_path / "served").iterdir()) == []
+    assert files_in(tmp_path / "served") == []
 
 
 async def test_a_folder_that_cannot_be_written_ends_the_start(

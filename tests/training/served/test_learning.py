@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import rankloom
 from rankloom_features.event_store.sqlite import SqliteEventStore, copy_events
 from rankloom_features.event_store.store import UserEvent, events_beside
 from rankloom_features.events import Event
-from rankloom_ranker.served import SCHEMA
+from rankloom_ranker.served import KEY_FILE, SCHEMA
 from rankloom_training.data import load_dataset
 from rankloom_training.data_command import data
 from rankloom_training.serving import serving
@@ -126,10 +127,11 @@ def test_events_that_were_not_seen_are_skew(
     with closing(SqliteEventStore(events)) as store:
         history = store.history("u1")
         store.forget("u2")  # who cannot be compared any more
-    changed = pq.read_table(next(served.rankings.iterdir())).to_pylist()
+    changed = pq.read_table(next(served.rankings.glob("served-*"))).to_pylist()
     for row in changed:
         row["features"] = (np.array(row["features"], np.float32) + 0.5).tolist()
     (tmp_path / "rankings").mkdir()
+    shutil.copy(served.rankings / KEY_FILE, tmp_path / "rankings")
     table = pa.Table.from_pylist(changed, schema=SCHEMA)
     pq.write_table(table, tmp_path / "rankings" / "served-1.parquet")
     given = ("--events", events, "--bundle", served_folder)
@@ -138,6 +140,35 @@ def test_events_that_were_not_seen_are_skew(
     assert "by 0.5 at most; 4 rankings compared, 3 skipped" in shown
     assert "collaborative_logit" in shown
     assert history.events
+
+
+def test_a_forgotten_user_does_not_come_back(
+    served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = tmp_path / "events.sqlite"
+    copy_events(served.events, events)
+    with closing(SqliteEventStore(events)) as store:
+        store.forget("newcomer")
+    assert all(b"newcomer" not in file.read_bytes() for file in served.rankings.iterdir())
+    assert run("join-served", served.rankings, "--events", events, "--out", tmp_path) == 0
+    rows = pq.read_table(tmp_path / "interactions.parquet").to_pylist()
+    assert {"u1", "u2"} <= {row["user_id"] for row in rows}
+    assert "newcomer" not in {row["user_id"] for row in rows}
+    assert "8 impressions of users without events, or forgotten, are" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [None, b"short"])
+def test_rankings_without_their_key_are_refused(
+    served: Served, content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rankings = tmp_path / "rankings"
+    shutil.copytree(served.rankings, rankings)
+    (rankings / KEY_FILE).unlink()
+    if content is not None:
+        (rankings / KEY_FILE).write_bytes(content)
+    assert run("join-served", rankings, "--events", served.events, "--out", tmp_path) == 2
+    assert "users.key: " in capsys.readouterr().err
+    assert not (tmp_path / "interactions.parquet").exists()
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,8 @@ def join(args: argparse.Namespace) -> int:
     print(
         f"{args.out / LOG}: {found.num_rows:,} rows of {found.num_events:,} events and "
         f"{found.num_impressions:,} impressions ({found.num_clicked:,} with an event) in "
-        f"{found.num_rankings:,} rankings; put the item table beside it to train"
+        f"{found.num_rankings:,} rankings; {found.num_unknown:,} impressions of users without "
+        "events, or forgotten, are left out; put the item table beside it to train"
     )
     return 0
 

@@ -1,7 +1,8 @@
 """Joins served rankings with the events that followed into a training log with impressions.
 
 The log has every event of the store. A returned item that its user had no event of within the
-window is a dislike at the time of the ranking: an impression without a click.
+window is a dislike at the time of the ranking: an impression without a click. Rankings of users
+whom the store does not know, because they have no events or were forgotten, are left out.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from numpy.typing import NDArray
 
 from rankloom_features.event_store.store import EventStore
 from rankloom_features.events import Event
+from rankloom_ranker.served import user_digest
 from rankloom_training.data import DataError
-from rankloom_training.served.read import served_files, served_tables
+from rankloom_training.served.read import served_files, served_tables, user_key
 
 LOG: Final = "interactions.parquet"
-_READ: Final = ("time", "user_id", "items", "rank")
+_READ: Final = ("time", "user", "items", "rank")
 _SCHEMA: Final = pa.schema(
     [
         ("user_id", pa.string()),
@@ -37,24 +39,28 @@ Step = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class JoinedLog:
-    """What was written. ``num_clicked``: impressions whose user had an event of the item."""
+    """What was written. ``num_clicked``: impressions whose user had an event of the item.
+
+    ``num_unknown``: impressions of users whom the store does not know, which are left out.
+    """
 
     num_rankings: int
     num_impressions: int
     num_clicked: int
     num_events: int
     num_rows: int
+    num_unknown: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Impressions:
     """Returned items of all rankings, by user: user u has the rows from ``start[u]`` on.
 
-    ``time``: (n,) seconds. ``item``: (n,) index into ``items``.
+    ``users``: their digests. ``time``: (n,) seconds. ``item``: (n,) index into ``items``.
     """
 
     num_rankings: int
-    users: tuple[str, ...]
+    users: tuple[bytes, ...]
     items: tuple[str, ...]
     start: NDArray[np.int64]
     time: NDArray[np.float64]
@@ -76,9 +82,9 @@ def join_served(
     """
     if (out / LOG).exists():
         raise DataError(f"{out / LOG}: exists; remove it or choose another folder")
-    shown = _impressions(served_tables(served_files(folder), _READ))
+    shown, key = _impressions(served_tables(served_files(folder), _READ)), user_key(folder)
     numbers = {user: number for number, user in enumerate(shown.users)}
-    users = list(dict.fromkeys((*store.users(), *shown.users)))
+    users = list(store.users())
     counts = np.zeros(3, np.int64)
     out.mkdir(parents=True, exist_ok=True)
     begun = out / f"{LOG}.begun"
@@ -86,7 +92,7 @@ def join_served(
         for at in range(0, len(users), _USERS_AT_ONCE):
             rows = _Rows()
             for user in users[at : at + _USERS_AT_ONCE]:
-                events, of_user = store.history(user).events, numbers.get(user)
+                events, of_user = store.history(user).events, numbers.get(user_digest(key, user))
                 impressions = [] if of_user is None else list(shown.of(of_user))
                 counts += _join_user(rows, user, events, impressions, within_s)
             writer.write_table(rows.table())
@@ -95,7 +101,12 @@ def join_served(
     num_impressions, num_clicked, num_events = counts.tolist()
     unclicked = num_impressions - num_clicked
     return JoinedLog(
-        shown.num_rankings, num_impressions, num_clicked, num_events, num_events + unclicked
+        shown.num_rankings,
+        num_impressions,
+        num_clicked,
+        num_events,
+        num_events + unclicked,
+        len(shown.item) - num_impressions,
     )
 
 
@@ -136,7 +147,7 @@ def _join_user(
 
 def _impressions(tables: Iterator[pa.Table]) -> _Impressions:
     """Of rankings for a user id; inline histories belong to nobody."""
-    parts = [_flat(table.filter(table["user_id"].is_valid())) for table in tables]
+    parts = [_flat(table.filter(table["user"].is_valid())) for table in tables]
     user, item, time = (pa.concat_arrays([part[n] for part in parts]) for n in range(3))
     users, items = user.dictionary_encode(), item.dictionary_encode()
     times = time.to_numpy(zero_copy_only=False)
@@ -159,5 +170,5 @@ def _flat(table: pa.Table) -> tuple[pa.Array, pa.Array, pa.Array, int]:
     ranks = joined["rank"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     returned = np.flatnonzero(ranks > 0)
     row = pa.array(lists.value_parent_indices().to_numpy(zero_copy_only=False)[returned])
-    users, times = joined["user_id"].combine_chunks(), joined["time"].combine_chunks()
+    users, times = joined["user"].combine_chunks(), joined["time"].combine_chunks()
     return users.take(row), lists.flatten().take(pa.array(returned)), times.take(row), len(table)

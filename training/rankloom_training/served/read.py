@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rankloom_ranker.served import SCHEMA
+from rankloom_ranker.served import KEY_BYTES, KEY_FILE, SCHEMA
 from rankloom_training.data import DataError
 
 
@@ -32,3 +32,15 @@ def served_tables(files: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.
         if table.schema != pa.schema([SCHEMA.field(name) for name in columns]):
             raise DataError(f"{file}: has not the columns of served rankings; remove it")
         yield table
+
+
+def user_key(folder: Path) -> bytes:
+    """The key under which the folder's rows name users. Raises DataError."""
+    path = folder / KEY_FILE
+    try:
+        key = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read; keep it beside the files of rankings") from error
+    if len(key) != KEY_BYTES:
+        raise DataError(f"{path}: is no key of {KEY_BYTES} bytes; restore it")
+    return key

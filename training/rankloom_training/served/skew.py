@@ -6,7 +6,7 @@ On the bundle that ranked, every difference is 0: one definition of the features
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,10 +18,11 @@ from rankloom_features.catalogue import Catalogue, Item
 from rankloom_features.event_store.store import EventStore
 from rankloom_features.events import Event
 from rankloom_features.provider import FeatureProvider, UserQuery
+from rankloom_ranker.served import user_digest
 from rankloom_training.data import DataError
-from rankloom_training.served.read import served_files, served_tables
+from rankloom_training.served.read import served_files, served_tables, user_key
 
-_READ: Final = ("time", "user_id", "history_version", "schema_digest", "items", "features")
+_READ: Final = ("time", "user", "history_version", "schema_digest", "items", "features")
 TOLERANCE: Final = 1e-6  # below it, two values are equal
 
 
@@ -53,12 +54,14 @@ def skew_of(
     folder: Path, provider: FeatureProvider, store: EventStore, max_rankings: int
 ) -> SkewReport:
     """Compares the newest rankings. Raises DataError and EventStoreError."""
-    differences, skipped = list[NDArray[np.float64]](), 0
-    for ranking in _newest(folder):
+    files, differences, skipped = served_files(folder), list[NDArray[np.float64]](), 0
+    key = user_key(folder)
+    users = {user_digest(key, user_id): user_id for user_id in store.users()}
+    for ranking in _newest(files):
         if len(differences) == max_rankings:
             break
         served = _served(ranking, provider)
-        events = _events(ranking, store)
+        events = _events(users.get(ranking["user"]), ranking["history_version"], store)
         if served is None or events is None:
             skipped += 1
             continue
@@ -73,8 +76,8 @@ def skew_of(
     return _report(np.concatenate(differences), provider.columns, len(differences), skipped)
 
 
-def _newest(folder: Path) -> Iterator[dict[str, Any]]:
-    for table in served_tables(served_files(folder)[::-1], _READ):
+def _newest(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    for table in served_tables(files[::-1], _READ):
         yield from reversed(table.to_pylist())
 
 
@@ -90,9 +93,8 @@ def _all_known(catalogue: Catalogue, items: list[str]) -> bool:
     return all(catalogue.index(item) >= 0 for item in items)
 
 
-def _events(ranking: dict[str, Any], store: EventStore) -> tuple[Event, ...] | None:
+def _events(user: str | None, version: int | None, store: EventStore) -> tuple[Event, ...] | None:
     """The events that were seen; None if they are not there any more."""
-    user, version = ranking["user_id"], ranking["history_version"]
     if user is None or version is None:
         return None
     stored = store.history(user, version)
