@@ -15,8 +15,10 @@ from benchmarks.common.live_server import LiveServer, live_server
 from rankloom_adapters.bundle import open_bundle
 from rankloom_features.encoder import MAX_EVENTS, Encoder
 from rankloom_features.event_store.store import events_beside
+from rankloom_features.events import Event
 from rankloom_features.histories import Histories
 from rankloom_features.service import SERVICE_NAME
+from rankloom_features.wire import MAX_EVENTS as MAX_EVENTS_OF_CALL
 from rankloom_proto.v1 import features_pb2, ranking_pb2
 from rankloom_ranker.loaded import load_features
 from rankloom_training.user_events import opened_events
@@ -45,6 +47,7 @@ async def run_features_study(bundle: Path, num: int) -> FeaturesStudy:
     encode, session = _batches(bundle, num)
     with opened_events(events_beside(bundle)) as store:
         users = list(store.users())
+        histories = [store.history(users[n % len(users)]).events for n in range(NUM_USERS)]
     items = [item.item_id for item in load_features(open_bundle(bundle)).provider.catalogue.items]
     async with live_server(bundle) as stubs:
         await _rank(stubs, users[-1], items)  # a first call compiles and opens what it needs
@@ -53,8 +56,7 @@ async def run_features_study(bundle: Path, num: int) -> FeaturesStudy:
             empty.append(await _timed(_empty(stubs)))
             one.append(await _timed(_features(stubs, [users[turn % len(users)]])))
         for turn in range(max(num // 10, 3)):
-            asked = [f"{turn} {n}" for n in range(NUM_USERS)]
-            await _record(stubs, asked, items)
+            asked = await _copies(stubs, histories, turn)
             many.append(await _timed(_features(stubs, asked)))
         record, ranked = list[float](), list[float]()
         for turn in range(num):
@@ -114,6 +116,23 @@ async def _record(stubs: LiveServer, users: Sequence[str], items: Sequence[str])
     for n, user in enumerate(users):
         request.events.add(event_id="1", user_id=user, item_id=items[n % len(items)], liked=True)
     await stubs.features.RecordEvents(request, timeout=TIMEOUT_S)
+
+
+async def _copies(stubs: LiveServer, histories: Sequence[Sequence[Event]], turn: int) -> list[str]:
+    """As many new users with the same events, whom no cache has."""
+    users, events = list[str](), list[features_pb2.UserEvent]()
+    for number, history in enumerate(histories):
+        users.append(f"{turn} {number}")
+        for at, each in enumerate(history):
+            event = features_pb2.UserEvent(
+                event_id=str(at), user_id=users[-1], item_id=each.item_id, liked=each.liked
+            )
+            event.time.FromNanoseconds(round((each.time or 0.0) * 1e9))
+            events.append(event)
+    for first in range(0, len(events), MAX_EVENTS_OF_CALL):
+        some = features_pb2.RecordEventsRequest(events=events[first : first + MAX_EVENTS_OF_CALL])
+        await stubs.features.RecordEvents(some, timeout=TIMEOUT_S)
+    return users
 
 
 async def _rank(stubs: LiveServer, user: str, items: Sequence[str]) -> None:

@@ -27,13 +27,14 @@ def summary(result: BenchmarkResult) -> str:
 
 def _summary(found: Mapping[str, Any]) -> Iterator[str]:
     train, valid, live = found["train"], found["valid"], found["live"]
+    of_all = live["tabular"]  # the largest difference of all columns
     yield "| largest difference, offline − served | training rows | validation rows | live events |"
     yield "|---|---|---|---|"
     counts = (train["num_rows"], valid["num_rows"], f"{live['num_sent']:,} of {live['num_users']}")
     yield f"| rows; events and users | {counts[0]:,} | {counts[1]:,} | {counts[2]} users |"
     yield _row("user vector", train["vector"], valid["vector"], live["vector"])
-    yield _row("columns of the user model", train["user_model"], valid["user_model"], None)
-    yield _row("other columns", train["tabular"], valid["tabular"], live["tabular"])
+    yield _row("columns of the user model", train["user_model"], valid["user_model"], of_all)
+    yield _row("other columns", train["tabular"], valid["tabular"], of_all)
     yield _row("trees' logit", train["tree_logit"], valid["tree_logit"], None)
     yield _row("score, as evaluated", train["evaluated"], valid["evaluated"], None)
     yield _row(f"score, as trained, of {found['num_windows']:,} rows", found["score"], None, None)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from typing import TypeVar
 
 from rankloom._cli.input_files import read_bytes, read_history
 from rankloom._client import Client
+from rankloom._connection import Connection
 from rankloom._policy import DEFAULT_TIMEOUT_S
+
+_Kind = TypeVar("_Kind", bound=Connection)
 
 
 def add_connection(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `open_client`."""
+    """Add the arguments of `open_connection`."""
     parser.add_argument(
         "--server", metavar="HOST:PORT", required=True, help="address of the server, or unix:PATH"
     )
@@ -44,7 +48,12 @@ def add_encryption(parser: argparse.ArgumentParser) -> None:
 
 
 def open_client(args: argparse.Namespace) -> Client:
-    return Client(
+    return open_connection(Client, args)
+
+
+def open_connection(kind: type[_Kind], args: argparse.Namespace) -> _Kind:
+    """Open a client of that kind with the arguments of `add_connection`."""
+    return kind(
         args.server,
         timeout_s=args.timeout,
         root_certificates=args.root_certificates,

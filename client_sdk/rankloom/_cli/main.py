@@ -22,6 +22,7 @@ from rankloom._cli.commands import CliCommand
 from rankloom._cli.completion_command import CompletionCommand
 from rankloom._cli.doctor_command import DoctorCommand
 from rankloom._cli.explain_command import ExplainCommand
+from rankloom._cli.features_command import FeaturesCommand
 from rankloom._cli.health_command import HealthCommand
 from rankloom._cli.hints import hint_of_call
 from rankloom._cli.installation import install_command
@@ -39,6 +40,7 @@ _OWN: Final[dict[str, CliCommand]] = {
         ExplainCommand(),
         RetrieveCommand(),
         RecommendCommand(),
+        FeaturesCommand(),
         RolloutCliCommand(),
         HealthCommand(),
         DoctorCommand(),

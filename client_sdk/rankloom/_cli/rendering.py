@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
 
 from rankloom._cli.alignment import aligned, visible
 from rankloom._cli.charts import evidence_chart
+from rankloom._events import ModelInfo
+from rankloom._features import UserFeatures
 from rankloom._results import (
     Explanation,
     ItemExplanation,
@@ -19,6 +21,8 @@ from rankloom._results import (
     Timing,
 )
 from rankloom._retrievals import Recommendation, Retrieval
+
+_SHOWN_EVENTS = 10
 
 
 def as_json(ranking: Ranking) -> str:
@@ -67,6 +71,37 @@ def _retrieval_head(retrieval: Retrieval) -> Iterable[tuple[str, str]]:
     why = retrieval.fallback_reason or ("cold start" if retrieval.cold_start else "")
     yield "order", f"{retrieval.order}{why and f' ({why})'}"
     yield "time", _times(retrieval.timing)
+
+
+def fields_as_json(value: UserFeatures | ModelInfo | Mapping[str, object]) -> str:
+    """Return one JSON object; its keys are the fields of the value."""
+    fields = value if isinstance(value, Mapping) else asdict(value)
+    return json.dumps(fields, indent=2, default=datetime.isoformat)
+
+
+def as_table(facts: Mapping[str, object]) -> str:
+    """Return a line for each fact."""
+    rows = [(name.replace("_", " "), visible(str(value))) for name, value in facts.items()]
+    return "\n".join(aligned(rows, "<<"))
+
+
+def user_features_as_text(features: UserFeatures) -> str:
+    """Return what was used, the length of the vector, and the newest events."""
+    age = features.history_age_s
+    facts: dict[str, object] = {
+        "feature version": features.feature_version,
+        "vector": f"{len(features.vector)} numbers{' (cold start)' * features.cold_start}",
+        "events": len(features.events),
+        "history version": "-" if features.history_version is None else features.history_version,
+        "newest event": "-" if age is None else f"{age:.0f} s ago",
+    }
+    if features.tabular is not None:
+        rows = features.tabular.rows
+        facts["columns"] = f"{len(rows[0]) if rows else 0} of {len(rows)} items; see --json"
+    newest = features.events[: -_SHOWN_EVENTS - 1 : -1]
+    events = [(visible(each.item_id), "liked" if each.liked else "disliked") for each in newest]
+    table = ["", *aligned([("newest", "label"), *events], "<<")] if events else []
+    return "\n".join([as_table(facts), *table])
 
 
 def explanation_as_json(explanation: Explanation) -> str:
