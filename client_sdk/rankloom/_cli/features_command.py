@@ -30,14 +30,22 @@ class FeaturesCommand:
             "--items", metavar="IDS", default="", help="also the columns of these items: 318,50"
         )
         record = _add(actions, "record", "store one event; it is on the disk at the end", _record)
-        record.add_argument("--user", metavar="ID", required=True)
-        record.add_argument("--item", metavar="ID", required=True)
+        record.add_argument("--user", metavar="ID", required=True, help="whose event it is")
+        record.add_argument("--item", metavar="ID", required=True, help="what the event is about")
         label = record.add_mutually_exclusive_group(required=True)
-        label.add_argument("--liked", action="store_true", default=None)
-        label.add_argument("--disliked", action="store_false", dest="liked", default=None)
+        label.add_argument(
+            "--liked", action="store_true", default=None, help="the user liked the item"
+        )
+        label.add_argument(
+            "--disliked",
+            action="store_false",
+            dest="liked",
+            default=None,
+            help="the user did not like the item",
+        )
         label.add_argument("--rating", metavar="R", type=float, help="on the training data's scale")
         forget = _add(actions, "forget", "remove a user's events, also from memory", _forget)
-        forget.add_argument("--user", metavar="ID", required=True)
+        forget.add_argument("--user", metavar="ID", required=True, help="who is forgotten")
         _add(actions, "info", "the feature model that serves now", _info)
 
     def run(self, args: argparse.Namespace) -> int:
