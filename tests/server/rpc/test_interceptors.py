@@ -53,6 +53,19 @@ async def connected(
         yield channel
 
 
+async def logged(capsys: pytest.CaptureFixture[str], num_lines: int) -> str:
+    """What was logged, as soon as it has so many lines."""
+    log = ""
+
+    def is_there() -> bool:
+        nonlocal log
+        log += capsys.readouterr().err
+        return log.count("\n") >= num_lines
+
+    await until(is_there)
+    return log
+
+
 def send(channel: grpc.aio.Channel, payload: bytes, method: str = METHOD) -> Awaitable[object]:
     return send_bytes(channel, method, payload)
 
@@ -208,14 +221,7 @@ async def test_a_call_that_its_caller_leaves_frees_its_place(
         call = ask(channel)
         await gate.reached(1)
         call.cancel()
-        log = ""
-
-        def is_logged() -> bool:
-            nonlocal log
-            log += capsys.readouterr().err
-            return "\n" in log
-
-        await until(is_logged)
+        log = await logged(capsys, 1)
         gate.open.set()
         assert await ask(channel) == GOOD
     assert json.loads(log)["code"] == "CANCELLED"
@@ -225,7 +231,8 @@ async def test_every_call_has_one_line(capsys: pytest.CaptureFixture[str]) -> No
     async with connected() as channel:
         await ask(channel, **ONE_USER)
         await failure_of(send(channel, b"\xff"))
-    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+        log = await logged(capsys, 2)  # before the server's end, which cancels what still runs
+    lines = [json.loads(line) for line in log.splitlines()]
     assert [(line["event"], line["method"], line["code"]) for line in lines] == [
         ("call", METHOD, "OK"),
         ("call", METHOD, "INVALID_ARGUMENT"),
