@@ -136,7 +136,10 @@ def _key(path: Path) -> bytes:
     if not path.exists():
         begun = path.with_name(f"served-key{_UNFINISHED}")
         begun.touch(0o600)
-        begun.write_bytes(secrets.token_bytes(KEY_BYTES))
+        with begun.open("wb") as file:
+            file.write(secrets.token_bytes(KEY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())  # or the name may be durable before the key
         begun.replace(path)
     if len(key := path.read_bytes()) != KEY_BYTES:
         raise StartError(f"log_served: {path}: is no key; restore it, or give an empty folder")

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
+import grpc
 import pytest
 
-from rankloom import ModelInfo
+from rankloom import Event, ModelInfo, TabularFeatures, UserFeatures
 from rankloom._cli.main import main
 from rankloom.testing import FakeServer
+
+NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -34,6 +40,28 @@ def test_a_users_features(fake: FakeServer, capsys: pytest.CaptureFixture[str]) 
     whole = json.loads(shown(capsys, fake, "show", "--user", "42", "--items", "a,b", "--json"))
     assert len(whole["tabular"]["rows"]) == 2
     assert f"vector           {len(whole['vector'])} numbers" in text
+
+
+def test_an_unknown_value_is_null(fake: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    columns = TabularFeatures(((math.nan, 0.5),), "s")
+    fake.on_features(
+        UserFeatures((0.5,), "v1", False, (Event("x", liked=True, time=NOON),), 17, 1.5, columns)
+    )
+    text = shown(capsys, fake, "show", "--user", "42", "--items", "a", "--json")
+    whole = json.loads(text, parse_constant=lambda name: pytest.fail(name))
+    assert whole["tabular"]["rows"] == [[None, 0.5]]
+    assert whole["events"] == [{"item_id": "x", "liked": True, "time": NOON.isoformat()}]
+
+
+def test_the_port_of_another_service(capsys: pytest.CaptureFixture[str]) -> None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        assert main(["features", "info", "--server", f"127.0.0.1:{port}"]) == 1
+    finally:
+        server.stop(None).wait()
+    assert "features and events on its --features-port" in capsys.readouterr().err
 
 
 def test_the_newest_events_come_first(

@@ -43,6 +43,11 @@ def hint_of_call(error: RankloomError) -> str:
     """Return what to do about an error of a ranking or an explanation, or nothing."""
     if isinstance(error, ConnectionFailedError):
         return "is `rankloom serve` running, and is --server its address?"
+    if error.status == "UNIMPLEMENTED":
+        return (
+            "this port has another service: rankings are on the server's --port, features and "
+            "events on its --features-port"
+        )
     fields = [v.field for v in error.violations] if isinstance(error, InvalidRequestError) else []
     if error.reason is ErrorReason.NO_STORED_EXPLANATION:
         return "leave out --source to have one written"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
@@ -74,9 +75,17 @@ def _retrieval_head(retrieval: Retrieval) -> Iterable[tuple[str, str]]:
 
 
 def fields_as_json(value: UserFeatures | ModelInfo | Mapping[str, object]) -> str:
-    """Return one JSON object; its keys are the fields of the value."""
+    """Return one JSON object; its keys are the fields of the value, and NaN is null."""
     fields = value if isinstance(value, Mapping) else asdict(value)
-    return json.dumps(fields, indent=2, default=datetime.isoformat)
+    return json.dumps(_without_nan(fields), indent=2, default=datetime.isoformat)
+
+
+def _without_nan(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {name: _without_nan(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def as_table(facts: Mapping[str, object]) -> str:

@@ -157,6 +157,22 @@ def test_a_forgotten_user_does_not_come_back(
     assert "8 impressions of users without events, or forgotten, are" in capsys.readouterr().out
 
 
+def test_one_who_comes_back_is_somebody_new(
+    served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rankings from before a user was forgotten stay out, though the id is the same again."""
+    events = tmp_path / "events.sqlite"
+    copy_events(served.events, events)
+    with closing(SqliteEventStore(events)) as store:
+        store.forget("u1")
+        store.append([UserEvent("again", "u1", Event("i4", liked=True, time=time.time()))])
+    assert run("join-served", served.rankings, "--events", events, "--out", tmp_path) == 0
+    rows = pq.read_table(tmp_path / "interactions.parquet").to_pylist()
+    own = [row for row in rows if row["user_id"] == "u1"]
+    assert [(row["item_id"], row["label"]) for row in own] == [("i4", 1)]
+    assert "8 impressions of users without events, or forgotten, are" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("content", [None, b"short"])
 def test_rankings_without_their_key_are_refused(
     served: Served, content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]

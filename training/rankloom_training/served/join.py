@@ -2,7 +2,8 @@
 
 The log has every event of the store. A returned item that its user had no event of within the
 window is a dislike at the time of the ranking: an impression without a click. Rankings of users
-whom the store does not know, because they have no events or were forgotten, are left out.
+whom the store does not know, because they have no events or were forgotten, are left out; so are
+those from before a user was forgotten who came back under the same id.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -24,7 +26,7 @@ from rankloom_training.data import DataError
 from rankloom_training.served.read import served_files, served_tables, user_key
 
 LOG: Final = "interactions.parquet"
-_READ: Final = ("time", "user", "items", "rank")
+_READ: Final = ("time", "user", "history_version", "items", "rank")
 _SCHEMA: Final = pa.schema(
     [
         ("user_id", pa.string()),
@@ -41,7 +43,7 @@ Step = Callable[[int, int], None]
 class JoinedLog:
     """What was written. ``num_clicked``: impressions whose user had an event of the item.
 
-    ``num_unknown``: impressions of users whom the store does not know, which are left out.
+    ``num_unknown``: impressions of users whom the store does not know (any more); left out.
     """
 
     num_rankings: int
@@ -52,11 +54,20 @@ class JoinedLog:
     num_unknown: int
 
 
+class _Impression(NamedTuple):
+    """``version``: of the history that the ranking saw; 0 where it saw none."""
+
+    item: str
+    time: float
+    version: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Impressions:
     """Returned items of all rankings, by user: user u has the rows from ``start[u]`` on.
 
     ``users``: their digests. ``time``: (n,) seconds. ``item``: (n,) index into ``items``.
+    ``version``: (n,).
     """
 
     num_rankings: int
@@ -65,12 +76,14 @@ class _Impressions:
     start: NDArray[np.int64]
     time: NDArray[np.float64]
     item: NDArray[np.int64]
+    version: NDArray[np.int64]
 
-    def of(self, user: int) -> Iterator[tuple[str, float]]:
-        """Item and time of the user's impressions, in the order of time."""
+    def of(self, user: int) -> list[_Impression]:
+        """The user's impressions, in the order of time."""
         rows = slice(self.start[user], self.start[user + 1])
-        for item, time in zip(self.item[rows].tolist(), self.time[rows].tolist(), strict=True):
-            yield self.items[item], time
+        columns = self.item[rows], self.time[rows], self.version[rows]
+        found = zip(*(column.tolist() for column in columns), strict=True)
+        return [_Impression(self.items[item], time, version) for item, time, version in found]
 
 
 def join_served(
@@ -93,7 +106,8 @@ def join_served(
             rows = _Rows()
             for user in users[at : at + _USERS_AT_ONCE]:
                 events, of_user = store.history(user).events, numbers.get(user_digest(key, user))
-                impressions = [] if of_user is None else list(shown.of(of_user))
+                impressions = [] if of_user is None else shown.of(of_user)
+                impressions = _since_forgotten(impressions, user, store)
                 counts += _join_user(rows, user, events, impressions, within_s)
             writer.write_table(rows.table())
             step(min(at + _USERS_AT_ONCE, len(users)), len(users))
@@ -108,6 +122,20 @@ def join_served(
         num_events + unclicked,
         len(shown.item) - num_impressions,
     )
+
+
+def _since_forgotten(
+    impressions: list[_Impression], user: str, store: EventStore
+) -> list[_Impression]:
+    """Those after the last one whose history the store does not have any more."""
+    first, gone = 0, 0
+    for at, each in enumerate(impressions):
+        if not each.version:
+            continue
+        if each.version != gone and store.history(user, each.version).version == each.version:
+            break  # later ones are of later histories
+        first, gone = at + 1, each.version
+    return impressions[first:]
 
 
 class _Rows:
@@ -128,7 +156,7 @@ def _join_user(
     rows: _Rows,
     user: str,
     events: Sequence[Event],
-    impressions: Sequence[tuple[str, float]],
+    impressions: Sequence[_Impression],
     within_s: float,
 ) -> tuple[int, int, int]:
     """Adds the user's rows; returns the numbers of impressions, of clicked ones, and of events."""
@@ -137,7 +165,7 @@ def _join_user(
         times.setdefault(event.item_id, []).append(event.time or 0.0)
         rows.add(user, event.item_id, event.time, int(event.liked))
     clicked = 0
-    for item, shown_at in impressions:
+    for item, shown_at, _ in impressions:
         if any(shown_at <= time <= shown_at + within_s for time in times.get(item, ())):
             clicked += 1
         else:
@@ -148,27 +176,30 @@ def _join_user(
 def _impressions(tables: Iterator[pa.Table]) -> _Impressions:
     """Of rankings for a user id; inline histories belong to nobody."""
     parts = [_flat(table.filter(table["user"].is_valid())) for table in tables]
-    user, item, time = (pa.concat_arrays([part[n] for part in parts]) for n in range(3))
+    user, item, time, version = (pa.concat_arrays([part[n] for part in parts]) for n in range(4))
     users, items = user.dictionary_encode(), item.dictionary_encode()
     times = time.to_numpy(zero_copy_only=False)
     codes = users.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     by = np.lexsort((times, codes))
     return _Impressions(
-        num_rankings=sum(part[3] for part in parts),
+        num_rankings=sum(part[4] for part in parts),
         users=tuple(users.dictionary.to_pylist()),
         items=tuple(items.dictionary.to_pylist()),
         start=np.searchsorted(codes[by], np.arange(len(users.dictionary) + 1)),
         time=times[by],
         item=items.indices.to_numpy(zero_copy_only=False).astype(np.int64)[by],
+        version=pc.fill_null(version, 0).to_numpy(zero_copy_only=False).astype(np.int64)[by],
     )
 
 
-def _flat(table: pa.Table) -> tuple[pa.Array, pa.Array, pa.Array, int]:
-    """User, item and time of each returned item, and the number of rankings."""
+def _flat(table: pa.Table) -> tuple[pa.Array, pa.Array, pa.Array, pa.Array, int]:
+    """User, item, time and version of each returned item, and the number of rankings."""
     joined = table.combine_chunks()
     lists = joined["items"].combine_chunks()
     ranks = joined["rank"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     returned = np.flatnonzero(ranks > 0)
     row = pa.array(lists.value_parent_indices().to_numpy(zero_copy_only=False)[returned])
-    users, times = joined["user"].combine_chunks(), joined["time"].combine_chunks()
-    return users.take(row), lists.flatten().take(pa.array(returned)), times.take(row), len(table)
+    users, times, versions = (
+        joined[name].combine_chunks().take(row) for name in ("user", "time", "history_version")
+    )
+    return users, lists.flatten().take(pa.array(returned)), times, versions, len(table)
