@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +16,10 @@ from rankloom_features.model_columns import COLLABORATIVE
 from rankloom_features.ranker import TreeRanker
 from rankloom_features.user_model import USER_MODEL_COLUMNS, UserModel
 from rankloom_training.data import Dataset, Split
-from rankloom_training.metrics import auc, rows_by_user
+from rankloom_training.metrics import evaluate, mean_auc_difference, mean_uauc_difference
 from rankloom_training.stages.rows import LogRows
 from rankloom_training.trees import (
+    PARAMETERS,
     Boosters,
     FeatureTable,
     HeldOutFeatures,
@@ -25,30 +28,55 @@ from rankloom_training.trees import (
 )
 from rankloom_training.visibility import Protocol, View, scoring_view
 
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """Trees that lack something. ``left_out``: columns. ``parameters``: of LightGBM, changed.
+
+    ``sees_all``: training rows see all earlier events, whatever the protocol.
+    """
+
+    left_out: Collection[str] = ()
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    sees_all: bool = False
+
+
 ALONE, ALL, NONE = "the user model alone", "trees with the user model", "trees without it"
-LEFT_OUT: Mapping[str, Collection[str]] = {
-    ALL: (),
-    "trees with its levels alone": {
-        "user_model_mean",
-        "user_model_item_mean",
-        "user_model_affinity",
-    },
-    "trees with its item means and affinity alone": {
-        "user_model_mean",
-        "user_model_level",
-        "user_model_session",
-        "user_model_variance",
-    },
-    NONE: set(USER_MODEL_COLUMNS),
+VARIANTS: Mapping[str, Variant] = {
+    ALL: Variant(),
+    "trees with its levels alone": Variant(
+        {"user_model_mean", "user_model_item_mean", "user_model_affinity"}
+    ),
+    "trees with its item means and affinity alone": Variant(
+        {"user_model_mean", "user_model_level", "user_model_session", "user_model_variance"}
+    ),
+    NONE: Variant(set(USER_MODEL_COLUMNS)),
+    "without extra_trees": Variant(parameters={"extra_trees": False}),
 }
+# Under P1 rows see all earlier events anyway.
+OF_P0 = {"without simulated cut-offs": Variant(sees_all=True)}
 SPLITS = (Split.VALID, Split.TEST)
+METRICS = ("auc", "uauc")
 UPDATES = 2_000
+Scores = tuple[NDArray[np.floating], ...]  # (rows,) of each split
 
 
-def study(data: Dataset, protocol: Protocol, num_seeds: int) -> dict[str, list[float]]:
-    """For each kind of score, AUC and UAUC of validation and then of test rows."""
+def study(data: Dataset, protocol: Protocol, num_seeds: int) -> dict[str, Any]:
+    """Kind of score → split → metric → its mean over the seeds and what trees with all gain on it.
+
+    Intervals are from a bootstrap over users: of the mean score, and of the mean difference.
+    """
     found = [_of_seed(data, protocol, seed) for seed in range(num_seeds)]
-    return {name: np.mean([one[name] for one in found], axis=0).tolist() for name in found[0]}
+    views = [scoring_view(data.log, protocol, split) for split in SPLITS]
+    return {
+        name: {
+            split.name.lower(): _judged(
+                data, view, [one[name][at] for one in found], [one[ALL][at] for one in found]
+            )
+            for at, (split, view) in enumerate(zip(SPLITS, views, strict=True))
+        }
+        for name in found[0]
+    }
 
 
 def update_us(data: Dataset) -> float:
@@ -58,26 +86,36 @@ def update_us(data: Dataset) -> float:
 
 
 def summary(result: BenchmarkResult) -> str:
-    """The table as lines."""
-    rows = {name: values for name, values in result.figures.items() if isinstance(values, list)}
-    width = max(map(len, rows))
-    lines = [f"{'':{width}}  valid AUC / UAUC   test AUC / UAUC"]
-    for name, (valid, valid_uauc, test, test_uauc) in rows.items():
-        figures = f"{valid:.4f} / {valid_uauc:.4f}    {test:.4f} / {test_uauc:.4f}"
-        lines.append(f"{name:{width}}  {figures}")
+    """A table for each split as lines."""
+    kinds = {name: of for name, of in result.figures.items() if isinstance(of, dict)}
+    width, lines = max(map(len, kinds)), list[str]()
+    for split in (split.name.lower() for split in SPLITS):
+        lines.append(f"{split:{width}}  {'AUC':26}{'UAUC':26}gain of {ALL}, AUC / UAUC")
+        for name, of in kinds.items():
+            own = "".join(f"{_shown(of[split][metric], '.4f'):26}" for metric in METRICS)
+            gains = " / ".join(_shown(of[split][f"{metric}_gain"], "+.4f") for metric in METRICS)
+            lines.append(f"{name:{width}}  {own}{'' if name == ALL else gains}".rstrip())
+        lines.append("")
     return "\n".join([*lines, f"one event: {result.figures['update_us']:.0f} µs"])
 
 
-def _of_seed(data: Dataset, protocol: Protocol, seed: int) -> dict[str, list[float]]:
-    log, features = data.log, HeldOutFeatures(data, seed, held_out_prior(data, seed))
-    train = joined([_table(features, view) for view in LogRows.of(data, protocol, seed).train])
-    scored = [_table(features, scoring_view(log, protocol, split)) for split in SPLITS]
+def _of_seed(data: Dataset, protocol: Protocol, seed: int) -> dict[str, Scores]:
+    features = HeldOutFeatures(data, seed, held_out_prior(data, seed))
+    train = _training_table(features, data, protocol, seed)
+    scored = [_table(features, scoring_view(data.log, protocol, split)) for split in SPLITS]
     alone = features.names.index("user_model_mean")
-    found = {ALONE: _metrics(scored, [table.features[:, alone] for table in scored])}
-    for name, left_out in LEFT_OUT.items():
-        kept = [c for c in features.names if c not in left_out and c != COLLABORATIVE]
-        found[name] = _trees(kept, features.names, train, scored)
+    found: dict[str, Scores] = {ALONE: tuple(table.features[:, alone] for table in scored)}
+    variants = {**VARIANTS, **(OF_P0 if protocol is Protocol.P0 else {})}
+    for name, variant in variants.items():
+        own = _training_table(features, data, Protocol.P1, seed) if variant.sees_all else train
+        found[name] = _trees(variant, features.names, own, scored)
     return found
+
+
+def _training_table(
+    features: HeldOutFeatures, data: Dataset, protocol: Protocol, seed: int
+) -> FeatureTable:
+    return joined([_table(features, view) for view in LogRows.of(data, protocol, seed).train])
 
 
 def _table(features: HeldOutFeatures, view: View) -> FeatureTable:
@@ -85,20 +123,36 @@ def _table(features: HeldOutFeatures, view: View) -> FeatureTable:
 
 
 def _trees(
-    kept: list[str], names: tuple[str, ...], train: FeatureTable, scored: list[FeatureTable]
-) -> list[float]:
+    variant: Variant, names: tuple[str, ...], train: FeatureTable, scored: list[FeatureTable]
+) -> Scores:
+    kept = [name for name in names if name not in variant.left_out and name != COLLABORATIVE]
     at = [names.index(name) for name in kept]
     own, *others = (replace(table, features=table.features[:, at]) for table in (train, *scored))
-    ranker = TreeRanker(Boosters(own, others[0], kept, lambda done, total: None).ranker())
-    return _metrics(scored, [ranker.logits(table.features) for table in others])
+    with patch.dict(PARAMETERS, variant.parameters):
+        ranker = TreeRanker(Boosters(own, others[0], kept, lambda done, total: None).ranker())
+    return tuple(ranker.logits(table.features) for table in others)
 
 
-def _metrics(tables: list[FeatureTable], scores: list[NDArray[np.floating]]) -> list[float]:
-    found = []
-    for table, score in zip(tables, scores, strict=True):
-        of_users = [auc(table.label[rows], score[rows]) for rows in rows_by_user(table.user)]
-        found += [auc(table.label, score), float(np.nanmean(of_users))]
-    return found
+def _judged(
+    data: Dataset, view: View, scores: Sequence[NDArray[np.floating]], best: Sequence[Any]
+) -> dict[str, Any]:
+    user, label = data.log.user[view.rows], data.log.liked[view.rows]
+    each = [evaluate(user, label, own) for own in scores]
+    together = evaluate(user, label, np.mean(scores, axis=0))
+    pairs = list(zip(best, scores, strict=True))
+    values = {
+        metric: asdict(getattr(together, metric))
+        | {"value": float(np.mean([getattr(own, metric).value for own in each]))}
+        for metric in METRICS
+    }
+    return values | {
+        "auc_gain": asdict(mean_auc_difference(user, label, pairs)),
+        "uauc_gain": asdict(mean_uauc_difference(user, label, pairs)),
+    }
+
+
+def _shown(found: Mapping[str, float], form: str) -> str:
+    return f"{found['value']:{form}} [{found['low']:{form}}, {found['high']:{form}}]"
 
 
 def _update_times(model: UserModel) -> list[float]:
