@@ -15,7 +15,7 @@ from benchmarks.common.timing import progress
 from rankloom_adapters.bundle import open_bundle
 from rankloom_engine.expert_bank import MixtureWeights
 from rankloom_features.encoder import Encoder
-from rankloom_features.events import history_of
+from rankloom_features.events import known_history
 from rankloom_features.export import export
 from rankloom_features.fit import add_to_biases, fit, forget_untrained, one_thread
 from rankloom_features.item_index import ItemIndex
@@ -62,7 +62,7 @@ class _Vectors:
         events = case.unseen.history.events
         if self.likes_alone:
             events = tuple(event for event in events if event.liked)
-        vector = self.encoder.encode([history_of(events, data.catalogue)])
+        vector = self.encoder.encode([known_history(events, data.catalogue)[1]])
         return self.index.search(self.space.users(vector)[0], K, case.allowed)[0]
 
 

@@ -18,8 +18,7 @@ from rankloom_features.event_store.store import EventStore, LongHistoryError
 from rankloom_features.events import (
     Event,
     History,
-    history_of,
-    known_events,
+    known_history,
     without_each,
 )
 from rankloom_features.model_columns import REVIEW_RATING, model_columns, with_columns
@@ -196,16 +195,13 @@ class FeatureProvider:
     ) -> list[_EncodedHistory]:
         if not histories:
             return []
-        known = [known_events(events, self.catalogue) for events, _ in histories]
-        arrays = [history_of(events, self.catalogue) for events in known]
-        vectors = self.encoder.encode(arrays)
+        known = [known_history(events, self.catalogue) for events, _ in histories]
+        vectors = self.encoder.encode([array for _, array in known])
         return [
             _EncodedHistory(
                 HistoryVersion(), version, own, array, vector, self._tabular, self._rater
             )
-            for (_, version), own, array, vector in zip(
-                histories, known, arrays, vectors, strict=True
-            )
+            for (_, version), (own, array), vector in zip(histories, known, vectors, strict=True)
         ]
 
     def _answer(

@@ -24,7 +24,7 @@ from rankloom_features.bundled_tables import TablesError, UnreadableTablesError
 from rankloom_features.catalogue import Catalogue
 from rankloom_features.event_store.memory import NO_EVENTS
 from rankloom_features.event_store.store import EventStore
-from rankloom_features.events import history_of, known_events
+from rankloom_features.events import known_history
 from rankloom_features.histories import Histories
 from rankloom_features.item_index import ItemIndex
 from rankloom_features.loading import provider_from_bytes, statistics_from_bytes
@@ -133,7 +133,7 @@ class LoadedBundle:
         """What the router compares with its centroids: the user's vector or shares of groups."""
         if self.item_groups is None:
             return features.vector
-        history = history_of(known_events(features.events, self.catalogue), self.catalogue)
+        _, history = known_history(features.events, self.catalogue)
         shares: NDArray[np.floating] = self.item_groups.shares(Histories.of([history]))[0]
         return shares
 

@@ -19,7 +19,7 @@ from rankloom_features import provider as provider_module
 from rankloom_features.catalogue import CatalogueError, Item
 from rankloom_features.encoder import Encoder, EncoderError
 from rankloom_features.event_store.store import UserEvent
-from rankloom_features.events import Event, History, history_of
+from rankloom_features.events import Event, History, known_history
 from rankloom_features.item_statistics import ItemStatistics
 from rankloom_features.loading import (
     StatisticsError,
@@ -112,7 +112,7 @@ def test_who_is_not_known_is_cold_with_a_zero_vector(
 def test_the_last_column_is_the_collaborative_models_logit(provider: FeatureProvider) -> None:
     candidates = (ITEMS[3], Item("new"), ITEMS[0])
     found = provider.features(UserQuery(KNOWN_USER, None, candidates)).tabular[:, -1]
-    history = history_of(EVENTS, provider.catalogue)
+    _, history = known_history(EVENTS, provider.catalogue)
     _, logits = provider.encoder.encode_and_score([history], np.array([[4, 1]]))
     expected = [logits[0, 0], np.nan, logits[0, 1]]
     assert found == pytest.approx(expected, abs=1e-5, nan_ok=True)

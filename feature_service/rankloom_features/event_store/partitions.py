@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Final
@@ -60,22 +61,21 @@ def history_of_user(
     if most is not None and len(rows) > most:
         raise LongHistoryError
     rows.sort(key=itemgetter(2, 3))  # by time and position; SQLite's sorter takes twice as long
-    items = _item_ids(db, [row[0] for row in rows], item_ids)
-    events = tuple(
-        Event(item, bool(liked), time)
-        for item, (_, liked, time, _) in zip(items, rows, strict=True)
-    )
-    return StoredHistory(events, max(map(itemgetter(3), rows), default=0))
+    numbers, liked, times, positions = zip(*rows, strict=True) if rows else ((), (), (), ())
+    items = _item_ids(db, numbers, item_ids)
+    events = tuple(map(Event._make, zip(items, map(bool, liked), times, strict=True)))
+    return StoredHistory(events, max(positions, default=0))
 
 
 def _item_ids(
     db: sqlite3.Connection, numbers: Sequence[int], known: MutableMapping[int, str]
 ) -> list[str]:
     """The ids of items by number. An item keeps its number, so that each is read once."""
-    if missing := [number for number in numbers if number not in known]:
-        query = "SELECT number, id FROM items WHERE number IN (SELECT value FROM json_each(?))"
-        known.update(db.execute(query, (json.dumps(missing),)))
-    if not known.keys() >= set(numbers):
+    with suppress(KeyError):
+        return [known[number] for number in numbers]
+    query = "SELECT number, id FROM items WHERE number IN (SELECT value FROM json_each(?))"
+    known.update(db.execute(query, (json.dumps([*{*numbers} - known.keys()]),)))
+    if not known.keys() >= {*numbers}:
         error = sqlite3.DatabaseError("an event is of an item that is not there")
         error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
         raise error

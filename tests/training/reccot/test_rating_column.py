@@ -112,7 +112,7 @@ def test_a_review_of_the_history_changes_the_rating(data: Dataset, rater: Review
     events = events_before(data, scoring_view(data.log, Protocol.P1, Split.TEST), row)
     [item] = [data.catalogue.items[data.log.item[row]].item_id]
     [whole], [cut] = rater.ratings(None, events, [item]), rater.ratings(None, events[:9], [item])
-    later = [dataclasses.replace(each, time=(each.time or 0.0) + 1.0) for each in events]
+    later = [each._replace(time=(each.time or 0.0) + 1.0) for each in events]
     [none] = rater.ratings(None, later, [item])
     assert len({float(whole), float(cut), float(none)}) == 3
     assert none == rater.ratings(None, [Event(e.item_id, e.liked) for e in events], [item])[0]
