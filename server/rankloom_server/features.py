@@ -7,6 +7,7 @@ another version, or a fault.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ import grpc
 from rankloom_features.bundled_tables import UnreadableTablesError
 from rankloom_features.catalogue import Item
 from rankloom_features.event_store.store import EventStoreError, LongHistoryError
+from rankloom_features.model_info import FeatureVersionError
 from rankloom_features.provider import (
     MAX_EVENTS_ON_LOOP,
     FeatureProvider,
@@ -89,8 +91,14 @@ class FeatureRead:
 class FeatureSource(Protocol):
     """Answers one user's features."""
 
-    async def get(self, query: UserQuery, timeout_s: float) -> UserFeatures:
-        """Raises FeaturesUnavailableError where no answer comes in time."""
+    async def get(
+        self, query: UserQuery, timeout_s: float, feature_version: str | None = None
+    ) -> UserFeatures:
+        """Raises FeaturesUnavailableError where no answer comes in time.
+
+        ``feature_version``: the one that is wanted. Where the source has none of it, the features
+        are of its own.
+        """
         ...
 
     async def close(self) -> None:
@@ -104,7 +112,9 @@ class EmbeddedFeatures:
     def __init__(self, provider: FeatureProvider) -> None:
         self.provider = provider
 
-    async def get(self, query: UserQuery, timeout_s: float) -> UserFeatures:
+    async def get(
+        self, query: UserQuery, timeout_s: float, feature_version: str | None = None
+    ) -> UserFeatures:
         """Long lists and histories run on a thread; a late one finishes without a waiter."""
         is_short = (
             len(query.candidates) <= max_on_loop(self.provider.columns)
@@ -142,19 +152,19 @@ class RemoteFeatures:
         self._breaker = Breaker()
         self._recoveries: set[asyncio.Task[None]] = set()
 
-    async def get(self, query: UserQuery, timeout_s: float) -> UserFeatures:
-        """Calls the service, unless the breaker is open."""
-        if self._breaker.is_open:
-            raise FeaturesUnavailableError("breaker_open")
-        request = features_pb2.GetUserFeaturesRequest(users=[query_to_wire(query)])
-        wait_s = (1.0 - LATE) * timeout_s
+    async def get(
+        self, query: UserQuery, timeout_s: float, feature_version: str | None = None
+    ) -> UserFeatures:
+        """Calls the service, unless the breaker is open; twice where it lacks the version."""
+        end = time.monotonic() + timeout_s
+        asked = features_pb2.GetUserFeaturesRequest(
+            users=[query_to_wire(query)], feature_version=feature_version
+        )
         try:
-            response = await _stub(self._channel).GetUserFeatures(request, timeout=wait_s)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED or timeout_s >= FAIR_SLICE_S:
-                self._failed(timeout_s)
-            raise FeaturesUnavailableError(error.code().name.lower()) from None
-        self._breaker.succeeded()
+            response = await self._answer(asked, timeout_s)
+        except FeatureVersionError:
+            asked.ClearField("feature_version")
+            response = await self._answer(asked, end - time.monotonic())
         if len(response.features) != 1:
             raise FeaturesUnavailableError("malformed_answer")
         features = features_from_wire(response.features[0])
@@ -168,6 +178,25 @@ class RemoteFeatures:
             task.cancel()
         await asyncio.gather(*self._recoveries, return_exceptions=True)
         await self._channel.close()
+
+    async def _answer(
+        self, request: features_pb2.GetUserFeaturesRequest, timeout_s: float
+    ) -> features_pb2.GetUserFeaturesResponse:
+        """Raises FeatureVersionError too, which says nothing against the service."""
+        if self._breaker.is_open:
+            raise FeaturesUnavailableError("breaker_open")
+        wait_s = (1.0 - LATE) * timeout_s
+        try:
+            response = await _stub(self._channel).GetUserFeatures(request, timeout=wait_s)
+        except grpc.aio.AioRpcError as error:
+            is_refusal = error.code() is grpc.StatusCode.FAILED_PRECONDITION
+            if is_refusal and request.HasField("feature_version"):
+                raise FeatureVersionError from None
+            if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED or timeout_s >= FAIR_SLICE_S:
+                self._failed(timeout_s)
+            raise FeaturesUnavailableError(error.code().name.lower()) from None
+        self._breaker.succeeded()
+        return response
 
     def _failed(self, timeout_s: float) -> None:
         if self._breaker.failed():
@@ -224,7 +253,7 @@ async def usable_features(
 
     Raises FeaturesUnavailableError where nothing usable comes in time.
     """
-    features = await source.get(query, timeout_s)
+    features = await source.get(query, timeout_s, space.feature_version)
     fault = fault_of(features, space, len(query.candidates))
     if fault is FallbackReason.FEATURES_UNAVAILABLE:
         raise FeaturesUnavailableError("tabular_invalid")
@@ -238,7 +267,7 @@ async def ablated_features(
 
     Raises FeaturesUnavailableError where nothing usable comes in time.
     """
-    ablated = (await source.get(query, timeout_s)).ablated
+    ablated = (await source.get(query, timeout_s, space.feature_version)).ablated
     if any(fault_of(each, space, len(query.candidates)) for each in ablated):
         raise FeaturesUnavailableError("ablated_invalid")
     return ablated

@@ -16,6 +16,7 @@ from rankloom_adapters.bundle import open_bundle
 from rankloom_features.event_store.memory import MemoryEventStore
 from rankloom_features.event_store.store import LongHistoryError, StoredHistory, UserEvent
 from rankloom_features.events import Event
+from rankloom_features.model_info import FeatureVersionError
 from rankloom_features.provider import (
     MAX_EVENTS_ON_LOOP,
     FeatureProvider,
@@ -207,6 +208,24 @@ async def test_a_service_that_comes_back_is_asked_again() -> None:
         is_ill = False
         assert await cause_of_failure(source, 10) == "breaker_open"
         assert (await once_closed(source)).feature_version == "back"
+
+
+async def test_the_version_that_is_wanted_is_asked_for_first() -> None:
+    asked: list[str | None] = []
+
+    async def behave(request: GetUserFeaturesRequest) -> GetUserFeaturesResponse:
+        version = request.feature_version if request.HasField("feature_version") else None
+        asked.append(version)
+        if version == "gone":
+            raise FeatureVersionError
+        features = FeaturesMessage(user_id=KNOWN_USER, feature_version=version or "own")
+        return GetUserFeaturesResponse(features=[features])
+
+    async with asking(behave) as source:
+        assert (await source.get(QUERY, 10, "wanted")).feature_version == "wanted"
+        for _ in range(2 * MAX_FAILURES):  # which is no fault of the service
+            assert (await source.get(QUERY, 10, "gone")).feature_version == "own"
+    assert asked == ["wanted", *("gone", None) * 2 * MAX_FAILURES]
 
 
 async def test_callers_in_a_hurry_do_not_open_the_breaker() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+from prometheus_client import generate_latest
 
 from rankloom_features.event_store.sqlite import SqliteEventStore
 from rankloom_features.event_store.store import UserEvent, events_beside
@@ -22,12 +23,13 @@ from rankloom_server.stored_events import EVENTS, opened_events
 from server.rankings import item_ids, known_user, rank, request, scores
 from server.rollouts import other_bundle, rolling_out
 from server.served_parts import ServedParts, ranking_server
-from server.servers import opened, settings
+from server.servers import failure_of, opened, settings
 
 if TYPE_CHECKING:
     from rankloom_proto.v1.features_pb2_grpc import FeatureServiceAsyncStub
 
 NEWCOMER = "somebody-new"
+SECRET = "synthetic-secret"
 
 
 @pytest.fixture
@@ -184,3 +186,35 @@ async def test_cached_prefixes_go_with_a_forgotten_user(
             assert answer.num_events > 0
             assert metrics.get_sample_value("rankloom_prefix_cache_bytes") == 0
             assert (await rank(channel, request(parts))).routing.cold_start
+
+
+async def test_a_forgotten_user_stands_nowhere(
+    parts: ServedParts, events_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Not in a file, a log line or a metric, also where served rankings are kept."""
+    user, given = f"{SECRET}-user", {"events": events_file, "log_served": tmp_path / "served"}
+    async with ranking_server(parts, features_port=0, **given) as server:
+        features, _ = server.beside[0]
+        async with (
+            opened(server) as target,
+            opened(features) as features_target,
+            grpc.aio.insecure_channel(target) as channel,
+            grpc.aio.insecure_channel(features_target) as features_channel,
+        ):
+            stub = FeatureServiceStub(features_channel)
+            await stub.RecordEvents(liked(user, *item_ids(parts, 3)), timeout=10)
+            assert SECRET.encode() in bytes_below(tmp_path)
+            await rank(channel, request(parts, user_id=user, request_id="ranked"))
+            await failure_of(rank(channel, request(parts, 0, user_id=user)))
+            await stub.ForgetUser(features_pb2.ForgetUserRequest(user_id=user), timeout=10)
+            assert SECRET.encode() not in bytes_below(tmp_path)
+            counted = generate_latest(server.metrics.registry)
+    assert SECRET.encode() not in counted + bytes_below(tmp_path)
+    assert list((tmp_path / "served").glob("*.parquet"))
+    told = capfd.readouterr()
+    assert "ranked" in told.err
+    assert SECRET not in told.out + told.err
+
+
+def bytes_below(folder: Path) -> bytes:
+    return b"\n".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
