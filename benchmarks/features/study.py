@@ -31,7 +31,10 @@ TIMEOUT_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class FeaturesStudy:
-    """Seconds of each turn. ``encode``, ``session``: of BATCH histories."""
+    """Seconds of each turn. ``encode``, ``session``: of BATCH histories.
+
+    ``record``: of a call with one event. ``record_event``: of an event, in full calls.
+    """
 
     encode: Sequence[float]
     session: Sequence[float]
@@ -39,6 +42,7 @@ class FeaturesStudy:
     one_user: Sequence[float]
     many_users: Sequence[float]
     record: Sequence[float]
+    record_event: Sequence[float]
     event_to_ranking: Sequence[float]
 
 
@@ -55,14 +59,17 @@ async def run_features_study(bundle: Path, num: int) -> FeaturesStudy:
         for turn in range(num):  # each asks for a user who is not cached
             empty.append(await _timed(_empty(stubs)))
             one.append(await _timed(_features(stubs, [users[turn % len(users)]])))
+        record_event = list[float]()
         for turn in range(max(num // 10, 3)):
-            asked = await _copies(stubs, histories, turn)
+            asked, calls = _copies(histories, turn)
+            seconds = [await _timed(_recorded(stubs, call)) for call in calls]
+            record_event.append(sum(seconds) / sum(len(call.events) for call in calls))
             many.append(await _timed(_features(stubs, asked)))
         record, ranked = list[float](), list[float]()
         for turn in range(num):
             record.append(await _timed(_record(stubs, [f"fresh {turn}"], items)))
             ranked.append(record[-1] + await _timed(_rank(stubs, f"fresh {turn}", items)))
-    return FeaturesStudy(encode, session, empty, one, many, record, ranked)
+    return FeaturesStudy(encode, session, empty, one, many, record, record_event, ranked)
 
 
 def _batches(bundle: Path, num: int) -> tuple[list[float], list[float]]:
@@ -115,11 +122,17 @@ async def _record(stubs: LiveServer, users: Sequence[str], items: Sequence[str])
     request = features_pb2.RecordEventsRequest()
     for n, user in enumerate(users):
         request.events.add(event_id="1", user_id=user, item_id=items[n % len(items)], liked=True)
+    await _recorded(stubs, request)
+
+
+async def _recorded(stubs: LiveServer, request: features_pb2.RecordEventsRequest) -> None:
     await stubs.features.RecordEvents(request, timeout=TIMEOUT_S)
 
 
-async def _copies(stubs: LiveServer, histories: Sequence[Sequence[Event]], turn: int) -> list[str]:
-    """As many new users with the same events, whom no cache has."""
+def _copies(
+    histories: Sequence[Sequence[Event]], turn: int
+) -> tuple[list[str], list[features_pb2.RecordEventsRequest]]:
+    """As many new users, whom no cache has, and the calls that give them the same events."""
     users, events = list[str](), list[features_pb2.UserEvent]()
     for number, history in enumerate(histories):
         users.append(f"{turn} {number}")
@@ -129,10 +142,10 @@ async def _copies(stubs: LiveServer, histories: Sequence[Sequence[Event]], turn:
             )
             event.time.FromNanoseconds(round((each.time or 0.0) * 1e9))
             events.append(event)
-    for first in range(0, len(events), MAX_EVENTS_OF_CALL):
-        some = features_pb2.RecordEventsRequest(events=events[first : first + MAX_EVENTS_OF_CALL])
-        await stubs.features.RecordEvents(some, timeout=TIMEOUT_S)
-    return users
+    return users, [
+        features_pb2.RecordEventsRequest(events=events[first : first + MAX_EVENTS_OF_CALL])
+        for first in range(0, len(events), MAX_EVENTS_OF_CALL)
+    ]
 
 
 async def _rank(stubs: LiveServer, user: str, items: Sequence[str]) -> None:

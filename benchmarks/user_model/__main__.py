@@ -40,7 +40,13 @@ def run(args: argparse.Namespace) -> None:
         room="user_model",
         facts=facts,
         dtype="float64",
-        settings={"rows": len(data.log), "protocol": args.protocol, "seeds": args.seeds},
+        settings={
+            "rows": len(data.log),
+            "item_columns": len(data.item_columns),
+            "item_vectors": data.item_vectors is not None,
+            "protocol": args.protocol,
+            "seeds": args.seeds,
+        },
         figures={"update_us": update_us(data), **found},
     )
     print(result.headline(), summary(result), f"written: {write(result, args.results)}", sep="\n\n")

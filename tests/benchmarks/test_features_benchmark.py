@@ -27,4 +27,4 @@ async def test_each_kind_of_call_is_measured(served_folder: Path, tmp_path: Path
         settings={},
         figures=json.loads(json.dumps(figures(found))),
     )
-    assert len(summary(result).splitlines()) == 2 + len(RATIOS) + 1
+    assert len(summary(result).splitlines()) == 2 + len(RATIOS) + 2
