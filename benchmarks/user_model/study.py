@@ -30,7 +30,7 @@ from rankloom_training.visibility import Protocol, View, scoring_view
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class PartLeftOut:
     """Trees that lack something. ``left_out``: columns. ``parameters``: of LightGBM, changed.
 
     ``sees_all``: training rows see all earlier events, whatever the protocol.
@@ -42,19 +42,19 @@ class Variant:
 
 
 ALONE, ALL, NONE = "the user model alone", "trees with the user model", "trees without it"
-VARIANTS: Mapping[str, Variant] = {
-    ALL: Variant(),
-    "trees with its levels alone": Variant(
+VARIANTS: Mapping[str, PartLeftOut] = {
+    ALL: PartLeftOut(),
+    "trees with its levels alone": PartLeftOut(
         {"user_model_mean", "user_model_item_mean", "user_model_affinity"}
     ),
-    "trees with its item means and affinity alone": Variant(
+    "trees with its item means and affinity alone": PartLeftOut(
         {"user_model_mean", "user_model_level", "user_model_session", "user_model_variance"}
     ),
-    NONE: Variant(set(USER_MODEL_COLUMNS)),
-    "without extra_trees": Variant(parameters={"extra_trees": False}),
+    NONE: PartLeftOut(set(USER_MODEL_COLUMNS)),
+    "without extra_trees": PartLeftOut(parameters={"extra_trees": False}),
 }
 # Under P1 rows see all earlier events anyway.
-OF_P0 = {"without simulated cut-offs": Variant(sees_all=True)}
+OF_P0 = {"without simulated cut-offs": PartLeftOut(sees_all=True)}
 SPLITS = (Split.VALID, Split.TEST)
 METRICS = ("auc", "uauc")
 UPDATES = 2_000
@@ -123,7 +123,7 @@ def _table(features: HeldOutFeatures, view: View) -> FeatureTable:
 
 
 def _trees(
-    variant: Variant, names: tuple[str, ...], train: FeatureTable, scored: list[FeatureTable]
+    variant: PartLeftOut, names: tuple[str, ...], train: FeatureTable, scored: list[FeatureTable]
 ) -> Scores:
     kept = [name for name in names if name not in variant.left_out and name != COLLABORATIVE]
     at = [names.index(name) for name in kept]
