@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import PositiveFloat, PositiveInt, TypeAdapter
+from threadpoolctl import threadpool_limits
 
 MIN_S = 5.0  # a shorter stage says nothing
 MOST_TIMES = 20  # a rate holds for at most so many times the rows that it was measured with
@@ -80,14 +81,18 @@ def remember(kind: str, rows: int, seconds: float) -> None:
 
 
 def matmul_gflops() -> float:
-    """Speed of plain float32 matrix products in this process, in 10⁹ operations a second."""
+    """Speed of float32 matrix products, in 10⁹ operations a second: of one core, times the cores.
+
+    On cores that are busy with other work, products on all of them wait for each other: a tenth of
+    the speed, which no training is slowed down to.
+    """
     one = np.ones((_SIZE, _SIZE), np.float32)
-    np.matmul(one, one)  # starts the threads
     done, started = 0, time.perf_counter()
-    while (taken := time.perf_counter() - started) < _LONG_ENOUGH_S:
-        np.matmul(one, one)
-        done += 1
-    return done * 2e-9 * _SIZE**3 / taken
+    with threadpool_limits(1):
+        while (taken := time.perf_counter() - started) < _LONG_ENOUGH_S:
+            np.matmul(one, one)
+            done += 1
+    return len(os.sched_getaffinity(0)) * done * 2e-9 * _SIZE**3 / taken
 
 
 def _rates_file() -> Path:
