@@ -53,6 +53,14 @@ def test_an_unknown_value_is_null(fake: FakeServer, capsys: pytest.CaptureFixtur
     assert whole["events"] == [{"item_id": "x", "liked": True, "time": NOON.isoformat()}]
 
 
+def test_the_age_of_old_events_can_be_read(
+    fake: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for age_s, text in ((1.6, "0:00:02"), (3_725.0, "1:02:05"), (86_400.0 * 20_453, "20453 days")):
+        fake.on_features(UserFeatures((0.5,), "v1", False, (), 17, age_s, None))
+        assert f"newest event     {text}" in shown(capsys, fake, "show", "--user", "42")
+
+
 def test_the_port_of_another_service(capsys: pytest.CaptureFixture[str]) -> None:
     server = grpc.server(ThreadPoolExecutor(1))
     port = server.add_insecure_port("127.0.0.1:0")

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from rankloom._cli.alignment import aligned, visible
 from rankloom._cli.charts import evidence_chart
@@ -102,7 +102,7 @@ def user_features_as_text(features: UserFeatures) -> str:
         "vector": f"{len(features.vector)} numbers{' (cold start)' * features.cold_start}",
         "events": len(features.events),
         "history version": "-" if features.history_version is None else features.history_version,
-        "newest event": "-" if age is None else f"{age:.0f} s ago",
+        "newest event": "-" if age is None else f"{timedelta(seconds=round(age))} ago",
     }
     if features.tabular is not None:
         rows = features.tabular.rows
