@@ -154,15 +154,19 @@ class HeldOutFeatures:
     def names(self) -> tuple[str, ...]:
         return (*self.served.names, *model_columns(rates_reviews=self._rates_reviews))
 
-    def table(self, view: View, *others: NDArray[np.float32]) -> FeatureTable:
+    def table(
+        self, view: View, *others: NDArray[np.float32], out: NDArray[np.float32] | None = None
+    ) -> FeatureTable:
         """Features of the view's rows, each from the events that the row may see.
 
         ``others``: (rows,) each, the columns of other models; out of fold for training rows.
+        ``out``: (rows, columns) to hold the features; None: a new array.
         """
         histories = view.histories(self._log)
         users = self._log.user[view.rows]
         num_own = len(self.served.names)
-        features = np.empty((len(view.rows), len(self.names)), np.float32)
+        shape = len(view.rows), len(self.names)
+        features = np.empty(shape, np.float32) if out is None else out
         features[:, num_own:] = np.stack(others, axis=1)
         for own in runs(users):
             user = int(users[own.start])

@@ -69,7 +69,7 @@ class CollaborativeFiles:
     def write_rows(
         self, split: Split, vector: NDArray[np.float32], logit: NDArray[np.float32]
     ) -> None:
-        np.savez(_rows_file(self.folder, split), vector=vector, logit=logit)
+        _write_rows(self.folder, split, vector=vector, logit=logit)
 
     def item_vectors(self) -> NDArray[np.float32]:
         """(items, dim)."""
@@ -127,7 +127,7 @@ class ReviewsFiles:
         return ReviewRatings(towers.read_bytes(), RatedReviews(reviews))
 
     def write_rows(self, split: Split, rating: NDArray[np.float32]) -> None:
-        np.savez(_rows_file(self.folder, split), rating=rating)
+        _write_rows(self.folder, split, rating=rating)
 
     def ratings(self, split: Split) -> NDArray[np.float32]:
         """(rows,) out of fold for training rows, NaN for an item that the user knows."""
@@ -155,10 +155,13 @@ class TreesFiles:
         trees, statistics, users = (path.read_bytes() for path in self.bundle_parts().values())
         return trees, statistics, users
 
-    def write_rows(
-        self, split: Split, tabular: NDArray[np.float32], tree_logits: NDArray[np.float64]
-    ) -> None:
-        np.savez(_rows_file(self.folder, split), tabular=tabular, tree_logits=tree_logits)
+    def new_tabular(self, split: Split, shape: tuple[int, int]) -> NDArray[np.float32]:
+        """(rows, columns) to be written into: a file, so that memory need not hold it."""
+        file = _rows_file(self.folder, split, "tabular")
+        return np.lib.format.open_memmap(file, "w+", np.float32, shape)
+
+    def write_logits(self, split: Split, tree_logits: NDArray[np.float64]) -> None:
+        _write_rows(self.folder, split, tree_logits=tree_logits)
 
     def tabular(self, split: Split) -> NDArray[np.float32]:
         """(rows, columns)."""
@@ -292,11 +295,16 @@ def _expert_parts(name: str, folder: Path) -> Parts:
     return {expert_part(name, file): folder / file for file in (CONFIG_FILE, WEIGHTS_FILE)}
 
 
-def _rows_file(folder: Path, split: Split) -> Path:
-    return folder / f"{split.name.lower()}.npz"
+def _rows_file(folder: Path, split: Split, name: str) -> Path:
+    return folder / f"{split.name.lower()}-{name}.npy"
+
+
+def _write_rows(folder: Path, split: Split, **arrays: NDArray[Any]) -> None:
+    for name, array in arrays.items():
+        np.save(_rows_file(folder, split, name), array)
 
 
 def _array(folder: Path, split: Split, name: str) -> NDArray[Any]:
-    with np.load(_rows_file(folder, split)) as arrays:
-        found: NDArray[Any] = arrays[name]
+    """Of rows of the log. Only what is looked at is read; what is written stays in memory."""
+    found: NDArray[Any] = np.load(_rows_file(folder, split, name), mmap_mode="c")
     return found

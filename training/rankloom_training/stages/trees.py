@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,6 @@ from rankloom_training.trees import (
     FeatureTable,
     HeldOutFeatures,
     held_out_prior,
-    joined,
 )
 from rankloom_training.visibility import Protocol
 
@@ -61,17 +59,17 @@ class TreesStage(Stage):
         prior, rates = held_out_prior(data, self.seed), reviews is not None
         held_out = HeldOutFeatures(data, self.seed, prior, rates_reviews=rates)
         rows = LogRows.of(data, self.protocol, self.seed)
-        train = _table(held_out, rows, Split.TRAIN, _columns(given, Split.TRAIN))
-        valid = _table(held_out, rows, Split.VALID, _columns(given, Split.VALID))
+        train = _table(held_out, rows, Split.TRAIN, given)
+        valid = _table(held_out, rows, Split.VALID, given)
         # Likes alone say what users choose: the trees say what differs from popularity.
         start = LOG_COUNT if data.log.sampled else None
         boosters = Boosters(train, valid, held_out.names, given.progress.step, start)
         ranker = boosters.ranker()
         statistics, users = statistics_to_bytes(held_out.statistics), held_out.user_model.to_bytes()
         files.write_ranker(ranker, statistics, users)
-        files.write_rows(Split.TRAIN, train.features, boosters.out_of_fold_logits(held_out.fold))
+        files.write_logits(Split.TRAIN, boosters.out_of_fold_logits(held_out.fold))
         valid_logits = TreeRanker(ranker).logits(valid.features)
-        files.write_rows(Split.VALID, valid.features, valid_logits)
+        files.write_logits(Split.VALID, valid_logits)
         found = auc(valid.label, valid_logits + rows.sampling_offset(Split.VALID))
         given.progress.note(f"AUC {found:.4f}")
 
@@ -83,11 +81,19 @@ def _columns(given: StageInputs, split: Split) -> NDArray[np.float32]:
 
 
 def _table(
-    held_out: HeldOutFeatures, rows: LogRows, split: Split, columns: NDArray[np.float32]
+    held_out: HeldOutFeatures, rows: LogRows, split: Split, given: StageInputs
 ) -> FeatureTable:
-    views = rows.views(split)
+    """Of all rows of train or valid, with the features in the stage's own file."""
+    views, columns = rows.views(split), _columns(given, split)
+    shape = columns.shape[1], len(held_out.names)
+    features = TreesFiles(given.folder).new_tabular(split, shape)
     ends = np.cumsum([len(view.rows) for view in views])[:-1]
-    parts = zip(views, np.split(columns, ends, axis=1), strict=True)
-    table = joined([held_out.table(view, *others) for view, others in parts])
-    offset, weight = rows.sampling_offset(split), rows.weight(split)
-    return dataclasses.replace(table, offset=offset, weight=weight)
+    parts = zip(views, np.split(columns, ends, axis=1), np.split(features, ends), strict=True)
+    tables = [held_out.table(view, *others, out=out) for view, others, out in parts]
+    return FeatureTable(
+        features,
+        np.concatenate([table.label for table in tables]),
+        np.concatenate([table.user for table in tables]),
+        rows.sampling_offset(split),
+        rows.weight(split),
+    )
