@@ -87,6 +87,12 @@ def call_closed(request_id: str = "") -> CallCancelledError:
     return CallCancelledError("the call was closed before its end", details)
 
 
+def unreadable_answer(request_id: str = "") -> ServerError:
+    """Return the error of an answer that is no message of rankloom."""
+    details = ErrorDetails(status=grpc.StatusCode.INTERNAL.name, request_id=request_id)
+    return ServerError("the answer cannot be read; see which server listens there", details)
+
+
 def not_connected(target: str, limit_s: float) -> ConnectionFailedError:
     """Return the error of waiting in vain for a server."""
     return ConnectionFailedError(

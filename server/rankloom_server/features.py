@@ -195,6 +195,9 @@ class RemoteFeatures:
             if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED or timeout_s >= FAIR_SLICE_S:
                 self._failed(timeout_s)
             raise FeaturesUnavailableError(error.code().name.lower()) from None
+        if response is None:  # so gRPC's asyncio says that the bytes are no message
+            self._failed(timeout_s)
+            raise FeaturesUnavailableError("malformed_answer")
         self._breaker.succeeded()
         return response
 
@@ -220,9 +223,9 @@ async def _probed(target: str, timeout_s: float) -> grpc.aio.Channel | None:
     with suppress(grpc.aio.AioRpcError):
         async with AsyncExitStack() as stack:
             channel = await stack.enter_async_context(_channel_to(target))
-            await _stub(channel).GetUserFeatures(_PROBE, timeout=timeout_s)
-            stack.pop_all()
-            return channel
+            if await _stub(channel).GetUserFeatures(_PROBE, timeout=timeout_s) is not None:
+                stack.pop_all()
+                return channel
     return None
 
 

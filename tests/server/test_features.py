@@ -3,11 +3,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from threading import get_ident
 
+import grpc
 import numpy as np
 import pytest
 
@@ -23,7 +25,7 @@ from rankloom_features.provider import (
     UserFeatures,
     UserQuery,
 )
-from rankloom_features.service import FeatureService
+from rankloom_features.service import SERVICE_NAME, FeatureService
 from rankloom_features.wire import features_from_wire, features_to_wire, query_to_wire
 from rankloom_proto.v1.features_pb2 import (
     Event as EventMessage,
@@ -279,6 +281,23 @@ async def test_an_answer_for_other_users_is_none(count: int) -> None:
 
     async with asking(behave) as source:
         assert await cause_of_failure(source, 10) == "malformed_answer"
+
+
+async def test_bytes_that_are_no_message_are_a_failing_service() -> None:
+    """A probe that gets them does not close the breaker either."""
+    method = grpc.unary_unary_rpc_method_handler(lambda *_: b"\xff\xff\xff\xff")
+    service = grpc.method_handlers_generic_handler(SERVICE_NAME, {"GetUserFeatures": method})
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[service])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        async with remote(f"127.0.0.1:{port}") as source:
+            for _ in range(MAX_FAILURES):
+                assert await cause_of_failure(source, 10) == "malformed_answer"
+            await asyncio.sleep(1.5 * COOLDOWN_S)
+            assert await cause_of_failure(source, 10) == "breaker_open"
+    finally:
+        server.stop(None)
 
 
 def write_vector(message: FeaturesMessage, values: object) -> None:

@@ -27,7 +27,7 @@ from rankloom._retrieval_messages import (
     parse_retrieval,
 )
 from rankloom._retrievals import Recommendation, RecommendOptions, Retrieval, RetrieveOptions
-from rankloom.aio._connection import AsyncConnection
+from rankloom.aio._connection import AsyncConnection, readable
 from rankloom_proto.v1 import ranking_pb2, ranking_pb2_grpc
 
 if TYPE_CHECKING:  # generic in the stubs only
@@ -69,7 +69,7 @@ class AsyncClient(AsyncConnection):
         limit_s = self._limit_s(timeout_s)
         with self._translating(request.request_id):
             response = await self._stub.Rank(request, timeout=limit_s)
-        return parse_response(response)
+        return parse_response(readable(response, request.request_id))
 
     async def retrieve(
         self,
@@ -88,7 +88,7 @@ class AsyncClient(AsyncConnection):
         limit_s = self._limit_s(timeout_s)
         with self._translating(request.request_id):
             response = await self._stub.Retrieve(request, timeout=limit_s)
-        return parse_retrieval(response)
+        return parse_retrieval(readable(response, request.request_id))
 
     async def recommend(
         self,
@@ -107,7 +107,7 @@ class AsyncClient(AsyncConnection):
         limit_s = self._limit_s(timeout_s)
         with self._translating(request.request_id):
             response = await self._stub.Recommend(request, timeout=limit_s)
-        return parse_recommendation(response)
+        return parse_recommendation(readable(response, request.request_id))
 
     def explain(
         self,
@@ -158,7 +158,7 @@ class AsyncExplanationStream:
     async def __anext__(self) -> str:
         with self._translating(self._parts.request_id):
             async for response in self._call:
-                if text := self._parts.add(response):
+                if text := self._parts.add(readable(response, self._parts.request_id)):
                     return text
         raise StopAsyncIteration
 

@@ -16,9 +16,16 @@ import grpc.aio
 from rankloom._endpoint import Endpoint
 from rankloom._forks import check_process
 from rankloom._policy import DEFAULT_TIMEOUT_S, checked_timeout_s, effective_timeout_s
-from rankloom._rpc_errors import call_closed, client_closed, error_from_rpc, not_connected
+from rankloom._rpc_errors import (
+    call_closed,
+    client_closed,
+    error_from_rpc,
+    not_connected,
+    unreadable_answer,
+)
 
 _Stub = TypeVar("_Stub")
+_Message = TypeVar("_Message")
 
 
 @dataclass(slots=True, eq=False)
@@ -116,6 +123,16 @@ class AsyncConnection:
         """Those of this process. A forked child keeps its parent's: to destroy one crashes it."""
         process = os.getpid()
         return [each for each in list(self._by_loop.items()) if each[1].process == process]
+
+
+def readable(response: _Message | None, request_id: str = "") -> _Message:
+    """Return the response. Raise ServerError for bytes that are no message.
+
+    gRPC's asyncio gives None for such bytes, where its blocking calls raise.
+    """
+    if response is None:
+        raise unreadable_answer(request_id)
+    return response
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:

@@ -18,7 +18,7 @@ from rankloom._feature_messages import (
 )
 from rankloom._features import FeatureQuery, UserFeatures
 from rankloom._results import Event, Item
-from rankloom.aio._connection import AsyncConnection
+from rankloom.aio._connection import AsyncConnection, readable
 from rankloom_proto.v1 import features_pb2, features_pb2_grpc
 
 
@@ -75,7 +75,7 @@ class AsyncFeatureClient(AsyncConnection):
         limit_s = self._limit_s(timeout_s)
         with self._translating():
             response = await self._stub.RecordEvents(request, timeout=limit_s)
-        return parse_positions(request, response)
+        return parse_positions(request, readable(response))
 
     async def forget_user(self, user: str, *, timeout_s: float | None = None) -> int:
         """Remove all events of a user, as `FeatureClient.forget_user`."""
@@ -83,7 +83,7 @@ class AsyncFeatureClient(AsyncConnection):
         limit_s = self._limit_s(timeout_s)
         with self._translating():
             response = await self._stub.ForgetUser(request, timeout=limit_s)
-        return response.num_events
+        return readable(response).num_events
 
     async def model_info(self, *, timeout_s: float | None = None) -> ModelInfo:
         """Return which feature model serves now, and what its features are."""
@@ -92,7 +92,7 @@ class AsyncFeatureClient(AsyncConnection):
             response = await self._stub.GetModelInfo(
                 features_pb2.GetModelInfoRequest(), timeout=limit_s
             )
-        return parse_model_info(response)
+        return parse_model_info(readable(response))
 
     async def _get(
         self, request: features_pb2.GetUserFeaturesRequest, timeout_s: float | None
@@ -100,4 +100,4 @@ class AsyncFeatureClient(AsyncConnection):
         limit_s = self._limit_s(timeout_s)
         with self._translating():
             response = await self._stub.GetUserFeatures(request, timeout=limit_s)
-        return parse_features(request, response)
+        return parse_features(request, readable(response))

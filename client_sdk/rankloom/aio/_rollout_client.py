@@ -24,7 +24,7 @@ from rankloom._rollout_requests import (
 from rankloom._rollout_responses import parse_revisions, parse_rollout
 from rankloom._rollouts import GateSpec, RevisionList, Rollout
 from rankloom._uploads import FileUpload
-from rankloom.aio._connection import AsyncConnection
+from rankloom.aio._connection import AsyncConnection, readable
 from rankloom.errors import CallCancelledError
 from rankloom_proto.v1 import rollout_pb2, rollout_pb2_grpc
 
@@ -176,7 +176,7 @@ class AsyncRolloutClient(AsyncConnection):
         request = rollout_pb2.ListRequest()
         with self._translating():
             response = await self._stub.List(request, timeout=limit_s, metadata=self._metadata)
-        return parse_revisions(response.revisions)
+        return parse_revisions(readable(response).revisions)
 
     async def watch(self) -> AsyncGenerator[RevisionList, None]:
         """Yield what `list` returns, now and after every change, until the server stops.
@@ -189,7 +189,7 @@ class AsyncRolloutClient(AsyncConnection):
             call = self._stub.Watch(rollout_pb2.WatchRequest(), metadata=self._metadata)
             try:
                 async for response in call:
-                    yield parse_revisions(response.revisions)
+                    yield parse_revisions(readable(response).revisions)
             finally:
                 call.cancel()
 
@@ -213,7 +213,7 @@ class AsyncRolloutClient(AsyncConnection):
     ) -> Rollout:
         with self._translating():
             response = await method(request, timeout=limit_s, metadata=self._metadata)
-        return parse_rollout(response.rollout)
+        return parse_rollout(readable(response).rollout)
 
     async def _send(self, upload: FileUpload, limit_s: float) -> RolloutAnswer:
         try:
@@ -224,7 +224,7 @@ class AsyncRolloutClient(AsyncConnection):
                 answer: RolloutAnswer = await call
         except CallCancelledError as error:
             raise upload.error or error from error.__cause__
-        return answer
+        return readable(answer)
 
 
 async def _read_in_a_thread(upload: FileUpload) -> AsyncIterator[rollout_pb2.StageUploadRequest]:
