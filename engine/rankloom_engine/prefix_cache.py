@@ -8,6 +8,8 @@ never found; it is evicted in time.
 from __future__ import annotations
 
 import hashlib
+import math
+import time
 from collections import OrderedDict
 from collections.abc import Iterable
 
@@ -25,6 +27,7 @@ class PrefixCache:
         self.num_hits = 0
         self.num_misses = 0
         self._cached: OrderedDict[bytes, PrefixKV] = OrderedDict()
+        self._cleared = -math.inf
 
     def __len__(self) -> int:
         return len(self._cached)
@@ -39,9 +42,13 @@ class PrefixCache:
         self._cached.move_to_end(key)
         return found
 
-    def put(self, key: bytes, prefix: PrefixKV) -> None:
-        """Adds a prefix and evicts the least recently used; one over the budget is not added."""
-        if key in self._cached or prefix.num_bytes > self.max_bytes:
+    def put(self, key: bytes, prefix: PrefixKV, began: float) -> None:
+        """Adds a prefix and evicts the least recently used; one over the budget is not added.
+
+        ``began``: when the call did, on time.monotonic's clock. What it read may have had to be
+        forgotten since: then nothing is added.
+        """
+        if key in self._cached or prefix.num_bytes > self.max_bytes or began <= self._cleared:
             return
         self._cached[key] = prefix
         self.num_bytes += prefix.num_bytes
@@ -49,7 +56,9 @@ class PrefixCache:
             self.num_bytes -= self._cached.popitem(last=False)[1].num_bytes
 
     def clear(self) -> None:
-        """Drops all prefixes: what they were made of may have to be forgotten."""
+        """Drops all prefixes, also those of calls that still run: what they were made of may have
+        to be forgotten."""
+        self._cleared = time.monotonic()
         self._cached.clear()
         self.num_bytes = 0
 

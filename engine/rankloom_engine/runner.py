@@ -297,7 +297,7 @@ class EngineRunner:
                 continue
             request.take(chunk, output, pass_s)
             if request.prefix_key is not None and request.cached is not None:
-                self.prefixes.put(request.prefix_key, request.cached)
+                self.prefixes.put(request.prefix_key, request.cached, request.began)
 
     async def _decode(self, batch: MicroBatch[DecodeRequest]) -> None:
         """One more token of some explanations; expired ones end by themselves."""

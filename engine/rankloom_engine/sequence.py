@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 
 import numpy as np
@@ -23,13 +23,15 @@ class RequestOptions:
     """How a request is served. ``deadline``: on time.monotonic's clock.
 
     ``partial``: at the deadline, the candidates that have been scored by then are the answer.
-    ``kind``: what the scores are for; it decides who goes first.
+    ``kind``: what the scores are for; it decides who goes first. ``began``: when the call did, on
+    that clock: where a user was forgotten since, its prefix is not kept.
     """
 
     deadline: float = inf
     caller: str = ""
     partial: bool = False
     kind: Kind = Kind.RANKING
+    began: float = field(default_factory=time.monotonic, compare=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +73,7 @@ class ScoreRequest(Sequence):
             partial=options.partial,
         )
         self.prompt, self.weights, self.cached = prompt, weights, cached
-        self.prefix_key = prefix_key
+        self.prefix_key, self.began = prefix_key, options.began
         self.margins = np.full(len(prompt.candidates), np.nan, dtype=np.float32)
         self._reused = cached is not None
         self._submitted_at = time.monotonic()

@@ -116,7 +116,7 @@ class TextWriter:
             job.weights,
             liked=self._liked,
             sampling=self._params.sampling,
-            options=RequestOptions(self._deadline, scored.query.caller),
+            options=RequestOptions(self._deadline, scored.query.caller, began=scored.query.began),
             guide=self._guide,
             evidence=self._evidence,
         )

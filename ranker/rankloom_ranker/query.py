@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import Final
 
 from rankloom_adapters.router import Fusion
@@ -33,7 +34,8 @@ class RankQuery:
     ``prefilter``: the model scores so many, those that the trees rank highest; None for all.
     ``explain_top_k``: the best items that are explained too, as ``explaining`` says.
     ``revision``: the one that must answer, None for the user's. ``bundle_digest``: of its
-    bundle, empty for any. ``caller``: model time is shared fairly between callers.
+    bundle, empty for any. ``caller``: model time is shared fairly between callers. ``began``: when
+    the call did, on time.monotonic's clock.
     """
 
     request_id: str
@@ -48,6 +50,7 @@ class RankQuery:
     explain_top_k: int = 0
     explaining: ExplainParams = ExplainParams()
     prefilter: int | None = None
+    began: float = field(default_factory=time.monotonic, compare=False)
 
     @property
     def may_leave_unscored(self) -> bool:

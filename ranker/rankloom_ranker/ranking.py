@@ -105,9 +105,9 @@ async def score(
 def options_of(query: RankQuery, deadline: float) -> RequestOptions:
     """The engine's options; a partial answer must leave in time to arrive."""
     if not query.allow_partial:
-        return RequestOptions(deadline, query.caller)
+        return RequestOptions(deadline, query.caller, began=query.began)
     reserve_s = max(PARTIAL_RESERVE_S, PARTIAL_RESERVE * (deadline - time.monotonic()))
-    return RequestOptions(deadline - reserve_s, query.caller, partial=True)
+    return RequestOptions(deadline - reserve_s, query.caller, partial=True, began=query.began)
 
 
 def _num_chars(query: RankQuery) -> int:

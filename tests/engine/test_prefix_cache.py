@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from math import inf
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +30,7 @@ def test_the_budget_holds_and_the_latest_prefixes_stay(calls: list[tuple[int, in
         if key in kept:
             kept[key] = kept.pop(key)
             continue
-        cache.put(key, cached(num_tokens))
+        cache.put(key, cached(num_tokens), inf)
         kept[key] = num_tokens
         while sum(kept.values()) > 40:
             del kept[next(iter(kept))]
@@ -38,7 +41,16 @@ def test_the_budget_holds_and_the_latest_prefixes_stay(calls: list[tuple[int, in
 
 def test_a_prefix_larger_than_the_budget_is_not_cached() -> None:
     cache = PrefixCache(max_bytes=10 * BYTES_PER_TOKEN)
-    cache.put(b"small", cached(4))
-    cache.put(b"large", cached(11))
+    cache.put(b"small", cached(4), inf)
+    cache.put(b"large", cached(11), inf)
     assert cache.get(b"large") is None
     assert cache.get(b"small") is not None
+
+
+def test_a_call_that_began_before_the_cache_was_cleared_adds_nothing() -> None:
+    cache, before = PrefixCache(max_bytes=10 * BYTES_PER_TOKEN), time.monotonic()
+    cache.clear()
+    cache.put(b"old", cached(4), before)
+    assert not len(cache)
+    cache.put(b"new", cached(4), time.monotonic())
+    assert cache.get(b"new") is not None

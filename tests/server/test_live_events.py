@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import grpc
 import pytest
 from prometheus_client import generate_latest
 
+from cases.hanging_server import HANGING, HangingDecoder
 from rankloom_features.event_store.sqlite import SqliteEventStore
 from rankloom_features.event_store.store import UserEvent, events_beside
 from rankloom_features.events import Event
@@ -26,6 +29,7 @@ from server.served_parts import ServedParts, ranking_server
 from server.servers import failure_of, opened, settings
 
 if TYPE_CHECKING:
+    from rankloom_engine.model import Decoder
     from rankloom_proto.v1.features_pb2_grpc import FeatureServiceAsyncStub
 
 NEWCOMER = "somebody-new"
@@ -186,6 +190,33 @@ async def test_cached_prefixes_go_with_a_forgotten_user(
             assert answer.num_events > 0
             assert metrics.get_sample_value("rankloom_prefix_cache_bytes") == 0
             assert (await rank(channel, request(parts))).routing.cold_start
+
+
+async def test_a_ranking_that_runs_while_its_user_is_forgotten_keeps_no_prefix(
+    parts: ServedParts, events_file: Path
+) -> None:
+    decoder = HangingDecoder(parts.decoder)
+    hanging = replace(parts, decoder=cast("Decoder", decoder))
+    async with ranking_server(hanging, features_port=0, events=events_file) as server:
+        features, _ = server.beside[0]
+        async with (
+            opened(server) as target,
+            opened(features) as features_target,
+            grpc.aio.insecure_channel(target) as channel,
+            grpc.aio.insecure_channel(features_target) as features_channel,
+        ):
+            hung = asyncio.create_task(rank(channel, request(parts, HANGING)))
+            try:
+                await asyncio.sleep(0.2)  # the model thread is in that pass
+                message = features_pb2.ForgetUserRequest(user_id=known_user(parts))
+                await FeatureServiceStub(features_channel).ForgetUser(message, timeout=10)
+            finally:
+                decoder.go.set()
+            assert (await hung).routing.history_events
+            kept = server.metrics.registry.get_sample_value("rankloom_prefix_cache_bytes")
+            assert kept == 0
+            await rank(channel, request(parts, user_id="another"))
+            assert server.metrics.registry.get_sample_value("rankloom_prefix_cache_bytes")
 
 
 async def test_a_forgotten_user_stands_nowhere(
