@@ -10,6 +10,7 @@ import json
 import unicodedata
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +25,7 @@ MAX_TEXT_CHARS = 2_000  # far more than max_item_tokens can hold; bounds the tok
 MAX_CITED_EVENTS = 3  # whose evidence stands before the words
 NUM_MARKS = 4  # two opinions, two sides
 _NUMBERS = {"liked", "disliked", "max_item_tokens", "max_events", "max_profile_tokens"}
+MAX_LIMIT = 100_000  # of what a format says of events and tokens
 _PIECE_CHARS = 256  # are normalised at once: one character can become 18
 
 
@@ -117,13 +119,22 @@ class PromptFormat:
             if fields.get("stop") is not None:
                 fields["stop"] = int(fields["stop"])
             read = cls(**fields)
-            if read.max_item_tokens < 1 or min(read.max_events, read.max_profile_tokens) < 0:
-                raise ValueError("max_item_tokens must be at least 1, the others at least 0")
+            read._check_limits()
             if len(read.marks) != NUM_MARKS or not isinstance(read.is_phrased, bool):
                 raise ValueError(f"marks must be {NUM_MARKS}, is_phrased true or false")
             return read
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ModelError("prompt: unreadable; train the bundle anew") from error
+
+    def _check_limits(self) -> None:
+        """Raises ValueError."""
+        limits = (self.max_item_tokens - 1, self.max_events, self.max_profile_tokens)
+        if not all(0 <= limit < MAX_LIMIT for limit in limits):
+            raise ValueError("a limit is negative, 0 tokens of an item, or far too large")
+        stop = () if self.stop is None else (self.stop,)
+        ids = chain(self.begin, self.item, self.ask, *self.marks, stop)
+        if min(self.liked, self.disliked, *ids) < 0:
+            raise ValueError("token ids must be at least 0")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,6 +24,7 @@ from rankloom_server.revision_loader import RevisionLoader
 from rankloom_server.state import ServerState
 
 MAX_FILES = 1000
+MAX_NAME_BYTES = 255
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,6 +113,7 @@ class StagedUpload:
         self.folder = folder
         self._left = max_bytes
         self._hashes: dict[str, hashlib._Hash] = {}
+        self._folders: set[str] = set()
         self._last = ""
         folder.mkdir()
 
@@ -134,11 +136,16 @@ class StagedUpload:
 
     def _begin(self, name: str) -> None:
         path = PurePosixPath(name)
-        plain = name and path.as_posix() == name and not path.is_absolute()
-        if not plain or ".." in path.parts or not name.isprintable() or len(name) > 255:
+        plain = path.parts and path.as_posix() == name and not path.is_absolute()
+        is_long = len(name.encode()) > MAX_NAME_BYTES
+        if not plain or ".." in path.parts or not name.isprintable() or is_long:
             raise InvalidFieldError("chunk.name", "must be a plain path within the folder")
+        parents = [parent.as_posix() for parent in path.parents]
+        if name in self._folders or any(parent in self._hashes for parent in parents):
+            raise InvalidFieldError("chunk.name", "is a file and a folder")
         if name in self._hashes or len(self._hashes) >= MAX_FILES:
             raise InvalidFieldError("chunk.name", "a file came twice, or too many did")
         self._hashes[name] = hashlib.sha256()
+        self._folders.update(parents)
         self._last = name
         (self.folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -167,6 +168,11 @@ def test_format_round_trip() -> None:
         {"marks": [1, 2, 3, 4]},
         {"is_phrased": "yes"},
         {"x": 1},
+        *({name: math.inf} for name in ("liked", "disliked", "max_item_tokens", "max_events")),
+        {"stop": math.inf},
+        {"max_events": 10**30},
+        {"disliked": -1},
+        {"begin": [0, -2]},
     ],
 )
 def test_a_format_that_is_none_is_refused(fields: dict[str, object]) -> None:

@@ -174,15 +174,27 @@ async def test_callers_without_the_token_change_and_see_nothing(
         assert failure.code is grpc.StatusCode.UNAUTHENTICATED
 
 
-@pytest.mark.parametrize("what", ["nothing", "chunk first", "a path that leaves the folder"])
+NAMES = {
+    "a path that leaves the folder": ["../x"],
+    "the folder": ["."],
+    "a long name": ["ä" * 200],
+    "a file that becomes a folder": ["a", "a/b"],
+    "a folder that becomes a file": ["a/b", "a"],
+}
+
+
+@pytest.mark.parametrize("what", ["nothing", "chunk first", *NAMES])
 async def test_an_upload_that_is_none_is_refused(
     what: str, served_folder: Path, tmp_path: Path
 ) -> None:
     header = rollout_pb2.StageUploadRequest(
         header=rollout_pb2.StageUploadHeader(expected_revision=1, idempotency_key="k")
     )
-    chunk = rollout_pb2.StageUploadRequest(chunk=rollout_pb2.FileChunk(name="../x", data=b"x"))
-    messages = {"nothing": [], "chunk first": [chunk]}.get(what, [header, chunk])
+    chunks = [
+        rollout_pb2.StageUploadRequest(chunk=rollout_pb2.FileChunk(name=name, data=b"x"))
+        for name in NAMES.get(what, ["x"])
+    ]
+    messages = {"nothing": [], "chunk first": chunks}.get(what, [header, *chunks])
     async with rolling_out(served_folder, tmp_path / "state") as server:
         failure = await failure_of(server.rollouts.StageUpload(iter(messages)))
         assert failure.code is grpc.StatusCode.INVALID_ARGUMENT

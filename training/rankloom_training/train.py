@@ -111,17 +111,17 @@ class TrainingJob:
         from rankloom_training.stages.sequence import StageRunner, stages_of
 
         made = [stage.name for stage in self._planned() if not stage.is_reused]
-        self.work.begin()
         took = estimate(self.dataset, self.options).text(made)
-        for label, text in (*self.report, *limits_of(self.dataset.log), ("time", took)):
-            progress.tell(label, text)
-        keep_freed_memory()
-        amounts = workloads(self.dataset, self.options)
-        runner = StageRunner(self.dataset, self.work, progress, amounts, self.machine)
-        bundle = runner.run(stages_of(self.options))
-        digest = open_bundle(bundle).digest
-        self._deliver(bundle)
-        return digest
+        with self.work.begun():
+            for label, text in (*self.report, *limits_of(self.dataset.log), ("time", took)):
+                progress.tell(label, text)
+            keep_freed_memory()
+            amounts = workloads(self.dataset, self.options)
+            runner = StageRunner(self.dataset, self.work, progress, amounts, self.machine)
+            bundle = runner.run(stages_of(self.options))
+            digest = open_bundle(bundle).digest
+            self._deliver(bundle)
+            return digest
 
     def _planned(self) -> list[PlannedStage]:
         # The models' libraries take ten seconds to import: what is wrong with the data is said

@@ -119,7 +119,6 @@ def test_a_killed_run_leaves_its_finished_stage(tmp_path: Path) -> None:
 
 def test_checkpoints_are_for_the_same_stage_of_another_run_alone(tmp_path: Path) -> None:
     work = Workspace(tmp_path)
-    work.begin()
     first, second = (fingerprint.fingerprint_of(FirstStage(seed), "data", {}) for seed in (0, 1))
 
     def interrupted(_: Path, unfinished: Path) -> None:
@@ -127,7 +126,7 @@ def test_checkpoints_are_for_the_same_stage_of_another_run_alone(tmp_path: Path)
         raise KeyboardInterrupt
 
     for made_from in (first, second):
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt), work.begun():
             work.make("first", made_from, interrupted)
     assert not work.unfinished("first", first).exists()
     found: list[object] = []
@@ -164,6 +163,14 @@ def test_a_folder_of_other_files_is_not_touched(tmp_path: Path) -> None:
     with pytest.raises(WorkspaceError, match="holds other files"):
         Workspace(tmp_path / "work")
     assert precious.read_text() == "years of work"
+
+
+def test_two_trainings_do_not_share_a_workspace(tmp_path: Path) -> None:
+    with Workspace(tmp_path / "work").begun():
+        with pytest.raises(WorkspaceError, match="another process works in it"):
+            ran(tmp_path / "work", OPTIONS)
+        assert ran(tmp_path / "other", OPTIONS) == ["first", "second"]
+    assert ran(tmp_path / "work", OPTIONS) == ["first", "second"]
 
 
 def test_a_workspace_of_another_layout_is_cleared(tmp_path: Path) -> None:

@@ -65,6 +65,6 @@ def ran(folder: Path, options: TrainOptions, *, log_seed: int = 0) -> list[str]:
     RUNS.clear()
     stages = [FirstStage.configured(options), SecondStage.configured(options)]
     work = Workspace(folder)
-    work.begin()
-    StageRunner(random_log(log_seed), work, Progress(), {}).run(stages)
+    with work.begun():
+        StageRunner(random_log(log_seed), work, Progress(), {}).run(stages)
     return list(RUNS)

@@ -135,7 +135,6 @@ def encode(
     texts = encoder_texts(reviews, rationales_of(rationales, reviews) if rationales else None)
     digest = text_digest("\0".join((reviews.digest(), *texts)))
     steps = Steps(Workspace(out.with_name(f"{out.name}.work")), digest)
-    steps.workspace.begin()
 
     def fill(folder: Path, _: Path) -> None:
         mse = train_encoder(reviews, texts, base, options, folder, progress)
@@ -143,11 +142,12 @@ def encode(
         if rationales:
             shutil.copy(rationales, folder / RATIONALES)
 
-    made = steps.folder("encoder", asdict(options) | {"base": base}, fill)
-    out.mkdir(parents=True, exist_ok=True)
-    for file in made.iterdir():
-        shutil.copy(file, out / file.name)
-    return _store(reviews, texts, out, max_bytes, progress)
+    with steps.workspace.begun():
+        made = steps.folder("encoder", asdict(options) | {"base": base}, fill)
+        out.mkdir(parents=True, exist_ok=True)
+        for file in made.iterdir():
+            shutil.copy(file, out / file.name)
+        return _store(reviews, texts, out, max_bytes, progress)
 
 
 def train_encoder(

@@ -69,16 +69,16 @@ def generate(
     check_rationale_file(out, may_be_missing=True)
     cross_fit = CrossFit.of(reviews, options.folds, options.seed)
     steps = Steps(Workspace(out.with_name(f"{out.name}.work")), reviews.digest())
-    steps.workspace.begin()
     writer = _CrossFitWriter(reviews, generator, cross_fit, steps, asdict(options), on_step)
     by_row: dict[int, ReviewRationale] = {}
-    for fold in range(options.folds):
-        rows = cross_fit.written_by(fold).tolist()
-        by_row |= zip(rows, writer.rationales(fold), strict=True)
-        _keep_reports(steps.workspace.folder_of(f"generator-{fold}"), out, fold)
-    written = [by_row[row] for row in range(len(reviews))]
-    write_rationales(out, written)
-    steps.workspace.remove()
+    with steps.workspace.begun():
+        for fold in range(options.folds):
+            rows = cross_fit.written_by(fold).tolist()
+            by_row |= zip(rows, writer.rationales(fold), strict=True)
+            _keep_reports(steps.workspace.folder_of(f"generator-{fold}"), out, fold)
+        written = [by_row[row] for row in range(len(reviews))]
+        write_rationales(out, written)
+        steps.workspace.remove()
     return Written.of(written)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rankloom_training.stages.fingerprint import Fingerprint
@@ -16,7 +18,7 @@ _LAYOUT = '{"layout": 2}'
 
 
 class WorkspaceError(ValueError):
-    """The folder for unfinished work holds other files."""
+    """The folder for unfinished work holds other files, or another process works in it."""
 
 
 class Workspace:
@@ -37,13 +39,20 @@ class Workspace:
                 f"move them away, or write the bundle elsewhere"
             )
 
-    def begin(self) -> None:
-        """Makes the folder. One of another layout is cleared."""
-        mark = self.folder / MARK
-        if not mark.is_file() or mark.read_text() != _LAYOUT:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
-            _write_whole(mark, _LAYOUT)
+    @contextmanager
+    def begun(self) -> Iterator[None]:
+        """Makes the folder, which is this process's alone while the block runs.
+
+        One of another layout is cleared. Raises WorkspaceError where another process works in it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _locked(self.folder):
+            mark = self.folder / MARK
+            if not mark.is_file() or mark.read_text() != _LAYOUT:
+                for path in self.folder.iterdir():
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                _write_whole(mark, _LAYOUT)
+            yield
 
     def folder_of(self, stage: str) -> Path:
         return self.folder / stage
@@ -107,6 +116,27 @@ class Workspace:
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Raises WorkspaceError. File systems without locks keep nobody out."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(opened, folder)
+        yield
+    finally:
+        os.close(opened)
+
+
+def _lock(opened: int, folder: Path) -> None:
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        advice = "wait for it, or write elsewhere"
+        raise WorkspaceError(f"{folder}: another process works in it; {advice}") from error
+    except OSError:
+        pass  # a file system without locks
 
 
 def files_digest(folder: Path) -> str:
