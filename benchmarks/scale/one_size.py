@@ -68,9 +68,9 @@ def costs_of(folder: Path, num_rows: int, num_items: int) -> dict[str, StepCost]
     progress, data = CostedProgress(), write_log(folder / "data", num_rows, num_items)
     dataset = progress.timed("data", lambda: load_dataset(data))
     work = Workspace(folder / "work")
-    work.begin()
     stages = [each for each in stages_of(TrainOptions()) if each.name in WHOLE_LOG]
-    StageRunner(dataset, work, progress, {}).run(stages)
+    with work.begun():
+        StageRunner(dataset, work, progress, {}).run(stages)
     progress.timed("events", lambda: write_events(dataset, folder / "bundle"))
     return progress.costs
 

@@ -30,7 +30,8 @@ from rankloom_features.tabular import Profile, TabularFeatures, schema_digest
 # A millisecond of work: handing it to a thread and back would take a good part of that.
 MAX_CANDIDATES_ON_LOOP = 32
 MAX_EVENTS_ON_LOOP = 500
-MAX_CACHED_USERS = 4096  # some kilobytes each
+MAX_CACHED_USERS = 4096  # some kilobytes each, and their events
+MAX_CACHED_EVENTS = 1_000_000  # of all cached users, 130 bytes each
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ class FeatureProvider:
         self.num_columns = len(self.columns)
         self.events = events
         self._tabular, self._ratings, self._rater = tabular, ratings or rater, rater
-        self._users = _UserCache(MAX_CACHED_USERS)
+        self._users = _UserCache(MAX_CACHED_USERS, MAX_CACHED_EVENTS)
         self._no_candidates = catalogue.traits_of(())
 
     def features(self, query: UserQuery) -> UserFeatures:
@@ -290,9 +291,9 @@ class _EncodedHistory:
 class _UserCache:
     """The encoded histories of the users who were asked for last, one of each. Thread-safe."""
 
-    def __init__(self, max_users: int) -> None:
-        self._max_users = max_users
-        self.num_forgotten = 0
+    def __init__(self, max_users: int, max_events: int) -> None:
+        self._max_users, self._max_events = max_users, max_events
+        self.num_forgotten = self.num_events = 0
         self._lock = Lock()
         self._kept: OrderedDict[str, _EncodedHistory] = OrderedDict()
 
@@ -322,12 +323,17 @@ class _UserCache:
         with self._lock:
             if num_forgotten != self.num_forgotten:
                 return
+            self._drop(user_id)
             self._kept[user_id] = encoded
-            self._kept.move_to_end(user_id)
-            if len(self._kept) > self._max_users:
-                self._kept.popitem(last=False)
+            self.num_events += len(encoded.events)
+            while len(self._kept) > self._max_users or self.num_events > self._max_events:
+                self._drop(next(iter(self._kept)))
 
     def drop(self, user_id: str) -> None:
         with self._lock:
             self.num_forgotten += 1
-            self._kept.pop(user_id, None)
+            self._drop(user_id)
+
+    def _drop(self, user_id: str) -> None:
+        if (former := self._kept.pop(user_id, None)) is not None:
+            self.num_events -= len(former.events)

@@ -119,7 +119,11 @@ class ManagedDeployment:
         self._resuming = asyncio.create_task(self._resume())
         self._checking = asyncio.create_task(self._integrity.run())
         active = self.rollout(self.active)
-        return {"bundle_digest": active.bundle_digest, "revision": active.revision}
+        facts = {"bundle_digest": active.bundle_digest, "revision": active.revision}
+        with suppress(ValueError):  # what is no bundle is not served either
+            if self._loader.open(bundle).digest == active.bundle_digest:
+                return facts
+        return {**facts, "reason": "the state says what is served, not the bundle; stage that"}
 
     async def stage(
         self, made: AbstractAsyncContextManager[Path], expected: int, key: str, origin: str

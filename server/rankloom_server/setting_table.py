@@ -61,7 +61,12 @@ def flag_of(name: str) -> str:
 
 
 SETTINGS: Final = (
-    Setting("bundle", "FOLDER", "", "the bundle to serve; required"),
+    Setting(
+        "bundle",
+        "FOLDER",
+        "",
+        "the bundle to serve; required. A state that has an active one serves that",
+    ),
     Setting("server.host", "ADDRESS", "127.0.0.1", "address to listen on, or unix:PATH"),
     Setting("server.port", "PORT", "50051", "port to listen on; 0 takes any free one"),
     Setting("server.socket_mode", "MODE", "660", "permissions of Unix sockets, in octal digits"),

@@ -21,7 +21,7 @@ from rankloom import (
 from rankloom.aio import AsyncClient, AsyncEventRecorder, AsyncFeatureClient, AsyncRolloutClient
 
 if TYPE_CHECKING:  # generic in the stubs only
-    Handler = grpc.GenericRpcHandler[Any, Any]
+    Handler = grpc.GenericRpcHandler
     MethodHandler = grpc.RpcMethodHandler[Any, Any]
 else:
     Handler, MethodHandler = grpc.GenericRpcHandler, grpc.RpcMethodHandler

@@ -157,6 +157,22 @@ def test_only_so_many_users_are_kept(
     assert len(provider._users) == 2
 
 
+def test_only_so_many_events_are_kept(
+    provider_bytes: Bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provider_module, "MAX_CACHED_EVENTS", 4)
+    provider = made_of(provider_bytes)
+    for user, num in (("three", 3), ("two", 2), ("five", 5)):
+        events = [Event("item-1", True, float(n)) for n in range(num)]
+        provider.events.append([UserEvent(f"{user} {n}", user, e) for n, e in enumerate(events)])
+    kept = []
+    for user in ("three", "two", "two", "three", "five"):
+        provider.features(UserQuery(user, None))
+        kept.append([each for each in ("three", "two", "five") if each in provider._users])
+    assert kept == [["three"], ["two"], ["two"], ["three"], []]
+    assert provider._users.num_events == 0
+
+
 def test_an_event_counts_from_the_next_request_on(provider_bytes: Bytes) -> None:
     provider, query = made_of(provider_bytes), UserQuery(KNOWN_USER, None, ITEMS)
     before = provider.features(query)

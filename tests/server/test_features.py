@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from threading import get_ident
+from typing import Any
 
 import grpc
 import numpy as np
@@ -285,7 +286,9 @@ async def test_an_answer_for_other_users_is_none(count: int) -> None:
 
 async def test_bytes_that_are_no_message_are_a_failing_service() -> None:
     """A probe that gets them does not close the breaker either."""
-    method = grpc.unary_unary_rpc_method_handler(lambda *_: b"\xff\xff\xff\xff")
+    method: grpc.RpcMethodHandler[bytes, Any] = grpc.unary_unary_rpc_method_handler(
+        lambda *_: b"\xff\xff\xff\xff"
+    )
     service = grpc.method_handlers_generic_handler(SERVICE_NAME, {"GetUserFeatures": method})
     server = grpc.server(ThreadPoolExecutor(1), handlers=[service])
     port = server.add_insecure_port("127.0.0.1:0")

@@ -76,11 +76,9 @@ def _resumable(name: str, folder: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print(
-            f"rankloom {name}: interrupted; finished stages are kept in {folder}, "
-            f"and the same command goes on from there",
-            file=sys.stderr,
-        )
+        kept = f"finished stages are kept in {folder}, and the same command goes on from there"
+        told = kept if Path(folder).exists() else "no stage was begun"
+        print(f"rankloom {name}: interrupted; {told}", file=sys.stderr)
         raise SystemExit(130) from None
 
 
