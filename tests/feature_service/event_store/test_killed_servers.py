@@ -51,11 +51,10 @@ def killed_while(path: Path, feature_folder: Path) -> Iterator[Killed]:
             print(json.dumps([str(feature_folder), str(path)]), file=servers.stdin, flush=True)
             process, port = json.loads(servers.stdout.readline())
             end = Timer(moments.uniform(0.0, 0.02), os.kill, (process, signal.SIGKILL))
-            write = first - 1
             with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-                stub = FeatureServiceStub(channel)
+                stub, write = FeatureServiceStub(channel), first
                 try:
-                    grpc.channel_ready_future(channel).result(LIMIT_S)
+                    call(stub, write)  # one is answered, on however busy a machine
                 finally:
                     end.start()
                 with suppress(grpc.RpcError):
@@ -94,7 +93,7 @@ def test_no_answered_event_is_lost_or_doubled(path: Path, killed_while: Killed) 
                 expected = ["i0", "i1"] if f"i{write}" in shared else []
                 assert items_of(store, user_of(write)) == expected
         first = last + 1  # again, as by a caller that got no answer
-    assert first > NUM_KILLS
+    assert first >= NUM_KILLS
 
 
 def test_no_forgotten_user_comes_back(path: Path, killed_while: Killed) -> None:
@@ -112,4 +111,4 @@ def test_no_forgotten_user_comes_back(path: Path, killed_while: Killed) -> None:
             assert items_of(store, user_of(last + 1)) in ([], ["i0", "i1"])
             assert items_of(store, user_of(last + 2)) == ["i0", "i1"]
         first = last + 1
-    assert first > NUM_KILLS
+    assert first >= NUM_KILLS
