@@ -53,6 +53,8 @@ def _summary(result: BenchmarkResult) -> Iterator[str]:
         f"| `event_to_ranking_ms` | {event:.1f} | ≤ {EVENT_LIMIT_MS:g} | from RecordEvents to the "
         f"answer of the next ranking (durable after {record:.1f}) |"
     )
+    if "recorded_per_s" not in figures:
+        return  # an older result
     yield (
         f"| `recorded_per_s` | {figures['recorded_per_s']:,} | ≥ {EVENTS_PER_S:,} | events "
         "that are durable a second, in calls of 1,000 |"
