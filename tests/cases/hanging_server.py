@@ -23,17 +23,21 @@ HANGING = 7
 
 
 class HangingDecoder:
-    """A decoder that hangs on HANGING candidates, until it is let go."""
+    """A decoder that hangs on HANGING candidates, until it is let go.
+
+    ``hangs``: set once it does.
+    """
 
     def __init__(self, decoder: Any) -> None:  # noqa: ANN401
         self._decoder = decoder
-        self.go = threading.Event()
+        self.go, self.hangs = threading.Event(), threading.Event()
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         return getattr(self._decoder, name)
 
     def forward(self, inputs: Sequence[ForwardInput]) -> Any:  # noqa: ANN401
         if any(len(one.candidates) == HANGING for one in inputs):
+            self.hangs.set()
             self.go.wait()
         return self._decoder.forward(inputs)
 

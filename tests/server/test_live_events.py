@@ -207,7 +207,7 @@ async def test_a_ranking_that_runs_while_its_user_is_forgotten_keeps_no_prefix(
         ):
             hung = asyncio.create_task(rank(channel, request(parts, HANGING)))
             try:
-                await asyncio.sleep(0.2)  # the model thread is in that pass
+                assert await asyncio.to_thread(decoder.hangs.wait, 30)
                 message = features_pb2.ForgetUserRequest(user_id=known_user(parts))
                 await FeatureServiceStub(features_channel).ForgetUser(message, timeout=10)
             finally:
