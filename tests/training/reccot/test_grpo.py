@@ -12,6 +12,7 @@ import pytest
 from transformers import TrainerCallback
 
 from rankloom_training.checkpoints import NO_CHECKPOINT
+from rankloom_training.data import DataError
 from rankloom_training.embedded import DecoderShape
 from rankloom_training.reccot.answer import read_answer
 from rankloom_training.reccot.decoder import AnswerDecoder, WarmStart, small_decoder, warm_start
@@ -118,10 +119,19 @@ def test_a_killed_run_goes_on_to_the_same_curve(taught: AnswerDecoder, tmp_path:
     whole = run(taught, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         run(taught, tmp_path / "killed", _Kill())
+    begun = tmp_path / "killed" / "checkpoint-999"  # killed again, as it was written
+    begun.mkdir()
     resumed = run(taught, tmp_path / "killed")
+    assert not begun.exists()
     assert [each["step"] for each in whole] == [1, 2, 3, 4]
     for one, other in zip(whole, resumed, strict=True):
         assert other == pytest.approx(one, abs=1e-5)
+
+
+def test_fewer_reviews_than_a_step_has_are_refused(taught: AnswerDecoder, tmp_path: Path) -> None:
+    few = questions()[: GRPO.prompts - 1]
+    with pytest.raises(DataError, match="fewer than the"):
+        improve(taught, few, ClassWeights.equal(), GRPO, 5, tmp_path)
 
 
 def test_curves_are_written(tmp_path: Path) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rankloom_training.data.reviews import load_reviews
+from rankloom_training.reccot.answer import AnswerProblem
 from rankloom_training.reccot.command import reccot
 from rankloom_training.reccot.encode import RATIONALES
-from rankloom_training.reccot.rationale_file import rationales_of
+from rankloom_training.reccot.rationale_file import rationales_of, write_rationales
 from rankloom_training.reccot.tower_files import PROGRAM, REPORT
 
 
@@ -48,6 +50,31 @@ def test_from_reviews_to_towers(
     assert [each["rating"] for each in report["errors"]["towers"]["by_rating"]] == [1, 2, 3, 4, 5]
     assert (towers / PROGRAM).exists()
     assert len(rationales_of(encoder / RATIONALES, reviews)) == len(reviews)
+
+
+def test_reports_of_former_rationales_go(data: Path, tmp_path: Path) -> None:
+    file, former = tmp_path / "r[1].parquet", tmp_path / "r[1].parquet.7.grpo.json"
+    others = tmp_path / "r1.parquet.0.grpo.json"
+    for report in (former, others):
+        report.write_text("{}")
+    assert run("generate", "--data", data, "--out", file) == 0
+    assert (former.exists(), others.exists()) == (False, True)
+
+
+def test_an_encoder_is_not_taught_rationales_that_nobody_could_read(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, reviews = tmp_path / "r.parquet", load_reviews(data)
+    assert run("generate", "--data", data, "--out", file) == 0
+    unread = [
+        replace(each, think="", answer=None, problem=AnswerProblem.NO_OBJECT)
+        for each in rationales_of(file, reviews)
+    ]
+    write_rationales(file, unread)
+    given = ("--data", data, "--rationales", file, "--out", tmp_path / "encoder")
+    assert run("encode", *given) == 2
+    assert "none of its rationales is sound" in capsys.readouterr().err
+    assert not (tmp_path / "encoder").exists()
 
 
 def test_the_example_has_the_same_bytes_every_time(data: Path, tmp_path: Path) -> None:

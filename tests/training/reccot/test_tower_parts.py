@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +36,7 @@ from rankloom_training.data.interactions import Split
 from rankloom_training.data.reviews import Reviews, load_reviews
 from rankloom_training.progress import Progress
 from rankloom_training.reccot.encode import open_vectors
-from rankloom_training.reccot.tower_files import PROGRAM, RatingProgram
+from rankloom_training.reccot.tower_files import PROGRAM, REPORT, RatingProgram
 from rankloom_training.reccot.tower_rows import TowerRows
 from server.servers import opened, settings
 from training.reccot.test_reccot_command import run
@@ -201,13 +202,21 @@ def test_parts_of_another_origin_are_refused(made: Path, tmp_path: Path, kind: s
 def test_towers_of_another_encoder_are_not_attached(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / PROGRAM).write_bytes(b"no program")
-    given = ("--data", made / "reviews", "--encoder", made / "encoder", "--bundle", made / "plain")
-    for towers, message in (
-        (tmp_path, "not a program that can be run"),
-        (tmp_path / "missing", "make it with `rankloom reccot towers`"),
+    broken, silent = tmp_path / "broken", tmp_path / "silent"
+    for folder in (broken, silent):
+        shutil.copytree(made / "towers", folder)
+    (broken / PROGRAM).write_bytes(b"no program")
+    (silent / REPORT).write_text("{}")
+    data, own, other = ("--data", made / "reviews"), made / "encoder", tmp_path / "encoder"
+    assert run("encode", *data, "--out", other, "--passes", 1, "--seed", 1) == 0
+    for encoder, towers, message in (
+        (other, made / "towers", "of another encoder or other reviews; train them again"),
+        (own, silent, "does not say what the towers learnt; train them again"),
+        (own, broken, "not a program that can be run"),
+        (own, tmp_path / "missing", "make it with `rankloom reccot towers`"),
     ):
-        assert run("attach", *given, "--towers", towers, "--out", tmp_path / "out") == 2
+        given = (*data, "--encoder", encoder, "--bundle", made / "plain", "--towers", towers)
+        assert run("attach", *given, "--out", tmp_path / "out") == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

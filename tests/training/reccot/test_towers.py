@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from rankloom_training.data import Split
 from rankloom_training.data.reviews import Reviews
 from rankloom_training.reccot.contrast import Contrast
 from rankloom_training.reccot.factors import RatingFactors
-from rankloom_training.reccot.tower_files import PROGRAM, RatingProgram, write_towers
+from rankloom_training.reccot.tower_files import PROGRAM, REPORT, RatingProgram, write_towers
 from rankloom_training.reccot.tower_rows import UNKNOWN, TowerRows, with_ratings
 from rankloom_training.reccot.tower_training import (
     TowerOptions,
@@ -191,7 +193,9 @@ def test_towers_learn_and_are_exported(
 ) -> None:
     options = dataclasses.replace(QUICK, match=match)
     model = train_towers(reviews, rows, options, lambda *_: None)
-    write_towers(tmp_path, model, rows, {"seed": 0})
+    write_towers(tmp_path, model, rows, {"seed": 0, "auc": {"1": math.nan, "all": (0.5, 1)}})
+    report = json.loads((tmp_path / REPORT).read_text(), parse_constant=pytest.fail)
+    assert report == {"seed": 0, "auc": {"1": None, "all": [0.5, 1]}}
     program = RatingProgram((tmp_path / PROGRAM).read_bytes())
     test = reviews.rows(Split.TEST)
     np.testing.assert_allclose(

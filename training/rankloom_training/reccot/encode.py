@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rankloom_training.data import Split
+from rankloom_training.data import DataError, Split
 from rankloom_training.data.reviews import Reviews
 from rankloom_training.progress import Progress
 from rankloom_training.reccot.alignment import AlignmentOptions, RatedTexts, align
@@ -33,6 +33,7 @@ from rankloom_training.stages.workspace import Workspace
 
 AT_ONCE = 256
 RATIONALES, MADE = "rationales.parquet", "alignment.json"
+MADE_FROM = "made_from"
 OnStep = Callable[[int, int], None]
 Rationales = Sequence[ReviewRationale] | None
 
@@ -48,6 +49,14 @@ def encoder_texts(reviews: Reviews, rationales: Rationales) -> list[str]:
         f"{text}\nPerhaps: {rationale.text}" if text and rationale.text else text
         for text, rationale in zip(reviews.texts, rationales, strict=True)
     ]
+
+
+def _read_rationales(path: Path, reviews: Reviews) -> Sequence[ReviewRationale]:
+    """Raises DataError, also where none can be read: the encoder would learn reviews alone."""
+    found = rationales_of(path, reviews)
+    if not any(each.text for each in found):
+        raise DataError(f"{path}: none of its rationales is sound; write them anew")
+    return found
 
 
 def spoken_rows(reviews: Reviews, split: Split) -> NDArray[np.int64]:
@@ -132,7 +141,7 @@ def encode(
     ``base``: a pretrained text encoder; None for a small one made on the spot. An encoder that
     ``out`` has already, made from the same, is kept. Raises DataError or TextModelError.
     """
-    texts = encoder_texts(reviews, rationales_of(rationales, reviews) if rationales else None)
+    texts = encoder_texts(reviews, _read_rationales(rationales, reviews) if rationales else None)
     digest = text_digest("\0".join((reviews.digest(), *texts)))
     steps = Steps(Workspace(out.with_name(f"{out.name}.work")), digest)
 
@@ -184,9 +193,9 @@ def open_vectors(
 
     Vectors that the store lost are made again.
     """
-    texts = texts_of(reviews, folder)
+    texts, encoder = texts_of(reviews, folder), TextEncoder(folder)
     with closing(VectorStore(store_path(folder), max_bytes)) as store:
-        vectors = review_vectors(reviews, texts, TextEncoder(folder), store, on_step)
+        vectors = review_vectors(reviews, texts, encoder, store, on_step)
     return with_ratings(vectors, reviews.rating)
 
 
@@ -197,6 +206,11 @@ def encoder_digest(folder: Path) -> str:
         data = (folder / name).read_bytes() if (folder / name).is_file() else b""
         total.update(len(data).to_bytes(8, "big") + data)
     return total.hexdigest()
+
+
+def towers_made_from(reviews: Reviews, encoder: Path) -> dict[str, str]:
+    """What a report of towers says of what they were trained on, under ``MADE_FROM``."""
+    return {"encoder": encoder_digest(encoder), "reviews": reviews.digest()}
 
 
 def _store(

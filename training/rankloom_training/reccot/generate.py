@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -72,6 +73,7 @@ def generate(
     writer = _CrossFitWriter(reviews, generator, cross_fit, steps, asdict(options), on_step)
     by_row: dict[int, ReviewRationale] = {}
     with steps.workspace.begun():
+        _remove_reports(out)
         for fold in range(options.folds):
             rows = cross_fit.written_by(fold).tolist()
             by_row |= zip(rows, writer.rationales(fold), strict=True)
@@ -80,6 +82,13 @@ def generate(
         write_rationales(out, written)
         steps.workspace.remove()
     return Written.of(written)
+
+
+def _remove_reports(out: Path) -> None:
+    """Those of former rationales."""
+    for name in REPORTS:
+        for report in out.parent.glob(f"{glob.escape(out.name)}.*.{name}"):
+            report.unlink()
 
 
 def _keep_reports(trained: Path, out: Path, fold: int) -> None:

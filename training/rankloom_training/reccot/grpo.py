@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rankloom_training.data import DataError
 from rankloom_training.reccot.decoder import ANSWER_TOKENS, AnswerDecoder
 from rankloom_training.reccot.generators import REPORTS
 from rankloom_training.reccot.low_rank import lora_config
@@ -23,6 +25,7 @@ _SHOWN = {
 }
 
 CURVE, PLOT = REPORTS
+TRAINER_STATE = "trainer_state.json"  # is written last
 RewardFunction = Callable[..., list[float]]
 
 
@@ -65,12 +68,14 @@ def improve(
     """Trains the decoder in place on the rewards of its own answers; returns the curve by step.
 
     Goes on from the newest checkpoint in ``unfinished``, to the same curve. ``weights``: of the
-    rows of the questions alone.
+    rows of the questions alone. Raises DataError for fewer questions than a step has.
     """
+    if len(questions) < options.prompts:
+        have = f"{len(questions)} training reviews are fewer than the {options.prompts} of a step"
+        raise DataError(f"{have}; give more reviews, or fewer --folds")
     # The extra `rl`, which takes seconds to import.
     from datasets import Dataset
     from transformers.trainer_callback import PrinterCallback
-    from transformers.trainer_utils import get_last_checkpoint
     from trl.trainer.grpo_trainer import GRPOTrainer
 
     warnings.simplefilter("ignore", FutureWarning)  # TRL sets options that transformers renames
@@ -86,7 +91,7 @@ def improve(
         callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=_newest(unfinished, get_last_checkpoint))
+    trainer.train(resume_from_checkpoint=_newest(unfinished))
     decoder.model = trainer.model.merge_and_unload().eval()
     return curve_of(trainer.state.log_history)
 
@@ -168,5 +173,13 @@ def _config(options: GrpoOptions, is_pretrained: bool, seed: int, folder: Path) 
     )
 
 
-def _newest(folder: Path, find: Callable[[str], str | None]) -> str | None:
-    return find(str(folder)) if folder.is_dir() else None
+def _newest(folder: Path) -> str | None:
+    """The newest whole checkpoint. One that a killed run had begun has no state yet, and goes."""
+    whole: list[Path] = []
+    for checkpoint in folder.glob("checkpoint-*"):
+        if (checkpoint / TRAINER_STATE).is_file():
+            whole.append(checkpoint)
+        else:
+            shutil.rmtree(checkpoint)
+    newest = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return None if newest is None else str(newest)

@@ -13,7 +13,7 @@ from rankloom_training.data.reviews import Reviews
 from rankloom_training.metrics import Estimate
 from rankloom_training.progress import Progress
 from rankloom_training.reccot.baselines import factor_predictions, mean_predictions
-from rankloom_training.reccot.encode import open_vectors
+from rankloom_training.reccot.encode import MADE_FROM, open_vectors, towers_made_from
 from rankloom_training.reccot.measures import RatingErrors, paired_difference
 from rankloom_training.reccot.tower_files import write_towers
 from rankloom_training.reccot.tower_rows import UNKNOWN, TowerRows
@@ -55,7 +55,9 @@ def rate(
     with progress.stage("baselines"):
         predicted["MF with biases"] = factor_predictions(reviews, rows, test, options.seed)
     report = _report(reviews, rows, predicted)
-    write_towers(out, model, rows, {"options": asdict(options), **asdict(report)})
+    made_from = towers_made_from(reviews, encoder)
+    given = {"options": asdict(options), MADE_FROM: made_from}
+    write_towers(out, model, rows, {**given, **asdict(report)})
     return report
 
 

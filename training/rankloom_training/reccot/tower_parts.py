@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,9 +25,11 @@ from rankloom_training.data.reviews import Reviews
 from rankloom_training.progress import Progress
 from rankloom_training.reccot import encoder as text_encoder
 from rankloom_training.reccot import tower_files
-from rankloom_training.reccot.encode import open_vectors
+from rankloom_training.reccot.encode import MADE_FROM, open_vectors, towers_made_from
 from rankloom_training.reccot.histories import MOST_REVIEWS
 from rankloom_training.reccot.tower_rows import TowerRows
+
+_AGAIN = "train them again with `rankloom reccot towers`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class TrainedTowers:
         with progress.stage("vectors"):
             vectors = open_vectors(self.reviews, self.encoder, self.max_bytes, progress.step)
         program = _read(self.towers / tower_files.PROGRAM, "towers")
+        self._check_made_from()
         encoder = _read(self.encoder / text_encoder.PROGRAM, "encode")
         origin = ReviewOrigin(_digest(encoder), _digest(program), vectors.shape[1], MOST_REVIEWS)
         return {
@@ -54,6 +58,16 @@ class TrainedTowers:
             parts.TOWERS: program,
             parts.REVIEW_VECTORS: self._vector_part(origin, program, vectors),
         }
+
+    def _check_made_from(self) -> None:
+        """Raises DataError: another encoder's vectors give ratings, and wrong ones."""
+        report = self.towers / tower_files.REPORT
+        try:
+            found = json.loads(_read(report, "towers"))[MADE_FROM]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{report}: does not say what the towers learnt; {_AGAIN}") from error
+        if found != towers_made_from(self.reviews, self.encoder):
+            raise DataError(f"{self.towers}: of another encoder or other reviews; {_AGAIN}")
 
     def _vector_part(
         self, origin: ReviewOrigin, program: bytes, vectors: NDArray[np.float32]
