@@ -65,6 +65,15 @@ def test_what_was_used_longest_ago_gives_way(tmp_path: Path) -> None:
     assert kept(store, 0, 1, 2, 3) == [True, False, True, True]
 
 
+@pytest.mark.parametrize("dim", [64, 384, 768])
+def test_the_file_is_not_much_larger_than_the_bound(tmp_path: Path, dim: int) -> None:
+    store = VectorStore(tmp_path / "v", max_bytes=2 << 20)
+    for batch in range(30):
+        keys = [VectorKey(f"u{batch}", f"i{number}", "e", "t") for number in range(100)]
+        store.put(keys, np.ones((100, dim), np.float32))
+    assert (tmp_path / "v").stat().st_size < 1.6 * (2 << 20)
+
+
 def test_hits_are_counted(tmp_path: Path) -> None:
     store = VectorStore(tmp_path / "v")
     assert np.isnan(store.hit_rate)

@@ -17,7 +17,8 @@ from rankloom_training.data import DataError
 
 MAX_BYTES = 1 << 30
 _TABLE = """CREATE TABLE IF NOT EXISTS vectors (
-    key BLOB PRIMARY KEY, vector BLOB NOT NULL, used INTEGER NOT NULL) STRICT, WITHOUT ROWID"""
+    key BLOB PRIMARY KEY, vector BLOB NOT NULL, used INTEGER NOT NULL) STRICT"""
+_PAGES = "PRAGMA page_size = 16384"  # of a new file: several vectors to a page
 _INDEX = "CREATE INDEX IF NOT EXISTS by_use ON vectors (used)"
 Vector = NDArray[np.float32]
 
@@ -42,7 +43,8 @@ class VectorKey:
 class VectorStore:
     """A bounded store; the vectors that were used longest ago give way. For one thread.
 
-    ``hits`` and ``misses`` count since it was opened. Each ``put`` is on disk as a whole or not at
+    The bound is of keys and vectors; the file has up to half as many bytes more. ``hits`` and
+    ``misses`` count since it was opened. Each ``put`` is on disk as a whole or not at
     all.
     """
 
@@ -53,6 +55,7 @@ class VectorStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._file = sqlite3.connect(path)
+            self._file.execute(_PAGES)
             with self._file:
                 self._file.execute(_TABLE)
                 self._file.execute(_INDEX)
