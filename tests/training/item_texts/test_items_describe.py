@@ -14,9 +14,10 @@ from rankloom_training.item_texts.from_catalogue import CatalogueWriter
 from rankloom_training.item_texts.from_chat import MAX_REPAIRS, ChatWriter
 from rankloom_training.item_texts.item_text import clean_keywords
 from rankloom_training.item_texts.item_text_file import FILE_NAME, read_item_texts
+from rankloom_training.teachers.chat import Completion
 from training.small_log import folder_of
 from training.teachers.chat_server import Messages, ServerReply, says, serving
-from training.teachers.scripted_chat import ScriptedChat
+from training.teachers.scripted_chat import WRITTEN, ScriptedChat
 
 ITEMS = (
     Item("a", "Glass Comet", 1994, ("Heist", "Sci-Fi"), "A crew steals a comet. " + "Long. " * 40),
@@ -105,6 +106,12 @@ def test_a_wrong_answer_is_asked_for_again_and_then_written_from_the_catalogue(
     assert len(chat.asked) == 1 + MAX_REPAIRS
     assert text.teacher == "catalogue"
     assert text.description == ITEMS[1].description
+
+
+def test_an_answer_that_was_cut_is_not_kept() -> None:
+    chat = ScriptedChat(lambda _: Completion(GOOD, True, 9, WRITTEN))
+    text = ChatWriter(chat, Catalogue(ITEMS)).describe(ITEMS[1])
+    assert (len(chat.asked), text.teacher) == (1 + MAX_REPAIRS, "catalogue")
 
 
 def test_the_command_writes_a_text_of_every_item_and_keeps_its_time(

@@ -14,7 +14,7 @@ from rankloom_training.reasons.problems import TraceProblem
 from rankloom_training.reasons.rationale import MAX_WORDS, read_rationale
 from rankloom_training.reasons.text_check import TextCheck
 from rankloom_training.reasons.trace import TraceKind
-from rankloom_training.teachers.chat import Message
+from rankloom_training.teachers.chat import Completion, Message
 from rankloom_training.teachers.chat_rationale import MAX_REPAIRS, ChatRationales
 from rankloom_training.teachers.evidence import EvidenceTeacher
 from rankloom_training.teachers.evidence_rationale import EvidenceRationales
@@ -22,7 +22,7 @@ from rankloom_training.teachers.profile import write_profile
 from rankloom_training.traces.cases import MAX_EVENTS, PROFILE_EVENTS, CaseMaker, CaseOptions
 from training.logs import random_log
 from training.reasons.random_cases import CATALOGUE, random_case
-from training.teachers.scripted_chat import ScriptedChat
+from training.teachers.scripted_chat import WRITTEN, ScriptedChat
 from training.traces.test_make import CountingInfluences
 
 EARLIER = tuple((item, at % 3 > 0) for at, item in enumerate(CATALOGUE.items[:15]))
@@ -92,6 +92,12 @@ def test_a_wrong_answer_is_left_after_bounded_repairs(answer: str, problem: Trac
     trace = ChatRationales(chat, CHECK).trace(dataclasses.replace(CASE, earlier=()))
     assert (trace.problem, trace.attempts) == (problem, 1 + MAX_REPAIRS)
     assert len(chat.asked) == 1 + MAX_REPAIRS
+
+
+def test_an_answer_that_was_cut_is_left_however_it_reads() -> None:
+    chat = ScriptedChat(lambda _: Completion(GOOD, True, 9, WRITTEN))
+    trace = ChatRationales(chat, CHECK).trace(dataclasses.replace(CASE, earlier=()))
+    assert (trace.problem, trace.attempts) == (TraceProblem.UNFINISHED, 1 + MAX_REPAIRS)
 
 
 def test_the_evidence_teacher_writes_rationales_too() -> None:

@@ -36,6 +36,9 @@ _SYSTEM = (
 _ANSWER = re.compile(r"Keywords:(?P<keywords>[^\n]+)\n+Description:(?P<description>[^\n]+)\Z")
 
 
+_CUT = "Your answer is not finished: it is too long. Write it anew."
+
+
 class ChatWriter:
     """Asks up to 1 + MAX_REPAIRS times. The text says who wrote it."""
 
@@ -57,7 +60,8 @@ class ChatWriter:
                 break
             digest = digest_of_prompt(self.name, prompt, ANSWER_TOKENS)
             keywords, description = parsed(completion.text)
-            if not (fault := self._fault(keywords, description, item)):
+            fault = _CUT if completion.truncated else self._fault(keywords, description, item)
+            if not fault:
                 written = completion.written
                 return ItemText(item.item_id, keywords, description, self.name, digest, written)
             prompt = (*describe_prompt(item), assistant(completion.text), user(fault))

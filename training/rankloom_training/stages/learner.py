@@ -32,6 +32,8 @@ from rankloom_training.words import words_of
 # Whatever trains experts needs these files, and its result depends on this code.
 LEARNER_NEEDS = (CollaborativeFiles, TreesFiles, TracesFiles, BaseFiles)
 LEARNER_CODE = (
+    "rankloom_engine.attention",
+    "rankloom_engine.layers",
     "rankloom_engine.model",
     "rankloom_engine.packing",
     "rankloom_engine.projector",

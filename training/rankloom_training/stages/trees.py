@@ -39,6 +39,7 @@ class TreesStage(Stage):
         "rankloom_features.loading",
         "rankloom_features.model_columns",
         "rankloom_features.ranker",
+        "rankloom_features.running",
         "rankloom_features.session_columns",
         "rankloom_features.tabular",
         "rankloom_features.tree_export",

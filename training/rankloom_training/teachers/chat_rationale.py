@@ -108,7 +108,8 @@ class ChatRationales:
             form = TraceProblem.UNFINISHED if completion.truncated else TraceProblem.OTHER_FORM
             return RationaleAnswer(completion.text, digest, completion.written, form)
         events = [each.item for each in case.events]
-        problem = parts.problem or self._check.problem(parts.text, events, case.candidate)
+        cut = TraceProblem.UNFINISHED if completion.truncated else None
+        problem = cut or parts.problem or self._check.problem(parts.text, events, case.candidate)
         return RationaleAnswer(parts.text, digest, completion.written, problem)
 
     def _complete(self, prompt: tuple[Message, ...]) -> Completion | None:
