@@ -115,7 +115,7 @@ class Report:
                 name: {
                     "rows": rows,
                     "share": self.share(rows),
-                    "auc": auc if np.isfinite(auc) else None,
+                    "auc": auc,
                 }
                 for name, (rows, auc) in self.parts.items()
             },

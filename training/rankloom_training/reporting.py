@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from rankloom_training.all_items import LIKES_EACH, PREFILTER, AllItemsReport
 from rankloom_training.data import Dataset
 from rankloom_training.evaluate import Report
 from rankloom_training.explained import ExplanationReport
+from rankloom_training.json_report import json_text
 from rankloom_training.metrics import Estimate, auc
 from rankloom_training.scored_rows import ScoredRows
 
@@ -166,7 +166,7 @@ def show(console: Console, report: Report, synthetic: dict[str, dict[str, float]
 def write_json(report: Report, synthetic: dict[str, dict[str, float]], path: Path) -> None:
     """Writes the report as one JSON object."""
     fields = report.to_json() | ({"synthetic": synthetic} if synthetic else {})
-    path.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json_text(fields), encoding="utf-8")
 
 
 def write_plot(report: Report, path: Path) -> None:

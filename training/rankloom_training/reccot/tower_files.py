@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rankloom_features.export import TOLERANCE, ExportError, traced_onnx_bytes
+from rankloom_training.json_report import json_text
 from rankloom_training.reccot.encoder import one_thread
 from rankloom_training.reccot.tower_rows import TowerInputs, TowerRows
 from rankloom_training.reccot.towers import TwoTowers
@@ -30,7 +29,7 @@ def write_towers(
     program = towers_program(model, rows)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / PROGRAM).write_bytes(program)
-    (folder / REPORT).write_text(json.dumps(_without_nan(report), indent=1) + "\n")
+    (folder / REPORT).write_text(json_text(report))
 
 
 def towers_program(model: TwoTowers, rows: TowerRows) -> bytes:
@@ -52,15 +51,6 @@ class RatingProgram:
         """(n,)"""
         arrays = (each.numpy() for each in given.tensors())
         return np.asarray(self._session.run(None, dict(zip(NAMES, arrays, strict=True)))[0])
-
-
-def _without_nan(value: object) -> object:
-    """With null for what is not known, which JSON has no number for."""
-    if isinstance(value, Mapping):
-        return {str(key): _without_nan(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(each) for each in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _check_equal(model: TwoTowers, program: bytes, rows: TowerRows) -> None:
